@@ -23,6 +23,8 @@ from fastn_mcp.account.resolved_call import (
     ValueSource,
     customers_mentioned,
     identity,
+    objects_in,
+    pending_in,
     undocumented_in,
 )
 from fastn_mcp.client.reads import GETS, MAX_LOOKUPS, Pages, find_row, read_each, read_names, read_target
@@ -92,8 +94,8 @@ async def with_owners(resolved: ResolvedCall, send: Send) -> ResolvedCall:
     known |= {resolved.call.target or ""}
     owners -= known
     owner_records = await _read([("customer", owner, Relation.OWNER, None) for owner in sorted(owners)], send)
-    mentioned = [each for each in customers_mentioned(resolved.call) if each not in owners | known]
-    owner_records += await _customers_among(mentioned, send)
+    mentioned = customers_mentioned(resolved.call, row_of(resolved.target))
+    owner_records += await _customers_among([each for each in mentioned if each not in owners | known], send)
     reference = name_as_read(getattr(resolved.call, "external_ref", None) or "")
     if reference and (holder := await _holder(reference, resolved.call.target, send)) is not None:
         owner_records += (holder,)
@@ -286,17 +288,17 @@ def _references(call: Call, arguments: Row, row: Row, surroundings: Surroundings
     documented.pop("extra", None)
     row = {**connection_refers(call.target or ""), **row} if kind_of(call) == "connection" else row
     in_call = [each for fields in (documented, *undocumented_in(call)) for each in _inside(fields, in_call=True)]
-    referred = [*in_call, *_inside(row, in_call=False)]
-    owners = [row, *(connection_refers(key) for kind, key, _ in referred if kind == "connection")]
+    pending = [each for fields in objects_in(pending_in(call, row)) for each in _inside(fields, in_call=True)]
+    owned = [*_inside(row, in_call=False), *pending]
+    connections = [connection_refers(key) for kind, key, _ in (*in_call, *owned) if kind == "connection"]
     # Only in a run does the argument replace the header; elsewhere both are sent.
     if surroundings.customer and not (isinstance(call, RunWorkflow) and "customer_id" in documented):
-        owners.append({"customerId": surroundings.customer})
+        connections.append({"customerId": surroundings.customer})
     references: dict[tuple[str, str], _Reference] = {}
     for kind, key, known in in_call:
         references.setdefault((kind, key), (kind, key, Relation.NAMED, known))
-    for fields in filter(None, owners):
-        for kind, key, known in _inside(fields, in_call=False):
-            references.setdefault((kind, key), (kind, key, Relation.OWNER, known))
+    for kind, key, known in (*owned, *(each for fields in connections for each in _inside(fields, in_call=False))):
+        references.setdefault((kind, key), (kind, key, Relation.OWNER, known))
     return list(references.values())
 
 

@@ -20,7 +20,7 @@ from fastn_mcp.errors import FastnError, Forbidden, NotFound
 from fastn_mcp.records.formats import kind_in_words
 from fastn_mcp.records.labels import Label, Names, label_of
 from fastn_mcp.records.rows import FastnObject, Row, row_of
-from fastn_mcp.redaction import quote, texts_in
+from fastn_mcp.redaction import REDACTED, quote, redact, texts_in
 from fastn_mcp.tools.catalog import OPERATIONS
 from fastn_mcp.tools.operation import HARMLESS_EXTRA, UNKNOWN, Call, Create, RefusedValue, plain
 from fastn_mcp.tools.related_reads import kind_of, own_label
@@ -80,7 +80,7 @@ IDENTITY = ("id", "slug", "name")
 _FIRES_BY = ("type", "routes", "schedule", "timezone", "events", "authentication", "connectorId", "connectionId")
 """Fields of a trigger that decide what it starts, and when."""
 
-_ADDRESS = ("domain", "protocol", "visibility")
+_ADDRESS = ("domain", "protocol", "visibility", "authMethods")
 """Fields of a connector that say where credentials go."""
 
 
@@ -290,7 +290,7 @@ class ResolvedCall:
     def refers(self) -> bool:
         """Whether it acts on a record or refers to one, so that who it touches has to be read."""
         call = self.call
-        return call.target is not None or bool(self.records) or bool(call.unresolved) or any(_undocumented_texts(call))
+        return call.target is not None or bool(self.records) or bool(call.unresolved) or any(undocumented_texts(call))
 
     @property
     def tools(self) -> frozenset[str]:
@@ -345,7 +345,8 @@ class ResolvedCall:
         wanted = resource.fields | resource.arguments | resource.texts
         for fields, content in ((wanted, call.arguments()), (resource.fields, row_of(self.target))):
             mentions += [Mention(value, "id", _called(kind, value)) for value in _mentioned(content, fields)]
-        mentions += [Mention(value, "id", _called(kind, value)) for value in _undocumented_texts(call)]
+        texts = [*undocumented_texts(call), *_shown_texts(pending_in(call, row_of(self.target)))]
+        mentions += [Mention(value, "id", _called(kind, value)) for value in texts]
         records = [each for each in self.records if each.kind == kind]
         for each in records:
             of = _called(kind, each.name)
@@ -361,6 +362,9 @@ class ResolvedCall:
         is_told = kind == "customer"  # the operator is told that this key may not read customers
         if unread := [each for each in records if each.row is None and not (each.is_forbidden and is_told)]:
             return f"{_called(kind, unread[0].id)} could not be read"
+        is_pending_known = isinstance(pending_in(self.call, row_of(self.target)), list)
+        if self.call.needs_person and not (is_pending_known and getattr(self.call, "approval_mode", "") == "manual"):
+            return "it is not known what Fastn's AI would act on: begin a session in manual mode"
         if self.target is UNKNOWN and self.call.toolset() == KINDS[kind].toolset:
             return f"the {kind.replace('_', ' ')} that this call may overwrite could not be read"
         return self._customer_gap() if kind == "customer" else ""
@@ -413,45 +417,60 @@ def undocumented_in(call: Call) -> Iterator[Row]:
     The payload and the filter of a route are data. The context of a message to Fastn's AI names resources.
     """
     arguments = call.arguments()
-    yield from _objects_in(arguments.get("extra"))
-    yield from _objects_in(arguments.get("context"))
+    yield from objects_in(arguments.get("extra"))
+    yield from objects_in(arguments.get("context"))
     routes = arguments.get("routes")
     for route in routes if isinstance(routes, list) else ():
         if isinstance(route, dict):
-            yield from _objects_in({name: content for name, content in route.items() if name not in _DATA})
+            yield from objects_in({name: content for name, content in route.items() if name not in _DATA})
 
 
 _DATA = ("payload", "filter")
 _OF_ROUTES = (*_DATA, "routeId", "routeType", "environment")
 
 
-def _undocumented_texts(call: Call) -> Iterator[str]:
-    """Yield the texts in fields of which it is not known what they mean: each may be the id or a name of anything."""
+def undocumented_texts(call: Call) -> Iterator[str]:
+    """Yield the texts in fields of which it is not known what they mean: each may be the id or a name of anything.
+
+    Secrets are left out, since what matches is shown.
+    """
     arguments = call.arguments()
     routes = arguments.get("routes")
     for name, known in (("extra", HARMLESS_EXTRA), ("context", ())):
-        yield from texts_in(_without(arguments.get(name), known))
+        yield from _shown_texts(_without(arguments.get(name), known))
     for route in routes if isinstance(routes, list) else ():
-        yield from texts_in(_without(route, _OF_ROUTES))
+        yield from _shown_texts(_without(route, _OF_ROUTES))
+
+
+def _shown_texts(value: JsonValue) -> list[str]:
+    return [each for each in texts_in(redact(value)) if REDACTED not in each]
 
 
 def _without(fields: JsonValue, names: Collection[str]) -> JsonValue:
     return {name: each for name, each in fields.items() if name not in names} if isinstance(fields, dict) else None
 
 
-def customers_mentioned(call: Call) -> list[str]:
-    """Return what may be ids of customers: texts in undocumented fields, and in fields of data that name a customer."""
+def pending_in(call: Call, session: Row) -> JsonValue:
+    """Return what is pending where a message to Fastn's AI goes: a list if it is known. None for any other call."""
+    return session.get("pending") if call.toolset() == "ai" else None
+
+
+def customers_mentioned(call: Call, target: Row) -> list[str]:
+    """Return what may be ids of customers: texts in undocumented fields, in fields of data that name a customer, and
+    in what is pending in a session of Fastn's AI."""
     wanted = KINDS["customer"].fields | KINDS["customer"].arguments
-    return list(dict.fromkeys([*map(str, _mentioned(call.arguments(), wanted)), *_undocumented_texts(call)]))
+    texts = [*map(str, _mentioned(call.arguments(), wanted)), *undocumented_texts(call)]
+    texts += _shown_texts(pending_in(call, target))
+    return list(dict.fromkeys(texts))
 
 
-def _objects_in(content: JsonValue) -> Iterator[Row]:
+def objects_in(content: JsonValue) -> Iterator[Row]:
     """Yield a value and those inside it, at any depth, that are objects."""
     if isinstance(content, dict):
         yield content
         content = list(content.values())
     for each in content if isinstance(content, list) else ():
-        yield from _objects_in(each)
+        yield from objects_in(each)
 
 
 def _called(kind: str, name: object) -> str:

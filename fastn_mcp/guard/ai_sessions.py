@@ -1,11 +1,13 @@
 """AI sessions of one account: what Fastn's AI waits for in each, and what its messages cost."""
 
+from collections.abc import Mapping
+
 from pydantic import JsonValue
 
 from fastn_mcp.errors import FastnError
 from fastn_mcp.records.quotas import credits_of, credits_used
 from fastn_mcp.records.rows import FastnObject, row_of
-from fastn_mcp.tools.ai import AiBuild, AiChat, normalize_reply
+from fastn_mcp.tools.ai import AiBuild, AiChat, is_over, normalize_reply
 from fastn_mcp.tools.billing import GetBilling
 from fastn_mcp.tools.operation import Call, Send
 
@@ -41,7 +43,7 @@ class AiSessions:
         if isinstance(session, str):
             _, plan = self._sessions.pop(session, (None, None))
             asked = (reply.get(name) for name in ("pending_approvals", "questions"))
-            pending = [item for items in asked if isinstance(items, list) for item in items]
+            pending = [item for items in asked if isinstance(items, list) for item in items] or _other_questions(reply)
             self._sessions[session] = pending, reply.get("plan") or plan
             if len(self._sessions) > MAX_SESSIONS:
                 del self._sessions[next(iter(self._sessions))]
@@ -67,3 +69,20 @@ class AiSessions:
         except FastnError as error:
             balance = f"The balance could not be read: {error.what}"
         return f"Spends AI credits; {price}. {balance}"
+
+
+_ASKS_NOTHING = frozenset(
+    {"session_id", "plan", "credits_used", "tool_calls", "questions", "pending_approvals", "id", "messageId"}
+    | {"buildId", "buildStatus", "phase", "progress", "resourceId"}
+)
+"""Fields of a reply in which Fastn's AI asks nothing by themselves."""
+
+
+def _other_questions(reply: Mapping[str, JsonValue]) -> list[JsonValue]:
+    """Return what may ask something in a reply that lists neither questions nor approvals.
+
+    That is its message, unless the reply is documented to be the last, and every field that is not known.
+    """
+    harmless = _ASKS_NOTHING | ({"status", "message"} if is_over(reply) else set[str]())
+    rest = {name: item for name, item in reply.items() if name not in harmless}
+    return [rest] if rest else []

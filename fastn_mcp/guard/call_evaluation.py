@@ -35,6 +35,8 @@ class CallEvaluation:
     """Digest of the calls that a temporary approval would cover; None if none may be given."""
     reads: Send | None = field(default=None, repr=False, compare=False)
     """Repeats the reads that were made for it."""
+    repeats: str = ""
+    """Digest by which a repeated call is recognised: `digest` without the idempotency key."""
 
     @property
     def call(self) -> Call:

@@ -107,13 +107,14 @@ class Evaluator:
         resolved = by_arguments(call, self._surroundings)
         if self.policy.needs_records(resolved):
             return None
-        digest = self.digest(call, asker)
-        if await self._is_awaited(call, {digest}) or await self._journalling.unsettled(call, digest) is not None:
+        digest, repeats = self.digest(call, asker), self._repeats(call, asker)
+        if await self._is_awaited(call, {digest}) or await self._journalling.unsettled(call, repeats) is not None:
             return None
         verdict = self.policy.decide(await self._situation(resolved, call.effective, asker, NO_EARLIER_USES, None))
         if verdict.decision not in (Decision.ALLOW, Decision.DENY):
             return None
-        return evaluation_of(batch, "", {1: CallEvaluation(resolved, digest, call.effective, verdict)})
+        one = CallEvaluation(resolved, digest, call.effective, verdict, repeats=repeats)
+        return evaluation_of(batch, "", {1: one})
 
     async def evaluate(self, batch: Batch, asker: Asker, skip: Collection[int] = ()) -> Evaluation:
         """Evaluate the calls of a batch by fresh reads, except the numbers in `skip`. Raises a `FastnError`.
@@ -164,15 +165,15 @@ class Evaluator:
         `undoes`: the earlier change that it undoes, for people. `reads`: those of its list, each made once. `at`: the
         time to decide it for, instead of now. `request`: digest that the approval request of its list is found by.
         """
-        digest = self.digest(call, asker)
+        digest, repeats = self.digest(call, asker), self._repeats(call, asker)
         reads = reads or remembered(self._read)
         resolved = await self._resolve(call, reads, {digest, request})
-        verdict, is_unsettled = await self._decide(resolved, digest, asker, earlier_uses, at)
+        verdict, is_unsettled = await self._decide(resolved, repeats, asker, earlier_uses, at, request)
         binding, similar = _bind(
             resolved, digest, self._parties(asker), self.policy.digest, verdict, is_unsettled=is_unsettled
         )
-        call_preview = preview(resolved, resolved.effect, self._account.name, verdict.why, undoes)
-        return CallEvaluation(resolved, digest, resolved.effect, verdict, call_preview, binding, similar, reads)
+        shown = preview(resolved, resolved.effect, self._account.name, verdict.why, undoes)
+        return CallEvaluation(resolved, digest, resolved.effect, verdict, shown, binding, similar, reads, repeats)
 
     async def explain(self, call: Call, asker: Asker, at: datetime | None = None) -> tuple[CallEvaluation, Situation]:
         """Evaluate one call, for now or another time, and return the facts that decide it."""
@@ -208,6 +209,11 @@ class Evaluator:
     def digest(self, call: Call, asker: Asker) -> str:
         """Return the digest of the principal, tenant, account, key, tool and exact arguments."""
         return _sha256([*self._parties(asker), call.tool_name(), call.arguments()])
+
+    def _repeats(self, call: Call, asker: Asker) -> str:
+        """Return `CallEvaluation.repeats`: with another idempotency key, Fastn makes the same call again."""
+        has_key = getattr(call, "idempotency_key", None) is not None
+        return self.digest(call.model_copy(update={"idempotency_key": None}) if has_key else call, asker)
 
     def _parties(self, asker: Asker) -> list[str]:
         return [asker.principal, asker.tenant, self._account.name, self._account.key_digest]
@@ -267,13 +273,14 @@ class Evaluator:
         return any((kind_of(call), call.target) in request.records for request in others)
 
     async def _decide(
-        self, resolved: ResolvedCall, digest: str, asker: Asker, earlier_uses: EarlierUses, at: datetime | None
-    ) -> tuple[PolicyDecision, bool]:
+        self, resolved: ResolvedCall, repeats: str, asker: Asker, earlier_uses: EarlierUses, at: datetime | None,
+        request: str,
+    ) -> tuple[PolicyDecision, bool]:  # fmt: skip
         """Return the decision on a call, and whether it may have been made already."""
         verdict = self.policy.decide(await self._situation(resolved, resolved.effect, asker, earlier_uses, at))
         if verdict.decision is Decision.DENY:
             return verdict, False
-        earlier = await self._journalling.unsettled(resolved.call, digest)
+        earlier = await self._journalling.unsettled(resolved.call, repeats, request.partition(" ")[0])
         if earlier is not None and verdict.decision is Decision.ALLOW:
             decision = Decision.CONFIRM if self.policy.asks else Decision.DENY
             verdict = PolicyDecision(decision, "outcome unknown", earlier, step_up=verdict.step_up)

@@ -80,10 +80,10 @@ class ChangeJournal:
         self._deliveries = WeakValueDictionary[str, Delivery]()
         """By change id, while its request is being answered."""
 
-    async def unsettled(self, call: Call, digest: str) -> str | None:
+    async def unsettled(self, call: Call, digest: str, batch: str = "") -> str | None:
         """Return why repeating `call` needs approval: an earlier one was or may have been made. None if it does not.
 
-        A call that this process is still sending is not unsettled.
+        A call that this process is still sending is not unsettled, nor is another one of its `batch`.
         """
         if call.route.method in IDEMPOTENT:
             return None
@@ -92,7 +92,7 @@ class ChangeJournal:
                 await ended.wait()
         if self._lost.get(digest, 0.0) > self._system.timestamp():
             return _UNKNOWN
-        open_ = await self._unsettled(digest)
+        open_ = await self._unsettled(digest, batch)
         # The last response may still be in transit: wait to learn whether it arrived. Of one that another process has
         # written it is known after DISCONNECT_GRACE.
         wait = max(open_.values(), default=0.0) - UNSETTLED + DISCONNECT_GRACE - self._system.timestamp()
@@ -104,7 +104,7 @@ class ChangeJournal:
         elif wait > 0:
             await self._system.sleep(min(wait, DISCONNECT_GRACE))
         if here or wait > 0:
-            open_ = {id_: until for id_, until in (await self._unsettled(digest)).items() if id_ in open_}
+            open_ = {id_: until for id_, until in (await self._unsettled(digest, batch)).items() if id_ in open_}
         if not open_:
             return None
         last = await self.journal.change(self.account, max(open_, key=lambda id_: open_[id_]))
@@ -114,10 +114,11 @@ class ChangeJournal:
         ago = counted(max(0, round(self._system.timestamp() - last.at)), "second")
         return f"The same call was made {ago} ago and was done ({what}); you may not have the response."
 
-    async def _unsettled(self, digest: str) -> dict[str, float]:
+    async def _unsettled(self, digest: str, batch: str) -> dict[str, float]:
         sending = set(self._sending)
         unsettled = await self.journal.unsettled(digest, self._system.timestamp())
-        return {id_: until for id_, until in unsettled.items() if id_ not in sending | self._sending.keys()}
+        own = {each.id for each in await self.journal.changes_of(batch)} if batch and unsettled else set[str]()
+        return {id_: until for id_, until in unsettled.items() if id_ not in own | sending | self._sending.keys()}
 
     async def changes(self, limit: int, before: float) -> list[Change]:
         """Return changes that began before a Unix time, newest first."""
@@ -249,6 +250,7 @@ RECENT = {
     "name": ("Renamed", "it was called"),
     "slug": ("Slug changed", "it was"),
     "domain": ("Address changed", "it was"),
+    "authMethods": ("Sign-in changed", "it was"),
     "routes": ("Routes changed", "they were"),
     "adminEmail": ("Administrator changed", "it was"),
 }

@@ -12,8 +12,11 @@ from fastn_mcp.account.resolved_call import (
     REFERENCE_NAMES,
     Effective,
     Mention,
+    Record,
+    Relation,
     ResolvedCall,
     ValueSource,
+    undocumented_texts,
 )
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.conditions import ANYBODY, DERIVED, NAME, NEW_NAME, Choice, Glob, UserCount, Who, host_of, is_host
@@ -22,6 +25,7 @@ from fastn_mcp.records.formats import sentence
 from fastn_mcp.records.rows import row_of
 from fastn_mcp.redaction import quote
 from fastn_mcp.tools.operation import Call, Create, plain
+from fastn_mcp.tools.related_reads import kind_of
 from fastn_mcp.tools.tool import Effect
 
 
@@ -161,21 +165,15 @@ class PolicyRule:
         """Match what the call says, and what it will do: either is enough to refuse or to ask."""
         call = resolved.call
         if name in (NAME, NEW_NAME):
-            new = name == NEW_NAME
-            mentions = [
-                each for each in resolved.own_mentions if each.field in (("new name",) if new else _NAME_DETAILS)
-            ]
-            mention = next((each for each in mentions if choice(each.value, exact=False)), None)
-            if mention is not None:
-                return "" if mention.field == "new name" else f"its name is {quote(str(mention.value))}"
-            if NAME in type(call).model_fields and choice(getattr(call, NAME), exact=False):
-                return ""  # a name that is not given
-            return "its name could not be read" if not new and resolved.is_missing else None
+            return _has_name(choice, resolved, is_new=name == NEW_NAME)
         argument_value: object = getattr(call, name, None)
         if name in type(call).model_fields and name not in call.unresolved and choice(argument_value, exact=False):
             return ""
         if not str(argument_value or "").strip() and (words := _without(name, choice, call)):
             return words
+        texts = [each for each in undocumented_texts(call) if each.strip()]
+        if held := next((each for each in texts if choice(each, exact=False) or choice.is_word(each)), None):
+            return f"an undocumented field holds {quote(held)}"
         if name not in DERIVED:
             is_word = plain(name) not in REFERENCE_NAMES and choice.is_word(argument_value)
             is_word |= name == "domain" and choice(host_of(argument_value), exact=False)
@@ -193,10 +191,25 @@ class PolicyRule:
         return f"its {_WORDS[name]} is not known, as the call names none{way_out}"
 
 
+def _has_name(choice: Choice, resolved: ResolvedCall, *, is_new: bool) -> str | None:
+    """Match the name of the target, or of what is created, and the name that an update gives; only that if `is_new`."""
+    call, fields = resolved.call, ("new name",) if is_new else _NAME_DETAILS
+    mentions = [each for each in resolved.own_mentions if each.field in fields]
+    if (mention := next((each for each in mentions if choice(each.value, exact=False)), None)) is not None:
+        return "" if mention.field == "new name" else f"its name is {quote(str(mention.value))}"
+    if NAME in type(call).model_fields and choice(getattr(call, NAME), exact=False):
+        return ""  # a name that is not given
+    return "its name could not be read" if not is_new and resolved.is_missing else None
+
+
 def _named(choice: Choice, value: object, resolved: ResolvedCall) -> str | None:
     """Match a record that an argument names by its other names: a role is given by its name or by its id."""
     keys = set(map(str, cast("list[object]", value) if isinstance(value, list) else [value]))
-    for record in resolved.named:
+    named = resolved.named
+    if (target := resolved.call.target) is not None:
+        row = None if resolved.is_missing else row_of(resolved.target)
+        named = [Record(kind_of(resolved.call), target, Relation.NAMED, row), *named]
+    for record in named:
         if record.id in keys:
             if record.row is None and not record.is_forbidden:
                 return f"{record.kind} {quote(record.id)} could not be read"

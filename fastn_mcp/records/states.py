@@ -97,7 +97,7 @@ def _is_published(row: Row) -> bool | None:
 
 def is_pending(customer: Row) -> bool:
     """Return whether a customer waits for its admin to accept the invitation: nothing runs for it until then."""
-    return word(customer, "status").startswith("pending")
+    return word(customer, "status") == as_word(PENDING)
 
 
 def is_unfinished(kind: str, row: Row) -> bool:

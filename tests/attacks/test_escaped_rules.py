@@ -30,7 +30,7 @@ from fastn_mcp.tools.connectors import CreateConnection, CreateConnector, Update
 from fastn_mcp.tools.customers import CreateCustomer, UpdateCustomer
 from fastn_mcp.tools.operation import RefusedValue
 from fastn_mcp.tools.triggers import CreateTrigger, DeleteTrigger, UpdateTrigger
-from fastn_mcp.tools.workflows import CreateWorkflow, DeleteWorkflow, UpdateWorkflow
+from fastn_mcp.tools.workflows import CreateWorkflow, DeleteWorkflow, RunWorkflow, UpdateWorkflow
 
 pytestmark = pytest.mark.anyio
 
@@ -390,6 +390,20 @@ async def test_rule_on_customers_applies_to_a_key_for_all(tmp_path: Path, custom
     assert await world.decision(CreateApiKey(name="k", customers=[acme])) is Decision.CONFIRM
 
 
+async def test_rule_applies_to_its_value_in_an_undocumented_field(tmp_path: Path) -> None:
+    """Nobody knows which other fields Fastn takes for the argument."""
+    rule = '[[rule]]\ntool = "create_api_key"\nwhen = { permissions = "Full access" }\nthen = "deny"\n'
+    world = under(tmp_path, rule)
+    cases: list[tuple[Any, Decision]] = [
+        ({"preset": "Full access"}, Decision.DENY),
+        ({"access": {"levels": ["FULL_ACCESS"]}}, Decision.DENY),
+        ({"preset": "Viewer", "x": ""}, Decision.CONFIRM),
+        ({"note": "Full access"}, Decision.CONFIRM),
+    ]
+    for extra, decision in cases:
+        assert await world.decision(CreateApiKey(name="k", extra=extra)) is decision, extra
+
+
 async def test_empty_list_counts_as_an_argument_that_is_missing(tmp_path: Path) -> None:
     """An API key for no customers in particular is one for all."""
     world = under(tmp_path, '[[rule]]\ntool = "create_api_key"\nwhen = { customers = "" }\nthen = "deny"\n')
@@ -574,6 +588,15 @@ async def test_protection_holds_for_a_customer_in_any_undocumented_field(
         assert await world.decision(CreateConnection(connector_id=connector, extra=harmless)) is Decision.ALLOW
 
 
+async def test_secret_in_an_undocumented_field_is_in_no_reason(tmp_path: Path) -> None:
+    rules = '[[protect]]\nsecret = "*"\n[[rule]]\ntool = "*"\nwhen = { connector_id = "hunter*" }\nthen = "deny"\n'
+    world = under(tmp_path, rules)
+    connector = str(world.sandbox.state.all("connectors")[0]["id"])
+    extra: dict[str, Any] = {"password": "hunter2", "auth": {"clientSecret": "hunter2"}}
+    verdict, _ = await world.judged(CreateConnection(connector_id=connector, credentials={"x": "y"}, extra=extra))
+    assert "hunter2" not in verdict.why
+
+
 async def test_undocumented_fields_are_compared_with_more_customers_than_are_listed(tmp_path: Path) -> None:
     world = under(tmp_path, '[[protect]]\ncustomer = "Globex Exports"\n', "auto")
     customers, connector = world.sandbox.state.rows["customers"], str(world.sandbox.state.all("connectors")[0]["id"])
@@ -616,3 +639,34 @@ async def test_field_under_the_accounts_own_name_is_refused_in_extra(tmp_path: P
         refused = await world.expect(InvalidArgument, each)
         assert refused.what == "extra: installOrg is this account's name for endOrgId, by its setting fields."
     assert world.sandbox.requests == []
+
+
+@pytest.mark.parametrize("protected", ["Globex Exports", "ID"])
+async def test_protection_holds_for_what_fastns_ai_asks_to_do(tmp_path: Path, protected: str) -> None:
+    probe = World(tmp_path)
+    globex, acme = (probe.id_of("customers", name) for name in ("Globex Exports", "Acme Corp"))
+    world = under(tmp_path, f'[[protect]]\ncustomer = "{protected.replace("ID", globex)}"\n', "auto")
+    connections = {str(row["endOrgId"]): row["id"] for row in world.sandbox.state.all("connections")}
+
+    async def decision(arguments: dict[str, Any], **more: str) -> Decision:
+        heard = {"sessionId": "s1", "pendingApprovals": [{"tool": "x", "arguments": arguments}]}
+        world.evaluator.ai_sessions.note(AiChat(message="m"), FastnObject.model_validate(heard))
+        return await world.decision(AiChat.model_validate({"message": "approve", "session_id": "s1"} | more))
+
+    for arguments in ({"customerId": globex}, {"connectionId": connections[globex]}, {"org": [globex]}):
+        assert await decision(arguments) is Decision.DENY, arguments
+    for arguments in ({"customerId": acme}, {"connectionId": connections[acme]}):
+        assert await decision(arguments) is Decision.CONFIRM, arguments
+    assert await decision({}, session_id="unheard") is Decision.DENY
+    assert await decision({}, approval_mode="auto") is Decision.DENY
+    assert await world.decision(AiChat(message="Hello.")) is Decision.ALLOW
+
+
+@pytest.mark.parametrize("name", ["process-new-orders", "PROCESS-New*"])
+async def test_rule_applies_to_another_name_of_the_target(tmp_path: Path, name: str) -> None:
+    """As to another name of any other record that an argument names."""
+    rule = f'[[rule]]\ntool = "run_workflow"\nwhen = {{ workflow_id = "{name}" }}\nthen = "deny"\n'
+    world = under(tmp_path, rule, "auto")
+    assert await world.decision(world.run()) is Decision.DENY
+    other = next(row for row in world.sandbox.state.all("workflows") if row["slug"] == "update-inventory")
+    assert await world.decision(RunWorkflow(workflow_id=other["id"])) is Decision.ALLOW

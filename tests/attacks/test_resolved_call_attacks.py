@@ -13,6 +13,10 @@ from support.server_process import Person, Upstream, approving
 from support.watched_agent import agent, fails, id_of
 from support.world import World
 
+from fastn_mcp.errors import Declined
+from fastn_mcp.guard.approval_form import Decline
+from fastn_mcp.tools.connectors import CreateConnection, CreateConnector, UpdateConnector
+
 pytestmark = pytest.mark.anyio
 
 each_server = pytest.mark.parametrize(
@@ -232,3 +236,21 @@ async def test_request_shows_that_a_connector_has_no_domain(upstream: Upstream, 
         assert (await call("create_connection", connector_id=connector))["status"] == "approval_required"
         assert 'Connector: "Private", sends to an address that is not known.' in call.shown
         assert call.sent == ["POST /api/v1/connectors"]
+
+
+@pytest.mark.parametrize("address", ["https://evil.example/t", "https:\\\\evil.example", "http:/evil.example:8443/"])
+async def test_request_for_credentials_names_every_host_that_gets_them(tmp_path: Path, address: str) -> None:
+    """A connector that nobody uses is changed without an approval, also where one signs in there."""
+    world = World(tmp_path)
+    config: dict[str, Any] = {"tokenUrl": address, "scopes": ["https://scopes.example/x"], "api": "//api.crm.example"}
+    methods: list[dict[str, Any]] = [{"type": "INPUT", "isDefault": True, "config": config}]
+    made = await world.ask(CreateConnector(name="CRM Two", slug="crm-2", domain="crm.example", auth_methods=methods))
+    form = world.form(Decline())
+    await world.expect(Declined, CreateConnection(connector_id=made["id"], credentials={"token": "abcd"}), form)
+    assert 'Signs in at: "evil.example".' in form.asked[0].text
+    changed: list[dict[str, Any]] = [{"type": "BEARER", "isDefault": True}]
+    await world.ask(UpdateConnector(connector_id=made["id"], auth_methods=changed))
+    world.clock.pass_(1000)
+    await world.expect(Declined, CreateConnection(connector_id=made["id"], credentials={"token": "abcd"}), form)
+    assert "Sign-in changed" in form.asked[1].text
+    assert "Signs in at" not in form.asked[1].text

@@ -4,16 +4,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.faulty_sandbox import FaultMoment, Reset
 from support.policy_files import rules_of
 from support.scripted_client import LATEST, connected, data, each_version, session
 from support.slack import served_slack
 from support.slack_world import slack_world
 from support.world import FormNow, World
 
-from fastn_mcp.errors import Declined, NotSent
-from fastn_mcp.guard.approval_form import Decline
+from fastn_mcp.errors import Declined, NotSent, UnknownOutcome
+from fastn_mcp.guard.approval_form import Decline, PendingApproval
+from fastn_mcp.guard.batch import Done
+from fastn_mcp.policy.decision import Decision
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.tools.catalog import CATALOG
+from fastn_mcp.tools.customers import UpdateCustomer
 
 pytestmark = pytest.mark.anyio
 
@@ -137,6 +141,14 @@ async def test_workflow_of_unknown_status_counts_as_live(tmp_path: Path) -> None
             assert (len(call.messages), world.changes) == (number, []), status
 
 
+@pytest.mark.parametrize("status", ["Pending Payment", "pending", "Suspended", None])
+async def test_customer_of_unknown_status_counts_as_active(tmp_path: Path, status: str | None) -> None:
+    world = World(tmp_path)
+    row = world.sandbox.state.all("customers")[0]
+    world.sandbox.state.put("customers", {**row, "status": status})
+    assert await world.decision(UpdateCustomer(customer_id=str(row["id"]), name="Acme")) is Decision.CONFIRM
+
+
 UNDOCUMENTED = (
     "status", "enabled", "active", "isActive", "disabled", "state", "live", "published", "publish", "publishedVersion",
     "deployed", "deploy", "visibility", "public", "shared", "scope", "role2", "roles", "owner", "ownerId", "permission",
@@ -188,3 +200,15 @@ async def test_undocumented_field_of_a_client_needs_approval(version: str, tmp_p
             assert (reply["outcome"], len(call.messages), world.changes) == ("declined", number, []), tool
             reply = await call(tool, **fields, extra={"$set": "x"})  # no name of a field
             assert (reply["outcome"], len(call.messages), world.changes) == ("not_sent", number, []), tool
+
+
+async def test_run_with_an_unknown_outcome_is_asked_about_with_another_idempotency_key(tmp_path: Path) -> None:
+    """Agents make a new key for each attempt, and with a new one Fastn starts another run."""
+    world = World(tmp_path, Policy("auto"))
+    run = world.run()
+    world.sandbox.faults.add(Reset(method="POST", moment=FaultMoment.AFTER))
+    await world.expect(UnknownOutcome, run.model_copy(update={"idempotency_key": "one"}))
+    for key in ("two", None, "one"):
+        await world.expect(PendingApproval, run.model_copy(update={"idempotency_key": key}))
+    await world.expect(Done, run.model_copy(update={"idempotency_key": "two", "input": {"other": True}}))
+    assert len(world.changes) == 2

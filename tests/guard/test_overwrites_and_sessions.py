@@ -209,6 +209,26 @@ def test_ai_plan_is_shown_with_the_answer_to_it() -> None:
     assert not_none(sessions.target(AiChat(message="m", session_id="s1"))).model_dump()["pending"] == []
 
 
+@pytest.mark.parametrize(
+    ("heard", "pending"),
+    [
+        ({"status": "planned", "plan": "drop all"}, [{"plan": "drop all"}, {"status": "planned"}]),
+        (
+            {"status": "waiting_for_user", "message": "Delete Acme?"},
+            [{"status": "waiting_for_user", "message": "Delete Acme?"}],
+        ),
+        ({"message": "Delete Acme?"}, [{"message": "Delete Acme?"}]),
+        ({"status": "completed", "message": "Done.", "cards": ["Delete?"]}, [{"cards": ["Delete?"]}]),
+        ({"status": "completed", "message": "Done.", "creditsUsed": 1, "toolCalls": [{"tool": "x"}]}, []),
+    ],
+)
+def test_whatever_the_ai_may_ask_is_shown_with_the_answer_to_it(heard: dict[str, Any], pending: list[Any]) -> None:
+    """Whoever approves the answer "yes" was told that nothing was pending, unless it was in a list."""
+    sessions = AiSessions()
+    sessions.note(AiChat(message="m"), AiReply.model_validate({"sessionId": "s1"} | heard))
+    assert not_none(sessions.target(AiChat(message="yes", session_id="s1"))).model_dump()["pending"] == pending
+
+
 async def test_price_of_a_message_is_shown(world: World) -> None:
     """The last message's credits, and the balance or why it is not known."""
 

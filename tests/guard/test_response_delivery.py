@@ -1,13 +1,16 @@
 """The changes of a request are settled once the client has the response, and not before."""
 
 import asyncio
+from pathlib import Path
 
 import anyio
 import pytest
-from support.world import World
+from support.world import World, batch_of
 
+from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.policy.asker import Asker
+from fastn_mcp.policy.policy import Policy
 from fastn_mcp.server import delivery
 from fastn_mcp.server.delivery import ResponseDelivery
 from fastn_mcp.tools.customers import CreateCustomer
@@ -45,6 +48,15 @@ async def test_received(world: World, response: ResponseDelivery) -> None:
     calls = [await made(world, response, name) for name in ("Initech", "Hooli")]
     await response.written()
     assert [await unsettled(world, call) for call in calls] == [0, 0]
+
+
+async def test_list_may_make_one_run_with_several_idempotency_keys(tmp_path: Path, response: ResponseDelivery) -> None:
+    """Its calls are approved together, and the response to all of them is on its way."""
+    world = World(tmp_path, Policy("auto"))
+    runs = [world.run().model_copy(update={"idempotency_key": key}) for key in ("one", "two")]
+    assert isinstance(await world.call(batch_of(*runs), delivery=response), Done)
+    assert len(world.changes) == 2
+    await world.expect(PendingApproval, runs[0].model_copy(update={"idempotency_key": "three"}))
 
 
 async def test_without_a_transport_that_can_tell(world: World) -> None:

@@ -23,9 +23,10 @@ from fastn_mcp.guard.sentences.facts import (
     undo_words,
 )
 from fastn_mcp.guard.undo import NotUndoable, Undo
+from fastn_mcp.policy.conditions import host_of
 from fastn_mcp.records import cron
 from fastn_mcp.records.formats import counted, sentence
-from fastn_mcp.records.rows import Row, key_of, objects, text, timestamp, word
+from fastn_mcp.records.rows import Row, inside, key_of, objects, text, timestamp, word
 from fastn_mcp.records.states import STATES, State
 from fastn_mcp.redaction import texts_in
 from fastn_mcp.tools.related_reads import documented_fields
@@ -182,14 +183,25 @@ def create_connection(facts: Facts) -> Sentences:
     at = f" at {quoted(domain)}" if domain else ""
     is_like = quoted(visibility) if visibility else "visibility not known" if row else "could not be read"
     sent_to = quoted(domain) if domain else "an address that is not known"
+    hosts = [quoted(host) for host in _sign_in_hosts(row) if not f".{host}".endswith(f".{host_of(domain)}")]
     return Sentences(
         f"Connect {quoted(app)}{at} for {whose}.{facts.entered}",
         button=f"Connect {short_name(facts) if facts.owner else 'it'}",
         brief=f"Connect {facts.name if facts.owner else quoted(app)}",
         then=joined("Workflows can use it immediately." if has_credentials else "", "It can be deleted again."),
         unchecked="Not checked: which credentials it takes." if is_unknown else "",
-        facts=(("Connector", f"{is_like}, sends to {sent_to}"),),
+        facts=(("Connector", f"{is_like}, sends to {sent_to}"), *([("Signs in at", series(hosts))] if hosts else [])),
     )
+
+
+def _sign_in_hosts(connector: Row) -> list[str]:
+    """Return the hosts of the addresses in the auth methods of a connector, to which credentials go too."""
+    texts = list[str]()
+    for method in objects(connector, "authMethods"):
+        config = inside(method, "config")
+        texts += texts_in({name: each for name, each in config.items() if not name.casefold().startswith("scope")})
+    hosts = (host_of(each) for each in texts if "//" in each.replace("\\", "/") or each.casefold().startswith("http"))
+    return list(dict.fromkeys(filter(None, hosts)))
 
 
 def create_workflow(facts: Facts) -> Sentences:
