@@ -90,6 +90,17 @@ async def test_connector_of_one_customer_is_only_about_them(world: World) -> Non
     assert answer["verdict"].startswith("Shopify of Acme Corp: 0 of 1 connections not working; 0 runs failed")
 
 
+async def test_connector_of_a_customer_has_no_triggers_of_other_apps(large_world: World) -> None:
+    hubspot = await large_world.ask(Diagnose(connector_id="hubspot", customer_id="acme-corp"))
+    assert [trigger["name"] for trigger in hubspot["triggers"]] == ["Acme HubSpot sync, at night"]
+    assert (await large_world.ask(Diagnose(connector_id="slack", customer_id="acme-corp")))["triggers"] == []
+
+
+async def test_connector_of_no_failed_run_that_was_read_is_not_counted(large_world: World) -> None:
+    verdict = (await large_world.ask(Diagnose(connector_id="gamma")))["verdict"]
+    assert verdict == "Gamma: not connected; none of the failed runs that were read failed at it in 72 hours."
+
+
 async def test_customer_without_a_connection_to_the_connector_is_said_to_have_none(world: World) -> None:
     """Not "0 of 1 connections not working", which counted those of other customers."""
     diagnosis = await world.ask(Diagnose(connector_id="hubspot", customer_id="globex-exports"))
