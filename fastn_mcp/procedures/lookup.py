@@ -150,13 +150,14 @@ def _distinction(kind: str, item: Entry) -> str:
 
 
 def named(typed: str, entries: Iterable[Entry]) -> list[Entry]:
-    """Return the entries with this id, name, slug or email, in any case and punctuation."""
+    """Return the entries with this id, name, slug or email: exactly as typed, or else in any case and punctuation."""
     id_, words = typed.strip().casefold(), words_of(typed)
-    return [
+    matching = [
         item
         for item in entries
         if item.id.casefold() == id_ or (words and words in map(words_of, (item.name, *item.also)))
     ]
+    return [item for item in matching if typed.strip() in (item.id, item.name, *item.also)] or matching
 
 
 async def read_by_id(kind: str, id_: str, context: ProcedureContext) -> FoundResource | None:
