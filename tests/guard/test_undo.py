@@ -159,7 +159,7 @@ def test_fields_of_a_change_without_an_earlier_state() -> None:
 
 def test_update_to_the_same_values_offers_no_undo() -> None:
     made = change("update_customer", {"plan": "Free"}, {"name": "A", "plan": "Free"})
-    assert undo_of(made) == NotUndoable("It changed nothing: these were its values already.")
+    assert undo_of(made) == NotUndoable("It had these values already: there is nothing to undo.")
     assert "undo" not in receipt(made)
     for before in ({"name": "A"}, {"name": "A", "plan": "Growth"}):
         assert undo_of(change("update_customer", {"plan": "Free"}, before)) != undo_of(made)
