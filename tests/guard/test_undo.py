@@ -161,8 +161,9 @@ def test_update_to_the_same_values_offers_no_undo() -> None:
     made = change("update_customer", {"plan": "Free"}, {"name": "A", "plan": "Free"})
     assert undo_of(made) == NotUndoable("It had these values already: there is nothing to undo.")
     assert "undo" not in receipt(made)
-    for before in ({"name": "A"}, {"name": "A", "plan": "Growth"}):
-        assert undo_of(change("update_customer", {"plan": "Free"}, before)) != undo_of(made)
+    unknown = change("update_customer", {"plan": "Free"}, {"name": "A"})
+    other = change("update_customer", {"plan": "Free"}, {"name": "A", "plan": "Growth"})
+    assert undo_of(made) not in (undo_of(unknown), undo_of(other))
 
 
 def test_run_changes_no_field_of_its_workflow() -> None:
