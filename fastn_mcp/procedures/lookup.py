@@ -134,9 +134,9 @@ def _unresolved(kind: str, typed: str, contents: Contents, matching: Sequence[En
             f"Not all {kind}s were looked through, to keep within Fastn's rate limit.",
             "Give the id, or call again later.",
         )
-    near = ", ".join(
-        quoted(short(hit.entry.name)) for hit in Index(contents.entries).rank(typed).candidates[:_MAX_SUGGESTIONS]
-    )
+    # A connection is called by its app and customer, by which find knows it; its own name is mostly `default`.
+    most = 0 if kind == "connection" else _MAX_SUGGESTIONS
+    near = ", ".join(quoted(short(hit.entry.name)) for hit in Index(contents.entries).rank(typed).candidates[:most])
     return NotFound(
         f"No {kind} has this id, slug or name, or this API key has no access to it.",
         f"Did you mean: {near}?" if near else "Find it with find.",
