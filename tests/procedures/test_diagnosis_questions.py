@@ -11,6 +11,7 @@ from support.runs import add_run, drop_runs_under_way
 from support.tokens import tokens
 from support.world import World
 
+from fastn_mcp.errors import NotSent
 from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.sandbox.executions import unusable
@@ -239,6 +240,14 @@ async def test_trigger_that_is_off_has_its_cause_or_the_runs_that_tell_it(world:
     (trigger,) = (await world.ask(Diagnose(trigger_id=nightly, hours=720)))["triggers"]
     assert trigger["runs_fail_because"] == "there is no usable connection to cin7Core"
     assert trigger["next"]["tool"] == "update_trigger"
+
+
+@pytest.mark.parametrize("other", [{"workflow_id": "update-inventory"}, {"customer_id": "acme-corp"}])
+async def test_trigger_with_a_workflow_or_customer_that_is_not_its_own_is_refused(world: World, other: Any) -> None:
+    """The runs of that workflow are not runs of the trigger."""
+    refused = await world.expect(NotSent, Diagnose(trigger_id="Daily TikTok sync", **other))
+    assert "trigger_id: this trigger" in str(refused)
+    await world.ask(Diagnose(trigger_id="Daily TikTok sync", customer_id="Katana", workflow_id="wf_96d1b3072c5a"))
 
 
 async def test_trigger_that_a_person_switched_off_needs_no_repair(world: World) -> None:
