@@ -232,7 +232,9 @@ def _expiry(expires: str, now: datetime) -> str:
 
 
 def _next_run(call: CreateTrigger | UpdateTrigger, trigger: Row, now: datetime) -> Iterable[str]:
-    if call.schedule is None or as_word(call.status or text(trigger, "status")) == "disabled":
+    is_off = as_word(call.status or text(trigger, "status")) == "disabled"
+    kind = call.type if isinstance(call, CreateTrigger) else text(trigger, "type")
+    if call.schedule is None or is_off or as_word(kind) in ("webhook", "app event"):
         return
     try:
         at = next_run(call.schedule, call.timezone or text(trigger, "timezone") or "UTC", now)

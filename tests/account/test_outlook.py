@@ -170,6 +170,8 @@ async def test_schedule_says_when_it_fires_next(world: World) -> None:
     assert (await preview(world, "update_trigger", **given, timezone="UTC"))["notes"] == [
         "It fires next at 2026-11-25T09:30:00Z (in 30 minutes)."
     ]
+    hook = world.id_of("triggers", "Shop events")
+    assert "notes" not in await preview(world, "update_trigger", trigger_id=hook, schedule="30 9 * * *")
     assert (await preview(world, "update_trigger", **given, timezone="Mars"))["notes"] == [
         "Its schedule does not tell when it fires next."
     ]
