@@ -153,12 +153,12 @@ QUESTIONS: tuple[Job, ...] = (
             Call(
                 "delete_workflow",
                 {"workflow_id": From(0, FOUND)},
-                ('"stopped_triggers": ["Paid Shopify orders (', '"Shop events ('),
+                ('"stopped_triggers": ["Paid Shopify orders (',),
             ),
         ),
         ("DELETE workflows",),
         all_of(no_row("workflows", slug="process-new-orders"), any_row("_trash", slug="process-new-orders")),
-        ("Paid Shopify orders", "Shop events"),
+        ("Paid Shopify orders",),
     ),
     Job(
         38,

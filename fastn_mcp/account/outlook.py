@@ -40,7 +40,7 @@ from fastn_mcp.records.states import (
 )
 from fastn_mcp.redaction import quote, texts_in
 from fastn_mcp.tools.access import CreateApiKey, CreateRole, InviteUser, ListApiKeys, ListRoles, ListUsers
-from fastn_mcp.tools.connectors import ListConnections
+from fastn_mcp.tools.connectors import ListConnections, UpdateConnector
 from fastn_mcp.tools.operation import Send
 from fastn_mcp.tools.paging import List
 from fastn_mcp.tools.triggers import CreateTrigger, UpdateTrigger
@@ -81,6 +81,10 @@ async def outlook_of(resolved: ResolvedCall, send: Send, now: datetime, around: 
             return Outlook(notes=await _namesake(call.email, ListUsers, send))
         case CreateTrigger() | UpdateTrigger():
             return Outlook(notes=tuple(_next_run(call, row_of(target), now)))
+        case UpdateConnector() if word(row_of(target), "origin", "badge") == "managed":
+            return Outlook(
+                notes=("Fastn manages it, and managed connectors are read-only: the change will be refused.",)
+            )
         case UpdateWorkflow() if as_word(call.status or "") == "inactive":
             return Outlook(notes=("Its triggers no longer start it; it can still be run by hand.",))
         case _:
@@ -228,7 +232,9 @@ def _expiry(expires: str, now: datetime) -> str:
 
 
 def _next_run(call: CreateTrigger | UpdateTrigger, trigger: Row, now: datetime) -> Iterable[str]:
-    if call.schedule is None or as_word(call.status or text(trigger, "status")) == "disabled":
+    is_off = as_word(call.status or text(trigger, "status")) == "disabled"
+    kind = call.type if isinstance(call, CreateTrigger) else text(trigger, "type")
+    if call.schedule is None or is_off or as_word(kind) in ("webhook", "app event"):
         return
     try:
         at = next_run(call.schedule, call.timezone or text(trigger, "timezone") or "UTC", now)

@@ -311,11 +311,10 @@ class ResolvedCall:
 
     @property
     def names_unknown_customer(self) -> bool:
-        """Whether Fastn has no customer of the id in `customer_id`. It documents that slugs and references are none."""
-        named: object = getattr(self.call, "customer_id", None)
-        return any(
-            (each.kind, each.id) == ("customer", named) and isinstance(each.error, NotFound) for each in self.named
-        )
+        """Whether Fastn has no customer of an id in the arguments. It documents that slugs and references are none."""
+        named = {getattr(self.call, "customer_id", None), *(getattr(self.call, "customers", None) or ())}
+        customers = (each for each in self.named if each.kind == "customer" and each.id in named)
+        return any(isinstance(each.error, NotFound) for each in customers)
 
     @property
     def references(self) -> list[tuple[str, str]]:

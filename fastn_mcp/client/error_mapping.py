@@ -77,7 +77,7 @@ _DEFINITE: dict[int, tuple[type[Rejected], str, str]] = {
     403: (
         Forbidden,
         "The API key is not allowed to do this",
-        "Use a key with the permission; list_api_keys shows what each may do.",
+        "See fastn.message. If a permission is missing, use a key that has it: list_api_keys shows what each may do.",
     ),
 }
 

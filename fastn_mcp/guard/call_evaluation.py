@@ -77,6 +77,8 @@ class Evaluation:
     """Digest of the calls that a temporary approval would cover. Always None for a list."""
     shown: Shown | None
     """Preview of the calls; None if the policy decided without a read."""
+    is_stopped: bool = False
+    """Whether a person has stopped the caller's changes. Only a preview looks; a call is refused before."""
 
     @property
     def typed(self) -> TypedArgument | None:
@@ -98,7 +100,7 @@ class Evaluation:
             "expected": quote(preview.expected),
             "second": of_groups(self.verdict.second),
         }
-        return replace(preview, approval=_APPROVAL[decision].format(**named))
+        return replace(preview, approval=_STOPPED if self.is_stopped else _APPROVAL[decision].format(**named))
 
 
 _APPROVAL = {
@@ -110,6 +112,8 @@ _APPROVAL = {
     Decision.DENY: "refused by the policy ({rule})",
 }
 """By decision: whose approval a call needs."""
+
+_STOPPED = "none is possible now: a person has stopped changes"
 
 
 def list_digest(batch: Batch, id_: str) -> str:

@@ -238,7 +238,7 @@ class Evaluator:
             raise NotFound(*no_such(call), certainty=NOTHING_SENT)
         if resolved.names_unknown_customer:
             raise NotFound(
-                "customer_id: no customer has this id, or this API key has no access to it.",
+                "No customer has the id that the call names, or this API key has no access to it.",
                 "Find it with find or list_customers.",
                 certainty=NOTHING_SENT,
             )

@@ -189,7 +189,8 @@ class Guard:
         if len(execution.results) == len(batch.calls):
             return execution
         evaluation = await self.evaluator.evaluate(batch, caller.asker, execution.results)
-        return await self.evaluator.describe(evaluation)
+        is_stopped = await self._approvals.stops.facts(caller.asker) is not None
+        return replace(await self.evaluator.describe(evaluation), is_stopped=is_stopped)
 
     async def read(self, call: Call, caller: Caller) -> FastnObject:
         """Send a read call. Raises a `FastnError`."""

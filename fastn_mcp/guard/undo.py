@@ -233,6 +233,8 @@ def _restoring(operation: Any, rule: Rule, change: Change, before: Mapping[str, 
     unknown = change.sent.keys() - before.keys()
     was = {name: before[name] for name in change.sent if name in before}
     lost = [name for name, value in was.items() if is_redacted(value)]
+    if was and not lost and was == change.sent:
+        return NotUndoable("It had these values already: there is nothing to undo.")
     arguments, refused = _arguments(operation, {name: value for name, value in was.items() if name not in lost})
     parameter = operation.route.parameters[-1]
     try:

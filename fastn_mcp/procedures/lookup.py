@@ -134,9 +134,9 @@ def _unresolved(kind: str, typed: str, contents: Contents, matching: Sequence[En
             f"Not all {kind}s were looked through, to keep within Fastn's rate limit.",
             "Give the id, or call again later.",
         )
-    near = ", ".join(
-        quoted(short(hit.entry.name)) for hit in Index(contents.entries).rank(typed).candidates[:_MAX_SUGGESTIONS]
-    )
+    # A connection is called by its app and customer, by which find knows it; its own name is mostly `default`.
+    most = 0 if kind == "connection" else _MAX_SUGGESTIONS
+    near = ", ".join(quoted(short(hit.entry.name)) for hit in Index(contents.entries).rank(typed).candidates[:most])
     return NotFound(
         f"No {kind} has this id, slug or name, or this API key has no access to it.",
         f"Did you mean: {near}?" if near else "Find it with find.",
@@ -150,13 +150,14 @@ def _distinction(kind: str, item: Entry) -> str:
 
 
 def named(typed: str, entries: Iterable[Entry]) -> list[Entry]:
-    """Return the entries with this id, name, slug or email, in any case and punctuation."""
+    """Return the entries with this id, name, slug or email: exactly as typed, or else in any case and punctuation."""
     id_, words = typed.strip().casefold(), words_of(typed)
-    return [
+    matching = [
         item
         for item in entries
         if item.id.casefold() == id_ or (words and words in map(words_of, (item.name, *item.also)))
     ]
+    return [item for item in matching if typed.strip() in (item.id, item.name, *item.also)] or matching
 
 
 async def read_by_id(kind: str, id_: str, context: ProcedureContext) -> FoundResource | None:

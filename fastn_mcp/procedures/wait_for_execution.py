@@ -68,13 +68,14 @@ class Waited:
     """Error of the last read, if it failed."""
 
     def data(self, execution_id: str, answer: dict[str, JsonValue] | None = None) -> dict[str, JsonValue]:
-        """Return our fields, then the state of the run. `answer` has fields known from its start."""
+        """Return our fields, then the state of the run without nulls. `answer` has fields known from its start."""
         state = (answer or {}) | self.run
         fields: dict[str, JsonValue] = {"waited_seconds": round(self.seconds, 1)}
         if self.error is not None:
             fields["last_look"] = self.error.what
         fields |= _next(execution_id, state)
-        return fields | {name: value for name, value in state.items() if name not in fields and name != "next"}
+        known = {name: value for name, value in state.items() if value is not None and name != "next"}
+        return fields | known | fields
 
 
 async def wait_for(

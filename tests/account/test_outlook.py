@@ -92,6 +92,15 @@ async def test_run_names_its_customer(world: World) -> None:
     assert not any("customers" in note for note in (await of_run(world))["notes"])
 
 
+async def test_change_of_a_managed_connector_is_said_to_be_refused(world: World) -> None:
+    arguments = {"connector_id": key(world, "connectors", "shopify"), "description": "x"}
+    managed = await preview(world, "update_connector", **arguments)
+    note = "Fastn manages it, and managed connectors are read-only: the change will be refused."
+    assert managed["notes"] == [note]
+    world.sandbox.state.named("connectors", "shopify")["origin"] = "custom"
+    assert "notes" not in await preview(world, "update_connector", **arguments)
+
+
 async def test_run_says_how_the_last_ones_ended(world: World) -> None:
     state, now = world.sandbox.state, world.clock.now()
     flow = state.named("workflows", ORDERS)
@@ -161,6 +170,8 @@ async def test_schedule_says_when_it_fires_next(world: World) -> None:
     assert (await preview(world, "update_trigger", **given, timezone="UTC"))["notes"] == [
         "It fires next at 2026-11-25T09:30:00Z (in 30 minutes)."
     ]
+    hook = world.id_of("triggers", "Shop events")
+    assert "notes" not in await preview(world, "update_trigger", trigger_id=hook, schedule="30 9 * * *")
     assert (await preview(world, "update_trigger", **given, timezone="Mars"))["notes"] == [
         "Its schedule does not tell when it fires next."
     ]

@@ -16,7 +16,7 @@ from fastn_mcp.guard.batch import Done
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.decision import Decision
 from fastn_mcp.policy.policy import Policy
-from fastn_mcp.tools.access import CreateSecret, DeleteSecret, InviteUser
+from fastn_mcp.tools.access import CreateApiKey, CreateSecret, DeleteSecret, InviteUser
 from fastn_mcp.tools.ai import AiBuild
 from fastn_mcp.tools.connectors import (
     CreateConnection,
@@ -75,6 +75,7 @@ async def test_call_for_a_customer_that_does_not_exist_is_refused_before_anybody
     form = world.form()
     await world.expect(NotFound, CreateSecret(name="A", value="v", customer_id="Katana"), form)
     await world.expect(NotFound, RunWorkflow(workflow_id=ORDERS, customer_id="Katana"), form)
+    await world.expect(NotFound, CreateApiKey(name="A", permissions="Viewer", customers=["Katana"]), form)
     assert not form.asked
     assert not world.changes
 

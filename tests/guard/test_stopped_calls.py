@@ -64,7 +64,9 @@ async def test_stopped_call_and_overview_say_since_when_by_whom_and_why(world: W
     assert (await world.guard.allowance(Asker()))["stopped"] == facts
     assert [entry["outcome"] for entry in world.audited("refused")] == ["stopped"]
     assert await world.rows(ListCustomers())
-    assert await world.preview(world.deletion())
+    for call in (CreateCustomer(name="A"), batch_of(CreateCustomer(name="A"), world.deletion())):
+        preview = (await world.preview(call)).data()
+        assert preview["approval"] == "none is possible now: a person has stopped changes"
 
 
 async def test_every_changing_operation_is_refused_and_no_reading_one(world: World) -> None:

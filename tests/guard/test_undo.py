@@ -157,6 +157,15 @@ def test_fields_of_a_change_without_an_earlier_state() -> None:
     assert changed_fields(made) == {}
 
 
+def test_update_to_the_same_values_offers_no_undo() -> None:
+    made = change("update_customer", {"plan": "Free"}, {"name": "A", "plan": "Free"})
+    assert undo_of(made) == NotUndoable("It had these values already: there is nothing to undo.")
+    assert "undo" not in receipt(made)
+    unknown = change("update_customer", {"plan": "Free"}, {"name": "A"})
+    other = change("update_customer", {"plan": "Free"}, {"name": "A", "plan": "Growth"})
+    assert undo_of(made) not in (undo_of(unknown), undo_of(other))
+
+
 def test_run_changes_no_field_of_its_workflow() -> None:
     assert changed_fields(change("run_workflow", {"input": {}}, {"id": "w1", "name": "Nightly import"})) == {}
 

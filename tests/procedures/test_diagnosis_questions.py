@@ -11,6 +11,7 @@ from support.runs import add_run, drop_runs_under_way
 from support.tokens import tokens
 from support.world import World
 
+from fastn_mcp.errors import NotSent
 from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.sandbox.executions import unusable
@@ -88,6 +89,17 @@ async def test_connector_of_one_customer_is_only_about_them(world: World) -> Non
     answer = await world.ask(Diagnose(connector_id="shopify", customer_id="acme-corp"))
     assert "customers" not in answer
     assert answer["verdict"].startswith("Shopify of Acme Corp: 0 of 1 connections not working; 0 runs failed")
+
+
+async def test_connector_of_a_customer_has_no_triggers_of_other_apps(large_world: World) -> None:
+    hubspot = await large_world.ask(Diagnose(connector_id="hubspot", customer_id="acme-corp"))
+    assert [trigger["name"] for trigger in hubspot["triggers"]] == ["Acme HubSpot sync, at night"]
+    assert (await large_world.ask(Diagnose(connector_id="slack", customer_id="acme-corp")))["triggers"] == []
+
+
+async def test_connector_of_no_failed_run_that_was_read_is_not_counted(large_world: World) -> None:
+    verdict = (await large_world.ask(Diagnose(connector_id="gamma")))["verdict"]
+    assert verdict == "Gamma: not connected; none of the failed runs that were read failed at it in 72 hours."
 
 
 async def test_customer_without_a_connection_to_the_connector_is_said_to_have_none(world: World) -> None:
@@ -228,6 +240,14 @@ async def test_trigger_that_is_off_has_its_cause_or_the_runs_that_tell_it(world:
     (trigger,) = (await world.ask(Diagnose(trigger_id=nightly, hours=720)))["triggers"]
     assert trigger["runs_fail_because"] == "there is no usable connection to cin7Core"
     assert trigger["next"]["tool"] == "update_trigger"
+
+
+@pytest.mark.parametrize("other", [{"workflow_id": "update-inventory"}, {"customer_id": "acme-corp"}])
+async def test_trigger_with_a_workflow_or_customer_that_is_not_its_own_is_refused(world: World, other: Any) -> None:
+    """The runs of that workflow are not runs of the trigger."""
+    refused = await world.expect(NotSent, Diagnose(trigger_id="Daily TikTok sync", **other))
+    assert "trigger_id: this trigger" in str(refused)
+    await world.ask(Diagnose(trigger_id="Daily TikTok sync", customer_id="Katana", workflow_id="wf_96d1b3072c5a"))
 
 
 async def test_trigger_that_a_person_switched_off_needs_no_repair(world: World) -> None:

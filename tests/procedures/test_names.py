@@ -135,6 +135,19 @@ async def test_exact_id_of_unknown_shape_wins_over_a_name(world: World, filterin
     assert (await world.ask(FindDependents(kind="customer", id="north")))["of"]["name"] == "South"
 
 
+async def test_name_exactly_as_typed_wins_over_another_spelling(world: World) -> None:
+    state = world.sandbox.state
+    state.put("customers", {**state.named("customers", "acme-corp"), "id": "c2", "name": "John Acme", "slug": "ja"})
+    answer = await world.ask(Diagnose(customer_id="John-Acme"))
+    assert answer["customer"]["name"] == "John-Acme"
+    await world.expect(NotSent, Diagnose(customer_id="john  acme"))
+
+
+async def test_connection_that_is_not_named_so_leads_to_find(world: World) -> None:
+    error = await world.expect(NotFound, FindDependents(kind="connection", id="TikTok Shop of Katana"))
+    assert str(error).endswith("Find it with find.")
+
+
 async def test_list_says_which_id_was_meant(world: World) -> None:
     row = row_of(world, "customer")
     page = await world.ask(ListConnections(customer_id="globex exports", limit=1))

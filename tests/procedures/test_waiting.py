@@ -63,6 +63,7 @@ async def test_timeout_returns_the_state_and_the_next_call(world: World) -> None
     outcome = await ran_until(world, key, seconds=1)
     assert outcome["status"] in ("queued", "running")
     assert outcome["waited_seconds"] == 1
+    assert None not in outcome.values()
     assert outcome["next"] == {"tool": "wait_for_execution", "arguments": {"execution_id": key}}
     assert parse(TOOLS, outcome["next"]["tool"], outcome["next"]["arguments"])
 

@@ -29,6 +29,7 @@ from fastn_mcp.records.formats import counted, sentence
 from fastn_mcp.records.rows import Row, inside, key_of, objects, text, timestamp, word
 from fastn_mcp.records.states import STATES, State
 from fastn_mcp.redaction import texts_in
+from fastn_mcp.tools.operation import Update
 from fastn_mcp.tools.related_reads import documented_fields
 from fastn_mcp.tools.tool import Effect
 
@@ -45,7 +46,8 @@ def _changed_back(facts: Facts, back: str = "It can be changed back.") -> tuple[
     lost = f"Its current {fields_in_words(facts, shown)} will be lost." if shown else ""
     unchecked = f"Not shown by Fastn, and lost: its current {fields_in_words(facts, hidden)}." if hidden else ""
     if isinstance(facts.undo, NotUndoable) and not changed:
-        lost, back = "Its current values will be lost.", ""
+        is_same = bool(facts.row) and isinstance(facts.call, Update)
+        lost, back = "" if is_same else "Its current values will be lost.", ""
     elif missing:
         back = "The rest can be changed back." if len(missing) < len(changed) else ""
     return lost, back, unchecked

@@ -32,6 +32,8 @@ def connector_verdict(evidence: Evidence, broken: Sequence[PartState]) -> str:
     failed = "whether runs failed at it could not be read"
     if counts.knows_failures:
         failed = f"{counted(len(counts.failures), 'run', at_least=counts.has_failures_unread)} failed at it"
+        if counts.has_failures_unread and not counts.failures:
+            failed = "none of the failed runs that were read failed at it"
     for_ = f", for {counted(len(affected), 'customer', at_least=counts.has_failures_unread)}" if affected else ""
     of, whom = "", f", for {counted(len(owners), 'customer')}" if owners else ""
     if customer is not None:

@@ -6,7 +6,7 @@ from typing import Annotated, cast
 from pydantic import Field, JsonValue
 from pydantic_core import to_json
 
-from fastn_mcp.errors import LeftOut
+from fastn_mcp.errors import InvalidArgument, LeftOut
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.diagnosis.answer import answer
 from fastn_mcp.procedures.diagnosis.evidence import MAX_CAUSES, gather
@@ -14,7 +14,7 @@ from fastn_mcp.procedures.diagnosis.failures import Period
 from fastn_mcp.procedures.diagnosis.subject import Subject
 from fastn_mcp.procedures.lookup import resolve
 from fastn_mcp.records.formats import counted
-from fastn_mcp.records.rows import FastnObject
+from fastn_mcp.records.rows import FastnObject, owner_of, started_workflows
 from fastn_mcp.tools.fields import ConnectorId, Cursor, CustomerId, TriggerId, WorkflowId
 from fastn_mcp.tools.tool import Effect
 
@@ -82,6 +82,7 @@ class Diagnose(Procedure[Diagnosis]):
         except LeftOut as error:
             verdict = f"It is not known which resource is meant. {error.what}"
             return Diagnosis.model_validate({"verdict": verdict, "causes": [], "not_checked": [error.what]})
+        _check(Subject(resources))
         evidence = await gather(Subject(resources), Period(self.hours, context.look.snapshot.instant()), context)
         diagnosis: dict[str, JsonValue] = answer(evidence)
         others = cast("list[JsonValue]", diagnosis.pop("other_causes", []))
@@ -95,6 +96,17 @@ class Diagnose(Procedure[Diagnosis]):
             diagnosis["next_cursor"] = str(end)
         diagnosis |= {"other_causes": page} if page else {}
         return Diagnosis.model_validate(_fitting(diagnosis) | context.look.age())
+
+
+def _check(subject: Subject) -> None:
+    """Raise `NotSent` if the trigger does not start the workflow, or is another customer's."""
+    trigger, resources = subject.trigger, subject.resources
+    if not trigger:
+        return
+    if "workflow" in resources and resources["workflow"].id not in started_workflows(trigger):
+        raise InvalidArgument("trigger_id: this trigger does not start the workflow.", "Give only one of them.")
+    if "customer" in resources and owner_of(trigger) not in (None, resources["customer"].id):
+        raise InvalidArgument("trigger_id: this trigger is another customer's.", "Give only one of them.")
 
 
 def _fitting(entries_by_name: dict[str, JsonValue]) -> dict[str, JsonValue]:

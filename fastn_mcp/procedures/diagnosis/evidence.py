@@ -313,9 +313,13 @@ async def _read_others(evidence: Evidence, newest: Sequence[EndedRun], reads: Ac
 def _triggers(evidence: Evidence, reads: AccountReads) -> tuple[list[Row] | None, int]:
     """Return the triggers to report, None if they were not read, and the number of those of other customers.
 
-    Reported are those that start the workflows; for a customer, its own and the account's of its workflows.
+    Reported are those that start the workflows; for a customer, its own and the account's of its workflows; for a
+    connector, those that start workflows which use it.
     """
     rows, subject, workflows = reads.rows(_TRIGGERS), evidence.subject, {*evidence.relevant_workflows}
+    if subject.connector:
+        names = {subject.connector, text(subject.resources["connector"].row, "slug")}
+        workflows = {key for key in workflows if names.intersection(evidence.setup(key).apps)}
     if subject.trigger is not None:
         return [subject.trigger], 0
     if _TRIGGERS not in reads.lists:
@@ -329,7 +333,8 @@ def _triggers(evidence: Evidence, reads: AccountReads) -> tuple[list[Row] | None
         is_starting, owner = bool(workflows.intersection(started_workflows(row))), owner_of(row)
         is_of_others = customer is not None and owner not in (None, customer)
         others += is_starting and is_of_others
-        if (is_starting and not is_of_others) or (subject.is_any_of_customer and owner == customer):
+        is_own = subject.is_any_of_customer and not subject.connector and owner == customer
+        if (is_starting and not is_of_others) or is_own:
             reported.append(row)
     return reported, others
 

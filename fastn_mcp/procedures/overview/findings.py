@@ -160,7 +160,8 @@ def expiring_connections(
     findings: list[AccountFinding] = []
     if expiring:
         count, first = counted(len(expiring), "connection", at_least=more), age(expiring[0].at or now, now)
-        what = f"{count} expiring {within(time)} that Fastn does not renew by itself, the first {first}. "
+        known = " known" if more else ""
+        what = f"{count} expiring {within(time)} that Fastn does not renew by itself, the first{known} {first}. "
         findings.append(AccountFinding(Severity.MEDIUM, sentence(what + _distinct_repairs(ending)), expiring))
     if renewed and tells:
         what = (
@@ -183,9 +184,8 @@ def stuck_runs(runs: Sequence[StuckRun], names: Mapping[str, str], *, more: bool
         TableRow({**run.data(names), "customer": run.run.customer or ACCOUNT}, at=run.run.at, customer=run.run.customer)
         for run in runs
     ]
-    what = (
-        f"{counted(len(runs), 'run', at_least=more)} under way far longer than usual, the first for {runs[0].length}."
-    )
+    count, known = counted(len(runs), "run", at_least=more), " known" if more else ""
+    what = f"{count} under way far longer than usual, the first{known} for {runs[0].length}."
     return [AccountFinding(Severity.HIGH, sentence(what), rows, shown=rows[:_MAX_STUCK])]
 
 
