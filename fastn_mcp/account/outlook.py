@@ -22,6 +22,7 @@ from fastn_mcp.records.rows import (
     as_word,
     connector_keys,
     inside,
+    owner_of,
     parse_timestamp,
     row_of,
     short,
@@ -40,7 +41,7 @@ from fastn_mcp.records.states import (
 )
 from fastn_mcp.redaction import quote, texts_in
 from fastn_mcp.tools.access import CreateApiKey, CreateRole, InviteUser, ListApiKeys, ListRoles, ListUsers
-from fastn_mcp.tools.connectors import ListConnections, UpdateConnector
+from fastn_mcp.tools.connectors import CreateConnection, ListConnections, UpdateConnector
 from fastn_mcp.tools.operation import Send
 from fastn_mcp.tools.paging import List
 from fastn_mcp.tools.triggers import CreateTrigger, UpdateTrigger
@@ -79,6 +80,8 @@ async def outlook_of(resolved: ResolvedCall, send: Send, now: datetime, around: 
             return Outlook(notes=await _namesake(call.name, ListRoles, send))
         case InviteUser():
             return Outlook(notes=await _namesake(call.email, ListUsers, send))
+        case CreateConnection():
+            return Outlook(notes=await _connected(call, resolved, send))
         case CreateTrigger() | UpdateTrigger():
             return Outlook(notes=tuple(_next_run(call, row_of(target), now)))
         case UpdateConnector() if word(row_of(target), "origin", "badge") == "managed":
@@ -188,6 +191,21 @@ async def _last_runs(call: RunWorkflow, send: Send, now: datetime) -> str:
     failed = sum(run_state(run).is_failure for run in runs)
     count = f" {failed} of the last {len(runs)} failed." if len(runs) > 1 and failed else ""
     return f"{sentence}{f': {quote(cause)}' if cause else ''}.{count}"
+
+
+async def _connected(call: CreateConnection, resolved: ResolvedCall, send: Send) -> tuple[str, ...]:
+    """Return a note on the connection that the customer has to the app already."""
+    page = None
+    with suppress(FastnError, ValueError):
+        reading = ListConnections(connector_id=call.connector_id, customer_id=call.customer_id, limit=100)
+        page = await read_page(reading, send)
+    if page is None or page.not_checked:
+        return ("Not checked: whether it is connected already.",)
+    row = next((row for row in page.rows if owner_of(row) == call.customer_id), None)
+    if row is None:
+        return ()
+    label = quote(str(label_of("connection", row, resolved.names)))
+    return (f"{label} exists already, with status {quote(text(row, 'status').upper())}. Fastn may refuse another.",)
 
 
 async def _namesake(name: str, lister: type[List[Any]], send: Send) -> tuple[str, ...]:

@@ -101,6 +101,19 @@ async def test_change_of_a_managed_connector_is_said_to_be_refused(world: World)
     assert "notes" not in await preview(world, "update_connector", **arguments)
 
 
+async def test_new_connection_beside_another_of_the_customer_is_said(world: World) -> None:
+    arguments = {"connector_id": key(world, "connectors", "cin7Core")}
+    katana = await preview(
+        world, "create_connection", **arguments, customer_id=key(world, "customers", "katana-customer")
+    )
+    assert '"Cin7 Core of Katana" exists already, with status "EXPIRED". Fastn may refuse another.' in katana["notes"]
+    acme = {"customer_id": key(world, "customers", "acme-corp")}
+    assert "notes" not in await preview(world, "create_connection", **arguments, **acme)
+    world.refuse("/api/v1/connections")
+    unread = await preview(world, "create_connection", **arguments, **acme)
+    assert unread["notes"] == ["Not checked: whether it is connected already."]
+
+
 async def test_run_says_how_the_last_ones_ended(world: World) -> None:
     state, now = world.sandbox.state, world.clock.now()
     flow = state.named("workflows", ORDERS)
