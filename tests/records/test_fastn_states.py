@@ -179,7 +179,8 @@ class Account:
         assert ("never published" in answer["verdict"]) == (state is DRAFT)
         assert (f"the workflow is {OFF.value}" in answer["verdict"]) == (state is OFF)
         tools = Counter(trigger.get("next", {}).get("tool") for trigger in answer["triggers"])
-        assert tools["update_trigger"] == self.count("triggers", OFF)
+        # One that the platform switched off leads to the runs that failed before the period.
+        assert tools["update_trigger"] + tools["list_executions"] == self.count("triggers", OFF)
         assert tools["get_trigger"] == self.count("triggers", BROKEN)
         problems = " ".join(trigger.get("problem", "") for trigger in answer["triggers"])
         assert problems.count("whether it fires is not known") == self.count("triggers", UNKNOWN)
