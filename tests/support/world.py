@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from weakref import WeakSet
 
 import pytest
+from pydantic import JsonValue
 
 from fastn_mcp.account.answer_reads import AnswerReads, SharedReads
 from fastn_mcp.account.resolved_call import Surroundings
@@ -21,8 +22,9 @@ from fastn_mcp.client.exchange import Exchange
 from fastn_mcp.config.model import Mode, Settings
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.approval.obtain import Approvals
+from fastn_mcp.guard.approval.votes import NotCounted, TypedValue, count_vote
+from fastn_mcp.guard.approval_form import VERIFIED, ApprovalForm, Approve, PendingApproval, PendingForm, Submitted
 from fastn_mcp.guard.approval_form import Answer as Said
-from fastn_mcp.guard.approval_form import ApprovalForm, Approve, PendingApproval, PendingForm, Submitted
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.budgets import Budgets
 from fastn_mcp.guard.caller import Caller
@@ -34,7 +36,7 @@ from fastn_mcp.guard.key_files import CallSecrets, KeyFileWriter, SecretValues, 
 from fastn_mcp.guard.recorder import Recorder, Watch
 from fastn_mcp.guard.seal import Seal
 from fastn_mcp.guard.stops import Stops
-from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
 from fastn_mcp.ledger.identity import bound_account
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.ledger.sqlite import SqliteLedger
@@ -312,6 +314,13 @@ class World:
         """Make a call that ends with a request outside of the client, and approve that request there."""
         await self.expect(PendingApproval, call)
         return await self.approve_open_request()
+
+    async def approve_typed(
+        self, request: ApprovalRequest, secret: JsonValue, by: str = "page"
+    ) -> ApprovalRequest | NotCounted:
+        """Approve a request and type its secret, as on the page."""
+        vote = Vote(by, approves=True, at=self.timestamp)
+        return await count_vote(vote, request, self.ledger, VERIFIED, typed=TypedValue(self.typed, secret))
 
     @contextmanager
     def act_before_changes(self, act: Callable[[Call], Awaitable[object]]) -> Generator[None]:
