@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from support.decisions import moved
 from support.stores import NOW, grant
-from support.valkey_proxy import proxied
+from support.tcp_proxy import proxied
 from support.valkey_server import ValkeyServer
 from support.world import World
 
