@@ -134,7 +134,7 @@ async def test_machines_run_a_signed_plan_on_two_replicas(tmp_path: Path, issuer
     with (
         valkey_for(tmp_path / "valkey") as valkey,
         two_replicas(
-            tmp_path, valkey.url(), issuer=issuer, tenant=lambda github: MACHINES.format(github=github)
+            tmp_path, valkey.url(), issuer=issuer, settings=lambda github: MACHINES.format(github=github)
         ) as replicas,
     ):
         tenant = load_team(tmp_path / "team.toml").named("acme")

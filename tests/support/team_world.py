@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx2
 
@@ -31,27 +31,27 @@ NO_FORMS: dict[str, Any] = META | {"io.modelcontextprotocol/clientCapabilities":
 ALL = "fastn:read fastn:write fastn:destroy fastn:admin"
 """Every scope."""
 HEAD = f'url = "{AUDIENCE}"\nissuer = "https://login.example.com/realms/team"\norigins = ["https://app.example.com"]\n'
-TENANTS = """
-[[tenant]]
-name = "acme"
-approval_wait_seconds = 0
-subjects = ["anna", "amir"]
-api_key_env = "ACME_KEY"
-mode = "guarded"
 
-[[tenant]]
-name = "globex"
-approval_wait_seconds = 0
-groups = ["globex-*"]
-api_key_env = "GLOBEX_KEY"
 
-[[tenant]]
-name = "own"
-approval_wait_seconds = 0
-claims = { tier = "own" }
-caller_keys = true
-mode = "auto"
-"""
+def tenant(name: str, **settings: Any) -> str:
+    """Return the table of a tenant whose calls do not wait for a person, unless a setting says so."""
+    lines = {"name": name, "approval_wait_seconds": 0, **settings}
+    return "\n[[tenant]]\n" + "".join(f"{key} = {_toml(value)}\n" for key, value in lines.items())
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        pairs = cast("dict[str, Any]", value).items()
+        return f"{{ {', '.join(f'{key} = {_toml(each)}' for key, each in pairs)} }}"
+    return json.dumps(value)
+
+
+ACME = {"subjects": ["anna", "amir"], "api_key_env": "ACME_KEY", "mode": "guarded"}
+TENANTS = (
+    tenant("acme", **ACME)
+    + tenant("globex", groups=["globex-*"], api_key_env="GLOBEX_KEY")
+    + tenant("own", claims={"tier": "own"}, caller_keys=True, mode="auto")
+)
 KEYS = {"ACME_KEY": "fsk_test_acme", "GLOBEX_KEY": "fsk_test_globex"}
 
 
