@@ -13,13 +13,13 @@ import httpx2
 import pytest
 from support.command_line import error_line, run_command
 from support.ports import free_port
-from support.raw_client import META, in_era, search
+from support.raw_client import HTTP_HEADERS, META, in_era, search
 from support.server_process import BEARER, ERAS, HTTP_TOKEN, running, started
 from support.team_world import MODERN, modern, reply_of
 
 CANARY = "C4N4RY"
 LIST = modern("list_customers")
-HEADERS = BEARER | {"content-type": "application/json", "accept": "application/json, text/event-stream"}
+HEADERS = BEARER | HTTP_HEADERS
 
 
 @pytest.fixture(scope="module")

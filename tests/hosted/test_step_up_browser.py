@@ -23,7 +23,7 @@ from support.openid_provider import CALLBACK, Browser, OpenIDProviders, Shape, t
 from support.policy_files import policy_file
 from support.real_browser import DESKTOP, needs_chromium
 from support.team_page import looked_at
-from support.team_world import ALL, NO_FORMS, TeamWorld, modern, request, tenant
+from support.team_world import ALL, NO_FORMS, Caller, TeamWorld, modern, request, tenant
 
 from fastn_mcp.build.team import application
 from fastn_mcp.hosted.oidc import IssuerKeys
@@ -67,11 +67,9 @@ class Site:
         self.providers.serve(replace(self.shape, seconds_ahead=int(self.passed[0])))
 
     async def call(self, tool: str, **arguments: Any) -> dict[str, Any]:
-        head = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
-        head |= {"authorization": f"Bearer {self.token}"} | modern(tool)
-        async with httpx2.AsyncClient(timeout=30) as http:
+        async with httpx2.AsyncClient(base_url=self.url, timeout=30) as http:
             body = request(tool, arguments, _meta=NO_FORMS)
-            answered = await http.post(f"{self.url}/mcp", json=body, headers=head)
+            answered = await Caller(http).ask(self.token, body, **modern(tool))
         return answered.json()["result"]["structuredContent"]
 
     async def delete(self) -> dict[str, Any]:

@@ -18,16 +18,14 @@ from fastn_mcp.hosted.oidc import IssuerKeys
 from fastn_mcp.hosted.team_config import Team, load_team
 from fastn_mcp.runtime import System
 from fastn_mcp.server import log
+from support import raw_client
 from support.identity_provider import AUDIENCE, Provider
+from support.raw_client import HTTP_HEADERS
 
 MODERN = "2026-07-28"
-META: dict[str, Any] = {
-    "io.modelcontextprotocol/protocolVersion": MODERN,
-    "io.modelcontextprotocol/clientCapabilities": {"elicitation": {"form": {}}},
-    "io.modelcontextprotocol/clientInfo": {"name": "bytes", "version": "1"},
-}
-NO_FORMS: dict[str, Any] = META | {"io.modelcontextprotocol/clientCapabilities": {}}
+NO_FORMS = raw_client.META
 """Of a client that can show no form."""
+META: dict[str, Any] = NO_FORMS | {"io.modelcontextprotocol/clientCapabilities": {"elicitation": {"form": {}}}}
 ALL = "fastn:read fastn:write fastn:destroy fastn:admin"
 """Every scope."""
 HEAD = f'url = "{AUDIENCE}"\nissuer = "https://login.example.com/realms/team"\norigins = ["https://app.example.com"]\n'
@@ -101,9 +99,7 @@ class Caller:
     http: httpx2.AsyncClient
 
     async def ask(self, token: str | None, body: object, **headers: str) -> httpx2.Response:
-        sent = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
-        if token is not None:
-            sent["authorization"] = f"Bearer {token}"
+        sent = HTTP_HEADERS if token is None else HTTP_HEADERS | {"authorization": f"Bearer {token}"}
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         return await self.http.post("/mcp", content=content, headers=sent | headers)
 
