@@ -1,6 +1,5 @@
 """Neither the guard nor a list or a record that is called as a tool is ever answered by the snapshot."""
 
-from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -39,21 +38,16 @@ QUESTIONS = [GetOverview(), Diagnose(), FindDependents(kind="customer", id="acme
 
 
 @pytest.fixture
-def warm(tmp_path: Path) -> Generator[World]:
-    """Yield an account that may be kept for 90 seconds, with a policy that asks about each change."""
-    world = World(tmp_path, snapshot_seconds=90)
-    yield world
-    world.close()
+def warm(tmp_path: Path) -> World:
+    """Return an account that may be kept for 90 seconds, with a policy that asks about each change."""
+    return World(tmp_path, snapshot_seconds=90)
 
 
 @pytest.fixture
-def cold(tmp_path: Path) -> Generator[World]:
-    """Yield the same account without a snapshot."""
-    folder = tmp_path / "cold"
-    folder.mkdir()
-    world = World(folder)
-    yield world
-    world.close()
+def cold(tmp_path: Path) -> World:
+    """Return the same account without a snapshot."""
+    (folder := tmp_path / "cold").mkdir()
+    return World(folder)
 
 
 def calls_of(world: World, tools: list[str]) -> list[Operation[Any]]:

@@ -45,7 +45,6 @@ async def world_on(url: str, folder: Path) -> AsyncGenerator[World]:
     world = World(folder, ledger=ledger)
     yield world
     await ledger.aclose()
-    world.close()
 
 
 @pytest.fixture
