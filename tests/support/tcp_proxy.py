@@ -21,6 +21,7 @@ class Proxy:
     """Seconds by which each command arrives later."""
     lost: int = 0
     seen: list[bytes] = field(default_factory=list[bytes])
+    answers: bytearray = field(default_factory=bytearray)
     _open: set[asyncio.StreamWriter] = field(default_factory=set[asyncio.StreamWriter])
     _silent: set[asyncio.StreamWriter] = field(default_factory=set[asyncio.StreamWriter])
 
@@ -34,12 +35,11 @@ class Proxy:
         there, back = await asyncio.open_connection("127.0.0.1", self.target)
         both = {writer, back}
         self._open |= both
-        try:
+        with suppress(asyncio.CancelledError):  # the loop ends
             await asyncio.gather(self._commands(reader, back, writer), self._answers(there, writer))
-        finally:
-            for each in both:
-                each.close()
-            self._open -= both
+        for each in both:
+            each.close()
+        self._open -= both
 
     async def _commands(
         self, reader: asyncio.StreamReader, server: asyncio.StreamWriter, client: asyncio.StreamWriter
@@ -58,6 +58,7 @@ class Proxy:
     async def _answers(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
         with suppress(OSError):
             while answer := await reader.read(1 << 16):
+                self.answers += answer
                 if client not in self._silent:
                     client.write(answer)
                     await client.drain()
