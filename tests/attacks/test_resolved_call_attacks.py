@@ -121,7 +121,7 @@ async def test_deletion_request_distinguishes_records_of_one_name(pair: Pair, tm
 
 
 async def test_undocumented_fields_do_not_change_the_shown_connector(world: World) -> None:
-    forged = {"connectorName": "Stripe", "customerName": "Acme"}
+    forged: Any = {"connectorName": "Stripe", "customerName": "Acme"}
     gamma, person = world.id_of("connectors", "Gamma"), world.form()
     await world.call(CreateConnection(connector_id=gamma, credentials={"apiKey": "x"}, extra=forged), person)
     assert [heard.tool for heard in world.changes] == ["create_connection"]

@@ -17,21 +17,16 @@ import anyio
 import pytest
 import uvicorn
 from support.faulty_sandbox import (
-    DeepNesting,
     Drip,
     EchoKey,
     ErrorShape,
     Fault,
     FaultMoment,
     FaultySandbox,
-    Garbage,
-    GzipBomb,
     Hang,
-    Huge,
-    LoneSurrogate,
-    NotANumber,
     Redirect,
     Reset,
+    Spoiled,
     Status,
     Truncate,
 )
@@ -105,12 +100,12 @@ TABLE: dict[str, tuple[Fault, ByMethod]] = {
     "hang": (Hang(), ENDLESS),
     "hang after the change": (Hang(moment=FaultMoment.AFTER), ENDLESS),
     "drip": (Drip(), ENDLESS),
-    "garbage": (Garbage(), UNCERTAIN),
-    "NaN": (NotANumber(), UNREADABLE),
-    "lone surrogate": (LoneSurrogate(), UNREADABLE),
-    "deep nesting": (DeepNesting(), UNREADABLE),
-    "gzip bomb": (GzipBomb(unpacked=16 * 1024 * 1024), TOO_LARGE),
-    "huge": (Huge(), TOO_LARGE),
+    "garbage": (Spoiled(kind="garbage"), UNCERTAIN),
+    "NaN": (Spoiled(kind="nan"), UNREADABLE),
+    "lone surrogate": (Spoiled(kind="lone_surrogate"), UNREADABLE),
+    "deep nesting": (Spoiled(kind="deep_nesting"), UNREADABLE),
+    "gzip bomb": (Spoiled(kind="gzip_bomb", size=16 * 1024 * 1024), TOO_LARGE),
+    "huge": (Spoiled(kind="huge"), TOO_LARGE),
     **{f"redirect {status}": (Redirect(status=status, to=SINK), expected) for status, expected in REDIRECTS.items()},
     **{f"echo of the key, {status}": (EchoKey(status=status), expected) for status, expected in ECHOED.items()},
 }
@@ -299,7 +294,14 @@ async def test_bearer_key_is_redacted_too(name: str, served: Served, sink: socke
 async def test_fault_affects_only_its_own_call(served: Served) -> None:
     """Connections are pooled, and a broken one does not break other calls."""
     ids = [str(row["id"]) for row in served.customers()]
-    for fault in (Reset(sent=10), Truncate(), Reset(), Garbage(), Status(status=503), Huge()):
+    for fault in (
+        Reset(sent=10),
+        Truncate(),
+        Reset(),
+        Spoiled(kind="garbage"),
+        Status(status=503),
+        Spoiled(kind="huge"),
+    ):
         served.sandbox.faults.add(fault.model_copy(update={"path": f"/api/v1/customers/{ids[0]}", "times": 3}))
     fates: dict[str, list[str]] = {one: [] for one in ids}
     async with connected(served) as (client, _):

@@ -55,8 +55,9 @@ class Replicas:
 
     def token(self) -> str:
         """Return anna's token, by which her agents call."""
-        about = {"name": "Anna Example", "email": "anna@acme.example"}
-        return self.provider.token(sub="anna", groups=["acme"], scope=ALL, aud="the-team", **about)
+        return self.provider.token(
+            sub="anna", name="Anna Example", email="anna@acme.example", groups=["acme"], scope=ALL, aud="the-team"
+        )
 
     @asynccontextmanager
     async def agent(self, port: int) -> AsyncGenerator[Client]:
