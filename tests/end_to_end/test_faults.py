@@ -226,7 +226,7 @@ async def test_fault_has_the_outcome_of_the_table(name: str, method: str, served
             assert (await client.send(ListCustomers(limit=1))).model_dump()
 
 
-ONE_MORE = dict.fromkeys(METHODS, (2, ""))
+ONE_MORE: dict[str, tuple[int, str]] = dict.fromkeys(METHODS, (2, ""))
 """How often the sandbox is asked, and the outcome; it is empty where the call works all the same."""
 NOT_A_POST = ONE_MORE | {"POST": (1, "unknown_outcome")}
 DONE_BEFORE = NOT_A_POST | {"PUT": (2, "unknown_outcome")}

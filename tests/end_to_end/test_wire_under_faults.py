@@ -109,8 +109,8 @@ def test_http_server_log_is_json_lines(level: str, upstream: Upstream) -> None:
                 assert client.get(f"{url}/healthz").status_code == 200
                 headers = BEARER | HTTP_HEADERS
                 for tool in (TOOLS["customers"], TOOLS["workflows"], HOSTILE):
-                    sent = {"content": call(1, tool), "headers": headers, "timeout": PATIENCE}
-                    assert KEY not in client.post(f"{url}/mcp", **sent).text
+                    answer = client.post(f"{url}/mcp", content=call(1, tool), headers=headers, timeout=PATIENCE)
+                    assert KEY not in answer.text
             with socket.create_connection(("127.0.0.1", port), 5) as stranger:
                 stranger.sendall(b"\x16\x03\x01 this is no HTTP\r\n\r\n")
                 stranger.recv(4096)
