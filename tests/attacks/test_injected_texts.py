@@ -132,8 +132,8 @@ def ids(world: World) -> dict[str, list[str]]:
     rows = world.sandbox.state.all
     failed = [str(row["id"]) for row in rows("executions") if row["status"] == "failed"]
     kinds = ("customer", "connector", "connection", "workflow", "trigger", "secret")
-    found = {f"{kind}_id": [str(row["id"]) for row in rows(f"{kind}s")] for kind in kinds}
-    return found | {"execution_id": [failed[-1], str(rows("executions")[-1]["id"])]}
+    by_argument = {f"{kind}_id": [str(row["id"]) for row in rows(f"{kind}s")] for kind in kinds}
+    return by_argument | {"execution_id": [failed[-1], str(rows("executions")[-1]["id"])]}
 
 
 def calls_of(tool: AnyTool, known: dict[str, list[str]]) -> Iterator[Tool[Any]]:

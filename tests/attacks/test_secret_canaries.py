@@ -161,9 +161,9 @@ async def test_canary_never_leaves_the_server(era: str, transport: str, tmp_path
                         await client.set_logging_level("debug")  # pyright: ignore[reportDeprecated]
                 rows: dict[str, str] = {}
                 for tool in ("list_customers", "list_workflows", "list_connectors"):
-                    found = await call(client, listener, tool, {})
-                    assert "data" in found, found
-                    rows[tool] = found["data"][0]["id"]
+                    answer = await call(client, listener, tool, {})
+                    assert "data" in answer, answer
+                    rows[tool] = answer["data"][0]["id"]
                 for tool, arguments in calls(*rows.values()):
                     if (transport, modern) == ("http", False) and tool == "create_secret" and len(arguments) == 2:
                         arguments |= {"dry_run": True}  # no form in this version: the call would wait for the page
@@ -176,8 +176,8 @@ async def test_canary_never_leaves_the_server(era: str, transport: str, tmp_path
                 ):
                     for typed in ("", "token", HELD_BY_FASTN):
                         try:
-                            found = await client.complete(reference, {"name": name, "value": typed})
-                            listener.texts.append(found.model_dump_json())
+                            result = await client.complete(reference, {"name": name, "value": typed})
+                            listener.texts.append(result.model_dump_json())
                         except MCPError as error:
                             listener.texts.append(str(error))
         reached = HTTP.get(f"{upstream}/heard").text

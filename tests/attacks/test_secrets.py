@@ -240,8 +240,8 @@ async def test_row_read_and_sent_back_loses_no_secret(tmp_path: Path) -> None:
         assert answer["message"].startswith(
             "changes[0].arguments.extra.metadata.apiKey: holds [hidden-by-fastn-mcp]"
         ), answer
-        found = data(await client.call_tool("find", {"query": REDACTED}))
-        assert "outcome" not in found, found
+        answer = data(await client.call_tool("find", {"query": REDACTED}))
+        assert "outcome" not in answer, answer
     assert world.changes == []
 
 

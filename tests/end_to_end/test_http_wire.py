@@ -40,8 +40,8 @@ def request(method: str = "tools/call", *, era: str = MODERN, **params: Any) -> 
 
 
 def alive(served: str) -> None:
-    found = reply_of(ask(served, request(name="list_customers", arguments={"limit": 1}), **LIST))
-    assert len(found["result"]["structuredContent"]["data"]) == 1
+    reply = reply_of(ask(served, request(name="list_customers", arguments={"limit": 1}), **LIST))
+    assert len(reply["result"]["structuredContent"]["data"]) == 1
 
 
 def test_legacy_request_is_answered_without_a_session(served: str) -> None:

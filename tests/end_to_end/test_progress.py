@@ -54,7 +54,7 @@ async def test_slow_call_reports_progress(upstream: Upstream, client: Client) ->
     result = await client.call_tool("get_quotas", {}, progress_callback=listener.progresses)
     assert not result.is_error
     waited = [re.fullmatch(r"Waiting for Fastn, (\d+) s", message or "") for *_, message in listener.progress]
-    seconds = [int(found[1]) for found in waited if found]
+    seconds = [int(match[1]) for match in waited if match]
     assert seconds
     assert len(seconds) == len(waited)
     assert seconds == sorted(set(seconds))

@@ -36,9 +36,9 @@ async def test_three_waiting_calls_are_decided_in_slack_on_the_page_and_at_the_t
 
     async with served(env, transport, era) as client, anyio.create_task_group() as tasks:
         for name in names:
-            (found,) = body(await client.call_tool("list_customers", {"search": name}))["data"]
+            (customer,) = body(await client.call_tool("list_customers", {"search": name}))["data"]
 
-            async def delete(id_: str = found["id"]) -> None:
+            async def delete(id_: str = customer["id"]) -> None:
                 answers.append(body(await client.call_tool("delete_customer", {"customer_id": id_})))
 
             tasks.start_soon(delete)

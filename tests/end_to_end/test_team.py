@@ -155,8 +155,8 @@ async def test_interleaved_tenants_stay_separate(team: Team) -> None:
 
     async def share(caller: Caller, tenant: str) -> None:
         for _ in range(CALLS // 5):
-            found = await caller.result(tokens[tenant], "list_customers", search="Only At")
-            seen[tenant].append(",".join(row["name"] for row in found["data"]))
+            answer = await caller.result(tokens[tenant], "list_customers", search="Only At")
+            seen[tenant].append(",".join(row["name"] for row in answer["data"]))
 
     async with team.caller() as caller:
         for tenant in marks:

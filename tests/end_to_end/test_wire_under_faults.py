@@ -141,9 +141,9 @@ async def test_log_never_contains_response_data(era: str, tmp_path: Path) -> Non
     with running("--sandbox", "--http", f"127.0.0.1:{port}", port=port, env=env):
         async with Client(over_http(f"http://127.0.0.1:{port}/mcp"), mode=ERAS[era]) as client:
             for callback in (None, progresses):
-                found = await client.call_tool("list_customers", {"search": "Globex"}, progress_callback=callback)
-                assert found.structured_content is not None
-                customer = str(found.structured_content["data"][0]["id"])
+                result = await client.call_tool("list_customers", {"search": "Globex"}, progress_callback=callback)
+                assert result.structured_content is not None
+                customer = str(result.structured_content["data"][0]["id"])
     logged_ = (tmp_path / "log").read_text()
     assert '"level": "debug"' in logged_
     assert customer not in logged_

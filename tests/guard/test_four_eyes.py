@@ -138,8 +138,8 @@ async def test_each_vote_is_recorded_with_its_note_or_how_far_it_is(
         vote = Vote(approver, approves, NOW + 1)
         counted = await count_vote(vote, asked_for, ledger, "verified", note, record)
         assert isinstance(counted, ApprovalRequest)
-    found = not_none(await ledger.find("g1"))
-    assert ((found.by, found.note), recorded) == (by, events)
+    closed = not_none(await ledger.find("g1"))
+    assert ((closed.by, closed.note), recorded) == (by, events)
     gone = await count_vote(Vote("dana", YES, NOW), replace(asked_for, id="gone"), ledger, "x", None, record)
     assert gone == NotCounted("This approval request does not exist. Nothing was decided.")
     assert recorded == events

@@ -239,8 +239,8 @@ async def test_approver_sees_the_activity_of_their_tenants_only(world: ApprovalW
             page = words((await browser.http.get("/approvals/activity")).text)
             assert ("Delete customer Globex" in page, "No change yet" in page) == (bool(row), not row), person
             for query in (f"entry={asked['n']}", f"tenant=acme&entry={asked['n']}", "q=Globex", "tenant=acme"):
-                found = words((await browser.http.get(f"/approvals/activity?{query}")).text)
-                assert ("Delete customer Globex" in found) == bool(row), (person, query)
+                text = words((await browser.http.get(f"/approvals/activity?{query}")).text)
+                assert ("Delete customer Globex" in text) == bool(row), (person, query)
 
 
 async def test_activity_names_who_asked_and_who_approved(world: ApprovalWorld) -> None:

@@ -383,8 +383,8 @@ async def test_terminal_decides_nothing(tmp_path: Path) -> None:
 async def test_tenant_without_page_is_refused_with_the_reason(tmp_path: Path) -> None:
     async with serving(tmp_path, FILE + ACME_WITH_POLICY + OWN_KEYS) as world:
         token = world.team.provider.token(sub="otto", tier="own", scope=ALL)
-        found = (await world.caller.call(token, "list_customers", "fsk_test_otto")).json()
-        customer = found["result"]["structuredContent"]["data"][0]["id"]
+        answer = (await world.caller.call(token, "list_customers", "fsk_test_otto")).json()
+        customer = answer["result"]["structuredContent"]["data"][0]["id"]
         answer = await world.caller.call(token, "delete_customer", "fsk_test_otto", customer_id=customer)
         refused = answer.json()["result"]["structuredContent"]
         assert refused["outcome"] == "refused"

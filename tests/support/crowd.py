@@ -225,8 +225,8 @@ async def _deciding(desk: TerminalApprovals, book: Book) -> None:
 
 async def _decide(desk: TerminalApprovals, book: Book, begun: dict[str, str]) -> None:
     for name, id_ in list(begun.items()):
-        found = await desk.ledger.find(id_)
-        if found is not None and found.state is not RequestState.OPEN:
+        request = await desk.ledger.find(id_)
+        if request is not None and request.state is not RequestState.OPEN:
             _approved(book, name, begun.pop(name))
     for grant in await desk.ledger.waiting(desk.system.timestamp()):
         name = _asked_for(grant.preview)
