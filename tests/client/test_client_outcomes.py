@@ -3,7 +3,8 @@
 from typing import Any
 
 import pytest
-from support.fake_fastn import Clock, Fastn, Step, client, error_of, reply
+from support.clock import Clock
+from support.fake_fastn import Fastn, Step, client, error_of, reply
 from support.outcome_table import (
     BROKEN,
     LOST,

@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
-from support.world import Clock
+from support.clock import Clock
 
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.hosted.team_config import TeamLimits, Tenant

@@ -7,9 +7,9 @@ from typing import Any
 import httpx2
 import pytest
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
+from support.clock import Clock
 from support.forged_tokens import EC, NO_ALGORITHM, NO_KEY, REFUSED, WRONG, stranger
 from support.identity_provider import AUDIENCE, ISSUER, Key, Provider, rsa
-from support.world import Clock
 
 from fastn_mcp.hosted.oidc import FIRST_RETRY_AFTER, REFRESH_AFTER, RETRY_AFTER, TRUST_FOR, IssuerKeys, NoKeys
 from fastn_mcp.hosted.tokens import ALGORITHMS, TokenRefused, Tokens, Trust, person_name, scopes

@@ -1,10 +1,9 @@
 """The guard between a caller and a sandbox, all in this process: time stands still unless a test moves it."""
 
-import itertools
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakSet
@@ -58,34 +57,13 @@ from fastn_mcp.tools.operation import Operation, Send
 from fastn_mcp.tools.tool import Tool
 from fastn_mcp.tools.workflows import RunWorkflow
 from support.audit_entries import entries
+from support.clock import Clock
 from support.decisions import moved
 from support.faulty_sandbox import FaultySandbox, HeardRequest, Status
 from support.policy_files import rules_of
 
 Call = Operation[Any]
 T = TypeVar("T")
-
-
-class Clock:
-    """Time that tests move."""
-
-    def __init__(self) -> None:
-        self.at = datetime(2026, 11, 25, 9, 0, tzinfo=UTC)
-
-    def now(self) -> datetime:
-        return self.at
-
-    def pass_(self, seconds: float) -> None:
-        self.at += timedelta(seconds=seconds)
-
-    async def sleep(self, seconds: float) -> None:
-        self.pass_(seconds)
-
-    def system(self, tokens: str = "t") -> System:
-        numbers = itertools.count(1)
-        return System(
-            self.now, lambda: self.at.timestamp(), self.sleep, lambda: 0.5, lambda: f"{tokens}{next(numbers)}"
-        )
 
 
 @dataclass
