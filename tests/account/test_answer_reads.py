@@ -7,7 +7,7 @@ from typing import Any
 
 import anyio
 import pytest
-from support.world import Clock
+from support.clock import Clock
 
 from fastn_mcp.account.answer_reads import (
     MAX_REQUESTS,

@@ -3,9 +3,10 @@
 from typing import Any
 
 import pytest
+from support.clock import Clock
 from support.many_names import Listing, large
 from support.row_source import RowSource
-from support.world import Clock, World
+from support.world import World
 
 from fastn_mcp.account.answer_reads import AnswerReads, SharedReads
 from fastn_mcp.account.entries import (

@@ -8,8 +8,8 @@ from typing import Any
 
 import anyio
 import pytest
+from support.clock import Clock
 from support.row_source import HIDES, RowSource, run, runs, stamp
-from support.world import Clock
 
 from fastn_mcp.account import snapshot as module
 from fastn_mcp.account.snapshot import AccountSnapshot

@@ -8,8 +8,8 @@ import anyio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.clock import Clock
 from support.row_source import HIDES, RowSource, run, runs, stamp
-from support.world import Clock
 
 from fastn_mcp.account import snapshot as module
 from fastn_mcp.account.snapshot import AccountSnapshot

@@ -12,9 +12,7 @@ import itertools
 import json
 import os
 import random
-import select
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -25,28 +23,30 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
 import anyio  # noqa: E402
-import anyio.abc  # noqa: E402
-import httpcore2  # noqa: E402
 import httpx2  # noqa: E402
 from mcp import Client, StdioServerParameters, stdio_client  # noqa: E402
 from mcp.client.streamable_http import streamable_http_client  # noqa: E402
 from mcp.shared.message import SessionMessage  # noqa: E402
 from mcp.types import ElicitResult, jsonrpc_message_adapter  # noqa: E402
+from starlette.requests import Request  # noqa: E402
+from starlette.responses import JSONResponse, Response  # noqa: E402
+from starlette.types import Receive, Scope, Send  # noqa: E402
 from support.direct_sandbox import Fastn  # noqa: E402
 from support.faulty_sandbox import FaultySandbox  # noqa: E402
+from support.identity_provider import listening as serving  # noqa: E402
 from support.policy_files import policy_file  # noqa: E402
 from support.ports import free_port, listening  # noqa: E402
 from support.sensible_calls import sensible  # noqa: E402
 from support.server_process import BEARER, ERAS, HTTP_TOKEN, KEY, Person  # noqa: E402
+from support.tcp_proxy import Proxy, proxied  # noqa: E402
 from support.valkey_server import ValkeyServer  # noqa: E402
 
-from fastn_mcp.sandbox.server import SandboxRequest  # noqa: E402
+from fastn_mcp.sandbox.app import read_request  # noqa: E402
 from fastn_mcp.tools.operation import Operation  # noqa: E402
 from fastn_mcp.tools.tool import Effect  # noqa: E402
 
@@ -90,117 +90,47 @@ class Upstream:
                 return
             await anyio.sleep(0.001)
 
-    async def serve(self, connection: anyio.abc.SocketStream) -> None:
-        with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream):
-            async with connection:
-                held = b""
-                while True:
-                    while b"\r\n\r\n" not in held:
-                        held += await connection.receive()
-                    head, _, held = held.partition(b"\r\n\r\n")
-                    first, *lines = head.decode().split("\r\n")
-                    headers = {n.lower(): v.strip() for n, _, v in (line.partition(":") for line in lines)}
-                    length = int(headers.get("content-length", 0))
-                    while len(held) < length:
-                        held += await connection.receive()
-                    content, held = held[:length], held[length:]
-                    method, target, _ = first.split(" ")
-                    status, answer = await self._answer(method, target, headers, content)
-                    said = f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {len(answer)}"
-                    await connection.send(said.encode() + b"\r\n\r\n" + answer)
-
-    async def _answer(self, method: str, target: str, headers: dict[str, str], content: bytes) -> tuple[int, bytes]:
-        parts = urlsplit(target)
-        if method == "GET":
-            request = SandboxRequest(method, parts.path, dict(parse_qsl(parts.query)), headers, content)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = await read_request(Request(scope, receive))
+        if request is None:
+            return
+        if request.method == "GET":
             reply = self.fastn.sandbox.answer(request)
-            return reply.status, reply.body
-        self.counted[f"{method} {parts.path}"] += 1
-        await anyio.sleep(self._chance.uniform(0, SLOWEST))
-        sent: dict[str, Any] = json.loads(content or b"{}")
-        return 200, json.dumps({"data": {"id": "made_1", "name": "Made", "status": "pending", **sent}}).encode()
+            answer = Response(reply.body, reply.status, media_type="application/json")
+        else:
+            self.counted[f"{request.method} {request.path}"] += 1
+            await anyio.sleep(self._chance.uniform(0, SLOWEST))
+            sent: dict[str, Any] = json.loads(request.body or b"{}")
+            answer = JSONResponse({"data": {"id": "made_1", "name": "Made", "status": "pending", **sent}})
+        await answer(scope, receive, send)
 
 
 @dataclass
 class Wire:
-    """Bytes that a client has read from its pipe or its sockets, and a way to close them."""
+    """Bytes that a client has read from its pipe or its connections, and a way to close them."""
 
     read: bytearray = field(default_factory=bytearray)
-    sockets: list[socket.socket] = field(default_factory=list[socket.socket])
+    proxy: Proxy | None = None
     pipes: "subprocess.Popen[bytes] | None" = None
 
     def drop(self) -> None:
-        for one in self.sockets:
-            with suppress(OSError):
-                _no_longer_awaited(one.fileno())
-                one.close()
+        if self.proxy is not None:
+            self.proxy.switch(self.proxy.target)
         pipes = () if self.pipes is None else (self.pipes.stdin, self.pipes.stdout)
         for pipe in pipes:
             if pipe is not None and not pipe.closed:
-                _no_longer_awaited(pipe.fileno())
+                anyio.notify_closing(pipe.fileno())
                 with suppress(OSError):  # unwritten data is discarded
                     pipe.close()
 
 
-def _no_longer_awaited(descriptor: int) -> None:
-    if descriptor >= 0:
-        anyio.notify_closing(descriptor)
-
-
-class _Connection(httpcore2.AsyncNetworkStream):
-    def __init__(self, wire: Wire, connection: socket.socket) -> None:
-        self._wire = wire
-        self._socket = connection
-
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002, ASYNC109
-        try:
-            await anyio.wait_readable(self._socket)
-            data = self._socket.recv(max_bytes)
-        except (OSError, anyio.ClosedResourceError) as error:
-            raise httpcore2.ReadError(str(error)) from error
-        self._wire.read += data
-        return data
-
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002, ASYNC109
-        try:
-            while buffer:
-                await anyio.wait_writable(self._socket)
-                buffer = buffer[self._socket.send(buffer) :]
-        except (OSError, anyio.ClosedResourceError) as error:
-            raise httpcore2.WriteError(str(error)) from error
-
-    async def aclose(self) -> None:
-        _no_longer_awaited(self._socket.fileno())
-        self._socket.close()
-
-    def get_extra_info(self, info: str) -> Any:
-        if info != "is_readable":
-            return None
-        return self._socket.fileno() < 0 or bool(select.select([self._socket], [], [], 0)[0])
-
-
-class _Network(httpcore2.AsyncNetworkBackend):
-    def __init__(self, wire: Wire) -> None:
-        self._wire = wire
-
-    async def connect_tcp(self, host: str, port: int, *_: Any, **__: Any) -> httpcore2.AsyncNetworkStream:
-        connection = socket.create_connection((host, port), 5)
-        connection.setblocking(False)
-        self._wire.sockets.append(connection)
-        return _Connection(self._wire, connection)
-
-
 @asynccontextmanager
 async def by_http(wire: Wire, port: int) -> AsyncGenerator[Any]:
-    way = httpx2.AsyncHTTPTransport()
-    way._pool = httpcore2.AsyncConnectionPool(  # pyright: ignore[reportPrivateUsage]
-        network_backend=_Network(wire), max_keepalive_connections=100
-    )
-    async with (
-        httpx2.AsyncClient(transport=way, headers=BEARER, timeout=60) as http,
-        streamable_http_client(f"http://127.0.0.1:{port}/mcp", http_client=http) as streams,
-    ):
-        yield streams
+    headers = BEARER | {"host": f"127.0.0.1:{port}"}
+    async with proxied(port) as wire.proxy, httpx2.AsyncClient(headers=headers, timeout=60) as http:
+        wire.proxy.answers = wire.read
+        async with streamable_http_client(f"http://127.0.0.1:{wire.proxy.port}/mcp", http_client=http) as streams:
+            yield streams
 
 
 @asynccontextmanager
@@ -415,10 +345,7 @@ async def inject(
     upstream = Upstream(chance)
     calls = [call for call in sensible(upstream.fastn) if call.effect is not Effect.READ]
     async with AsyncExitStack() as stack:
-        listener = await stack.enter_async_context(await anyio.create_tcp_listener(local_host="127.0.0.1"))
-        port = listener.extra(anyio.abc.SocketAttribute.local_port)  # noqa: S610 - no Django
-        tasks = await stack.enter_async_context(anyio.create_task_group())
-        tasks.start_soon(listener.serve, upstream.serve)
+        at = stack.enter_context(serving(upstream))
         valkey = (
             ValkeyServer(Path(tempfile.mkdtemp())) if any(which == "valkey" for _, which, _ in combinations) else None
         )
@@ -431,7 +358,7 @@ async def inject(
             while tally.faults < count:
                 url = valkey.url() if ledger == "valkey" and valkey is not None else ""
                 some = chance.sample(calls, min(len(calls), count - tally.faults))
-                one = Round(upstream, f"http://127.0.0.1:{port}", url, transport, chance, program)
+                one = Round(upstream, at, url, transport, chance, program)
                 with anyio.fail_after(180):
                     await one.make(kind, next(versions), some, tally)
             print(  # noqa: T201
@@ -441,7 +368,6 @@ async def inject(
                 *tally.wrong,
                 flush=True,
             )
-        tasks.cancel_scope.cancel()
     return tallies
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mcp import Client
 from support.decisions import answered
 from support.direct_sandbox import Fastn
 from support.faulty_sandbox import Status
@@ -31,7 +30,6 @@ from support.world import World
 from fastn_mcp.build.ledger import ledger_at
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.runtime import System
-from fastn_mcp.tools.access import CreateSecret
 from fastn_mcp.tools.connectors import CreateConnection, DeleteConnection
 
 pytestmark = pytest.mark.anyio
@@ -278,34 +276,3 @@ async def test_unreadable_dependents_void_the_approval(version: str, tmp_path: P
         person.content = approval
         assert data(await client.call_tool("delete_customer", {"customer_id": customer}))["done"] == "delete_customer"
     assert [request.method for request in world.changes] == ["DELETE"]
-
-
-@each_version
-async def test_destructive_calls_have_a_budget_across_processes(version: str, tmp_path: Path) -> None:
-    world = World(tmp_path)
-    other = World(tmp_path, clock=world.clock, tokens="u")
-    fastn = Fastn(world.sandbox)
-    gamma = fastn.id_of("connectors", "gamma")
-    other.client, other.sandbox = world.client, world.sandbox
-
-    async def made(client: Client, number: int) -> dict[str, Any]:
-        named = fastn(CreateSecret(name=f"S{number}", value="x")).data
-        return data(await client.call_tool("delete_secret", {"secret_id": named["id"]}))
-
-    person = Program(world, approval, seconds=2)
-    async with connected(world, version, person) as client:
-        answers = [await made(client, number) for number in range(10)]
-        assert [answer.get("done") for answer in answers] == ["delete_secret"] * 10
-        refused = await made(client, 10)
-        assert (refused["outcome"], refused["rule"]) == ("refused", "destroy_rate")
-        assert "The next is free at 09:05:0" in refused["message"]
-        assert len(person.messages) == 10
-        assert "done" in data(await client.call_tool("create_customer", {"name": "Still works"}))
-    asked = Program(other, approval)
-    async with connected(other, version, asked) as client:
-        connector = await client.call_tool("delete_connector", {"connector_id": gamma})
-        assert data(connector)["rule"] == "destroy_rate"
-    assert asked.messages == []
-    world.clock.pass_(300)
-    async with connected(world, version, person) as client:
-        assert (await made(client, 11))["done"] == "delete_secret"

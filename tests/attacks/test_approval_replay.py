@@ -95,13 +95,13 @@ async def calls(world: World) -> list[Call]:
     single = [Call(tool, given, given | OTHER[tool]) for tool, given in changing(world)]
     waiting = next(call for call in single if call.tool == "run_workflow")
     wait = {"wait_seconds": 1, "idempotency_key": "another"}
-    found = [*single, Call("run_workflow", waiting.arguments | wait, waiting.other | wait)]
+    every = [*single, Call("run_workflow", waiting.arguments | wait, waiting.other | wait)]
     for call in single:
         if call.tool not in ALONE:
             one, other = ({"tool": call.tool, "arguments": given} for given in (call.arguments, call.other))
-            found.append(Call("apply_changes", _batch(one), _batch(other)))
+            every.append(Call("apply_changes", _batch(one), _batch(other)))
     first, second = [change.id for change in await world.ledger.changes(world.journalling.account, 2, 1e12)]
-    return [Call("undo_change", {"change_id": first}, {"change_id": second}), *found]
+    return [Call("undo_change", {"change_id": first}, {"change_id": second}), *every]
 
 
 def _batch(call: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from support.approval_world import ACME, APPROVERS, PAGE, PEOPLE, SITE, ApprovalWorld, serving
+from support.approval_world import ACME_WITH_POLICY, APPROVERS, PAGE, PEOPLE, SITE, ApprovalWorld, serving
 from support.identity_provider import ISSUER, listening
 from support.team_world import HEAD
 from support.webhook_world import approvers_file, public, signed_approval
@@ -56,7 +56,7 @@ async def both_channels(folder: Path, person: str) -> AsyncGenerator[BothChannel
     ]
     approvers_file(folder, "\n".join(lines))
     with listening(Starlette(routes=[Route("/acme", receive, methods=["POST"])])) as hook:
-        async with serving(folder, HEAD + PAGE + APPROVERS + ACME + HOOK.format(hook=hook), FOUR) as world:
+        async with serving(folder, HEAD + PAGE + APPROVERS + ACME_WITH_POLICY + HOOK.format(hook=hook), FOUR) as world:
             yield BothChannels(world, person, keys)
 
 

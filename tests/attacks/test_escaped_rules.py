@@ -1,5 +1,7 @@
 """Calls that a policy or an approval would not cover, disguised as calls that it does."""
 
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +30,14 @@ from fastn_mcp.tools.access import CreateApiKey, CreateRole, CreateSecret, Invit
 from fastn_mcp.tools.ai import AiChat
 from fastn_mcp.tools.connectors import CreateConnection, CreateConnector, UpdateConnector
 from fastn_mcp.tools.customers import CreateCustomer, UpdateCustomer
-from fastn_mcp.tools.operation import RefusedValue
+from fastn_mcp.tools.operation import Operation, RefusedValue
 from fastn_mcp.tools.triggers import CreateTrigger, DeleteTrigger, UpdateTrigger
 from fastn_mcp.tools.workflows import CreateWorkflow, DeleteWorkflow, RunWorkflow, UpdateWorkflow
 
 pytestmark = pytest.mark.anyio
+
+ALLOW, CONFIRM, DENY = Decision.ALLOW, Decision.CONFIRM, Decision.DENY
+ACME, ORDERS = "c009d6af-1950-4428-ad06-a70af567801a", "wf_0d93ee5b1f62"
 
 
 def under(folder: Path, text: str, mode: Mode = "guarded") -> World:
@@ -68,11 +73,6 @@ async def test_role_that_is_given_by_its_id_is_shown_by_its_name(tmp_path: Path)
     for call in (invitation, CreateRole(name="Helper", parent=owner, permissions=["workflows:read"])):
         _, shown = await world.judged(call)
         assert f'Not checked: which role "{owner}" is.' in "\n".join(shown.lines())
-
-
-async def test_role_that_nobody_imitates_is_recognized(tmp_path: Path) -> None:
-    world = under(tmp_path, '[[protect]]\nrole = "Owner"\n')
-    assert await world.decision(InviteUser(email="eve@example.com", role="Viewer")) is Decision.CONFIRM
 
 
 @pytest.mark.parametrize("protected", ["Globex Exports", "globex-*", "crm-globex"])
@@ -117,31 +117,6 @@ async def test_key_or_secret_for_all_customers_is_also_for_a_protected_one(tmp_p
         assert await world.decision(call) is Decision.CONFIRM
 
 
-@pytest.mark.parametrize(
-    ("denied", "given", "decision"),
-    [
-        ("*:write", "users:*", Decision.DENY),
-        ("*:write", "*", Decision.DENY),
-        ("*:write", "*:*", Decision.DENY),
-        ("users:write", "USERS:*", Decision.DENY),
-        ("users:[wr]*", "users:*", Decision.DENY),
-        ("users:write", "*:wr*", Decision.DENY),
-        ("users:write", "users:read, users:*", Decision.DENY),
-        ("users:write", " users:* ", Decision.DENY),
-        ("users:write", "users:\uff0a", Decision.DENY),
-        ("users:write", "users:" + "*" * 260, Decision.DENY),
-        ("users:write", "workflows:*", Decision.CONFIRM),
-        ("users:write", "*:read", Decision.CONFIRM),
-        ("*:write", "users:read", Decision.CONFIRM),
-    ],
-)
-async def test_wildcard_that_covers_a_denied_permission_is_denied(
-    tmp_path: Path, denied: str, given: str, decision: Decision
-) -> None:
-    world = under(tmp_path, f'[[rule]]\nwhen = {{ permissions = "{denied}" }}\nthen = "deny"\n')
-    assert await world.decision(CreateRole(name="R", permissions=["workflows:read", given])) is decision
-
-
 def renamed(world: World, text: str) -> UpdateWorkflow:
     """A write whose effect is raised, since the workflow is live."""
     return UpdateWorkflow(workflow_id=world.id_of("workflows", "process-new-orders"), description=text)
@@ -155,16 +130,6 @@ async def test_raised_effect_counts_in_the_budget_of_the_lower_one(tmp_path: Pat
     refused = await world.expect(Refused, renamed(world, "three"), world.form())
     assert "The budget is used up: 0 of 2 write calls left" in refused.what
     assert len(world.changes) == 2
-
-
-@pytest.mark.parametrize("more", [{}, {"admin_email": "eve@example.com"}, {"extra": {"note2": "x"}}])
-async def test_rule_on_an_effect_applies_to_a_call_that_was_raised_above_it(
-    tmp_path: Path, more: dict[str, Any]
-) -> None:
-    """An administrator beside the new name makes the call one that changes access, and does not excuse the name."""
-    world = under(tmp_path, '[[rule]]\neffects = "external"\nthen = "deny"\n')
-    acme = world.id_of("customers", "Acme Corp")
-    assert await world.decision(UpdateCustomer(customer_id=acme, name="Acme", **more)) is Decision.DENY
 
 
 @pytest.mark.parametrize(
@@ -183,45 +148,6 @@ async def test_list_of_raised_effects_is_refused_before_its_first_call(tmp_path:
     ):
         await world.dispatch(ApplyChanges(changes=changes), Caller(asker, None))
     assert world.changes == []
-
-
-@pytest.mark.parametrize(
-    "extra",
-    [
-        {"env": "live"},
-        {"ENV": "live"},
-        {"scope": {"environment": "live"}},
-        {"environments": ["live"]},
-        {"env": {"name": "live"}},
-    ],
-)
-@pytest.mark.parametrize("environment", ["test", None])
-async def test_rule_applies_to_an_environment_in_undocumented_fields(
-    tmp_path: Path, environment: str | None, extra: Any
-) -> None:
-    rule = '[[rule]]\ntool = "create_secret"\nwhen = { environment = "live" }\nthen = "deny"\n'
-    secret = CreateSecret(name="A_B", value="hunter2", environment=environment, extra=extra)
-    assert await under(tmp_path, rule).decision(secret) is Decision.DENY
-
-
-@pytest.mark.parametrize("extra", [None, {"env": "live"}, {"env": {"name": "live"}}])
-async def test_rule_allows_no_other_environment_in_undocumented_fields(tmp_path: Path, extra: Any) -> None:
-    rule = '[[rule]]\ntool = "create_secret"\nwhen = { environment = "test" }\nthen = "allow"\n'
-    secret = CreateSecret(name="A_B", value="hunter2", environment="test", extra=extra)
-    assert await under(tmp_path, rule).decision(secret) is (Decision.CONFIRM if extra else Decision.ALLOW)
-
-
-async def test_rule_allows_no_other_customer_in_routes(tmp_path: Path) -> None:
-    rule = '[[rule]]\ntool = "create_trigger"\nwhen = { customer_id = "org_a" }\nthen = "allow"\n'
-    world = under(tmp_path, rule)
-    world.sandbox.state.put("customers", {**world.sandbox.state.all("customers")[0], "id": "org_a"})
-
-    async def decision(of_route: str) -> Decision:
-        route: Any = {"workflowId": world.id_of("workflows", "process-new-orders"), "endOrgId": of_route}
-        return await world.decision(CreateTrigger(name="x", type="Webhook", routes=[route], customer_id="org_a"))
-
-    assert await decision("org_a") is Decision.ALLOW
-    assert await decision("org_b") is Decision.CONFIRM
 
 
 @pytest.mark.parametrize(
@@ -272,156 +198,6 @@ def test_undocumented_field_that_reads_like_an_argument_is_refused(name: str, va
         call.request()
 
 
-@pytest.mark.parametrize("names", [{"slug": "acme-corp"}, {"name": "Acme Corp"}])
-async def test_create_over_an_active_customer_is_asked_about(tmp_path: Path, names: dict[str, str]) -> None:
-    world = World(tmp_path)
-    taken = CreateCustomer.model_validate({"name": "Initech", **names})
-    assert await world.decision(taken) is Decision.CONFIRM
-    assert await world.decision(CreateCustomer(name="Initech")) is Decision.ALLOW
-
-
-async def test_rule_for_updates_applies_to_a_create_that_overwrites(tmp_path: Path) -> None:
-    world = under(tmp_path, '[[rule]]\ntool = "update_connector"\nthen = "deny"\n')
-    overwriting, new = (CreateConnector(name="X", slug=slug, domain="x.example") for slug in ("hubspot", "initech"))
-    assert await world.decision(overwriting) is Decision.DENY
-    assert await world.decision(new) is Decision.ALLOW
-
-
-async def test_rule_that_allows_creating_does_not_allow_overwriting(tmp_path: Path) -> None:
-    world = under(tmp_path, '[[rule]]\ntool = "create_workflow"\nwhen = { name = "*" }\nthen = "allow"\n')
-    assert await world.decision(CreateWorkflow(name="process-new-orders", code="c")) is Decision.CONFIRM
-    assert await world.decision(CreateWorkflow(name="initech", code="c")) is Decision.ALLOW
-
-
-LIVE_TRIGGERS = '[[rule]]\ntool = "create_trigger"\nwhen = { environment = "live" }\nthen = "deny"\n'
-
-
-def new_trigger(
-    world: World, route: dict[str, Any] | None = None, extra: dict[str, Any] | None = None
-) -> CreateTrigger:
-    routes: list[Any] = [
-        {"routeId": world.id_of("workflows", "process-new-orders"), "environment": "test"} | (route or {})
-    ]
-    return CreateTrigger(
-        name="T", type="scheduler", schedule="0 0 * * *", status="Disabled", routes=routes, extra=extra
-    )
-
-
-@pytest.mark.parametrize("route", [{"Environment": "live"}, {"env": "live"}, {"headers": {"x-fastn-env": "live"}}])
-async def test_rule_applies_to_an_environment_anywhere_in_a_route(tmp_path: Path, route: dict[str, Any]) -> None:
-    world = under(tmp_path, LIVE_TRIGGERS)
-    assert await world.decision(new_trigger(world, route)) is Decision.DENY
-    assert await world.decision(new_trigger(world, {"payload": {"environment": "live"}})) is Decision.ALLOW
-
-
-@pytest.mark.parametrize(
-    "extra",
-    [{"environment": {"name": "live"}}, {"environmentId": "live"}, {"envs": ["live"]}, {"environment": [["live"]]}],
-)
-async def test_rule_applies_to_an_undocumented_environment(tmp_path: Path, extra: dict[str, Any]) -> None:
-    world = under(tmp_path, LIVE_TRIGGERS)
-    assert await world.decision(new_trigger(world, extra=extra)) is Decision.DENY
-
-
-@pytest.mark.parametrize("environment", ["", " ", "both", "test,live"])
-async def test_secret_whose_environment_is_blank_or_unknown_may_be_live(tmp_path: Path, environment: str) -> None:
-    """A secret without an environment is for all."""
-    world = under(tmp_path, '[[rule]]\ntool = "create_secret"\nwhen = { environment = "live" }\nthen = "deny"\n')
-    assert await world.decision(CreateSecret(name="A_B", value="x", environment=environment)) is Decision.DENY
-    assert await world.decision(CreateSecret(name="A_B", value="x", environment="TEST")) is Decision.CONFIRM
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"headers": {"x-end-org-id": "ACME"}},
-        {"tenantId": "ACME"},
-        {"endOrgIds": ["ACME"]},
-        {"endOrgRef": "crm-1001"},
-        {"installationId": "inst_1"},
-    ],
-)
-async def test_protection_holds_for_a_customer_under_another_name(tmp_path: Path, fields: dict[str, Any]) -> None:
-    world = under(tmp_path, '[[protect]]\ncustomer = "Acme Corp"\n')
-    acme = world.id_of("customers", "Acme Corp")
-    fields = from_json(to_json(fields).replace(b"ACME", acme.encode()))
-    assert await world.decision(new_trigger(world, extra=fields)) is Decision.DENY
-    assert await world.decision(new_trigger(world, fields)) is Decision.DENY
-
-
-@pytest.mark.parametrize("name", ["roles", "roleId", "role_ids", "roleName"])
-async def test_protection_holds_for_a_role_in_undocumented_fields(tmp_path: Path, name: str) -> None:
-    world = under(tmp_path, '[[protect]]\nrole = "Owner"\n')
-    owner = world.id_of("roles", "Owner")
-    values: list[Any] = ["Owner", [owner]]
-    for value in values:
-        call = InviteUser(email="eve@example.com", role="Viewer", extra={name: value})
-        assert await world.decision(call) is Decision.DENY
-
-
-async def test_rule_applies_to_a_slug_however_its_field_is_written(tmp_path: Path) -> None:
-    world = under(tmp_path, '[[rule]]\ntool = "update_*"\ntarget = "prod-*"\nthen = "deny"\n')
-    call = UpdateConnector(connector_id=world.id_of("connectors", "HubSpot"), extra={"SLUG": "prod-x"})
-    assert await world.decision(call) is Decision.DENY
-
-
-@pytest.mark.parametrize("permissions", ["FULL_ACCESS", "full-access", "FullAccess"])
-async def test_rule_applies_to_a_value_however_it_is_written(tmp_path: Path, permissions: str) -> None:
-    world = under(
-        tmp_path, '[[rule]]\ntool = "create_api_key"\nwhen = { permissions = "Full access" }\nthen = "deny"\n'
-    )
-    assert await world.decision(CreateApiKey(name="BI", permissions=permissions)) is Decision.DENY
-    assert await world.decision(CreateApiKey(name="BI", permissions="Viewer")) is Decision.CONFIRM
-
-
-@pytest.mark.parametrize("status", [None, "", "Active"])
-async def test_rule_applies_to_the_default_of_a_missing_argument(tmp_path: Path, status: str | None) -> None:
-    """A trigger fires unless it is disabled."""
-    world = under(tmp_path, '[[rule]]\ntool = "create_trigger"\nwhen = { status = "Active" }\nthen = "deny"\n')
-    call = CreateTrigger(name="t", type="webhook", status=status, routes=[{"routeId": world.run().workflow_id}])
-    assert await world.decision(call) is Decision.DENY
-
-
-@pytest.mark.parametrize("customers", [None, []])
-async def test_rule_on_customers_applies_to_a_key_for_all(tmp_path: Path, customers: list[str] | None) -> None:
-    world = under(tmp_path, '[[rule]]\ntool = "create_api_key"\nwhen = { customers = "globex-*" }\nthen = "deny"\n')
-    assert await world.decision(CreateApiKey(name="k", customers=customers)) is Decision.DENY
-    acme = world.id_of("customers", "Acme Corp")
-    assert await world.decision(CreateApiKey(name="k", customers=[acme])) is Decision.CONFIRM
-
-
-async def test_rule_applies_to_its_value_in_an_undocumented_field(tmp_path: Path) -> None:
-    """Nobody knows which other fields Fastn takes for the argument."""
-    rule = '[[rule]]\ntool = "create_api_key"\nwhen = { permissions = "Full access" }\nthen = "deny"\n'
-    world = under(tmp_path, rule)
-    cases: list[tuple[Any, Decision]] = [
-        ({"preset": "Full access"}, Decision.DENY),
-        ({"access": {"levels": ["FULL_ACCESS"]}}, Decision.DENY),
-        ({"preset": "Viewer", "x": ""}, Decision.CONFIRM),
-        ({"note": "Full access"}, Decision.CONFIRM),
-    ]
-    for extra, decision in cases:
-        assert await world.decision(CreateApiKey(name="k", extra=extra)) is decision, extra
-
-
-async def test_empty_list_counts_as_an_argument_that_is_missing(tmp_path: Path) -> None:
-    """An API key for no customers in particular is one for all."""
-    world = under(tmp_path, '[[rule]]\ntool = "create_api_key"\nwhen = { customers = "" }\nthen = "deny"\n')
-    assert await world.decision(CreateApiKey(name="BI", customers=[])) is Decision.DENY
-
-
-async def test_rule_that_allows_for_its_arguments_does_not_cover_undocumented_fields(tmp_path: Path) -> None:
-    world = under(tmp_path, '[[rule]]\ntool = "invite_user"\nwhen = { email = "*@example.com" }\nthen = "allow"\n')
-    cases: list[tuple[Any, Decision]] = [
-        (None, Decision.ALLOW),
-        ({"note": "new colleague"}, Decision.ALLOW),
-        ({"emails": ["eve@evil.example"]}, Decision.CONFIRM),
-    ]
-    for extra, decision in cases:
-        call = InviteUser(email="kim@example.com", role="Viewer", extra=extra)
-        assert await world.decision(call) is decision
-
-
 def test_administrator_has_one_address() -> None:
     """A rule that allows `*@example.com` would allow the other, too."""
     with pytest.raises(ValidationError, match="must be one e-mail address"):
@@ -446,28 +222,6 @@ def test_plan_for_patterns_of_creates_does_not_cover_overwriting() -> None:
     assert not entry.covers(by_arguments(call, target=FastnObject.model_validate({"id": "wf_1"})))
 
 
-def test_plan_for_hosts_covers_nothing_after_the_host() -> None:
-    hosts = {"domain": Choice((Glob("*.good.example"),))}
-    entry = PlannedCalls("line 1", "b", "update_connector", ("c1",), None, hosts, 1, 1)
-    for end in ("", "/", "\\", "#", " "):
-        call = UpdateConnector(connector_id="c1", domain=f"evil.example{end}.good.example")
-        assert entry.covers(by_arguments(call)) is not bool(end), end
-
-
-async def test_moving_a_customer_reference_is_asked_about(tmp_path: Path) -> None:
-    """Runs find their customer by `x-end-org-ref`."""
-    world = World(tmp_path)
-    katana, pending = (world.id_of("customers", name) for name in ("Katana", "John-Acme"))
-    for call in (
-        UpdateCustomer(customer_id=katana, external_ref="crm-1001"),
-        UpdateCustomer(customer_id=pending, external_ref="crm-1001"),
-        UpdateCustomer(customer_id=katana, extra={"externalRef": None}),
-        CreateCustomer(name="Initech", external_ref=" CRM-1001"),
-    ):
-        assert await world.decision(call) is Decision.CONFIRM
-    assert await world.decision(UpdateCustomer(customer_id=katana, plan="Free")) is Decision.ALLOW
-
-
 async def test_rule_that_allows_one_customer_does_not_allow_a_connection_of_another(tmp_path: Path) -> None:
     world = World(tmp_path)
     acme = world.id_of("customers", "Acme Corp")
@@ -480,13 +234,6 @@ async def test_rule_that_allows_one_customer_does_not_allow_a_connection_of_anot
             name="T", type="app_event", routes=routes, customer_id=acme, connection_id=connections[owner]
         )
         assert await world.decision(call) is (Decision.ALLOW if owner == acme else Decision.CONFIRM)
-
-
-async def test_several_values_in_one_text_of_a_list_are_compared_each(tmp_path: Path) -> None:
-    role = CreateRole(name="R", parent="Viewer", permissions=["workflows:read,users:write"])
-    rule = '[[rule]]\ntool = "create_role"\nwhen = {{ permissions = "{}" }}\nthen = "{}"\n'
-    assert await under(tmp_path, rule.format("users:*", "deny")).decision(role) is Decision.DENY
-    assert await under(tmp_path, rule.format("workflows:*", "allow")).decision(role) is Decision.CONFIRM
 
 
 @pytest.mark.parametrize(
@@ -514,29 +261,38 @@ async def test_every_call_of_a_list_says_what_was_done_to_its_target(tmp_path: P
     assert "Routes changed: " in person.asked[0].text
 
 
-@pytest.mark.parametrize(
-    "domain",
-    [
-        "https://a.evil.example/x",
-        "a.evil.example.",
-        "A.EVIL.example:443",
-        "a.evil.example\\.good.example",
-        "https:a.evil.example/x",
-        "https:///a.evil.example/x",
-    ],
-)
-async def test_rule_applies_to_the_host_of_a_domain(tmp_path: Path, domain: str) -> None:
-    rule = '[[rule]]\ntool = "create_connector"\nwhen = { domain = "*.evil.example" }\nthen = "deny"\n'
-    call = CreateConnector(name="X", slug="initech", domain=domain)
-    assert await under(tmp_path, rule).decision(call) is Decision.DENY
+@pytest.mark.parametrize("more", [{}, {"admin_email": "eve@example.com"}, {"extra": {"note2": "x"}}])
+async def test_rule_on_an_effect_applies_to_a_call_that_was_raised_above_it(
+    tmp_path: Path, more: dict[str, Any]
+) -> None:
+    """An administrator beside the new name makes the call one that changes access, and does not excuse the name."""
+    world = under(tmp_path, '[[rule]]\neffects = "external"\nthen = "deny"\n')
+    acme = world.id_of("customers", "Acme Corp")
+    assert await world.decision(UpdateCustomer(customer_id=acme, name="Acme", **more)) is Decision.DENY
 
 
-async def test_rule_that_allows_hosts_does_not_match_a_path(tmp_path: Path) -> None:
-    rule = '[defaults]\nwrite = "confirm"\n[[rule]]\ntool = "create_connector"\nwhen = { domain = "*.good.example" }\n'
-    world = under(tmp_path, f'{rule}then = "allow"\n')
-    for end in ("", "/", "\\", " ", "%2f", "\t"):
-        domain, decision = f"evil.example{end}.good.example", Decision.CONFIRM if end else Decision.ALLOW
-        assert await world.decision(CreateConnector(name="X", slug="initech", domain=domain)) is decision, domain
+@pytest.mark.parametrize("status", [None, "", "Active"])
+async def test_rule_applies_to_the_default_of_a_missing_argument(tmp_path: Path, status: str | None) -> None:
+    """A trigger fires unless it is disabled."""
+    world = under(tmp_path, '[[rule]]\ntool = "create_trigger"\nwhen = { status = "Active" }\nthen = "deny"\n')
+    call = CreateTrigger(name="t", type="webhook", status=status, routes=[{"routeId": world.run().workflow_id}])
+    assert await world.decision(call) is Decision.DENY
+
+
+@pytest.mark.parametrize("customers", [None, []])
+async def test_rule_on_customers_applies_to_a_key_for_all(tmp_path: Path, customers: list[str] | None) -> None:
+    world = under(tmp_path, '[[rule]]\ntool = "create_api_key"\nwhen = { customers = "globex-*" }\nthen = "deny"\n')
+    assert await world.decision(CreateApiKey(name="k", customers=customers)) is Decision.DENY
+    acme = world.id_of("customers", "Acme Corp")
+    assert await world.decision(CreateApiKey(name="k", customers=[acme])) is Decision.CONFIRM
+
+
+def test_plan_for_hosts_covers_nothing_after_the_host() -> None:
+    hosts = {"domain": Choice((Glob("*.good.example"),))}
+    entry = PlannedCalls("line 1", "b", "update_connector", ("c1",), None, hosts, 1, 1)
+    for end in ("", "/", "\\", "#", " "):
+        call = UpdateConnector(connector_id="c1", domain=f"evil.example{end}.good.example")
+        assert entry.covers(by_arguments(call)) is not bool(end), end
 
 
 @pytest.mark.parametrize("connection", ["its id", "its row"])
@@ -588,15 +344,6 @@ async def test_protection_holds_for_a_customer_in_any_undocumented_field(
         assert await world.decision(CreateConnection(connector_id=connector, extra=harmless)) is Decision.ALLOW
 
 
-async def test_secret_in_an_undocumented_field_is_in_no_reason(tmp_path: Path) -> None:
-    rules = '[[protect]]\nsecret = "*"\n[[rule]]\ntool = "*"\nwhen = { connector_id = "hunter*" }\nthen = "deny"\n'
-    world = under(tmp_path, rules)
-    connector = str(world.sandbox.state.all("connectors")[0]["id"])
-    extra: dict[str, Any] = {"password": "hunter2", "auth": {"clientSecret": "hunter2"}}
-    verdict, _ = await world.judged(CreateConnection(connector_id=connector, credentials={"x": "y"}, extra=extra))
-    assert "hunter2" not in verdict.why
-
-
 async def test_undocumented_fields_are_compared_with_more_customers_than_are_listed(tmp_path: Path) -> None:
     world = under(tmp_path, '[[protect]]\ncustomer = "Globex Exports"\n', "auto")
     customers, connector = world.sandbox.state.rows["customers"], str(world.sandbox.state.all("connectors")[0]["id"])
@@ -641,6 +388,29 @@ async def test_field_under_the_accounts_own_name_is_refused_in_extra(tmp_path: P
     assert world.sandbox.requests == []
 
 
+async def test_rule_applies_to_its_value_in_an_undocumented_field(tmp_path: Path) -> None:
+    """Nobody knows which other fields Fastn takes for the argument."""
+    rule = '[[rule]]\ntool = "create_api_key"\nwhen = { permissions = "Full access" }\nthen = "deny"\n'
+    world = under(tmp_path, rule)
+    cases: list[tuple[Any, Decision]] = [
+        ({"preset": "Full access"}, Decision.DENY),
+        ({"access": {"levels": ["FULL_ACCESS"]}}, Decision.DENY),
+        ({"preset": "Viewer", "x": ""}, Decision.CONFIRM),
+        ({"note": "Full access"}, Decision.CONFIRM),
+    ]
+    for extra, decision in cases:
+        assert await world.decision(CreateApiKey(name="k", extra=extra)) is decision, extra
+
+
+async def test_secret_in_an_undocumented_field_is_in_no_reason(tmp_path: Path) -> None:
+    rules = '[[protect]]\nsecret = "*"\n[[rule]]\ntool = "*"\nwhen = { connector_id = "hunter*" }\nthen = "deny"\n'
+    world = under(tmp_path, rules)
+    connector = str(world.sandbox.state.all("connectors")[0]["id"])
+    extra: dict[str, Any] = {"password": "hunter2", "auth": {"clientSecret": "hunter2"}}
+    verdict, _ = await world.judged(CreateConnection(connector_id=connector, credentials={"x": "y"}, extra=extra))
+    assert "hunter2" not in verdict.why
+
+
 @pytest.mark.parametrize("protected", ["Globex Exports", "ID"])
 async def test_protection_holds_for_what_fastns_ai_asks_to_do(tmp_path: Path, protected: str) -> None:
     probe = World(tmp_path)
@@ -670,3 +440,201 @@ async def test_rule_applies_to_another_name_of_the_target(tmp_path: Path, name: 
     assert await world.decision(world.run()) is Decision.DENY
     other = next(row for row in world.sandbox.state.all("workflows") if row["slug"] == "update-inventory")
     assert await world.decision(RunWorkflow(workflow_id=other["id"])) is Decision.ALLOW
+
+
+def rule(tool: str, when: str, then: str = "deny") -> str:
+    return f'[[rule]]\ntool = "{tool}"\nwhen = {{ {when} }}\nthen = "{then}"\n'
+
+
+def new_role(*permissions: str) -> CreateRole:
+    return CreateRole(name="R", parent="Viewer", permissions=["workflows:read", *permissions])
+
+
+def new_secret(environment: str | None = None, **extra: Any) -> CreateSecret:
+    return CreateSecret(name="A_B", value="hunter2", environment=environment, extra=extra or None)
+
+
+def new_connector(domain: str) -> CreateConnector:
+    return CreateConnector(name="X", slug="initech", domain=domain)
+
+
+def invitation(extra: Any = None) -> InviteUser:
+    return InviteUser(email="kim@example.com", role="Viewer", extra=extra)
+
+
+def new_trigger(extra: dict[str, Any] | None = None, customer_id: str | None = None, **route: Any) -> CreateTrigger:
+    routes: list[Any] = [{"routeId": ORDERS, "environment": "test"} | route]
+    given: dict[str, Any] = {"name": "T", "type": "scheduler", "schedule": "0 0 * * *", "status": "Disabled"}
+    return CreateTrigger(**given, routes=routes, customer_id=customer_id, extra=extra)
+
+
+@dataclass(frozen=True)
+class Escape:
+    """A policy, and what it decides about calls that say the same in other words, and about harmless ones."""
+
+    policy: str
+    decisions: Callable[[World], Mapping[Decision, Sequence[Operation[Any]]]]
+
+
+IN_LIVE: list[Any] = [
+    {"env": "live"}, {"ENV": "live"}, {"scope": {"environment": "live"}}, {"environments": ["live"]},
+    {"env": {"name": "live"}}, {"environmentId": "live"}, {"environment": [["live"]]},
+]  # fmt: skip
+OF_ACME: list[Any] = [
+    {"headers": {"x-end-org-id": ACME}}, {"tenantId": ACME}, {"endOrgIds": [ACME]}, {"endOrgRef": "crm-1001"},
+    {"installationId": "inst_1"},
+]  # fmt: skip
+NEW_IN_LIVE = rule("create_secret", 'environment = "live"')
+ESCAPES = {
+    "a role that nobody imitates": Escape('[[protect]]\nrole = "Owner"\n', lambda _: {CONFIRM: [invitation()]}),
+    "a role in undocumented fields": Escape(
+        '[[protect]]\nrole = "Owner"\n',
+        lambda world: {
+            DENY: [
+                invitation({name: value})
+                for name in ("roles", "roleId", "role_ids", "roleName")
+                for value in ("Owner", [world.id_of("roles", "Owner")])
+            ]
+        },
+    ),
+    "wildcards of any resource": Escape(
+        rule("create_role", 'permissions = "*:write"'),
+        lambda _: {DENY: [*map(new_role, ("users:*", "*", "*:*"))], CONFIRM: [new_role("users:read")]},
+    ),
+    "wildcards of a resource": Escape(
+        rule("create_role", 'permissions = "users:write"'),
+        lambda _: {
+            DENY: [
+                *map(new_role, ("USERS:*", "*:wr*", "users:read, users:*", " users:* ", "users:\uff0a")),
+                new_role("users:" + "*" * 260),
+            ],
+            CONFIRM: [*map(new_role, ("workflows:*", "*:read"))],
+        },
+    ),
+    "a wildcard of a class": Escape(
+        rule("create_role", 'permissions = "users:[wr]*"'), lambda _: {DENY: [new_role("users:*")]}
+    ),
+    "several values in one text, denied": Escape(
+        rule("create_role", 'permissions = "users:*"'), lambda _: {DENY: [new_role("workflows:read,users:write")]}
+    ),
+    "several values in one text, allowed": Escape(
+        rule("create_role", 'permissions = "workflows:*"', "allow"),
+        lambda _: {CONFIRM: [new_role("workflows:read,users:write")]},
+    ),
+    "an environment in undocumented fields": Escape(
+        NEW_IN_LIVE,
+        lambda _: {DENY: [new_secret(own, **extra) for own in ("test", None) for extra in IN_LIVE[:5]]},
+    ),
+    "an environment in undocumented fields, allowed": Escape(
+        rule("create_secret", 'environment = "test"', "allow"),
+        lambda _: {ALLOW: [new_secret("test")], CONFIRM: [new_secret("test", **IN_LIVE[n]) for n in (0, 4)]},
+    ),
+    "an environment that is blank or unknown, and may be live": Escape(
+        NEW_IN_LIVE,
+        lambda _: {DENY: [*map(new_secret, ("", " ", "both", "test,live"))], CONFIRM: [new_secret("TEST")]},
+    ),
+    "an environment anywhere in a trigger": Escape(
+        rule("create_trigger", 'environment = "live"'),
+        lambda _: {
+            DENY: [
+                *(new_trigger(Environment="live"), new_trigger(env="live")),
+                new_trigger(headers={"x-fastn-env": "live"}),
+                *(new_trigger({name: value}) for extra in IN_LIVE[4:] for name, value in extra.items()),
+                *(new_trigger({"envs": ["live"]}), new_trigger({"environment": {"name": "live"}})),
+            ],
+            ALLOW: [new_trigger(payload={"environment": "live"})],
+        },
+    ),
+    "a customer in routes": Escape(
+        rule("create_trigger", f'customer_id = "{ACME}"', "allow"),
+        lambda _: {
+            ALLOW: [new_trigger(customer_id=ACME, endOrgId=ACME)],
+            CONFIRM: [new_trigger(customer_id=ACME, endOrgId="org_b")],
+        },
+    ),
+    "a customer under another name": Escape(
+        '[[protect]]\ncustomer = "Acme Corp"\n',
+        lambda _: {DENY: [*map(new_trigger, OF_ACME), *(new_trigger(**route) for route in OF_ACME)]},
+    ),
+    "a create that overwrites, and a rule for updates": Escape(
+        rule("update_connector", ""),
+        lambda _: {
+            DENY: [CreateConnector(name="X", slug="hubspot", domain="x.example")],
+            ALLOW: [new_connector("x.example")],
+        },
+    ),
+    "a create that overwrites, and a rule that allows creating": Escape(
+        rule("create_workflow", 'name = "*"', "allow"),
+        lambda _: {
+            CONFIRM: [CreateWorkflow(name="process-new-orders", code="c")],
+            ALLOW: [CreateWorkflow(name="initech", code="c")],
+        },
+    ),
+    "a create over an active customer": Escape(
+        "",
+        lambda _: {
+            CONFIRM: [CreateCustomer(name="Initech", slug="acme-corp"), CreateCustomer(name="Acme Corp")],
+            ALLOW: [CreateCustomer(name="Initech")],
+        },
+    ),
+    "a reference of a customer, by which runs find theirs": Escape(
+        "",
+        lambda world: {
+            CONFIRM: [
+                UpdateCustomer(customer_id=world.id_of("customers", "Katana"), external_ref="crm-1001"),
+                UpdateCustomer(customer_id=world.id_of("customers", "John-Acme"), external_ref="crm-1001"),
+                UpdateCustomer(customer_id=world.id_of("customers", "Katana"), extra={"externalRef": None}),
+                CreateCustomer(name="Initech", external_ref=" CRM-1001"),
+            ],
+            ALLOW: [UpdateCustomer(customer_id=world.id_of("customers", "Katana"), plan="Free")],
+        },
+    ),
+    "a slug however its field is written": Escape(
+        '[[rule]]\ntool = "update_*"\ntarget = "prod-*"\nthen = "deny"\n',
+        lambda world: {
+            DENY: [UpdateConnector(connector_id=world.id_of("connectors", "HubSpot"), extra={"SLUG": "prod-x"})]
+        },
+    ),
+    "a value however it is written": Escape(
+        rule("create_api_key", 'permissions = "Full access"'),
+        lambda _: {
+            DENY: [CreateApiKey(name="BI", permissions=each) for each in ("FULL_ACCESS", "full-access", "FullAccess")],
+            CONFIRM: [CreateApiKey(name="BI", permissions="Viewer")],
+        },
+    ),
+    "an empty list, by which a key is for all customers": Escape(
+        rule("create_api_key", 'customers = ""'), lambda _: {DENY: [CreateApiKey(name="BI", customers=[])]}
+    ),
+    "undocumented fields beside the arguments of a rule": Escape(
+        rule("invite_user", 'email = "*@example.com"', "allow"),
+        lambda _: {
+            ALLOW: [invitation(), invitation({"note": "new colleague"})],
+            CONFIRM: [invitation({"emails": ["eve@evil.example"]})],
+        },
+    ),
+    "the host of a domain": Escape(
+        rule("create_connector", 'domain = "*.evil.example"'),
+        lambda _: {
+            DENY: [
+                *map(new_connector, ("https://a.evil.example/x", "a.evil.example.", "A.EVIL.example:443")),
+                *map(new_connector, ("a.evil.example\\.good.example", "https:a.evil.example/x")),
+                new_connector("https:///a.evil.example/x"),
+            ],
+        },
+    ),
+    "a path that reads like a host": Escape(
+        '[defaults]\nwrite = "confirm"\n' + rule("create_connector", 'domain = "*.good.example"', "allow"),
+        lambda _: {
+            CONFIRM: [new_connector(f"evil.example{end}.good.example") for end in ("/", "\\", " ", "%2f", "\t")],
+            ALLOW: [new_connector("a.good.example")],
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("escape", ESCAPES.values(), ids=ESCAPES)
+async def test_rule_applies_whatever_the_call_calls_it(tmp_path: Path, escape: Escape) -> None:
+    world = under(tmp_path, escape.policy)
+    for decision, calls in escape.decisions(world).items():
+        for call in calls:
+            assert await world.decision(call) is decision, call

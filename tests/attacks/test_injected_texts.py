@@ -17,7 +17,7 @@ from typing import Any, cast, get_args
 import pytest
 from mcp import Client
 from mcp.types import TextContent
-from support.hostile_account import LIES, TEXTS, VALUES, Planting, RefusingReads, harmless
+from support.hostile_account import LIES, TEXTS, VALUES, Edited, RefusingReads, harmless, planting
 from support.table_rows import rows_of, table_rows
 from support.world import World
 
@@ -113,7 +113,7 @@ async def body(client: Client, call: Tool[Any]) -> Any:
     return json.loads(text.text)
 
 
-def pair_of(folder: Path, exchange: Callable[[Callable[[str], str]], Planting]) -> Pair:
+def pair_of(folder: Path, exchange: Callable[[Callable[[str], str]], Edited]) -> Pair:
     """Return two worlds, in which texts are changed in this way."""
     worlds: list[World] = []
     for number, change in enumerate((str, harmless)):
@@ -124,7 +124,7 @@ def pair_of(folder: Path, exchange: Callable[[Callable[[str], str]], Planting]) 
 
 @pytest.fixture(params=[TEXTS, VALUES], ids=["free texts", "documented values"])
 def pair(request: pytest.FixtureRequest, tmp_path: Path) -> Pair:
-    return pair_of(tmp_path, partial(Planting, request.param))
+    return pair_of(tmp_path, partial(planting, request.param))
 
 
 def ids(world: World) -> dict[str, list[str]]:
@@ -132,8 +132,8 @@ def ids(world: World) -> dict[str, list[str]]:
     rows = world.sandbox.state.all
     failed = [str(row["id"]) for row in rows("executions") if row["status"] == "failed"]
     kinds = ("customer", "connector", "connection", "workflow", "trigger", "secret")
-    found = {f"{kind}_id": [str(row["id"]) for row in rows(f"{kind}s")] for kind in kinds}
-    return found | {"execution_id": [failed[-1], str(rows("executions")[-1]["id"])]}
+    by_argument = {f"{kind}_id": [str(row["id"]) for row in rows(f"{kind}s")] for kind in kinds}
+    return by_argument | {"execution_id": [failed[-1], str(rows("executions")[-1]["id"])]}
 
 
 def calls_of(tool: AnyTool, known: dict[str, list[str]]) -> Iterator[Tool[Any]]:
@@ -251,7 +251,7 @@ async def test_names_in_errors_are_quoted_and_untrusted(
     tmp_path: Path, kind: str, typed: str, expected: type[FastnError]
 ) -> None:
     """`next` names near ones if nothing has the name, and tells apart those that have it."""
-    pair = pair_of(tmp_path, partial(Planting, (TEXTS | {"status"}) - {"slug"}))
+    pair = pair_of(tmp_path, partial(planting, (TEXTS | {"status"}) - {"slug"}))
     for world in (pair.hostile, pair.harmless):
         for row in world.sandbox.state.all(f"{kind}s"):
             row["slug"] = "same-slug"
@@ -264,7 +264,7 @@ async def test_names_in_errors_are_quoted_and_untrusted(
 
 
 async def test_no_next_call_is_made_of_what_is_no_id(tmp_path: Path) -> None:
-    world = World(tmp_path, exchange=Planting(frozenset({"workflowId"})).around)
+    world = World(tmp_path, exchange=planting(frozenset({"workflowId"})).around)
     failed = [str(row["id"]) for row in world.sandbox.state.all("executions") if row["status"] == "failed"]
     async with Client(build(world.dispatch, ALL_TOOLS, {})) as client:
         answer = await body(client, WaitForExecution(execution_id=failed[0]))

@@ -22,8 +22,9 @@ from mcp import Client, StdioServerParameters
 from support.audit_entries import entries
 from support.forkserver import forked
 from support.ports import free_port
-from support.raw_client import META, started
+from support.raw_client import HTTP_HEADERS, META, Server, introducing, message, started
 from support.server_process import (
+    BEARER,
     ERAS,
     HTTP_TOKEN,
     TLS,
@@ -46,23 +47,15 @@ CREATE = {"name": "Initech"}
 HANG = {"kind": "hang", "method": "POST", "path": "*", "moment": "after"}
 MAY_HAVE_HAPPENED = "it may have happened"
 
-CALL = {"name": "create_customer", "arguments": CREATE}
+
+def calling(version: str, **meta: Any) -> bytes:
+    meta |= META if version == MODERN else {}
+    return message(2, "tools/call", name="create_customer", arguments=CREATE, **({"_meta": meta} if meta else {}))
 
 
-def calling(version: str) -> dict[str, Any]:
-    params = {**CALL, "_meta": META} if version == MODERN else CALL
-    return {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": params}
-
-
-def introducing(version: str) -> list[dict[str, Any]]:
+def beginning(version: str) -> tuple[bytes, ...]:
     """Return the messages of a client before its first call."""
-    if version == MODERN:
-        return []
-    hello = {"protocolVersion": version, "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
-    return [
-        {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello},
-        {"jsonrpc": "2.0", "method": "notifications/initialized"},
-    ]
+    return () if version == MODERN else introducing(version)
 
 
 @pytest.fixture
@@ -105,11 +98,8 @@ async def test_repeating_a_call_of_an_ended_process_is_asked(
     number: signal.Signals, version: str, hanging: Upstream
 ) -> None:
     env = environment(hanging)
-    messages = [*introducing(version), calling(version)]
     with started(env=env, command=forked()) as process:
-        assert process.stdin is not None
-        process.stdin.write(b"".join(json.dumps(message).encode() + b"\n" for message in messages))
-        process.stdin.flush()
+        Server(process).send(*beginning(version), calling(version))
         await until_sent(hanging)
         process.send_signal(number)
         process.wait(20)
@@ -127,16 +117,16 @@ async def check_repetition_names_the_change(client: Client, upstream: Upstream) 
 
 @each_version
 async def test_response_lost_by_a_closed_connection_needs_approval(version: str, upstream: Upstream) -> None:
-    env, port, message = environment(upstream), free_port(), json.dumps(calling(version))
+    env, port, sent = environment(upstream), free_port(), calling(version)
     modern = "Mcp-Method: tools/call\r\nMcp-Name: create_customer\r\n" if version == MODERN else ""
     with running("--http", f"127.0.0.1:{port}", port=port, env=env):
         with socket.create_connection(("127.0.0.1", port), 20) as connection:
             head = (
                 f"POST /mcp HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAuthorization: Bearer {HTTP_TOKEN}\r\n{modern}"
                 f"MCP-Protocol-Version: {version}\r\nAccept: application/json, text/event-stream\r\n"
-                f"Content-Type: application/json\r\nContent-Length: {len(message)}\r\n\r\n"
+                f"Content-Type: application/json\r\nContent-Length: {len(sent)}\r\n\r\n"
             )
-            connection.sendall((head + message).encode())
+            connection.sendall(head.encode() + sent)
             assert connection.recv(12, socket.MSG_PEEK) == b"HTTP/1.1 200"
         async with Client(over_http(f"http://127.0.0.1:{port}/mcp"), mode=ERAS[version]) as client:
             await check_repetition_names_the_change(client, upstream)
@@ -148,15 +138,14 @@ async def test_call_that_timed_out_in_the_http_client_needs_approval(
     version: str, streams: bool, hanging: Upstream
 ) -> None:
     """The call ends with the connection, and the audit log says what may have happened."""
-    env, port, message = environment(hanging), free_port(), calling(version)
-    if streams:  # progress, which is asked for, makes the response a stream
-        message["params"] = message["params"] | {"_meta": {**message["params"].get("_meta", {}), "progressToken": 1}}
-    headers = {"Authorization": f"Bearer {HTTP_TOKEN}", "Accept": "application/json, text/event-stream"}
+    # progress, which is asked for, makes the response a stream
+    env, port, sent = environment(hanging), free_port(), calling(version, **({"progressToken": 1} if streams else {}))
+    headers = BEARER | HTTP_HEADERS
     headers |= modern("create_customer") if version == MODERN else {"MCP-Protocol-Version": version}
     with running("--http", f"127.0.0.1:{port}", port=port, env=env):
         url = f"http://127.0.0.1:{port}/mcp"
         async with httpx2.AsyncClient(verify=TLS) as impatient, anyio.create_task_group() as tasks:
-            tasks.start_soon(partial(impatient.post, url, headers=headers, json=message, timeout=60))
+            tasks.start_soon(partial(impatient.post, url, headers=headers, content=sent, timeout=60))
             await until_sent(hanging)
             tasks.cancel_scope.cancel()
         recorded: list[Any] = []
@@ -176,23 +165,19 @@ def log_of(env: dict[str, str]) -> Path:
 @pytest.mark.parametrize("cancels", [True, False], ids=["cancelled", "closed"])
 @each_version
 async def test_response_not_read_from_the_pipe_needs_approval(version: str, cancels: bool, upstream: Upstream) -> None:
-    env = environment(upstream)
-    messages = introducing(version)
-    cancel = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 2}}
+    env, first = environment(upstream), beginning(version)
+    cancel = b'{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":2}}'
     with started(env=env, command=forked()) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        for message in messages:
-            process.stdin.write(json.dumps(message).encode() + b"\n")
-        process.stdin.flush()
-        if messages:
+        client = Server(process)
+        if first:
+            client.send(*first)
             process.stdout.readline()
-        process.stdin.write(json.dumps(calling(version)).encode() + b"\n")
-        process.stdin.flush()
+        client.send(calling(version))
         assert select.select([process.stdout], [], [], 30)[0]
         if cancels:
-            process.stdin.write(json.dumps(cancel).encode() + b"\n")
-            process.stdin.flush()
+            client.send(cancel)
             process.stdout.readline()
         process.stdin.close()
         process.stdout.close()

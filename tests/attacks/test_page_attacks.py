@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import socket
 import stat
 import time
@@ -46,25 +45,6 @@ except OSError as error:
 print(json.dumps(said))
 """
 
-DECIDE = """
-page, room, approve, decline = sys.argv[1:]
-
-async def decide():
-    statuses = []
-    for path in (room, "/", "/guessed/"):
-        for cookies in ({}, {"fastn_approvals": "guessed"}, {"fastn_approvals": room.strip("/")}):
-            async with httpx2.AsyncClient(headers={"origin": page}, cookies=cookies) as http:
-                for action, fields in (("approve", approve), ("decline", decline)):
-                    answer = await http.post(f"{page}{path}{action}", data=json.loads(fields))
-                    statuses.append([answer.status_code, len(answer.headers.get_list("set-cookie"))])
-                entered = await http.post(f"{page}/enter", data={"key": "guessed"})
-                shown = await http.get(f"{page}{path}")
-                statuses += [[entered.status_code, 0], [shown.status_code, 0]]
-    print(json.dumps(statuses))
-
-anyio.run(decide)
-"""
-
 
 def started(home: Path) -> StdioServerParameters:
     """Start the server with a browser that stays on the process list, as browsers do while they start."""
@@ -105,41 +85,6 @@ async def test_another_user_sees_no_key_while_the_browser_starts(era: str, home:
     assert any(file in command for command in observed["commands"])
     assert keys["key"] not in json.dumps(observed)
     assert (observed["page"], observed["read"]) == ("PermissionError", [])
-
-
-@pytest.mark.long
-@needs_two_users
-@pytest.mark.parametrize("era", ERAS)
-async def test_another_user_cannot_decide_without_the_key(era: str, home: Path) -> None:
-    """docs/security.md: not even with the address and the forms of the person who has access.
-
-    The same form approves when that person sends it afterwards: only the session was missing.
-    """
-    async with Client(started(home), mode=ERAS[era]) as client, httpx2.AsyncClient() as person:
-        await asked(client)
-        action, keys = posted_by(await anyio.to_thread.run_sync(opened, home))
-        page = action.removesuffix("/enter")
-        entered = await person.post(action, data=keys, headers={"origin": "null"})
-        (room,) = re.findall(r"[Pp]ath=(/[^;]+)", entered.headers["set-cookie"])
-        page_text = (await person.get(f"{page}{room}")).text
-        (name,) = re.findall(r'data-expected="([^"]+)"', page_text)
-        forms: dict[str, dict[str, str]] = {}
-        for which in ("approve", "decline"):
-            ((token, grant),) = re.findall(
-                rf'<form class="{which}".*?name="token" value="([^"]+)".*?name="grant" value="([^"]+)"',
-                page_text,
-                re.DOTALL,
-            )
-            forms[which] = {"token": token, "grant": grant}
-        forms["approve"] |= {"extent": "once", "name": name}
-        arguments = [page, room, json.dumps(forms["approve"]), json.dumps(forms["decline"])]
-        statuses = json.loads(await anyio.to_thread.run_sync(as_other_user, DECIDE, *arguments))
-        assert len(statuses) == 36
-        assert all(status == [403, 0] for status in statuses), statuses
-        assert "One call waits for you" in (await person.get(f"{page}{room}")).text
-        decided = await person.post(f"{page}{room}approve", data=forms["approve"], headers={"origin": page})
-        assert decided.status_code == 303
-        assert "Nothing waits for you" in (await person.get(f"{page}{room}")).text
 
 
 async def test_wrong_keys_and_idle_connections_do_not_block_the_person(home: Path) -> None:

@@ -1,162 +1,81 @@
-"""Calls that say less than they do: a real client, the real server, and a served sandbox that logs what was sent."""
+"""Calls that say less than they do. `tests/guard/test_resolved_*.py` have those of every tool."""
 
-import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
-from mcp.types import ElicitRequestFormParams, ElicitResult
-from support.local_page import CANARY, env_state
+from support.command_line import run_command
 from support.scripted_client import LATEST, session
-from support.server_process import Person, Upstream, approving
-from support.watched_agent import agent, fails, id_of
 from support.world import World
 
-from fastn_mcp.errors import Declined
-from fastn_mcp.guard.approval_form import Decline
+from fastn_mcp.errors import Declined, NotSent, TargetChanged
+from fastn_mcp.guard.approval_form import Decline, PendingApproval
+from fastn_mcp.guard.batch import Done
 from fastn_mcp.tools.connectors import CreateConnection, CreateConnector, UpdateConnector
+from fastn_mcp.tools.customers import DeleteCustomer, UpdateCustomer
+from fastn_mcp.tools.workflows import RunWorkflow
 
 pytestmark = pytest.mark.anyio
 
-each_server = pytest.mark.parametrize(
-    ("transport", "version"),
-    [
-        ("stdio", LATEST),
-        pytest.param("stdio", "2025-11-25", marks=pytest.mark.long),
-        pytest.param("http", LATEST, marks=pytest.mark.long),
-    ],
-)
-WORKFLOW = "wf_0d93ee5b1f62"
+CANARY = "canary-4711-typed"
 ADDRESS = "api.ledgerly.example"
-LEDGERLY = {
-    "name": "Ledgerly",
-    "slug": "ledgerly",
-    "domain": ADDRESS,
-    "auth_methods": [{"type": "API_KEY", "title": "API key", "isDefault": True}],
-}
+LEDGERLY = CreateConnector(
+    name="Ledgerly",
+    slug="ledgerly",
+    domain=ADDRESS,
+    auth_methods=[{"type": "API_KEY", "title": "API key", "isDefault": True}],
+)
 
 
-def declining(_: ElicitRequestFormParams) -> ElicitResult:
-    return ElicitResult(action="accept", content={"decision": "decline"})
+async def shown(world: World) -> str:
+    return "\n".join((await world.open_request()).text)
 
 
-@each_server
-async def test_typed_credentials_need_the_same_address(
-    transport: str, version: str, upstream: Upstream, tmp_path: Path
-) -> None:
-    async with agent(upstream, tmp_path, version, transport) as call:
-        connector = (await call("create_connector", **LEDGERLY))["data"]["id"]
-        assert (await call("create_connection", connector_id=connector))["status"] == "approval_required"
-        row = upstream.ask("GET", f"connectors/{connector}")
-        whole = {name: row[name] for name in ("name", "protocol", "visibility", "authMethods")}
-        upstream.ask("PUT", f"connectors/{connector}", **whole, domain="evil.example")
-        seen = await call.type_secret()
-        assert f'Connect "Ledgerly" at "{ADDRESS}"' in seen
-        assert 'connector "Ledgerly", by this server just now' in seen
-        assert "references" not in seen
-        assert (await call("create_connection", connector_id=connector))["outcome"] == "target_changed"
-        assert call.sent == ["POST /api/v1/connectors"]
-        assert call.stored("SELECT * FROM typed_secrets") == []
-        assert CANARY not in "".join(map(str, upstream.requests()))
-        assert (await call("create_connection", connector_id=connector))["status"] == "approval_required"
-        assert 'Connect "Ledgerly" at "evil.example"' in call.shown
+@pytest.mark.parametrize("by_this_server", [True, False])
+async def test_typed_credentials_need_the_same_address(world: World, by_this_server: bool) -> None:
+    """This server changes the connector of an open request with an approval only."""
+    await world.expect(Done, LEDGERLY)
+    connector = world.id_of("connectors", "Ledgerly")
+    connection, change = CreateConnection(connector_id=connector), UpdateConnector(connector_id=connector, domain="x.y")
+    await world.expect(PendingApproval, connection)
+    request = await world.open_request()
+    assert f'Connect "Ledgerly" at "{ADDRESS}"' in request.text[0]
+    assert 'connector "Ledgerly", by this server just now' in await shown(world)
+    if by_this_server:
+        await world.expect(Declined, change, world.form(Decline()))
+        await world.expect(Done, change, world.form())
+    else:
+        world.sandbox.state.named("connectors", "ledgerly")["domain"] = "x.y"
+    sent = len(world.changes)
+    await world.approve_typed(request, {"apiKey": CANARY})
+    await world.expect(TargetChanged, connection)
+    assert len(world.changes) == sent
+    assert await world.ledger.sealed(request.id, "page", world.timestamp) is None
+    await world.expect(PendingApproval, connection)
+    assert 'Connect "Ledgerly" at "x.y"' in await shown(world)
+    assert (f'Address changed: just now, it was "{ADDRESS}"' in await shown(world)) is by_this_server
 
 
-async def test_connector_of_an_open_request_needs_approval(upstream: Upstream, tmp_path: Path) -> None:
-    person = Person(declining)
-    async with agent(upstream, tmp_path, LATEST, person=person) as call:
-        connector = (await call("create_connector", **LEDGERLY))["data"]["id"]
-        assert (await call("create_connection", connector_id=connector))["status"] == "approval_required"
-        change = {"connector_id": connector, "domain": "evil.example"}
-        assert (await call("update_connector", **change))["outcome"] == "declined"
-        assert call.sent == ["POST /api/v1/connectors"]
-        person.answer = approving
-        assert (await call("update_connector", **change))["done"] == "update_connector"
-        assert len(person.asked) == 2
-        await call.type_secret()
-        assert (await call("create_connection", connector_id=connector))["outcome"] == "target_changed"
-        assert call.sent == ["POST /api/v1/connectors", f"PUT /api/v1/connectors/{connector}"]
-        assert (await call("create_connection", connector_id=connector))["status"] == "approval_required"
-        assert f'Address changed: just now, it was "{ADDRESS}"' in call.shown
+def test_argument_that_contradicts_a_setting_is_refused(tmp_path: Path) -> None:
+    settings = {"FASTN_ENV": "live", "FASTN_END_ORG_ID": "c1", "FASTN_CONFIG": os.devnull}
+    env = os.environ | settings | dict.fromkeys(("FASTN_CONFIG_DIR", "FASTN_STATE_DIR"), str(tmp_path))
+    for command, words in (
+        (["create_secret", "--name", "NEW", "--environment", "test"], ("environment", '"test"', '"live"', "env.")),
+        (["create_secret", "--name", "NEW", "--customer-id", "c2"], ("customer_id", '"c2"', '"c1"', "end_org_id.")),
+        (["create_connection", "--connector-id", "k", "--customer-id", "c2"], ("customer_id", '"c2"', '"c1"')),
+    ):
+        done = run_command(["--sandbox", "call", *command], env)
+        assert done.returncode != 0
+        assert [word for word in (*words, "Nothing was sent.") if word not in done.stdout + done.stderr] == []
 
 
-async def test_argument_that_contradicts_a_setting_is_refused(upstream: Upstream, tmp_path: Path) -> None:
-    globex, acme = (id_of(upstream, "customers", name) for name in ("globex-exports", "acme-corp"))
-    gamma = id_of(upstream, "connectors", "gamma")
-    async with agent(upstream, tmp_path, LATEST, FASTN_ENV="live", FASTN_END_ORG_ID=globex) as call:
-        for tool, arguments, words in (
-            ("create_secret", {"name": "NEW", "environment": "test"}, ("environment", '"test"', '"live"', "env.")),
-            ("create_secret", {"name": "NEW", "customer_id": acme}, ("customer_id", acme, globex, "end_org_id.")),
-            ("create_connection", {"connector_id": gamma, "customer_id": acme}, ("customer_id", acme, globex)),
-        ):
-            answer = await call(tool, **arguments)
-            assert answer["outcome"] == "not_sent", tool
-            assert all(word in answer["message"] for word in words), answer["message"]
-        assert call.sent == []
-
-
-def touching(upstream: Upstream, customer: str) -> list[tuple[str, dict[str, Any]]]:
-    """Return a call of each kind that touches what is a customer's."""
-    gamma = id_of(upstream, "connectors", "gamma")
-    secret = upstream.ask("POST", "secrets", name="OF_THEIRS", value="x", customerId=customer)["id"]
-    own = upstream.ask(
-        "POST", "connectors", name="Own app", slug="own-app", authMethods=[{"type": "API_KEY", "title": "k"}]
-    )["id"]
-    theirs = {"connectorId": own, "endOrgId": customer, "credentials": {"apiKey": "x"}}
-    connection = upstream.ask("POST", "connections", **theirs)["id"]
-    routes = [{"routeId": WORKFLOW, "environment": "test"}]
-    hook = {"name": "Their hook", "type": "webhook", "routes": routes, "status": "Disabled", "endOrgId": customer}
-    trigger = upstream.ask("POST", "triggers", **hook)["id"]
-    return [
-        ("delete_connection", {"connection_id": connection}),
-        ("delete_secret", {"secret_id": secret}),
-        ("delete_trigger", {"trigger_id": trigger}),
-        ("update_trigger", {"trigger_id": trigger, "status": "Active"}),
-        ("run_workflow", {"workflow_id": WORKFLOW, "customer_id": customer, "environment": "test"}),
-        ("create_api_key", {"name": "Theirs", "customers": [customer]}),
-        ("create_secret", {"name": "NEW", "customer_id": customer}),
-        ("create_trigger", {"name": "New", "type": "webhook", "routes": routes, "customer_id": customer}),
-        ("create_connection", {"connector_id": gamma, "customer_id": customer}),
-        ("delete_connector", {"connector_id": own}),
-    ]
-
-
-async def test_protected_customer_is_never_touched(upstream: Upstream, tmp_path: Path) -> None:
-    globex = id_of(upstream, "customers", "globex-exports")
-    async with agent(upstream, tmp_path, LATEST, policy=f'[[protect]]\ncustomer = "{globex[:13]}*"\n') as call:
-        for tool, arguments in touching(upstream, globex):
-            refused = await call(tool, **arguments)
-            assert refused["outcome"] == "refused", (tool, refused)
-            assert "is protected" in refused["message"], tool
-        assert call.sent == []
-
-
-async def test_calls_on_another_customer_are_asked(upstream: Upstream, tmp_path: Path) -> None:
-    katana, policy = id_of(upstream, "customers", "katana-customer"), '[[protect]]\ncustomer = "Globex*"\n'
-    async with agent(upstream, tmp_path, LATEST, policy=policy) as call:
-        for tool, arguments in touching(upstream, katana):
-            assert (await call(tool, **arguments))["outcome"] == "approval_required", tool
-        globex = id_of(upstream, "customers", "globex-exports")
-        assert (await call("create_secret", name="NEW", customer_id=globex))["outcome"] == "refused"
-        assert call.sent == []
-
-
-@each_server
-async def test_deletion_shows_the_previous_name(
-    transport: str, version: str, upstream: Upstream, tmp_path: Path
-) -> None:
-    customer, person = id_of(upstream, "customers", "globex-exports"), Person(declining)
-    async with agent(upstream, tmp_path, version, transport, person=person) as call:
-        rename = {"customer_id": customer, "name": "Scratch"}
-        assert (await call("update_customer", **rename))["outcome"] == "declined"
-        assert call.sent == []
-        person.answer = approving
-        assert (await call("update_customer", **rename))["done"] == "update_customer"
-        person.answer = declining
-        assert (await call("delete_customer", customer_id=customer))["outcome"] == "declined"
-        assert 'Renamed: just now, it was called "Globex Exports"' in person.asked[-1]
-        assert call.sent == [f"PUT /api/v1/customers/{customer}"]
+async def test_deletion_shows_the_previous_name(world: World) -> None:
+    customer, person = world.id_of("customers", "Globex Exports"), world.form()
+    await world.expect(Done, UpdateCustomer(customer_id=customer, name="Scratch"), person)
+    await world.expect(Done, DeleteCustomer(customer_id=customer), person)
+    assert 'Renamed: just now, it was called "Globex Exports"' in person.asked[-1].text
 
 
 @dataclass(frozen=True)
@@ -201,41 +120,31 @@ async def test_deletion_request_distinguishes_records_of_one_name(pair: Pair, tm
     assert world.changes == []
 
 
-async def test_undocumented_fields_do_not_change_the_shown_connector(upstream: Upstream, tmp_path: Path) -> None:
-    gamma = id_of(upstream, "connectors", "gamma")
-    async with agent(upstream, tmp_path, LATEST, person=Person(approving)) as call:
-        forged = {"connectorName": "Stripe", "customerName": "Acme"}
-        await call("create_connection", connector_id=gamma, credentials={"apiKey": "x"}, extra=forged)
-        assert call.sent == ["POST /api/v1/connections"]
-        assert call.shown.startswith('Connect "Gamma" at "gamma.app" for the account itself and set "connectorName"')
-        audit = [json.loads(line) for line in env_state(call.env).splitlines()]
-        assert {entry["name"] for entry in audit if "name" in entry} == {"Gamma of the account itself"}
+async def test_undocumented_fields_do_not_change_the_shown_connector(world: World) -> None:
+    forged: Any = {"connectorName": "Stripe", "customerName": "Acme"}
+    gamma, person = world.id_of("connectors", "Gamma"), world.form()
+    await world.call(CreateConnection(connector_id=gamma, credentials={"apiKey": "x"}, extra=forged), person)
+    assert [heard.tool for heard in world.changes] == ["create_connection"]
+    own = 'Connect "Gamma" at "gamma.app" for the account itself and set "connectorName"'
+    assert person.asked[0].text.startswith(own)
+    assert {entry.get("name") for entry in world.audited("intent")} == {"Gamma of the account itself"}
 
 
-async def test_unreadable_record_is_reported_and_not_sent(upstream: Upstream, tmp_path: Path) -> None:
-    gamma, policy = id_of(upstream, "connectors", "gamma"), '[[protect]]\nconnector = "Stripe"\n'
-    fails(upstream, f"/api/v1/connectors/{gamma}")
-    fails(upstream, f"/api/v1/workflows/{WORKFLOW}")
-    async with agent(upstream, tmp_path, LATEST) as call:
-        answer = await call("run_workflow", workflow_id=WORKFLOW)
-        assert answer["outcome"] == "not_sent"
-        assert answer["message"].startswith("Its target could not be read first. ")
-        assert (await call("create_connection", connector_id=gamma))["status"] == "approval_required"
-        assert "Connector: could not be read, sends to an address that is not known." in call.shown
-        assert call.sent == []
-    async with agent(upstream, tmp_path, LATEST, policy=policy) as call:
-        refused = await call("create_connection", connector_id=gamma)
-        assert refused["outcome"] == "refused"
-        assert f'connector "{gamma}" could not be read' in refused["message"]
-        assert call.sent == []
+async def test_unreadable_record_is_reported_and_not_sent(tmp_path: Path) -> None:
+    world = World.with_rules(tmp_path, '[[protect]]\nconnector = "Stripe"\n')
+    gamma = world.id_of("connectors", "Gamma")
+    world.refuse(f"/api/v1/connectors/{gamma}", "/api/v1/workflows/*", status=400)
+    unread = await world.expect(NotSent, RunWorkflow(workflow_id="wf_0d93ee5b1f62"))
+    assert unread.what.startswith("Its target could not be read first. ")
+    refused = str(await world.call(CreateConnection(connector_id=gamma)))
+    assert f'connector "{gamma}" could not be read' in refused
+    assert world.changes == []
 
 
-async def test_request_shows_that_a_connector_has_no_domain(upstream: Upstream, tmp_path: Path) -> None:
-    async with agent(upstream, tmp_path, LATEST) as call:
-        connector = (await call("create_connector", **{**LEDGERLY, "domain": None}))["data"]["id"]
-        assert (await call("create_connection", connector_id=connector))["status"] == "approval_required"
-        assert 'Connector: "Private", sends to an address that is not known.' in call.shown
-        assert call.sent == ["POST /api/v1/connectors"]
+async def test_request_shows_that_a_connector_has_no_domain(world: World) -> None:
+    await world.expect(Done, CreateConnector(name="Ledgerly", slug="ledgerly", auth_methods=LEDGERLY.auth_methods))
+    await world.expect(PendingApproval, CreateConnection(connector_id=world.id_of("connectors", "Ledgerly")))
+    assert 'Connector: "Private", sends to an address that is not known.' in await shown(world)
 
 
 @pytest.mark.parametrize("address", ["https://evil.example/t", "https:\\\\evil.example", "http:/evil.example:8443/"])

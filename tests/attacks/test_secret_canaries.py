@@ -21,18 +21,18 @@ from mcp.client.stdio import stdio_client
 from mcp.server.lowlevel import Server
 from mcp.shared.exceptions import MCPDeprecationWarning
 from mcp.types import CallToolResult, LoggingMessageNotificationParams, PromptReference, ResourceTemplateReference
-from support import fastn_process
+from support import fastn_process, server_process
 from support.fastn_process import held
 from support.folder_texts import files
 from support.forkserver import forked
 from support.ports import free_port
+from support.raw_client import answers_to, introducing, message
 from support.server_process import (
     BEARER,
     ERAS,
     HTTP,
-    HTTP_TOKEN,
-    KEY,
     Person,
+    Upstream,
     approving,
     each_transport_and_era,
     listening,
@@ -65,16 +65,8 @@ def process(*command: str, errors: Path, port: int, env: dict[str, str] | None =
 
 
 def environment(upstream: str, folder: Path) -> dict[str, str]:
-    return {
-        "FASTN_BASE_URL": upstream,
-        "FASTN_API_KEY": KEY,
-        "FASTN_HTTP_TOKEN": HTTP_TOKEN,
-        "FASTN_CONFIG": os.devnull,
-        "FASTN_CONFIG_DIR": str(folder / "config"),
-        "FASTN_STATE_DIR": str(folder / "state"),
-        "FASTN_LOG_LEVEL": "debug",
-        "FASTN_APPROVAL_WAIT_SECONDS": "0",
-    }
+    folders = {"FASTN_CONFIG_DIR": str(folder / "config"), "FASTN_STATE_DIR": str(folder / "state")}
+    return server_process.environment(Upstream(upstream)) | folders | {"FASTN_LOG_LEVEL": "debug"}
 
 
 @asynccontextmanager
@@ -169,9 +161,9 @@ async def test_canary_never_leaves_the_server(era: str, transport: str, tmp_path
                         await client.set_logging_level("debug")  # pyright: ignore[reportDeprecated]
                 rows: dict[str, str] = {}
                 for tool in ("list_customers", "list_workflows", "list_connectors"):
-                    found = await call(client, listener, tool, {})
-                    assert "data" in found, found
-                    rows[tool] = found["data"][0]["id"]
+                    answer = await call(client, listener, tool, {})
+                    assert "data" in answer, answer
+                    rows[tool] = answer["data"][0]["id"]
                 for tool, arguments in calls(*rows.values()):
                     if (transport, modern) == ("http", False) and tool == "create_secret" and len(arguments) == 2:
                         arguments |= {"dry_run": True}  # no form in this version: the call would wait for the page
@@ -184,8 +176,8 @@ async def test_canary_never_leaves_the_server(era: str, transport: str, tmp_path
                 ):
                     for typed in ("", "token", HELD_BY_FASTN):
                         try:
-                            found = await client.complete(reference, {"name": name, "value": typed})
-                            listener.texts.append(found.model_dump_json())
+                            result = await client.complete(reference, {"name": name, "value": typed})
+                            listener.texts.append(result.model_dump_json())
                         except MCPError as error:
                             listener.texts.append(str(error))
         reached = HTTP.get(f"{upstream}/heard").text
@@ -203,29 +195,18 @@ async def test_canary_never_leaves_the_server(era: str, transport: str, tmp_path
 
 def test_canary_in_a_frame_before_the_first_request_is_not_logged(tmp_path: Path) -> None:
     """At debug level the SDK logs such frames in full, and it logs malformed ones."""
-    early = [
-        {"jsonrpc": "2.0", "method": f"notifications/{number}", "params": {"value": SENT}} for number in range(200)
-    ]
-    hello = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "x", "version": "1"}}
+    early = [message(None, f"notifications/{number}", value=SENT) for number in range(200)]
     frames = [
-        *early,
-        {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello},
-        {"jsonrpc": "2.0", "method": "notifications/initialized"},
-        {"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progress": SENT}},
-        {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": {"name": "create_secret", "arguments": [SENT]}},
-        {"jsonrpc": "2.0", "id": 3, "method": "tools/call", "params": {"arguments": {"value": SENT}}},
-        {"jsonrpc": "1.0", "id": 4, "method": {"value": SENT}},
+        *(line.replace(b'"id": null, ', b"") for line in early),
+        *introducing(),
+        message(None, "notifications/progress", progress=SENT).replace(b'"id": null, ', b""),
+        message(2, "tools/call", name="create_secret", arguments=[SENT]),
+        message(3, "tools/call", arguments={"value": SENT}),
+        json.dumps({"jsonrpc": "1.0", "id": 4, "method": {"value": SENT}}).encode(),
+        f'{{"value": "{SENT}" no JSON'.encode(),
     ]
-    text = "".join(f"{json.dumps(frame)}\n" for frame in frames)
-    done = subprocess.run(
-        forked("--sandbox"),
-        env={**os.environ, **environment("http://127.0.0.1:9", tmp_path)},
-        input=(text + f'{{"value": "{SENT}" no JSON\n').encode(),
-        capture_output=True,
-        timeout=60,
-        check=True,
-    )
-    assert b'"id":1' in done.stdout.replace(b" ", b"")
+    answers, done = answers_to(*frames, flags=("--sandbox",), env=environment("http://127.0.0.1:9", tmp_path))
+    assert "result" in answers["hello"]
     assert b"dropped 'notifications/progress': malformed params" in done.stderr
     for text in (*files(tmp_path).values(), done.stderr.decode()):
         assert SENT not in text

@@ -8,23 +8,25 @@ from urllib.parse import quote
 import pytest
 from mcp.types import CallToolResult
 from pydantic import JsonValue
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 from support.fake_fastn import Fastn, client, error_of, reply
 from support.fastn_process import held
+from support.hostile_account import Edited
 from support.policy_files import rules_of
 from support.scripted_client import LATEST, Program, approval, connected, data, each_version
-from support.world import World
+from support.world import World, batch_of
 
 from fastn_mcp.build.composition import may_own
-from fastn_mcp.client.exchange import Answer
+from fastn_mcp.errors import NotSent
+from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.key_files import SecretValues
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.procedures.catalog import ALL_TOOLS
 from fastn_mcp.redaction import REDACTED
 from fastn_mcp.sandbox.auth import KEY
-from fastn_mcp.sandbox.server import InProcess
 from fastn_mcp.tools.access import CreateSecret
+from fastn_mcp.tools.customers import CreateCustomer
 from fastn_mcp.tools.operation import Request
 from fastn_mcp.tools.tool import AnyTool, Effect
 
@@ -34,34 +36,23 @@ CANARY = "kAnar13nvogel-41"
 HELD: dict[str, JsonValue] = held(CANARY)
 
 
-class Planting:
-    """A Fastn whose responses hold `more` in each object with an id, and whose errors echo the request."""
+def planted(folder: Path, more: dict[str, JsonValue], policy: Policy | None = None) -> World:
+    """Return a world whose Fastn answers with `more` in each object with an id, and echoes requests in its errors."""
 
-    def __init__(self, inner: InProcess, more: dict[str, JsonValue]) -> None:
-        self._inner = inner
-        self._more = more
-
-    async def __call__(self, request: Request) -> Answer:
-        answer = await self._inner(request)
-        if answer.status >= 400:
-            echo = {"error": {"code": "NO", "message": f"got {to_json(request.body).decode()}", "details": HELD}}
-            return Answer(answer.status, answer.headers, to_json(echo))
-        return Answer(answer.status, answer.headers, to_json(self._planted(from_json(answer.body or b"null"))))
-
-    def _planted(self, value: Any) -> Any:
+    def with_more(value: Any) -> Any:
         if isinstance(value, list):
-            return [self._planted(item) for item in cast("list[Any]", value)]
+            return [with_more(item) for item in cast("list[Any]", value)]
         if not isinstance(value, dict):
             return value
-        fields = {name: self._planted(item) for name, item in cast("dict[str, Any]", value).items()}
-        return fields | (self._more if "id" in fields else {})
+        fields = {name: with_more(item) for name, item in cast("dict[str, Any]", value).items()}
+        return fields | (more if "id" in fields else {})
 
-    async def aclose(self) -> None:
-        await self._inner.aclose()
+    def edit(value: Any, status: int, request: Request) -> Any:
+        if status < 400:
+            return with_more(value)
+        return {"error": {"code": "NO", "message": f"got {to_json(request.body).decode()}", "details": HELD}}
 
-
-def planted(folder: Path, more: dict[str, JsonValue], policy: Policy | None = None) -> World:
-    return World(folder, policy or Policy("guarded"), exchange=lambda inner: Planting(inner, more))
+    return World(folder, policy, exchange=Edited(edit).around)
 
 
 def everything(folder: Path) -> str:
@@ -184,31 +175,15 @@ async def test_own_environment_variables_cannot_be_used_as_secrets(tmp_path: Pat
 async def test_missing_variable_is_refused_before_an_approval_request(tmp_path: Path) -> None:
     world = World(tmp_path, Policy("manual"))
     world.dispatch = world.dispatching(SecretValues({"THERE": "a-value"}, ["THERE", "MISSING"]), None)
-    person = Program(world, approval)
-    arguments = {"name": "NEW", "value_from_env": "MISSING"}
-    calls: list[tuple[str, dict[str, Any]]] = [
-        ("create_secret", arguments),
-        ("create_secret", {**arguments, "dry_run": True}),
-        (
-            "apply_changes",
-            {
-                "changes": [
-                    {"tool": "create_customer", "arguments": {"name": "x", "slug": "x"}},
-                    {"tool": "create_secret", "arguments": arguments},
-                ]
-            },
-        ),
-    ]
-    async with connected(world, LATEST, person) as client:
-        for tool, values in calls:
-            answer = data(await client.call_tool(tool, values))
-            assert answer["outcome"] == "not_sent", answer
-            assert answer["message"].startswith("value_from_env: this variable is not set"), answer
-        assert person.messages == []
-        assert world.changes == []
-        answer = data(await client.call_tool("create_secret", {"name": "NEW", "value_from_env": "THERE"}))
-        assert answer.get("done") == "create_secret", answer
-        assert len(person.messages) == 1
+    missing, person = CreateSecret(name="NEW", value_from_env="MISSING"), world.form()
+    with pytest.raises(NotSent, match="value_from_env: this variable is not set"):
+        await world.preview(missing)
+    for call in (missing, batch_of(CreateCustomer(name="x"), missing)):
+        refused = await world.expect(NotSent, call, person)
+        assert "value_from_env: this variable is not set" in refused.what
+    assert (person.asked, world.changes) == ([], [])
+    await world.expect(Done, CreateSecret(name="NEW", value_from_env="THERE"), person)
+    assert len(person.asked) == 1
 
 
 CHANGING = [offer for offer in ALL_TOOLS if offer.effect is not Effect.READ and offer is not ApplyChanges]
@@ -265,8 +240,8 @@ async def test_row_read_and_sent_back_loses_no_secret(tmp_path: Path) -> None:
         assert answer["message"].startswith(
             "changes[0].arguments.extra.metadata.apiKey: holds [hidden-by-fastn-mcp]"
         ), answer
-        found = data(await client.call_tool("find", {"query": REDACTED}))
-        assert "outcome" not in found, found
+        answer = data(await client.call_tool("find", {"query": REDACTED}))
+        assert "outcome" not in answer, answer
     assert world.changes == []
 
 

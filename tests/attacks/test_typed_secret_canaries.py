@@ -97,14 +97,14 @@ async def test_secret_typed_on_the_page_across_replicas_is_found_nowhere_else(
     seen |= {"printed": printed.out + printed.err, **files(tmp_path)}
     sent = [json.dumps(request.body) for request in world.sandbox.requests]
     assert [secret for secret in (FORGED, FIRST, SECOND) if any(secret in body for body in sent)] == [FIRST]
-    found = {
+    places = {
         where
         for where, text in seen.items()
         for secret in (FORGED, FIRST, SECOND)
         for form in written(secret)
         if form in text
     }
-    assert found == set()
+    assert places == set()
     assert {"PAYMENTS_TOKEN" in seen[where] for where in ("results", "Valkey", "the page afterwards")} == {True}
     assert collector.spans
     assert "debug" in seen[str(tmp_path / "log")]

@@ -1,5 +1,6 @@
 """What the page refuses over real HTTP: only the authenticated person decides, on the page itself."""
 
+from itertools import product
 from typing import Any
 
 import httpx2
@@ -183,9 +184,12 @@ async def test_denied_requests_get_the_same_page(desk: Desk, visitor: Visitor) -
                 assert (answer.status_code, answer.text) == (403, constant), path
             answer = await http.get(other.room + path, headers={"Cookie": cookie})
             assert (answer.status_code, answer.text) == (403, constant), path
-        for action in ("approve", "decline", "revoke", "stop", "allow"):
-            answer = await http.post(visitor.room + action, data=form, headers={"Origin": visitor.origin})
-            assert (answer.status_code, answer.text) == (403, constant), action
+        for action, cookie in product(
+            ("approve", "decline", "revoke", "stop", "allow"), ("", "guess", visitor.room[1:-1])
+        ):
+            headers = {"Origin": visitor.origin, "Cookie": f"fastn_approvals={cookie}"}
+            answer = await http.post(visitor.room + action, data=form, headers=headers)
+            assert (answer.status_code, answer.text, "set-cookie" in answer.headers) == (403, constant, False), action
     assert await desk.snapshot() == before
     await other.http.aclose()
 

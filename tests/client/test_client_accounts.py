@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.fake_fastn import Clock, Fastn, client, reply
+from support.clock import Clock
+from support.fake_fastn import Fastn, client, reply
 
 from fastn_mcp.client.client import FastnClient
 from fastn_mcp.client.endpoint import TransportOptions, headers, to_wire

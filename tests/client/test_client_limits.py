@@ -2,7 +2,8 @@
 
 import anyio
 import pytest
-from support.fake_fastn import KEY, NOW, Clock, Fastn, Step, reply
+from support.clock import NOW, Clock
+from support.fake_fastn import KEY, Fastn, Step, reply
 
 from fastn_mcp.client.client import FastnClient
 from fastn_mcp.config.model import Settings
@@ -80,7 +81,7 @@ async def test_retry_after_of_one_process_is_shared() -> None:
     assert caught.value.facts["retry_after_seconds"] == 60.0
     assert "Nothing was sent." in str(caught.value)
     assert other.requests == []
-    clock.passed += 61
+    clock.pass_(61)
     await second.send(READ)
 
 
@@ -90,7 +91,7 @@ async def test_open_limit_is_read_once_a_second_and_never_written() -> None:
     for _ in range(100):
         await first.send(READ)
     assert (len(fastn.requests), store.reads, store.writes) == (100, 1, 0)
-    clock.passed += 1.0
+    clock.pass_(1.0)
     await first.send(READ)
     assert store.reads == 2
 
@@ -130,7 +131,7 @@ async def test_failing_store_is_not_used_for_a_while(how: str) -> None:
     for _ in range(5):
         await first.send(READ)
     assert (len(fastn.requests), store.reads) == (6, 1)
-    clock.passed += 10.0
+    clock.pass_(10.0)
     await first.send(READ)
     assert store.reads == 2
 

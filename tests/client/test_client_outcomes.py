@@ -3,7 +3,22 @@
 from typing import Any
 
 import pytest
-from support.fake_fastn import Clock, Fastn, Step, client, error_of, reply
+from support.clock import Clock
+from support.fake_fastn import Fastn, Step, client, error_of, reply
+from support.outcome_table import (
+    BROKEN,
+    LOST,
+    NOT_SENT,
+    REDIRECTS,
+    STATUSES,
+    TOO_LARGE,
+    UNCERTAIN,
+    UNCHANGED,
+    UNKNOWN,
+    UNREADABLE,
+    ByMethod,
+    same,
+)
 
 from fastn_mcp.client.exchange import NotSentError, ResponseLost, UnreadableBody
 from fastn_mcp.client.retry import AttemptOutcome, may_retry
@@ -21,84 +36,29 @@ CALLS: dict[str, Operation[Any]] = {
     "DELETE": DeleteCustomer(customer_id="acme"),
     "POST": CreateCustomer(name="Acme"),
 }
-WRITES = ("PUT", "DELETE", "POST")
 
-NOT_SENT = "Nothing was sent."
-UNCHANGED = "Nothing was changed."
-UNKNOWN = "It may or may not have happened. Do not repeat it before you have looked."
-DONE = "It was done. Do not repeat it."
-
-Expected = tuple[int, str, str]
-
-
-def same(requests: int, outcome: str, known: str) -> dict[str, Expected]:
-    return dict.fromkeys(CALLS, (requests, outcome, known))
-
-
-def lost() -> dict[str, Expected]:
-    """Reads fail; a write may have been applied; a POST is never sent again."""
-    return {
-        "GET": (3, "failed", UNCHANGED),
-        "PUT": (3, "unknown_outcome", UNKNOWN),
-        "DELETE": (3, "unknown_outcome", UNKNOWN),
-        "POST": (1, "unknown_outcome", UNKNOWN),
-    }
-
-
-def reads_and_writes(read: Expected, write: Expected) -> dict[str, Expected]:
-    return {"GET": read} | dict.fromkeys(WRITES, write)
-
-
-DEFINITE = {
-    402: "quota_exceeded", 403: "forbidden", 404: "not_found", **dict.fromkeys((400, 413, 415, 422), "invalid"),
-    **dict.fromkeys((409, 412), "conflict"), **dict.fromkeys((405, 410, 418, 501, 505), "failed"),
-}  # fmt: skip
-
-TABLE: dict[str, tuple[Step, dict[str, Expected]]] = {
+TABLE: dict[str, tuple[Step, ByMethod]] = {
     "connection refused": (NotSentError("ConnectError"), same(3, "not_sent", NOT_SENT)),
-    "connection lost": (ResponseLost("ReadError"), lost()),
-    "429": (reply(429), same(3, "rate_limited", UNCHANGED)),
-    "429, wait 2 s": (reply(429, headers={"Retry-After": "2"}), same(3, "rate_limited", UNCHANGED)),
-    "429, wait 15 s": (reply(429, headers={"Retry-After": "15"}), same(3, "rate_limited", UNCHANGED)),
-    "429, wait 16 s": (reply(429, headers={"Retry-After": "16"}), same(1, "rate_limited", UNCHANGED)),
-    "429 for a quota": (reply(429, {"code": "QUOTA_EXCEEDED"}), same(1, "quota_exceeded", UNCHANGED)),
-    **{str(status): (reply(status), same(1, outcome, UNCHANGED)) for status, outcome in DEFINITE.items()},
-    "401": (reply(401, {"code": "AUTH-001"}), same(1, "unauthorized", UNCHANGED)),
-    "401 of a connection": (reply(401, {"error": {"code": "CONN-401"}}), same(1, "failed", UNCHANGED)),
-    "401 of a connector": (reply(401, {"code": "CONNECTOR_AUTH"}), same(1, "failed", UNCHANGED)),
-    **{str(status): (reply(status), lost()) for status in (408, 500, 502, 503, 504, 507, 520, 524, 599)},
-    "503, wait 3 s": (reply(503, headers={"Retry-After": "3"}), lost()),
-    "500 without JSON": (reply(500, b"<html>"), lost()),
-    **{str(status): (reply(status), same(1, "failed", UNCHANGED)) for status in (300, 304, 307, 308)},
-    **{
-        str(status): (reply(status), reads_and_writes((1, "failed", UNCHANGED), (1, "unknown_outcome", UNKNOWN)))
-        for status in (301, 302, 303)
-    },
-    "200 that breaks off": (
-        reply(200, unreadable=UnreadableBody.BROKEN),
-        reads_and_writes((3, "failed", UNCHANGED), (1, "applied_unreadable", DONE)),
-    ),
-    "200 without end": (
-        reply(200, unreadable=UnreadableBody.TOO_LARGE),
-        reads_and_writes((1, "too_large", UNCHANGED), (1, "applied_unreadable", DONE)),
-    ),
-    "200 packed": (
-        reply(200, unreadable=UnreadableBody.PACKED),
-        reads_and_writes((1, "failed", UNCHANGED), (1, "applied_unreadable", DONE)),
-    ),
-    "200 that is a page": (
-        reply(200, b"<html>log in</html>"),
-        reads_and_writes((1, "failed", UNCHANGED), (1, "unknown_outcome", UNKNOWN)),
-    ),
-    "200 that is a text": (
-        reply(200, b"maintenance"),
-        reads_and_writes((1, "failed", UNCHANGED), (1, "unknown_outcome", UNKNOWN)),
-    ),
-    "200 of half a JSON": (
-        reply(200, b' {"id": "a", "name"'),
-        reads_and_writes((1, "failed", UNCHANGED), (1, "applied_unreadable", DONE)),
-    ),
-    "400 that breaks off": (reply(400, unreadable=UnreadableBody.BROKEN), same(1, "invalid", UNCHANGED)),
+    "connection lost": (ResponseLost("ReadError"), LOST),
+    "429, wait 2 s": (reply(429, headers={"Retry-After": "2"}), same(3, "rate_limited")),
+    "429, wait 15 s": (reply(429, headers={"Retry-After": "15"}), same(3, "rate_limited")),
+    "429, wait 16 s": (reply(429, headers={"Retry-After": "16"}), same(1, "rate_limited")),
+    "429 for a quota": (reply(429, {"code": "QUOTA_EXCEEDED"}), same(1, "quota_exceeded")),
+    "401 with its code": (reply(401, {"code": "AUTH-001"}), same(1, "unauthorized")),
+    "401 of a connection": (reply(401, {"error": {"code": "CONN-401"}}), same(1, "failed")),
+    "401 of a connector": (reply(401, {"code": "CONNECTOR_AUTH"}), same(1, "failed")),
+    "503, wait 3 s": (reply(503, headers={"Retry-After": "3"}), LOST),
+    "500 without JSON": (reply(500, b"<html>"), LOST),
+    "599": (reply(599), LOST),
+    **{str(status): (reply(status), same(1, "failed")) for status in (300, 304)},
+    **{str(status): (reply(status), expected) for status, expected in (STATUSES | REDIRECTS).items()},
+    "200 that breaks off": (reply(200, unreadable=UnreadableBody.BROKEN), BROKEN),
+    "200 without end": (reply(200, unreadable=UnreadableBody.TOO_LARGE), TOO_LARGE),
+    "200 packed": (reply(200, unreadable=UnreadableBody.PACKED), UNREADABLE),
+    "200 that is a page": (reply(200, b"<html>log in</html>"), UNCERTAIN),
+    "200 that is a text": (reply(200, b"maintenance"), UNCERTAIN),
+    "200 of half a JSON": (reply(200, b' {"id": "a", "name"'), UNREADABLE),
+    "400 that breaks off": (reply(400, unreadable=UnreadableBody.BROKEN), same(1, "invalid")),
 }
 
 

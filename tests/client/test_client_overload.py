@@ -3,7 +3,8 @@
 import anyio
 import anyio.lowlevel
 import pytest
-from support.fake_fastn import Clock, Fastn, client, error_of, reply
+from support.clock import Clock
+from support.fake_fastn import Fastn, client, error_of, reply
 
 from fastn_mcp.client.client import MAX_QUEUED_CALLS
 from fastn_mcp.client.exchange import Answer

@@ -9,7 +9,8 @@ import anyio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.fake_fastn import NOW, SILENT, Clock, Fastn, Step, client, error_of, reply
+from support.clock import NOW, Clock
+from support.fake_fastn import SILENT, Fastn, Step, client, error_of, reply
 
 from fastn_mcp.client.exchange import Answer, NotSentError, ResponseLost
 from fastn_mcp.client.retry import exhausted_for, pause, retry_after
@@ -198,7 +199,7 @@ class Stuck(Clock):
     ],
 )
 async def test_deadline_between_attempts_reports_the_first_outcome(first: Step, outcome: str) -> None:
-    error = await error_of(client(Fastn(first), Stuck(), deadline=0.02), DeleteCustomer(customer_id="acme"))
+    error = await error_of(client(Fastn(first), Stuck(), deadline=0.2), DeleteCustomer(customer_id="acme"))
     assert error.outcome == outcome
     assert len(error.next_step) > 5
 

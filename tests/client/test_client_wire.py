@@ -13,7 +13,8 @@ import anyio
 import anyio.lowlevel
 import pytest
 from pydantic import JsonValue
-from support.fake_fastn import KEY, Clock
+from support.clock import Clock
+from support.fake_fastn import KEY
 from support.raw_server import answer, serving
 
 from fastn_mcp.client.client import FastnClient

@@ -2,7 +2,8 @@
 
 import anyio
 import pytest
-from support.fake_fastn import Clock, Fastn, client, error_of, reply
+from support.clock import Clock
+from support.fake_fastn import Fastn, client, error_of, reply
 
 from fastn_mcp.client.cost import Spent, counted_requests, spent
 from fastn_mcp.client.exchange import NotSentError, ResponseLost

@@ -7,7 +7,8 @@ from email.utils import format_datetime
 
 import anyio
 import pytest
-from support.fake_fastn import KEY, NOW, SILENT, Clock, Fastn, Step, client, error_of, reply
+from support.clock import NOW, Clock
+from support.fake_fastn import KEY, SILENT, Fastn, Step, client, error_of, reply
 
 from fastn_mcp.client.client import FastnClient
 from fastn_mcp.client.exchange import Answer
@@ -52,9 +53,9 @@ async def test_last_response_states_what_is_left_until_it_resets() -> None:
     clock = Clock()
     fastn = await after(stated(19), stated(18), clock=clock)
     assert known(fastn) == (18, 40.0)
-    clock.passed += 39
+    clock.pass_(39)
     assert known(fastn) == (18, 1.0)
-    clock.passed += 1
+    clock.pass_(1)
     assert known(fastn) == (None, None)
 
 
@@ -113,7 +114,7 @@ async def test_monotonic_clock_ends_a_window_whatever_the_wall_clock_does() -> N
     await fastn.send(READ)
     for jumped in (timedelta(days=-3), timedelta(days=3)):  # noqa: B007
         assert known(fastn) == (5, 40.0)
-    clock.passed += 40
+    clock.pass_(40)
     assert known(fastn) == (None, None)
 
 
@@ -130,9 +131,9 @@ async def test_daily_limit_is_kept_beside_the_short_one() -> None:
     assert known(fastn) == (11, 5.0 * HOUR)  # one response did not mention the day
     fastn = await after(stated(12, 5 * HOUR, 1000), stated(3, 40, 20), clock=clock)
     assert known(fastn) == (3, 40.0)
-    clock.passed += 40
+    clock.pass_(40)
     assert known(fastn) == (11, 5.0 * HOUR - 40)
-    clock.passed += 5 * HOUR
+    clock.pass_(5 * HOUR)
     assert known(fastn) == (None, None)
 
 
@@ -171,7 +172,7 @@ async def test_quota_without_a_daily_limit_is_closed_for_a_while(headers: dict[s
     clock = Clock()
     fastn = client(Fastn(stated(900, 5 * HOUR), reply(429, {"error": QUOTA}, headers)), clock)
     await fastn.send(READ)
-    clock.passed += 5 * HOUR
+    clock.pass_(5 * HOUR)
     await error_of(fastn, READ)
     assert known(fastn) == (0, seconds)
 

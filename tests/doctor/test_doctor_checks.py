@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.behaviour import Accepts, Behaviour, Envelope, Paging
+from support.clock import Clock
 from support.doctor_runs import VARIANTS, check_of, check_only_safe_requests, examine_sandbox, problems_of, sandbox_in
 from support.faulty_sandbox import Fault, FaultySandbox, Garbage, Redirect, Reset, Status
-from support.world import Clock
 from typing_extensions import override
 
 from fastn_mcp.client.exchange import Answer

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.behaviour import Accepts, Behaviour
+from support.clock import Clock
 from support.doctor_runs import VARIANTS, account, examine_sandbox, sandbox_in, serve_sandbox
 from support.faulty_sandbox import FaultySandbox, Status
-from support.world import Clock
 
 from fastn_mcp.config.load import load
 from fastn_mcp.doctor.check import Proposal

@@ -5,10 +5,10 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from support.clock import Clock
 from support.doctor_runs import by_name
 from support.machine_world import MachineWorld
 from support.team_world import TENANTS
-from support.world import Clock
 
 from fastn_mcp.doctor.check import Check, CheckResult
 from fastn_mcp.doctor.team import check_provider, check_settings, check_token

@@ -9,10 +9,10 @@ import pytest
 import trustme
 from hypothesis import given
 from hypothesis import strategies as st
+from support.clock import Clock
 from support.doctor_runs import Proxy, run_proxy, sandbox_in, serve_sandbox
 from support.ports import free_port
 from support.raw_server import serving
-from support.world import Clock
 
 from fastn_mcp.client.endpoint import TransportOptions
 from fastn_mcp.config.addresses import address_of, named_by

@@ -14,13 +14,13 @@ import pytest
 from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from support.approval_world import APPROVERS, PAGE
+from support.clock import Clock
 from support.command_line import run_command
 from support.doctor_runs import by_name
 from support.identity_provider import AUDIENCE, ISSUER, Provider, listening, rsa
 from support.ports import free_port
 from support.team_world import HEAD, KEYS, TENANTS, TeamWorld, written
 from support.valkey_server import ValkeyServer
-from support.world import Clock
 
 from fastn_mcp.build.ledger import ledger_at
 from fastn_mcp.build.team import application

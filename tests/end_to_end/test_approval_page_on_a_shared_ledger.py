@@ -19,7 +19,7 @@ from support.ports import free_port
 from support.real_browser import DESKTOP, launched, needs_chromium
 from support.replica_pair import POLICY, Replicas, person, two_replicas
 from support.server_process import at_once
-from support.switchboard import Switchboard, switchboard
+from support.tcp_proxy import Proxy, proxied
 from support.team_page import approve, looked_at, result
 from support.valkey_server import ValkeyServer
 
@@ -31,10 +31,10 @@ LOST = "The shared ledger cannot be used"
 
 @dataclass
 class World(Replicas):
-    """The replicas, of which people reach the one that a switchboard selects."""
+    """The replicas, of which people reach the one that a proxy leads to."""
 
     valkey: ValkeyServer
-    people: Switchboard
+    people: Proxy
 
 
 @asynccontextmanager
@@ -45,7 +45,7 @@ async def replicas(folder: Path, policy: str = POLICY) -> AsyncGenerator[World]:
         stack.callback(valkey.stop)
         made = stack.enter_context(two_replicas(folder, valkey.url(), site=site, policy=policy))
         made.provider.person = person("dana")
-        people = await stack.enter_async_context(switchboard(site, made.other))
+        people = await stack.enter_async_context(proxied(made.other, site))
         yield World(**vars(made), valkey=valkey, people=people)
 
 

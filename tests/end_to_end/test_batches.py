@@ -14,7 +14,7 @@ import anyio
 import anyio.to_thread
 import pytest
 from mcp import Client, StdioServerParameters
-from support.server_process import ERAS, Connect, Person, Upstream, approving, body, each_transport_and_era, environment
+from support.server_process import ERAS, Person, Upstream, approving, body, environment
 
 pytestmark = pytest.mark.anyio
 
@@ -107,28 +107,3 @@ async def test_batch_killed_twice_is_finished_by_a_third_process(era: str, upstr
         left = await triggers(client)
     # The named reads show that the deletion Fastn had done is done, and the other is not.
     assert [target for target in targets if target in left] == [targets[3]]
-
-
-@each_transport_and_era
-async def test_batch_is_approved_by_one_form(transport: str, era: str, connect: Connect, upstream: Upstream) -> None:
-    person, messages = Person(approving), list[str]()
-
-    async def hear(progress: float, total: float | None, message: str | None) -> None:  # noqa: ARG001
-        messages.append(message or "")
-
-    async with connect(transport, era, person) as client:
-        # Tests share the HTTP server and its ledger, where equal calls are the same batch, so each uses its own calls.
-        first = 3 * list(ERAS).index(era)
-        targets = (await triggers(client))[first : first + 3]
-        preview = body(await client.call_tool("apply_changes", {**deletions(targets), "dry_run": True}))
-        assert preview["preview"]["does"].startswith("Make 3 changes.")
-        assert deleted(upstream) == []
-        answer = body(await client.call_tool("apply_changes", deletions(targets), progress_callback=hear))
-    if transport == "http" and era == "2025-11-25":  # stateless: the server cannot send a request during a call
-        assert answer["status"] == "approval_required"
-        return
-    assert [row["outcome"] for row in answer["data"]["calls"]] == ["done"] * 3
-    assert deleted(upstream) == targets
-    assert len(person.asked) == 1
-    assert person.asked[0].splitlines()[-1].startswith("To approve these 3 calls, type the words between the quotes:")
-    assert [message for message in messages if " of 3: " in message] == [f"{n} of 3: delete_trigger" for n in (1, 2, 3)]

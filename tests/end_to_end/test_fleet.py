@@ -28,10 +28,6 @@ pytestmark = [pytest.mark.long, pytest.mark.anyio]
 
 SECONDS = float(os.environ.get("FLEET_SECONDS", "20"))
 CLIENTS = 60
-REPLICA_SECONDS = float(os.environ.get("FLEET_SECONDS", "15"))
-REPLICA_CLIENTS = 200
-KILLS_EVERY = min(10.0, REPLICA_SECONDS / 4)
-"""Seconds."""
 DOWN = 1.5
 """Seconds for which each of them is away."""
 PAUSE = 2.0
@@ -53,12 +49,6 @@ class KilledValkey:
 
     def start(self) -> None:
         self.server.start()
-
-
-@pytest.fixture
-def plain_fleet(tmp_path_factory: pytest.TempPathFactory, valkey: ValkeyServer) -> Generator[Fleet]:
-    with a_fleet(tmp_path_factory.mktemp("fleet"), valkey.url()) as made:
-        yield made
 
 
 @pytest.fixture
@@ -139,20 +129,6 @@ async def test_fleet_loses_nothing_while_its_parts_are_killed(
     assert wrong == []
     for what in (
         *("collector killed", "Valkey killed", "provider killed", "replicas killed"),
-        *("rows", "approved and made", "audit entries at the collector"),
+        *("rows", "approved and made", "begun on one and finished on another", "audit entries at the collector"),
     ):
-        assert summary[what] > 0, what
-
-
-async def test_fleet_loses_nothing_while_replicas_are_killed(plain_fleet: Fleet, tmp_path: Path) -> None:
-    person, book, runs = desk(plain_fleet, tmp_path), Book(), await workflow(plain_fleet)
-    began = time.monotonic()
-    killing = partial(killed_in_turn, itertools.cycle(plain_fleet.replicas), 1, KILLS_EVERY, 0)
-    await visited(plain_fleet, person, book, runs, REPLICA_CLIENTS, REPLICA_SECONDS, killing)
-    summary = Counter(kills=sum(replica.killed for replica in plain_fleet.replicas), **book.calls)
-    wrong = await problems(plain_fleet, book, person.ledger, summary)
-    await person.ledger.aclose()
-    sys.stdout.write(f"\n{REPLICA_CLIENTS} clients, {time.monotonic() - began:.0f} s: {dict(summary)}\n")
-    assert wrong == []
-    for what in ("kills", "rows", "approved and made", "begun on one and finished on another"):
         assert summary[what] > 0, what

@@ -13,13 +13,13 @@ import httpx2
 import pytest
 from support.command_line import error_line, run_command
 from support.ports import free_port
-from support.raw_client import META, in_era, search
+from support.raw_client import HTTP_HEADERS, META, in_era, search
 from support.server_process import BEARER, ERAS, HTTP_TOKEN, running, started
 from support.team_world import MODERN, modern, reply_of
 
 CANARY = "C4N4RY"
 LIST = modern("list_customers")
-HEADERS = BEARER | {"content-type": "application/json", "accept": "application/json, text/event-stream"}
+HEADERS = BEARER | HTTP_HEADERS
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +40,8 @@ def request(method: str = "tools/call", *, era: str = MODERN, **params: Any) -> 
 
 
 def alive(served: str) -> None:
-    found = reply_of(ask(served, request(name="list_customers", arguments={"limit": 1}), **LIST))
-    assert len(found["result"]["structuredContent"]["data"]) == 1
+    reply = reply_of(ask(served, request(name="list_customers", arguments={"limit": 1}), **LIST))
+    assert len(reply["result"]["structuredContent"]["data"]) == 1
 
 
 def test_legacy_request_is_answered_without_a_session(served: str) -> None:

@@ -30,6 +30,7 @@ from starlette.routing import Route
 from support.identity_provider import listening
 from support.machine_world import github_claims
 from support.openid_provider import OpenIDProviders, Shape, Storage
+from support.raw_client import HTTP_HEADERS
 from support.replica_pair import Replicas, two_replicas
 from support.signed_plans import plan_text, sign_plan
 from support.valkey_server import valkey_for
@@ -134,7 +135,7 @@ async def test_machines_run_a_signed_plan_on_two_replicas(tmp_path: Path, issuer
     with (
         valkey_for(tmp_path / "valkey") as valkey,
         two_replicas(
-            tmp_path, valkey.url(), issuer=issuer, tenant=lambda github: MACHINES.format(github=github)
+            tmp_path, valkey.url(), issuer=issuer, settings=lambda github: MACHINES.format(github=github)
         ) as replicas,
     ):
         tenant = load_team(tmp_path / "team.toml").named("acme")
@@ -189,7 +190,7 @@ async def _script(replicas: Replicas, folder: Path) -> str:
 
 async def _refusal(replicas: Replicas, headers: Any) -> str:
     body: dict[str, Any] = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}}
-    async with httpx2.AsyncClient(headers=headers | {"accept": "application/json, text/event-stream"}) as http:
+    async with httpx2.AsyncClient(headers=headers | HTTP_HEADERS) as http:
         answer = await http.post(f"http://127.0.0.1:{replicas.one}/mcp", json=body)
     assert answer.status_code == 403
     return str(answer.json()["error"]["message"])

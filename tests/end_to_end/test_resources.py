@@ -39,8 +39,8 @@ async def read(client: Client, uri: str) -> dict[str, Any]:
 
 async def proposed(client: Client, template: str, typed: str) -> list[str]:
     name = template.partition("{")[2].rstrip("}")
-    found = await client.complete(ResourceTemplateReference(uri=template), {"name": name, "value": typed})
-    return found.completion.values
+    result = await client.complete(ResourceTemplateReference(uri=template), {"name": name, "value": typed})
+    return result.completion.values
 
 
 async def test_templates_are_listed_and_read(upstream: Upstream, client: Client) -> None:
@@ -51,9 +51,9 @@ async def test_templates_are_listed_and_read(upstream: Upstream, client: Client)
         values = await proposed(client, template.uri_template, ONE_EACH[template.uri_template])
         assert values, template.uri_template
         (wanted, *_) = values
-        found = await read(client, template.uri_template.partition("{")[0] + wanted.replace(":", "%3A"))
-        assert found["untrusted"] is True
-        assert str(found["data"]["id"]) == wanted
+        content = await read(client, template.uri_template.partition("{")[0] + wanted.replace(":", "%3A"))
+        assert content["untrusted"] is True
+        assert str(content["data"]["id"]) == wanted
     assert not upstream.changes()
 
 
@@ -113,9 +113,9 @@ async def test_prompt_arguments_complete_to_ids(client: Client) -> None:
     """MCP: an unknown prompt, template or argument is -32602. Free text has no completion."""
     key = PromptReference(name="rotate_api_key")
     ids = await proposed(client, "fastn://api-keys/{api_key_id}", "")
-    found = (await client.complete(key, {"name": "key", "value": ""})).completion
-    assert found.values == ids
-    assert (found.total, found.has_more) == (len(ids), False)
+    completion = (await client.complete(key, {"name": "key", "value": ""})).completion
+    assert completion.values == ids
+    assert (completion.total, completion.has_more) == (len(ids), False)
     for reference, argument in (
         (key, "keys"),
         (PromptReference(name="nothing"), "key"),

@@ -28,8 +28,8 @@ async def test_approval_in_one_sandbox_process_counts_in_another(tmp_path: Path)
     env = environment(tmp_path)
     server = StdioServerParameters(command=sys.executable, args=["-m", "fastn_mcp", "--sandbox"], env=env)
     async with Client(server, mode="legacy") as client:
-        found = body(await client.call_tool("list_workflows", {"search": "process-new-orders"}))["data"][0]
-        deletion = {"workflow_id": found["id"]}
+        workflow = body(await client.call_tool("list_workflows", {"search": "process-new-orders"}))["data"][0]
+        deletion = {"workflow_id": workflow["id"]}
         asked = body(await client.call_tool("delete_workflow", deletion))
         assert asked["status"] == "approval_required", asked
 

@@ -36,9 +36,9 @@ async def test_three_waiting_calls_are_decided_in_slack_on_the_page_and_at_the_t
 
     async with served(env, transport, era) as client, anyio.create_task_group() as tasks:
         for name in names:
-            (found,) = body(await client.call_tool("list_customers", {"search": name}))["data"]
+            (customer,) = body(await client.call_tool("list_customers", {"search": name}))["data"]
 
-            async def delete(id_: str = found["id"]) -> None:
+            async def delete(id_: str = customer["id"]) -> None:
                 answers.append(body(await client.call_tool("delete_customer", {"customer_id": id_})))
 
             tasks.start_soon(delete)
@@ -61,7 +61,7 @@ async def test_three_waiting_calls_are_decided_in_slack_on_the_page_and_at_the_t
 async def test_either_replica_hears_slack_and_the_call_is_sent_once(
     slack: Slack, valkey: ValkeyServer, tmp_path: Path
 ) -> None:
-    def tenant(issuer: str) -> str:
+    def settings(issuer: str) -> str:
         people = {"dana": DANA, "kim": KIM}.items()
         entries = (f'[{name}]\nprincipal = "{issuer}|{name}"\nslack = "{TEAM}/{user}"' for name, user in people)
         approvers_file(tmp_path, "\n".join(entries))
@@ -69,7 +69,7 @@ async def test_either_replica_hears_slack_and_the_call_is_sent_once(
         return f'{tokens}slack_channel = "{CHANNEL}"\nslack_url = "{slack.url}"\napprovers = "approvers.toml"\n'
 
     env = {"SLACK_APP": APP, "SLACK_BOT": BOT}
-    with two_replicas(tmp_path, valkey.url(), wait=45, tenant=tenant, env=env) as replicas:
+    with two_replicas(tmp_path, valkey.url(), wait=45, settings=settings, env=env) as replicas:
         await until(lambda: len(slack.sockets) == 2)
         for number, name in enumerate(("Globex", "Acme"), 1):  # Slack delivers to one connection after the other
             async with replicas.deletion("customer", name) as results:

@@ -136,9 +136,9 @@ def test_files_work_like_pipes(isolated: dict[str, str], tmp_path: Path) -> None
         started("--sandbox", env=isolated, command=forked(), stdin=reading, stdout=writing) as process,
     ):
         assert ended(process) == 0
-    found = [checked(line)["id"] for line in answers.read_bytes().splitlines()]
-    assert found[0] == "hello"
-    assert sorted(found[1:]) == list(range(20))
+    ids = [checked(line)["id"] for line in answers.read_bytes().splitlines()]
+    assert ids[0] == "hello"
+    assert sorted(ids[1:]) == list(range(20))
     with started("--sandbox", env=isolated, command=forked(), stdin=subprocess.DEVNULL) as process:
         assert ended(process) == 0
 

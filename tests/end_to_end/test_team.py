@@ -25,7 +25,7 @@ from support.otlp_receiver import Receiver, values
 from support.ports import free_port
 from support.served_sandbox import create_faulty_app
 from support.server_process import running
-from support.team_world import ALL, Caller
+from support.team_world import ALL, Caller, tenant
 
 from fastn_mcp.sandbox.auth import KEY, LIVE_KEY
 
@@ -33,31 +33,12 @@ pytestmark = pytest.mark.anyio
 
 CALLS = 200
 
-FILE = """
-url = "{url}"
-issuer = "{issuer}"
-
+LIMITS = """
 [limits]
 calls = 4
 queue = 40
 grace_seconds = 1
 drain_seconds = 1
-
-[[tenant]]
-name = "acme"
-approval_wait_seconds = 0
-groups = ["acme"]
-api_key_file = "acme.key"
-base_url = "{acme}"
-mode = "guarded"
-
-[[tenant]]
-name = "globex"
-approval_wait_seconds = 0
-groups = ["globex"]
-api_key_env = "KEY_OF_GLOBEX"
-base_url = "{globex}"
-mode = "guarded"
 """
 
 
@@ -132,7 +113,11 @@ def a_team(folder: Path, **more: str) -> Generator[Team]:
         acme.at = stack.enter_context(listening(acme.app, at_acme))
         globex.at = stack.enter_context(listening(globex.app, at_globex))
         file = folder / "team.toml"
-        file.write_text(FILE.format(url=url, issuer=provider.issuer, acme=acme.at, globex=globex.at))
+        file.write_text(
+            f'url = "{url}"\nissuer = "{provider.issuer}"\n{LIMITS}'
+            + tenant("acme", groups=["acme"], api_key_file="acme.key", base_url=acme.at, mode="guarded")
+            + tenant("globex", groups=["globex"], api_key_env="KEY_OF_GLOBEX", base_url=globex.at, mode="guarded")
+        )
         file.chmod(0o600)
         (folder / "acme.key").write_text(f"{KEY}\n")
         env = {
@@ -170,8 +155,8 @@ async def test_interleaved_tenants_stay_separate(team: Team) -> None:
 
     async def share(caller: Caller, tenant: str) -> None:
         for _ in range(CALLS // 5):
-            found = await caller.result(tokens[tenant], "list_customers", search="Only At")
-            seen[tenant].append(",".join(row["name"] for row in found["data"]))
+            answer = await caller.result(tokens[tenant], "list_customers", search="Only At")
+            seen[tenant].append(",".join(row["name"] for row in answer["data"]))
 
     async with team.caller() as caller:
         for tenant in marks:

@@ -47,11 +47,11 @@ def lines_below(heading: str) -> list[str]:
 
 
 def test_commands_of_the_page_exist() -> None:
-    found = [
+    commands = [
         line[line.index("fastn-mcp ") :] for line in lines_below("## Your team in an afternoon") if "fastn-mcp " in line
     ]
     parsed = 0
-    for line in found:
+    for line in commands:
         words = shlex.split(line.partition(" &")[0].partition(";")[0], comments=True)[1:]
         command: Any = cli.commands.get(words[0]) or cli.get_command(click.Context(cli), words[0]) if words else None
         if command is None or words[0].startswith("-"):
@@ -112,7 +112,7 @@ def followed(folder: Path) -> Generator[tuple[str, str]]:
         if line.startswith("sed "):
             text = line.replace(r"127.0.0.1:808\1", rf"127.0.0.1:{base}\1")
         else:
-            text = re.sub(r"\b(8080|8081|8082|8765|6379)\b", lambda found: ports[found[1]], line)
+            text = re.sub(r"\b(8080|8081|8082|8765|6379)\b", lambda match: ports[match[1]], line)
         script.append(text)
         if "init-team" in line:  # tests do not wait for people
             script.append("echo 'approval_wait_seconds = 0' >>deploy/team.toml")

@@ -143,18 +143,6 @@ async def test_call_approved_at_the_receiver_is_sent_once(folder: Folder, upstre
     assert folder.audited("answer_refused")[0]["approver"] == "dana"
 
 
-async def test_decline_note_reaches_the_agent(folder: Folder, upstream: Upstream) -> None:
-    with receiving(folder, "dana", "kim") as receiver:
-        async with Client(folder.server(), mode="2026-07-28") as client:
-            target = await deletion(client)
-            await delete(client, target)
-            receiver.question()
-            assert "declined" in receiver.types("kim decline they pay again, ask sales")
-            refused = await delete(client, target)
-            assert (refused["outcome"], refused["note"]) == ("declined", "they pay again, ask sales")
-    assert upstream.changes() == []
-
-
 async def test_http_server_receives_answers_itself(folder: Folder, upstream: Upstream) -> None:
     module, port = example(), free_port()
     with received(folder.url, module) as receiver, running("--http", f"127.0.0.1:{port}", port=port, env=folder.env):

@@ -1,12 +1,10 @@
 """Output while Fastn fails: JSON-RPC on stdout, JSON lines on stderr, and the key in neither."""
 
 import json
-import logging
 import os
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
@@ -16,17 +14,14 @@ import pytest
 from mcp import Client
 from support.forkserver import forked
 from support.ports import free_port
+from support.raw_client import HTTP_HEADERS, PATIENCE, answers_to, call, introducing
 from support.server_process import BEARER, ERAS, HTTP_TOKEN, KEY, Upstream, environment, over_http, running
-
-from fastn_mcp.server.log import JsonLines
 
 LEVELS = ("debug", "info", "warning", "error")
 each_level = pytest.mark.parametrize("level", ["debug", pytest.param("error", marks=pytest.mark.long)])
 HOSTILE = 'two\nlines\r\n{"level": "error", "message": "forged"}\u2028and\u0085more\x1b[31m'
 ACCEPTED = HOSTILE.replace("\u0085", "").replace("\x1b", "")
 """What of it an argument may hold."""
-
-PATIENCE = 60.0
 
 FAULTS: dict[str, dict[str, Any]] = {
     "customers": {"kind": "status", "status": 500, "message": f"{HOSTILE} {KEY}"},
@@ -54,32 +49,12 @@ def disturb(upstream: Upstream) -> str:
     return str(row["id"])
 
 
-def session(customer: str) -> bytes:
+def session(customer: str) -> list[bytes]:
     """Return the input of a session with every fault, the hostile row and an unknown tool."""
-    hello = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": HOSTILE, "version": "1"}}
     calls: list[tuple[str, dict[str, Any]]] = [(tool, {}) for tool in TOOLS.values()]
     calls += [("get_customer", {"customer_id": customer}), (WRITE, {"name": ACCEPTED}), (HOSTILE, {})]
-    messages: list[dict[str, Any]] = [
-        {"id": 0, "method": "initialize", "params": hello},
-        {"method": "notifications/initialized"},
-        *(
-            {"id": number, "method": "tools/call", "params": {"name": tool, "arguments": arguments}}
-            for number, (tool, arguments) in enumerate(calls, 1)
-        ),
-    ]
-    return b"".join(json.dumps({"jsonrpc": "2.0", **message}).encode() + b"\n" for message in messages) + b"no JSON\n"
-
-
-def spoken(output: bytes) -> dict[Any, dict[str, Any]]:
-    """Return the responses by id. Every line must be JSON-RPC."""
-    assert output.endswith(b"\n")
-    answers: dict[Any, dict[str, Any]] = {}
-    for line in output[:-1].split(b"\n"):
-        message = json.loads(line)
-        assert message["jsonrpc"] == "2.0"
-        assert ("method" in message) + ("result" in message) + ("error" in message) == 1
-        answers[message.get("id")] = message
-    return answers
+    asked = [call(number, tool, **arguments) for number, (tool, arguments) in enumerate(calls, 1)]
+    return [*introducing(name=HOSTILE), *asked, b"no JSON"]
 
 
 def logged(output: bytes) -> list[dict[str, Any]]:
@@ -101,16 +76,9 @@ def enough(events: Iterable[dict[str, Any]], level: str) -> bool:
 def test_every_line_is_json_under_faults(level: str, to_file: bool, upstream: Upstream, tmp_path: Path) -> None:
     customer = disturb(upstream)
     log = tmp_path / "logs" / "server.log"
-    done = subprocess.run(
-        forked(*(("--log-file", str(log)) if to_file else ())),
-        env={**os.environ, **environment(upstream), "FASTN_LOG_LEVEL": level, "FASTN_DEADLINE": "3"},
-        input=session(customer),
-        capture_output=True,
-        timeout=PATIENCE,
-        check=True,
-    )
-    answers = spoken(done.stdout)
-    assert set(answers) == {None, *range(len(FAULTS) + 4)}
+    env = environment(upstream) | {"FASTN_LOG_LEVEL": level, "FASTN_DEADLINE": "3"}
+    answers, done = answers_to(*session(customer), flags=("--log-file", str(log)) if to_file else (), env=env)
+    assert set(answers) == {None, "hello", *range(1, len(FAULTS) + 4)}
     assert answers[len(FAULTS) + 1]["result"]["structuredContent"]["data"]["name"].startswith("two")
     assert not [number for number in range(1, len(FAULTS) + 1) if not answers[number]["result"]["isError"]]
     assert KEY.encode() not in done.stdout
@@ -123,18 +91,6 @@ def test_every_line_is_json_under_faults(level: str, to_file: bool, upstream: Up
     assert not to_file or log.stat().st_mode & 0o777 == 0o600
     # No level logs headers, one of which is hostile here.
     assert not any("forged" in event["message"] for event in events)
-
-
-def test_log_event_is_one_line() -> None:
-    try:
-        raise OSError(f"{HOSTILE} {KEY}")
-    except OSError:
-        record = logging.LogRecord("x\ny", logging.ERROR, "", 0, "%s %s", (HOSTILE, KEY), sys.exc_info())
-    line = JsonLines([KEY]).format(record)
-    assert len(line.splitlines()) == 1
-    assert KEY not in line
-    assert "forged" in json.loads(line)["message"]
-    assert "forged" in json.loads(line)["error"]
 
 
 @each_level
@@ -151,11 +107,10 @@ def test_http_server_log_is_json_lines(level: str, upstream: Upstream) -> None:
             url = f"http://127.0.0.1:{port}"
             with httpx2.Client(transport=httpx2.HTTPTransport(retries=8)) as client:
                 assert client.get(f"{url}/healthz").status_code == 200
+                headers = BEARER | HTTP_HEADERS
                 for tool in (TOOLS["customers"], TOOLS["workflows"], HOSTILE):
-                    call: dict[str, Any] = {"name": tool, "arguments": {}}
-                    body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call}
-                    accept = BEARER | {"accept": "application/json, text/event-stream"}
-                    assert KEY not in client.post(f"{url}/mcp", json=body, headers=accept, timeout=PATIENCE).text
+                    answer = client.post(f"{url}/mcp", content=call(1, tool), headers=headers, timeout=PATIENCE)
+                    assert KEY not in answer.text
             with socket.create_connection(("127.0.0.1", port), 5) as stranger:
                 stranger.sendall(b"\x16\x03\x01 this is no HTTP\r\n\r\n")
                 stranger.recv(4096)
@@ -186,9 +141,9 @@ async def test_log_never_contains_response_data(era: str, tmp_path: Path) -> Non
     with running("--sandbox", "--http", f"127.0.0.1:{port}", port=port, env=env):
         async with Client(over_http(f"http://127.0.0.1:{port}/mcp"), mode=ERAS[era]) as client:
             for callback in (None, progresses):
-                found = await client.call_tool("list_customers", {"search": "Globex"}, progress_callback=callback)
-                assert found.structured_content is not None
-                customer = str(found.structured_content["data"][0]["id"])
+                result = await client.call_tool("list_customers", {"search": "Globex"}, progress_callback=callback)
+                assert result.structured_content is not None
+                customer = str(result.structured_content["data"][0]["id"])
     logged_ = (tmp_path / "log").read_text()
     assert '"level": "debug"' in logged_
     assert customer not in logged_

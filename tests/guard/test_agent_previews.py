@@ -33,18 +33,18 @@ APPROVAL = {
 
 
 async def evaluation(world: World, batch: Batch) -> Evaluation:
-    found = await world.guard.preview(batch, Caller(Asker(), None))
-    assert isinstance(found, Evaluation)
-    return found
+    evaluated = await world.guard.preview(batch, Caller(Asker(), None))
+    assert isinstance(evaluated, Evaluation)
+    return evaluated
 
 
 @pytest.mark.parametrize("decision", Decision)
 async def test_agent_preview_says_whose_approval_a_call_needs(world: World, decision: Decision) -> None:
     call = CreateCustomer(name="Initech")
-    found = replace(await evaluation(world, Batch(call, (call,))), verdict=PolicyDecision(decision, "rule 7"))
-    shown = found.preview_for_agent()
-    assert shown.data() == found.preview.data() | {"approval": APPROVAL[decision]}
-    assert shown.lines() == found.preview.lines()
+    evaluated = replace(await evaluation(world, Batch(call, (call,))), verdict=PolicyDecision(decision, "rule 7"))
+    shown = evaluated.preview_for_agent()
+    assert shown.data() == evaluated.preview.data() | {"approval": APPROVAL[decision]}
+    assert shown.lines() == evaluated.preview.lines()
 
 
 async def test_agent_preview_says_whose_approval_a_batch_needs(world: World) -> None:

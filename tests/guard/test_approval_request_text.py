@@ -33,10 +33,10 @@ def unseen(text: str) -> list[str]:
     """The letters that a reader cannot see, or that move the others."""
     hidden = "\u115f\u1160\u3164\uffa0\u2800"
     categories = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
-    found = [letter for letter in text if unicodedata.category(letter) in categories or letter in hidden]
+    letters = [letter for letter in text if unicodedata.category(letter) in categories or letter in hidden]
     # A script needs a few marks on a letter; a flood of them covers the lines around it.
     marks = "".join("m" if unicodedata.category(letter) in ("Mn", "Me") else " " for letter in text).split()
-    return found + [run for run in marks if len(run) > 3]
+    return letters + [run for run in marks if len(run) > 3]
 
 
 @given(text=texts)
@@ -238,7 +238,7 @@ def test_overwriting_create_is_shown_as_an_update() -> None:
     call = CreateCustomer(name="Acme", plan="Free")
     there = FastnObject.model_validate({"id": "c9", "name": "Acme", "plan": "Growth"})
     taken, unknown, free = (
-        preview(call, Effect.EXTERNAL, "a", found, Dependence(), "Why.") for found in (there, FastnObject(), None)
+        preview(call, Effect.EXTERNAL, "a", existing, Dependence(), "Why.") for existing in (there, FastnObject(), None)
     )
     assert taken.says.first == 'Overwrite customer "Acme", which exists.'
     assert (taken.target, taken.name) == ("c9", "Acme")

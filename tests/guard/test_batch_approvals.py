@@ -415,7 +415,6 @@ async def test_interrupted_batch_resumes_with_its_approval(world: World, tmp_pat
     assert person.asked == []
     made = [heard.path.rpartition("/")[2] for heard in (*world.changes, *other.changes)]
     assert made == [part.target for part in call.inner_calls]
-    other.close()
 
 
 async def test_call_begun_by_an_ended_process_has_an_unknown_outcome(world: World) -> None:

@@ -97,4 +97,3 @@ async def test_create_in_a_list_that_is_too_long_reads_its_first_page_and_search
     add(world, id="its-id", name="Nordlicht Bikes")
     verdict, preview = await world.judged(NEW)
     assert (verdict.decision, preview.target) == (Decision.DENY, "its-id")
-    world.close()

@@ -1,6 +1,5 @@
 """Two different approvers, neither of them the requester, or nothing is sent."""
 
-from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,10 +25,8 @@ POLICY = '[defaults]\ndestroy = "four_eyes"\n'
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Generator[WebhookWorld]:
-    webhook = WebhookWorld(tmp_path, POLICY)
-    yield webhook
-    webhook.close()
+def world(tmp_path: Path) -> WebhookWorld:
+    return WebhookWorld(tmp_path, POLICY)
 
 
 async def waiting(world: WebhookWorld, call: DeleteCustomer) -> str:
@@ -105,7 +102,6 @@ async def test_approval_of_one_is_void_once_the_policy_wants_two(tmp_path: Path)
     assert (await world.answer(world.dana, {**question, "grant": "lesser"})).body["state"] == "approved"
     await world.expect(TargetChanged, call)
     assert world.changes == []
-    world.close()
 
 
 YES, NO = True, False
@@ -142,8 +138,8 @@ async def test_each_vote_is_recorded_with_its_note_or_how_far_it_is(
         vote = Vote(approver, approves, NOW + 1)
         counted = await count_vote(vote, asked_for, ledger, "verified", note, record)
         assert isinstance(counted, ApprovalRequest)
-    found = not_none(await ledger.find("g1"))
-    assert ((found.by, found.note), recorded) == (by, events)
+    closed = not_none(await ledger.find("g1"))
+    assert ((closed.by, closed.note), recorded) == (by, events)
     gone = await count_vote(Vote("dana", YES, NOW), replace(asked_for, id="gone"), ledger, "x", None, record)
     assert gone == NotCounted("This approval request does not exist. Nothing was decided.")
     assert recorded == events
@@ -162,7 +158,6 @@ async def test_one_of_the_approvers_is_of_the_group_that_the_rule_names(tmp_path
     assert (await world.answer(world.dana, question)).body["state"] == "waiting"
     assert (await world.answer(world.kim, question)).body["state"] == "approved"
     await world.expect(Done, call)
-    world.close()
 
 
 @pytest.mark.parametrize("groups", ["", 'groups = "Security"\n', "groups = []\n"])
@@ -177,7 +172,6 @@ async def test_list_without_anybody_of_the_group_asks_nobody(tmp_path: Path, gro
         assert (await world.answer(signer, question)).body["state"] == "waiting"
     await world.expect(Refused, world.deletion())
     assert world.changes == []
-    world.close()
 
 
 async def test_requester_of_the_group_does_not_count(tmp_path: Path) -> None:
@@ -185,4 +179,3 @@ async def test_requester_of_the_group_does_not_count(tmp_path: Path) -> None:
     world = WebhookWorld(tmp_path, OF_SECURITY, text)
     await world.expect(Refused, world.deletion())
     assert world.receiver.came == []
-    world.close()

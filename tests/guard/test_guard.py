@@ -125,14 +125,11 @@ async def test_failing_ledger_refuses_the_call(world: World, broken: str, monkey
 async def test_unwritable_audit_log_stops_changes(tmp_path: Path) -> None:
     full = World(tmp_path)
     full.audit_path.symlink_to("/dev/full")
-    try:
-        for call in (CreateCustomer(name="Initech"), full.run()):
-            refused = await full.expect(Unwritten, call, full.form())
-            assert "Nothing was sent." in str(refused)
-        assert full.changes == []
-        await full.expect(Done, ListCustomers())
-    finally:
-        full.close()
+    for call in (CreateCustomer(name="Initech"), full.run()):
+        refused = await full.expect(Unwritten, call, full.form())
+        assert "Nothing was sent." in str(refused)
+    assert full.changes == []
+    await full.expect(Done, ListCustomers())
 
 
 @pytest.mark.parametrize("error", [RuntimeError("x"), Killed()], ids=lambda error: type(error).__name__)
@@ -202,8 +199,6 @@ async def test_call_begun_by_another_process_needs_an_approval(tmp_path: Path) -
     first, second = seen
     assert isinstance(first, PendingApproval)
     assert isinstance(second, Done)
-    world.close()
-    other.close()
 
 
 async def test_temporary_approval_does_not_cover_an_unknown_outcome(world: World) -> None:
@@ -250,7 +245,6 @@ async def test_repeats_of_one_approval_use_the_budget_once(tmp_path: Path) -> No
     await world.expect(Done, call, world.form())
     await world.expect(Refused, call, world.form())
     assert len(world.changes) == 2
-    world.close()
 
 
 async def test_two_keys_of_one_account_name_share_nothing_in_a_ledger(tmp_path: Path) -> None:
@@ -277,5 +271,3 @@ async def test_two_keys_of_one_account_name_share_nothing_in_a_ledger(tmp_path: 
     assert listed.result.model_dump()["changes"] == []
     both: Any = await one.call(ListChanges())
     assert len(both.result.model_dump()["changes"]) == 2
-    one.close()
-    two.close()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from support.decisions import moved
 from support.stores import NOW, grant
-from support.valkey_proxy import proxied
+from support.tcp_proxy import proxied
 from support.valkey_server import ValkeyServer
 from support.world import World
 
@@ -45,7 +45,6 @@ async def world_on(url: str, folder: Path) -> AsyncGenerator[World]:
     world = World(folder, ledger=ledger)
     yield world
     await ledger.aclose()
-    world.close()
 
 
 @pytest.fixture

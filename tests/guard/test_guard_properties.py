@@ -174,4 +174,3 @@ def test_killed_process_leaves_a_used_approval(tmp_path: Path) -> None:
     assert events[-1] == "intent"
     assert isinstance(anyio.run(world.call, call), PendingApproval)
     assert world.changes == []
-    world.close()

@@ -33,8 +33,8 @@ class Spans:
         yield facts
 
     def of(self, kind: str, subject: str) -> SpanFacts:
-        (found,) = [facts for each, about, facts in self.ended if (each, about) == (kind, subject)]
-        return found
+        (ended,) = [facts for each, about, facts in self.ended if (each, about) == (kind, subject)]
+        return ended
 
 
 @pytest.fixture
@@ -43,10 +43,8 @@ def spans() -> Spans:
 
 
 @pytest.fixture
-def world(spans: Spans, tmp_path: Path) -> Generator[World]:
-    world = World(tmp_path, watching=spans.watching)
-    yield world
-    world.close()
+def world(spans: Spans, tmp_path: Path) -> World:
+    return World(tmp_path, watching=spans.watching)
 
 
 async def test_span_of_an_approved_call_names_the_approver(spans: Spans, world: World) -> None:
@@ -77,7 +75,6 @@ async def test_span_of_a_refusal_has_no_consent(spans: Spans, tmp_path: Path) ->
     await world.expect(Refused, CreateCustomer(name="Initech"))
     facts = spans.of("guard", "create_customer")
     assert (facts["decision"], "approved_by" in facts) == ("deny", False)
-    world.close()
 
 
 async def test_span_of_a_batch_counts_calls_and_decisions(spans: Spans, world: World) -> None:

@@ -156,9 +156,9 @@ class World:
     def resolved(self, *, exists: bool) -> ResolvedCall:
         call, text = self.call, self.text
         target = self.target() if exists or call.target is not None or call.toolset() == "ai" else None
-        found = by_arguments(call, target=target)
+        resolution = by_arguments(call, target=target)
         row: dict[str, JsonValue] = {"id": text, "name": text, "slug": text, "domain": text, "visibility": text}
-        records = tuple(replace(each, row=row) for each in found.records)
+        records = tuple(replace(each, row=row) for each in resolution.records)
         own = Record("customer", "c1", Relation.OWNER, row)
         users = (
             Dependents("connections", 2, ({"name": text}, {"name": f"{text} too"})),
@@ -167,7 +167,7 @@ class World:
             Dependents("triggers", 1, ({"name": text},)),
         )
         gaps = (Unchecked("triggers", "Forbidden."),)
-        return replace(found, records=(*records, own), dependence=Dependence(users, gaps))
+        return replace(resolution, records=(*records, own), dependence=Dependence(users, gaps))
 
     @cached_property
     def of_existing(self) -> Preview:

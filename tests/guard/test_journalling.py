@@ -222,8 +222,6 @@ async def test_repeat_after_a_crash_needs_an_approval_for_ten_minutes_after_the_
     assert later.changes == []
     later.clock.pass_(1)
     await later.expect(Done, call)
-    world.close()
-    later.close()
 
 
 async def test_people_are_named_only_by_a_channel_that_identifies_them(world: World) -> None:

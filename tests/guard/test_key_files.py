@@ -103,8 +103,8 @@ def test_key_file_is_named_by_id_or_name_within_its_folder(
 def test_existing_key_file_is_never_overwritten(tmp_path: Path) -> None:
     for key in ("fsk_a", "fsk_b", "fsk_c"):
         shown(tmp_path, {"id": "key_1", "key": key})
-    found = {path.name: path.read_text() for path in tmp_path.iterdir()}
-    assert found == {"key_1.txt": "key=fsk_a\n", "key_1-1.txt": "key=fsk_b\n", "key_1-2.txt": "key=fsk_c\n"}
+    files = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert files == {"key_1.txt": "key=fsk_a\n", "key_1-1.txt": "key=fsk_b\n", "key_1-2.txt": "key=fsk_c\n"}
 
 
 def test_response_without_a_new_key_is_unchanged(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """What is sealed opens for its purpose, in its time, with a secret that is known; a token is good for its own form."""
 
 import pytest
-from support.world import Clock
+from support.clock import Clock
 
 from fastn_mcp.guard.seal import Seal
 

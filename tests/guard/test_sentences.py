@@ -28,10 +28,10 @@ VALUE = TypedArgument("value", (TypedField("value"),))
 
 
 def used_by(
-    *found: tuple[str, int, tuple[str, ...]], more: bool = False, unchecked: tuple[str, ...] = ()
+    *counted: tuple[str, int, tuple[str, ...]], more: bool = False, unchecked: tuple[str, ...] = ()
 ) -> Dependence:
     gaps = tuple(Unchecked(kind, "Forbidden.") for kind in unchecked)
-    users = (Dependents(kind, count, tuple({"name": name} for name in names), more) for kind, count, names in found)
+    users = (Dependents(kind, count, tuple({"name": name} for name in names), more) for kind, count, names in counted)
     return Dependence(tuple(users), gaps)
 
 

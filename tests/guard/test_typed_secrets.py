@@ -11,9 +11,8 @@ from support.values import not_none
 from support.world import Call, FormLater, FormNow, World, batch_of, plan_of, planned
 
 from fastn_mcp.errors import FastnError, NotSent, Refused
-from fastn_mcp.guard.approval.votes import NotCounted, TypedValue, count_vote
+from fastn_mcp.guard.approval.votes import NotCounted
 from fastn_mcp.guard.approval_form import (
-    VERIFIED,
     Answer,
     ApprovalForm,
     Approve,
@@ -61,14 +60,6 @@ def connector(world: World, slug: str) -> str:
     return str(world.sandbox.state.named("connectors", slug)["id"])
 
 
-async def approve(
-    world: World, request: ApprovalRequest, value: JsonValue = CANARY, by: str = "page"
-) -> ApprovalRequest | NotCounted:
-    """Approve as the page does."""
-    vote = Vote(by, approves=True, at=world.timestamp)
-    return await count_vote(vote, request, world.ledger, VERIFIED, typed=TypedValue(world.typed, value))
-
-
 def sent(world: World, argument: str) -> list[JsonValue]:
     bodies: list[Any] = [heard.body for heard in world.changes]
     return [body[argument] for body in bodies]
@@ -100,7 +91,7 @@ async def test_typed_secret_reaches_fastn_once_and_is_found_nowhere_else(tmp_pat
     assert request.text[0] == case.sentence
     typed = not_none(request.typed)
     assert typed.name == case.argument
-    await approve(world, request, case.typed)
+    await world.approve_typed(request, case.typed)
     assert CANARY.encode() not in kept_in(tmp_path)
     done = await world.expect(Done, call, forms[0])
     assert sent(world, case.argument) == [case.typed]
@@ -253,7 +244,7 @@ async def test_default_auth_method_is_used(world: World) -> None:
 async def test_connector_that_changes_its_fields_voids_the_approval(world: World) -> None:
     call = CASES[1].call(world)
     await world.call(call)
-    await approve(world, await world.open_request(), {"apiKey": CANARY})
+    await world.approve_typed(await world.open_request(), {"apiKey": CANARY})
     world.sandbox.state.named("connectors", "gamma")["authMethods"][0]["type"] = "BASIC"
     refused = await world.expect(FastnError, call)
     assert refused.outcome == "target_changed"
@@ -267,7 +258,7 @@ async def test_unknown_connector_may_take_no_credentials(world: World) -> None:
     request = await world.open_request()
     assert request.text[0].endswith("You enter its credentials, if it takes any.")
     assert not_none(request.typed).value({}) is None
-    await approve(world, request, None)
+    await world.approve_typed(request, None)
     await world.expect(FastnError, call)
     assert [heard.body for heard in world.changes] == [{"connectorId": "unheard"}]
 
@@ -287,11 +278,11 @@ async def test_two_approvers_must_type_the_same_secret(four_eyes: World) -> None
     world = four_eyes
     await world.expect(PendingApproval, CALL)
     request = await world.open_request()
-    assert isinstance(await approve(world, request, CANARY, by="dana"), ApprovalRequest)
-    assert await approve(world, request, "another", by="kim") == NotCounted(DIFFERS)
+    assert isinstance(await world.approve_typed(request, CANARY, by="dana"), ApprovalRequest)
+    assert await world.approve_typed(request, "another", by="kim") == NotCounted(DIFFERS)
     assert (await world.open_request()).approvers == ["dana"]
     await world.expect(PendingApproval, CALL)
-    assert isinstance(await approve(world, request, CANARY, by="kim"), ApprovalRequest)
+    assert isinstance(await world.approve_typed(request, CANARY, by="kim"), ApprovalRequest)
     await world.expect(Done, CALL)
     assert sent(world, "value") == [CANARY]
 
@@ -305,18 +296,18 @@ async def test_two_approvers_at_once_are_compared_with_each_other(four_eyes: Wor
     async def overtaken(request: ApprovalRequest, *vote: Any, **more: Any) -> ApprovalRequest | None:
         """Count another vote first: after the comparison, and before the vote that was compared."""
         world.ledger.decide = decide
-        assert isinstance(await approve(world, request, CANARY, by="dana"), ApprovalRequest)
+        assert isinstance(await world.approve_typed(request, CANARY, by="dana"), ApprovalRequest)
         return await decide(request, *vote, **more)
 
     world.ledger.decide = overtaken
-    assert await approve(world, request, "another", by="kim") == NotCounted(DIFFERS)
+    assert await world.approve_typed(request, "another", by="kim") == NotCounted(DIFFERS)
     assert (await world.open_request()).approvers == ["dana"]
 
 
 async def test_one_of_four_calls_for_one_secret_sends_it(world: World) -> None:
     await world.call(CALL)
     request = await world.open_request()
-    await approve(world, request)
+    await world.approve_typed(request, CANARY)
     answers: list[object] = []
     sealed, begun = world.ledger.sealed, anyio.Event()
     reads = 0

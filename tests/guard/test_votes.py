@@ -163,9 +163,9 @@ async def test_late_decline_in_a_form_says_that_it_does_not_count(world: World) 
     async def overtaken(request: str) -> ApprovalRequest | None:
         """Approve it right after it was read."""
         world.ledger.find = find
-        found = not_none(await find(request))
-        assert await world.ledger.decide(found, Vote("client_form", True, now), "client_form") is not None
-        return found
+        current = not_none(await find(request))
+        assert await world.ledger.decide(current, Vote("client_form", True, now), "client_form") is not None
+        return current
 
     world.ledger.find = overtaken
     answer = await world.call(call, FormLater(submitted=(asked.form.request, Decline())))

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import anyio
 import pytest
 from support.stores import grant
-from support.valkey_proxy import proxied
+from support.tcp_proxy import proxied
 from support.valkey_server import ValkeyServer
 from support.values import not_none
 

@@ -14,10 +14,10 @@ pytestmark = pytest.mark.anyio
 
 
 async def taken_back(world: World, request: str, note: str | None = None) -> ApprovalRequest | NotCounted:
-    found = await world.ledger.find(request)
-    assert found is not None
+    current = await world.ledger.find(request)
+    assert current is not None
     vote = Vote("local_page", approves=False, at=world.timestamp)
-    return await withdraw(vote, found, world.ledger, "local_page", note, world.recorder.decided)
+    return await withdraw(vote, current, world.ledger, "local_page", note, world.recorder.decided)
 
 
 async def test_withdrawal_is_recorded_and_the_repeated_call_declined_with_its_note(world: World) -> None:

@@ -158,8 +158,8 @@ async def test_inner_calls_need_their_own_scopes(team: TeamWorld, caller: Caller
     # Undoing a creation deletes: the tool has the effect write, its inner call destroy.
     again = await caller.call(write, "undo_change", **undo)
     assert response.status_code == 403
-    found = again.json()["result"]["structuredContent"]
-    assert (found["outcome"], found["scope"]) == ("refused", "fastn:destroy")
+    refused = again.json()["result"]["structuredContent"]
+    assert (refused["outcome"], refused["scope"]) == ("refused", "fastn:destroy")
     lines = list(entries(team.folder / "tenants" / "acme" / "audit.jsonl"))
     assert [line["principal"] for line in lines] == [f"{ISSUER}|anna"] * 3
     assert [line["event"] for line in lines] == ["intent", "outcome", "refused"]
@@ -173,8 +173,8 @@ async def test_batch_needs_the_scopes_of_its_calls(team: TeamWorld, caller: Call
     async def tried(scope: str, *changes: dict[str, Any]) -> tuple[int, str]:
         token = team.provider.token(scope=scope)
         answered = await caller.call(token, "apply_changes", changes=list(changes))
-        found = answered.json()
-        data = found["error"]["data"] if "error" in found else found["result"]["structuredContent"]
+        reply = answered.json()
+        data = reply["error"]["data"] if "error" in reply else reply["result"]["structuredContent"]
         return answered.status_code, str(data.get("scope", ""))
 
     write = "fastn:read fastn:write"
@@ -229,13 +229,13 @@ async def test_caller_key_is_accepted_only_with_caller_keys(team: TeamWorld, cal
     assert seen.startswith("own ")
     assert "fsk_test_olga" not in made.text
 
-    async def found(token: str, key: str) -> int:
+    async def rows(token: str, key: str) -> int:
         answered = await caller.call(token, "list_customers", key, search="Hers")
         return len(answered.json()["result"]["structuredContent"]["data"])
 
-    assert await found(own, "fsk_test_olga") == 1
-    assert await found(own, "fsk_test_olga2") == 0
-    assert await found(other, "fsk_test_olga") == 0
+    assert await rows(own, "fsk_test_olga") == 1
+    assert await rows(own, "fsk_test_olga2") == 0
+    assert await rows(other, "fsk_test_olga") == 0
     for bad in ("two words", "tab\tbed"):
         assert (await caller.call(own, "list_customers", bad)).status_code == 400
     refused = await caller.call(team.provider.token(), "list_customers", "fsk_test_olga")

@@ -8,9 +8,9 @@ from typing import Any
 import anyio
 import httpx2
 import pytest
-from support.approval_world import ACME, PAGE, PEOPLE, SITE, ApprovalWorld, serving
+from support.approval_world import ACME_WITH_POLICY, PAGE, PEOPLE, SITE, ApprovalWorld, serving
 from support.page_visitor import Visitor, words
-from support.team_world import ALL, HEAD, META, TeamWorld, modern, request
+from support.team_world import ALL, HEAD, META, TeamWorld, modern, request, tenant
 
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.guard.seal import Seal
@@ -35,15 +35,8 @@ tenants = ["globex"]
 groups = ["juniors"]
 effects = ["WRITE", "EXTERNAL"]
 """
-    + ACME
-    + """
-[[tenant]]
-name = "globex"
-approval_wait_seconds = 0
-subjects = ["gil"]
-api_key_env = "GLOBEX_KEY"
-mode = "guarded"
-"""
+    + ACME_WITH_POLICY
+    + tenant("globex", subjects=["gil"], api_key_env="GLOBEX_KEY", mode="guarded")
 )
 
 
@@ -246,8 +239,8 @@ async def test_approver_sees_the_activity_of_their_tenants_only(world: ApprovalW
             page = words((await browser.http.get("/approvals/activity")).text)
             assert ("Delete customer Globex" in page, "No change yet" in page) == (bool(row), not row), person
             for query in (f"entry={asked['n']}", f"tenant=acme&entry={asked['n']}", "q=Globex", "tenant=acme"):
-                found = words((await browser.http.get(f"/approvals/activity?{query}")).text)
-                assert ("Delete customer Globex" in found) == bool(row), (person, query)
+                text = words((await browser.http.get(f"/approvals/activity?{query}")).text)
+                assert ("Delete customer Globex" in text) == bool(row), (person, query)
 
 
 async def test_activity_names_who_asked_and_who_approved(world: ApprovalWorld) -> None:
@@ -319,9 +312,9 @@ async def test_stop_of_an_approver_holds_after_the_operator_lifts_theirs(world: 
 
 
 async def test_tenant_of_others_cannot_be_stopped(world: ApprovalWorld) -> None:
-    for person, tenant in (("gina", "acme"), ("dana", "globex"), ("dana", "nowhere")):
+    for person, name in (("gina", "acme"), ("dana", "globex"), ("dana", "nowhere")):
         async with world.browser(person) as browser:
-            answer = await browser.send("stop", await place_form(browser, "stop") | {"tenant": tenant})
+            answer = await browser.send("stop", await place_form(browser, "stop") | {"tenant": name})
         assert (answer.status_code, await world.team.opening.ledger.stops()) == (403, [])
         assert "Nothing was stopped: it is not yours to stop." in answer.text
 

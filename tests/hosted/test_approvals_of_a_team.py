@@ -21,7 +21,7 @@ from starlette.routing import Route
 from support.approval_world import PAGE
 from support.audit_entries import entries
 from support.identity_provider import ISSUER, listening
-from support.team_world import ALL, HEAD, NO_FORMS, TeamWorld, modern, request
+from support.team_world import ALL, HEAD, NO_FORMS, TeamWorld, modern, request, tenant
 from support.webhook_world import WebhookWorld, approvers_file, public, signed_approval
 
 from fastn_mcp.errors import SettingsError
@@ -34,18 +34,9 @@ pytestmark = pytest.mark.anyio
 GUESSES = 10_000
 
 
-def tenant(name: str, hook: str) -> str:
-    return f"""
-[[tenant]]
-name = "{name}"
-approval_wait_seconds = 0
-subjects = ["of-{name}"]
-api_key_env = "ACME_KEY"
-mode = "guarded"
-webhook_url = "{hook}/{name}"
-webhook_secret_env = "HOOK"
-approvers = "{name}/approvers.toml"
-"""
+def with_webhook(name: str, hook: str) -> str:
+    webhook = {"webhook_url": f"{hook}/{name}", "webhook_secret_env": "HOOK", "approvers": f"{name}/approvers.toml"}
+    return tenant(name, subjects=[f"of-{name}"], api_key_env="ACME_KEY", mode="guarded", **webhook)
 
 
 def listed(key: Ed25519PrivateKey, name: str = "dana") -> str:
@@ -88,7 +79,7 @@ class PageAndWebhook:
         variables = {"ACME_KEY": "fsk_test_1", "HOOK": "h" * 32, "PAGE_SECRET": "egap", "FASTN_STATE_SECRET": "s" * 32}
         routes = [Route("/{tenant}", self._receive, methods=["POST"])]
         with listening(Starlette(routes=routes)) as hook:
-            text = HEAD + text + "".join(tenant(name, hook) for name in self.tenants)
+            text = HEAD + text + "".join(with_webhook(name, hook) for name in self.tenants)
             team, other = (TeamWorld(self.folder, text, environment=variables) for _ in range(2))
             token = team.provider.token(sub="of-acme", scope=ALL)
             async with team.served() as caller, other.served() as there:
@@ -182,7 +173,7 @@ async def test_requester_cannot_approve_by_webhook(tmp_path: Path, name: str) ->
 def test_approver_without_principal_stops_the_start(tmp_path: Path) -> None:
     (tmp_path / "acme").mkdir()
     approvers_file(tmp_path / "acme", f'[dana]\npublic_key = "{public(Ed25519PrivateKey.generate())}"\n')
-    text = HEAD + tenant("acme", "https://hooks.example.com")
+    text = HEAD + with_webhook("acme", "https://hooks.example.com")
     team = TeamWorld(tmp_path, text, environment={"ACME_KEY": "fsk_test_1", "HOOK": "h" * 32})
     with pytest.raises(SettingsError, match=r"approvers\.toml, line 1: dana needs principal"):
         team.opening.check()

@@ -79,9 +79,9 @@ async def test_token_from_an_enterprise_assertion_is_a_person_s(tmp_path: Path, 
     async with enterprise(tmp_path, providers) as team:
         transport = team.caller.http._transport  # pyright: ignore[reportPrivateUsage]
         async with connected(AUDIENCE, team.auth(storage), transport) as client:
-            found = (await client.call_tool("list_customers", {})).structured_content
-        assert found is not None
-        assert found["data"]
+            answer = (await client.call_tool("list_customers", {})).structured_content
+        assert answer is not None
+        assert answer["data"]
         assert storage.tokens is not None
         answer = await team.caller.call(storage.tokens.access_token, "create_customer", name="Initech")
         assert (answer.status_code, answer.json()["error"]["data"]["scope"]) == (403, "fastn:write")

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.clock import Clock
 from support.forged_tokens import REFUSED
 from support.identity_provider import ISSUER
 from support.machine_world import GITHUB, MACHINES, MachineWorld
 from support.team_world import ALL, TENANTS, Caller
-from support.world import Clock
 
 from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import SettingsError

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from support.policy_files import policy_file
-from support.team_world import ALL, HEAD, META, TENANTS, TeamWorld, modern, request
+from support.team_world import ALL, HEAD, NO_FORMS, TENANTS, TeamWorld, modern, request
 
 pytestmark = pytest.mark.anyio
 
@@ -40,11 +40,11 @@ async def creating(folder: Path, policy: str) -> AsyncGenerator[Create]:
     numbers = itertools.count()
 
     async def create(name: str = "bytes", **claims: Any) -> dict[str, Any]:
-        meta = META | {"io.modelcontextprotocol/clientInfo": {"name": name, "version": "1"}}
+        meta = NO_FORMS | {"io.modelcontextprotocol/clientInfo": {"name": name, "version": "1"}}
         held: dict[str, Any] = {"sub": "anna", "scope": ALL, **claims}
         token = team.provider.token(**held)
         customer = {"name": f"Customer {next(numbers)}"}
-        body = request("create_customer", customer, _meta=meta | {"io.modelcontextprotocol/clientCapabilities": {}})
+        body = request("create_customer", customer, _meta=meta)
         answer = (await caller.ask(token, body, **modern("create_customer"))).json()
         return answer["result"]["structuredContent"]
 

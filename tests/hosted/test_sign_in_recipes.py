@@ -216,9 +216,9 @@ async def create_customer(team: Team, browser: Browser, storage: Storage) -> Non
 async def delete_customer(team: Team, browser: Browser, storage: Storage) -> None:
     """Have an agent make a call that waits for approval."""
     async with team.client(browser, storage) as client:
-        found = (await client.call_tool("list_customers", {"search": "Globex"})).structured_content
-        assert found is not None
-        waits = await client.call_tool("delete_customer", {"customer_id": found["data"][0]["id"]})
+        answer = (await client.call_tool("list_customers", {"search": "Globex"})).structured_content
+        assert answer is not None
+        waits = await client.call_tool("delete_customer", {"customer_id": answer["data"][0]["id"]})
     assert waits.structured_content is not None
     assert waits.structured_content["status"] == "approval_required"
 
@@ -272,8 +272,8 @@ async def test_registered_client_cannot_step_up_where_its_scope_is_kept(recipe: 
             await create_customer(team, browser, storage)
         assert failed.group_contains(OAuthFlowError)
         assert storage.tokens is not None
-        found = await team.caller.result(storage.tokens.access_token, "list_customers", search="Umbrella")
-        assert found["data"] == []
+        answer = await team.caller.result(storage.tokens.access_token, "list_customers", search="Umbrella")
+        assert answer["data"] == []
 
 
 @each_recipe

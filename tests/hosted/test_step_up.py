@@ -13,10 +13,10 @@ import httpx2
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic_core import from_json
-from support.approval_world import ACME, APPROVERS, PAGE, PEOPLE, SITE, ApprovalWorld, serving
+from support.approval_world import ACME_WITH_POLICY, APPROVERS, PAGE, PEOPLE, SITE, ApprovalWorld, serving
 from support.command_line import run_command
 from support.page_visitor import Visitor, words
-from support.team_world import ALL, HEAD, META, written
+from support.team_world import ALL, HEAD, META, tenant, written
 from support.webhook_world import approvers_file, public, signed_approval
 
 from fastn_mcp.audit.log import AuditFile
@@ -37,19 +37,12 @@ acr_values = ["phr", "mfa"]
 NEEDS = 'a sign-in at most 5 minutes old, by "phr" or "mfa"'
 ELSEWHERE = f"Approving it needs {NEEDS}, at {AT} and nowhere else."
 FILE = HEAD + PAGE + APPROVERS + STEP_UP
-OWN_KEYS = """
-[[tenant]]
-name = "own"
-approval_wait_seconds = 0
-claims = { tier = "own" }
-caller_keys = true
-mode = "guarded"
-"""
+OWN_KEYS = tenant("own", claims={"tier": "own"}, caller_keys=True, mode="guarded")
 
 
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncGenerator[ApprovalWorld]:
-    async with serving(tmp_path, FILE + ACME) as made:
+    async with serving(tmp_path, FILE + ACME_WITH_POLICY) as made:
         yield made
 
 
@@ -183,7 +176,7 @@ async def test_amr_counts_as_well(claims: dict[str, Any], world: ApprovalWorld) 
 
 async def test_contexts_of_entra_are_requested_by_their_parameter(tmp_path: Path) -> None:
     text = FILE.replace('acr_values = ["phr", "mfa"]', 'acr_values = "c2"')
-    async with serving(tmp_path, text + ACME) as world:
+    async with serving(tmp_path, text + ACME_WITH_POLICY) as world:
         await world.delete()
         world.signs_in = {"acr": None}
         async with world.browser("dana") as dana:
@@ -263,7 +256,7 @@ async def test_request_of_the_address_leads_nowhere_else(world: ApprovalWorld, d
 
 
 async def test_each_of_two_people_signs_in_again(tmp_path: Path) -> None:
-    async with serving(tmp_path, FILE + ACME, '[defaults]\ndestroy = "four_eyes"\n') as world:
+    async with serving(tmp_path, FILE + ACME_WITH_POLICY, '[defaults]\ndestroy = "four_eyes"\n') as world:
         await world.delete()
         async with world.browser("dana") as dana, world.browser("kim") as kim:
             name = await name_of(dana)
@@ -296,7 +289,7 @@ async def test_agent_reads_what_the_approval_needs(world: ApprovalWorld) -> None
 
 async def test_list_needs_it_for_a_call_that_alone_is_not_asked_about(tmp_path: Path) -> None:
     text = FILE.replace('["DESTROY", "ACCESS"]', '"WRITE"')
-    async with serving(tmp_path, text + ACME) as world:
+    async with serving(tmp_path, text + ACME_WITH_POLICY) as world:
         answer = await world.call("list_customers", search="Globex")
         calls = [
             {"tool": "create_customer", "arguments": {"name": "Umbrella"}},
@@ -313,7 +306,7 @@ async def test_list_needs_it_for_a_call_that_alone_is_not_asked_about(tmp_path: 
 async def test_temporary_approval_is_not_offered(tmp_path: Path) -> None:
     """TRASH allows one otherwise."""
     text = FILE.replace('["DESTROY", "ACCESS"]', '"TRASH"')
-    async with serving(tmp_path, text + ACME) as world:
+    async with serving(tmp_path, text + ACME_WITH_POLICY) as world:
         workflow = (await world.call("list_workflows"))["data"][0]["id"]
         await world.call("delete_workflow", workflow_id=workflow)
         async with world.browser("dana") as dana:
@@ -326,12 +319,12 @@ async def test_temporary_approval_is_not_offered(tmp_path: Path) -> None:
 async def test_approval_from_before_the_rule_is_void(tmp_path: Path, *, is_approved: bool) -> None:
     """A server that is started anew with the rule does not send what was asked or approved without it."""
     clock = [datetime.now(UTC).replace(microsecond=0)]
-    async with serving(tmp_path, FILE.replace(STEP_UP, "") + ACME, clock=clock) as world:
+    async with serving(tmp_path, FILE.replace(STEP_UP, "") + ACME_WITH_POLICY, clock=clock) as world:
         await world.delete()
         if is_approved:
             async with world.browser("dana") as dana:
                 await approve(dana, await name_of(dana))
-    async with serving(tmp_path, FILE + ACME, clock=clock) as world:
+    async with serving(tmp_path, FILE + ACME_WITH_POLICY, clock=clock) as world:
         answer = await world.delete()
         assert answer.get("done") is None
         assert (await world.delete())["preview"]["because"] == ELSEWHERE
@@ -339,7 +332,7 @@ async def test_approval_from_before_the_rule_is_void(tmp_path: Path, *, is_appro
 
 async def test_undo_on_the_page_needs_it(tmp_path: Path) -> None:
     """Undoing a creation is a deletion: its request waits, like any other."""
-    async with serving(tmp_path, FILE + ACME, '[defaults]\nwrite = "confirm"\n') as world:
+    async with serving(tmp_path, FILE + ACME_WITH_POLICY, '[defaults]\nwrite = "confirm"\n') as world:
         await world.call("create_customer", name="Umbrella")
         async with world.browser("dana") as dana:
             await dana.approve()
@@ -364,7 +357,7 @@ async def test_webhook_is_not_sent_and_decides_nothing(tmp_path: Path) -> None:
     issuer = "https://login.example.com/realms/team"
     approvers_file(tmp_path / "acme", f'[kim]\npublic_key = "{public(key)}"\nprincipal = "{issuer}|kim"\n')
     hook = 'webhook_url = "http://127.0.0.1:9/hook"\nwebhook_secret_env = "HOOK"\napprovers = "acme/approvers.toml"\n'
-    async with serving(tmp_path, FILE + ACME + hook) as world:
+    async with serving(tmp_path, FILE + ACME_WITH_POLICY + hook) as world:
         waits = await world.delete()
         assert "webhook" not in waits["message"]
         id_ = world.audit("asked")[0]["grant"]
@@ -376,7 +369,7 @@ async def test_webhook_is_not_sent_and_decides_nothing(tmp_path: Path) -> None:
 
 async def test_terminal_decides_nothing(tmp_path: Path) -> None:
     """`fastn-mcp approvals` on the tenant's ledger. Declining works there."""
-    async with serving(tmp_path, FILE + ACME) as world:
+    async with serving(tmp_path, FILE + ACME_WITH_POLICY) as world:
         await world.delete()
         folder, system = tmp_path / "tenants" / "acme", world.team.system
         terminal = TerminalApprovals(ledger_at(None, folder, system), AuditFile(folder / "audit.jsonl", system), system)
@@ -388,10 +381,10 @@ async def test_terminal_decides_nothing(tmp_path: Path) -> None:
 
 
 async def test_tenant_without_page_is_refused_with_the_reason(tmp_path: Path) -> None:
-    async with serving(tmp_path, FILE + ACME + OWN_KEYS) as world:
+    async with serving(tmp_path, FILE + ACME_WITH_POLICY + OWN_KEYS) as world:
         token = world.team.provider.token(sub="otto", tier="own", scope=ALL)
-        found = (await world.caller.call(token, "list_customers", "fsk_test_otto")).json()
-        customer = found["result"]["structuredContent"]["data"][0]["id"]
+        answer = (await world.caller.call(token, "list_customers", "fsk_test_otto")).json()
+        customer = answer["result"]["structuredContent"]["data"][0]["id"]
         answer = await world.caller.call(token, "delete_customer", "fsk_test_otto", customer_id=customer)
         refused = answer.json()["result"]["structuredContent"]
         assert refused["outcome"] == "refused"
@@ -406,7 +399,7 @@ async def test_limits_say_so(dana: Visitor) -> None:
 
 
 def test_explain_says_so(tmp_path: Path) -> None:
-    file = written(tmp_path, FILE + ACME)
+    file = written(tmp_path, FILE + ACME_WITH_POLICY)
     command = ["policy", "explain", "delete_customer", "customer_id=cus_1", "--team", str(file)]
     done = run_command(command, {"HOME": str(tmp_path), "FASTN_STATE_DIR": str(tmp_path)})
     assert ELSEWHERE in " ".join(done.stdout.split())
@@ -423,7 +416,7 @@ WRONG = {
 
 @pytest.mark.parametrize("text", WRONG)
 def test_wrong_table_stops_the_start(text: str, tmp_path: Path) -> None:
-    file = written(tmp_path, FILE.replace(STEP_UP, f"\n[approvals.step_up]\n{text}\n") + ACME)
+    file = written(tmp_path, FILE.replace(STEP_UP, f"\n[approvals.step_up]\n{text}\n") + ACME_WITH_POLICY)
     with pytest.raises(SettingsError) as failed:
         load_team(file)
     assert WRONG[text] in str(failed.value)
@@ -436,7 +429,7 @@ def test_wrong_table_stops_the_start(text: str, tmp_path: Path) -> None:
 async def test_argument_that_raises_the_effect_does_not_escape_step_up(
     tmp_path: Path, effects: str, tool: str, arguments: dict[str, Any]
 ) -> None:
-    async with serving(tmp_path, FILE.replace('["DESTROY", "ACCESS"]', f'"{effects}"') + ACME) as world:
+    async with serving(tmp_path, FILE.replace('["DESTROY", "ACCESS"]', f'"{effects}"') + ACME_WITH_POLICY) as world:
         if tool == "update_customer":
             answer = await world.call("list_customers", search="Globex")
             arguments = {"customer_id": answer["data"][0]["id"], "name": "Evil", "admin_email": "x@example.com"}
@@ -446,7 +439,7 @@ async def test_argument_that_raises_the_effect_does_not_escape_step_up(
 
 
 async def test_sign_in_again_without_a_rule_ends_the_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with serving(tmp_path, FILE + ACME) as world, world.browser("dana") as dana:
+    async with serving(tmp_path, FILE + ACME_WITH_POLICY) as world, world.browser("dana") as dana:
         await world.delete()
         link = "/approvals/login?request=x"
         back = await way_back(world, dana, "dana", link)

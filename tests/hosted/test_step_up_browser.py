@@ -16,13 +16,14 @@ import pytest
 import uvicorn
 from playwright.async_api import Browser as Chromium
 from playwright.async_api import Page, expect
+from support.approval_world import APPROVERS, PAGE
 from support.audit_entries import entries
 from support.identity_provider import Provider
 from support.openid_provider import CALLBACK, Browser, OpenIDProviders, Shape, token_for
 from support.policy_files import policy_file
 from support.real_browser import DESKTOP, needs_chromium
 from support.team_page import looked_at
-from support.team_world import ALL, NO_FORMS, TeamWorld, modern, request
+from support.team_world import ALL, NO_FORMS, Caller, TeamWorld, modern, request, tenant
 
 from fastn_mcp.build.team import application
 from fastn_mcp.hosted.oidc import IssuerKeys
@@ -32,31 +33,16 @@ pytestmark = [pytest.mark.anyio, needs_chromium]
 
 SECRET = "of-the-page-and-long-enough"
 AGENT = "an-mcp-client"
-FILE = """
-url = "{site}/mcp"
-issuer = "{issuer}"
-
-[approvals]
-client_id = "page"
-client_secret_env = "PAGE_SECRET"
-scopes = ["openid", "profile", "groups"]
-
-[[approvals.approver]]
-groups = ["approvers"]
-
+STEP_UP = """
 [approvals.step_up]
 effects = ["DESTROY"]
 max_age_minutes = 5
 acr_values = ["phr", "mfa"]
-
-[[tenant]]
-name = "acme"
-approval_wait_seconds = 0
-groups = ["acme"]
-api_key_env = "ACME_KEY"
-mode = "guarded"
-policy = "policy.toml"
 """
+FILE = (
+    PAGE + 'scopes = ["openid", "profile", "groups"]\n' + APPROVERS + STEP_UP
+    + tenant("acme", groups=["acme"], api_key_env="ACME_KEY", mode="guarded", policy="policy.toml")
+)  # fmt: skip
 PEOPLE: dict[str, dict[str, Any]] = {
     "anna": {"name": "Anna Example", "groups": ["acme"]},
     "dana": {"name": "Dana Example", "groups": ["approvers"]},
@@ -81,11 +67,9 @@ class Site:
         self.providers.serve(replace(self.shape, seconds_ahead=int(self.passed[0])))
 
     async def call(self, tool: str, **arguments: Any) -> dict[str, Any]:
-        head = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
-        head |= {"authorization": f"Bearer {self.token}"} | modern(tool)
-        async with httpx2.AsyncClient(timeout=30) as http:
+        async with httpx2.AsyncClient(base_url=self.url, timeout=30) as http:
             body = request(tool, arguments, _meta=NO_FORMS)
-            answered = await http.post(f"{self.url}/mcp", json=body, headers=head)
+            answered = await Caller(http).ask(self.token, body, **modern(tool))
         return answered.json()["result"]["structuredContent"]
 
     async def delete(self) -> dict[str, Any]:
@@ -119,7 +103,7 @@ async def site(tmp_path: Path, providers: OpenIDProviders) -> AsyncGenerator[Sit
         passed = [0.0]
         environment = {"ACME_KEY": "fsk_test_acme", "PAGE_SECRET": SECRET, "FASTN_STATE_SECRET": "s" * 32}
         system = System(now=lambda: datetime.now(UTC) + timedelta(seconds=passed[0]))
-        text = FILE.format(site=url, issuer=issuer)
+        text = f'url = "{url}/mcp"\nissuer = "{issuer}"\n{FILE}'
         team = TeamWorld(tmp_path, text, Provider(), environment, system=system)
         team.keys = IssuerKeys(issuer, system)
         async with serving(application(team.opening, team.keys, team.health), listener):

@@ -52,9 +52,9 @@ def test_lookup_cost_does_not_grow_with_tenants() -> None:
     def looks(tenants: int) -> int:
         match = [{"groups": [f"team-{number}"], "claims": {"hd": ["*"]}} for number in range(tenants)]
         claims = Counting(sub="ann", groups=["all", f"team-{tenants - 1}"], hd="example.com")
-        found = team(*match).tenant_of(cast(Mapping[str, Any], claims))
-        assert found is not None
-        assert found.name == f"t{tenants - 1}"
+        served = team(*match).tenant_of(cast(Mapping[str, Any], claims))
+        assert served is not None
+        assert served.name == f"t{tenants - 1}"
         return claims.looks
 
     assert looks(200) == looks(2)

@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
-from support.world import Clock
+from support.clock import Clock
 
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.hosted.team_config import TeamLimits, Tenant
@@ -66,14 +66,14 @@ async def test_concurrent_calls_share_the_account_of_their_tenant() -> None:
     seen: list[TenantAccount] = []
 
     async def visit(name: str) -> None:
-        async with house.tenants.lease(tenant(name)) as found:
+        async with house.tenants.lease(tenant(name)) as account:
             await anyio.lowlevel.checkpoint()
-            seen.append(found)
+            seen.append(account)
 
     async with anyio.create_task_group() as tasks:
         for number in range(20):
             tasks.start_soon(visit, "ab"[number % 2])
-    assert len({id(found) for found in seen}) == 2
+    assert len({id(account) for account in seen}) == 2
     assert [account.name for account in house.made] == ["a", "b"]
     assert seen[0].limit is not seen[1].limit
 

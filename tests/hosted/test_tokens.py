@@ -7,9 +7,9 @@ from typing import Any
 import httpx2
 import pytest
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
+from support.clock import Clock
 from support.forged_tokens import EC, NO_ALGORITHM, NO_KEY, REFUSED, WRONG, stranger
 from support.identity_provider import AUDIENCE, ISSUER, Key, Provider, rsa
-from support.world import Clock
 
 from fastn_mcp.hosted.oidc import FIRST_RETRY_AFTER, REFRESH_AFTER, RETRY_AFTER, TRUST_FOR, IssuerKeys, NoKeys
 from fastn_mcp.hosted.tokens import ALGORITHMS, TokenRefused, Tokens, Trust, person_name, scopes
@@ -43,8 +43,8 @@ class Verifier:
 
 async def test_subject_is_read_from_the_configured_claim() -> None:
     door = Verifier(subject_claim="oid")
-    found = await door.tokens.verify(door.provider.token(oid="4711"))
-    assert (found.subject, (found.claims or {})["sub"]) == ("4711", "4711")
+    access = await door.tokens.verify(door.provider.token(oid="4711"))
+    assert (access.subject, (access.claims or {})["sub"]) == ("4711", "4711")
     unusable: list[dict[str, Any]] = [{}, {"oid": ""}, {"oid": 7}, {"oid": ["4711"]}]
     for claims in unusable:
         assert await door(door.provider.token(**claims)) == "It names no subject."
@@ -54,10 +54,10 @@ async def test_valid_token_is_accepted() -> None:
     """RFC 9068: issuer, subject, client, scopes; for exactly this server (RFC 8707)."""
     door = Verifier()
     token = door.provider.token(groups=["ops"])
-    found = await door.tokens.verify(token)
-    assert (found.subject, found.client_id, found.scopes) == ("anna", "an-ide", ["fastn:read"])
-    assert found.claims is not None
-    assert found.claims["groups"] == ["ops"]
+    access = await door.tokens.verify(token)
+    assert (access.subject, access.client_id, access.scopes) == ("anna", "an-ide", ["fastn:read"])
+    assert access.claims is not None
+    assert access.claims["groups"] == ["ops"]
 
 
 @pytest.mark.parametrize("what", REFUSED)
@@ -201,7 +201,7 @@ async def test_token_is_undecided_without_keys(what: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("claims", "found"),
+    ("claims", "expected"),
     [
         ({"scope": "fastn:read openid"}, ["fastn:read", "openid"]),
         ({"scp": ["fastn:read", 7]}, ["fastn:read"]),
@@ -210,9 +210,9 @@ async def test_token_is_undecided_without_keys(what: str) -> None:
         ({}, []),
     ],
 )
-def test_scopes_are_parsed_in_all_forms(claims: dict[str, Any], found: list[str]) -> None:
+def test_scopes_are_parsed_in_all_forms(claims: dict[str, Any], expected: list[str]) -> None:
     """RFC 9068: scope. Scp, as some providers call it."""
-    assert scopes(claims, "") == found
+    assert scopes(claims, "") == expected
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,9 @@ import anyio
 import anyio.lowlevel
 import pytest
 from support import stores
+from support.clock import Clock
 from support.valkey_server import ValkeyServer
-from support.world import Clock, FormNow, World, batch_of, plan_of, planned, policy_from, yes
+from support.world import FormNow, World, batch_of, plan_of, planned, policy_from, yes
 
 from fastn_mcp.client.exchange import Answer, Exchange
 from fastn_mcp.config.model import Mode

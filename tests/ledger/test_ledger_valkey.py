@@ -13,7 +13,7 @@ import pytest
 import trustme
 from support.decisions import moved
 from support.stores import NOW, add_temporary, change, grant, temporary_approval
-from support.valkey_proxy import proxied
+from support.tcp_proxy import proxied
 from support.valkey_server import ValkeyServer
 from support.values import not_none
 
@@ -497,7 +497,7 @@ async def test_tls_verifies_certificate_and_host(valkey: ValkeyServer, tmp_path:
     certificate = authority.issue_cert("127.0.0.1")
     certificate.configure_cert(context)  # pyright: ignore[reportUnknownMemberType] - pyOpenSSL's type is not there
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
-    async with proxied(valkey.port, context) as proxy:
+    async with proxied(valkey.port, tls=context) as proxy:
         trusted = valkey.url(f"&ca={tmp_path / 'ca.pem'}", "valkeys", proxy.port)
         async with ledger_on(trusted) as ledger:
             await ledger.open(grant())

@@ -7,8 +7,9 @@ from typing import Any, cast
 import pytest
 from pydantic import JsonValue
 from support.behaviour import Behaviour, Filtering, Paging
+from support.clock import Clock
 from support.faulty_sandbox import FaultMoment, Garbage, Reset, Status
-from support.world import Clock, World
+from support.world import World
 
 from fastn_mcp.errors import UnknownOutcome
 from fastn_mcp.guard.approval_form import PendingApproval

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 from pydantic import JsonValue, ValidationError
+from support.clock import Clock
 from support.faulty_sandbox import Garbage, Reset, Status
-from support.world import Clock, World
+from support.world import World
 
 from fastn_mcp.errors import Failed, Forbidden, NotFound, NotSent, UnknownOutcome
 from fastn_mcp.guard.batch import Done

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 from support.audit_entries import entries
+from support.clock import Clock
 from support.faulty_sandbox import Reset
-from support.world import Clock, FormLater, FormNow, World, yes
+from support.world import FormLater, FormNow, World, yes
 
 from fastn_mcp.client.cost import counted_requests
 from fastn_mcp.guard.approval_form import Approve, Decline, PendingApproval

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from support.direct_sandbox import Clock, Fastn
+from support.clock import Clock
+from support.direct_sandbox import MORNING, Fastn
 from support.faulty_sandbox import FaultySandbox
 
 
@@ -14,12 +15,12 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(MORNING)
 
 
 @pytest.fixture
 def sandbox(clock: Clock) -> FaultySandbox:
-    return FaultySandbox(clock)
+    return FaultySandbox(clock.now)
 
 
 @pytest.fixture

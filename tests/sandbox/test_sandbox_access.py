@@ -2,7 +2,8 @@
 
 import pytest
 from support.behaviour import Behaviour
-from support.direct_sandbox import Clock, Fastn
+from support.clock import Clock
+from support.direct_sandbox import Fastn
 from support.faulty_sandbox import FaultySandbox
 
 from fastn_mcp.sandbox.auth import KEY, LIVE_KEY, ROLES, VIEWER_KEY, VIEWER_PERMISSIONS
@@ -121,7 +122,7 @@ def test_exceeded_rate_limit_has_retry_after(fastn: Fastn, clock: Clock) -> None
 
     assert (refused.status, refused.error["code"], refused.error["retryAfter"]) == (429, "RATE_LIMITED", 40)
     assert refused.reply.headers["retry-after"] == "40"
-    assert int(refused.reply.headers["x-ratelimit-reset"]) == clock().timestamp() + 40
+    assert int(refused.reply.headers["x-ratelimit-reset"]) == clock.now().timestamp() + 40
     assert fastn.sandbox.state.first("customers", "name", "Initech") is None
     clock.pass_(seconds=40)
     assert fastn(ListWorkflows()).status == 200

@@ -8,7 +8,8 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from support.direct_sandbox import MORNING, Clock, Fastn
+from support.clock import Clock
+from support.direct_sandbox import MORNING, Fastn
 from support.faulty_sandbox import FaultySandbox
 
 from fastn_mcp.errors import SettingsError
@@ -71,11 +72,11 @@ def test_ids_have_the_documented_formats(fastn: Fastn) -> None:
 
 def test_file_persists_the_account(tmp_path: Path, clock: Clock) -> None:
     file = tmp_path / "there" / "sandbox.json"
-    first = Fastn(FaultySandbox(clock, file=file))
+    first = Fastn(FaultySandbox(clock.now, file=file))
     created = [first(CreateCustomer(name=f"Initech {number}")).data["id"] for number in range(3)]
     key = first(CreateApiKey(name="BI", permissions="Full access")).data["key"]
 
-    second = Fastn(FaultySandbox(clock, file=file), key)
+    second = Fastn(FaultySandbox(clock.now, file=file), key)
 
     known = {row["id"] for row in second(ListCustomers(limit=100)).data}
     assert known >= set(created)
@@ -85,7 +86,7 @@ def test_file_persists_the_account(tmp_path: Path, clock: Clock) -> None:
 @pytest.mark.posix
 def test_file_is_private_and_contains_no_key(tmp_path: Path, clock: Clock) -> None:
     file = tmp_path / "there" / "sandbox.json"
-    created = Fastn(FaultySandbox(clock, file=file))(CreateApiKey(name="BI")).data
+    created = Fastn(FaultySandbox(clock.now, file=file))(CreateApiKey(name="BI")).data
 
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
@@ -97,7 +98,7 @@ def test_file_is_private_and_contains_no_key(tmp_path: Path, clock: Clock) -> No
 
 def test_read_does_not_write_the_file(tmp_path: Path, clock: Clock) -> None:
     file = tmp_path / "sandbox.json"
-    fastn = Fastn(FaultySandbox(clock, file=file))
+    fastn = Fastn(FaultySandbox(clock.now, file=file))
     file.unlink()
 
     fastn(ListCustomers())
@@ -108,7 +109,7 @@ def test_read_does_not_write_the_file(tmp_path: Path, clock: Clock) -> None:
 def test_leftover_temporary_file_is_harmless(tmp_path: Path, clock: Clock) -> None:
     """A process that dies while writing leaves the old file intact, and the next one continues."""
     file = tmp_path / "sandbox.json"
-    fastn = Fastn(FaultySandbox(clock, file=file))
+    fastn = Fastn(FaultySandbox(clock.now, file=file))
     fastn(CreateCustomer(name="Initech"))
     (tmp_path / ".sandbox.json.0123456789abcdef").write_text("half")
     before = sorted(tmp_path.iterdir())
@@ -125,14 +126,14 @@ def test_file_with_other_content_is_not_overwritten(tmp_path: Path, clock: Clock
     file.write_bytes(content)
 
     with pytest.raises(SettingsError, match=r"sandbox\.json"):
-        FaultySandbox(clock, file=file)
+        FaultySandbox(clock.now, file=file)
 
     assert file.read_bytes() == content
 
 
 def test_reset_creates_a_fresh_account(tmp_path: Path, clock: Clock) -> None:
     file = tmp_path / "sandbox.json"
-    fastn = Fastn(FaultySandbox(clock, file=file))
+    fastn = Fastn(FaultySandbox(clock.now, file=file))
     fastn(CreateCustomer(name="Initech"))
 
     fastn.sandbox.reset()

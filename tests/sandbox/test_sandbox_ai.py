@@ -3,7 +3,8 @@
 from typing import Any
 
 import pytest
-from support.direct_sandbox import Clock, Fastn
+from support.clock import Clock
+from support.direct_sandbox import Fastn
 
 from fastn_mcp.tools.ai import AiBuild, AiChat
 from fastn_mcp.tools.billing import GetBilling, GetUsage

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.direct_sandbox import Clock, Fastn
+from support.clock import Clock
+from support.direct_sandbox import Fastn
 from support.faulty_sandbox import FaultySandbox
 from support.sensible_calls import SLACK, sensible
 
@@ -83,7 +84,7 @@ JSON = st.recursive(
 @settings(max_examples=30)
 @given(data=st.data())
 def test_any_body_gets_an_answer(data: st.DataObject) -> None:
-    fastn = Fastn(FaultySandbox(Clock()))
+    fastn = Fastn(FaultySandbox(Clock().now))
     call = data.draw(st.sampled_from([call for call in sensible(fastn) if call.route.method in ("POST", "PUT")]))
     request = call.request()
     output = fastn.ask("GET", request.path).value if request.method == "PUT" else None

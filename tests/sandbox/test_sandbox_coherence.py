@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 from large_account import large_account
-from support.direct_sandbox import MORNING, Clock, Fastn
+from support.clock import Clock
+from support.direct_sandbox import MORNING, Fastn
 from support.faulty_sandbox import FaultySandbox
 
 from fastn_mcp.sandbox.server import dataset
@@ -23,7 +24,7 @@ ACCOUNTS = {"morning": (dataset, MORNING), "evening": (dataset, EVENING), "large
 @pytest.fixture(scope="module", params=ACCOUNTS)
 def account(request: pytest.FixtureRequest) -> Fastn:
     begin, at = ACCOUNTS[request.param]
-    return Fastn(FaultySandbox(Clock(at), begin=begin))
+    return Fastn(FaultySandbox(Clock(at).now, begin=begin))
 
 
 def runs_of(account: Fastn, step: int = 97) -> list[Any]:

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from large_account import large_account
 from large_account.run_history import History, RunSeries, milliseconds
-from support.direct_sandbox import MORNING, Clock, Fastn
+from support.clock import Clock
+from support.direct_sandbox import MORNING, Fastn
 from support.faulty_sandbox import FaultySandbox
 
 from fastn_mcp.sandbox.state import Row
@@ -26,13 +27,13 @@ MEGABYTE = 1024 * 1024
 @pytest.fixture(scope="module")
 def large() -> Fastn:
     """Return a large account, shared by tests that only read."""
-    return Fastn(FaultySandbox(Clock(), begin=large_account))
+    return Fastn(FaultySandbox(Clock(MORNING).now, begin=large_account))
 
 
 @pytest.fixture
 def fresh(clock: Clock) -> Fastn:
     """Return a large account with a history of 1.5 days: few enough runs to check each."""
-    return of_days(Fastn(FaultySandbox(clock, begin=large_account)), 1.5)
+    return of_days(Fastn(FaultySandbox(clock.now, begin=large_account)), 1.5)
 
 
 def past_of(fastn: Fastn) -> RunSeries:
@@ -161,7 +162,7 @@ def test_cursors_are_stable_while_runs_start(fresh: Fastn) -> None:
 
 def test_large_account_needs_little_memory() -> None:
     tracemalloc.start()
-    sandbox = FaultySandbox(Clock(), begin=large_account)
+    sandbox = FaultySandbox(Clock(MORNING).now, begin=large_account)
     fastn = Fastn(sandbox)
     fastn(ListExecutions(status="completed", limit=100))
     held, peak = tracemalloc.get_traced_memory()

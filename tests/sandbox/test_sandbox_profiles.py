@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.clock import Clock
 from support.decisions import moved
 from support.direct_sandbox import Fastn
 from support.faulty_sandbox import FaultySandbox
 from support.sensible_calls import sensible
-from support.world import Clock, FormNow, yes
+from support.world import FormNow, yes
 
 from fastn_mcp.audit.log import FILE as AUDIT
 from fastn_mcp.build.composition import AccountParts, account_of, assemble

@@ -3,7 +3,8 @@
 from typing import Any
 
 import pytest
-from support.direct_sandbox import Clock, Fastn
+from support.clock import Clock
+from support.direct_sandbox import Fastn
 
 from fastn_mcp.sandbox.auth import LIVE_KEY
 from fastn_mcp.tools.access import CreateApiKey

@@ -11,7 +11,8 @@ from hypothesis import settings
 from openapi_document import document
 from schemathesis.config import SchemathesisConfig
 from schemathesis.specs.openapi import checks
-from support.direct_sandbox import Clock, Fastn
+from support.clock import Clock
+from support.direct_sandbox import Fastn
 from support.faulty_sandbox import FaultySandbox
 from support.sensible_calls import sensible
 
@@ -20,7 +21,7 @@ from fastn_mcp.sandbox.auth import LIVE_KEY
 
 # Schemathesis binds the application to the schema, and the schema to the tests: they share one account, which is
 # created again after each change.
-SANDBOX = FaultySandbox(Clock())
+SANDBOX = FaultySandbox(Clock().now)
 CALLS = {call.tool_name(): call for call in sensible(Fastn(SANDBOX))}
 HEADERS = {"x-fastn-api-key": LIVE_KEY}
 

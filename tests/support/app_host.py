@@ -119,8 +119,8 @@ def tools_of(client: Client) -> Forward:
 
     async def forward(method: str, params: Json) -> Any:
         assert method == "tools/call"
-        found = await client.call_tool(params["name"], params.get("arguments"))
-        return found.model_dump(by_alias=True, mode="json")
+        result = await client.call_tool(params["name"], params.get("arguments"))
+        return result.model_dump(by_alias=True, mode="json")
 
     return forward
 

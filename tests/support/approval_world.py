@@ -14,7 +14,7 @@ from fastn_mcp.runtime import System
 from support.audit_entries import entries
 from support.page_visitor import Visitor
 from support.policy_files import policy_file
-from support.team_world import ALL, NO_FORMS, Caller, TeamWorld, modern, request
+from support.team_world import ACME, ALL, NO_FORMS, Caller, TeamWorld, modern, request, tenant
 
 PAGE = """
 [approvals]
@@ -25,15 +25,7 @@ APPROVERS = """
 [[approvals.approver]]
 groups = ["approvers"]
 """
-ACME = """
-[[tenant]]
-name = "acme"
-approval_wait_seconds = 0
-subjects = ["anna", "amir"]
-api_key_env = "ACME_KEY"
-mode = "guarded"
-policy = "policy.toml"
-"""
+ACME_WITH_POLICY = tenant("acme", **ACME, policy="policy.toml")
 SITE = "https://fastn-mcp.example.com"
 PEOPLE: dict[str, dict[str, Any]] = {
     "anna": {"sub": "anna", "name": "Anna Example"},

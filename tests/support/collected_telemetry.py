@@ -40,8 +40,8 @@ class Collected:
         self._spans.clear()
 
     def named(self, name: str) -> ReadableSpan:
-        (found,) = [span for span in self.spans if span.name == name]
-        return found
+        (span,) = [span for span in self.spans if span.name == name]
+        return span
 
     def tree(self) -> list[str]:
         """Return the spans, each indented below its parent."""

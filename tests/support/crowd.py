@@ -25,7 +25,7 @@ from fastn_mcp.ledger.ledger import LedgerLost
 from fastn_mcp.runtime import System
 from support.fleet import Fleet
 from support.server_process import READING
-from support.team_world import META, Caller, modern, reply_of, request
+from support.team_world import NO_FORMS, Caller, modern, reply_of, request
 
 BROKEN = "broken"
 """The connection ended before the answer, or the balancer said that it did."""
@@ -38,7 +38,6 @@ ANSWERS = 3
 APPROVALS = 8
 """Rounds in which a client has calls approved: what it repeats too often is asked anew and stays open, and 32 may."""
 
-_NO_FORMS: dict[str, Any] = {**META, "io.modelcontextprotocol/clientCapabilities": {}}
 _IDS = itertools.count(1)
 _GONE = {502, 504}
 
@@ -118,14 +117,14 @@ class Visitor:
     async def elsewhere(self) -> None:
         """Have a run approved at a terminal, then repeat the call several times concurrently."""
         name = next(self.names)
-        asked = await self._until_heard(name, lambda: self._run(name, _meta=_NO_FORMS))
+        asked = await self._until_heard(name, lambda: self._run(name, _meta=NO_FORMS))
         if asked.get("outcome") != "approval_required":
             return
         with anyio.fail_after(60):
             await self.book.approval(name).wait()
 
         async def again() -> None:
-            await self._until_heard(name, lambda: self._run(name, _meta=_NO_FORMS))
+            await self._until_heard(name, lambda: self._run(name, _meta=NO_FORMS))
 
         async with anyio.create_task_group() as tasks:
             for _ in range(ANSWERS):
@@ -226,8 +225,8 @@ async def _deciding(desk: TerminalApprovals, book: Book) -> None:
 
 async def _decide(desk: TerminalApprovals, book: Book, begun: dict[str, str]) -> None:
     for name, id_ in list(begun.items()):
-        found = await desk.ledger.find(id_)
-        if found is not None and found.state is not RequestState.OPEN:
+        request = await desk.ledger.find(id_)
+        if request is not None and request.state is not RequestState.OPEN:
             _approved(book, name, begun.pop(name))
     for grant in await desk.ledger.waiting(desk.system.timestamp()):
         name = _asked_for(grant.preview)

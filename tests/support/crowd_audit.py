@@ -27,20 +27,20 @@ class Recorded:
 
 async def problems(fleet: Fleet, book: Book, ledger: Ledger, summary: Counter[str]) -> list[str]:
     """Return all inconsistencies. Counts go to `summary`."""
-    found = list(book.wrong)
+    wrong = list(book.wrong)
     for tenant, fastn in fleet.fastns.items():
         requests = fastn.heard()
-        found += [f"the key of {tenant} is not {each['key']}" for each in requests if each["key"] != KEYS[tenant]]
+        wrong += [f"the key of {tenant} is not {each['key']}" for each in requests if each["key"] != KEYS[tenant]]
         received = Counter(_named(request["body"]) for request in requests)
-        recorded = _recorded(fleet, tenant, found)
+        recorded = _recorded(fleet, tenant, wrong)
         outcomes = {name: fates for (whose, name), fates in book.outcomes.items() if whose == tenant}
-        found += [f"{tenant}: nobody asked for {name}" for name in received if name not in outcomes]
+        wrong += [f"{tenant}: nobody asked for {name}" for name in received if name not in outcomes]
         for name, fates in outcomes.items():
             record = recorded.get(name, Recorded())
-            found += [f"{name}: {problem}" for problem in _settled(fates, received[name], record)]
+            wrong += [f"{name}: {problem}" for problem in _settled(fates, received[name], record)]
             granted = name in book.approved or name in book.formed
             if granted and "done" not in fates and not _accounted(fates, record):
-                found.append(f"{name}: it was approved and never made: {fates}, {record}")
+                wrong.append(f"{name}: it was approved and never made: {fates}, {record}")
             summary["approved, and asked again since the ledger was lost in use"] += granted and not (
                 {"done", BROKEN, "unknown_outcome"} & {*fates} or record.intents
             )
@@ -55,27 +55,27 @@ async def problems(fleet: Fleet, book: Book, ledger: Ledger, summary: Counter[st
         grant = await ledger.find(id_)
         if grant is None or grant.state is not RequestState.USED:
             fates = [outcome for (_, of), outcome in book.outcomes.items() if of == name]
-            found.append(f"{name}: its approval is {grant and grant.state}: {fates}")
-    return found
+            wrong.append(f"{name}: its approval is {grant and grant.state}: {fates}")
+    return wrong
 
 
 def _settled(fates: list[str], received: int, record: Recorded) -> list[str]:
     """Return what is inconsistent about one change."""
-    found: list[str] = []
+    wrong: list[str] = []
     possible = {"done", BROKEN, "unknown_outcome", *NOTHING_SENT}
     if not set(fates) <= possible:
-        found.append(f"it ended as {set(fates) - possible}")
+        wrong.append(f"it ended as {set(fates) - possible}")
     if received > 1:
-        found.append(f"Fastn heard it {received} times")
+        wrong.append(f"Fastn heard it {received} times")
     if fates.count("done") > 1 or len(record.intents) > 1:
-        found.append(f"it was made more than once: {fates}, {record}")
+        wrong.append(f"it was made more than once: {fates}, {record}")
     if "done" in fates and (received != 1 or record.outcomes != ["done"]):
-        found.append(f"it was done, Fastn heard it {received} times, and recorded is {record}")
+        wrong.append(f"it was done, Fastn heard it {received} times, and recorded is {record}")
     if received and not record.intents:
-        found.append(f"Fastn heard it, and no replica had recorded that it would: {fates}")
+        wrong.append(f"Fastn heard it, and no replica had recorded that it would: {fates}")
     if set(fates) <= NOTHING_SENT and (received or record.intents):
-        found.append(f"nothing was sent, it was said: {fates}, {record}")
-    return found
+        wrong.append(f"nothing was sent, it was said: {fates}, {record}")
+    return wrong
 
 
 def _accounted(fates: list[str], record: Recorded) -> bool:
@@ -83,16 +83,16 @@ def _accounted(fates: list[str], record: Recorded) -> bool:
     return BROKEN in fates or LEDGER_LOST in fates or "unknown_outcome" in fates or bool(record.intents)
 
 
-def _recorded(fleet: Fleet, tenant: str, found: list[str]) -> Mapping[str, Recorded]:
-    """Collect the audit entries of all replicas by change. Problems of a file go to `found`."""
+def _recorded(fleet: Fleet, tenant: str, wrong: list[str]) -> Mapping[str, Recorded]:
+    """Collect the audit entries of all replicas by change. Problems of a file go to `wrong`."""
     all_: defaultdict[str, Recorded] = defaultdict(Recorded)
     for number, replica in enumerate(fleet.replicas):
         if (chain := replica.chain(tenant)) is not None and chain.broken is not None:
-            found.append(f"the audit of {tenant} at replica {number}: {chain.broken}")
+            wrong.append(f"the audit of {tenant} at replica {number}: {chain.broken}")
         names: dict[str, str] = {}
         for entry in replica.audit(tenant):
             if not entry["principal"].startswith(f"{fleet.provider.issuer}|{tenant}-"):
-                found.append(f"the audit of {tenant} holds {entry['principal']}")
+                wrong.append(f"the audit of {tenant} holds {entry['principal']}")
             name = _named(entry.get("arguments") or {})
             match entry["event"]:
                 case "asked":

@@ -49,19 +49,19 @@ async def moved(
     note: str | None = None,
 ) -> bool:
     """Bring a request from one of `before` to `after`; False where the ledger does not let it."""
-    found = await ledger.find(request)
-    if found is None or found.state not in before or after is RequestState.OPEN:
+    current = await ledger.find(request)
+    if current is None or current.state not in before or after is RequestState.OPEN:
         return False
     answers = {RequestState.APPROVED: True, RequestState.DECLINED: False}
-    if after is RequestState.USED and found.state is RequestState.OPEN:
+    if after is RequestState.USED and current.state is RequestState.OPEN:
         answers[after] = True
     if after in answers:
-        people = range(found.needed if answers[after] else 1)
+        people = range(current.needed if answers[after] else 1)
         votes = [Vote(f"{by or 'terminal'}{person or ''}", answers[after], at) for person in people]
-        counted = [await ledger.decide(found, vote, by or "terminal", note) for vote in votes]
+        counted = [await ledger.decide(current, vote, by or "terminal", note) for vote in votes]
         if after is not RequestState.USED or None in counted:
             return None not in counted
-    if after is RequestState.WITHDRAWN and found.state is RequestState.OPEN:
+    if after is RequestState.WITHDRAWN and current.state is RequestState.OPEN:
         assert await moved(ledger, request, [RequestState.OPEN], RequestState.APPROVED, at, by=by)
     if after is RequestState.WITHDRAWN:
         return await ledger.withdraw(request, Vote(by or "terminal", False, at), by or "terminal", note) is not None

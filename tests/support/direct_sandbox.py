@@ -1,8 +1,8 @@
-"""Asks the sandbox without HTTP, and a clock that a test sets."""
+"""Asks the sandbox without HTTP."""
 
 import json
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from fastn_mcp.sandbox.auth import KEY
@@ -11,19 +11,6 @@ from fastn_mcp.tools.operation import Operation
 from support.faulty_sandbox import FaultyReply, FaultySandbox
 
 MORNING = datetime(2026, 10, 6, 9, 30, tzinfo=UTC)
-
-
-class Clock:
-    """Stands still until it is told otherwise."""
-
-    def __init__(self, at: datetime = MORNING) -> None:
-        self.at = at
-
-    def __call__(self) -> datetime:
-        return self.at
-
-    def pass_(self, **time: float) -> None:
-        self.at += timedelta(**time)
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,10 @@ from fastn_mcp.sandbox.server import InProcess
 from fastn_mcp.tools.catalog import CATALOG
 from fastn_mcp.tools.operation import Route
 from support.behaviour import Accepts, Behaviour, Envelope, Paging
+from support.clock import Clock
 from support.faulty_sandbox import FaultySandbox
 from support.identity_provider import listening
 from support.served_sandbox import create_faulty_app
-from support.world import Clock
 
 HOST = "fastn.test"
 """A name that only the company's proxy knows."""

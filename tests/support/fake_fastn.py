@@ -1,7 +1,6 @@
-"""A scripted Fastn, and a clock that only moves during a sleep."""
+"""A scripted Fastn."""
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal
 
 import anyio
@@ -12,34 +11,12 @@ from fastn_mcp.client.client import FastnClient
 from fastn_mcp.client.exchange import Answer, UnreadableBody
 from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import FastnError
-from fastn_mcp.runtime import System
 from fastn_mcp.tools.operation import Operation, Request
+from support.clock import Clock
 
 KEY = "fsk_live_canary-3f9a"
-NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)
 
 Step = Answer | Exception | Callable[[Request], Answer] | Literal["no answer"]
-
-
-class Clock:
-    """A clock that advances only during a sleep, and records each sleep."""
-
-    def __init__(self) -> None:
-        self.passed = 0.0
-        self.waits: list[float] = []
-
-    async def sleep(self, seconds: float) -> None:
-        self.waits.append(seconds)
-        self.passed += seconds
-
-    def now(self) -> datetime:
-        return NOW + timedelta(seconds=self.passed)
-
-    def monotonic(self) -> float:
-        return 1_000.0 + self.passed
-
-    def system(self, share: float = 0.5) -> System:
-        return System(now=self.now, monotonic=self.monotonic, sleep=self.sleep, share=lambda: share)
 
 
 SILENT: Final = "no answer"
@@ -94,4 +71,4 @@ async def error_of(sender: FastnClient, call: Operation[Any]) -> FastnError:
 def client(fastn: Fastn, clock: Clock | None = None, *, share: float = 0.5, **account: Any) -> FastnClient:
     """Return a client of this Fastn. Updates are partial by default, so that a call is one request."""
     settings: dict[str, Any] = {"base_url": "https://fastn.example", "api_key": KEY, "update": "partial"}
-    return FastnClient(Settings(**(settings | account)), fastn, (clock or Clock()).system(share))
+    return FastnClient(Settings(**(settings | account)), fastn, (clock or Clock()).system(share=share))

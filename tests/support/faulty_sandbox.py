@@ -12,7 +12,7 @@ from copy import copy
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from enum import Enum
-from functools import lru_cache
+from functools import lru_cache, partial
 from random import Random
 from typing import Annotated, Any, Literal
 
@@ -258,113 +258,50 @@ class Truncate(_Fault):
         return _delivered(reply, Delivery(sent=min(self.kept, max(len(reply.body) - 1, 0)), end="closed"))
 
 
-class _Spoiled(_Fault):
-    """The right status with another body."""
-
-    def body(self, right: bytes) -> bytes:
-        raise NotImplementedError
-
-    @override
-    def strike(self, perform: Callable[[], SandboxReply], key: str | None) -> SandboxReply:
-        reply = perform()
-        status = 200 if reply.status == 204 else reply.status
-        return SandboxReply(status, reply.headers | JSON, self.body(reply.body))
-
-
-class Garbage(_Spoiled):
-    """A body that is not JSON."""
-
-    kind: Literal["garbage"] = "garbage"
-
-    @override
-    def body(self, right: bytes) -> bytes:
-        return b"\x00\xff{not json"
-
-
-class NotANumber(_Spoiled):
-    """The right answer with a NaN in it, which Python writes and JSON does not know."""
-
-    kind: Literal["nan"] = "nan"
-
-    @override
-    def body(self, right: bytes) -> bytes:
-        return _with_member(right, b'"ratio":NaN')
-
-
-class LoneSurrogate(_Spoiled):
-    """The right answer with half a character in it."""
-
-    kind: Literal["lone_surrogate"] = "lone_surrogate"
-
-    @override
-    def body(self, right: bytes) -> bytes:
-        return _with_member(right, rb'"note":"\ud800"')
-
-
-class DeepNesting(_Spoiled):
-    """Arrays in arrays."""
-
-    kind: Literal["deep_nesting"] = "deep_nesting"
-
-    @override
-    def body(self, right: bytes) -> bytes:
-        return b'{"data":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
-
-
-class Huge(_Spoiled):
-    """More than a client should take in."""
-
-    kind: Literal["huge"] = "huge"
-    size: Annotated[int, Field(ge=16, le=256 * _MIB)] = 11 * _MIB
-    """Bytes."""
-
-    @override
-    def body(self, right: bytes) -> bytes:
-        return b'{"data":"' + b"0" * (self.size - 11) + b'"}'
-
-
-class GzipBomb(_Spoiled):
-    """A small body that unpacks to a large one."""
-
-    kind: Literal["gzip_bomb"] = "gzip_bomb"
-    unpacked: Annotated[int, Field(ge=_MIB, le=1024 * _MIB)] = 64 * _MIB
-
-    @override
-    def body(self, right: bytes) -> bytes:
-        return gzip.compress(b'{"data":"' + b"0" * self.unpacked + b'"}', mtime=0)
-
-    @override
-    def strike(self, perform: Callable[[], SandboxReply], key: str | None) -> SandboxReply:
-        reply = super().strike(perform, key)
-        return replace(reply, headers=reply.headers | {"content-encoding": "gzip"})
-
-
-def _delivered(reply: SandboxReply, delivery: Delivery) -> FaultyReply:
-    return FaultyReply(reply.status, reply.headers, reply.body, delivery)
-
-
 def _with_member(right: bytes, member: bytes) -> bytes:
     if right.endswith(b"}") and right != b"{}":
         return right[:-1] + b"," + member + b"}"
     return b'{"data":{' + member + b"}}"
 
 
-Fault = (
-    Status
-    | EchoKey
-    | Redirect
-    | Hang
-    | Reset
-    | Delay
-    | Drip
-    | Truncate
-    | Garbage
-    | NotANumber
-    | LoneSurrogate
-    | DeepNesting
-    | Huge
-    | GzipBomb
-)
+def _of_size(size: int) -> bytes:
+    return b'{"data":"' + b"0" * (size - 11) + b'"}'
+
+
+_SPOILED: dict[str, Callable[[bytes, int], bytes]] = {
+    "garbage": lambda _, __: b"\x00\xff{not json",
+    "nan": lambda right, _: _with_member(right, b'"ratio":NaN'),  # which Python writes and JSON does not know
+    "lone_surrogate": lambda right, _: _with_member(right, rb'"note":"\ud800"'),
+    "deep_nesting": lambda _, __: b'{"data":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    "huge": lambda _, size: _of_size(size),  # more than a client should take in
+    "gzip_bomb": lambda _, size: gzip.compress(_of_size(size), mtime=0),
+}
+
+
+class Spoiled(_Fault):
+    """The right status with another body."""
+
+    kind: Literal["garbage", "nan", "lone_surrogate", "deep_nesting", "huge", "gzip_bomb"]
+    size: Annotated[int, Field(ge=16, le=256 * _MIB)] = 11 * _MIB
+    """Bytes of what is huge, or unpacks to that."""
+
+    @override
+    def strike(self, perform: Callable[[], SandboxReply], key: str | None) -> SandboxReply:
+        reply = perform()
+        status = 200 if reply.status == 204 else reply.status
+        packed = {"content-encoding": "gzip"} if self.kind == "gzip_bomb" else {}
+        return SandboxReply(status, reply.headers | JSON | packed, _SPOILED[self.kind](reply.body, self.size))
+
+
+Garbage = partial(Spoiled, kind="garbage")
+NotANumber = partial(Spoiled, kind="nan")
+
+
+def _delivered(reply: SandboxReply, delivery: Delivery) -> FaultyReply:
+    return FaultyReply(reply.status, reply.headers, reply.body, delivery)
+
+
+Fault = Status | EchoKey | Redirect | Hang | Reset | Delay | Drip | Truncate | Spoiled
 
 FAULT: TypeAdapter[Fault] = TypeAdapter(Annotated[Fault, Field(discriminator="kind")])
 

@@ -25,7 +25,7 @@ from support.identity_provider import Provider
 from support.identity_provider import listening as serving
 from support.nginx_proxy import balanced
 from support.ports import free_port, listening
-from support.team_world import ALL, Caller
+from support.team_world import ALL, Caller, tenant
 
 KEYS = {"acme": KEY, "globex": LIVE_KEY}
 
@@ -38,15 +38,6 @@ issuer = "{issuer}"
 grace_seconds = 1
 """
 LIMITS = "calls = 16\nqueue = 400"
-_TENANT = """
-[[tenant]]
-name = "{name}"
-approval_wait_seconds = {wait}
-groups = ["{name}"]
-api_key_env = "KEY_OF_{name}"
-base_url = "{at}"
-mode = "guarded"
-"""
 
 
 @dataclass
@@ -163,7 +154,11 @@ def a_fleet(
         login.start()
         fastns = fastns or {name: stack.enter_context(a_fastn()) for name in KEYS}
         file = folder / "team.toml"
-        tenants = (_TENANT.format(name=name, at=fastn.at, wait=wait) for name, fastn in fastns.items())
+        guarded: dict[str, Any] = {"approval_wait_seconds": wait, "mode": "guarded"}
+        tenants = [
+            tenant(name, groups=[name], api_key_env=f"KEY_OF_{name}", base_url=fastn.at, **guarded)
+            for name, fastn in fastns.items()
+        ]
         file.write_text(_FILE.format(url=f"{at}/mcp", issuer=provider.issuer, limits=limits) + "".join(tenants))
         file.chmod(0o600)
         replicas = [_replica(folder, number, file, ledger, env) for number in range(count)]

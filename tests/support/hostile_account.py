@@ -125,13 +125,13 @@ def planted(value: Any, fields: frozenset[str], change: Callable[[str], str], na
     return value
 
 
-class Planting:
-    """Rewrites the answers of Fastn."""
+class Edited:
+    """A Fastn whose answers are edited: `edit` gets the JSON of an answer, its status and the request."""
 
-    def __init__(self, fields: frozenset[str], change: Callable[[str], str] = str) -> None:
-        self._fields, self._change = fields, change
+    def __init__(self, edit: Callable[[Any, int, Request], Any]) -> None:
+        self._edit = edit
 
-    def around(self, inner: Exchange) -> "Planting":
+    def around(self, inner: Exchange) -> "Edited":
         self._inner = inner
         return self
 
@@ -141,19 +141,24 @@ class Planting:
             value = json.loads(answer.body)
         except ValueError:
             return answer
-        body = json.dumps(planted(value, self._fields, self._change), ensure_ascii=False).encode()
+        body = json.dumps(self._edit(value, answer.status, request), ensure_ascii=False).encode()
         return replace(answer, body=body)
 
     async def aclose(self) -> None:
         await self._inner.aclose()
 
 
-class RefusingReads(Planting):
+def planting(fields: frozenset[str], change: Callable[[str], str] = str) -> Edited:
+    """Return a Fastn with hostile or harmless texts in these fields."""
+    return Edited(lambda value, _, __: planted(value, fields, change))
+
+
+class RefusingReads(Edited):
     """Refuses the reads of some lists, with a message of Fastn's that is hostile or harmless."""
 
     def __init__(self, paths: str, change: Callable[[str], str] = str) -> None:
-        super().__init__(frozenset(), change)
-        self._paths = re.compile(paths)
+        super().__init__(lambda value, _, __: value)
+        self._change, self._paths = change, re.compile(paths)
 
     async def __call__(self, request: Request) -> Answer:
         if not self._paths.search(request.path):

@@ -17,11 +17,11 @@ DEPLOY = Path(__file__).parents[2] / "deploy"
 
 def nginx() -> str:
     """Return the path of nginx. Skip the test if it is missing, except in CI on Linux, which installs it."""
-    found = shutil.which("nginx", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
-    if found is None and not (os.environ.get("CI") and sys.platform == "linux"):
+    program = shutil.which("nginx", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
+    if program is None and not (os.environ.get("CI") and sys.platform == "linux"):
         pytest.skip("there is no nginx (Debian: apt-get install nginx-light)")
-    assert found is not None, "there is no nginx, and .ci/run installs it"
-    return found
+    assert program is not None, "there is no nginx, and .ci/run installs it"
+    return program
 
 
 @contextmanager

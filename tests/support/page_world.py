@@ -274,8 +274,8 @@ class Visitor:
     async def form(self, action: str, about: str = "", place: str = "") -> dict[str, str]:
         """Return the hidden fields of a form on the page, with that request in them if one is named."""
         page = await self.look(place)
-        for found in re.finditer(rf'<form[^>]*action="{self.room}{action}".*?</form>', page, re.DOTALL):
-            hidden = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', found[0]))
+        for form in re.finditer(rf'<form[^>]*action="{self.room}{action}".*?</form>', page, re.DOTALL):
+            hidden = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', form[0]))
             if about in ("", *hidden.values()):
                 return hidden
         raise AssertionError(f"no form to {action} {about}")

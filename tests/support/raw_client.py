@@ -13,6 +13,8 @@ from typing import Any
 from support.forkserver import forked
 
 PATIENCE = 60.0
+HTTP_HEADERS = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
+"""Headers of every request over HTTP."""
 META: dict[str, Any] = {
     "io.modelcontextprotocol/protocolVersion": "2026-07-28",
     "io.modelcontextprotocol/clientCapabilities": {},
@@ -42,10 +44,14 @@ def search(value: str, id_: str = "7", name: str = '"search"') -> str:
     )
 
 
-HELLO = message(
-    "hello", "initialize", protocolVersion="2025-11-25", capabilities={}, clientInfo={"name": "bytes", "version": "1"}
-)
-READY = b'{"jsonrpc":"2.0","method":"notifications/initialized"}'
+def introducing(version: str = "2025-11-25", name: str = "bytes") -> tuple[bytes, bytes]:
+    """Return the handshake of a client of this name, by which versions before 2026-07-28 begin."""
+    client = {"name": name, "version": "1"}
+    hello = message("hello", "initialize", protocolVersion=version, capabilities={}, clientInfo=client)
+    return hello, b'{"jsonrpc":"2.0","method":"notifications/initialized"}'
+
+
+HELLO, READY = introducing()
 PING = message("ping", "ping")
 
 
@@ -55,6 +61,21 @@ def checked(line: bytes) -> dict[str, Any]:
     assert parsed["jsonrpc"] == "2.0"
     assert ("method" in parsed) + ("result" in parsed) + ("error" in parsed) == 1
     return parsed
+
+
+def answers_to(
+    *lines: bytes, flags: Sequence[str] = (), env: dict[str, str]
+) -> tuple[dict[Any, dict[str, Any]], "subprocess.CompletedProcess[bytes]"]:
+    """Run a server as a fork with these lines as its whole input. Return its answers by their ids, and all it wrote."""
+    done = subprocess.run(
+        forked(*flags),
+        input=b"".join(line + b"\n" for line in lines),
+        env={**os.environ, **env},
+        capture_output=True,
+        timeout=PATIENCE,
+        check=True,
+    )
+    return {answer.get("id"): answer for answer in map(checked, done.stdout.splitlines())}, done
 
 
 class Server:

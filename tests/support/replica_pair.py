@@ -1,5 +1,6 @@
 """Two processes of a team's server on one Valkey: their provider, their Fastn, and people at their page."""
 
+import json
 import os
 import subprocess
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
@@ -12,17 +13,20 @@ from typing import Any
 
 import anyio
 import httpx2
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
 
 from fastn_mcp.sandbox.app import create_app
 from fastn_mcp.sandbox.auth import KEY
+from support.approval_world import APPROVERS, PAGE
 from support.audit_entries import entries
 from support.faulty_sandbox import FaultySandbox
 from support.identity_provider import Provider, listening
 from support.page_visitor import Visitor
 from support.ports import free_port
 from support.server_process import running
-from support.team_page import FILE, Team, result
-from support.team_world import ALL, Caller
+from support.team_page import result
+from support.team_world import ALL, Caller, tenant
 
 POLICY = '[defaults]\ndestroy = "out_of_band"\n'
 STATE_SECRET = "s" * 32
@@ -34,15 +38,34 @@ def person(name: str) -> dict[str, Any]:
 
 
 @dataclass
-class Replicas(Team):
+class Replicas:
     """The started replicas. Each has its own state folder; they share only the ledger."""
 
+    provider: Provider
+    sandbox: FaultySandbox
     site: str
     """Address of the page, whichever replica answers."""
     one: int
     other: int
     folder: Path
     processes: Mapping[int, "subprocess.Popen[bytes]"]
+
+    def deleted(self) -> int:
+        return len([request for request in self.sandbox.requests if request.method == "DELETE"])
+
+    def token(self) -> str:
+        """Return anna's token, by which her agents call."""
+        return self.provider.token(
+            sub="anna", name="Anna Example", email="anna@acme.example", groups=["acme"], scope=ALL, aud="the-team"
+        )
+
+    @asynccontextmanager
+    async def agent(self, port: int) -> AsyncGenerator[Client]:
+        headers = {"authorization": f"Bearer {self.token()}"}
+        async with httpx2.AsyncClient(headers=headers, timeout=30) as http:
+            transport = streamable_http_client(f"http://127.0.0.1:{port}/mcp", http_client=http)
+            async with Client(transport) as client:
+                yield client
 
     def state(self, port: int) -> Path:
         return self.folder / str(port)
@@ -69,9 +92,8 @@ class Replicas(Team):
     @asynccontextmanager
     async def caller(self, port: int) -> AsyncGenerator[Callable[..., Awaitable[dict[str, Any]]]]:
         """Return what calls a tool of one replica for anna, by one HTTP request each."""
-        token = self.provider.token(sub="anna", groups=["acme"], scope=ALL, aud="the-team")
         async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
-            yield partial(Caller(http).result, token)
+            yield partial(Caller(http).result, self.token())
 
     @asynccontextmanager
     async def deletion(self, kind: str, name: str) -> AsyncGenerator[list[dict[str, Any]]]:
@@ -96,20 +118,22 @@ class Replicas(Team):
 @contextmanager
 def two_replicas(
     folder: Path, ledger: str, *, wait: int = 0, site: int | None = None, policy: str = POLICY,
-    tenant: Callable[[str], str] = lambda _: "", env: Mapping[str, str] | None = None, issuer: str | None = None,
+    settings: Callable[[str], str] = lambda _: "", env: Mapping[str, str] | None = None, issuer: str | None = None,
 ) -> Generator[Replicas]:  # fmt: skip
-    """Run them. `tenant` returns more of the tenant's table, for an issuer; `site` is the page's port, if another.
+    """Run them. `settings` returns more of the tenant's table, for an issuer; `site` is the page's port, if another.
 
-    With `issuer` the team signs in there, and the provider is another issuer that `tenant` may name.
+    With `issuer` the team signs in there, and the provider is another issuer that `settings` may name.
     """
     login, fastn, one, other = (free_port() for _ in range(4))
     provider = Provider(f"http://127.0.0.1:{login}", "the-team")
     sandbox = FaultySandbox(lambda: datetime.now(UTC))
     (folder / "policy.toml").write_text(policy)
-    file, at = folder / "team.toml", f"http://127.0.0.1:{fastn}"
-    text = FILE.format(port=site or one, other=other, issuer=issuer or provider.issuer, fastn=at)
-    text = text.replace("approval_wait_seconds = 0", f"approval_wait_seconds = {wait}")
-    file.write_text(text.replace("hosts = [", f'hosts = ["127.0.0.1:{one}", ') + tenant(provider.issuer))
+    file, hosts = folder / "team.toml", [f"127.0.0.1:{port}" for port in (site or one, one, other)]
+    head = f'url = "http://{hosts[0]}/mcp"\nissuer = "{issuer or provider.issuer}"\nhosts = {json.dumps(hosts)}\n'
+    acme = {"groups": ["acme"], "api_key_env": "ACME_KEY", "base_url": f"http://127.0.0.1:{fastn}", "mode": "guarded"}
+    acme |= {"policy": "policy.toml", "approval_wait_seconds": wait}
+    text = f'{head}audience = "the-team"\n{PAGE}{APPROVERS}{tenant("acme", **acme)}'
+    file.write_text(text + settings(provider.issuer))
     for written in (file, folder / "policy.toml"):
         written.chmod(0o600)
     shared = {"FASTN_CONFIG": os.devnull, "FASTN_STATE_SECRET": STATE_SECRET, "FASTN_LEDGER": ledger}

@@ -36,8 +36,8 @@ def previewed(
 ) -> Preview:  # fmt: skip
     """Return the preview of a call whose other records are known by these names."""
     known = {(kind, key): {"id": key, "name": name} for kind, of in (names or {}).items() for key, name in of.items()}
-    found = by_arguments(call, target=target)
-    records = [replace(each, row=known.pop((each.kind, each.id), None)) for each in found.records]
+    resolution = by_arguments(call, target=target)
+    records = [replace(each, row=known.pop((each.kind, each.id), None)) for each in resolution.records]
     records += [Record(kind, key, Relation.OWNER, row) for (kind, key), row in known.items()]
-    found = replace(found, records=tuple(records), dependence=dependence or Dependence(), typed=typed)
-    return preview(found, effect, account, because, undoes)
+    resolution = replace(resolution, records=tuple(records), dependence=dependence or Dependence(), typed=typed)
+    return preview(resolution, effect, account, because, undoes)

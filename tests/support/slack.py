@@ -37,10 +37,10 @@ def _require(holds: object, error: str, what: Any = "") -> None:
         raise Invalid(f"{error} {what}".strip())
 
 
-def _text(found: Any, kind: str) -> None:
-    _require(found.keys() == {"type", "text", "emoji"}, "invalid_blocks", (kind, found))
-    _require(found["type"] == "plain_text" and found["emoji"] is False, "invalid_blocks", (kind, found))
-    _require(0 < len(found["text"]) <= _TEXT_LIMITS[kind], "invalid_blocks", (kind, len(found["text"])))
+def _text(text: Any, kind: str) -> None:
+    _require(text.keys() == {"type", "text", "emoji"}, "invalid_blocks", (kind, text))
+    _require(text["type"] == "plain_text" and text["emoji"] is False, "invalid_blocks", (kind, text))
+    _require(0 < len(text["text"]) <= _TEXT_LIMITS[kind], "invalid_blocks", (kind, len(text["text"])))
 
 
 def _button(element: Json) -> None:
@@ -195,11 +195,11 @@ class Slack:
             case "chat.postMessage":
                 return self._post(given)
             case "chat.update":
-                found = [each for each in self.messages if (each.channel, each.ts) == (given["channel"], given["ts"])]
-                _require(found, "message_not_found")
+                same = [each for each in self.messages if (each.channel, each.ts) == (given["channel"], given["ts"])]
+                _require(same, "message_not_found")
                 check_blocks(given["blocks"], 50, {"section", "header", "actions"})
-                found[0].earlier.append(found[0].body)
-                found[0].body = given
+                same[0].earlier.append(same[0].body)
+                same[0].body = given
                 return {"channel": given["channel"], "ts": given["ts"]}
             case "chat.postEphemeral":
                 check_blocks(given["blocks"], 50, {"section"})
@@ -316,8 +316,8 @@ class Slack:
             case None:
                 self.opened.pop(user, None)
                 return ""
-            case {"response_action": "errors", "errors": found}:
-                errors = cast("dict[str, str]", found)
+            case {"response_action": "errors", "errors": fields}:
+                errors = cast("dict[str, str]", fields)
                 assert errors.keys() <= inputs, errors
                 return " ".join(errors.values())
             case answer:

@@ -15,10 +15,11 @@ from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.key_files import SecretValues
 from fastn_mcp.ledger.identity import bound_account
 from fastn_mcp.policy.policy import Policy
+from support.clock import Clock
 from support.policy_files import rules_of
 from support.slack import APP, BOT, CHANNEL, TEAM, Message, Slack, until
 from support.webhook_world import approvers_file
-from support.world import Clock, World
+from support.world import World
 
 PEOPLE = f"""
 [dana]

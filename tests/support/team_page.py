@@ -1,67 +1,16 @@
-"""Support for tests of a team's approval page: the team file, an agent, and a person's actions."""
+"""Calls of an agent of a team, and what a person does on the team's approval page in a browser."""
 
 import os
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx2
 from mcp import Client
-from mcp.client.streamable_http import streamable_http_client
 from playwright.async_api import Page, expect
 
-from support.approval_world import APPROVERS, PAGE
-from support.faulty_sandbox import FaultySandbox
-from support.identity_provider import Provider
 from support.real_browser import DESKTOP, PHONE, axe_violations
 from support.server_process import body
-from support.team_world import ALL
 
 PICTURES = os.environ.get("PAGE_PICTURES")
-
-FILE = (
-    """
-url = "http://127.0.0.1:{port}/mcp"
-issuer = "{issuer}"
-hosts = ["127.0.0.1:{port}", "127.0.0.1:{other}"]
-audience = "the-team"
-"""
-    + PAGE
-    + APPROVERS
-    + """
-[[tenant]]
-name = "acme"
-approval_wait_seconds = 0
-groups = ["acme"]
-api_key_env = "ACME_KEY"
-base_url = "{fastn}"
-mode = "guarded"
-policy = "policy.toml"
-"""
-)
-
-
-@dataclass
-class Team:
-    """The identity provider and the Fastn of a team."""
-
-    provider: Provider
-    sandbox: FaultySandbox
-
-    @asynccontextmanager
-    async def agent(self, port: int) -> AsyncGenerator[Client]:
-        token = self.provider.token(
-            sub="anna", name="Anna Example", email="anna@acme.example", groups=["acme"], scope=ALL, aud="the-team"
-        )
-        async with httpx2.AsyncClient(headers={"authorization": f"Bearer {token}"}, timeout=30) as http:
-            transport = streamable_http_client(f"http://127.0.0.1:{port}/mcp", http_client=http)
-            async with Client(transport) as client:
-                yield client
-
-    def deleted(self) -> int:
-        return len([request for request in self.sandbox.requests if request.method == "DELETE"])
 
 
 async def result(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx2
 
@@ -18,40 +18,38 @@ from fastn_mcp.hosted.oidc import IssuerKeys
 from fastn_mcp.hosted.team_config import Team, load_team
 from fastn_mcp.runtime import System
 from fastn_mcp.server import log
+from support import raw_client
 from support.identity_provider import AUDIENCE, Provider
+from support.raw_client import HTTP_HEADERS
 
 MODERN = "2026-07-28"
-META: dict[str, Any] = {
-    "io.modelcontextprotocol/protocolVersion": MODERN,
-    "io.modelcontextprotocol/clientCapabilities": {"elicitation": {"form": {}}},
-    "io.modelcontextprotocol/clientInfo": {"name": "bytes", "version": "1"},
-}
-NO_FORMS: dict[str, Any] = META | {"io.modelcontextprotocol/clientCapabilities": {}}
+NO_FORMS = raw_client.META
 """Of a client that can show no form."""
+META: dict[str, Any] = NO_FORMS | {"io.modelcontextprotocol/clientCapabilities": {"elicitation": {"form": {}}}}
 ALL = "fastn:read fastn:write fastn:destroy fastn:admin"
 """Every scope."""
 HEAD = f'url = "{AUDIENCE}"\nissuer = "https://login.example.com/realms/team"\norigins = ["https://app.example.com"]\n'
-TENANTS = """
-[[tenant]]
-name = "acme"
-approval_wait_seconds = 0
-subjects = ["anna", "amir"]
-api_key_env = "ACME_KEY"
-mode = "guarded"
 
-[[tenant]]
-name = "globex"
-approval_wait_seconds = 0
-groups = ["globex-*"]
-api_key_env = "GLOBEX_KEY"
 
-[[tenant]]
-name = "own"
-approval_wait_seconds = 0
-claims = { tier = "own" }
-caller_keys = true
-mode = "auto"
-"""
+def tenant(name: str, **settings: Any) -> str:
+    """Return the table of a tenant whose calls do not wait for a person, unless a setting says so."""
+    lines = {"name": name, "approval_wait_seconds": 0, **settings}
+    return "\n[[tenant]]\n" + "".join(f"{key} = {_toml(value)}\n" for key, value in lines.items())
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        pairs = cast("dict[str, Any]", value).items()
+        return f"{{ {', '.join(f'{key} = {_toml(each)}' for key, each in pairs)} }}"
+    return json.dumps(value)
+
+
+ACME = {"subjects": ["anna", "amir"], "api_key_env": "ACME_KEY", "mode": "guarded"}
+TENANTS = (
+    tenant("acme", **ACME)
+    + tenant("globex", groups=["globex-*"], api_key_env="GLOBEX_KEY")
+    + tenant("own", claims={"tier": "own"}, caller_keys=True, mode="auto")
+)
 KEYS = {"ACME_KEY": "fsk_test_acme", "GLOBEX_KEY": "fsk_test_globex"}
 
 
@@ -101,9 +99,7 @@ class Caller:
     http: httpx2.AsyncClient
 
     async def ask(self, token: str | None, body: object, **headers: str) -> httpx2.Response:
-        sent = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
-        if token is not None:
-            sent["authorization"] = f"Bearer {token}"
+        sent = HTTP_HEADERS if token is None else HTTP_HEADERS | {"authorization": f"Bearer {token}"}
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         return await self.http.post("/mcp", content=content, headers=sent | headers)
 

@@ -1,15 +1,15 @@
 """The guard between a caller and a sandbox, all in this process: time stands still unless a test moves it."""
 
-import itertools
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakSet
 
 import pytest
+from pydantic import JsonValue
 
 from fastn_mcp.account.answer_reads import AnswerReads, SharedReads
 from fastn_mcp.account.resolved_call import Surroundings
@@ -21,8 +21,9 @@ from fastn_mcp.client.exchange import Exchange
 from fastn_mcp.config.model import Mode, Settings
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.approval.obtain import Approvals
+from fastn_mcp.guard.approval.votes import NotCounted, TypedValue, count_vote
+from fastn_mcp.guard.approval_form import VERIFIED, ApprovalForm, Approve, PendingApproval, PendingForm, Submitted
 from fastn_mcp.guard.approval_form import Answer as Said
-from fastn_mcp.guard.approval_form import ApprovalForm, Approve, PendingApproval, PendingForm, Submitted
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.budgets import Budgets
 from fastn_mcp.guard.caller import Caller
@@ -34,7 +35,7 @@ from fastn_mcp.guard.key_files import CallSecrets, KeyFileWriter, SecretValues, 
 from fastn_mcp.guard.recorder import Recorder, Watch
 from fastn_mcp.guard.seal import Seal
 from fastn_mcp.guard.stops import Stops
-from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
 from fastn_mcp.ledger.identity import bound_account
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.ledger.sqlite import SqliteLedger
@@ -56,34 +57,13 @@ from fastn_mcp.tools.operation import Operation, Send
 from fastn_mcp.tools.tool import Tool
 from fastn_mcp.tools.workflows import RunWorkflow
 from support.audit_entries import entries
+from support.clock import Clock
 from support.decisions import moved
 from support.faulty_sandbox import FaultySandbox, HeardRequest, Status
 from support.policy_files import rules_of
 
 Call = Operation[Any]
 T = TypeVar("T")
-
-
-class Clock:
-    """Time that tests move."""
-
-    def __init__(self) -> None:
-        self.at = datetime(2026, 11, 25, 9, 0, tzinfo=UTC)
-
-    def now(self) -> datetime:
-        return self.at
-
-    def pass_(self, seconds: float) -> None:
-        self.at += timedelta(seconds=seconds)
-
-    async def sleep(self, seconds: float) -> None:
-        self.pass_(seconds)
-
-    def system(self, tokens: str = "t") -> System:
-        numbers = itertools.count(1)
-        return System(
-            self.now, lambda: self.at.timestamp(), self.sleep, lambda: 0.5, lambda: f"{tokens}{next(numbers)}"
-        )
 
 
 @dataclass
@@ -312,6 +292,13 @@ class World:
         """Make a call that ends with a request outside of the client, and approve that request there."""
         await self.expect(PendingApproval, call)
         return await self.approve_open_request()
+
+    async def approve_typed(
+        self, request: ApprovalRequest, secret: JsonValue, by: str = "page"
+    ) -> ApprovalRequest | NotCounted:
+        """Approve a request and type its secret, as on the page."""
+        vote = Vote(by, approves=True, at=self.timestamp)
+        return await count_vote(vote, request, self.ledger, VERIFIED, typed=TypedValue(self.typed, secret))
 
     @contextmanager
     def act_before_changes(self, act: Callable[[Call], Awaitable[object]]) -> Generator[None]:
