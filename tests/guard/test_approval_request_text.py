@@ -284,7 +284,7 @@ def test_batch_text_lists_each_call_and_the_sum() -> None:
     assert listed.effect is Effect.DESTROY
     assert listed.expected == "Acme"
     assert listed.lines() == [
-        "Make 2 changes. Change 2 cannot be undone. They are sent in this order. Account: test.",
+        "Make 2 changes. Change 2 cannot be undone in full. They are sent in this order. Account: test.",
         f"2. {shown[2].line()}",
         f"5. {shown[5].line()}",
     ]
@@ -294,7 +294,7 @@ def test_batch_text_lists_each_call_and_the_sum() -> None:
     ]
     assert listed.data() == {
         "call": "apply_changes",
-        "does": "Make 2 changes. Change 2 cannot be undone.",
+        "does": "Make 2 changes. Change 2 cannot be undone in full.",
         "account": "test",
         "effect": "destroy",
         "effects": ["write", "destroy"],

@@ -177,7 +177,9 @@ async def test_three_deletions_need_one_approval_and_run_in_order(world: World) 
     (question,) = person.asked
     assert question.expected == "delete 3"
     lines = question.text.split("\n")
-    assert lines[0].startswith("Make 3 changes. Changes 1, 2 and 3 cannot be undone. They are sent in this order.")
+    assert lines[0].startswith(
+        "Make 3 changes. Changes 1, 2 and 3 cannot be undone in full. They are sent in this order."
+    )
     assert all(line.startswith(f'{n}. Delete customer "') for n, line in enumerate(lines[1:4], 1))
     assert all(name in line for name, line in zip(NAMES, lines[1:4], strict=True))
     assert lines[-1] == 'To approve these 3 calls, type the words between the quotes: "delete 3"'

@@ -843,7 +843,7 @@ def test_batch_names_the_calls_that_lose_data() -> None:
     revoked = Sentences("Revoke it.", "Revoke", "Revoke it", lost="Never.")
     assert describe_batch({1: plain}) == Sentences("Make 1 change.", "Make this change", "Make 1 change")
     assert describe_batch({1: plain, 3: lost}) == Sentences(
-        "Make 2 changes. Change 3 cannot be undone.",
+        "Make 2 changes. Change 3 cannot be undone in full.",
         "Make these 2 changes",
         "Make 2 changes",
         "3: Gone.",
@@ -851,7 +851,7 @@ def test_batch_names_the_calls_that_lose_data() -> None:
         "Not checked in full: 3.",
     )
     three = describe_batch({1: lost, 2: plain, 4: revoked})
-    assert three.first == "Make 3 changes. Changes 1 and 4 cannot be undone."
+    assert three.first == "Make 3 changes. Changes 1 and 4 cannot be undone in full."
     assert three.lost == "1: Gone. 4: Never."
     assert phrase([lost, lost], 3) == "delete 2"
     assert phrase([lost, revoked], 3) == "change 2"

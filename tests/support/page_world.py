@@ -157,9 +157,9 @@ def batch(id_: str = "grant-8", **changes: Any) -> ApprovalRequest:
         "effect": "destroy",
         "effects": ["external", "destroy"],
         "calls": calls,
-        "does": "Make 2 changes. Change 1 cannot be undone.",
+        "does": "Make 2 changes. Change 1 cannot be undone in full.",
     }
-    lines = ("Make 2 changes. Change 1 cannot be undone.", "1. delete_customer", "2. update")
+    lines = ("Make 2 changes. Change 1 cannot be undone in full.", "1. delete_customer", "2. update")
     given = {"tool": "apply_changes", "target": None, "expected": "Globex", "preview": card, "text": lines}
     return question(id_, **(given | changes))
 

@@ -51,7 +51,7 @@ def describe_batch(calls: Mapping[int, Sentences], *, keep_going: bool = False) 
     unsure = [str(number) for number, each in calls.items() if each.unchecked]
     these = f"Make {counted(count, 'change')}"
     if losing:
-        first = f"{these}. Change{'s' if len(losing) > 1 else ''} {series(map(str, losing))} cannot be undone."
+        first = f"{these}. Change{'s' if len(losing) > 1 else ''} {series(map(str, losing))} cannot be undone in full."
     else:
         first = f"{these}."
     return Sentences(
