@@ -75,7 +75,7 @@ MAX_QUEUED_CALLS = 1_000
 
 
 class Attempts:
-    """Attempts of one call, and the errors that state its outcome. `redactor` redacts what Fastn answers."""
+    """Attempts of one call, and the errors that state its outcome. `redactor` redacts the errors that Fastn answers."""
 
     def __init__(self, call: Call, redactor: Redactor, check: Callable[[], Awaitable[object]] | None = None) -> None:
         self.redactor = redactor
@@ -234,7 +234,7 @@ class FastnClient:
             is_settled = False
             try:
                 with anyio.fail_after(self.deadline(call)):
-                    result = await self._send(call, attempts)
+                    result = await self._send(call, attempts, redactor)
                 is_settled = True
                 return result
             except TimeoutError:
@@ -257,7 +257,8 @@ class FastnClient:
                 self.is_outdated = stored != self.settings.api_key
         return self.is_outdated
 
-    async def _send(self, call: Operation[R], attempts: Attempts) -> R:
+    async def _send(self, call: Operation[R], attempts: Attempts, results: Redactor) -> R:
+        """Send the call. `results` redacts its result; an error is redacted by the `attempts`."""
         if self._no_key is not None:
             raise _missing_key(self._no_key)
         try:
@@ -273,7 +274,7 @@ class FastnClient:
                 "Give customer_id instead, which replaces it.",
             )
         if isinstance(call, Update) and self.settings.update == "merge":
-            request = await self._merged(cast(Call, call), request)
+            request = await self._merged(cast(Call, call), request, attempts.redactor)
         if isinstance(call, Update):
             _refuse_masks(request)
         if self.settings.fields and (names := self.settings.fields.get(call.toolset())):
@@ -284,13 +285,13 @@ class FastnClient:
             )
         async with self._slots:
             answer = await self._answer(request, attempts)
-        return _result(call, answer, attempts, self.settings)
+        return _result(call, answer, attempts, results, self.settings)
 
-    async def _merged(self, call: Call, request: Request) -> Request:
+    async def _merged(self, call: Call, request: Request, redactor: Redactor) -> Request:
         """Merge the changes into the current resource, so that a `PUT` that replaces loses nothing."""
 
         async def read(reading: Call) -> FastnObject:
-            return await self._send(reading, Attempts(reading, Redactor(())))  # sent back unredacted
+            return await self._send(reading, Attempts(reading, redactor), Redactor(()))  # sent back unredacted
 
         current = await read_target(call, read)
         if current is None:
@@ -415,7 +416,7 @@ def _check_names(call: Tool[Any], fields: Mapping[str, Mapping[str, str]]) -> No
             )
 
 
-def _result(call: Operation[R], answer: Answer, attempts: Attempts, settings: Settings) -> R:
+def _result(call: Operation[R], answer: Answer, attempts: Attempts, results: Redactor, settings: Settings) -> R:
     """Return the result of an answered call. Raises a `FastnError` if it failed or cannot be read."""
     deletes = call.route.method == "DELETE"
     if answer.status >= 300:
@@ -432,8 +433,8 @@ def _result(call: Operation[R], answer: Answer, attempts: Attempts, settings: Se
         raise attempts.unreadable(answer.unreadable)
     try:
         body = call.read(unwrap(_succeeded(call, answer, attempts)), answer.headers)
-        if attempts.redactor.may_stand_in(answer.body):
-            body = attempts.redactor(body)
+        if results.may_stand_in(answer.body):
+            body = results(body)
         if settings.fields and (names := settings.fields.get(call.toolset())):
             from_wire(cast(Call, call), body, names)
         if deletes and not isinstance(body, dict):

@@ -9,6 +9,7 @@ import pytest
 from mcp.types import CallToolResult
 from pydantic import JsonValue
 from pydantic_core import to_json
+from support.fake_fastn import KEY as FAKE_KEY
 from support.fake_fastn import Fastn, client, error_of, reply
 from support.fastn_process import held
 from support.hostile_account import Edited
@@ -26,7 +27,7 @@ from fastn_mcp.procedures.catalog import ALL_TOOLS
 from fastn_mcp.redaction import REDACTED
 from fastn_mcp.sandbox.auth import KEY
 from fastn_mcp.tools.access import CreateSecret
-from fastn_mcp.tools.customers import CreateCustomer
+from fastn_mcp.tools.customers import CreateCustomer, UpdateCustomer
 from fastn_mcp.tools.operation import Request
 from fastn_mcp.tools.tool import AnyTool, Effect
 
@@ -320,3 +321,11 @@ async def test_secret_in_an_error_is_redacted_before_it_is_cut_or_read(secret: s
     shown = to_json(error.data()).decode() + str(error)
     assert secret[:10] not in shown
     assert REDACTED in shown
+
+
+@pytest.mark.parametrize("status", [403, 422, 429, 500])
+async def test_key_in_the_error_of_the_read_before_an_update_is_redacted_before_it_is_cut(status: int) -> None:
+    fastn = Fastn(reply(status, {"error": {"message": "x" * 490 + FAKE_KEY}}))
+    error = await error_of(client(fastn, update="merge"), UpdateCustomer(customer_id="c1", name="Acme"))
+    assert {request.method for request in fastn.requests} == {"GET"}
+    assert FAKE_KEY[:8] not in to_json(error.data()).decode()
