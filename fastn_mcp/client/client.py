@@ -406,10 +406,9 @@ class FastnClient:
 
 def _check_names(call: Tool[Any], fields: Mapping[str, Mapping[str, str]]) -> None:
     """Raise `NotSent` for a field in `extra` under the account's own name: rules do not recognise it."""
-    extra: dict[str, JsonValue] | None = getattr(call, "extra", None)
-    given = set(map(plain, extra or ()))
-    for our, their in fields.get(call.toolset(), {}).items() if given else ():
-        if their != our and plain(their) in given:
+    extra: dict[str, JsonValue] = getattr(call, "extra", None) or {}
+    for our, their in fields.get(call.toolset(), {}).items() if extra else ():
+        if their != our and any(plain(name) == plain(their) for name in extra if name != our):
             raise InvalidArgument(
                 f"extra: {their} is this account's name for {our}, by its setting fields.",
                 f"Give the argument for it or, where there is none, {our} in extra.",

@@ -13,11 +13,12 @@ from fastn_mcp.client.client import FastnClient
 from fastn_mcp.client.endpoint import TransportOptions, headers, to_wire
 from fastn_mcp.client.exchange import HttpExchange, NotSentError, TransportFactory
 from fastn_mcp.config.model import Settings
-from fastn_mcp.errors import NotSent
+from fastn_mcp.errors import InvalidArgument, NotSent
 from fastn_mcp.tools.billing import GetUsage
 from fastn_mcp.tools.connectors import ListConnections
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, GetCustomer, ListCustomers, UpdateCustomer
 from fastn_mcp.tools.operation import Request
+from fastn_mcp.tools.workflows import UpdateWorkflow
 
 pytestmark = pytest.mark.anyio
 
@@ -51,6 +52,14 @@ async def test_bodies_have_the_accounts_field_names_only() -> None:
     await client(fastn, fields=NAMES, update="merge").send(UpdateCustomer(customer_id="c1", name="Initech"))
     assert [request.method for request in fastn.requests] == ["GET", "PUT"]
     assert fastn.requests[1].body == {"orgId": "c1", "title": "Initech", "region": "EU"}
+
+
+async def test_extra_takes_our_name_of_a_field_that_the_account_spells_otherwise() -> None:
+    fastn = Fastn(reply(200, {"data": {}}))
+    account = client(fastn, fields={"workflows": {"maxRuns": "max_runs"}}, update="partial")
+    account.check(UpdateWorkflow(workflow_id="w1", extra={"maxRuns": 5}))
+    with pytest.raises(InvalidArgument, match="max_runs is this account's name for maxRuns"):
+        account.check(UpdateWorkflow(workflow_id="w1", extra={"max_runs": 5}))
 
 
 async def test_other_requests_are_not_renamed() -> None:
