@@ -250,6 +250,12 @@ async def test_trigger_with_a_workflow_or_customer_that_is_not_its_own_is_refuse
     await world.ask(Diagnose(trigger_id="Daily TikTok sync", customer_id="Katana", workflow_id="wf_96d1b3072c5a"))
 
 
+async def test_trigger_that_does_not_say_what_it_starts_is_diagnosed_with_the_workflow(world: World) -> None:
+    trigger = world.sandbox.state.named("triggers", "Daily TikTok sync", "name")
+    workflow = trigger.pop("routes")[0]["routeId"]
+    assert (await world.ask(Diagnose(trigger_id=trigger["id"], workflow_id=workflow)))["verdict"]
+
+
 async def test_trigger_that_a_person_switched_off_needs_no_repair(world: World) -> None:
     nightly = world.sandbox.state.named("triggers", "Nightly contact sync", "name")
     nightly |= {"consecutiveFailures": 0, "statusHistory": [{"status": "Disabled", "by": "lee@fastn.example"}]}

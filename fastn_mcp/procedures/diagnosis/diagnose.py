@@ -103,7 +103,7 @@ def _check(subject: Subject) -> None:
     trigger, resources = subject.trigger, subject.resources
     if not trigger:
         return
-    if "workflow" in resources and resources["workflow"].id not in started_workflows(trigger):
+    if "routes" in trigger and "workflow" in resources and resources["workflow"].id not in started_workflows(trigger):
         raise InvalidArgument("trigger_id: this trigger does not start the workflow.", "Give only one of them.")
     if "customer" in resources and owner_of(trigger) not in (None, resources["customer"].id):
         raise InvalidArgument("trigger_id: this trigger is another customer's.", "Give only one of them.")
