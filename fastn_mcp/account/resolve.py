@@ -103,7 +103,7 @@ async def with_owners(resolved: ResolvedCall, send: Send) -> ResolvedCall:
 
 
 async def _customers_among(mentioned: Sequence[str], send: Send) -> tuple[Record, ...]:
-    """Return the customers that have one of these ids, names or references, and those texts that may be of another."""
+    """Return the customers with these ids, names or references; without a row, the texts that may be of unread ones."""
 
     async def read(key: str) -> Record | None:
         try:
@@ -116,11 +116,11 @@ async def _customers_among(mentioned: Sequence[str], send: Send) -> tuple[Record
     if not mentioned:
         return ()
     rows, is_complete = await _customers(send)
-    left = dict.fromkeys(map(name_as_read, mentioned))
+    wanted = {*map(name_as_read, mentioned)} - {""}
     records = list[Record]()
     for row in rows.values():
         names = {name_as_read(str(each)) for each in (*identity(row).values(), text(row, "externalRef"))}
-        if not names.isdisjoint(left):
+        if not names.isdisjoint(wanted):
             records.append(Record("customer", key_of(row), Relation.OWNER, row))
     if is_complete:
         return tuple(records)

@@ -344,6 +344,14 @@ async def test_protection_holds_for_a_customer_in_any_undocumented_field(
         assert await world.decision(CreateConnection(connector_id=connector, extra=harmless)) is Decision.ALLOW
 
 
+async def test_blank_in_data_names_no_customer_without_a_reference(tmp_path: Path) -> None:
+    world = under(tmp_path, '[[protect]]\ncustomer = "Katana"\n', "auto")
+    assert world.sandbox.state.named("customers", "Katana", "name")["externalRef"] is None
+    for blank in ("", " "):
+        run = world.run().model_copy(update={"input": {"customerId": blank}})
+        assert await world.decision(run) is Decision.ALLOW
+
+
 async def test_undocumented_fields_are_compared_with_more_customers_than_are_listed(tmp_path: Path) -> None:
     world = under(tmp_path, '[[protect]]\ncustomer = "Globex Exports"\n', "auto")
     customers, connector = world.sandbox.state.rows["customers"], str(world.sandbox.state.all("connectors")[0]["id"])
