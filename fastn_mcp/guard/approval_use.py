@@ -99,7 +99,7 @@ async def change_of(approved: ApprovedCall, account: str, read: Send, deadline: 
         sent=fields_sent(call),
         at=now,
         approved_by=f"{approved.by}: {approved.detail}" if approved.detail else approved.by,
-        call="" if is_idempotent else current.repeats or current.digest,
+        call="" if is_idempotent else current.repeat_digest or current.digest,
         unsettled_until=0.0 if is_idempotent else now + deadline + UNSETTLED,
         batch=approved.batch,
         number=approved.number if approved.batch else 0,

@@ -35,8 +35,8 @@ class CallEvaluation:
     """Digest of the calls that a temporary approval would cover; None if none may be given."""
     reads: Send | None = field(default=None, repr=False, compare=False)
     """Repeats the reads that were made for it."""
-    repeats: str = ""
-    """Digest by which a repeated call is recognised: `digest` without the idempotency key."""
+    repeat_digest: str = ""
+    """Digest by which a repeated call is recognised: that of the call without its idempotency key."""
 
     @property
     def call(self) -> Call:
@@ -119,6 +119,11 @@ _STOPPED = "none is possible now: a person has stopped changes"
 def list_digest(batch: Batch, id_: str) -> str:
     """Return `Evaluation.digest` of a list with this id."""
     return f"{id_} keep_going" if batch.keep_going else id_
+
+
+def batch_of(digest: str) -> str:
+    """Return the id of the list that a digest of `list_digest` is of."""
+    return digest.partition(" ")[0]
 
 
 def evaluation_of(batch: Batch, id_: str, calls: Mapping[int, CallEvaluation]) -> Evaluation:

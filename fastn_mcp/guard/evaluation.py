@@ -21,7 +21,7 @@ from fastn_mcp.guard.ai_sessions import AiSessions
 from fastn_mcp.guard.approval_form import FREE
 from fastn_mcp.guard.batch import Batch
 from fastn_mcp.guard.budgets import NO_EARLIER_USES, Budgets, EarlierUses
-from fastn_mcp.guard.call_evaluation import CallEvaluation, Evaluation, evaluation_of, list_digest
+from fastn_mcp.guard.call_evaluation import CallEvaluation, Evaluation, batch_of, evaluation_of, list_digest
 from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.guard.preview import preview
 from fastn_mcp.ledger.identity import bound_account, holder
@@ -107,13 +107,13 @@ class Evaluator:
         resolved = by_arguments(call, self._surroundings)
         if self.policy.needs_records(resolved):
             return None
-        digest, repeats = self.digest(call, asker), self._repeats(call, asker)
-        if await self._is_awaited(call, {digest}) or await self._journalling.unsettled(call, repeats) is not None:
+        digest, repeat_digest = self.digest(call, asker), self.digest(_without_key(call), asker)
+        if await self._is_awaited(call, {digest}) or await self._journalling.unsettled(call, repeat_digest) is not None:
             return None
         verdict = self.policy.decide(await self._situation(resolved, call.effective, asker, NO_EARLIER_USES, None))
         if verdict.decision not in (Decision.ALLOW, Decision.DENY):
             return None
-        one = CallEvaluation(resolved, digest, call.effective, verdict, repeats=repeats)
+        one = CallEvaluation(resolved, digest, call.effective, verdict, repeat_digest=repeat_digest)
         return evaluation_of(batch, "", {1: one})
 
     async def evaluate(self, batch: Batch, asker: Asker, skip: Collection[int] = ()) -> Evaluation:
@@ -165,15 +165,15 @@ class Evaluator:
         `undoes`: the earlier change that it undoes, for people. `reads`: those of its list, each made once. `at`: the
         time to decide it for, instead of now. `request`: digest that the approval request of its list is found by.
         """
-        digest, repeats = self.digest(call, asker), self._repeats(call, asker)
+        digest, repeat_digest = self.digest(call, asker), self.digest(_without_key(call), asker)
         reads = reads or remembered(self._read)
         resolved = await self._resolve(call, reads, {digest, request})
-        verdict, is_unsettled = await self._decide(resolved, repeats, asker, earlier_uses, at, request)
+        verdict, is_unsettled = await self._decide(resolved, repeat_digest, asker, earlier_uses, at, batch_of(request))
         binding, similar = _bind(
             resolved, digest, self._parties(asker), self.policy.digest, verdict, is_unsettled=is_unsettled
         )
         shown = preview(resolved, resolved.effect, self._account.name, verdict.why, undoes)
-        return CallEvaluation(resolved, digest, resolved.effect, verdict, shown, binding, similar, reads, repeats)
+        return CallEvaluation(resolved, digest, resolved.effect, verdict, shown, binding, similar, reads, repeat_digest)
 
     async def explain(self, call: Call, asker: Asker, at: datetime | None = None) -> tuple[CallEvaluation, Situation]:
         """Evaluate one call, for now or another time, and return the facts that decide it."""
@@ -210,11 +210,6 @@ class Evaluator:
         """Return the digest of the principal, tenant, account, key, tool and exact arguments."""
         return _sha256([*self._parties(asker), call.tool_name(), call.arguments()])
 
-    def _repeats(self, call: Call, asker: Asker) -> str:
-        """Return `CallEvaluation.repeats`: with another idempotency key, Fastn makes the same call again."""
-        has_key = getattr(call, "idempotency_key", None) is not None
-        return self.digest(call.model_copy(update={"idempotency_key": None}) if has_key else call, asker)
-
     def _parties(self, asker: Asker) -> list[str]:
         return [asker.principal, asker.tenant, self._account.name, self._account.key_digest]
 
@@ -234,14 +229,7 @@ class Evaluator:
             raise NotSent(
                 f"Its target could not be read first. {error.what}", error.next_step, facts=error.facts
             ) from None
-        if resolved.is_missing:
-            raise NotFound(*no_such(call), certainty=NOTHING_SENT)
-        if resolved.names_unknown_customer:
-            raise NotFound(
-                "No customer has the id that the call names, or this API key has no access to it.",
-                "Find it with find or list_customers.",
-                certainty=NOTHING_SENT,
-            )
+        _check_exists(resolved)
         if self.policy.rules.compares_customers and any(each.is_forbidden for each in resolved.records):
             resolved = await self._excused(resolved)
         return replace(resolved, is_awaited=True) if await self._is_awaited(call, own) else resolved
@@ -273,14 +261,14 @@ class Evaluator:
         return any((kind_of(call), call.target) in request.records for request in others)
 
     async def _decide(
-        self, resolved: ResolvedCall, repeats: str, asker: Asker, earlier_uses: EarlierUses, at: datetime | None,
-        request: str,
+        self, resolved: ResolvedCall, repeat_digest: str, asker: Asker, earlier_uses: EarlierUses, at: datetime | None,
+        batch: str,
     ) -> tuple[PolicyDecision, bool]:  # fmt: skip
         """Return the decision on a call, and whether it may have been made already."""
         verdict = self.policy.decide(await self._situation(resolved, resolved.effect, asker, earlier_uses, at))
         if verdict.decision is Decision.DENY:
             return verdict, False
-        earlier = await self._journalling.unsettled(resolved.call, repeats, request.partition(" ")[0])
+        earlier = await self._journalling.unsettled(resolved.call, repeat_digest, batch)
         if earlier is not None and verdict.decision is Decision.ALLOW:
             decision = Decision.CONFIRM if self.policy.asks else Decision.DENY
             verdict = PolicyDecision(decision, "outcome unknown", earlier, step_up=verdict.step_up)
@@ -318,6 +306,24 @@ class Evaluator:
             permit=permit,
             used_up=used_up,
             destroyed=await self.budgets.destroyed(asker.counted) if effect is Effect.DESTROY else 0,
+        )
+
+
+def _without_key(call: Call) -> Call:
+    """Return a call without its idempotency key: with another key, Fastn makes the same call again."""
+    has_key = getattr(call, "idempotency_key", None) is not None
+    return call.model_copy(update={"idempotency_key": None}) if has_key else call
+
+
+def _check_exists(resolved: ResolvedCall) -> None:
+    """Raise `NotFound` if the target does not exist, or a customer that an argument names."""
+    if resolved.is_missing:
+        raise NotFound(*no_such(resolved.call), certainty=NOTHING_SENT)
+    if resolved.names_unknown_customer:
+        raise NotFound(
+            "No customer has the id that the call names, or this API key has no access to it.",
+            "Find it with find or list_customers.",
+            certainty=NOTHING_SENT,
         )
 
 
