@@ -310,11 +310,11 @@ class ResolvedCall:
         return [each for each in self.records if each.relation is Relation.NAMED]
 
     @property
-    def names_unknown_customer(self) -> bool:
-        """Whether Fastn has no customer of an id in the arguments. It documents that slugs and references are none."""
+    def unknown_customers(self) -> list[str]:
+        """Ids of customers in the arguments that Fastn does not have. By its reference, slugs are not ids."""
         named = {getattr(self.call, "customer_id", None), *(getattr(self.call, "customers", None) or ())}
         customers = (each for each in self.named if each.kind == "customer" and each.id in named)
-        return any(isinstance(each.error, NotFound) for each in customers)
+        return [each.id for each in customers if isinstance(each.error, NotFound)]
 
     @property
     def references(self) -> list[tuple[str, str]]:
@@ -429,7 +429,7 @@ _OF_ROUTES = (*_DATA, "routeId", "routeType", "environment")
 
 
 def undocumented_texts(call: Call) -> Iterator[str]:
-    """Yield the texts in fields of which it is not known what they mean: each may be the id or a name of anything.
+    """Yield the texts in undocumented fields: each may be an id or a name of any resource.
 
     Secrets are left out, since what matches is shown.
     """

@@ -31,6 +31,7 @@ from fastn_mcp.policy.decision import PLANNED, Decision, PolicyDecision, Situati
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.policy.rules import CUSTOMERS_UNREADABLE
 from fastn_mcp.records.rows import FastnObject
+from fastn_mcp.redaction import quote
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.ai import AiBuild, AiChat
 from fastn_mcp.tools.customers import ListCustomers
@@ -319,9 +320,9 @@ def _check_exists(resolved: ResolvedCall) -> None:
     """Raise `NotFound` if the target does not exist, or a customer that an argument names."""
     if resolved.is_missing:
         raise NotFound(*no_such(resolved.call), certainty=NOTHING_SENT)
-    if resolved.names_unknown_customer:
+    if unknown := resolved.unknown_customers:
         raise NotFound(
-            "No customer has the id that the call names, or this API key has no access to it.",
+            f"No customer has the id {quote(unknown[0])}, or this API key has no access to it.",
             "Find it with find or list_customers.",
             certainty=NOTHING_SENT,
         )

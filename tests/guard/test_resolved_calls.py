@@ -75,7 +75,9 @@ async def test_call_for_a_customer_that_does_not_exist_is_refused_before_anybody
     form = world.form()
     await world.expect(NotFound, CreateSecret(name="A", value="v", customer_id="Katana"), form)
     await world.expect(NotFound, RunWorkflow(workflow_id=ORDERS, customer_id="Katana"), form)
-    await world.expect(NotFound, CreateApiKey(name="A", permissions="Viewer", customers=["Katana"]), form)
+    customers = [world.id_of("customers", "Katana"), "Katana"]
+    refused = await world.expect(NotFound, CreateApiKey(name="A", permissions="Viewer", customers=customers), form)
+    assert refused.what == 'No customer has the id "Katana", or this API key has no access to it.'
     assert not form.asked
     assert not world.changes
 
