@@ -42,8 +42,8 @@ class Dependents:
     kind: str
     count: int
     rows: tuple[Mapping[str, JsonValue], ...]
-    """Id, name and state of the first dependents; of workflows their triggers and last run too, and of triggers of a
-    workflow the other workflows that they start."""
+    """Id, name and state of the first dependents. Workflows also have their triggers and last run; triggers of a
+    workflow have the other workflows that they start."""
     more: bool = False
     states: Mapping[str, int] | None = None
     """Number of dependents by state, if all were read and there are more than `rows`."""

@@ -28,7 +28,7 @@ class DependencyRule:
     """None if Fastn has filtered the list."""
     detail: Callable[[str], Call] | None = None
     also_starts: Callable[[Row], list[str]] | None = None
-    """Ids of the other workflows for which a row goes on without the resource; None if it goes on for none."""
+    """Return the ids of the other workflows that a trigger starts, for which it stays active. None for other rows."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,12 +88,17 @@ class ShortIds:
         """Return a call with the ids that its references stand for. Raises `NotFound` if there is none."""
         if "ref_" not in call.model_dump_json():
             return call
-        arguments, references = call.model_dump(exclude_unset=True), list[str]()
-        _replaced(arguments, lambda match: references.append(match[0]) or match[0])
+        arguments, references = call.model_dump(exclude_unset=True), set[str]()
+
+        def collect(match: re.Match[str]) -> str:
+            references.add(match[0])
+            return match[0]
+
+        _replaced(arguments, collect)
         if not references:
             return call
-        ids = {reference: self._ids[reference] for reference in references if reference in self._ids}
-        if missing := {*references} - ids.keys():
+        ids = {reference: self._ids[reference] for reference in references & self._ids.keys()}
+        if missing := references - ids.keys():
             ids |= await _looked_up(missing, reads)
         return type(call).model_validate(_replaced(arguments, lambda match: ids[match[0]]))
 

@@ -93,7 +93,7 @@ class LogEntry:
     name: str | None = None
     arguments: Mapping[str, JsonValue] | None = None
     digest: str | None = None
-    """Digest of all arguments, uncut and with secrets redacted: of a short secret, it would give that away."""
+    """Digest of all arguments, untruncated. Secrets are redacted first: a short one could be guessed from it."""
     environment: str | None = None
     """Environment of the request, wherever it comes from; several with a comma."""
     customer: str | None = None

@@ -75,13 +75,13 @@ _ASKS_NOTHING = frozenset(
     {"session_id", "plan", "credits_used", "tool_calls", "questions", "pending_approvals", "id", "messageId"}
     | {"buildId", "buildStatus", "phase", "progress", "resourceId"}
 )
-"""Fields of a reply in which Fastn's AI asks nothing by themselves."""
+"""Fields of a reply that never contain a question of Fastn's AI."""
 
 
 def _other_questions(reply: Mapping[str, JsonValue]) -> list[JsonValue]:
-    """Return what may ask something in a reply that lists neither questions nor approvals.
+    """Return the fields that may contain a question, in a reply that lists neither questions nor approvals.
 
-    That is its message, unless the reply is documented to be the last, and every field that is not known.
+    These are all unknown fields and, unless its status is documented as final, the status and the message.
     """
     harmless = _ASKS_NOTHING | ({"status", "message"} if is_over(reply) else set[str]())
     rest = {name: item for name, item in reply.items() if name not in harmless}

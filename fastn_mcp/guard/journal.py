@@ -83,7 +83,7 @@ class ChangeJournal:
     async def unsettled(self, call: Call, digest: str, batch: str = "") -> str | None:
         """Return why repeating `call` needs approval: an earlier one was or may have been made. None if it does not.
 
-        A call that this process is still sending is not unsettled, nor is another one of its `batch`.
+        An earlier call does not count while this process is sending it, or if it is of the same `batch`.
         """
         if call.route.method in IDEMPOTENT:
             return None

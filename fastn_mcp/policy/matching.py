@@ -169,7 +169,7 @@ class PolicyRule:
         argument_value: object = getattr(call, name, None)
         if name in type(call).model_fields and name not in call.unresolved and choice(argument_value, exact=False):
             return ""
-        if not str(argument_value or "").strip() and (words := _without(name, choice, call)):
+        if not str(argument_value or "").strip() and (words := _missing_argument(name, choice, call)):
             return words
         texts = [each for each in undocumented_texts(call) if each.strip()]
         if held := next((each for each in texts if choice(each, exact=False) or choice.is_word(each)), None):
@@ -192,7 +192,7 @@ class PolicyRule:
 
 
 def _has_name(choice: Choice, resolved: ResolvedCall, *, is_new: bool) -> str | None:
-    """Match the name of the target, or of what is created, and the name that an update gives; only that if `is_new`."""
+    """Match a name of the target or of what is created, and the new name of an update; only the new one if `is_new`."""
     call, fields = resolved.call, ("new name",) if is_new else _NAME_DETAILS
     mentions = [each for each in resolved.own_mentions if each.field in fields]
     if (mention := next((each for each in mentions if choice(each.value, exact=False)), None)) is not None:
@@ -218,8 +218,8 @@ def _named(choice: Choice, value: object, resolved: ResolvedCall) -> str | None:
     return None
 
 
-def _without(name: str, choice: Choice, call: Call) -> str | None:
-    """Match what a missing argument stands for: its default or, for one that names customers, all of them."""
+def _missing_argument(name: str, choice: Choice, call: Call) -> str | None:
+    """Match what a missing argument means: its default or, for an argument that names customers, all customers."""
     default = call.defaults.get(name)
     if default is not None and choice(default, exact=False):
         return f"its {name} is {quote(default)} by default"

@@ -35,7 +35,7 @@ from fastn_mcp.tools.tool import Effect
 
 _ANY = "any"
 _MAX_DAYS = 90
-"""Maximum validity of a plan from now on, in days. Nobody remembers longer what they signed."""
+"""Maximum validity of a plan, in days from its use or signature."""
 
 
 class _PlanTable(BaseModel):

@@ -127,7 +127,7 @@ class Find(Procedure[SearchResult]):
 
 
 class _Rows:
-    """Rows of the answer. Those `meant` are shown with what starts them or runs for them, unless it is displayed."""
+    """Rows of the answer. Those `meant` are shown with what starts them or runs for them, unless that has a row."""
 
     def __init__(self, data: SearchData, context: ProcedureContext, meant: set[str], displayed: set[str]) -> None:
         self._rows = data.rows

@@ -92,7 +92,7 @@ _KIND_WORDS = {
 
 Words = tuple[str, ...]
 Match = tuple[float, Words]
-"""The confidence that a word means a name, and the words of the name that it is; none of what it belongs to."""
+"""Confidence that a word means a resource, and the matching words of its name; none if only an owner's name matches."""
 
 
 @dataclass(frozen=True, slots=True)

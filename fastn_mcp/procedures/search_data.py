@@ -70,7 +70,7 @@ class SearchRows:
         self.names: defaultdict[str, dict[str, str]] = defaultdict(dict)
         """Names by kind and id."""
         self.uses: defaultdict[str, dict[str, bool]] = defaultdict(dict)
-        """By workflow: the customers that it was seen to run for, and those that have connected its apps: it may."""
+        """By workflow: customers, with whether it was seen to run for them. Otherwise they have connected its apps."""
         self.last_runs: dict[tuple[str, str | None], Row | None] = {}
         """Last runs by the ids of workflow and customer; of any customer by None."""
         self._snapshot = snapshot
@@ -174,7 +174,7 @@ class SearchData:
         return {*self._wanted} if len(self._wanted) == 1 else kinds_in(query)
 
     def _steps(self, query: str) -> Iterator[Iterable[str]]:
-        """Yield the kinds to read, step by step: those asked for do if the query is the name of one such resource."""
+        """Yield the kinds to read, step by step: first those asked for, and more unless the query names one of them."""
         asked = self._asked(query)
         if asked and "connection" not in asked:  # a connection is named by what it belongs to
             yield asked | ({"trigger"} if "workflow" in asked else set())  # the answer says what starts it
@@ -320,7 +320,7 @@ class SearchData:
         return self.rows.ranking(query).of(self._wanted)
 
     def _is_named(self, query: str, kinds: Collection[str]) -> bool:
-        """Whether a query is the name of a resource of these kinds. An email address is that of one, not its name."""
+        """Whether a query is the name of a resource of these kinds: exactly, if it has an email address."""
         best, least = self._hits(query)[:1], EXACT_MATCH if "@" in query else 0
         return any(hit.entry.kind in kinds and hit.is_whole and hit.score >= least for hit in best)
 
