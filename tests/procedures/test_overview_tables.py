@@ -411,6 +411,16 @@ async def test_rows_are_sorted_by_the_names_of_customers_and_not_by_their_ids(la
     assert shown == sorted(shown, key=str.casefold)
 
 
+async def test_names_of_customers_that_were_not_read_are_a_gap_of_their_order(tmp_path: Path) -> None:
+    world = World(tmp_path, begin=large_account, requests_per_answer=12)
+    answer = await page(world, about="customers", order="name")
+    unnamed = ["name" not in row for row in table_rows(answer["table"])]
+    assert True in unnamed
+    assert unnamed == sorted(unnamed)
+    (gap,) = [gap for gap in answer["not_checked"] if gap["what"].startswith("names of ")]
+    assert gap["why"].endswith("rows without them are not in order.")
+
+
 async def test_order_without_a_table_is_refused(world: World) -> None:
     await world.expect(NotSent, GetOverview(order="name"))
 

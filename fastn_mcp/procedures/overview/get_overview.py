@@ -39,7 +39,7 @@ from fastn_mcp.procedures.overview.findings import (
     workflow_rows,
 )
 from fastn_mcp.procedures.overview.table import MAX_CHARACTERS, Order, TableRow, as_table, fitting, ordered
-from fastn_mcp.procedures.reads import RowList, unique
+from fastn_mcp.procedures.reads import AccountReads, RowList, unique
 from fastn_mcp.records.formats import counted, stamp
 from fastn_mcp.records.labels import name_of
 from fastn_mcp.records.quotas import credits_quota, plan, quotas_of
@@ -139,7 +139,7 @@ class GetOverview(Procedure[Overview]):
         unnamed = [key for row in (*displayed, *first) if (key := row.customer) and key not in names]
         names |= await account.reads.read_customer_names(unnamed, most)
         if is_by_name:  # which the cells lack until customers are named
-            rows = ordered([replace(row, cells=row.named(names)) for row in rows], self.order)
+            rows = _by_name(rows, names, account.reads)
         page = rows[start : start + fitting(rows[start:], room)]
         answer = {}
         if not start:
@@ -162,6 +162,14 @@ class GetOverview(Procedure[Overview]):
         if self.about == "workflows" and self.order == "rate":
             return RUNS, "workflows"
         return READS[self.about] if self.about else None
+
+
+def _by_name(rows: Sequence[TableRow], names: Mapping[str, str], reads: AccountReads) -> list[TableRow]:
+    """Sort rows by name, with the names of customers, and note a gap if some were not read."""
+    if unnamed := {row.customer for row in rows if row.customer} - names.keys():
+        why = "Not read, to save requests: rows without them are not in order."
+        reads.gaps.append(Unchecked(f"names of {counted(len(unnamed), 'customer')}", why))
+    return ordered([replace(row, cells=row.named(names)) for row in rows], "name")
 
 
 def _with_first_rows(subject: Subject, finding: AccountFinding, hours: int | None) -> AccountFinding:

@@ -46,13 +46,13 @@ class TableRow:
 _KEYS: Mapping[Order, Callable[[TableRow], Any]] = {
     "failed": lambda row: -row.failed,
     "rate": lambda row: (row.rate is None, row.rate or 0.0, -row.failed),
-    "name": lambda row: str(row.cells.get("name", "")).casefold(),
+    "name": lambda row: ("name" not in row.cells, str(row.cells.get("name", "")).casefold()),
     "age": lambda row: row.at or datetime.max.replace(tzinfo=UTC),
 }
 
 
 def ordered(rows: Sequence[TableRow], order: Order | None) -> list[TableRow]:
-    """Sort rows; None keeps the order of the findings. Rates that are not known come after those that are.
+    """Sort rows; None keeps the order of the findings. Unknown rates and names come last.
 
     Rows by age have the date that they are ordered by, unless another column does.
     """
