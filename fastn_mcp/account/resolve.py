@@ -27,8 +27,8 @@ from fastn_mcp.account.resolved_call import (
     pending_in,
     undocumented_in,
 )
-from fastn_mcp.client.reads import GETS, MAX_LOOKUPS, Pages, find_row, read_each, read_names, read_target
-from fastn_mcp.errors import FastnError, InvalidArgument, NotFound
+from fastn_mcp.client.reads import GETS, MAX_LOOKUPS, Pages, find_row, read_each, read_names, read_page, read_target
+from fastn_mcp.errors import FastnError, InvalidArgument, NotFound, NotSent
 from fastn_mcp.records.labels import Label, label_of, references
 from fastn_mcp.records.rows import (
     FastnObject,
@@ -110,6 +110,8 @@ async def _customers_among(mentioned: Sequence[str], send: Send) -> tuple[Record
             return Record("customer", key, Relation.OWNER, row_of(await send(GetCustomer(customer_id=key))))
         except NotFound:
             return None
+        except NotSent:  # it cannot be an id
+            return await _customer_named(key, send)
         except FastnError as error:
             return Record("customer", key, Relation.OWNER, error=error)
 
@@ -117,16 +119,39 @@ async def _customers_among(mentioned: Sequence[str], send: Send) -> tuple[Record
         return ()
     rows, is_complete = await _customers(send)
     wanted = {*map(name_as_read, mentioned)} - {""}
-    records = list[Record]()
-    for row in rows.values():
-        names = {name_as_read(str(each)) for each in (*identity(row).values(), text(row, "externalRef"))}
-        if not names.isdisjoint(wanted):
-            records.append(Record("customer", key_of(row), Relation.OWNER, row))
+    records = [
+        Record("customer", key_of(row), Relation.OWNER, row)
+        for row in rows.values()
+        if not wanted.isdisjoint(_names_as_read(row))
+    ]
     if is_complete:
         return tuple(records)
     if len(mentioned) > MAX_LOOKUPS:
         return (*records, *(Record("customer", key, Relation.OWNER) for key in mentioned))
     return (*records, *filter(None, (await read_each(mentioned, read)).values()))
+
+
+async def _customer_named(name: str, send: Send) -> Record | None:
+    """Return the customer with this name, as Fastn searches for it. Without a row if it cannot tell."""
+    if len(name) > _MAX_NAME:
+        return None
+    try:
+        page = await read_page(ListCustomers(search=name, limit=100), send)
+    except FastnError as error:
+        return Record("customer", name, Relation.OWNER, error=error)
+    row = next((row for row in page.rows if name_as_read(name) in _names_as_read(row)), None)
+    if row is not None:
+        return Record("customer", key_of(row), Relation.OWNER, row)
+    return Record("customer", name, Relation.OWNER) if page.next_cursor or page.not_checked else None
+
+
+_MAX_NAME = 256
+"""Maximum length in characters of a text that may be the name of a customer."""
+
+
+def _names_as_read(customer: Row) -> set[str]:
+    """Return the id, names and reference of a customer, as `name_as_read` returns them."""
+    return {name_as_read(str(each)) for each in (*identity(customer).values(), text(customer, "externalRef"))}
 
 
 async def _holder(reference: str, besides: str | None, send: Send) -> Record | None:

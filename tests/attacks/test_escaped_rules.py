@@ -363,10 +363,20 @@ async def test_undocumented_fields_are_compared_with_more_customers_than_are_lis
     cases: list[tuple[Any, Decision]] = [
         ({"org": world.id_of("customers", "Globex Exports")}, Decision.DENY),
         ({"region": "EU"}, Decision.ALLOW),
+        ({"comment": "hello world"}, Decision.ALLOW),
+        ({"comment": "a long text " * 50}, Decision.ALLOW),
         (six, Decision.DENY),
     ]
     for extra, decision in cases:
         assert await world.decision(CreateConnection(connector_id=connector, extra=extra)) is decision, extra
+    begun, asks = AiChat(message="Sync orders."), {"sessionId": "s", "message": "Shall I create the workflow now?"}
+    world.evaluator.ai_sessions.note(begun, FastnObject.model_validate(asks))
+    assert await world.decision(AiChat(message="Yes.", session_id="s")) is Decision.CONFIRM
+    (folder := tmp_path / "by_id").mkdir()
+    by_id = under(folder, f'[[protect]]\ncustomer = "{world.id_of("customers", "Globex Exports")}"\n', "auto")
+    by_id.sandbox.state.rows["customers"] = customers
+    named = CreateConnection(connector_id=connector, extra={"org": "Globex Exports"})
+    assert await by_id.decision(named) is Decision.DENY
 
 
 async def test_protection_holds_for_a_customer_in_data_and_in_a_message(tmp_path: Path) -> None:
