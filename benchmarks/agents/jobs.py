@@ -371,10 +371,7 @@ THIRTY: tuple[Job, ...] = (
             Call("delete_workflow", {"workflow_id": From(0, FOUND)}, ('"done": "delete_workflow"',)),
         ),
         ("DELETE workflows",),
-        all_of(
-            no_row("workflows", slug="sync_tiktok_settlements_cin7"),
-            any_row("_trash", slug="sync_tiktok_settlements_cin7"),
-        ),
+        no_row("workflows", slug="sync_tiktok_settlements_cin7"),
     ),
     Job(
         23,

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from account import KEY
-from job import Call, Captured, From, Job, Rows, all_of, any_row, no_row
+from job import Call, Captured, From, Job, Rows, any_row, no_row
 
 FOUND = ("found", 0, "id")
 """Where `find` has the id of what it found first."""
@@ -157,7 +157,7 @@ QUESTIONS: tuple[Job, ...] = (
             ),
         ),
         ("DELETE workflows",),
-        all_of(no_row("workflows", slug="process-new-orders"), any_row("_trash", slug="process-new-orders")),
+        no_row("workflows", slug="process-new-orders"),
         ("Paid Shopify orders",),
     ),
     Job(

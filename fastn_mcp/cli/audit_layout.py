@@ -205,7 +205,8 @@ def _numbers(numbers: Sequence[int]) -> str:
 
 def report_lines(report: dict[str, Any], headings: Mapping[OutcomeGroup, str]) -> Iterator[str]:
     """Render a report for a terminal: a few lines per call, in place of Markdown tables."""
-    yield f"{report['account']}, {report['began']} to {report['ended']}"
+    began = f"{report['began']} to" if report["began"] else "up to"
+    yield f"{report['account']}, {began} {report['ended']}"
     yield ", ".join(f"{count} {group.value}" for group in headings if (count := report["counts"][group.value]))
     for group, heading in headings.items():
         if calls := report["calls"][group.value]:

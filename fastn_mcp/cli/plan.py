@@ -13,9 +13,10 @@ import click
 from pydantic import ValidationError
 
 from fastn_mcp.audit.files import parsed
-from fastn_mcp.audit.log import AuditEvent
+from fastn_mcp.audit.log import AuditEvent, recorded_time
 from fastn_mcp.build.composition import AccountParts, account_of, plan_account_of
 from fastn_mcp.channels.terminal import Terminal
+from fastn_mcp.cli.audit import parse_since
 from fastn_mcp.cli.exit import WrongArgument
 from fastn_mcp.cli.layout import say
 from fastn_mcp.cli.policy_replay import UnreadableEntry, recorded_call
@@ -52,7 +53,7 @@ def plan_group() -> None:
 @plan_group.command(name="new")
 @click.argument("calls", type=click.File("rb"), required=False)
 @click.option("--from-audit", "audit", type=click.Path(path_type=Path), help="Take the calls of a recorded run.")
-@click.option("--since", help="Only audit entries since this time, ISO 8601.")
+@click.option("--since", metavar="WHEN", help="Only audit entries since then, for example 24h or 2026-11-25T09:00.")
 @click.option("--name", default="run", show_default=True, help="Name of the plan.")
 @click.option("--hours", type=click.IntRange(1, 2160), default=24, show_default=True, help="How long it is valid.")
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write it here instead of printing it.")
@@ -67,12 +68,13 @@ def new_(
     """
     if (calls is None) == (audit is None):
         raise click.UsageError("Give CALLS, or --from-audit FILE.")
-    settings = start.settings()
-    planned = _from_audit(audit, since) if audit is not None else _from_script(calls)
+    settings, now = start.settings(), datetime.now(UTC)
+    began = None if since is None else recorded_time(parse_since(since, now))
+    planned = _from_audit(audit, began) if audit is not None else _from_script(calls)
     counted = Counter(would_allow(call).removesuffix("count = 1") for call in planned)
     if not counted:
         raise WrongArgument("No call in it changes anything.")
-    until = stamp(datetime.now(UTC) + timedelta(hours=hours))
+    until = stamp(now + timedelta(hours=hours))
     head = f"name = {toml(name)}\naccount = {toml(account_of(settings))}\nuntil = {until}\n"
     text = head + "".join(f"\n{entry}count = {count}\n" for entry, count in counted.items())
     if output is None:
@@ -99,8 +101,10 @@ def _from_script(lines: Iterable[bytes]) -> Iterator[Call]:
 def _from_audit(path: Path, since: str | None) -> Iterator[Call]:
     """Yield the calls that were sent and whose arguments are in the audit log. Report the others on stderr."""
     for number, line in enumerate(path.read_bytes().splitlines(), 1):
-        entry = parsed(line) or {}  # a line that its process could not finish holds no call
-        if entry.get("event") != AuditEvent.INTENT.value or (since is not None and str(entry.get("time")) < since):
+        if (entry := parsed(line)) is None:
+            click.echo(f"line {number} is left out, it is not an audit entry", err=True)
+            continue
+        if entry["event"] != AuditEvent.INTENT.value or (since is not None and str(entry.get("time")) < since):
             continue
         try:
             if is_redacted(entry.get("arguments")):

@@ -175,8 +175,8 @@ def run(
     tally = Tally()
     parts = start.parts(tally=tally)
     path = report or parts.settings.report
-    named = "the input" if script.name == "<stdin>" else script.name
-    if path is not None and Path(script.name).resolve() in (path.resolve(), readable(path).resolve()):
+    named = "the input" if script.name in ("<stdin>", 0) else script.name  # the number if it was closed
+    if path is not None and Path(named).resolve() in (path.resolve(), readable(path).resolve()):
         raise SettingsError("The report would be written over the script.", "Name another file with --report.")
     write_report = None if path is None else begin_report(parts, tally, path, named)
     data = script.read(_MAX_SCRIPT + 1)

@@ -45,7 +45,7 @@ _MAX_WORDS = 12  # of a query
 _MAX_JOINED = 3  # words that match as one, without the spaces
 _MAX_LETTERS = 200  # of a name that is indexed
 _MAX_NEAR = 3  # names that are suggested
-_MIN_PART, _MIN_BEGINNING = 4, 3  # letters of a part of a word or id, and of its beginning
+_MIN_PART, _MIN_BEGINNING = 4, 3  # letters of a part of a word or id; 2 of a word where a letter is a syllable
 
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _POSSESSIVE = re.compile(r"['\u2019]s\b")
@@ -272,8 +272,9 @@ def _meanings(word: str, vocabulary: Collection[str], *, is_joined: bool) -> dic
     from rapidfuzz.process import extract
 
     size, digits = len(word), _digits(word)
-    parts = (other for other in vocabulary if word in other and (size >= _MIN_PART or other.startswith(word)))
-    meant = {other: SIMILAR + (1 - SIMILAR) * size / len(other) for other in parts if size >= _MIN_BEGINNING}
+    shortest, shortest_beginning = (_MIN_PART, _MIN_BEGINNING) if word.isascii() else (2, 2)
+    parts = (other for other in vocabulary if word in other and (size >= shortest or other.startswith(word)))
+    meant = {other: SIMILAR + (1 - SIMILAR) * size / len(other) for other in parts if size >= shortest_beginning}
     # Letters that may be wrong, missing, added or swapped with the next; one of joined words.
     least = max(SIMILAR, 1 - 1 / size) if is_joined else SIMILAR
     for other, likeness, _ in extract(

@@ -176,6 +176,7 @@ def test_report_on_a_terminal_has_a_few_lines_per_call(path: Path) -> None:
     env = {"FASTN_CONFIG": os.devnull, "COLUMNS": "80"}
     with sitting(["-m", "fastn_mcp", "audit", "--file", str(path), "report"], env) as person:
         output = person.leaves()[1]
+    assert output.startswith(f"{ACCOUNT}, up to 20")
     assert "Refused (1)\n  2. run_workflow wf_1, 2026-11-25 01:40:35Z\n     refused: The policy refuses it.\n" in output
     assert "Done (1)\n  1. delete_customer cus_1, 2026-11-25 01:40:35Z\n     done\n" in output
     assert "     client_form; requests 6; audit 3\n" in output

@@ -186,6 +186,9 @@ def test_closed_streams_are_accepted(environment: dict[str, str]) -> None:
     for how in (">&-", "<&- >&- 2>&-"):
         done = run_in_shell(how, environment, "--sandbox", "call", "create-customer", "--name", "Acme")
         assert (done.returncode, done.stderr) == (0, ""), how
+    report = str(Path(environment["FASTN_STATE_DIR"]) / "r.json")
+    empty = run_in_shell("<&-", environment, "--sandbox", "run", "-", "--report", report)
+    assert (empty.returncode, empty.stderr) == (0, "Nothing changed; 0 reads.\n")
     served = run_in_shell("<&-", environment, "--sandbox")
     assert (served.returncode, served.stderr) == (0, "")
 

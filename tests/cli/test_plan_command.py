@@ -88,6 +88,11 @@ def test_new_from_audit_writes_a_plan_of_a_recorded_run(fastn: Run, environment:
     assert done.returncode == 0
     assert '"name" = "Initech"' in done.stdout
     assert '"name" = "Hooli"' in done.stdout
+    assert "is left out, it is not an audit entry" in done.stderr
+    recent = fastn("--sandbox", "plan", "new", "--from-audit", str(audit), "--since", "1h")
+    assert recent.stdout.count("[[allow]]") == done.stdout.count("[[allow]]")
+    assert "No call" in fastn("--sandbox", "plan", "new", "--from-audit", str(audit), "--since", "2099-01-01").stderr
+    error_line(fastn("--sandbox", "plan", "new", "--from-audit", str(audit), "--since", "today"), "not a time")
 
 
 @pytest.mark.parametrize(

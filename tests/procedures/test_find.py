@@ -275,6 +275,13 @@ async def test_id_is_read_directly(world: World) -> None:
     assert (await search_for(world, execution))["found"][0]["workflow_id"].startswith("wf_")
 
 
+@pytest.mark.parametrize("query", ["東京", "電力"])
+async def test_two_letters_of_a_name_without_spaces_are_found(world: World, query: str) -> None:
+    row = world.sandbox.state.named("customers", "acme-corp")
+    world.sandbox.state.put("customers", row | {"id": "tokyo", "name": "東京電力株式会社", "slug": "tokyo"})
+    assert first(await search_for(world, query)) == ("customer", "東京電力株式会社")
+
+
 async def test_beginning_of_an_id_without_digits_is_found(world: World) -> None:
     row = world.sandbox.state.named("workflows", "process-new-orders")
     world.sandbox.state.put("workflows", row | {"id": "wf_abcdef012345", "name": "Letters", "slug": "letters"})
