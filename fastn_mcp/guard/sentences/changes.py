@@ -301,10 +301,12 @@ def delete_workflow(facts: Facts) -> Sentences:
         going_on = tuple(row for row in triggers.rows if "also_starts" in row)
         stopping = tuple(row for row in triggers.rows if row not in going_on)
         others = replace(triggers, rows=going_on, count=len(going_on), more=False)
-        goes_on = "goes on: it starts" if others.is_one else "go on: they start"
+        go, they_start = ("goes", "it starts") if others.is_one else ("go", "they start")
         then = joined(
             stops(replace(triggers, rows=stopping, count=triggers.count - len(going_on))),
-            f"{sentence(listed(others))} {goes_on} other workflows too." if going_on else "",
+            f"{sentence(listed(others))} {go} on unless all other workflows that {they_start} are deleted too."
+            if going_on
+            else "",
             then,
         )
     return Sentences(
