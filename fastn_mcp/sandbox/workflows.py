@@ -152,7 +152,7 @@ def update(context: RouteContext, call: tools.UpdateWorkflow) -> One:
         "executionTier", changed["executionTier"] or row["executionTier"], TIMEOUTS
     )
     changed["timeoutMs"] = changed["timeoutMs"] or TIMEOUTS[tier]
-    status = call.status and choice("status", call.status, ("active", "inactive", "draft"))
+    status = None if call.status is None else choice("status", call.status, ("active", "inactive", "draft"))
     if status == "active" and row["publishedVersion"] is None:
         raise not_published()
     return One(WORKFLOWS.update(context, changed))
