@@ -29,7 +29,7 @@ from fastn_mcp.guard.preview import Preview
 from fastn_mcp.policy import plan_file
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.plan import Plan, PlannedCalls, toml, would_allow
-from fastn_mcp.policy.plan_file import KEYS, BadSignature
+from fastn_mcp.policy.plan_file import KEYS, MAX_DAYS, BadSignature
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.records.formats import stamp
 from fastn_mcp.redaction import is_redacted, quote, sanitize
@@ -55,7 +55,9 @@ def plan_group() -> None:
 @click.option("--from-audit", "audit", type=click.Path(path_type=Path), help="Take the calls of a recorded run.")
 @click.option("--since", metavar="WHEN", help="Only audit entries since then, for example 24h or 2026-11-25T09:00.")
 @click.option("--name", default="run", show_default=True, help="Name of the plan.")
-@click.option("--hours", type=click.IntRange(1, 2160), default=24, show_default=True, help="How long it is valid.")
+@click.option(
+    "--hours", type=click.IntRange(1, MAX_DAYS * 24), default=24, show_default=True, help="How long it is valid."
+)
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write it here instead of printing it.")
 @click.pass_obj
 def new_(

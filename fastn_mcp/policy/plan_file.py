@@ -34,7 +34,7 @@ from fastn_mcp.tools.catalog import OPERATIONS, AnyOperation
 from fastn_mcp.tools.tool import Effect
 
 _ANY = "any"
-_MAX_DAYS = 90
+MAX_DAYS = 90
 """Maximum validity of a plan, in days from its use or signature."""
 
 
@@ -285,8 +285,8 @@ def raise_unless_for(plan: Plan, path: Path, account: str, now: datetime) -> Non
         raise SettingsError(f"{path} is for {plan.account}, and this is {account}.", "Make a plan for this account.")
     if now >= plan.until:
         raise SettingsError(f"{path} has expired: it was valid until {plan.until.isoformat()}.", "Make a new plan.")
-    if plan.until - now > timedelta(days=_MAX_DAYS):
-        raise SettingsError(f"{path} is valid for more than {_MAX_DAYS} days.", "Set an earlier `until`, and sign it.")
+    if plan.until - now > timedelta(days=MAX_DAYS):
+        raise SettingsError(f"{path} is valid for more than {MAX_DAYS} days.", "Set an earlier `until`, and sign it.")
 
 
 def _content(path: Path, program: CommandLine) -> bytes:
