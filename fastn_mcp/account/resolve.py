@@ -373,7 +373,7 @@ async def _read(references: Iterable[_Reference], send: Send) -> tuple[Record, .
             rows |= (await _customers(send))[0]
         else:
             unread += of_kind[:MAX_LOOKUPS]
-    rows |= await read_each(unread, partial(_row, send, errors)) if unread else {}
+    rows |= await read_each(unread, partial(_row, send, errors))
     return tuple(
         Record(kind, key, relation, known or rows.get((kind, key)), errors.get((kind, key)))
         for kind, key, relation, known in every

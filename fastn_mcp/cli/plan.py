@@ -175,7 +175,8 @@ def approve_(start: StartOptions, file: Path, name: str, key: Path | None) -> No
     signature = plan_file.sign(data, name, datetime.now(UTC), account, records, private)
     signature_file.write_bytes(plan_file.written((*[each for each in earlier if each.by != name], signature)))
     use = start.command_line().to("--mode", "unattended", "--plan", str(file))
-    say(f"Signed: {signature_file}. Use it: {use}")
+    say(f"Signed: {signature_file}. Use it:")
+    click.echo(f"  {sanitize(use)}")  # not wrapped: a command to paste
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Reads of several requests: pages of a list, many records at once, and the record that a call acts on."""
 
-from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -32,7 +32,7 @@ MAX_LOOKUPS = 5
 """Maximum number of resources of one kind that are read for their names, per answer."""
 
 
-async def read_each(keys: Iterable[Key], read: Callable[[Key], Awaitable[Found]]) -> dict[Key, Found]:
+async def read_each(keys: Collection[Key], read: Callable[[Key], Awaitable[Found]]) -> dict[Key, Found]:
     """Read by each of these keys in parallel. Returns what was found by key, without what cannot be read."""
     records: dict[Key, Found] = {}
 
@@ -40,9 +40,10 @@ async def read_each(keys: Iterable[Key], read: Callable[[Key], Awaitable[Found]]
         with suppress(FastnError, ValueError):  # ValueError: an id that cannot be sent
             records[key] = await read(key)
 
-    async with anyio.create_task_group() as group:
-        for key in keys:
-            group.start_soon(read_one, key)
+    if keys:
+        async with anyio.create_task_group() as group:
+            for key in keys:
+                group.start_soon(read_one, key)
     return records
 
 
