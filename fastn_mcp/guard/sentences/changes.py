@@ -300,15 +300,11 @@ def delete_workflow(facts: Facts) -> Sentences:
     if triggers is not None:
         going_on = tuple(row for row in triggers.rows if "also_starts" in row)
         stopping = tuple(row for row in triggers.rows if row not in going_on)
-        others = replace(triggers, rows=going_on, count=len(going_on), more=False)
-        go, they_start = ("goes", "it starts") if others.is_one else ("go", "they start")
-        then = joined(
-            stops(replace(triggers, rows=stopping, count=triggers.count - len(going_on))),
-            f"{sentence(listed(others))} {go} on unless all other workflows that {they_start} are deleted too."
-            if going_on
-            else "",
-            then,
-        )
+        others, go_on = replace(triggers, rows=going_on, count=len(going_on), more=False), ""
+        if going_on:
+            go, they_start = ("goes", "it starts") if others.is_one else ("go", "they start")
+            go_on = f"{sentence(listed(others))} {go} on unless all other workflows that {they_start} are deleted too."
+        then = joined(stops(replace(triggers, rows=stopping, count=triggers.count - len(going_on))), go_on, then)
     return Sentences(
         f"Move workflow {facts.name} to Trash.",
         button=f"Move {short_name(facts)} to Trash",
