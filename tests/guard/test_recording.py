@@ -1,6 +1,7 @@
 """What the audit log keeps of a call, from the question to its outcome."""
 
 from collections.abc import Generator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -300,3 +301,14 @@ def test_refusal_is_recorded_with_its_rule_and_note(recorder: Recorder, log: Aud
     named = {**common, "principal": "https://id.example|anna", "principal_name": "Anna <a@example.com>"}
     del named["client_name"]
     assert last(log) == {"event": "refused", **named, "outcome": "refused", "message": "No."}
+
+
+def test_decision_is_recorded_with_who_asked_and_by_which_client(recorder: Recorder, log: AuditFile) -> None:
+    anna: dict[str, Any] = {"principal": "https://id.example|anna", "asked_by": "Anna <a@example.com>"}
+    request = replace(grant(), **anna, client="client-1", client_name="Claude Code")
+    for event, by in ((AuditEvent.APPROVED, "local_page"), (AuditEvent.EXPIRED, None)):
+        recorder.decided(event, request, "as agreed")
+        logged = last(log)
+        assert (logged["event"], logged.get("approved_by"), logged["message"]) == (event.value, by, "as agreed")
+        named = {name: logged[name] for name in ("principal_name", "client", "client_name")}
+        assert named == {"principal_name": anna["asked_by"], "client": "client-1", "client_name": "Claude Code"}

@@ -257,6 +257,14 @@ def test_plan_for_another_account_or_expired_is_refused(desk: Desk) -> None:
     desk.refused("is valid for more than 90 days", now=end - timedelta(days=90, seconds=1))
 
 
+def test_plan_says_when_it_begins_and_expires(desk: Desk) -> None:
+    plan = replace(desk.read(), begins=NOW)
+    assert plan.out_of_time(NOW - timedelta(minutes=1)) == 'The plan "night" begins at 2026-11-25T09:00Z.'
+    assert plan.out_of_time(NOW) == plan.out_of_time(plan.until - timedelta(seconds=1)) == ""
+    expired = 'The plan "night" expired at 2026-11-26T00:00Z. Make and sign a new one.'
+    assert plan.out_of_time(plan.until) == expired
+
+
 def test_plan_signed_for_one_key_does_not_hold_for_another_of_the_same_host(desk: Desk) -> None:
     desk.write(allow("delete_customer", "a"), by=("dana", "lee"))
     other = PlanAccount("test", "77aa0e4b" + "0" * 56)
