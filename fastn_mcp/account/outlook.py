@@ -228,12 +228,13 @@ _DAYS = {"d": 1, "y": 365}
 
 
 def _of_new_key(call: CreateApiKey, now: datetime, around: Surroundings) -> Outlook:
-    standard = {"mode": "Test", "permissions": "Viewer (read-only)", "expires": "90d", "customers": "all"}
+    role = f"{call.defaults['permissions']} (read-only)"
+    standard = {**call.defaults, "permissions": role, "customers": "all"}
     defaults = {name: default for name, default in standard.items() if getattr(call, name) is None}
-    is_test = (call.mode or "Test").casefold() == "test"
+    is_test = (call.mode or call.defaults["mode"]).casefold() == "test"
     notes = (
         "A Test key is refused unless X-fastn-Test-Mode is sent with it." if is_test else "",
-        _expiry(call.expires or "90d", now),
+        _expiry(call.expires or call.defaults["expires"], now),
         f"The key is written to a file in {quote(around.key_folder)} on this server's machine and is not returned."
         if around.key_folder
         else "The key is returned once, in the result, and stays in the conversation.",

@@ -96,11 +96,11 @@ _MODES = {"test": "Test", "live": "Live"}
 
 
 def create_api_key(facts: Facts) -> Sentences:
-    """Describe a new key. What is not given has Fastn's documented defaults: test, Viewer, 90 days."""
-    arguments = facts.arguments
-    mode = word(arguments, "mode") or "test"
-    role = text(arguments, "permissions") or "Viewer"
-    term = text(arguments, "expires") or "90d"
+    """Describe a new key. What is not given has Fastn's documented defaults."""
+    arguments, defaults = facts.arguments, facts.call.defaults
+    mode = word(arguments, "mode") or word(defaults, "mode")
+    role = text(arguments, "permissions") or defaults["permissions"]
+    term = text(arguments, "expires") or defaults["expires"]
     is_full = word({"role": role}, "role") == "full access"
     extent = "full-access " if is_full else ""
     what = f"a {extent}{_MODES.get(mode, quoted(arguments.get('mode')))} API key {facts.name}"
