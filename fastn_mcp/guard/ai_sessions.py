@@ -71,7 +71,7 @@ class AiSessions:
         return f"Spends AI credits; {price}. {balance}"
 
 
-_ASKS_NOTHING = frozenset(
+_FIELDS_WITHOUT_QUESTIONS = frozenset(
     {"session_id", "plan", "credits_used", "tool_calls", "questions", "pending_approvals", "id", "messageId"}
     | {"buildId", "buildStatus", "phase", "progress", "resourceId"}
 )
@@ -83,6 +83,6 @@ def _other_questions(reply: Mapping[str, JsonValue]) -> list[JsonValue]:
 
     These are all unknown fields and, unless its status is documented as final, the status and the message.
     """
-    harmless = _ASKS_NOTHING | ({"status", "message"} if is_over(reply) else set[str]())
-    rest = {name: item for name, item in reply.items() if name not in harmless}
+    known = _FIELDS_WITHOUT_QUESTIONS | ({"status", "message"} if is_over(reply) else set[str]())
+    rest = {name: item for name, item in reply.items() if name not in known}
     return [rest] if rest else []

@@ -283,10 +283,10 @@ class List(Operation[Listed[Item]], Generic[Item]):
 
     def unknown(self) -> list[str]:
         """Describe the filters whose value is not a known one, or not a time, or contradicts another."""
-        given = {name: value for name in _TIMES if (value := self.filters.get(name)) is not None}
-        times = {name: parse_timestamp(value) for name, value in given.items()}
+        texts = {name: value for name in _TIMES if (value := self.filters.get(name)) is not None}
+        times = {name: parse_timestamp(value) for name, value in texts.items()}
         problems = [
-            f"{name}: {given[name][:64]!r} is not a time in ISO 8601, such as 2026-11-28T06:00:00Z"
+            f"{name}: {texts[name][:64]!r} is not a time in ISO 8601, such as 2026-11-28T06:00:00Z"
             for name, at in times.items()
             if at is None
         ]

@@ -83,7 +83,7 @@ def test_digest_ignores_the_order_of_arguments() -> None:
 
 
 def test_digest_does_not_depend_on_secrets() -> None:
-    """All other arguments are in the entry: whoever reads it could try short secrets until the digest is the same."""
+    """The entry shows the other arguments, so a reader of the log could guess a short secret by its digest."""
     entries = [
         about(AuditEvent.INTENT, CreateSecret(name="db", value=value, customer_id="cus_1"), Asker(), "default")
         for value in (CANARY, "1234")

@@ -50,11 +50,11 @@ async def test_folder_that_the_ledger_of_a_sandbox_creates_is_private(tmp_path: 
 async def test_damaged_ledger_fails_and_its_path_stays_at_the_terminal(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
     path.write_bytes(b"no database, but something else entirely" * 100)
-    found = await check_ledger(None, tmp_path, System())
-    assert (found.verdict, "is damaged" in found.finding) == (CheckResult.FAILED, True)
-    assert "move the file away" in found.next
-    assert str(path) in found.here
-    assert str(path) not in found.finding + found.next
+    check = await check_ledger(None, tmp_path, System())
+    assert (check.verdict, "is damaged" in check.finding) == (CheckResult.FAILED, True)
+    assert "move the file away" in check.next
+    assert str(path) in check.here
+    assert str(path) not in check.finding + check.next
 
 
 async def test_ledger_without_tls_differs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,10 +62,10 @@ async def test_ledger_without_tls_differs(tmp_path: Path, monkeypatch: pytest.Mo
         return SqliteLedger(str(tmp_path / "ledger.sqlite"))
 
     monkeypatch.setattr(machine, "ledger_at", reachable)
-    found = await check_ledger("valkey://:secret@ledger.example:6379", tmp_path, System())
-    assert (found.verdict, found.finding) == (CheckResult.DIFFERS, "It is used without TLS.")
-    assert found.next.startswith("Anybody who reaches")
-    assert found.here == "It is ledger.example:6379."
+    check = await check_ledger("valkey://:secret@ledger.example:6379", tmp_path, System())
+    assert (check.verdict, check.finding) == (CheckResult.DIFFERS, "It is used without TLS.")
+    assert check.next.startswith("Anybody who reaches")
+    assert check.here == "It is ledger.example:6379."
 
 
 async def test_ledger_that_can_be_read_is_fine(tmp_path: Path) -> None:
@@ -74,8 +74,8 @@ async def test_ledger_that_can_be_read_is_fine(tmp_path: Path) -> None:
     ledger = SqliteLedger(str(tmp_path / "ledger.sqlite"))
     assert await ledger.spend_all([BudgetLimit("calls", "2026-11-26", 1)])
     ledger.close()
-    found = await check_ledger(None, tmp_path, System())
-    assert (found.verdict, found.finding) == (CheckResult.OK, "It can be read.")
+    check = await check_ledger(None, tmp_path, System())
+    assert (check.verdict, check.finding) == (CheckResult.OK, "It can be read.")
 
 
 def test_entries_that_wait_for_the_collector_are_counted_by_their_logs(tmp_path: Path) -> None:

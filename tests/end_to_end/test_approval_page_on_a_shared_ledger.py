@@ -31,7 +31,7 @@ LOST = "The shared ledger cannot be used"
 
 @dataclass
 class World(Replicas):
-    """The replicas, of which people reach the one that a proxy leads to."""
+    """Replicas behind a proxy, which decides which one people reach."""
 
     valkey: ValkeyServer
     people: Proxy

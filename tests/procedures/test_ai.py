@@ -502,20 +502,20 @@ async def test_partial_inventory_finds_new_rows_by_creation_time(built: World, w
 
     workshop.works = [work]
     call = AiBuild(type="connector", prompt="greet", approval_mode="auto", wait_seconds=9)
-    found = (await reply_to(built, call))["changed"]
-    names = {row["name"] for row in found["created"]}
+    changed = (await reply_to(built, call))["changed"]
+    names = {row["name"] for row in changed["created"]}
     assert "Greeter" in names
     assert "Old" not in names
-    assert [row for row in found["deleted"] if row["kind"] == "connector"] == []
-    assert "Not all connectors" in found["not_checked"][0]
+    assert [row for row in changed["deleted"] if row["kind"] == "connector"] == []
+    assert "Not all connectors" in changed["not_checked"][0]
 
 
 async def test_other_kind_of_a_build_is_read_whole_or_only_its_first_page(built: World, workshop: Workshop) -> None:
     add_connectors(built, 800)
     workshop.works = [lambda: make(built, "Greeter")]
-    found = (await reply_to(built, greeter(1)))["changed"]
-    assert [row["name"] for row in found["created"]] == ["Greeter"]
-    assert found["not_checked"] == ["Not all connectors: there are more than the 100 that were read"]
+    changed = (await reply_to(built, greeter(1)))["changed"]
+    assert [row["name"] for row in changed["created"]] == ["Greeter"]
+    assert changed["not_checked"] == ["Not all connectors: there are more than the 100 that were read"]
     assert read_paths(built) == ["/api/v1/workflows", "/api/v1/connectors"] * 2
 
 

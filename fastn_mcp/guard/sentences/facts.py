@@ -168,21 +168,21 @@ def fields_in_words(facts: Facts, wires: Iterable[str]) -> str:
     return series(field_words(facts, wire) for wire in wires)
 
 
-def listed(found: Dependents, prefix: str = "its") -> str:
+def listed(dependents: Dependents, prefix: str = "its") -> str:
     """List dependents: `its connection "A"`, `its secrets "A" and "B"`, `its 12 connections`."""
-    if found.more:
-        return f"{prefix} {found.kind} (at least {found.count:,})".lstrip()
-    if len(found.examples) != found.count:
-        return f"{prefix} {found.words()}".lstrip()
-    kind = found.kind.removesuffix("s") if found.is_one else found.kind
-    return f"{prefix} {kind} {series(map(quoted, found.examples))}".lstrip()
+    if dependents.more:
+        return f"{prefix} {dependents.kind} (at least {dependents.count:,})".lstrip()
+    if len(dependents.examples) != dependents.count:
+        return f"{prefix} {dependents.words()}".lstrip()
+    kind = dependents.kind.removesuffix("s") if dependents.is_one else dependents.kind
+    return f"{prefix} {kind} {series(map(quoted, dependents.examples))}".lstrip()
 
 
-def stops(found: Dependents | None, prefix: str = "its", *, does: str = "stop") -> str:
+def stops(dependents: Dependents | None, prefix: str = "its", *, does: str = "stop") -> str:
     """Say that dependents stop; empty if there are none."""
-    if found is None or not found.count:
+    if dependents is None or not dependents.count:
         return ""
-    return f"{sentence(listed(found, prefix))} {does}{'s' if found.is_one else ''}."
+    return f"{sentence(listed(dependents, prefix))} {does}{'s' if dependents.is_one else ''}."
 
 
 def joined(*sentences: str) -> str:
