@@ -426,8 +426,10 @@ def _result(call: Operation[R], answer: Answer, attempts: Attempts, results: Red
             # Servers also answer a completed change with these, to point to its result.
             what = f"Fastn answered with a redirect ({answer.status}), which is never followed."
             raise attempts.lost(what, response)
-        not_found = _not_found(call, settings.base_url)
-        raise attempts.rejected(error_of(answer.status, response, key_hint=_key_hint(settings), not_found=not_found))
+        key_hint, not_found = _key_hint(settings), _not_found(call, settings.base_url)
+        is_merged = isinstance(call, Update) and settings.update == "merge"
+        error = error_of(answer.status, response, key_hint=key_hint, not_found=not_found, is_merged=is_merged)
+        raise attempts.rejected(error)
     if answer.unreadable is not None:
         raise attempts.unreadable(answer.unreadable)
     try:

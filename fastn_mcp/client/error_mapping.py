@@ -65,6 +65,10 @@ def _short(value: JsonValue) -> JsonValue:
 _PERMISSION = re.compile(r"\b[a-z][a-z_-]{1,30}:[a-z][a-z_-]{1,30}\b")
 """A permission such as `connectors:delete`."""
 _INVALID = (Invalid, "Fastn does not accept the values", "See fastn.details, correct, and call again.")
+_SENT_BACK = (
+    "If that is a field that you did not give, Fastn refuses what it returned itself: tell the operator."
+    " FASTN_UPDATE=partial sends only the given fields."
+)
 _CONFLICT = (
     Conflict,
     "It conflicts with the current state",
@@ -98,10 +102,13 @@ _CUSTOMER_ERRORS: dict[str, tuple[str, str]] = {
 """Fastn's messages about a run for a customer, in lower case: what each means, and the next step."""
 
 
-def error_of(status: int, reply: Mapping[str, JsonValue], *, key_hint: str, not_found: tuple[str, str]) -> FastnError:
+def error_of(
+    status: int, reply: Mapping[str, JsonValue], *, key_hint: str, not_found: tuple[str, str], is_merged: bool
+) -> FastnError:
     """Return the error for a definite answer.
 
     `key_hint` is the next step if the key is not accepted; `not_found` is what a 404 means, and its next step.
+    `is_merged`: the request had fields that Fastn returned and the caller did not name.
     """
     code = str(reply.get("code") or "")
     detail: dict[str, JsonValue] = {"fastn": dict(reply)}
@@ -128,6 +135,8 @@ def error_of(status: int, reply: Mapping[str, JsonValue], *, key_hint: str, not_
         message = str(reply.get("message")).lower()
         if status == 403 and (permission := _PERMISSION.search(message)) is not None:
             what = f"{what}; Fastn names the permission {permission.group()}"
+        if kind is Invalid and is_merged:
+            next_step = f"{next_step} {_SENT_BACK}"
         what, next_step = next((hint for text, hint in _CUSTOMER_ERRORS.items() if text in message), (what, next_step))
         return kind(f"{what.removesuffix('.')} ({status}).", next_step, facts=detail)
     return Failed(f"Fastn answered with an error ({status}).", "See fastn.message.", facts=detail)

@@ -43,7 +43,7 @@ _MAX_PERMISSIONS = 1_000
 """Maximum length of a role's permissions in characters."""
 
 _MAX_COLUMNS = 10
-"""Fields shown if a row lacks most of the columns, as when Fastn names them differently."""
+"""Fields shown if a row lacks its id or most of the columns, as when Fastn names them differently."""
 
 _REPRESENTATIVE_FIELDS = ("headline", "message", "name", "slug", "title", "type", "id")
 """Fields that represent a whole object, in order of preference."""
@@ -86,7 +86,7 @@ class ConciseRows:
     def __call__(self, row: Row) -> dict[str, JsonValue]:
         """Return a row in short form."""
         cells, absent = self._cells(row, self._columns)
-        if absent > len(self._columns) / 2:
+        if absent > len(self._columns) / 2 or ("id" in self._columns and "id" not in row):
             plain = [name for name, value in row.items() if not isinstance(value, (dict, list))]
             cells, _ = self._cells(row, plain[:_MAX_COLUMNS])
         return cells

@@ -375,6 +375,19 @@ async def test_merged_update_sends_the_whole_resource() -> None:
     assert written.body == {"name": "New", "plan": None, "adminEmail": None, "unknown": {"kept": [1, 2]}}
 
 
+async def test_refused_merged_update_names_fields_that_were_not_given() -> None:
+    """Fastn may refuse a field of its own record, which no correction of the arguments can mend."""
+    refusal = reply(422, {"error": {"message": "connectionsCount: unknown field"}})
+    call = UpdateCustomer(customer_id="acme", name="New")
+    merged = await error_of(client(Fastn(reply(200, STORED), refusal), update="merge"), call)
+    partial = await error_of(client(Fastn(refusal), update="partial"), call)
+    assert partial.next_step == "See fastn.details, correct, and call again."
+    assert merged.next_step == (
+        f"{partial.next_step} If that is a field that you did not give, Fastn refuses what it returned itself:"
+        " tell the operator. FASTN_UPDATE=partial sends only the given fields."
+    )
+
+
 async def test_partial_update_sends_only_the_given_fields() -> None:
     fastn = Fastn(reply(200, STORED))
     await client(fastn, update="partial").send(UpdateCustomer(customer_id="acme", name="New"))

@@ -115,3 +115,11 @@ def test_list_shows_a_numeric_time_with_its_age() -> None:
         "lastUsed": "2026-11-25T09:00:00Z (just now)",
         "count": 1795597200,
     }
+
+
+def test_row_without_its_id_is_shown_with_its_own_fields() -> None:
+    """Fastn may name the id differently, and without it no other tool can be called."""
+    row: Row = {"name": "Acme", "_id": "c1", "status": "Active", "address": {"city": "Bonn"}}
+    concise = ConciseRows(("id", "name", "status"))
+    assert concise(row) == {"name": "Acme", "_id": "c1", "status": "Active"}
+    assert concise({"id": "c1", **row}) == {"id": "c1", "name": "Acme", "status": "Active"}
