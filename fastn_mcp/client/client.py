@@ -220,10 +220,16 @@ class FastnClient:
         """Return the deadline of `call` in seconds."""
         return self.settings.ai_deadline if call.effect is Effect.SPEND else self.settings.deadline
 
-    async def send(self, call: Operation[R], check: Callable[[], Awaitable[object]] | None = None) -> R:
+    async def send(
+        self,
+        call: Operation[R],
+        check: Callable[[], Awaitable[object]] | None = None,
+        current: FastnObject | None = None,
+    ) -> R:
         """Send the call. Raises a `FastnError` that states its exact outcome.
 
-        `check` is awaited right before each attempt to send its request, which is not made if it raises.
+        `check` is awaited right before each attempt to send its request, which is not made if it raises. `current` is
+        the record that an update changes, if it was just read.
         """
         secrets = [] if call.effect is Effect.READ else secrets_of(call)
         redactor = Redactor([*self.redactor.secrets, *secrets]) if secrets else self.redactor
@@ -234,7 +240,7 @@ class FastnClient:
             is_settled = False
             try:
                 with anyio.fail_after(self.deadline(call)):
-                    result = await self._send(call, attempts, redactor)
+                    result = await self._send(call, attempts, redactor, current)
                 is_settled = True
                 return result
             except TimeoutError:
@@ -257,7 +263,9 @@ class FastnClient:
                 self.is_outdated = stored != self.settings.api_key
         return self.is_outdated
 
-    async def _send(self, call: Operation[R], attempts: Attempts, results: Redactor) -> R:
+    async def _send(
+        self, call: Operation[R], attempts: Attempts, results: Redactor, current: FastnObject | None = None
+    ) -> R:
         """Send the call. `results` redacts its result; an error is redacted by the `attempts`."""
         if self._no_key is not None:
             raise _missing_key(self._no_key)
@@ -274,7 +282,7 @@ class FastnClient:
                 "Give customer_id instead, which replaces it.",
             )
         if isinstance(call, Update) and self.settings.update == "merge":
-            request = await self._merged(cast(Call, call), request, attempts.redactor)
+            request = await self._merged(cast(Call, call), request, attempts.redactor, current)
         if isinstance(call, Update):
             _refuse_masks(request)
         if self.settings.fields and (names := self.settings.fields.get(call.toolset())):
@@ -287,13 +295,14 @@ class FastnClient:
             answer = await self._answer(request, attempts)
         return _result(call, answer, attempts, results, self.settings)
 
-    async def _merged(self, call: Call, request: Request, redactor: Redactor) -> Request:
+    async def _merged(self, call: Call, request: Request, redactor: Redactor, current: FastnObject | None) -> Request:
         """Merge the changes into the current resource, so that a `PUT` that replaces loses nothing."""
 
         async def read(reading: Call) -> FastnObject:
             return await self._send(reading, Attempts(reading, redactor), Redactor(()))  # sent back unredacted
 
-        current = await read_target(call, read)
+        if current is None or REDACTED in current.model_dump_json():
+            current = await read_target(call, read)
         if current is None:
             raise NotFound(*no_such(call))
         whole = current.model_dump(exclude_unset=True)

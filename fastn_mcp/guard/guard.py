@@ -164,7 +164,8 @@ class Guard:
             await self._recorder.anchor()
             self.evaluator.ai_sessions.note(call, None)
             is_sent = True  # from here on, the request may have left this process
-            result = await self._client.send(filled, partial(self._approvals.stops.check, caller.asker, approved.stops))
+            check = partial(self._approvals.stops.check, caller.asker, approved.stops)
+            result = await self._client.send(filled, check, current.resolved.target)
         except BaseException as error:
             await self._record_failure(error, change, intent, caller, is_sent=is_sent)
             raise

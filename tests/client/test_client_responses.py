@@ -9,14 +9,14 @@ from support.fake_fastn import KEY, Fastn, client, error_of, reply
 from fastn_mcp.client.client import secrets_of
 from fastn_mcp.client.exchange import Answer
 from fastn_mcp.errors import FastnError, NotSent, SettingsError
-from fastn_mcp.redaction import Redactor
+from fastn_mcp.redaction import REDACTED, Redactor
 from fastn_mcp.tools.access import CreateSecret
 from fastn_mcp.tools.ai import AiChat
 from fastn_mcp.tools.billing import GetBilling
 from fastn_mcp.tools.connectors import CreateConnection, DeleteConnection, ListConnections, UpdateConnector
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, GetCustomer, ListCustomers, UpdateCustomer
 from fastn_mcp.tools.operation import POST, Operation, Request, unwrap
-from fastn_mcp.tools.workflows import GetExecution, RunWorkflow, UpdateWorkflow
+from fastn_mcp.tools.workflows import GetExecution, GetWorkflow, RunWorkflow, UpdateWorkflow
 
 pytestmark = pytest.mark.anyio
 
@@ -401,6 +401,17 @@ async def test_merged_update_sends_back_unredacted_values() -> None:
     result = await client(fastn, update="merge").send(UpdateWorkflow(workflow_id="wf", name="New"))
     assert fastn.requests[1].body == {"name": "New", "code": code}
     assert KEY not in repr(result)
+
+
+@pytest.mark.parametrize(("code", "methods"), [("return 1", ["PUT"]), (f"'{REDACTED}'", ["GET", "PUT"])])
+async def test_merged_update_uses_the_record_that_was_just_read(code: str, methods: list[str]) -> None:
+    """A record in which a key was redacted is read again: the redacted text would replace the key."""
+    row = {"id": "wf", "name": "W", "code": "const key = 1"}
+    fastn = Fastn(*(reply(200, row) for _ in methods))
+    known = GetWorkflow(workflow_id="wf").result({**row, "code": code})
+    await client(fastn, update="merge").send(UpdateWorkflow(workflow_id="wf", name="New"), current=known)
+    assert [request.method for request in fastn.requests] == methods
+    assert fastn.requests[-1].body == {"name": "New", "code": code if methods == ["PUT"] else row["code"]}
 
 
 MASKED = ["••••", "********", "sk_live_****1234", "fsk_…9f3a", "xxxxxxxx1234", "[REDACTED]"]

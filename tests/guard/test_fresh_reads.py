@@ -20,7 +20,7 @@ from fastn_mcp.procedures.find_dependents import FindDependents
 from fastn_mcp.procedures.overview.get_overview import GetOverview
 from fastn_mcp.sandbox.state import Row
 from fastn_mcp.tools.catalog import CATALOG
-from fastn_mcp.tools.customers import ListCustomers
+from fastn_mcp.tools.customers import ListCustomers, UpdateCustomer
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.tool import Effect
 
@@ -120,6 +120,15 @@ async def test_change_is_judged_and_sent_without_the_snapshot(
         assert isinstance(result, BatchResult)
     else:
         await warm.expect(Done, call, warm.form())
+
+
+async def test_update_is_merged_into_the_record_that_was_approved(warm: World) -> None:
+    """The record is read before the question and after the answer. What is sent is the second one, changed."""
+    row = warm.sandbox.state.named("customers", "globex-exports")
+    call = UpdateCustomer(customer_id=row["id"], name="Globex")
+    await warm.expect(Done, call, warm.form())
+    assert [heard.method for heard in warm.sandbox.requests] == ["GET", "GET", "PUT"]
+    assert warm.sandbox.state.named("customers", "globex-exports")["plan"] == row["plan"]
 
 
 async def test_record_or_list_as_a_tool_is_read_anew(warm: World, cold: World, monkeypatch: pytest.MonkeyPatch) -> None:
