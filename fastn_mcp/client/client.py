@@ -67,6 +67,7 @@ from fastn_mcp.tools.workflows import RunWorkflow
 R = TypeVar("R", bound=FastnObject)
 
 _CHECK = "Check the network and FASTN_BASE_URL."
+_CHECK_ADDRESS = "Check FASTN_BASE_URL: it may name a website, such as the dashboard. Run: fastn-mcp doctor"
 
 _OUTDATED = "Fastn no longer accepts the API key that is in use here (401), and another one has been stored since."
 _VOID = "What was approved for the old key is void."
@@ -133,7 +134,9 @@ class Attempts:
     def unreadable(self, why: UnreadableBody) -> FastnError:
         if self._reads:
             kind = TooLarge if why is UnreadableBody.TOO_LARGE else Failed
-            return kind(f"The answer cannot be read: {why.value}.", "Ask for less: a smaller limit, or more filters.")
+            is_long = why in (UnreadableBody.TOO_LARGE, UnreadableBody.BROKEN)
+            next_step = "Ask for less: a smaller limit, or more filters." if is_long else _CHECK_ADDRESS
+            return kind(f"The answer cannot be read: {why.value}.", next_step)
         if why is UnreadableBody.FOREIGN:  # nothing shows that Fastn received the request
             return self._with_settling_read(UnknownOutcome, f"The answer cannot be read: {why.value}.")
         what = f"Fastn did it, but the answer cannot be read: {why.value}."
@@ -453,8 +456,7 @@ def _result(call: Operation[R], answer: Answer, attempts: Attempts, results: Red
     except ValidationError:
         raise attempts.unreadable(UnreadableBody.UNFAMILIAR) from None
     except ValueError:
-        is_json = answer.body.lstrip().startswith((b"{", b"["))
-        raise attempts.unreadable(UnreadableBody.NO_JSON if is_json else UnreadableBody.FOREIGN) from None
+        raise attempts.unreadable(UnreadableBody.FOREIGN if answer.is_foreign else UnreadableBody.NO_JSON) from None
 
 
 def _succeeded(call: Operation[Any], answer: Answer, attempts: Attempts) -> JsonValue:

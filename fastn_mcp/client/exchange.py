@@ -54,6 +54,11 @@ class Answer:
     body: bytes
     unreadable: UnreadableBody | None = None
 
+    @property
+    def is_foreign(self) -> bool:
+        """Whether the body is not even the beginning of a JSON object or array, such as a web page."""
+        return not self.body.lstrip().startswith((b"{", b"["))
+
 
 class NotSentError(Exception):
     """No byte of the request was sent. `next_step` tells what to do, if that is known."""

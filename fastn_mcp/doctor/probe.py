@@ -167,6 +167,8 @@ class KeyProbe:
                 return _unusable(f"Fastn answers with an error ({control.status})."), None
             for account in self._accounts:
                 answer = await self._get(headers(account), path)
+                if answer.status < 300 and answer.is_foreign:
+                    return _website(answer), None
                 if _accepts(answer, control):
                     return self._accepted(account, refused, control, proposal), account
                 refused.append(f"{_style(account)}: {answer.status}")
@@ -205,6 +207,13 @@ class KeyProbe:
 
 def _unusable(finding: str) -> Check:
     return CheckGroup.KEY.failed(_NAME, finding, "Run doctor again later.")
+
+
+def _website(answer: Answer) -> Check:
+    hint = f"Check FASTN_BASE_URL: it may name a website, such as the dashboard. {_OTHER_HOSTS}"
+    return CheckGroup.KEY.failed(
+        _NAME, f"The answer ({answer.status}) is not JSON, so it is not from Fastn's API.", hint
+    )
 
 
 def _nothing_there(answer: Answer) -> Check:

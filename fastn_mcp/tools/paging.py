@@ -380,7 +380,8 @@ def rows_of(body: JsonValue) -> tuple[list[dict[str, JsonValue]], dict[str, Json
     if isinstance(body, dict):
         lists = [v for k, v in body.items() if isinstance(v, list) and (k in _ROWS or _are_objects(v))]
         if not lists:
-            return ([body] if body else []), {}
+            is_empty = not body or ("id" not in body and any(body.get(name, ...) is None for name in _ROWS))
+            return ([] if is_empty else [body]), {}
         around = dict(body)
         for nested in ("pagination", "meta", "page"):
             if isinstance(more := body.get(nested), dict):

@@ -66,7 +66,7 @@ async def test_rows_are_read_from_every_shape_of_a_list(body: Any) -> None:
     assert [row.id for row in page.items] == ["a", "b"]
 
 
-@pytest.mark.parametrize("body", [None, b"  \n", {}, [], {"data": []}, {"items": []}])
+@pytest.mark.parametrize("body", [None, b"  \n", {}, [], {"data": []}, {"items": []}, {"items": None}])
 async def test_empty_body_is_an_empty_page(body: Any) -> None:
     page = await client(Fastn(reply(200, body))).send(ListCustomers())
     assert (page.items, page.next_cursor, page.total) == ([], None, None)
@@ -108,6 +108,13 @@ async def test_invalid_json_fails_a_read_and_leaves_a_write_applied(body: bytes)
     assert (error.outcome, error.known) == ("applied_unreadable", "It was done. Do not repeat it.")
     assert error.facts == {"settle": {"tool": "list_customers", "arguments": {}}}
     assert len(fastn.requests) == 2
+
+
+async def test_web_page_in_place_of_an_answer_points_to_the_address() -> None:
+    error = await error_of(client(Fastn(reply(200, b"<html>Dashboard</html>"))), READ)
+    assert error.next_step == (
+        "Check FASTN_BASE_URL: it may name a website, such as the dashboard. Run: fastn-mcp doctor"
+    )
 
 
 FAILURES: dict[str, Any] = {

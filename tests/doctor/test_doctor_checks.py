@@ -213,6 +213,7 @@ async def test_key_style_that_changes_least_is_chosen(clock: Clock) -> None:
         (Status(status=404, times=None), "Nothing is at the paths of Fastn's API (404).", ""),
         (Redirect(to="https://new.example/C4N4RY", times=None), "Every request is redirected (302)", "To new.example."),
         (Status(status=503, times=None), "Fastn answers with an error (503).", ""),
+        (Garbage(times=None), "The answer (200) is not JSON", ""),
         (Reset(times=None), "The connection breaks", ""),
     ],
 )
