@@ -37,6 +37,8 @@ class CallEvaluation:
     """Repeats the reads that were made for it."""
     repeat_digest: str = ""
     """Digest by which a repeated call is recognised: that of the call without its idempotency key."""
+    began: float = 0.0
+    """When its reads began, as a timestamp."""
 
     @property
     def call(self) -> Call:

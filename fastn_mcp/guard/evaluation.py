@@ -167,14 +167,16 @@ class Evaluator:
         time to decide it for, instead of now. `request`: digest that the approval request of its list is found by.
         """
         digest, repeat_digest = self.digest(call, asker), self.digest(_without_key(call), asker)
-        reads = reads or remembered(self._read)
+        reads, began = reads or remembered(self._read), self._system.timestamp()
         resolved = await self._resolve(call, reads, {digest, request})
         verdict, is_unsettled = await self._decide(resolved, repeat_digest, asker, earlier_uses, at, batch_of(request))
         binding, similar = _bind(
             resolved, digest, self._parties(asker), self.policy.digest, verdict, is_unsettled=is_unsettled
         )
         shown = preview(resolved, resolved.effect, self._account.name, verdict.why, undoes)
-        return CallEvaluation(resolved, digest, resolved.effect, verdict, shown, binding, similar, reads, repeat_digest)
+        return CallEvaluation(
+            resolved, digest, resolved.effect, verdict, shown, binding, similar, reads, repeat_digest, began
+        )
 
     async def explain(self, call: Call, asker: Asker, at: datetime | None = None) -> tuple[CallEvaluation, Situation]:
         """Evaluate one call, for now or another time, and return the facts that decide it."""

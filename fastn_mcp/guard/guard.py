@@ -37,6 +37,9 @@ from fastn_mcp.tools.tool import Effect, Tool
 log = logging.getLogger(__name__)
 
 WAITING_FOR_PERSON = "Waiting for a person to decide."
+
+_FRESH = 5.0
+"""Seconds from the evaluation of an update in which it is merged into the record that was read for it."""
 """Beginning of the progress report that says where a person decides."""
 
 
@@ -165,7 +168,8 @@ class Guard:
             self.evaluator.ai_sessions.note(call, None)
             is_sent = True  # from here on, the request may have left this process
             check = partial(self._approvals.stops.check, caller.asker, approved.stops)
-            result = await self._client.send(filled, check, current.resolved.target)
+            is_fresh = self._system.timestamp() - current.began <= _FRESH
+            result = await self._client.send(filled, check, current.resolved.target if is_fresh else None)
         except BaseException as error:
             await self._record_failure(error, change, intent, caller, is_sent=is_sent)
             raise

@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 from support.direct_sandbox import Fastn
+from support.faulty_sandbox import Status
 from support.sensible_calls import sensible
 from support.shared_account import answer, neighbour, requests_since
-from support.world import World
+from support.world import World, yes
 
 from fastn_mcp.account.snapshot import AccountSnapshot
+from fastn_mcp.guard.approval_form import ApprovalForm, Approve
 from fastn_mcp.guard.batch import Batch, BatchResult, Done
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.policy.asker import Asker
@@ -129,6 +131,18 @@ async def test_update_is_merged_into_the_record_that_was_approved(warm: World) -
     await warm.expect(Done, call, warm.form())
     assert [heard.method for heard in warm.sandbox.requests] == ["GET", "GET", "PUT"]
     assert warm.sandbox.state.named("customers", "globex-exports")["plan"] == row["plan"]
+
+
+async def test_update_reads_its_target_again_after_a_slow_evaluation(warm: World) -> None:
+    """A change that somebody else made meanwhile to another field stays."""
+    row = warm.sandbox.state.named("customers", "globex-exports")
+
+    def approve_then_throttle(form: ApprovalForm) -> Approve:
+        warm.sandbox.faults.add(Status(method="GET", path="*", status=429, retry_after=10))
+        return yes(form)
+
+    await warm.expect(Done, UpdateCustomer(customer_id=row["id"], name="Globex"), warm.form(approve_then_throttle))
+    assert [heard.method for heard in warm.sandbox.requests] == ["GET", "GET", "GET", "GET", "PUT"]
 
 
 async def test_record_or_list_as_a_tool_is_read_anew(warm: World, cold: World, monkeypatch: pytest.MonkeyPatch) -> None:
