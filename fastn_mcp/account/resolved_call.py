@@ -371,9 +371,8 @@ class ResolvedCall:
     def _customer_gap(self) -> str:
         if (name := FOR_ALL_WITHOUT.get(self.call.tool_name())) and not getattr(self.call, name):
             return f"this call is for all customers: name them in {name}"
-        for name in (name for fields in undocumented_in(self.call) for name in fields):
-            if plain(name) in _CUSTOMER_BY_REFERENCE:
-                return f"this call names a customer by {quote(name, is_name=True)}: use its id"
+        if (reference := customer_reference(self.call)) is not None:
+            return f"this call names a customer by {quote(reference, is_name=True)}: use its id"
         if any(each.kind == "connection" and each.row is None for each in self.records):
             return "a connection that it names could not be read"
         if self.dependence.hides_owners:
@@ -422,6 +421,12 @@ def undocumented_in(call: Call) -> Iterator[Row]:
     for route in routes if isinstance(routes, list) else ():
         if isinstance(route, dict):
             yield from objects_in({name: content for name, content in route.items() if name not in _DATA})
+
+
+def customer_reference(call: Call) -> str | None:
+    """Return the name of an undocumented field from which Fastn may derive a customer; None if there is none."""
+    names = (name for fields in undocumented_in(call) for name in fields)
+    return next((name for name in names if plain(name) in _CUSTOMER_BY_REFERENCE), None)
 
 
 _DATA = ("payload", "filter")

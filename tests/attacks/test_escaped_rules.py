@@ -236,6 +236,34 @@ async def test_rule_that_allows_one_customer_does_not_allow_a_connection_of_anot
         assert await world.decision(call) is (Decision.ALLOW if owner == acme else Decision.CONFIRM)
 
 
+@pytest.mark.parametrize("header", ["x-end-org-ref", "x-installation-id", "accept"])
+async def test_rule_that_allows_one_customer_does_not_allow_a_reference_to_another(tmp_path: Path, header: str) -> None:
+    rule = f'[[rule]]\ntool = "create_trigger"\nwhen = {{ customer_id = "{ACME}" }}\nthen = "allow"\n'
+    routes: list[Any] = [{"routeId": ORDERS, "environment": "test", "headers": {header: "crm-1044"}}]
+    call = CreateTrigger(name="T", type="webhook", routes=routes, customer_id=ACME)
+    assert await under(tmp_path, rule).decision(call) is (ALLOW if header == "accept" else CONFIRM)
+
+
+async def test_rule_that_allows_arguments_does_not_allow_undocumented_fields_inside_them(tmp_path: Path) -> None:
+    rule = '[[rule]]\ntool = "{}"\nwhen = {{ {} = "*" }}\nthen = "allow"\n'
+    world = under(tmp_path, rule.format("create_trigger", "status") + rule.format("create_connector", "name"))
+    for more, decision in (({}, ALLOW), ({"status": "Active"}, CONFIRM)):
+        routes: list[Any] = [{"routeId": ORDERS, "environment": "test", **more}]
+        call = CreateTrigger(name="t", type="webhook", status="Disabled", routes=routes)
+        assert await world.decision(call) is decision
+        methods: list[Any] = [{"type": "BASIC", **more}]
+        assert await world.decision(CreateConnector(name="Own", slug="own", auth_methods=methods)) is decision
+
+
+async def test_create_that_gives_an_existing_customer_a_reference_is_asked_about(tmp_path: Path) -> None:
+    """As an update of that customer is, also while it is pending: runs find a customer by its reference."""
+    world = World(tmp_path)
+    pending = world.sandbox.state.rows["customers"][world.id_of("customers", "John-Acme")]
+    for reference, decision in ((None, ALLOW), ("crm-1", CONFIRM)):
+        call = CreateCustomer(name=pending["name"], slug=pending["slug"], external_ref=reference)
+        assert await world.decision(call) is decision
+
+
 @pytest.mark.parametrize(
     "email", ["eve@evil.example,x", "eve@evil.example;x", "eve@evil.example.", "<eve@evil.example>"]
 )
@@ -566,8 +594,8 @@ ESCAPES = {
     "a customer in routes": Escape(
         rule("create_trigger", f'customer_id = "{ACME}"', "allow"),
         lambda _: {
-            ALLOW: [new_trigger(customer_id=ACME, endOrgId=ACME)],
-            CONFIRM: [new_trigger(customer_id=ACME, endOrgId="org_b")],
+            ALLOW: [new_trigger(customer_id=ACME, headers={"x-end-org-id": ACME})],
+            CONFIRM: [new_trigger(customer_id=ACME, headers={"x-end-org-id": "org_b"})],
         },
     ),
     "a customer under another name": Escape(
