@@ -152,13 +152,12 @@ def _trigger_in_words(row: Row) -> str:
 
 def _rules(call: Call, target: FastnObject | None) -> DependencyRules:
     is_switched = isinstance(call, UpdateWorkflow) and call.status is not None
-    if call.route.method == "DELETE" or isinstance(call, UpdateConnector) or is_switched:
-        return dependency_rules(call.toolset().removesuffix("s"), call.target or "", target)
-    if isinstance(call, CreateConnector) and target is not None:
-        id_ = getattr(target, "id", None)
-        # Rules refer to the connector that may be overwritten by its id.
-        return dependency_rules("connector", str(id_), target) if id_ else dependency_rules("unknown", "", None)
-    return DependencyRules()
+    may_overwrite = isinstance(call, CreateConnector) and target is not None
+    if not (call.route.method == "DELETE" or isinstance(call, UpdateConnector) or is_switched or may_overwrite):
+        return DependencyRules()
+    # Other rows refer to the target by its id, whatever the call names it by.
+    id_ = key_of(row_of(target)) or call.target
+    return dependency_rules(kind_of(call), id_, target) if id_ else dependency_rules("unknown", "", None)
 
 
 def _own(call: Call, target: FastnObject | None) -> dict[str, dict[str, str]]:
