@@ -19,7 +19,7 @@ from fastn_mcp.account.dependence import Dependence
 from fastn_mcp.errors import FastnError, Forbidden, NotFound
 from fastn_mcp.records.formats import kind_in_words
 from fastn_mcp.records.labels import Label, Names, label_of
-from fastn_mcp.records.rows import FastnObject, Row, row_of
+from fastn_mcp.records.rows import FastnObject, Row, key_of, row_of
 from fastn_mcp.redaction import REDACTED, quote, redact, texts_in
 from fastn_mcp.tools.catalog import OPERATIONS
 from fastn_mcp.tools.operation import HARMLESS_EXTRA, UNKNOWN, Call, Create, RefusedValue, plain
@@ -317,10 +317,15 @@ class ResolvedCall:
         return [each.id for each in customers if isinstance(each.error, NotFound)]
 
     @property
+    def changed(self) -> tuple[str, str] | None:
+        """Kind and id of the record that it acts on or overwrites, as far as that is known. No AI session is one."""
+        key = self.call.toolset() != "ai" and (key_of(row_of(self.target)) or self.call.target)
+        return (kind_of(self.call), key) if key else None
+
+    @property
     def references(self) -> list[tuple[str, str]]:
-        """Kind and id of the target and of every record that an argument names."""
-        target = [(kind_of(self.call), self.call.target)] if self.call.target is not None else []
-        return target + [(each.kind, each.id) for each in self.named]
+        """Kind and id of the record that it acts on or overwrites, and of every record that an argument names."""
+        return [*filter(None, [self.changed]), *((each.kind, each.id) for each in self.named)]
 
     @property
     def own_mentions(self) -> list[Mention]:

@@ -243,8 +243,10 @@ async def test_record_that_an_open_request_names_is_changed_with_an_approval_onl
     change = UpdateConnector(connector_id=key, domain="evil.example")
     assert (await world.evaluator.evaluate_call(change, Asker())).effect is Effect.WRITE
     await world.call(CreateConnection(connector_id=key, credentials={"token": "s3cret"}), form)
-    evaluation = await world.evaluator.evaluate_call(change, Asker())
-    assert (evaluation.effect, evaluation.verdict.decision) == (Effect.EXTERNAL, Decision.CONFIRM)
+    overwriting = CreateConnector(name="Initech", slug="initech", domain="evil.example")
+    for call in (change, overwriting):
+        evaluation = await world.evaluator.evaluate_call(call, Asker())
+        assert (evaluation.effect, evaluation.verdict.decision) == (Effect.EXTERNAL, Decision.CONFIRM)
     other = UpdateConnector(connector_id=world.id_of("connectors", "Gamma"), description="d")
     assert not (await world.evaluator.evaluate_call(other, Asker())).resolved.is_awaited
 
