@@ -138,6 +138,12 @@ def test_invalid_plan_is_refused_with_its_line(desk: Desk, text: str, line: int,
     assert words in str(refused)
 
 
+def test_plan_on_the_page_is_valid(desk: Desk) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "unattended.md").read_text(encoding="utf-8")
+    desk.file.write_text(page.split("```toml\n")[1].split("```")[0])
+    assert len(unsigned(desk.file)[1].permits) == 2
+
+
 def test_signatures_are_written_as_json_that_a_person_can_read(desk: Desk) -> None:
     text = signatures_of(desk.file).read_text()
     assert text.startswith('{\n  "signatures": [\n    {\n      "by": "dana",\n')
