@@ -335,10 +335,12 @@ async def test_trigger_on_the_connection_of_a_customer_is_that_customers(tmp_pat
         row["id"] = trigger["connectionId"] = "conn_17"
     elif connection == "its id with a name":
         trigger["connectionId"] += ":second"
-    for call in (DeleteTrigger(trigger_id=trigger["id"]), UpdateTrigger(trigger_id=trigger["id"], status="Active")):
+    for call in (
+        DeleteTrigger(trigger_id=trigger["id"]),
+        UpdateTrigger(trigger_id=trigger["id"], status="Active"),
+        DeleteWorkflow(workflow_id=trigger["routes"][0]["routeId"]),
+    ):
         assert await world.decision(call) is Decision.DENY
-    if connection != "its row":
-        assert await world.decision(DeleteWorkflow(workflow_id=trigger["routes"][0]["routeId"])) is Decision.DENY
 
 
 @pytest.mark.parametrize("connection", ["ucl:o:live:hubspot:a:default", "conn_17"])
