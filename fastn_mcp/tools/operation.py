@@ -360,6 +360,12 @@ class Update(Operation[Result], Generic[Result]):
 class Create(Operation[Result], Generic[Result]):
     """A create, evaluated as an update if it may overwrite something."""
 
+    @property
+    @override
+    def unresolved(self) -> frozenset[str]:
+        """The slug, if it takes one and none is given: Fastn makes it of the name."""
+        return frozenset({"slug"} if vars(self).get("slug", "") is None else ())
+
     def may_overwrite(self, row: Row) -> bool | None:
         """Return whether this may overwrite `row`; None if that is not known."""
         fields = ("slug", "name")

@@ -606,6 +606,13 @@ ESCAPES = {
         '[[protect]]\ncustomer = "Acme Corp"\n',
         lambda _: {DENY: [*map(new_trigger, OF_ACME), *(new_trigger(**route) for route in OF_ACME)]},
     ),
+    "a slug that Fastn makes of the name": Escape(
+        rule("create_workflow", 'slug = "prod-*"'),
+        lambda _: {
+            DENY: [CreateWorkflow(name="Prod 2"), CreateWorkflow(name="x", slug="prod-2")],
+            ALLOW: [CreateWorkflow(name="Prod 2", slug="test-2")],
+        },
+    ),
     "a create that overwrites, and a rule for updates": Escape(
         rule("update_connector", ""),
         lambda _: {
