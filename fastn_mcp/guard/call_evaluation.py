@@ -30,7 +30,7 @@ class CallEvaluation:
     preview: Preview | None = None
     """None if the policy decided without a read."""
     binding: str = ""
-    """Digest of the resolved call, its label, the policy, the effect, and whether it may have been made."""
+    """Digest of the resolved call, its label, the policy, its own effect, and whether it may have been made."""
     similar: str | None = None
     """Digest of the calls that a temporary approval would cover; None if none may be given."""
     reads: Send | None = field(default=None, repr=False, compare=False)

@@ -344,7 +344,8 @@ def _bind(
 ) -> tuple[str, str | None]:  # fmt: skip
     """Return `CallEvaluation.binding` and `similar`. `policy` is its digest."""
     call, effect = resolved.call, resolved.effect.value
-    parts = [digest, resolved.bound(), str(resolved.label), policy, effect, is_unsettled]
+    own_effect = call.effect_on(resolved.target, resolved.dependents)  # other open requests void no approval
+    parts = [digest, resolved.bound(), str(resolved.label), policy, own_effect.value, is_unsettled]
     parts += [] if resolved.typed is None else [[each.name for each in resolved.typed.fields]]
     # No temporary approval for a call that destroys, changes access, needs a step-up or may have been made already.
     each_time = is_unsettled or verdict.step_up is not None or resolved.effect in (Effect.DESTROY, Effect.ACCESS)
