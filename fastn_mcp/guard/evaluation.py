@@ -176,7 +176,9 @@ class Evaluator:
             resolved, digest, self._parties(asker), self.policy.digest, verdict, is_unsettled=is_unsettled
         )
         shown = preview(resolved, resolved.effect, self._account.name, verdict.why, undoes)
-        return CallEvaluation(resolved, digest, resolved.effect, verdict, shown, binding, similar, reads, repeat_digest)
+        return CallEvaluation(
+            resolved, digest, resolved.effect, verdict, shown, binding, similar, reads, is_unsettled, repeat_digest
+        )
 
     async def explain(self, call: Call, asker: Asker, at: datetime | None = None) -> tuple[CallEvaluation, Situation]:
         """Evaluate one call, for now or another time, and return the facts that decide it."""
@@ -345,7 +347,7 @@ def _bind(
     """Return `CallEvaluation.binding` and `similar`. `policy` is its digest."""
     call, effect = resolved.call, resolved.effect.value
     own_effect = call.effect_on(resolved.target, resolved.dependents)  # other open requests void no approval
-    parts = [digest, resolved.bound(), str(resolved.label), policy, own_effect.value, is_unsettled]
+    parts = [digest, resolved.bound(), str(resolved.label), policy, own_effect.value]
     parts += [] if resolved.typed is None else [[each.name for each in resolved.typed.fields]]
     # No temporary approval for a call that destroys, changes access, needs a step-up or may have been made already.
     each_time = is_unsettled or verdict.step_up is not None or resolved.effect in (Effect.DESTROY, Effect.ACCESS)
