@@ -364,6 +364,21 @@ async def test_unknown_outcome_is_listed_and_can_be_undone(world: World) -> None
     assert row(world, "customers", key)["plan"] == "Growth"
 
 
+@pytest.mark.parametrize("moment", FaultMoment)
+async def test_undo_of_a_deletion_makes_nothing_beside_what_is_still_there(world: World, moment: FaultMoment) -> None:
+    trigger = world.id_of("triggers", "Hourly Slack sync")
+    world.sandbox.faults.add(Reset(method="DELETE", moment=moment, times=1 if moment is FaultMoment.AFTER else None))
+    await world.call(DeleteTrigger(trigger_id=trigger), world.form())
+    (change,) = await world.ledger.changes("test", 1, 1e12)
+    person = world.form()
+    undone = await world.call(UndoChange(change_id=change.id), person)
+    if moment is FaultMoment.AFTER:
+        assert isinstance(undone, Done)
+    else:
+        assert str(undone) == "There is nothing to undo: it is still there. Nothing was sent."
+        assert person.asked == []
+
+
 async def test_undo_of_a_change_that_did_not_happen_is_refused(world: World) -> None:
     key = named(world, "customers", "acme-corp")
     world.sandbox.faults.add(Reset(method="PUT", path=UpdateCustomer.route.path, moment=FaultMoment.BEFORE, times=3))
