@@ -52,7 +52,7 @@ class Dependents:
     owners: frozenset[str] = frozenset()
     """Ids of the customers that own those that were read."""
     is_partial: bool = False
-    """Whether not all were read."""
+    """Whether there may be other owners: not all were read, or one does not tell whose its connection is."""
 
     @property
     def examples(self) -> tuple[str, ...]:

@@ -152,13 +152,12 @@ def _trigger_in_words(row: Row) -> str:
 
 def _rules(call: Call, target: FastnObject | None) -> DependencyRules:
     is_switched = isinstance(call, UpdateWorkflow) and call.status is not None
-    if call.route.method == "DELETE" or isinstance(call, UpdateConnector) or is_switched:
-        return dependency_rules(call.toolset().removesuffix("s"), call.target or "", target)
-    if isinstance(call, CreateConnector) and target is not None:
-        id_ = getattr(target, "id", None)
-        # Rules refer to the connector that may be overwritten by its id.
-        return dependency_rules("connector", str(id_), target) if id_ else dependency_rules("unknown", "", None)
-    return DependencyRules()
+    may_overwrite = isinstance(call, CreateConnector) and target is not None
+    if not (call.route.method == "DELETE" or isinstance(call, UpdateConnector) or is_switched or may_overwrite):
+        return DependencyRules()
+    # Other rows refer to the target by its id, whatever the call names it by.
+    id_ = key_of(row_of(target)) or call.target
+    return dependency_rules(kind_of(call), id_, target) if id_ else dependency_rules("unknown", "", None)
 
 
 def _own(call: Call, target: FastnObject | None) -> dict[str, dict[str, str]]:
@@ -207,15 +206,12 @@ async def _dependents(rule: DependencyRule, uses: Uses, own: Names, send: Send, 
     if rule.kind in STATES and len(rows) == uses.count > len(shown):
         states = Counter(STATES[rule.kind](row).value for row in rows)
     rest = suggested_read(rule.reading) if len(shown) < uses.count and rule.depends is None else None
-    owned = rows if rule.kind in OWNED_KINDS else ()
-    owners = frozenset(
-        owner
-        for row in owned
-        for each in (row, connection_refers(text(row, "connectionId")))
-        if (owner := owner_of(each))
-    )
-    is_partial = uses.more or uses.count > len(rows)
-    return Dependents(rule.kind, uses.count, tuple(shown), uses.more, states, rest, owners, is_partial)
+    owners, is_partial = set[str](), uses.more or uses.count > len(rows)
+    for row in rows if rule.kind in OWNED_KINDS else ():
+        refers = connection_refers(connection := text(row, "connectionId"))
+        owners.update(filter(None, map(owner_of, (row, refers))))
+        is_partial |= bool(connection) and not (refers or owner_of(row))
+    return Dependents(rule.kind, uses.count, tuple(shown), uses.more, states, rest, frozenset(owners), is_partial)
 
 
 def _example(rule: DependencyRule, row: Row, names: Names, *, with_id: bool) -> dict[str, JsonValue]:

@@ -21,6 +21,7 @@ from fastn_mcp.account.resolved_call import (
     TypedArgument,
     TypedField,
     ValueSource,
+    customer_reference,
     customers_mentioned,
     identity,
     objects_in,
@@ -285,7 +286,7 @@ def _of_routes(call: Call, row: Row) -> Effective:
 def _customer(call: Call, arguments: Row, row: Row, surroundings: Surroundings) -> Effective:
     argument = arguments.get("customer_id")
     if isinstance(argument, str) and call.target != argument:
-        return Effective((argument,), ValueSource.ARGUMENT)
+        return Effective((argument,), ValueSource.ARGUMENT, is_known=customer_reference(call) is None)
     if "customer_id" in call.unresolved:
         return Effective((), ValueSource.FASTN, is_known=False)
     takes_one = "customer_id" in type(call).model_fields and call.target is None

@@ -19,12 +19,14 @@ from fastn_mcp.account.dependence import Dependence
 from fastn_mcp.errors import FastnError, Forbidden, NotFound
 from fastn_mcp.records.formats import kind_in_words
 from fastn_mcp.records.labels import Label, Names, label_of
-from fastn_mcp.records.rows import FastnObject, Row, row_of
+from fastn_mcp.records.rows import FastnObject, Row, key_of, row_of
+from fastn_mcp.records.states import State, trigger_state
 from fastn_mcp.redaction import REDACTED, quote, redact, texts_in
 from fastn_mcp.tools.catalog import OPERATIONS
 from fastn_mcp.tools.operation import HARMLESS_EXTRA, UNKNOWN, Call, Create, RefusedValue, plain
 from fastn_mcp.tools.related_reads import kind_of, own_label
 from fastn_mcp.tools.tool import Effect
+from fastn_mcp.tools.triggers import UpdateTrigger
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,9 +154,9 @@ class Record:
         return {"id": self.id} if self.row is None else {"id": self.id, **identity(self.row)}
 
     def address(self) -> JsonValue:
-        """Return its identity, and where it sends credentials if it is a connector."""
-        row = self.row or {}
-        return cast(JsonValue, [self.kind, self.identity(), [row.get(name) for name in _ADDRESS]])
+        """Return its identity, and where a connector sends credentials, or what a trigger starts and when."""
+        row, fields = self.row or {}, _FIRES_BY if self.kind == "trigger" else _ADDRESS
+        return cast(JsonValue, [self.kind, self.identity(), [row.get(name) for name in fields]])
 
     @property
     def key(self) -> str:
@@ -310,6 +312,24 @@ class ResolvedCall:
         return [each for each in self.records if each.relation is Relation.NAMED]
 
     @property
+    def signed(self) -> list[Record]:
+        """The records that the signature of a plan holds for: those that arguments name, what a create overwrites, and
+        a trigger, unless it is switched off."""
+        call, row = self.call, self._unsent
+        overwrites = isinstance(call, Create) and self.target is not None
+        may_fire = isinstance(call, UpdateTrigger) and trigger_state({"status": call.status}) is not State.OFF
+        if not (overwrites or may_fire):
+            return self.named
+        key = key_of(row) or (self.label.name if self.label else "")
+        return [*self.named, Record(kind_of(call), key, Relation.NAMED, row)]
+
+    @property
+    def _unsent(self) -> Row:
+        """The target without the fields that the call sends."""
+        sent = {self.call.wire(name) for name in self.call.arguments()}
+        return {name: value for name, value in row_of(self.target).items() if name not in sent}
+
+    @property
     def unknown_customers(self) -> list[str]:
         """Ids of customers in the arguments that Fastn does not have. By its reference, slugs are not ids."""
         named = {getattr(self.call, "customer_id", None), *(getattr(self.call, "customers", None) or ())}
@@ -317,10 +337,15 @@ class ResolvedCall:
         return [each.id for each in customers if isinstance(each.error, NotFound)]
 
     @property
+    def changed(self) -> tuple[str, str] | None:
+        """Kind and id of the record that it acts on or overwrites, as far as that is known. No AI session is one."""
+        key = self.call.toolset() != "ai" and (key_of(row_of(self.target)) or self.call.target)
+        return (kind_of(self.call), key) if key else None
+
+    @property
     def references(self) -> list[tuple[str, str]]:
-        """Kind and id of the target and of every record that an argument names."""
-        target = [(kind_of(self.call), self.call.target)] if self.call.target is not None else []
-        return target + [(each.kind, each.id) for each in self.named]
+        """Kind and id of the record that it acts on or overwrites, and of every record that an argument names."""
+        return [*filter(None, [self.changed]), *((each.kind, each.id) for each in self.named)]
 
     @property
     def own_mentions(self) -> list[Mention]:
@@ -371,9 +396,8 @@ class ResolvedCall:
     def _customer_gap(self) -> str:
         if (name := FOR_ALL_WITHOUT.get(self.call.tool_name())) and not getattr(self.call, name):
             return f"this call is for all customers: name them in {name}"
-        for name in (name for fields in undocumented_in(self.call) for name in fields):
-            if plain(name) in _CUSTOMER_BY_REFERENCE:
-                return f"this call names a customer by {quote(name, is_name=True)}: use its id"
+        if (reference := customer_reference(self.call)) is not None:
+            return f"this call names a customer by {quote(reference, is_name=True)}: use its id"
         if any(each.kind == "connection" and each.row is None for each in self.records):
             return "a connection that it names could not be read"
         if self.dependence.hides_owners:
@@ -391,8 +415,7 @@ class ResolvedCall:
         use changes that, but what the settings fill in, the identity and address of every record, and what a trigger
         that it may switch on starts, and when: while it is off, that changes without an approval."""
         records = sorted((each.address() for each in self.records), key=repr)
-        sent, row = {self.call.wire(name) for name in self.call.arguments()}, row_of(self.target)
-        fires = [[name, row.get(name)] for name in _FIRES_BY if name not in sent]
+        fires = [self._unsent.get(name) for name in _FIRES_BY]
         return [records, self.environment, self.customer, fires]
 
 
@@ -422,6 +445,12 @@ def undocumented_in(call: Call) -> Iterator[Row]:
     for route in routes if isinstance(routes, list) else ():
         if isinstance(route, dict):
             yield from objects_in({name: content for name, content in route.items() if name not in _DATA})
+
+
+def customer_reference(call: Call) -> str | None:
+    """Return the name of an undocumented field from which Fastn may derive a customer; None if there is none."""
+    names = (name for fields in undocumented_in(call) for name in fields)
+    return next((name for name in names if plain(name) in _CUSTOMER_BY_REFERENCE), None)
 
 
 _DATA = ("payload", "filter")

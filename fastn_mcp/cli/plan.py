@@ -229,7 +229,7 @@ def _read(start: StartOptions, file: Path) -> tuple[bytes, Plan]:
 async def _describe(start: StartOptions, plan: Plan, records: dict[str, str]) -> list[str]:
     """Describe the plan: for each entry its effects on targets by name, then the entry with its ids.
 
-    Adds to `records` the fingerprints of the records that its exact calls name.
+    Adds to `records` the fingerprints of the records that a signature holds for.
     """
     heading, *entries = plan.words()
     try:
@@ -266,5 +266,5 @@ async def _consequences(call: Call, parts: AccountParts, records: dict[str, str]
     except FastnError as error:
         return [f"{type(call).title()} {quote(call.target or '')}: {error}"]
     if isinstance(preview, Preview):
-        records |= {each.key: each.fingerprint() for each in preview.facts.resolved.named}
+        records |= {each.key: each.fingerprint() for each in preview.facts.resolved.signed}
     return preview.says.lines()

@@ -53,6 +53,7 @@ from fastn_mcp.redaction import (
     find_redacted,
     find_text,
     is_masked,
+    quote,
     redact,
     redact_text,
     secrets_in,
@@ -477,8 +478,9 @@ def _refuse_masks(request: Request) -> None:
     if (masked := find_text(request.body, is_masked)) is not None:
         field = re.split(r"[.\[]", masked)[0]
         raise NotSent(
-            f"{masked}: Fastn shows a mask in place of this value, and the update would store the mask.",
-            f"Give {field} as well, whole and with the real value, which a person knows. Or use the dashboard.",
+            f"Fastn shows a mask in place of the value of {quote(masked)}, and the update would store the mask.",
+            f"Give {quote(field)} as well, whole and with the real value, which a person knows. Or use the dashboard.",
+            facts={"untrusted": True},
         )
 
 

@@ -42,9 +42,7 @@ class AiSessions:
         self.last_price = credits_used(reply)
         if isinstance(session, str):
             _, plan = self._sessions.pop(session, (None, None))
-            asked = (reply.get(name) for name in ("pending_approvals", "questions"))
-            pending = [item for items in asked if isinstance(items, list) for item in items] or _other_questions(reply)
-            self._sessions[session] = pending, reply.get("plan") or plan
+            self._sessions[session] = _pending(reply), reply.get("plan") or plan
             if len(self._sessions) > MAX_SESSIONS:
                 del self._sessions[next(iter(self._sessions))]
 
@@ -78,11 +76,14 @@ _FIELDS_WITHOUT_QUESTIONS = frozenset(
 """Fields of a reply that never contain a question of Fastn's AI."""
 
 
-def _other_questions(reply: Mapping[str, JsonValue]) -> list[JsonValue]:
-    """Return the fields that may contain a question, in a reply that lists neither questions nor approvals.
+def _pending(reply: Mapping[str, JsonValue]) -> list[JsonValue]:
+    """Return the approvals and questions in a reply, and the other fields that may say what they are about.
 
-    These are all unknown fields and, unless its status is documented as final, the status and the message.
+    These are all unknown fields and, unless nothing is asked and its status is documented as final, the status and the
+    message.
     """
-    known = _FIELDS_WITHOUT_QUESTIONS | ({"status", "message"} if is_over(reply) else set[str]())
+    lists = (reply.get(name) for name in ("pending_approvals", "questions"))
+    asked = [item for items in lists if isinstance(items, list) for item in items]
+    known = _FIELDS_WITHOUT_QUESTIONS | ({"status", "message"} if is_over(reply) and not asked else set[str]())
     rest = {name: item for name, item in reply.items() if name not in known}
-    return [rest] if rest else []
+    return [*asked, rest] if rest else asked

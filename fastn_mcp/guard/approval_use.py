@@ -119,7 +119,8 @@ def covers_call(request: ApprovalRequest, number: int, current: CallEvaluation) 
     if before is None or is_stricter or not {*verdict.second} <= {*request.second}:
         return False
     now = current.shown()
-    return before.binding == now.binding and _no_more(now.dependents, before.dependents)
+    is_same = before.binding == now.binding and (before.is_unsettled or not now.is_unsettled)
+    return is_same and _no_more(now.dependents, before.dependents)
 
 
 _RUN_KIND = "executions"

@@ -30,11 +30,13 @@ class CallEvaluation:
     preview: Preview | None = None
     """None if the policy decided without a read."""
     binding: str = ""
-    """Digest of the resolved call, its label, the policy, the effect, and whether it may have been made."""
+    """Digest of the resolved call, its label, the policy and its own effect."""
     similar: str | None = None
     """Digest of the calls that a temporary approval would cover; None if none may be given."""
     reads: Send | None = field(default=None, repr=False, compare=False)
     """Repeats the reads that were made for it."""
+    is_unsettled: bool = False
+    """Whether it may have been made before."""
     repeat_digest: str = ""
     """Digest by which a repeated call is recognised: that of the call without its idempotency key."""
     began: float = 0.0
@@ -58,7 +60,7 @@ class CallEvaluation:
         """Return what an approval of this call is bound to. Raises `TypeError` if nothing was read."""
         if self.preview is None:
             raise TypeError("the policy decided without a read")
-        return ShownCall(self.binding, self.resolved.dependence.counts())
+        return ShownCall(self.binding, self.resolved.dependence.counts(), self.is_unsettled)
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,7 +70,8 @@ class Caller:
     def principal(self) -> str:
         return self.asker.principal
 
-    def check(self, tool: str, effect: Effect) -> None:
-        """Raise `InsufficientScope` if the sign-in does not permit a call of this effect."""
-        if self.scopes is not None and (needed := SCOPES[effect]) not in self.scopes:
-            raise InsufficientScope(tool, needed)
+    def check(self, tool: str, *effects: Effect) -> None:
+        """Raise `InsufficientScope` if the sign-in does not permit a call of all of these effects."""
+        for needed in (SCOPES[effect] for effect in effects):
+            if self.scopes is not None and needed not in self.scopes:
+                raise InsufficientScope(tool, needed)

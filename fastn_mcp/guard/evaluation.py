@@ -36,7 +36,7 @@ from fastn_mcp.runtime import System
 from fastn_mcp.tools.ai import AiBuild, AiChat
 from fastn_mcp.tools.customers import ListCustomers
 from fastn_mcp.tools.operation import Call, Create, RefusedValue, Send
-from fastn_mcp.tools.related_reads import kind_of, no_such, reader_of
+from fastn_mcp.tools.related_reads import no_such, reader_of
 from fastn_mcp.tools.tool import Effect
 
 log = logging.getLogger(__name__)
@@ -109,7 +109,9 @@ class Evaluator:
         if self.policy.needs_records(resolved):
             return None
         digest, repeat_digest = self.digest(call, asker), self.digest(_without_key(call), asker)
-        if await self._is_awaited(call, {digest}) or await self._journalling.unsettled(call, repeat_digest) is not None:
+        if await self._is_awaited(resolved, {digest}):
+            return None
+        if await self._journalling.unsettled(call, repeat_digest) is not None:
             return None
         verdict = self.policy.decide(await self._situation(resolved, call.effective, asker, NO_EARLIER_USES, None))
         if verdict.decision not in (Decision.ALLOW, Decision.DENY):
@@ -175,7 +177,17 @@ class Evaluator:
         )
         shown = preview(resolved, resolved.effect, self._account.name, verdict.why, undoes)
         return CallEvaluation(
-            resolved, digest, resolved.effect, verdict, shown, binding, similar, reads, repeat_digest, began
+            resolved,
+            digest,
+            resolved.effect,
+            verdict,
+            shown,
+            binding,
+            similar,
+            reads,
+            is_unsettled,
+            repeat_digest,
+            began,
         )
 
     async def explain(self, call: Call, asker: Asker, at: datetime | None = None) -> tuple[CallEvaluation, Situation]:
@@ -235,7 +247,7 @@ class Evaluator:
         _check_exists(resolved)
         if self.policy.rules.compares_customers and any(each.is_forbidden for each in resolved.records):
             resolved = await self._excused(resolved)
-        return replace(resolved, is_awaited=True) if await self._is_awaited(call, own) else resolved
+        return replace(resolved, is_awaited=True) if await self._is_awaited(resolved, own) else resolved
 
     async def _excused(self, resolved: ResolvedCall) -> ResolvedCall:
         """Recognise customers by their ids only, if the key may read none. One that it may not read is unknown."""
@@ -255,13 +267,13 @@ class Evaluator:
             return False
         return True
 
-    async def _is_awaited(self, call: Call, own: Collection[str]) -> bool:
-        """Return whether an open approval request names the target of a call, except requests by its `own` digests."""
-        if call.target is None or call.effective is not Effect.WRITE:
+    async def _is_awaited(self, resolved: ResolvedCall, own: Collection[str]) -> bool:
+        """Return whether an open approval request names what a call changes, except requests by its `own` digests."""
+        if resolved.changed is None or resolved.call.effective is not Effect.WRITE:
             return False
         requests = await self._ledger.open_requests(self.bound_account, self._system.timestamp())
         others = (request for request in requests if request.call not in own)
-        return any((kind_of(call), call.target) in request.records for request in others)
+        return any(resolved.changed in request.records for request in others)
 
     async def _decide(
         self, resolved: ResolvedCall, repeat_digest: str, asker: Asker, earlier_uses: EarlierUses, at: datetime | None,
@@ -344,7 +356,8 @@ def _bind(
 ) -> tuple[str, str | None]:  # fmt: skip
     """Return `CallEvaluation.binding` and `similar`. `policy` is its digest."""
     call, effect = resolved.call, resolved.effect.value
-    parts = [digest, resolved.bound(), str(resolved.label), policy, effect, is_unsettled]
+    own_effect = call.effect_on(resolved.target, resolved.dependents)  # other open requests void no approval
+    parts = [digest, resolved.bound(), str(resolved.label), policy, own_effect.value]
     parts += [] if resolved.typed is None else [[each.name for each in resolved.typed.fields]]
     # No temporary approval for a call that destroys, changes access, needs a step-up or may have been made already.
     each_time = is_unsettled or verdict.step_up is not None or resolved.effect in (Effect.DESTROY, Effect.ACCESS)

@@ -263,7 +263,7 @@ class Guard:
         evaluation = None if reads else await self.evaluator.evaluate_without_reads(batch, caller.asker)
         evaluation = evaluation or await self.evaluator.evaluate(batch, caller.asker, skip)
         for current in evaluation.calls.values():
-            caller.check(current.call.tool_name(), current.effect)
+            caller.check(current.call.tool_name(), *current.effects)
         span.update(_decision_facts(evaluation))
         if evaluation.verdict.decision is Decision.DENY:
             raise batch_refusal(evaluation, self.evaluator.policy)
@@ -273,7 +273,7 @@ class Guard:
         """Evaluate a call of a list again, whose approval request is that of the digest `request`."""
         caller.check(call.tool_name(), call.effective)
         current = await self.evaluator.evaluate_call(call, caller.asker, reads=reads, request=request)
-        caller.check(call.tool_name(), current.effect)
+        caller.check(call.tool_name(), *current.effects)
         if current.verdict.decision is Decision.DENY:
             raise refusal(call, current.verdict, self.evaluator.policy)
         return current

@@ -193,7 +193,8 @@ class ChangeJournal:
         returned = {} if result is None else without_secrets(result)
         target = change.target or (str(returned["id"]) if isinstance(returned.get("id"), (str, int)) else None)
         sent = {name: returned.get(name, value) for name, value in change.sent.items()}
-        ended = replace(change, outcome=outcome, target=target, sent=sent)
+        stopped = change.stopped_triggers if outcome in FINAL_OUTCOMES else ()
+        ended = replace(change, outcome=outcome, target=target, sent=sent, stopped_triggers=stopped)
         delivery = delivery if outcome in MADE_OUTCOMES and change.call else None
         is_unsettled = bool(change.call) and (outcome in PERHAPS_MADE or delivery is not None)
         now = self._system.timestamp()

@@ -195,10 +195,10 @@ def approver(approved_by: str) -> str:
 def changed_fields(change: Change) -> dict[str, JsonValue]:
     """Return the changed fields: `from`, if Fastn showed it, and `to`. Long values are given by their size.
 
-    None for what changes no field: a message to Fastn's AI, or a run.
+    None for what was not made, and for what changes no field: a message to Fastn's AI, or a run.
     """
-    before = change.before or {}
-    if not issubclass(OPERATIONS.get(change.tool, Operation), (Update, Create)):
+    before, operation = change.before or {}, OPERATIONS.get(change.tool, Operation)
+    if change.outcome not in FINAL_OUTCOMES or not issubclass(operation, (Update, Create)):
         return {}
     return {
         name: ({"from": _brief(before[name])} if name in before else {}) | {"to": _brief(value)}

@@ -46,6 +46,8 @@ class ShownCall:
     """Digest of the call, its target's state and the policy. A change to any of them voids the approval."""
     dependents: Mapping[str, float | None]
     """Counts by kind (`Dependence.counts`). Fewer of them do not void the approval."""
+    is_unsettled: bool = False
+    """Whether people were told that the call may have been made before."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,7 +58,7 @@ MADE_OUTCOMES = ("done", "applied_unreadable")
 FINAL_OUTCOMES = (*MADE_OUTCOMES, *PERHAPS_MADE)
 """Outcomes after which a call of a batch is never made again."""
 
-OUTCOME_FIELDS = ("outcome", "target", "name", "sent", "unsettled_until")
+OUTCOME_FIELDS = ("outcome", "target", "name", "sent", "unsettled_until", "stopped_triggers")
 """Fields of a change that its outcome updates."""
 
 

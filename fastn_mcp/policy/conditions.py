@@ -32,12 +32,13 @@ class Glob:
         text = str(value)
         if exact:
             return fnmatchcase(text, self.text)
-        as_read = name_as_read(text)
-        if fnmatchcase(text.casefold(), self.text.casefold()) or fnmatchcase(as_read, name_as_read(self.text)):
+        as_read, pattern = name_as_read(text), name_as_read(self.text)
+        is_name = as_read == pattern  # a name may have brackets
+        if is_name or fnmatchcase(text.casefold(), self.text.casefold()) or fnmatchcase(as_read, pattern):
             return True
         if "*" not in as_read or any(map(str.isspace, as_read)):
             return False
-        return len(as_read) > _MAX_PATTERN or _overlap(name_as_read(self.text), as_read)
+        return len(as_read) > _MAX_PATTERN or _overlap(pattern, as_read)
 
     def is_word(self, value: object) -> bool:
         """Return whether the pattern matches a documented value, however it is written: `FULL_ACCESS`."""

@@ -177,7 +177,9 @@ class PolicyRule:
         if name not in DERIVED:
             is_word = plain(name) not in REFERENCE_NAMES and choice.is_word(argument_value)
             is_word |= name == "domain" and choice(host_of(argument_value), exact=False)
-            return "" if is_word or name in call.unresolved else _named(choice, argument_value, resolved)
+            if name in call.unresolved:
+                return f"its {name} is not known, as Fastn makes it: give one"
+            return "" if is_word else _named(choice, argument_value, resolved)
         effective = DERIVED[name](resolved)
         if (value := next((each for each in effective.values if choice(each, exact=False)), None)) is not None:
             return f"its {_WORDS[name]} is {quote(value)}, from {effective.source.value}"

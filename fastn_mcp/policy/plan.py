@@ -115,7 +115,7 @@ class Plan:
         return next(filter(None, records), "")
 
     def _differing(self, permit: PlannedCalls, resolved: ResolvedCall) -> str:
-        for record in resolved.named:
+        for record in resolved.signed:
             known = [records.get(record.key) for records in self.records]
             # An entry of exact arguments names its records; of patterns, only those that were signed are compared.
             if permit.arguments is None:

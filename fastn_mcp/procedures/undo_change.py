@@ -10,11 +10,12 @@ from fastn_mcp.client.reads import read_target
 from fastn_mcp.errors import AppliedUnreadable, NotFound, NotSent, TargetChanged, UnknownOutcome
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.undo import NotUndoable, Undo, already, drift, receipt, undo_of
-from fastn_mcp.ledger.change import BEGUN, KEPT_DAYS, Change
+from fastn_mcp.ledger.change import BEGUN, KEPT_DAYS, PERHAPS_MADE, Change
 from fastn_mcp.procedures.context import Pending, PreviewOnly, Procedure, ProcedureContext
 from fastn_mcp.records.formats import age, aged, since
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.redaction import quote
+from fastn_mcp.tools.catalog import OPERATIONS
 from fastn_mcp.tools.operation import Update
 from fastn_mcp.tools.tool import Effect
 
@@ -118,6 +119,9 @@ async def _check_drift(change: Change, undo: Undo, context: ProcedureContext) ->
     """Raise a `FastnError` if the target is gone, was changed since, or is as before already."""
     call: Any = undo.call
     if call.target is None:
+        deletion = OPERATIONS[change.tool].model_validate(change.arguments)
+        if change.outcome in PERHAPS_MADE and await read_target(deletion, context.read) is not None:
+            raise NotSent("There is nothing to undo: it is still there.")
         return
     target = await read_target(call, context.read)
     if target is None:

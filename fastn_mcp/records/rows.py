@@ -23,7 +23,7 @@ _FIRST_EPOCH = 1e8
 """Unix seconds. A smaller number (before 1973) is not a timestamp; 0 means never."""
 _FIRST_MILLISECONDS = 1e11
 """From here on a number is in milliseconds: as seconds it would be in the year 5138 or later."""
-_CONNECTION_PARTS = 6
+_CONNECTION_PARTS = (6, 7)
 _SEPARATORS = re.compile(r"[\s_-]+")
 
 
@@ -132,12 +132,12 @@ def owner_of(row: Row) -> str | None:
 def connection_refers(id_: str) -> dict[str, JsonValue]:
     """Return the environment and the ids of connector and customer in a connection's id, as the fields of its row.
 
-    The id is `ucl:org:environment:connector:authentication:customer`; empty if it is not.
+    The id is `ucl:org:environment:connector:authentication:customer`, perhaps with `:name`; empty if it is not.
     """
     parts = id_.split(":")
-    if len(parts) != _CONNECTION_PARTS:
+    if len(parts) not in _CONNECTION_PARTS:
         return {}
-    owner = None if parts[-1] == "default" else parts[-1]
+    owner = None if parts[5] == "default" else parts[5]
     return {"environment": parts[2], "connectorId": parts[3], "endOrgId": owner}
 
 

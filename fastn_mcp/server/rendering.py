@@ -289,7 +289,7 @@ def _size(value: JsonValue) -> int:
     return len(to_json(value))
 
 
-_FOREIGN = ("fastn", "preview", "now")
+_FOREIGN = ("fastn", "preview", "now", "calls")
 """Keys of an error that contain text from Fastn."""
 
 

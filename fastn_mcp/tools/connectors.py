@@ -21,7 +21,6 @@ from fastn_mcp.tools.fields import (
     OfCustomer,
     Search,
     any_of,
-    names_only,
 )
 from fastn_mcp.tools.operation import DELETE, DOCUMENTED, GET, INFERRED, POST, PUT, Create, Operation, Update
 from fastn_mcp.tools.paging import APPLIED_HERE, EXPIRY_FIELDS, ExpiresBefore, List, Match, expires_before
@@ -32,6 +31,7 @@ AuthMethods = Annotated[
     JsonObjects | None,
     Field(description="{type: NO_AUTH|BASIC|DIGEST|BEARER|API_KEY|OAUTH_2|INPUT, title, isDefault, config}."),
 ]
+_NESTED = {"auth_methods": frozenset({"type", "title", "isDefault", "config", "docsUrl"})}
 
 
 Authentication = Annotated[
@@ -86,6 +86,7 @@ class CreateConnector(Create[Connector]):
     effect = Effect.WRITE
     evidence = INFERRED("api-reference, connectors")
     raises_to = (Effect.EXTERNAL,)
+    nested = _NESTED
 
     name: Name
     slug: Annotated[str, Field(description="Unique, for example hubspot.", min_length=1)]
@@ -94,11 +95,6 @@ class CreateConnector(Create[Connector]):
     protocol: Annotated[str | None, Field(description="REST (default), MCP, FTP, Database or REDIS.")] = None
     auth_methods: AuthMethods = None
     extra: Extra = None
-
-    @property
-    @override
-    def effective(self) -> Effect:
-        return _with_auth_methods(super().effective, self.auth_methods)
 
     @override
     def effect_on(self, target: FastnObject | None, dependents: int | None) -> Effect:
@@ -112,6 +108,7 @@ class UpdateConnector(Update[Connector]):
     effect = Effect.WRITE
     evidence = INFERRED("api-reference, connectors")
     raises_to = (Effect.EXTERNAL,)
+    nested = _NESTED
     clears = frozenset({"domain"})
 
     connector_id: ConnectorId
@@ -120,11 +117,6 @@ class UpdateConnector(Update[Connector]):
     domain: Domain = None
     auth_methods: AuthMethods = None
     extra: Extra = None
-
-    @property
-    @override
-    def effective(self) -> Effect:
-        return _with_auth_methods(super().effective, self.auth_methods)
 
     @override
     def effect_on(self, target: FastnObject | None, dependents: int | None) -> Effect:
@@ -139,14 +131,6 @@ class DeleteConnector(Operation[FastnObject]):
     evidence = DOCUMENTED("connectors, delete")
 
     connector_id: ConnectorId
-
-
-_AUTH_METHOD = frozenset({"type", "title", "isDefault", "config", "docsUrl"})
-"""Documented fields of an auth method."""
-
-
-def _with_auth_methods(effect: Effect, methods: list[dict[str, JsonValue]] | None) -> Effect:
-    return effect if names_only(methods, _AUTH_METHOD) else effect.raised_to(Effect.EXTERNAL)
 
 
 def _effect_on(effect: Effect, connector: FastnObject | None, dependents: int | None) -> Effect:

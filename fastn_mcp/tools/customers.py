@@ -71,7 +71,7 @@ class CreateCustomer(Create[Customer]):
 
     @override
     def effect_on(self, target: FastnObject | None, dependents: int | None) -> Effect:
-        is_safe = target is None or is_pending(row_of(target))
+        is_safe = target is None or (self.external_ref is None and is_pending(row_of(target)))
         return self.effective if is_safe else self.effective.raised_to(Effect.EXTERNAL)
 
     @override

@@ -130,10 +130,5 @@ def _with_field_names(extra: dict[str, JsonValue] | None) -> dict[str, JsonValue
 Extra = Annotated[JsonObject | None, AfterValidator(_with_field_names), Field(description="Other fields; null clears.")]
 
 
-def names_only(rows: list[dict[str, JsonValue]] | None, documented: frozenset[str]) -> bool:
-    """Return whether nested objects hold documented fields only. Any other field may have an unknown effect."""
-    return all(row.keys() <= documented for row in rows or ())
-
-
 # A secret is write-only: `Tool.shown` redacts arguments with this mark.
 SECRET: dict[str, JsonValue] = {"writeOnly": True}

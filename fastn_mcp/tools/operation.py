@@ -152,6 +152,8 @@ class Operation(Tool[Result], Generic[Result]):
     """Effects that the arguments or the target can raise a call to."""
     extra_effect: ClassVar[Effect] = Effect.EXTERNAL
     """Effect that fields of `extra` raise a call to, unless they are known to be harmless."""
+    nested: ClassVar[Mapping[str, frozenset[str]]] = {}
+    """Documented fields of the objects in a list, by argument. Any other may have an unknown effect."""
     clears: ClassVar[frozenset[str]] = frozenset()
     """Documented fields, by Fastn's names, that a null in `extra` clears without a further effect."""
     defaults: ClassVar[Mapping[str, str]] = {}
@@ -166,7 +168,9 @@ class Operation(Tool[Result], Generic[Result]):
     def is_undocumented(self) -> bool:
         """Whether it has fields that are neither documented nor known to be harmless."""
         extra: object = vars(self).get("extra")
-        return extra is not None and not _is_harmless(extra, self.clears)
+        lists = ((fields, vars(self).get(name) or ()) for name, fields in self.nested.items())
+        is_known = all(row.keys() <= fields for fields, rows in lists for row in rows)
+        return not is_known or (extra is not None and not _is_harmless(extra, self.clears))
 
     def effect_on(self, target: FastnObject | None, dependents: int | None) -> Effect:  # noqa: ARG002 - subclasses use both
         """Return the effect on `target`, which `dependents` resources use: `effective` or stricter.
@@ -355,6 +359,12 @@ class Update(Operation[Result], Generic[Result]):
 
 class Create(Operation[Result], Generic[Result]):
     """A create, evaluated as an update if it may overwrite something."""
+
+    @property
+    @override
+    def unresolved(self) -> frozenset[str]:
+        """The slug, if it takes one and none is given: Fastn makes it of the name."""
+        return frozenset({"slug"} if vars(self).get("slug", "") is None else ())
 
     def may_overwrite(self, row: Row) -> bool | None:
         """Return whether this may overwrite `row`; None if that is not known."""

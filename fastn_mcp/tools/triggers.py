@@ -19,7 +19,6 @@ from fastn_mcp.tools.fields import (
     Texts,
     TriggerId,
     WorkflowId,
-    names_only,
     one_of,
 )
 from fastn_mcp.tools.operation import DELETE, DOCUMENTED, GET, INFERRED, POST, PUT, Operation, Update
@@ -27,6 +26,7 @@ from fastn_mcp.tools.paging import APPLIED_HERE, List, Match
 from fastn_mcp.tools.tool import Effect
 
 ROUTES = "{routeId: workflow id, environment: test|live, filter, payload}."
+_NESTED = {"routes": frozenset({"routeId", "routeType", "environment", "headers", "payload", "filter"})}
 Schedule = Annotated[str | None, Field(description="scheduler: 5-field cron.")]
 Timezone = Annotated[str | None, Field(description="scheduler: IANA zone.")]
 Events = Annotated[Texts | None, Field(description="app_event: for example contact.creation.")]
@@ -109,6 +109,7 @@ class CreateTrigger(Operation[Trigger]):
     effect = Effect.WRITE
     evidence = INFERRED("api-reference, triggers")
     raises_to = (Effect.EXTERNAL,)
+    nested = _NESTED
     defaults: ClassVar[Mapping[str, str]] = {"status": "Active", "authentication": "API_KEY"}
 
     name: Name
@@ -128,8 +129,8 @@ class CreateTrigger(Operation[Trigger]):
     @property
     @override
     def effective(self) -> Effect:
-        # A route with its own status may fire nevertheless, and the field of the customer is not documented.
-        stays_off = _is_off({"status": self.status}) and names_only(self.routes, _ROUTE) and self.customer_id is None
+        # The field of the customer is not documented.
+        stays_off = _is_off({"status": self.status}) and self.customer_id is None
         return super().effective if stays_off else super().effective.raised_to(Effect.EXTERNAL)
 
 
@@ -140,6 +141,7 @@ class UpdateTrigger(Update[Trigger]):
     effect = Effect.WRITE
     evidence = INFERRED("api-reference, triggers")
     raises_to = (Effect.EXTERNAL,)
+    nested = _NESTED
 
     trigger_id: TriggerId
     name: Name | None = None
@@ -155,7 +157,7 @@ class UpdateTrigger(Update[Trigger]):
     @property
     @override
     def effective(self) -> Effect:
-        stays_off = (self.status is None or _is_off({"status": self.status})) and names_only(self.routes, _ROUTE)
+        stays_off = self.status is None or _is_off({"status": self.status})
         return super().effective if stays_off else super().effective.raised_to(Effect.EXTERNAL)
 
     @override
@@ -181,10 +183,6 @@ class DeleteTrigger(Operation[FastnObject]):
     evidence = DOCUMENTED("triggers")
 
     trigger_id: TriggerId
-
-
-_ROUTE = frozenset({"routeId", "routeType", "environment", "headers", "payload", "filter"})
-"""Documented fields of a route."""
 
 
 def _is_off(trigger: Row) -> bool:

@@ -236,6 +236,34 @@ async def test_rule_that_allows_one_customer_does_not_allow_a_connection_of_anot
         assert await world.decision(call) is (Decision.ALLOW if owner == acme else Decision.CONFIRM)
 
 
+@pytest.mark.parametrize("header", ["x-end-org-ref", "x-installation-id", "accept"])
+async def test_rule_that_allows_one_customer_does_not_allow_a_reference_to_another(tmp_path: Path, header: str) -> None:
+    rule = f'[[rule]]\ntool = "create_trigger"\nwhen = {{ customer_id = "{ACME}" }}\nthen = "allow"\n'
+    routes: list[Any] = [{"routeId": ORDERS, "environment": "test", "headers": {header: "crm-1044"}}]
+    call = CreateTrigger(name="T", type="webhook", routes=routes, customer_id=ACME)
+    assert await under(tmp_path, rule).decision(call) is (ALLOW if header == "accept" else CONFIRM)
+
+
+async def test_rule_that_allows_arguments_does_not_allow_undocumented_fields_inside_them(tmp_path: Path) -> None:
+    rule = '[[rule]]\ntool = "{}"\nwhen = {{ {} = "*" }}\nthen = "allow"\n'
+    world = under(tmp_path, rule.format("create_trigger", "status") + rule.format("create_connector", "name"))
+    for more, decision in (({}, ALLOW), ({"status": "Active"}, CONFIRM)):
+        routes: list[Any] = [{"routeId": ORDERS, "environment": "test", **more}]
+        call = CreateTrigger(name="t", type="webhook", status="Disabled", routes=routes)
+        assert await world.decision(call) is decision
+        methods: list[Any] = [{"type": "BASIC", **more}]
+        assert await world.decision(CreateConnector(name="Own", slug="own", auth_methods=methods)) is decision
+
+
+async def test_create_that_gives_an_existing_customer_a_reference_is_asked_about(tmp_path: Path) -> None:
+    """As an update of that customer is, also while it is pending: runs find a customer by its reference."""
+    world = World(tmp_path)
+    pending = world.sandbox.state.rows["customers"][world.id_of("customers", "John-Acme")]
+    for reference, decision in ((None, ALLOW), ("crm-1", CONFIRM)):
+        call = CreateCustomer(name=pending["name"], slug=pending["slug"], external_ref=reference)
+        assert await world.decision(call) is decision
+
+
 @pytest.mark.parametrize(
     "email", ["eve@evil.example,x", "eve@evil.example;x", "eve@evil.example.", "<eve@evil.example>"]
 )
@@ -295,7 +323,7 @@ def test_plan_for_hosts_covers_nothing_after_the_host() -> None:
         assert entry.covers(by_arguments(call)) is not bool(end), end
 
 
-@pytest.mark.parametrize("connection", ["its id", "its row"])
+@pytest.mark.parametrize("connection", ["its id", "its id with a name", "its row"])
 async def test_trigger_on_the_connection_of_a_customer_is_that_customers(tmp_path: Path, connection: str) -> None:
     """Its own row names no customer: what starts it is told by its connection, in the id or in the row."""
     world = under(tmp_path, '[[protect]]\ncustomer = "Globex Exports"\n')
@@ -305,10 +333,14 @@ async def test_trigger_on_the_connection_of_a_customer_is_that_customers(tmp_pat
     if connection == "its row":
         row = next(row for row in world.sandbox.state.all("connections") if row["id"] == trigger["connectionId"])
         row["id"] = trigger["connectionId"] = "conn_17"
-    for call in (DeleteTrigger(trigger_id=trigger["id"]), UpdateTrigger(trigger_id=trigger["id"], status="Active")):
+    elif connection == "its id with a name":
+        trigger["connectionId"] += ":second"
+    for call in (
+        DeleteTrigger(trigger_id=trigger["id"]),
+        UpdateTrigger(trigger_id=trigger["id"], status="Active"),
+        DeleteWorkflow(workflow_id=trigger["routes"][0]["routeId"]),
+    ):
         assert await world.decision(call) is Decision.DENY
-    if connection == "its id":
-        assert await world.decision(DeleteWorkflow(workflow_id=trigger["routes"][0]["routeId"])) is Decision.DENY
 
 
 @pytest.mark.parametrize("connection", ["ucl:o:live:hubspot:a:default", "conn_17"])
@@ -566,13 +598,20 @@ ESCAPES = {
     "a customer in routes": Escape(
         rule("create_trigger", f'customer_id = "{ACME}"', "allow"),
         lambda _: {
-            ALLOW: [new_trigger(customer_id=ACME, endOrgId=ACME)],
-            CONFIRM: [new_trigger(customer_id=ACME, endOrgId="org_b")],
+            ALLOW: [new_trigger(customer_id=ACME, headers={"x-end-org-id": ACME})],
+            CONFIRM: [new_trigger(customer_id=ACME, headers={"x-end-org-id": "org_b"})],
         },
     ),
     "a customer under another name": Escape(
         '[[protect]]\ncustomer = "Acme Corp"\n',
         lambda _: {DENY: [*map(new_trigger, OF_ACME), *(new_trigger(**route) for route in OF_ACME)]},
+    ),
+    "a slug that Fastn makes of the name": Escape(
+        rule("create_workflow", 'slug = "prod-*"'),
+        lambda _: {
+            DENY: [CreateWorkflow(name="Prod 2"), CreateWorkflow(name="x", slug="prod-2")],
+            ALLOW: [CreateWorkflow(name="Prod 2", slug="test-2")],
+        },
     ),
     "a create that overwrites, and a rule for updates": Escape(
         rule("update_connector", ""),

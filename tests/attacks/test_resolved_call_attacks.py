@@ -71,6 +71,16 @@ def test_argument_that_contradicts_a_setting_is_refused(tmp_path: Path) -> None:
         assert [word for word in (*words, "Nothing was sent.") if word not in done.stdout + done.stderr] == []
 
 
+async def test_dependents_are_those_of_the_record_that_fastn_shows(world: World) -> None:
+    """Fastn may take a slug for an id in a path, and in no filter of a list."""
+    rows = world.sandbox.state.rows["customers"]
+    acme = rows[world.id_of("customers", "Acme Corp")]
+    rows[acme["slug"]] = acme
+    previews = [(await world.judged(DeleteCustomer(customer_id=acme[field])))[1] for field in ("id", "slug")]
+    assert previews[0].says.lost.startswith("Its connections ")
+    assert previews[1].says == previews[0].says
+
+
 async def test_deletion_shows_the_previous_name(world: World) -> None:
     customer, person = world.id_of("customers", "Globex Exports"), world.form()
     await world.expect(Done, UpdateCustomer(customer_id=customer, name="Scratch"), person)

@@ -9,11 +9,12 @@ from support.faulty_sandbox import FaultMoment, Reset
 from support.values import not_none
 from support.world import FormNow, World, failing
 
-from fastn_mcp.errors import Conflict, Refused, UnknownOutcome
+from fastn_mcp.errors import Conflict, Refused, TargetChanged, UnknownOutcome
 from fastn_mcp.guard.approval_form import APPROVE_TEMPORARILY, BY_SEVERAL, VERIFIED, PendingApproval, Submitted
 from fastn_mcp.guard.approval_use import Approval, change_of
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.caller import Caller
+from fastn_mcp.guard.journal import UNSETTLED
 from fastn_mcp.ledger.approval_request import Vote
 from fastn_mcp.ledger.change import BEGUN, Change
 from fastn_mcp.ledger.ledger import LedgerLost
@@ -175,6 +176,27 @@ async def test_repeat_after_a_lost_response_needs_an_approval_for_ten_minutes(wo
     world.sandbox.faults.add(Reset(method="PUT", moment=FaultMoment.AFTER))
     assert isinstance(await world.call(pause), Done | UnknownOutcome)
     await world.expect(Done, pause)
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+async def test_approval_of_a_repeat_holds_once_the_earlier_call_is_settled(world: World, is_told: bool) -> None:
+    """People who were not told that the call may have been made have not approved a repeat."""
+    call = world.run()
+    if is_told:
+        world.sandbox.faults.add(Reset(method="POST", moment=FaultMoment.AFTER))
+        await world.expect(UnknownOutcome, call, world.form())
+        world.clock.pass_(UNSETTLED - 60)
+    await world.approve_outside(call)
+    if is_told:
+        world.clock.pass_(61)
+        await world.expect(Done, call)
+    else:
+
+        async def may_be_made(*_: object) -> str:
+            return "It may have been made."
+
+        world.journalling.unsettled = may_be_made  # type: ignore[method-assign, assignment]
+        await world.expect(TargetChanged, call)
 
 
 async def test_repeat_of_a_done_call_names_its_time_and_result(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -218,12 +218,16 @@ def test_ai_plan_is_shown_with_the_answer_to_it() -> None:
             [{"status": "waiting_for_user", "message": "Delete Acme?"}],
         ),
         ({"message": "Delete Acme?"}, [{"message": "Delete Acme?"}]),
+        (
+            {"questions": ["Go on?"], "status": "completed", "message": "I delete Acme.", "cards": ["Acme"]},
+            ["Go on?", {"status": "completed", "message": "I delete Acme.", "cards": ["Acme"]}],
+        ),
         ({"status": "completed", "message": "Done.", "cards": ["Delete?"]}, [{"cards": ["Delete?"]}]),
         ({"status": "completed", "message": "Done.", "creditsUsed": 1, "toolCalls": [{"tool": "x"}]}, []),
     ],
 )
 def test_whatever_the_ai_may_ask_is_shown_with_the_answer_to_it(heard: dict[str, Any], pending: list[Any]) -> None:
-    """Whoever approves the answer "yes" was told that nothing was pending, unless it was in a list."""
+    """Also what stands beside the questions: "Go on?" alone does not tell what a person agrees to."""
     sessions = AiSessions()
     sessions.note(AiChat(message="m"), AiReply.model_validate({"sessionId": "s1"} | heard))
     assert not_none(sessions.target(AiChat(message="yes", session_id="s1"))).model_dump()["pending"] == pending

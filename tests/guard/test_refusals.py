@@ -8,14 +8,16 @@ from typing import Any
 
 import pytest
 from support.decisions import moved
+from support.faulty_sandbox import Reset
 from support.values import not_none
 from support.world import FormLater, FormNow, World, batch_of, plan_of, planned
 
 from fastn_mcp.account.resolve import by_arguments
-from fastn_mcp.errors import FastnError, Refused, TargetChanged
+from fastn_mcp.errors import Declined, FastnError, Refused, TargetChanged, UnknownOutcome
 from fastn_mcp.guard.approval_form import ApprovalForm, Approve, Decline, NoAnswer, PendingApproval, PendingForm
 from fastn_mcp.guard.batch import Batch, Done
 from fastn_mcp.guard.call_evaluation import CallEvaluation
+from fastn_mcp.guard.journal import UNSETTLED
 from fastn_mcp.guard.key_files import SecretValues
 from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.ledger.ledger import BudgetLimit
@@ -159,6 +161,25 @@ async def test_refusal_after_a_decline_includes_its_note(world: World) -> None:
     assert next_step == f"The same call stays declined until {ends}. Do not repeat it; ask what to do instead."
     assert facts == {"declined_until": ends}
     assert world.changes == []
+
+
+@pytest.mark.parametrize("in_form", [True, False])
+async def test_declined_call_is_not_sent_once_the_policy_allows_it(world: World, in_form: bool) -> None:
+    """It was asked about because of a lost response, which no longer counts after a while."""
+    call, form = CreateCustomer(name="Initech"), FormLater() if in_form else None
+    world.sandbox.faults.add(Reset(method="POST"))
+    await world.expect(UnknownOutcome, call)
+    sent = len(world.changes)
+    world.clock.pass_(UNSETTLED - 5)
+    pending: Any = await world.call(call, form)
+    if form is None:
+        await moved(world.ledger, pending.request, [RequestState.OPEN], RequestState.DECLINED, world.timestamp)
+    else:
+        form.submitted = pending.form.request, Decline()
+    world.clock.pass_(5)
+    await world.expect(Declined, call, form)
+    assert len(world.changes) == sent
+    await world.expect(Done if in_form else Declined, call)
 
 
 async def test_form_that_ends_late_without_another_channel_is_refused(world: World) -> None:

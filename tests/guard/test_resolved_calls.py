@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.decisions import moved
 from support.faulty_sandbox import Status
 from support.sensible_calls import ORDERS, SLACK
 from support.world import FormLater, World, batch_of
@@ -13,6 +14,7 @@ from fastn_mcp.account.resolved_call import Surroundings
 from fastn_mcp.errors import NotFound, NotSent
 from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.batch import Done
+from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.decision import Decision
 from fastn_mcp.policy.policy import Policy
@@ -243,10 +245,27 @@ async def test_record_that_an_open_request_names_is_changed_with_an_approval_onl
     change = UpdateConnector(connector_id=key, domain="evil.example")
     assert (await world.evaluator.evaluate_call(change, Asker())).effect is Effect.WRITE
     await world.call(CreateConnection(connector_id=key, credentials={"token": "s3cret"}), form)
-    evaluation = await world.evaluator.evaluate_call(change, Asker())
-    assert (evaluation.effect, evaluation.verdict.decision) == (Effect.EXTERNAL, Decision.CONFIRM)
+    overwriting = CreateConnector(name="Initech", slug="initech", domain="evil.example")
+    for call in (change, overwriting):
+        evaluation = await world.evaluator.evaluate_call(call, Asker())
+        assert (evaluation.effect, evaluation.verdict.decision) == (Effect.EXTERNAL, Decision.CONFIRM)
     other = UpdateConnector(connector_id=world.id_of("connectors", "Gamma"), description="d")
     assert not (await world.evaluator.evaluate_call(other, Asker())).resolved.is_awaited
+
+
+@pytest.mark.parametrize("other_ends", [False, True], ids=["the first", "the second"])
+async def test_approval_is_not_void_by_another_request_about_the_same_record(tmp_path: Path, other_ends: bool) -> None:
+    """Of two requests, the first was opened while none named the record, and the second while one did."""
+    world = World(tmp_path, Policy("manual"))
+    first, second = (
+        UpdateCustomer(customer_id=world.id_of("customers", "Acme Corp"), plan=plan) for plan in ("Free", "Scale")
+    )
+    requests = [(await world.expect(PendingApproval, call)).request for call in (first, second)]
+    if other_ends:
+        assert await world.ledger.void(requests[0], RequestState.STALE, world.timestamp)
+    approved = RequestState.APPROVED
+    await moved(world.ledger, requests[other_ends], [RequestState.OPEN], approved, world.timestamp, by="local_page")
+    await world.expect(Done, second if other_ends else first)
 
 
 @pytest.mark.parametrize("is_list", [False, True], ids=["a call", "a list"])

@@ -57,3 +57,16 @@ async def test_call_without_the_scope_of_its_effect_requests_no_approval(world: 
         with pytest.raises(InsufficientScope, match=f"{call.tool_name()} needs the scope {scope}"):
             await world.dispatch(call, writer)
     assert (form.asked, world.changes) == ([], [])
+
+
+async def test_call_that_also_changes_access_needs_both_scopes(world: World) -> None:
+    """An administrator beside the new name does not excuse the name."""
+    customer = world.id_of("customers", "Acme Corp")
+    call = UpdateCustomer(customer_id=customer, name="Initech", admin_email="kim@example.com")
+    for held, missing in ((ADMIN, WRITE), (WRITE, ADMIN)):
+        caller = Caller(Asker("iss|anna"), form := world.form(), frozenset({READ, held}))
+        with pytest.raises(InsufficientScope, match=f"needs the scope {missing}"):
+            await world.dispatch(call, caller)
+        assert (form.asked, world.changes) == ([], [])
+    await world.dispatch(call, Caller(Asker("iss|anna"), world.form(), frozenset({READ, WRITE, ADMIN})))
+    assert [heard.method for heard in world.changes] == ["PUT"]

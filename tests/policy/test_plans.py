@@ -24,6 +24,7 @@ from fastn_mcp.errors import Refused, SettingsError
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.conditions import Choice, Glob
+from fastn_mcp.policy.decision import Decision
 from fastn_mcp.policy.plan import Plan, PlanAccount, PlannedCalls, would_allow
 from fastn_mcp.policy.plan_file import (
     BadSignature,
@@ -136,6 +137,12 @@ def test_invalid_plan_is_refused_with_its_line(desk: Desk, text: str, line: int,
     refused = desk.refused()
     assert f"plan.toml, line {line}: " in str(refused)
     assert words in str(refused)
+
+
+def test_plan_on_the_page_is_valid(desk: Desk) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "unattended.md").read_text(encoding="utf-8")
+    desk.file.write_text(page.split("```toml\n")[1].split("```")[0])
+    assert len(unsigned(desk.file)[1].permits) == 2
 
 
 def test_signatures_are_written_as_json_that_a_person_can_read(desk: Desk) -> None:
@@ -420,7 +427,7 @@ def test_plan_holds_from_begin_to_expiry(desk: Desk) -> None:
 )
 def test_entry_named_by_a_refusal_allows_the_call(desk: Desk, call: Any) -> None:
     resolved = by_arguments(call)
-    desk.records = {each.key: each.fingerprint() for each in resolved.named}
+    desk.records = {each.key: each.fingerprint() for each in resolved.signed}
     plan = desk.write(would_allow(call) + "\n").read()
     assert any(plan.covering(resolved, NOW))
     assert "1 x " in "\n".join(plan.words())
@@ -624,7 +631,7 @@ async def test_plan_is_void_once_a_named_record_changed(tmp_path: Path, desk: De
     world = unattended(tmp_path, None)
     call, row = connecting(world)
     resolved = (await world.evaluator.evaluate_call(call, Asker())).resolved
-    desk.records = {each.key: each.fingerprint() for each in resolved.named}
+    desk.records = {each.key: each.fingerprint() for each in resolved.signed}
     key = str(row["id"])
     entry = {"exact": f'arguments = {{ connector_id = "{key}" }}', "pattern": f'when = {{ connector_id = "{key}" }}'}
     plan = desk.write(f'[[allow]]\ntool = "create_connection"\n{entry[bounds]}\n').read()
@@ -644,12 +651,45 @@ async def test_refusal_says_that_a_record_changed_since_the_plan_was_signed(tmp_
     key = str(world.sandbox.state.named("customers", "acme-corp")["id"])
     call = RunWorkflow(workflow_id="wf_b5880b29eb25", customer_id=key)
     resolved = (await world.evaluator.evaluate_call(call, Asker())).resolved
-    desk.records = {each.key: each.fingerprint() for each in resolved.named}
+    desk.records = {each.key: each.fingerprint() for each in resolved.signed}
     world = unattended(tmp_path, desk.write(would_allow(call)).read())
     world.sandbox.state.named("customers", "acme-corp")["name"] = "Globex"
     outcome = await world.expect(Refused, call)
     assert 'The customer "Globex" has changed since the plan was signed. Sign the plan again.' in outcome.what
     assert world.changes == []
+
+
+@pytest.mark.parametrize("field", ["routes", "schedule", "status"])
+async def test_plan_to_switch_a_trigger_on_is_void_once_it_starts_something_else(
+    tmp_path: Path, desk: Desk, field: str
+) -> None:
+    world = unattended(tmp_path, None)
+    call = UpdateTrigger(trigger_id=world.id_of("triggers", "Nightly contact sync"), status="Active")
+    resolved = (await world.evaluator.evaluate_call(call, Asker())).resolved
+    desk.records = {each.key: each.fingerprint() for each in resolved.signed}
+    world = unattended(tmp_path, desk.write(would_allow(call)).read())
+    row = world.sandbox.state.rows["triggers"][call.trigger_id]
+    row[field] = {"routes": [row["routes"][0] | {"payload": {"all": True}}], "schedule": "* * * * *"}.get(
+        field, "Active"
+    )
+    decision = await world.decision(call)
+    assert decision is (Decision.ALLOW if field == "status" else Decision.DENY)
+
+
+@pytest.mark.parametrize("is_taken", [False, True])
+async def test_plan_to_create_does_not_cover_overwriting_what_was_made_since(
+    tmp_path: Path, desk: Desk, is_taken: bool
+) -> None:
+    world = unattended(tmp_path, None)
+    call = CreateWorkflow(name="Nightly", slug="nightly", code="c")
+    resolved = (await world.evaluator.evaluate_call(call, Asker())).resolved
+    desk.records = {each.key: each.fingerprint() for each in resolved.signed}
+    world = unattended(tmp_path, desk.write(would_allow(call)).read())
+    if is_taken:
+        world.sandbox.state.named("workflows", "process-new-orders")["slug"] = "nightly"
+    verdict, _ = await world.judged(call)
+    assert verdict.decision is (Decision.DENY if is_taken else Decision.ALLOW)
+    assert ("has changed since the plan was signed" in verdict.reason) is is_taken
 
 
 def test_signature_covers_the_records(desk: Desk) -> None:

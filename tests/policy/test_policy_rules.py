@@ -139,6 +139,8 @@ def test_allow_rule_matches_only_the_id_that_was_read(judge: Judge, target: Fast
         ("acme-?", " acme-1\n", False, True),
         ("acme-?1", "acme-\u200b1", True, True),
         ("acme-*", "globex-1", False, False),
+        ("Acme [EU]", "ACME [EU]", False, True),
+        ("Acme [EU]", "acme e", False, True),
         ("12", 12, True, True),
         ("*", True, False, False),
         ("*", 1.5, False, False),

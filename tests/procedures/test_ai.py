@@ -142,7 +142,8 @@ async def test_person_is_shown_the_plan_and_the_balance(world: World) -> None:
     previewed = await world.preview(call)
     data = previewed.data()
     assert data["pending"][0] == {"plan": planned["plan"]}
-    assert data["pending"][1:] == planned["pending_approvals"]
+    message = {"status": "waiting_for_user", "message": "The plan is ready. May I make it?"}
+    assert data["pending"][1:] == [*planned["pending_approvals"], message]
     assert "Write to xero." in " ".join(previewed.lines())
     assert data["costs"].startswith("Spends AI credits; the last message used 1. 10 of 50 are left until 2026-12-01.")
 

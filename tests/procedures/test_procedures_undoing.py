@@ -9,12 +9,13 @@ import pytest
 from pydantic import JsonValue
 from support.decisions import allowed
 from support.direct_sandbox import Fastn
-from support.faulty_sandbox import FaultMoment, NotANumber, Reset
+from support.faulty_sandbox import FaultMoment, NotANumber, Reset, Status
 from support.sensible_calls import sensible
 from support.world import World
 
 from fastn_mcp.errors import (
     AppliedUnreadable,
+    Conflict,
     Declined,
     Forbidden,
     NotFound,
@@ -38,6 +39,7 @@ from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, UpdateCust
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.tool import Effect
 from fastn_mcp.tools.triggers import DeleteTrigger
+from fastn_mcp.tools.workflows import DeleteWorkflow, UpdateWorkflow
 
 pytestmark = pytest.mark.anyio
 _BY_ITSELF = {"version", "updatedAt", "updatedBy", "nextRun", "statusHistory", "stage"}
@@ -364,6 +366,21 @@ async def test_unknown_outcome_is_listed_and_can_be_undone(world: World) -> None
     assert row(world, "customers", key)["plan"] == "Growth"
 
 
+@pytest.mark.parametrize("moment", FaultMoment)
+async def test_undo_of_a_deletion_makes_nothing_beside_what_is_still_there(world: World, moment: FaultMoment) -> None:
+    trigger = world.id_of("triggers", "Hourly Slack sync")
+    world.sandbox.faults.add(Reset(method="DELETE", moment=moment, times=1 if moment is FaultMoment.AFTER else None))
+    await world.call(DeleteTrigger(trigger_id=trigger), world.form())
+    (change,) = await world.ledger.changes("test", 1, 1e12)
+    person = world.form()
+    undone = await world.call(UndoChange(change_id=change.id), person)
+    if moment is FaultMoment.AFTER:
+        assert isinstance(undone, Done)
+    else:
+        assert str(undone) == "There is nothing to undo: it is still there. Nothing was sent."
+        assert person.asked == []
+
+
 async def test_undo_of_a_change_that_did_not_happen_is_refused(world: World) -> None:
     key = named(world, "customers", "acme-corp")
     world.sandbox.faults.add(Reset(method="PUT", path=UpdateCustomer.route.path, moment=FaultMoment.BEFORE, times=3))
@@ -372,6 +389,16 @@ async def test_undo_of_a_change_that_did_not_happen_is_refused(world: World) -> 
     (only,) = (await world.ask(ListChanges()))["changes"]
     error = await world.expect(NotSent, UndoChange(change_id=only["change_id"]))
     assert "it already has its earlier state" in str(error)
+
+
+async def test_refused_change_is_listed_without_fields_and_triggers(world: World) -> None:
+    world.sandbox.faults.add(Status(method="PUT", status=409), Status(method="DELETE", status=409))
+    workflow = "wf_b5880b29eb25"
+    await world.expect(Conflict, UpdateWorkflow(workflow_id=workflow, description="d"), world.form())
+    await world.expect(Conflict, DeleteWorkflow(workflow_id=workflow), world.form())
+    for row in (await world.ask(ListChanges()))["changes"]:
+        assert row["outcome"] == "conflict"
+        assert not row.keys() & {"changed", "stopped_triggers"}
 
 
 async def test_change_of_another_account_is_not_found(world: World) -> None:

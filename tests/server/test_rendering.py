@@ -288,3 +288,5 @@ def test_error_text_from_fastn_is_marked() -> None:
     assert render_error(faulty) == error | {"fastn": marked, "untrusted": True}
     assert render_error(error | {"note": "n\u200b"}) == error | {"note": "n\\u{200b}"}
     assert render_error(error) == error
+    rows: dict[str, JsonValue] = {"calls": [{"outcome": "done", "name": "Acme, approved"}]}
+    assert render_error(error | rows) == error | rows | {"untrusted": True}

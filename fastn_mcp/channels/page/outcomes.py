@@ -98,7 +98,7 @@ def hint(request: ApprovalRequest, changes: Iterable[Change], later: Sequence[Ch
 def change(record: Change, now: float, *, may_undo: bool) -> View:
     """Return the template data of a change: its receipt, and whether it can be undone here."""
     mark, outcome = _made(record, now)
-    fields = changed_fields(record) if record.outcome in (*MADE_OUTCOMES, *PERHAPS_MADE) else {}
+    fields = changed_fields(record)
     undo, can_be = undo_of(record), record.outcome in MADE_OUTCOMES and not record.undone
     number, of = f"{record.number}. " if record.number else "", f" {quote(record.name)}" if record.name else ""
     return {

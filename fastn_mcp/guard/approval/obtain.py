@@ -29,7 +29,7 @@ from fastn_mcp.guard.evaluation import Evaluator
 from fastn_mcp.guard.key_files import TypedSecrets
 from fastn_mcp.guard.recorder import Recorder, record_expired
 from fastn_mcp.guard.stops import Stops
-from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
+from fastn_mcp.ledger.approval_request import REFUSED, ApprovalRequest, RequestState, Vote
 from fastn_mcp.ledger.identity import holder
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.policy.asker import Asker
@@ -108,48 +108,59 @@ class Approvals:
 
         The first of these cases applies:
 
-        1. The policy or a plan allows the calls.
-        2. A temporary approval covers the call, and the caller brings no answer.
-        3. The approval of a list was used for other calls of it, and covers the rest.
-        4. The caller brings a person's answer to an approval request.
-        5. An earlier request for the same calls was declined or approved, or is open.
-        6. A person is asked, by the client's form or out of band (`_why_no_form`).
+        1. The caller brings a person's answer to an approval request; where the policy allows the calls by now, only a
+           decline counts.
+        2. A person has lately declined the same calls.
+        3. The policy or a plan allows the calls.
+        4. A temporary approval covers the call.
+        5. The approval of a list was used for other calls of it, and covers the rest.
+        6. An earlier request for the same calls was approved, or is open.
+        7. A person is asked, by the client's form or out of band (`_why_no_form`).
 
-        Rates and people are checked only from case 4 on, where a person is needed.
+        Rates and people are checked only where a person is needed.
         """
+        if (form := caller.form) is not None and form.submitted is not None:
+            request, answer = await self._submitted(evaluation, *form.submitted)
+            if evaluation.verdict.decision is not Decision.ALLOW or isinstance(answer, Decline):
+                await self._check_limits(evaluation, caller)
+                return await self._count(evaluation, caller, form, request, answer)
+        earlier = await self._find_earlier(evaluation, caller)
+        if earlier is not None and earlier.state in REFUSED:
+            raise declined(earlier.note or "", request=earlier)
         if evaluation.verdict.decision is Decision.ALLOW:
             return Approval("policy" if evaluation.verdict.permit is None else "plan")
         if (temporary := await self._find_temporary(evaluation, caller)) is not None:
             return Approval("temporary_approval", temporary=temporary)
-        earlier = await self._ledger.latest(evaluation.digest, self._system.timestamp())
-        if (
-            earlier is not None
-            and not earlier.is_over
-            and await self.stops.has_voided(caller.asker, earlier.stops, earlier.asker)
-        ):
-            await self._ledger.void(earlier.id, RequestState.STOPPED, self._system.timestamp())
-            earlier = None
-        if earlier is not None and earlier.used and earlier.state is not RequestState.WITHDRAWN:
+        if earlier is not None and earlier.used:
             if covers(earlier, evaluation.calls):
                 return Approval(earlier.by or "", earlier)
             earlier = None  # it covered calls that were made, or that have changed since
-
-        await self._budgets.check_rate(evaluation.effect, caller.asker.counted)
-        _check_people(evaluation, self.channel)
-        await record_expired(self._ledger, self._account, self._system.timestamp(), self._recorder.decided)
-        form = caller.form
-        if form is not None and form.submitted is not None:
-            return await self._count_submitted(evaluation, caller, form, *form.submitted)
+        await self._check_limits(evaluation, caller)
         why_no_form = await self._why_no_form(evaluation, caller)
         match earlier:
             case None:
                 return await self._ask(evaluation, caller, why_no_form)
-            case ApprovalRequest(state=RequestState.DECLINED | RequestState.WITHDRAWN):
-                raise declined(earlier.note or "", request=earlier)
             case ApprovalRequest(state=RequestState.APPROVED):
                 return Approval(earlier.by or "", earlier)
             case _:
                 return await self._ask_again(earlier, evaluation, caller, why_no_form)
+
+    async def _check_limits(self, evaluation: Evaluation, caller: Caller) -> None:
+        """Raise a `Refused` if no person may approve these calls now. Close the requests that have expired."""
+        await self._budgets.check_rate(evaluation.effect, caller.asker.counted)
+        _check_people(evaluation, self.channel)
+        await record_expired(self._ledger, self._account, self._system.timestamp(), self._recorder.decided)
+
+    async def _find_earlier(self, evaluation: Evaluation, caller: Caller) -> ApprovalRequest | None:
+        """Return the newest request for the same calls, unless a stop has made it void."""
+        now = self._system.timestamp()
+        earlier = await self._ledger.latest(evaluation.digest, now)
+        if earlier is None or earlier.is_over:
+            return earlier
+        if not await self.stops.has_voided(caller.asker, earlier.stops, earlier.asker):
+            return earlier
+        await self._ledger.void(earlier.id, RequestState.STOPPED, now)
+        return None
 
     async def _why_no_form(self, evaluation: Evaluation, caller: Caller) -> str | None:
         """Return the reason why the out-of-band channel asks, for the agent; None if the client's form does."""
@@ -172,9 +183,8 @@ class Approvals:
         return None
 
     async def _find_temporary(self, evaluation: Evaluation, caller: Caller) -> ApprovalRequest | None:
-        """Return the request whose temporary approval covers a call; None if the call brings a person's answer."""
-        is_answered = caller.form is not None and caller.form.submitted is not None
-        if is_answered or evaluation.similar is None:
+        """Return the request whose temporary approval covers a call."""
+        if evaluation.similar is None:
             return None
         temporary = await self._ledger.find_temporary(evaluation.similar, self._system.timestamp())
         if temporary is not None and await self.stops.has_voided(caller.asker, temporary.stops, temporary.asker):
@@ -240,18 +250,16 @@ class Approvals:
         self._recorder.asked(evaluation, request)
         return request
 
-    async def _count_submitted(
-        self, evaluation: Evaluation, caller: Caller, form: FormChannel, id_: str, answer: Answer | Submitted
-    ) -> Approval | PendingApproval:
-        """Count the answer that came with this call."""
+    async def _submitted(
+        self, evaluation: Evaluation, id_: str, answer: Answer | Submitted
+    ) -> tuple[ApprovalRequest, Answer]:
+        """Return the request that came with this call, and the answer to it."""
         request = await self._ledger.find(id_)
         if request is None or request.out_of_band or request.call != evaluation.digest:
             raise Refused("This call has no approval request with that id.", "Call again to open a new request.")
         if request.state is not RequestState.OPEN:
             raise used_up()
-        if isinstance(answer, Submitted):
-            answer = answer.answer(form_of(request))
-        return await self._count(evaluation, caller, form, request, answer)
+        return request, answer.answer(form_of(request)) if isinstance(answer, Submitted) else answer
 
     async def _count(
         self, evaluation: Evaluation, caller: Caller, form: FormChannel, request: ApprovalRequest, answer: Answer
@@ -259,7 +267,7 @@ class Approvals:
         """Record a person's decision in the ledger. A request that no person answered is asked about out of band."""
         now = self._system.timestamp()
         is_quick = now - request.created < _MIN_READING_SECONDS and not form.is_terminal
-        if is_quick and not isinstance(answer, NoAnswer):
+        if is_quick and evaluation.verdict.decision is not Decision.ALLOW and not isinstance(answer, NoAnswer):
             answer = NoAnswer(_BY_A_PROGRAM)
         if isinstance(answer, NoAnswer):
             if is_quick or now >= request.expires:
