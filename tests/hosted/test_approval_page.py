@@ -476,6 +476,9 @@ async def test_person_without_approver_rule_is_told_so(world: ApprovalWorld) -> 
 
 async def test_unusable_provider_rejects_sign_ins(world: ApprovalWorld) -> None:
     async with world.browser() as browser:
+        for odd in ("https://login.example.com/\0", "http://login.example.com", None):
+            world.team.provider.metadata = {"authorization_endpoint": odd}
+            assert (await browser.http.get("/approvals/login")).status_code == 503
         world.team.provider.metadata = {"subject_types_supported": ["pairwise"]}
         assert (await browser.http.get("/approvals/login")).status_code == 503
         world.team.provider.metadata, world.team.provider.down = {}, True
