@@ -68,7 +68,7 @@ def read_secret(file: str | None, variable: str | None, environment: Mapping[str
     try:
         with Path(file).open(encoding="utf-8") as opened:
             secret = opened.read(_MAX_SECRET).strip()
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise SettingsError(f"{file} cannot be read: {type(error).__name__}.") from None
     if not secret:
         raise SettingsError(f"{file} is empty.", "Write the secret into it.")
@@ -167,7 +167,7 @@ class Tenant(Match):
                 values["api_key"] = key or _PLACEHOLDER
             if self.profile is not None:
                 values["profile"] = self.profile
-            settings = load_settings(values, rest, None if self.profile is None else file)
+            settings = load_settings(values, rest, None if self.profile is None else file, flag_names={})
         except SettingsError as error:
             raise SettingsError(f"The tenant {self.name} cannot be served. {error.what}", error.next_step) from None
         if self._machine is not None:
@@ -382,6 +382,8 @@ def _build(folder: Path, table: dict[str, Any], source: TomlSource) -> Team:
     team = validate(Team, _with_absolute_paths(table, folder), source)
     if (error := next(_errors(team), None)) is not None:
         raise error
+    for number, tenant in enumerate(team.tenant):
+        validate(Settings, {**(tenant.model_extra or {}), "api_key": _PLACEHOLDER}, source, ("tenant", number))
     return team
 
 
@@ -428,13 +430,13 @@ def _tenant_errors(at: Key, tenant: Tenant) -> Iterator[ConfigError]:
     name, values = tenant.name, tenant.model_extra or {}
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,31}", name):
         yield ConfigError((*at, "name"), "name: at most 32 small letters, digits and -, because it names a folder")
-    yield from _match_errors(at, tenant, f"the tenant {name} needs subjects, groups or claims: whom it serves")
     for key in values:
         if key in _SECRETS:
             yield ConfigError((*at, key), f"{key} must not be in this file: give {key}_file or {key}_env")
         elif key not in SETTINGS:
             known = [*Tenant.model_fields, *SETTINGS]
             yield ConfigError((*at, key), f"there is no key {key!r} in [[tenant]]{nearest(key, known)}")
+    yield from _match_errors(at, tenant, f"the tenant {name} needs subjects, groups or claims: whom it serves")
     for secret in _SECRETS:
         yield from _duplicate_source(at, tenant, secret)
     keys = [tenant.caller_keys, tenant.profile is not None, _secret_source(tenant, "api_key") != _NO_SOURCE]
