@@ -54,9 +54,10 @@ _MAX_SECRET = 4096
 
 
 def origin_of(url: str) -> str:
-    """Return the origin of an address, as in a browser's Origin header."""
+    """Return the origin of an address, as in a browser's Origin header: in small letters, without a default port."""
     parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}"
+    default_port = ":443" if parts.scheme == "https" else ":80"
+    return f"{parts.scheme}://{parts.netloc.lower().removesuffix(default_port)}"
 
 
 def read_secret(file: str | None, variable: str | None, environment: Mapping[str, str]) -> str:
@@ -89,6 +90,8 @@ def _matching(pattern: str, problem: str) -> AfterValidator:
 def _resource(url: str) -> str:
     if not urlsplit(plain_address(url)).path.strip("/") or url.endswith("/"):
         raise ValueError("must have a path, and no slash at its end, for example https://fastn-mcp.example.com/mcp")
+    if not url.startswith(f"{origin_of(url)}/"):
+        raise ValueError(f"must begin with {origin_of(url)}, as clients send it")
     return url
 
 

@@ -108,6 +108,12 @@ WRONG: dict[str, tuple[str, str]] = {
     "plain http": (GOOD.replace("https://fastn", "http://fastn") + ONE, "line 1: url: must be https"),
     "no path": (GOOD.replace("/mcp", "") + ONE, "line 1: url: must have a path"),
     "a slash at the end": (GOOD.replace("/mcp", "/mcp/") + ONE, "line 1: url: must have a path, and no slash"),
+    "a host in capitals": (
+        GOOD.replace("fastn-mcp.", "Fastn."),
+        "line 1: url: must begin with https://fastn.example.com",
+    ),
+    "a default port": (GOOD.replace(".com/mcp", ".com:443/mcp"), "url: must begin with https://fastn-mcp.example.com,"),
+    "an origin in capitals": (GOOD + 'origins = ["https://A.example"]\n' + ONE, "is not an exact origin"),
     "a query": (GOOD.replace("/mcp", "/mcp?x") + ONE, "line 1: url: must be scheme, host"),
     "an issuer without TLS": (GOOD.replace("https://login", "http://login") + ONE, "line 2: issuer: must be https"),
     "a scope prefix with a space": (
