@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import time
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain, count
@@ -24,6 +25,9 @@ from fastn_mcp.audit.chain import verify as verify_lines
 _BLOCK = 65_536
 _MAX_FILE = 4 * 1024**3
 """Maximum bytes read from a compressed file, after decompression."""
+
+UNREADABLE = (OSError, EOFError, zlib.error)
+"""What reading a file raises; the last two if it is compressed and damaged."""
 
 OPEN_FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
 """Flags of `os.open` for a log and for what is stored beside it. Python adds O_CLOEXEC (PEP 446)."""
@@ -49,7 +53,7 @@ class Keeping:
 
 
 def lines_of(files: Iterable[Path]) -> Iterator[bytes]:
-    """Yield the lines of these files, decompressed, in order. Raises `OSError`."""
+    """Yield the lines of these files, decompressed, in order. Raises one of `UNREADABLE`."""
     for file in files:
         with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as lines:
             yield from lines
@@ -135,7 +139,7 @@ def end_in(file: Path) -> End | None:
             return end_of(end.torn)
         with file.open("rb") as data:
             end = read_end(data.fileno(), file.stat().st_size)
-    except (OSError, EOFError):
+    except UNREADABLE:
         return None
     return end if end.n > 0 else None
 

@@ -66,7 +66,7 @@ class AuditLog:
     def _readable(self) -> Generator[None]:
         try:
             yield
-        except (OSError, EOFError) as error:
+        except files.UNREADABLE as error:
             why = getattr(error, "strerror", None) or error
             raise SettingsError(f"{self.file} cannot be read: {why}.") from None
 

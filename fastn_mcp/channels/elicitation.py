@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import anyio
+from mcp import MCPError
 from mcp.server import ServerRequestContext
 from mcp.types import (
     CallToolRequestParams,
@@ -19,6 +20,7 @@ from mcp.types import (
     InputRequiredResult,
 )
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+from pydantic import ValidationError
 
 from fastn_mcp.guard.approval_form import Answer, ApprovalForm, NoAnswer, PendingApproval, PendingForm, Submitted
 from fastn_mcp.guard.caller import PageLink
@@ -54,9 +56,12 @@ class ElicitationForm:
         self._ctx = ctx
 
     async def ask(self, form: ApprovalForm) -> Answer:
-        with anyio.move_on_after(form.lifetime):
-            result = await self._ctx.session.elicit_form(form.text, _schema(form), self._ctx.request_id)
-            return Submitted(result.action, result.content).answer(form)
+        try:
+            with anyio.move_on_after(form.lifetime):
+                result = await self._ctx.session.elicit_form(form.text, _schema(form), self._ctx.request_id)
+                return Submitted(result.action, result.content).answer(form)
+        except (MCPError, ValidationError):
+            return NoAnswer("the client did not show the form, or answered with an error")
         return NoAnswer("the form stayed open too long")
 
 

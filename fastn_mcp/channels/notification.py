@@ -29,8 +29,8 @@ log = logging.getLogger(__name__)
 
 _ADDRESS = re.compile(r"[^\s<>()\"',;:|]+@[^\s<>()\"',;:|]+")
 
-_RETRY_INTERVAL = 30.0
-"""Seconds between two tries, each of several attempts, while the request is open."""
+_RETRY_INTERVAL = 60.0
+"""Seconds between two tries, each of several attempts, while the request is open. None of them takes longer."""
 
 
 def _until(request: ApprovalRequest) -> str:
@@ -141,30 +141,31 @@ class NotifyingChannel:
         """Notify, and remind if nobody has decided by then: each once, whichever process or repetition comes first."""
         self._telling.add(request.id)
         try:
-            await self._once("notified", request, where)
+            await self._deliver(1, request, where)
             if self._remind_after is not None:
                 await self._system.sleep(max(0.0, request.created + self._remind_after - self._system.timestamp()))
-                await self._once("reminded", request, where)
+                await self._deliver(2, request, where)
         except FastnError as lost:  # the ledger: the call itself says so
             log.warning("a notification was given up: %s", lost.what)
         finally:
             self._telling.discard(request.id)
 
-    async def _once(self, what: str, request: ApprovalRequest, where: str) -> None:
-        """Deliver a message about a request that is open, until that succeeds or it is no longer open."""
-        now, is_mine = self._system.timestamp(), False
-        while (current := await self._ledger.find(request.id)) and current.is_open(self._system.timestamp()):
-            if not is_mine and not await self._ledger.use_nonce(f"{what} {request.id}", request.expires, now):
+    async def _deliver(self, number: int, request: ApprovalRequest, where: str) -> None:
+        """Deliver the message of this number about a request that is open, until some process has delivered it."""
+        while (current := await self._ledger.find(request.id)) and len(current.told) < number:
+            if not current.is_open(now := self._system.timestamp()):
                 return
-            is_mine = True
-            try:
-                await self._sender(to_json(self._body(current, where)))
-            except FastnError as problem:
-                log.warning("a notification was not delivered: %s", problem.what)
-            else:
-                entry = f"{what.capitalize()} at {self._system.now():%H:%M} UTC: {self._receiver}."
-                await self._ledger.change_request(request.id, partial(ApprovalRequest.noted, told=entry))
-                return
+            # For one try only, so that another process goes on if this one ends.
+            if await self._ledger.use_nonce(f"notification {number} {request.id}", now + _RETRY_INTERVAL - 1, now):
+                try:
+                    await self._sender(to_json(self._body(current, where)))
+                except FastnError as problem:
+                    log.warning("a notification was not delivered: %s", problem.what)
+                else:
+                    done = "Reminded" if current.told else "Notified"
+                    entry = f"{done} at {self._system.now():%H:%M} UTC: {self._receiver}."
+                    await self._ledger.change_request(request.id, partial(ApprovalRequest.noted, told=entry))
+                    return
             await self._system.sleep(_RETRY_INTERVAL)
 
     @property

@@ -162,7 +162,7 @@ def verify_(options: AuditOptions, head: str | None, remote: tuple[Path, ...]) -
 def _stored(file: Path) -> Iterator[StoredEntry]:
     try:
         yield from stored(files.lines_of([file]))
-    except (OSError, EOFError) as error:
+    except files.UNREADABLE as error:
         raise WrongArgument(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
     except ValueError:
         raise WrongArgument(f"{file} has a line that is neither OTLP as JSON nor an audit entry.") from None

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, ExitStack, aclosing, asynccontextmanager, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -99,10 +99,10 @@ def serve_http(parts: "AccountParts", address: str, state: Path) -> None:
 
 @asynccontextmanager
 async def _beside(parts: "AccountParts") -> AsyncGenerator[None]:
-    async with anyio.create_task_group() as tasks, AsyncExitStack() as closing:
+    """Receive decisions from Slack while the application serves, and close the account after it."""
+    async with aclosing(parts), anyio.create_task_group() as tasks:
         if (slack := parts.channel.slack) is not None:
             slack.begin()
-            closing.push_async_callback(slack.aclose)
         tasks.start_soon(parts.guard.evaluator.check_customers)
         yield
         tasks.cancel_scope.cancel()

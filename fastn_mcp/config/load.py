@@ -110,9 +110,10 @@ def load(
     file: Path | None,
     *,
     keyring: SystemKeyring | None = None,
+    flag_names: Mapping[str, str] = _FLAGS,
 ) -> Settings:
-    """Load the settings. Raises `SettingsError`."""
-    account = choose(flags, environment, read_file(file))
+    """Load the settings. `flag_names` are those of `flags` in errors. Raises `SettingsError`."""
+    account = choose(flags, environment, read_file(file), flag_names=flag_names)
     if flags.get("api_key") is not None:
         return account.with_key(Key(flags["api_key"], "given"))
     if account.profile is None and environment.get(VARIABLE, "") != "":
@@ -155,8 +156,9 @@ def key_of(account: Chosen, environment: Mapping[str, str], keyring: SystemKeyri
 
 
 def choose(
-    flags: Mapping[str, object], environment: Mapping[str, str], config: ConfigFile, *, sandbox: bool = False
-) -> Chosen:
+    flags: Mapping[str, object], environment: Mapping[str, str], config: ConfigFile, *, sandbox: bool = False,
+    flag_names: Mapping[str, str] = _FLAGS,
+) -> Chosen:  # fmt: skip
     """Choose the account, before its key is known. Raises `SettingsError`.
 
     With `sandbox` no profile is chosen: the in-process sandbox is an account of its own.
@@ -173,7 +175,7 @@ def choose(
     origins = dict.fromkeys(config.top, THE_FILE)
     origins |= dict.fromkeys({} if profile is None else config.profiles[profile], THE_PROFILE)
     origins |= {name: _VARIABLES[name] for name in variables}
-    origins |= {name: _FLAGS.get(name, "") for name in set_flags}  # a team file sets settings that have no flag
+    origins |= {name: flag_names.get(name, "") for name in set_flags}
     named = None if "proxy" in values else named_by(environment, str(values.get("base_url", DEFAULT_BASE_URL)))
     if named is not None:
         origins["proxy"], values["proxy"] = named
@@ -187,7 +189,7 @@ def _no_other_was_meant(environment: Mapping[str, str], config: ConfigFile) -> N
     Names close to the key's are ignored: they may hold keys of other accounts, and a missing key is an error anyway.
     """
     known = (*_VARIABLES.values(), *OF_THE_PROCESS)
-    named = {table.get("api_key_env") for table in (config.top, *config.profiles.values())}
+    named = [table.get("api_key_env") for table in (config.top, *config.profiles.values())]
     for name in environment:
         if not name.startswith("FASTN_") or name in known or name in named:
             continue

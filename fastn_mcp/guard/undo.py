@@ -184,7 +184,7 @@ def receipt(change: Change) -> dict[str, JsonValue]:
 def approver(approved_by: str) -> str:
     """Describe what permitted a change, from `Change.approved_by`."""
     code, _, detail = approved_by.partition(": ")
-    how = _APPROVED_BY.get(code, code)
+    how = _APPROVED_BY.get(code, without_issuers(code))
     if not detail:
         return how
     if detail in _APPROVED_BY:

@@ -43,7 +43,10 @@ class Provider:
 
     def endpoint(self, metadata: Mapping[str, Any], name: str) -> str:
         """Return an endpoint of the discovery document. Raises `ValueError` if it has to be https and is not."""
-        address = httpx2.URL(str(metadata[name]))
+        try:
+            address = httpx2.URL(str(metadata[name]))
+        except httpx2.InvalidURL:
+            raise ValueError(f"its {name} is not an address") from None
         if address.scheme != "https" and not self.issuer.startswith("http://"):
             raise ValueError(f"its {name} is not an https address")
         return str(address)

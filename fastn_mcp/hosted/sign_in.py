@@ -129,7 +129,7 @@ class SignIn:
             "code_challenge_method": "S256",
             **({} if step_up is None else _afresh(step_up)),
         }
-        at = self._provider.endpoint(metadata, "authorization_endpoint")
+        at = metadata["authorization_endpoint"]
         return f"{at}{'&' if '?' in at else '?'}{urlencode(query)}", pending
 
     def code(self, pending: PendingSignIn, sent: Mapping[str, str]) -> str:
@@ -174,7 +174,9 @@ class SignIn:
             with anyio.fail_after(10):
                 async with self._slots:
                     metadata = await self._provider.metadata()
-        except (OSError, ValueError, TypeError, httpx2.TransportError) as error:
+            for name in ("authorization_endpoint", "token_endpoint"):
+                metadata[name] = self._provider.endpoint(metadata, name)
+        except (OSError, ValueError, TypeError, KeyError, httpx2.TransportError) as error:
             log.warning("a sign-in failed: %s: %s", type(error).__name__, error)
             self._failed_at = self._system.monotonic()
             raise NotSignedIn(_UNREACHABLE) from None
@@ -234,7 +236,6 @@ class SignIn:
             headers["Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
         else:
             fields |= {"client_id": self._client, "client_secret": self._secret}
-        at = self._provider.endpoint(metadata, "token_endpoint")
         with anyio.fail_after(10):
             async with self._slots:
-                return await self._provider.post(at, fields, headers)
+                return await self._provider.post(metadata["token_endpoint"], fields, headers)

@@ -54,9 +54,10 @@ _MAX_SECRET = 4096
 
 
 def origin_of(url: str) -> str:
-    """Return the origin of an address, as in a browser's Origin header."""
+    """Return the origin of an address, as in a browser's Origin header: in small letters, without a default port."""
     parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}"
+    default_port = ":443" if parts.scheme == "https" else ":80"
+    return f"{parts.scheme}://{parts.netloc.lower().removesuffix(default_port)}"
 
 
 def read_secret(file: str | None, variable: str | None, environment: Mapping[str, str]) -> str:
@@ -68,7 +69,7 @@ def read_secret(file: str | None, variable: str | None, environment: Mapping[str
     try:
         with Path(file).open(encoding="utf-8") as opened:
             secret = opened.read(_MAX_SECRET).strip()
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise SettingsError(f"{file} cannot be read: {type(error).__name__}.") from None
     if not secret:
         raise SettingsError(f"{file} is empty.", "Write the secret into it.")
@@ -89,6 +90,8 @@ def _matching(pattern: str, problem: str) -> AfterValidator:
 def _resource(url: str) -> str:
     if not urlsplit(plain_address(url)).path.strip("/") or url.endswith("/"):
         raise ValueError("must have a path, and no slash at its end, for example https://fastn-mcp.example.com/mcp")
+    if not url.startswith(f"{origin_of(url)}/"):
+        raise ValueError(f"must begin with {origin_of(url)}, as clients send it")
     return url
 
 
@@ -167,7 +170,7 @@ class Tenant(Match):
                 values["api_key"] = key or _PLACEHOLDER
             if self.profile is not None:
                 values["profile"] = self.profile
-            settings = load_settings(values, rest, None if self.profile is None else file)
+            settings = load_settings(values, rest, None if self.profile is None else file, flag_names={})
         except SettingsError as error:
             raise SettingsError(f"The tenant {self.name} cannot be served. {error.what}", error.next_step) from None
         if self._machine is not None:
@@ -382,6 +385,8 @@ def _build(folder: Path, table: dict[str, Any], source: TomlSource) -> Team:
     team = validate(Team, _with_absolute_paths(table, folder), source)
     if (error := next(_errors(team), None)) is not None:
         raise error
+    for number, tenant in enumerate(team.tenant):
+        validate(Settings, {**(tenant.model_extra or {}), "api_key": _PLACEHOLDER}, source, ("tenant", number))
     return team
 
 
@@ -428,13 +433,13 @@ def _tenant_errors(at: Key, tenant: Tenant) -> Iterator[ConfigError]:
     name, values = tenant.name, tenant.model_extra or {}
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,31}", name):
         yield ConfigError((*at, "name"), "name: at most 32 small letters, digits and -, because it names a folder")
-    yield from _match_errors(at, tenant, f"the tenant {name} needs subjects, groups or claims: whom it serves")
     for key in values:
         if key in _SECRETS:
             yield ConfigError((*at, key), f"{key} must not be in this file: give {key}_file or {key}_env")
         elif key not in SETTINGS:
             known = [*Tenant.model_fields, *SETTINGS]
             yield ConfigError((*at, key), f"there is no key {key!r} in [[tenant]]{nearest(key, known)}")
+    yield from _match_errors(at, tenant, f"the tenant {name} needs subjects, groups or claims: whom it serves")
     for secret in _SECRETS:
         yield from _duplicate_source(at, tenant, secret)
     keys = [tenant.caller_keys, tenant.profile is not None, _secret_source(tenant, "api_key") != _NO_SOURCE]

@@ -232,8 +232,7 @@ class Tenants:
 
 
 async def _end(account: TenantAccount) -> None:
-    with anyio.CancelScope(shield=True):
-        try:
-            await account.close()
-        except Exception:
-            log.exception("an idle account could not be closed")
+    try:
+        await account.close()  # also while the task is cancelled
+    except Exception:
+        log.exception("an idle account could not be closed")

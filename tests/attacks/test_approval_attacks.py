@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mcp import Client
+from mcp.client import ClientRequestContext
+from mcp.types import ElicitRequestParams, EmptyResult, ErrorData
 from support.decisions import answered
 from support.direct_sandbox import Fastn
 from support.faulty_sandbox import Status
@@ -29,7 +32,9 @@ from support.world import World
 
 from fastn_mcp.build.ledger import ledger_at
 from fastn_mcp.policy.policy import Policy
+from fastn_mcp.procedures.catalog import ALL_TOOLS
 from fastn_mcp.runtime import System
+from fastn_mcp.server.handlers import build
 from fastn_mcp.tools.connectors import CreateConnection, DeleteConnection
 
 pytestmark = pytest.mark.anyio
@@ -121,6 +126,26 @@ UNDECIDED = {
     "the word of the other form": SlackAnswer(typed=lambda _: "approve"),
 }
 OF_EACH_EFFECT = ("update_customer", "run_workflow", "ai_chat", "create_role", "delete_workflow", "delete_customer")
+
+
+UNUSABLE = {"an error": ErrorData(code=-32601, message="Method not found"), "no action": EmptyResult()}
+
+
+@pytest.mark.parametrize("answer", UNUSABLE.values(), ids=UNUSABLE)
+async def test_form_that_a_client_cannot_answer_leads_to_the_next_channel(
+    answer: ErrorData | EmptyResult, tmp_path: Path
+) -> None:
+    """Up to 2025-11-25. It is no fault of the guard, whose operator could do nothing about it."""
+
+    async def fail(context: ClientRequestContext, params: ElicitRequestParams) -> Any:  # noqa: ARG001
+        return answer
+
+    world = World(tmp_path, Policy("manual"))
+    async with Client(build(world.dispatch, ALL_TOOLS, {}), mode="legacy", elicitation_callback=fail) as client:
+        waits = data(await client.call_tool(*changing(world)[0]))
+    assert waits["status"] == "approval_required"
+    assert "the client did not show the form, or answered with an error" in waits["message"]
+    assert world.changes == []
 
 
 async def test_invalid_answer_in_slack_sends_nothing_of_any_effect(slack: Slack, tmp_path: Path) -> None:

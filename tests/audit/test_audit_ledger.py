@@ -6,6 +6,7 @@ import errno
 import gzip
 import logging
 import os
+import secrets
 from collections.abc import Callable, Generator
 from dataclasses import replace
 from datetime import timedelta
@@ -20,7 +21,8 @@ from fastn_mcp.audit import log as audit_log
 from fastn_mcp.audit.chain import BrokenLine, End, sealed
 from fastn_mcp.audit.files import Keeping, log_files, read_end, verify
 from fastn_mcp.audit.log import NEVER_SEEN, AuditEvent, AuditFile, Unwritten, deleted_name
-from fastn_mcp.errors import Failed
+from fastn_mcp.audit.reader import AuditLog
+from fastn_mcp.errors import Failed, SettingsError
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.runtime import System
@@ -288,6 +290,19 @@ async def test_compressed_file_of_one_entry_is_part_of_the_chain(path: Path, ope
     path.unlink()
     assert opened().record(INTENT) == "2"
     assert verify(path).files == (("audit.jsonl.1.gz", 1), ("audit.jsonl", 1))
+
+
+async def test_damaged_compressed_file_is_left_out(path: Path, opened: Opened) -> None:
+    """It must neither refuse changes nor keep people from reading the rest."""
+    for _ in range(3):
+        opened().record(replace(INTENT, message=secrets.token_hex(300)))
+    packed = gzip.compress(path.read_bytes())
+    path.with_name("audit.1.gz").write_bytes(packed[:20] + b"\xff" * 40 + packed[60:])
+    path.unlink()
+    opened().record(INTENT)
+    assert log_files(path) == [path]
+    with pytest.raises(SettingsError, match="cannot be read"):
+        list(AuditLog(path).lines([path.with_name("audit.1.gz")]))
 
 
 @pytest.mark.parametrize(("longest", "is_read"), [(1024, False), (1025, True)])

@@ -101,6 +101,17 @@ async def test_two_processes_notify_of_a_request_once(tmp_path: Path) -> None:
         await settled(receiver, 1)
 
 
+async def test_other_process_delivers_what_one_that_ended_did_not(tmp_path: Path) -> None:
+    hanging, receiver = Hanging(), Receiver()
+    async with told(tmp_path, hanging) as one:
+        assert isinstance(await one.call(run(one)), PendingApproval)
+        with anyio.fail_after(30):
+            await hanging.asked.wait()
+    async with told(tmp_path, receiver) as two:
+        assert isinstance(await two.call(run(two)), PendingApproval)
+        await settled(receiver, 1)
+
+
 @pytest.mark.parametrize("does", [500, 404, httpx2.ConnectError("refused")], ids=str)
 async def test_failed_notification_is_retried_while_the_request_is_open(
     tmp_path: Path, does: Any, caplog: pytest.LogCaptureFixture
@@ -118,7 +129,7 @@ async def test_notification_is_not_retried_after_the_request(tmp_path: Path) -> 
     async with told(tmp_path, receiver) as world:
         assert isinstance(await world.call(run(world)), PendingApproval)
         (request,) = await world.ledger.waiting(world.clock.at.timestamp())
-        await settled(receiver, 20)  # every thirty seconds of its ten minutes
+        await settled(receiver, 10)  # every minute of its ten
         assert world.clock.at.timestamp() == request.expires
 
 
@@ -154,7 +165,11 @@ async def test_decided_request_is_not_reminded_of(tmp_path: Path) -> None:
 
 
 class Hanging(httpx2.AsyncBaseTransport):
+    def __init__(self) -> None:
+        self.asked = anyio.Event()
+
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:  # noqa: ARG002
+        self.asked.set()
         await anyio.sleep_forever()
         raise AssertionError
 

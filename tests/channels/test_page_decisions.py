@@ -406,7 +406,7 @@ async def test_history_shows_each_outcome(desk: Desk, visitor: Visitor) -> None:
     now = desk.clock.now().timestamp()
     became = {
         "burnt": (RequestState.USED, "client_form", "Used"),
-        "stale": (RequestState.STALE, None, "Void"),
+        "stale": (RequestState.STALE, "local_page", "Void"),
         "nobody": (RequestState.UNANSWERED, "client_form", "Nobody answered"),
         "no": (RequestState.DECLINED, "terminal", "Declined"),
         "waits": (RequestState.APPROVED, "another way", "Not used yet"),
@@ -420,6 +420,7 @@ async def test_history_shows_each_outcome(desk: Desk, visitor: Visitor) -> None:
     assert "in the client's form" in page
     assert "at a terminal" in page
     assert "another way" in page
+    assert "a person on the approval page" not in page  # who approved it has not made it void
     assert page.count('delete_customer customer_id="cus_8fQ2" Account: default at live.fastn.ai.') == 5
     assert "1 hour ago" in page
     desk.clock.passed += 3600

@@ -184,6 +184,22 @@ def test_large_head_is_accepted(size: int, served: str) -> None:
             assert client.post(f"{served}/mcp", json=body, headers=HEADERS | LIST).status_code == 200
 
 
+@pytest.mark.posix
+def test_stopped_server_leaves_neither_a_page_nor_an_open_ledger(isolated: dict[str, str], tmp_path: Path) -> None:
+    """Another program could listen at the port of the page that its file names."""
+    port, state = free_port(), tmp_path / "state"
+    env = isolated | {"FASTN_STATE_DIR": str(state), "BROWSER": "true", "FASTN_APPROVAL_WAIT_SECONDS": "0"}
+    with started("--sandbox", "--http", f"127.0.0.1:{port}", port=port, env=env) as process:
+        served = f"http://127.0.0.1:{port}"
+        secret = request(name="create_secret", arguments={"name": "a", "value": "b"}, era="2025-11-25")
+        assert reply_of(ask(served, secret))["result"]["structuredContent"]["status"] == "approval_required"
+        assert {"page.json", "browser", "ledger.sqlite-wal"} <= {each.name for each in state.glob("sandbox/*")}
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+    left = {each.name for each in state.glob("sandbox/**/*") if each.is_file()}
+    assert left == {"audit.jsonl", "ledger.sqlite"}
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_half_open_clients_do_not_keep_the_process(number: signal.Signals, isolated: dict[str, str]) -> None:

@@ -297,6 +297,15 @@ async def test_approver_stops_and_allows_the_changes_of_their_tenants(world: App
     assert "Dana Example" in world.audit("allowed_again")[0]["principal"]
 
 
+async def test_approver_is_not_said_to_have_stopped_what_they_approved(world: ApprovalWorld, dana: Visitor) -> None:
+    await world.delete()
+    async with world.browser("kim") as kim:
+        await approve(kim)
+        assert (await dana.send("stop", await place_form(dana, "stop"))).status_code == 303
+        for visitor in (dana, kim):
+            assert "Stopped Delete customer Globex Exports just now , by Dana Example (dana)" in await visitor.look()
+
+
 async def test_stop_of_an_approver_holds_after_the_operator_lifts_theirs(world: ApprovalWorld, dana: Visitor) -> None:
     ledger = world.team.opening.ledger
     operators = Stop("s1", world.now, "a person at the terminal", tenant="acme")
@@ -476,6 +485,9 @@ async def test_person_without_approver_rule_is_told_so(world: ApprovalWorld) -> 
 
 async def test_unusable_provider_rejects_sign_ins(world: ApprovalWorld) -> None:
     async with world.browser() as browser:
+        for odd in ("https://login.example.com/\0", "http://login.example.com", None):
+            world.team.provider.metadata = {"authorization_endpoint": odd}
+            assert (await browser.http.get("/approvals/login")).status_code == 503
         world.team.provider.metadata = {"subject_types_supported": ["pairwise"]}
         assert (await browser.http.get("/approvals/login")).status_code == 503
         world.team.provider.metadata, world.team.provider.down = {}, True

@@ -108,6 +108,12 @@ WRONG: dict[str, tuple[str, str]] = {
     "plain http": (GOOD.replace("https://fastn", "http://fastn") + ONE, "line 1: url: must be https"),
     "no path": (GOOD.replace("/mcp", "") + ONE, "line 1: url: must have a path"),
     "a slash at the end": (GOOD.replace("/mcp", "/mcp/") + ONE, "line 1: url: must have a path, and no slash"),
+    "a host in capitals": (
+        GOOD.replace("fastn-mcp.", "Fastn."),
+        "line 1: url: must begin with https://fastn.example.com",
+    ),
+    "a default port": (GOOD.replace(".com/mcp", ".com:443/mcp"), "url: must begin with https://fastn-mcp.example.com,"),
+    "an origin in capitals": (GOOD + 'origins = ["https://A.example"]\n' + ONE, "is not an exact origin"),
     "a query": (GOOD.replace("/mcp", "/mcp?x") + ONE, "line 1: url: must be scheme, host"),
     "an issuer without TLS": (GOOD.replace("https://login", "http://login") + ONE, "line 2: issuer: must be https"),
     "a scope prefix with a space": (
@@ -135,6 +141,10 @@ WRONG: dict[str, tuple[str, str]] = {
     "no name": (GOOD + ONE.replace('name = "acme"\n', ""), "[[tenant]] needs the key 'name'"),
     "a name that is a path": (GOOD + ONE.replace("acme", "../acme"), "line 4: name: at most 32 small letters"),
     "nobody": (GOOD + ONE.replace('subjects = ["anna"]\n', ""), "needs subjects, groups or claims"),
+    "a misspelt condition": (
+        GOOD + ONE.replace("subjects", "sbujects"),
+        "line 5: there is no key 'sbujects' in [[tenant]] (did you mean 'subjects'?)",
+    ),
     "an empty match": (GOOD + ONE.replace('["anna"]', "[]"), "line 5: subjects: must not be empty"),
     "an empty subject": (GOOD + ONE.replace("anna", " "), "must be a non-empty text"),
     "a subject that is a pattern": (GOOD + ONE.replace("anna", "an*"), "line 5: subjects: they are exact"),
@@ -149,6 +159,7 @@ WRONG: dict[str, tuple[str, str]] = {
         "approvers belong to one account",
     ),
     "a setting of the process": (GOOD + ONE + 'log_level = "debug"\n', "there is no key 'log_level' in [[tenant]]"),
+    "a setting with a bad value": (GOOD + ONE + 'mode = "C4N4RY"\n', "line 7: mode: must be 'read-only', 'guarded', "),
     "approvals without a client": (GOOD + "[approvals]\n" + ONE, "line 3: [approvals] needs the key 'client_id'"),
     "approvals without a secret": (GOOD + '[approvals]\nclient_id = "p"\n' + ONE, "needs client_secret_file or"),
     "a misspelt key of approvals": (PAGE + "onw = true\n" + ONE, "line 6: there is no key 'onw' in [approvals] (did"),
@@ -174,6 +185,12 @@ def test_error_names_its_line(what: str, tmp_path: Path) -> None:
     assert message in str(raised.value)
     assert str(raised.value).startswith(f"{tmp_path / 'team.toml'}, ")
     assert "C4N4RY" not in str(raised.value)
+
+
+def test_wrong_setting_of_a_tenant_is_not_said_to_come_from_a_flag(tmp_path: Path) -> None:
+    team = loaded(tmp_path, GOOD + ONE + "mode = 'auto'\n")
+    settings = team.tenant[0].settings({"ACME_KEY": "fsk_live_acme"}, None)
+    assert str(settings.error("mode", "it is odd")) == "The setting mode is wrong: it is odd."
 
 
 @pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
@@ -225,7 +242,7 @@ KEYLESS: dict[str, tuple[str, str]] = {
     "an empty file": ('api_key_file = "empty"', "empty is empty. Write the secret into it."),
     "a file of bytes": ('api_key_file = "bytes"', "bytes cannot be read: UnicodeDecodeError."),
     "a key that is none": ('api_key_env = "BROKEN"', "holds a space, a line break"),
-    "a setting that is none": ('api_key_env = "ACME_KEY"\nmode = "C4N4RY"', "The setting mode"),
+    "a path that none can be": ('api_key_file = "a\\u0000"', "cannot be read: ValueError."),
     "a policy that is not there": ('api_key_env = "ACME_KEY"\npolicy = "no.toml"', "There is no policy file"),
 }
 

@@ -180,6 +180,7 @@ NO_PROVIDER: dict[str, dict[str, Any]] = {
     "no keys": {"jwks_uri": f"{ISSUER}/.well-known/openid-configuration"},
     "no address": {"jwks_uri": None},
     "an address that is none": {"jwks_uri": "https://["},
+    "an address with a control character": {"jwks_uri": f"{ISSUER}/\0"},
     "something not there": {"jwks_uri": f"{ISSUER}/nothing"},
     "a document that is too large": {"more": "x" * 600_000},
 }

@@ -10,7 +10,7 @@ from pydantic import JsonValue
 from fastn_mcp.audit.log import AuditEvent
 from fastn_mcp.errors import FastnError, Refused
 from fastn_mcp.guard.approval.votes import NotCounted, Record, TypedValue, count_vote, withdraw
-from fastn_mcp.guard.approval_form import effects_in
+from fastn_mcp.guard.approval_form import BY_SEVERAL, VERIFIED, effects_in
 from fastn_mcp.guard.budgets import Limits
 from fastn_mcp.guard.key_files import TypedSecrets
 from fastn_mcp.guard.preview import Shown
@@ -317,6 +317,9 @@ class Inbox:
         return PendingRequest(request, barred, progress, account.presence(request.id), request.needs_sign_in(own))
 
     def _who(self, request: ApprovalRequest) -> str | None:
+        """Return the names of the people whose votes decided a request; None if it ended in another way."""
+        if request.by not in (VERIFIED, BY_SEVERAL):
+            return None
         approves = request.state not in REFUSED
         votes = [vote for vote in request.votes if vote.approves is approves]
         return " and ".join(self.name_of(vote) for vote in votes) or None

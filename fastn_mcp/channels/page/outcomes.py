@@ -43,7 +43,8 @@ def decided(entry: DecidedRequest, now: float) -> View:
         "plain": sanitize(brief),
         "mark": mark,
         "outcome": words,
-        "by": sanitize(entry.who or approver(request.by or "")),
+        # Who approved a request has not made it void.
+        "by": "" if request.state is RequestState.STALE else sanitize(entry.who or approver(request.by or "")),
         "note": view.note_in_quotes(request.note) if request.note else None,
         "hint": hint(request, direct, later),
         "when": view.time(when, view.ago(now - when)),
