@@ -14,6 +14,7 @@ from support.world import World
 from fastn_mcp.errors import NotSent
 from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
+from fastn_mcp.procedures.overview.get_overview import GetOverview
 from fastn_mcp.sandbox.executions import unusable
 from fastn_mcp.tools.workflows import ListExecutions
 
@@ -189,6 +190,17 @@ async def test_usual_is_what_was_seen_else_the_timeout_else_an_hour(
     add_run(world, "wf_new", minutes / 60, status)
     stuck = (await world.ask(Diagnose(workflow_id="wf_new"))).get("stuck_runs", [])
     assert [row["usual"].startswith(usual or "-") for row in stuck] == ([] if usual is None else [True])
+
+
+async def test_hanging_runs_are_counted_as_at_least_if_others_were_not_read(world: World) -> None:
+    drop_runs_under_way(world)
+    for number in range(130):
+        add_run(world, BACKFILL, 2 + number / 100, "queued")
+    diagnosis, overview = await world.ask(Diagnose(workflow_id=BACKFILL)), await world.ask(GetOverview())
+    assert "But at least 100 runs have been under way far longer than usual: " in diagnosis["verdict"]
+    assert "older queued runs: only the newest 100 of 130 were read" in diagnosis["not_checked"]
+    assert any(each["what"].startswith("At least 100 runs under way") for each in overview["findings"])
+    assert "older queued runs" in str(overview["not_checked"])
 
 
 async def test_unread_runs_under_way_are_not_called_healthy(world: World) -> None:

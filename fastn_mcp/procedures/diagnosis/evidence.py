@@ -209,7 +209,8 @@ async def _read_lists(subject: Subject, period: Period, reads: AccountReads) -> 
     failed = [which.workflow or "" for cause in causes for which in cause.filters]
     ran = [*failed, *(run.workflow for run in newest)]
     relevant = subject.workflows or _relevant(subject, ran, reads.rows(_TRIGGERS))
-    stuck, _ = await read_stuck_runs(counts, workflows, look)
+    stuck, has_more_stuck = await read_stuck_runs(counts, workflows, look)
+    counts = replace(counts, knows_under_way=counts.knows_under_way and not has_more_stuck)
     stored = [row for which in subject.filters for row in look.stored(runs_of(which, limit=100)).rows]
     starters = Counter(run.started_by for run in map(ended_run, stored) if run.at and run.at >= period.begin)
     quotas = reads.records.get(_QUOTAS, {})
