@@ -139,8 +139,8 @@ def _remedy(evidence: Evidence, cause: FailureGroup, newest: EndedRun) -> Remedy
     candidates = connections_to([connector] if connector else setup.apps, evidence.connections)
     own = [connection for connection in candidates if connection.customer in customers]
     relevant = own or [connection for connection in candidates if connection.customer is None]
-    is_known = not customers or own or not {*evidence.connected}.isdisjoint(customers)
-    return remedy(FailureEvidence(newest, setup, bool(customers), connector, relevant if is_known else None))
+    is_known = {*customers} <= {*evidence.connected}
+    return remedy(FailureEvidence(newest, setup, bool(customers), connector, relevant, is_known))
 
 
 def _cause(evidence: Evidence, cause: _Cause) -> Entry:
