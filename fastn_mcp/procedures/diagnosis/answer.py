@@ -77,7 +77,7 @@ def answer(evidence: Evidence) -> Entry:
         "triggers_of_other_customers": evidence.other_triggers or None,
         "changes": [_change(evidence, change) for change in evidence.changes],
         "not_checked": [
-            short(gap.what, 120) + (gap.why and f": {short(gap.why, 120)}") for gap in by_reason(evidence.gaps)
+            short(gap.what, 500) + (gap.why and f": {short(gap.why, 120)}") for gap in by_reason(evidence.gaps)
         ],
     }
     required = ("verdict", "causes", "connections", "triggers")

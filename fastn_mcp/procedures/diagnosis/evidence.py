@@ -180,15 +180,18 @@ def _relevant(subject: Subject, ran: Sequence[str], triggers: Sequence[Row]) -> 
 
 async def _read_lists(subject: Subject, period: Period, reads: AccountReads) -> Evidence:
     lists, look = _lists(subject), reads.look
-    jobs = {name: reads.reading(call, 1 if name == _NEWEST else _MAX_PAGES) for name, call in lists.items()}
+    connecting = dict[str, Job]()
     is_small = look.snapshot.pages_left(ListCustomers(limit=100)) == 0
     if is_small or subject.connector or not subject.is_any_of_customer:  # else its own mostly tell: `_read_others`
-        own = {name: call for name, call in lists.items() if name == _OWN}
-        jobs |= _connection_jobs(subject, own, reads)
-    kinds = OF_CONNECTOR if subject.connector else RUN_KINDS
-    await reads.run(run_jobs(reads, period, subject.filters, kinds) | jobs)
+        own = {_OWN: lists.pop(_OWN)} if _OWN in lists else {}
+        connecting = _connection_jobs(subject, own, reads)
+    jobs = {name: reads.reading(call, 1 if name == _NEWEST else _MAX_PAGES) for name, call in lists.items()}
+    runs = run_jobs(reads, period, subject.filters, OF_CONNECTOR if subject.connector else RUN_KINDS)
+    if subject.connector:  # its connections are asked about, should the rate limit leave something out
+        await reads.run(connecting)
+    await reads.run(runs | jobs | ({} if subject.connector else connecting))
     counts = count_runs(reads, period, subject.filters)
-    for name in filter(reads.has_more, jobs):
+    for name in filter(reads.has_more, jobs | connecting):
         reads.gaps.append(Unchecked(name, f"only {len(reads.lists[name].rows)} were read"))
     for kind, resource in subject.resources.items():
         if resource.error is not None and not counts.failures and not isinstance(resource.error, LeftOut):
