@@ -394,8 +394,18 @@ async def test_unreadable_failures_are_not_reported_as_none(world: World) -> Non
 async def test_unknown_workflow_is_an_error(world: World) -> None:
     for unknown in ("wf_000000000000", "../api-keys"):
         await world.expect(NotFound, Diagnose(workflow_id=unknown))
+
+
+@pytest.mark.parametrize("call", [Diagnose(), Diagnose(workflow_id=TIKTOK), Diagnose(connector_id="hubspot")])
+async def test_refused_key_is_an_error(world: World, call: Diagnose) -> None:
     world.refuse("*", status=401)
-    await world.expect(Unauthorized, Diagnose(workflow_id=TIKTOK))
+    await world.expect(Unauthorized, call)
+
+
+async def test_nothing_is_started_in_an_account_without_triggers(world: World) -> None:
+    for name in ("triggers", "executions", "_runs", "_expected"):
+        world.sandbox.state.rows[name] = {}
+    assert "in 72 hours: no trigger starts anything." in (await diagnosed(world))["verdict"]
 
 
 @pytest.mark.parametrize(

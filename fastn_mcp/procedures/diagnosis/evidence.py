@@ -161,7 +161,7 @@ class Evidence:
 
 
 async def gather(subject: Subject, period: Period, context: ProcedureContext) -> Evidence:
-    """Read everything. Raises a `FastnError` if the subject cannot be read and no failed run was found."""
+    """Read everything. Raises a `FastnError` if nothing, or neither the subject nor a failed run, can be read."""
     reads = AccountReads(context.look)
     await context.report("Reading runs, connections and triggers", 0, 2)
     evidence = await _read_lists(subject, period, reads)
@@ -190,6 +190,7 @@ async def _read_lists(subject: Subject, period: Period, reads: AccountReads) -> 
     if subject.connector:  # its connections are asked about, should the rate limit leave something out
         await reads.run(connecting)
     await reads.run(runs | jobs | ({} if subject.connector else connecting))
+    reads.check()
     counts = count_runs(reads, period, subject.filters)
     for name in filter(reads.has_more, jobs | connecting):
         reads.gaps.append(Unchecked(name, f"only {len(reads.lists[name].rows)} were read"))

@@ -95,8 +95,8 @@ def _idle(evidence: Evidence, blocked: Sequence[str]) -> str:
     if triggers is None:
         reasons.append("triggers could not be read")
     elif not triggers:
-        is_unsure = evidence.has_more_triggers
-        reasons.append("no trigger that was read starts it" if is_unsure else "no trigger starts it")
+        read = " that was read" if evidence.has_more_triggers else ""
+        reasons.append(f"no trigger{read} starts {'it' if evidence.subject.resources else 'anything'}")
     else:
         with_problem = [trigger for trigger in triggers if trigger.problem]
         reasons += [
