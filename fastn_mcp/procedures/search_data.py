@@ -21,7 +21,17 @@ from fastn_mcp.account.entries import (
 )
 from fastn_mcp.account.snapshot import AccountSnapshot
 from fastn_mcp.procedures.context import ProcedureContext
-from fastn_mcp.procedures.ranking import EXACT_MATCH, UNFINISHED, Hit, Index, Ranking, kinds_in, leaders, words_of
+from fastn_mcp.procedures.ranking import (
+    EXACT_MATCH,
+    UNFINISHED,
+    Hit,
+    Index,
+    Ranking,
+    kinds_in,
+    kinds_of,
+    leaders,
+    words_of,
+)
 from fastn_mcp.procedures.reads import AccountReads, failure
 from fastn_mcp.records.labels import label_of
 from fastn_mcp.records.rows import Row, apps_of_customers, connector_keys, started_workflows, text, timestamp
@@ -42,7 +52,7 @@ _PAGE_ROWS = 100  # rows of a list
 _MAX_SEARCHES = 3  # words searched for in Fastn, of a kind that takes more requests to read whole
 _MAX_OWNERS = 5  # customers, or connectors, whose connections are listed
 _MAX_CUSTOMERS = 2  # whose runs are read
-_MAX_WORDS = 8  # beyond which a query is taken sentence by sentence
+_MAX_WORDS = 6  # beyond which a query is taken sentence by sentence
 _SENTENCE_END = re.compile(r"[.?!;]\s+|,\s+(?=and\b|then\b|but\b)")
 _EMAIL = re.compile(r"[^\s,;:<>()]+@[\w.-]*\w")
 
@@ -173,6 +183,11 @@ class SearchData:
         """Return the kinds that are asked for."""
         return {*self._wanted} if len(self._wanted) == 1 else kinds_in(query)
 
+    def _is_about_kinds(self, query: str) -> bool:
+        """Whether a query names kinds and nothing in them, as "failed workflows" does and a mere "workflow" may."""
+        is_mere = all(map(kinds_of, words_of(query)))
+        return bool(kinds_in(query)) and not is_mere and not self.rows.ranking(query).words
+
     def _steps(self, query: str) -> Iterator[Iterable[str]]:
         """Yield the kinds to read, step by step: first those asked for, and more unless the query names one of them."""
         asked = self._asked(query)
@@ -180,6 +195,8 @@ class SearchData:
             yield asked | ({"trigger"} if "workflow" in asked else set())  # the answer says what starts it
             if self._is_named(query, asked):
                 return
+        if self._is_about_kinds(query):
+            return
         needed = (need for kind in self._wanted for need in (kind, *_NAMED_BY.get(kind, ())))
         yield [kind for kind in needed if kind != "connection"]
         if "workflow" in self._wanted and all(hit.lacking for hit in self._hits(query)[:1]):
@@ -190,6 +207,8 @@ class SearchData:
 
         A word that neither Fastn finds nor any name has may be misspelt.
         """
+        if self._is_about_kinds(query):
+            return
         ranking = self.rows.ranking(query)
         large = [kind for kind in self._incomplete() if "search" in LISTS[kind].model_fields]
         readable = {kind for kind in large if is_affordable(kind, self._context.look, MAX_PAGES - 1)}
