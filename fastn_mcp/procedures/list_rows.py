@@ -113,7 +113,8 @@ async def _whole(call: List[Any], context: ProcedureContext) -> Table:
     rows = matching[start : start + call.limit]
     places = [(Position(skip=start, before=mark([row])), number) for number, row in enumerate(rows, 1)]
     end = Position(skip=start + len(rows), before=mark(rows[-1:]))
-    gaps = [f"Only {counted(len(read), 'row')} were read, others may match: use more filters."] * (not is_complete)
+    advice = "use more filters" if context.look.affordable else "call again in a minute, or use more filters"
+    gaps = [f"Only {counted(len(read), 'row')} were read, others may match: {advice}."] * (not is_complete)
     if statuses and call.filters["status"].startswith("!"):
         gaps.append(f"Read by status: {in_words(tuple(statuses))}. Rows of any other are not here.")
     return Table(

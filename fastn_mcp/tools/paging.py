@@ -291,7 +291,7 @@ class List(Operation[Listed[Item]], Generic[Item]):
             if at is None
         ]
         if (begin := times.get("since")) and (end := times.get("until")) and begin >= end:
-            problems.append("since: it is not before until, so that nothing can match")
+            problems.append(f"since: it is not before {texts['until'][:64]}, so nothing can match")
         return problems + [
             f"{name}: {value[:64]!r} is not known{nearest(value, known)}; known are {in_words(known)}"
             for name, choice in self.filters.items()

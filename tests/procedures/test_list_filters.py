@@ -160,7 +160,9 @@ async def test_time_that_cannot_be_read_is_said(world: World) -> None:
     assert answer["not_checked"] == ["expires_before"]
     assert answer["unknown"] == ["expires_before: 'soon' is not a time in ISO 8601, such as 2026-11-28T06:00:00Z"]
     answer = await world.rendered_tool("list_executions", since="2026-11-25", until="2026-11-24")
-    assert (answer["data"], answer["unknown"]) == ([], ["since: it is not before until, so that nothing can match"])
+    assert (answer["data"], answer["unknown"]) == ([], ["since: it is not before 2026-11-24, so nothing can match"])
+    answer = await world.rendered_tool("list_executions", since="2026-11-25T08:30:00Z", under_way_minutes=60)
+    assert answer["unknown"] == ["since: it is not before 2026-11-25T08:00:00Z, so nothing can match"]
 
 
 async def test_fields_keep_the_ages_of_times(world: World) -> None:

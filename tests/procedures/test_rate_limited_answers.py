@@ -100,6 +100,14 @@ async def test_the_same_call_again_continues_where_it_stopped(tmp_path: Path, ca
     assert sizes == sorted(sizes, reverse=True)
 
 
+async def test_list_that_is_cut_by_the_limit_says_to_call_again(tmp_path: Path) -> None:
+    world = limited(tmp_path, large_account)
+    while world.client.limit.requests_left != 5:
+        await world.client.send(GetQuotas())
+    answer = await world.rendered_tool("list_connections", expires_before="2026-12-09")
+    assert answer["left_out"].endswith("others may match: call again in a minute, or use more filters.")
+
+
 async def test_name_that_cannot_be_looked_up_is_not_diagnosed_as_an_id(tmp_path: Path) -> None:
     """Nothing is known of an id that does not exist, which looks as if nothing failed."""
     world = limited(tmp_path, dataset)
