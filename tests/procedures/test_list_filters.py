@@ -155,6 +155,42 @@ async def test_what_expires_is_listed_soonest_first_on_every_page(world: World, 
     assert ids(second["data"]) == [*map(as_shown, expected[2:4])]
 
 
+@pytest.mark.parametrize(
+    ("tool", "filters", "unknown"),
+    [
+        (
+            "list_executions",
+            {"status": "failed,timed out"},
+            "status: 'timed out' is not known (did you mean 'timeout'?)",
+        ),
+        ("list_connections", {"status": "!ACTIV"}, "status: 'ACTIV' is not known (did you mean 'ACTIVE'?)"),
+        ("list_triggers", {"type": "webhook,cron"}, "type: 'cron' is not known"),
+        ("list_triggers", {"problem": "broken,fail"}, "problem: 'fail' is not known (did you mean 'failing'?)"),
+    ],
+)
+async def test_unknown_value_among_others_is_said(
+    world: World, tool: str, filters: dict[str, str], unknown: str
+) -> None:
+    """Although other values of the filter match."""
+    answer = await world.rendered_tool(tool, **filters)
+    assert answer["data"]
+    assert [text.partition(";")[0] for text in answer["unknown"]] == [unknown]
+
+
+async def test_unknown_value_of_rows_is_taken(world: World) -> None:
+    world.sandbox.state.all("users")[0]["status"] = "On Leave"
+    answer = await world.rendered_tool("list_users", status="on leave,Invited")
+    assert ({row["status"] for row in answer["data"]}, answer.get("unknown")) == ({"On Leave", "Invited"}, None)
+
+
+async def test_excluded_values_may_each_have_their_mark(world: World) -> None:
+    answers = [
+        await world.rendered_tool("list_connections", status=status)
+        for status in ("!ACTIVE,!FAILED", "!ACTIVE,FAILED", " ! active , !Failed ")
+    ]
+    assert [{row["status"] for row in answer["data"]} for answer in answers] == [{"INACTIVE", "EXPIRED"}] * 3
+
+
 async def test_time_that_cannot_be_read_is_said(world: World) -> None:
     answer = await world.rendered_tool("list_connections", expires_before="soon")
     assert answer["not_checked"] == ["expires_before"]
