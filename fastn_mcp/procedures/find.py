@@ -120,12 +120,10 @@ class Find(Procedure[SearchResult]):
         if gaps := data.gaps(is_answered=bool(displayed) and not matches.lacking):
             answer["not_searched"] = [*gaps]
         kinds = {self.kind} if self.kind else kinds_in(self.query)
-        following = _next(hit.entry for hit in displayed[: matches.named])
-        if data.rows.ranking(self.query).words:
-            following += _lists(kinds - {hit.entry.kind for hit in displayed})
-        else:  # it says nothing but the kind
-            following = _lists(kinds) + following
-        if following:
+        if data.rows.ranking(self.query).words:  # else it says nothing but the kinds
+            kinds -= {hit.entry.kind for hit in displayed}
+        lists = [f"{LISTS[kind].tool_name()}()" for kind in sorted(kinds)]
+        if following := [*_next(hit.entry for hit in displayed[: matches.named]), *lists]:
             answer["next"] = [*dict.fromkeys(following)]
         return answer
 
@@ -214,10 +212,6 @@ def _next(shown: Iterable[Entry]) -> list[str]:
     if "workflow" in firsts and workflow_state(firsts["workflow"].row) is State.LIVE:
         calls.append(RUN)
     return [*dict.fromkeys(calls)]
-
-
-def _lists(kinds: Iterable[str]) -> list[str]:
-    return [f"{LISTS[kind].tool_name()}()" for kind in sorted(kinds)]
 
 
 _ID = re.compile(rf"(?<![\w:.-])(?:{ID.pattern}|(?P<connection>ucl:[\w:.@=+~-]*\w))(?![\w-])", re.IGNORECASE)

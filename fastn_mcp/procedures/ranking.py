@@ -124,6 +124,8 @@ class Ranking(NamedTuple):
     """The words searched for, without names of kinds: those that no name has, and then the rarest."""
     known: Collection[str]
     """The words that a name has as they are."""
+    is_about_kinds: bool
+    """Whether it names kinds and nothing in them, for example `failed workflows`; a mere `workflow` may be a name."""
 
     def of(self, kinds: Collection[str], least: int = MIN_MATCH) -> list[Hit]:
         """Return the matches of these kinds. `least` is the lowest score of one unless it is verbatim."""
@@ -221,7 +223,9 @@ class Index:
         for hit in sorted((*self._by_id(query), *by_name), key=_order):
             hits.setdefault(hit.key, hit)
         known, searched = self._holding.keys() & weights, [word for word in weights if not kinds_of(word)]
-        return Ranking([*hits.values()], sorted(searched, key=lambda it: (it in known, -weights[it])), known)
+        is_about_kinds = bool(named) and not searched and not all(map(kinds_of, words_of(query)))
+        by_rarity = sorted(searched, key=lambda it: (it in known, -weights[it]))
+        return Ranking([*hits.values()], by_rarity, known, is_about_kinds)
 
     def _searched(self, words: Words) -> Words:
         """Return the words of a query that may say what is meant; all of them if none does."""

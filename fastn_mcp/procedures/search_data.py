@@ -21,17 +21,7 @@ from fastn_mcp.account.entries import (
 )
 from fastn_mcp.account.snapshot import AccountSnapshot
 from fastn_mcp.procedures.context import ProcedureContext
-from fastn_mcp.procedures.ranking import (
-    EXACT_MATCH,
-    UNFINISHED,
-    Hit,
-    Index,
-    Ranking,
-    kinds_in,
-    kinds_of,
-    leaders,
-    words_of,
-)
+from fastn_mcp.procedures.ranking import EXACT_MATCH, UNFINISHED, Hit, Index, Ranking, kinds_in, leaders, words_of
 from fastn_mcp.procedures.reads import AccountReads, failure
 from fastn_mcp.records.labels import label_of
 from fastn_mcp.records.rows import Row, apps_of_customers, connector_keys, started_workflows, text, timestamp
@@ -183,11 +173,6 @@ class SearchData:
         """Return the kinds that are asked for."""
         return {*self._wanted} if len(self._wanted) == 1 else kinds_in(query)
 
-    def _is_about_kinds(self, query: str) -> bool:
-        """Whether a query names kinds and nothing in them, as "failed workflows" does and a mere "workflow" may."""
-        is_mere = all(map(kinds_of, words_of(query)))
-        return bool(kinds_in(query)) and not is_mere and not self.rows.ranking(query).words
-
     def _steps(self, query: str) -> Iterator[Iterable[str]]:
         """Yield the kinds to read, step by step: first those asked for, and more unless the query names one of them."""
         asked = self._asked(query)
@@ -195,7 +180,7 @@ class SearchData:
             yield asked | ({"trigger"} if "workflow" in asked else set())  # the answer says what starts it
             if self._is_named(query, asked):
                 return
-        if self._is_about_kinds(query):
+        if self.rows.ranking(query).is_about_kinds:
             return
         needed = (need for kind in self._wanted for need in (kind, *_NAMED_BY.get(kind, ())))
         yield [kind for kind in needed if kind != "connection"]
@@ -207,9 +192,9 @@ class SearchData:
 
         A word that neither Fastn finds nor any name has may be misspelt.
         """
-        if self._is_about_kinds(query):
-            return
         ranking = self.rows.ranking(query)
+        if ranking.is_about_kinds:
+            return
         large = [kind for kind in self._incomplete() if "search" in LISTS[kind].model_fields]
         readable = {kind for kind in large if is_affordable(kind, self._context.look, MAX_PAGES - 1)}
         misspelt, cut = set[str](), {*large}
