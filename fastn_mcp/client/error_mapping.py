@@ -81,7 +81,7 @@ _DEFINITE: dict[int, tuple[type[Rejected], str, str]] = {
     403: (
         Forbidden,
         "The API key is not allowed to do this",
-        "See fastn.message. If a permission is missing, use a key that has it: list_api_keys shows what each may do.",
+        "fastn.message may say why. If a permission is missing, use a key that has it: see list_api_keys.",
     ),
 }
 
@@ -139,7 +139,7 @@ def error_of(
             next_step = f"{next_step} {_SENT_BACK}"
         what, next_step = next((hint for text, hint in _CUSTOMER_ERRORS.items() if text in message), (what, next_step))
         return kind(f"{what.removesuffix('.')} ({status}).", next_step, facts=detail)
-    return Failed(f"Fastn answered with an error ({status}).", "See fastn.message.", facts=detail)
+    return Failed(f"Fastn answered with an error ({status}).", "fastn.message may say why.", facts=detail)
 
 
 def throttled(reply: Mapping[str, JsonValue], wait: float | None) -> FastnError:

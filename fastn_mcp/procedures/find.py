@@ -120,9 +120,11 @@ class Find(Procedure[SearchResult]):
         if gaps := data.gaps(is_answered=bool(displayed) and not matches.lacking):
             answer["not_searched"] = [*gaps]
         kinds = {self.kind} if self.kind else kinds_in(self.query)
+        if data.rows.ranking(self.query).words:  # else it says nothing but the kinds
+            kinds -= {hit.entry.kind for hit in displayed}
         lists = [f"{LISTS[kind].tool_name()}()" for kind in sorted(kinds)]
-        if following := _next(hit.entry for hit in displayed[: matches.named]) if displayed else lists:
-            answer["next"] = [*following]
+        if following := [*_next(hit.entry for hit in displayed[: matches.named]), *lists]:
+            answer["next"] = [*dict.fromkeys(following)]
         return answer
 
 

@@ -33,7 +33,7 @@ class Table(FastnObject):
     order: Annotated[str | None, Field(description="Order of the rows, if it is not Fastn's.")] = None
     looked_at: Annotated[int | None, Field(description="Rows that were read for it, if most did not match.")] = None
     not_checked: Annotated[list[str] | None, Field(description="Filters that the rows could not confirm.")] = None
-    unknown: Annotated[list[str] | None, Field(description="If no row matched: filters with an unknown value.")] = None
+    unknown: Annotated[list[str] | None, Field(description="Filters with an unknown value that no row has.")] = None
     absent: Annotated[list[str] | None, Field(description="Requested fields that no row has.")] = None
     now: Annotated[str | None, Field(description="The server's time, if the rows' times have no age.")] = None
     ids: Annotated[
@@ -95,7 +95,7 @@ async def collected(call: List[Any], context: ProcedureContext) -> Table:
         next_cursor=page.next_cursor,
         total=len(items) if is_whole and not unchecked else total,
         not_checked=sorted(unchecked) or None,
-        unknown=(call.unknown() or None) if unchecked or not items else None,
+        unknown=call.unknown(items) or None,
         looked_at=received if read > 1 else None,
         by_status=_by_status(items) if is_whole else None,
     )
@@ -113,7 +113,8 @@ async def _whole(call: List[Any], context: ProcedureContext) -> Table:
     rows = matching[start : start + call.limit]
     places = [(Position(skip=start, before=mark([row])), number) for number, row in enumerate(rows, 1)]
     end = Position(skip=start + len(rows), before=mark(rows[-1:]))
-    gaps = [f"Only {counted(len(read), 'row')} were read, others may match: use more filters."] * (not is_complete)
+    advice = "use more filters" if context.look.affordable else "call again in a minute, or use more filters"
+    gaps = [f"Only {counted(len(read), 'row')} were read, others may match: {advice}."] * (not is_complete)
     if statuses and call.filters["status"].startswith("!"):
         gaps.append(f"Read by status: {in_words(tuple(statuses))}. Rows of any other are not here.")
     return Table(
@@ -122,7 +123,7 @@ async def _whole(call: List[Any], context: ProcedureContext) -> Table:
         next_cursor=end.encode() if rows and start + len(rows) < len(matching) else None,
         total=len(matching) if is_complete and not unchecked else None,
         not_checked=unchecked or None,
-        unknown=(call.unknown() or None) if unchecked or not matching else None,
+        unknown=call.unknown(matching) or None,
         looked_at=len(read) if len(read) > MAX_LIMIT else None,
         by_status=_by_status(matching) if is_complete else None,
         order=words,

@@ -12,7 +12,7 @@
 import math
 import re
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -38,7 +38,7 @@ SIMILAR = 0.7  # the lowest of a misspelt word, or of a part of one
 OWNED, POSSIBLE = 0.7, 0.5  # a word of what it belongs to, or may belong to
 
 # Weight of a word. It is 1 if a single name has it.
-KIND_WEIGHT = 0.4  # at most, of a word for a kind
+KIND_WEIGHT = 0.4  # at most, of all words for a kind
 UNKNOWN_WEIGHT = 0.5  # no name has it
 
 _MAX_WORDS = 12  # of a query
@@ -69,7 +69,7 @@ work works run runs ran running fix check list up times timed timing timeout out
 change changed changes update create delete remove revoke rotate rename replace disable enable activate deactivate start
 restart switch turn off set make add invite onboard offboard connect disconnect reconnect build use uses used using need
 before after afterwards while first then only arrive arrives arrived arriving come comes coming missing active inactive
-disabled expired
+disabled expired expire expires expiring soon unused
 """
 UNFINISHED = frozenset(["draft", "drafts", "unpublished", "pending", "invited", "activated", "activation"])
 """Words that may mean a workflow that was never published, or a customer that is not active yet."""
@@ -85,7 +85,7 @@ _KIND_WORDS = {
     "trigger": "trigger schedule scheduler webhook cron pause paused resume every",
     "user": "user person colleague member",
     "role": "role permission",
-    "api_key": "key apikey",
+    "api_key": "key apikey api",
     "secret": "secret token",
 }
 """Words that mean a kind, or are done with it only. Of equal scores, those of the first kinds come first."""
@@ -124,6 +124,8 @@ class Ranking(NamedTuple):
     """The words searched for, without names of kinds: those that no name has, and then the rarest."""
     known: Collection[str]
     """The words that a name has as they are."""
+    is_about_kinds: bool
+    """Whether it names kinds and nothing in them, for example `failed workflows`; a mere `workflow` may be a name."""
 
     def of(self, kinds: Collection[str], least: int = MIN_MATCH) -> list[Hit]:
         """Return the matches of these kinds. `least` is the lowest score of one unless it is verbatim."""
@@ -214,12 +216,16 @@ class Index:
                     match = likeness * sure, covered
                     for part in parts:
                         matches[number][part] = max(matches[number].get(part, match), match, key=lambda it: it[0])
+        named = Counter(kinds for word in weights if (kinds := kinds_of(word)))
+        weights = {word: weight / named.get(kinds_of(word), 1) for word, weight in weights.items()}
         by_name = (self._hit(query, weights, *self._names[number], match) for number, match in matches.items())
         hits: dict[tuple[str, str], Hit] = {}
         for hit in sorted((*self._by_id(query), *by_name), key=_order):
             hits.setdefault(hit.key, hit)
         known, searched = self._holding.keys() & weights, [word for word in weights if not kinds_of(word)]
-        return Ranking([*hits.values()], sorted(searched, key=lambda it: (it in known, -weights[it])), known)
+        is_about_kinds = bool(named) and not searched and not all(map(kinds_of, words_of(query)))
+        by_rarity = sorted(searched, key=lambda it: (it in known, -weights[it]))
+        return Ranking([*hits.values()], by_rarity, known, is_about_kinds)
 
     def _searched(self, words: Words) -> Words:
         """Return the words of a query that may say what is meant; all of them if none does."""

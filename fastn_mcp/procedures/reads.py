@@ -13,7 +13,7 @@ from fastn_mcp.account.answer_reads import AnswerReads
 from fastn_mcp.account.dependence import Unchecked
 from fastn_mcp.account.entries import MAX_PAGES, read_many_labels
 from fastn_mcp.client.reads import Pages, read_page, read_pages
-from fastn_mcp.errors import FastnError, RateLimited
+from fastn_mcp.errors import FastnError, LeftOut, RateLimited
 from fastn_mcp.records.rows import Row, key_of, row_of
 from fastn_mcp.runtime import Report, no_progress
 from fastn_mcp.tools.operation import Call
@@ -107,6 +107,12 @@ class AccountReads:
         except FastnError as error:
             self.failed["names of customers"] = error
             return {}
+
+    def check(self) -> None:
+        """Raise the first refusal if nothing could be read. A read that was left out is not refused."""
+        refused = [error for error in self.failed.values() if not isinstance(error, LeftOut)]
+        if refused and not self.lists and not self.records:
+            raise refused[0]
 
     def has_more(self, name: str) -> bool:
         """Whether a list has more rows than were read."""

@@ -42,7 +42,7 @@ _PAGE_ROWS = 100  # rows of a list
 _MAX_SEARCHES = 3  # words searched for in Fastn, of a kind that takes more requests to read whole
 _MAX_OWNERS = 5  # customers, or connectors, whose connections are listed
 _MAX_CUSTOMERS = 2  # whose runs are read
-_MAX_WORDS = 8  # beyond which a query is taken sentence by sentence
+_MAX_WORDS = 6  # beyond which a query is taken sentence by sentence
 _SENTENCE_END = re.compile(r"[.?!;]\s+|,\s+(?=and\b|then\b|but\b)")
 _EMAIL = re.compile(r"[^\s,;:<>()]+@[\w.-]*\w")
 
@@ -180,6 +180,8 @@ class SearchData:
             yield asked | ({"trigger"} if "workflow" in asked else set())  # the answer says what starts it
             if self._is_named(query, asked):
                 return
+        if self.rows.ranking(query).is_about_kinds:
+            return
         needed = (need for kind in self._wanted for need in (kind, *_NAMED_BY.get(kind, ())))
         yield [kind for kind in needed if kind != "connection"]
         if "workflow" in self._wanted and all(hit.lacking for hit in self._hits(query)[:1]):
@@ -191,6 +193,8 @@ class SearchData:
         A word that neither Fastn finds nor any name has may be misspelt.
         """
         ranking = self.rows.ranking(query)
+        if ranking.is_about_kinds:
+            return
         large = [kind for kind in self._incomplete() if "search" in LISTS[kind].model_fields]
         readable = {kind for kind in large if is_affordable(kind, self._context.look, MAX_PAGES - 1)}
         misspelt, cut = set[str](), {*large}

@@ -13,6 +13,7 @@ import anyio
 from pydantic import JsonValue
 
 from fastn_mcp.account.entries import read_labels, read_many_labels
+from fastn_mcp.account.short_ids import short_id
 from fastn_mcp.client.reads import MAX_LOOKUPS
 from fastn_mcp.errors import FastnError, nearest
 from fastn_mcp.procedures.context import ProcedureContext
@@ -156,8 +157,8 @@ class ConciseRows:
     def _named(self, kind: str, key: str) -> str:
         label = self._names.get(kind, {}).get(key)
         if label is None:
-            return key
-        return label if key in self._legend.get(kind, {}) else f"{key} ({label})"
+            return short_id(key)
+        return label if key in self._legend.get(kind, {}) else f"{short_id(key)} ({label})"
 
 
 @lru_cache(maxsize=1024)

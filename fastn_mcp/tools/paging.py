@@ -114,8 +114,12 @@ _TIMES = ("since", "until", "expires_before")
 
 
 def values_of(choice: str) -> tuple[list[str], bool]:
-    """Return the values of a filter with known ones, and whether they are excluded: `FAILED,EXPIRED` or `!ACTIVE`."""
-    return [value.strip() for value in choice.strip().removeprefix("!").split(",")], choice.strip().startswith("!")
+    """Return the values of a filter with known ones, and whether they are excluded: `FAILED,EXPIRED` or `!ACTIVE`.
+
+    The mark of exclusion may be repeated: `!ACTIVE,!FAILED`.
+    """
+    is_excluded = choice.strip().startswith("!")
+    return [value.strip().removeprefix("!" * is_excluded).strip() for value in choice.split(",")], is_excluded
 
 
 _SEARCHED_FIELDS = ("name", "slug", "id", "email", "description", "externalRef", "adminEmail", "domain")
@@ -281,8 +285,8 @@ class List(Operation[Listed[Item]], Generic[Item]):
             return [value for value in self._known("status") if as_word(value) not in map(as_word, values)]
         return values if len(values) > 1 else ()
 
-    def unknown(self) -> list[str]:
-        """Describe the filters whose value is not a known one, or not a time, or contradicts another."""
+    def unknown(self, rows: Sequence[Row]) -> list[str]:
+        """Describe the filters with a value that is not known and none of these rows has, or that is not a time."""
         texts = {name: value for name in _TIMES if (value := self.filters.get(name)) is not None}
         times = {name: parse_timestamp(value) for name, value in texts.items()}
         problems = [
@@ -291,13 +295,13 @@ class List(Operation[Listed[Item]], Generic[Item]):
             if at is None
         ]
         if (begin := times.get("since")) and (end := times.get("until")) and begin >= end:
-            problems.append("since: it is not before until, so that nothing can match")
+            problems.append(f"since: it is not before {texts['until'][:64]}, so nothing can match")
         return problems + [
             f"{name}: {value[:64]!r} is not known{nearest(value, known)}; known are {in_words(known)}"
             for name, choice in self.filters.items()
             if (known := self._known(name))
             for value in values_of(str(choice))[0]
-            if value.casefold() not in map(str.casefold, known)
+            if value.casefold() not in map(str.casefold, known) and not any(map(self._condition_of(name, value), rows))
         ]
 
     @override

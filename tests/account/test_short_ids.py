@@ -18,6 +18,7 @@ from fastn_mcp.procedures.find import Find
 from fastn_mcp.procedures.find_dependents import FindDependents
 from fastn_mcp.procedures.overview.get_overview import GetOverview
 from fastn_mcp.records.rows import FastnObject
+from fastn_mcp.tools.access import QueryAuditLog
 from fastn_mcp.tools.connectors import DeleteConnection, ListConnections
 from fastn_mcp.tools.customers import CreateCustomer
 from fastn_mcp.tools.tool import Tool
@@ -49,6 +50,7 @@ async def test_list_has_a_reference_for_each_id_and_whole_ids_in_full(world: Wor
         GetOverview(about="connections"),
         Diagnose(),
         ListConnections(fields=["id", "status"]),
+        QueryAuditLog(action="credential.token_refresh"),
     ],
     ids=lambda call: call.tool_name(),
 )

@@ -299,6 +299,11 @@ SEVERAL_THINGS = (
         "api_key Workflow",
     ),
     same("Which workflows use the Slack connector, before I delete it?", "connector Slack"),
+    Search(
+        "pause all triggers for Acme. Then delete Globex",
+        small=hits("customer Acme Corp", "customer Globex Exports", among_three=2),
+        large=hits("trigger Acme HubSpot sync, at night", "customer Globex", among_three=2),
+    ),
 )
 
 OTHER_LANGUAGES = (
@@ -340,6 +345,9 @@ NOTHING_THERE = (
     same("日本"),
     Search("mongodb atlas cluster backup", small=NOTHING, large=hits("connector MongoDB")),
     Search("why did it fail", small=NOTHING),
+    same("failed workflows"),
+    same("show me all workflows"),
+    same("which connections expire soon?"),
     Search("Umbrella Corporation", small=NOTHING),
 )
 

@@ -330,7 +330,29 @@ async def test_unread_connection_is_not_reported_as_missing(world: World) -> Non
     add_run(world, ORDERS, 1, endOrgId=key, error={"raw": 'No active connection for connector "shopify"'})
     assert "There is none for whom it ran." in str((await diagnosed(world, workflow_id=ORDERS))["causes"])
     world.refuse("/api/v1/connections", status=500)
-    assert "Its state could not be read." in str((await diagnosed(world, workflow_id=ORDERS))["causes"])
+    assert "Not all customers' own were read." in str((await diagnosed(world, workflow_id=ORDERS))["causes"])
+
+
+@pytest.mark.parametrize("is_refused", [False, True])
+async def test_connection_of_the_account_is_not_said_to_be_missing(world: World, *, is_refused: bool) -> None:
+    """It has an active one to Slack."""
+    add_run(world, ORDERS, 1, error={"raw": 'No active connection for connector "slack"'})
+    if is_refused:
+        world.refuse("/api/v1/connections")
+    (cause,) = (await diagnosed(world, workflow_id=ORDERS))["causes"]
+    assert cause["likely_cause"] == "The connection to slack cannot be used. It ran for no customer."
+
+
+async def test_connections_are_missing_only_where_those_of_all_customers_were_read(world: World) -> None:
+    for name in ("widget-inc", "globex-exports", "acme-customer"):
+        add_run(
+            world,
+            ORDERS,
+            1,
+            endOrgId=customer(world, name),
+            error={"raw": 'No active connection for connector "slack"'},
+        )
+    assert "There is none for whom it ran." not in str((await diagnosed(world, workflow_id=ORDERS))["causes"])
 
 
 @pytest.mark.parametrize(
@@ -372,8 +394,18 @@ async def test_unreadable_failures_are_not_reported_as_none(world: World) -> Non
 async def test_unknown_workflow_is_an_error(world: World) -> None:
     for unknown in ("wf_000000000000", "../api-keys"):
         await world.expect(NotFound, Diagnose(workflow_id=unknown))
+
+
+@pytest.mark.parametrize("call", [Diagnose(), Diagnose(workflow_id=TIKTOK), Diagnose(connector_id="hubspot")])
+async def test_refused_key_is_an_error(world: World, call: Diagnose) -> None:
     world.refuse("*", status=401)
-    await world.expect(Unauthorized, Diagnose(workflow_id=TIKTOK))
+    await world.expect(Unauthorized, call)
+
+
+async def test_nothing_is_started_in_an_account_without_triggers(world: World) -> None:
+    for name in ("triggers", "executions", "_runs", "_expected"):
+        world.sandbox.state.rows[name] = {}
+    assert "in 72 hours: no trigger starts anything." in (await diagnosed(world))["verdict"]
 
 
 @pytest.mark.parametrize(

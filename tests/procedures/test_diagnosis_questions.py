@@ -14,6 +14,7 @@ from support.world import World
 from fastn_mcp.errors import NotSent
 from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
+from fastn_mcp.procedures.overview.get_overview import GetOverview
 from fastn_mcp.sandbox.executions import unusable
 from fastn_mcp.tools.workflows import ListExecutions
 
@@ -108,7 +109,7 @@ async def test_customer_without_a_connection_to_the_connector_is_said_to_have_no
     assert diagnosis["verdict"].startswith("HubSpot of Globex Exports: not connected; 0 runs failed")
     world.refuse("/api/v1/connections")
     unread = await world.ask(Diagnose(connector_id="hubspot", customer_id="globex-exports"))
-    assert unread["verdict"].startswith("HubSpot of Globex Exports: no broken connection among those that were read;")
+    assert unread["verdict"].startswith("HubSpot of Globex Exports: whether its connections work is not known, as ")
 
 
 @pytest.mark.parametrize("path", ["/api/v1/connections", "/api/v1/executions"])
@@ -116,7 +117,11 @@ async def test_connector_that_was_not_looked_at_is_not_called_healthy(world: Wor
     connector = str(world.sandbox.state.named("connectors", "tiktokShop")["id"])
     world.refuse(path)
     answer = await world.ask(Diagnose(connector_id=connector))
-    unread = "among those that were read" if "connections" in path else "whether runs failed at it could not be read"
+    unread = (
+        "whether its connections work is not known"
+        if "connections" in path
+        else "whether runs failed at it could not be read"
+    )
     assert unread in answer["verdict"]
     assert answer["not_checked"]
 
@@ -189,6 +194,17 @@ async def test_usual_is_what_was_seen_else_the_timeout_else_an_hour(
     add_run(world, "wf_new", minutes / 60, status)
     stuck = (await world.ask(Diagnose(workflow_id="wf_new"))).get("stuck_runs", [])
     assert [row["usual"].startswith(usual or "-") for row in stuck] == ([] if usual is None else [True])
+
+
+async def test_hanging_runs_are_counted_as_at_least_if_others_were_not_read(world: World) -> None:
+    drop_runs_under_way(world)
+    for number in range(130):
+        add_run(world, BACKFILL, 2 + number / 100, "queued")
+    diagnosis, overview = await world.ask(Diagnose(workflow_id=BACKFILL)), await world.ask(GetOverview())
+    assert "But at least 100 runs have been under way far longer than usual: " in diagnosis["verdict"]
+    assert "older queued runs: only the newest 100 of 130 were read" in diagnosis["not_checked"]
+    assert any(each["what"].startswith("At least 100 runs under way") for each in overview["findings"])
+    assert "older queued runs" in str(overview["not_checked"])
 
 
 async def test_unread_runs_under_way_are_not_called_healthy(world: World) -> None:

@@ -483,6 +483,32 @@ async def test_next_calls_fit_the_state(world: World) -> None:
     assert (answer["found"][0]["state"], RUN in answer["next"]) == ("live", True)
 
 
+@pytest.mark.parametrize(
+    ("query", "listing", "requests"),
+    [
+        ("failed workflows", "list_workflows()", 4),
+        ("which api keys expire soon", "list_api_keys()", 1),
+        ("expired connections", "list_connections()", 0),
+        ("list customers", "list_customers()", 1),
+        ("workflow", "list_workflows()", 10),
+    ],
+)
+async def test_list_of_a_kind_is_offered_if_nothing_else_is_named(
+    large_world: World, query: str, listing: str, requests: int
+) -> None:
+    """And only that kind is read, unless its word may be a name."""
+    answer = await search_for(large_world, query)
+    assert listing in answer["next"]
+    assert len(large_world.sandbox.requests) == requests
+
+
+async def test_list_of_a_kind_is_offered_if_no_match_is_of_it(world: World) -> None:
+    answer = await search_for(world, "triggers of Acme")
+    assert first(answer) == ("customer", "Acme Corp")
+    assert answer["next"][-1] == "list_triggers()"
+    assert "list_triggers()" not in (await search_for(world, "the daily tiktok trigger"))["next"]
+
+
 @pytest.mark.parametrize("query", ["key 1", "stripe secret key"])
 async def test_nothing_of_an_answer_is_redacted(world: World, query: str) -> None:
     """Kinds such as `api_key` are no names of fields, whose values would be hidden."""

@@ -155,12 +155,50 @@ async def test_what_expires_is_listed_soonest_first_on_every_page(world: World, 
     assert ids(second["data"]) == [*map(as_shown, expected[2:4])]
 
 
+@pytest.mark.parametrize(
+    ("tool", "filters", "unknown"),
+    [
+        (
+            "list_executions",
+            {"status": "failed,timed out"},
+            "status: 'timed out' is not known (did you mean 'timeout'?)",
+        ),
+        ("list_connections", {"status": "!ACTIV"}, "status: 'ACTIV' is not known (did you mean 'ACTIVE'?)"),
+        ("list_triggers", {"type": "webhook,cron"}, "type: 'cron' is not known"),
+        ("list_triggers", {"problem": "broken,fail"}, "problem: 'fail' is not known (did you mean 'failing'?)"),
+    ],
+)
+async def test_unknown_value_among_others_is_said(
+    world: World, tool: str, filters: dict[str, str], unknown: str
+) -> None:
+    """Although other values of the filter match."""
+    answer = await world.rendered_tool(tool, **filters)
+    assert answer["data"]
+    assert [text.partition(";")[0] for text in answer["unknown"]] == [unknown]
+
+
+async def test_unknown_value_of_rows_is_taken(world: World) -> None:
+    world.sandbox.state.all("users")[0]["status"] = "On Leave"
+    answer = await world.rendered_tool("list_users", status="on leave,Invited")
+    assert ({row["status"] for row in answer["data"]}, answer.get("unknown")) == ({"On Leave", "Invited"}, None)
+
+
+async def test_excluded_values_may_each_have_their_mark(world: World) -> None:
+    answers = [
+        await world.rendered_tool("list_connections", status=status)
+        for status in ("!ACTIVE,!FAILED", "!ACTIVE,FAILED", " ! active , !Failed ")
+    ]
+    assert [{row["status"] for row in answer["data"]} for answer in answers] == [{"INACTIVE", "EXPIRED"}] * 3
+
+
 async def test_time_that_cannot_be_read_is_said(world: World) -> None:
     answer = await world.rendered_tool("list_connections", expires_before="soon")
     assert answer["not_checked"] == ["expires_before"]
     assert answer["unknown"] == ["expires_before: 'soon' is not a time in ISO 8601, such as 2026-11-28T06:00:00Z"]
     answer = await world.rendered_tool("list_executions", since="2026-11-25", until="2026-11-24")
-    assert (answer["data"], answer["unknown"]) == ([], ["since: it is not before until, so that nothing can match"])
+    assert (answer["data"], answer["unknown"]) == ([], ["since: it is not before 2026-11-24, so nothing can match"])
+    answer = await world.rendered_tool("list_executions", since="2026-11-25T08:30:00Z", under_way_minutes=60)
+    assert answer["unknown"] == ["since: it is not before 2026-11-25T08:00:00Z, so nothing can match"]
 
 
 async def test_fields_keep_the_ages_of_times(world: World) -> None:

@@ -110,6 +110,25 @@ async def test_connection_of_unknown_authentication_is_not_called_renewed(world:
     assert "has to authorise" in what
 
 
+async def test_renamed_workflow_has_its_current_name_everywhere(world: World) -> None:
+    """Its runs keep the name that it had."""
+    row = world.sandbox.state.named("workflows", "Sync TikTok Orders to Cin7 Core", by="name")
+    row["name"] = "TikTok to Cin7"
+    answers = [await ask(world, **of) for of in ({}, {"about": "workflows"}, {"about": "connections"})]
+    assert all("TikTok to Cin7" in str(answer) and "Sync TikTok" not in str(answer) for answer in answers)
+
+
+async def test_trigger_disabled_after_the_runs_were_read_is_not_said_to_be_disabled_later(tmp_path: Path) -> None:
+    world = World(tmp_path, snapshot_seconds=90)
+    await ask(world)  # whose runs are read once
+    world.clock.pass_(30)
+    world.sandbox.state.rows["triggers"][world.id_of("triggers", "Nightly contact sync")]["statusHistory"] = [
+        {"status": "Disabled", "at": stamp(world.clock.at), "by": "platform", "reason": "its connector was deleted"}
+    ]
+    world.snapshot.forget("connections")  # and with them triggers, as after a change
+    assert "disabled by the platform just now: its connector was deleted" in str(await ask(world, about="triggers"))
+
+
 async def test_runs_that_hang_are_found(world: World) -> None:
     state = world.sandbox.state
     run = next(row for row in state.all("executions") if row["status"] == "completed" and row["endOrgId"])

@@ -72,6 +72,20 @@ async def test_answers_with_five_requests_left_are_useful(tmp_path: Path, begin:
     assert world.client.limit.requests_left == 3
 
 
+async def test_connections_of_a_connector_are_read_first(tmp_path: Path) -> None:
+    """They are what is asked about. All reads that are left out are named."""
+    world = limited(tmp_path, large_account)
+    while world.client.limit.requests_left != 8:
+        await world.client.send(GetQuotas())
+    diagnosis = await answer(world, Diagnose(connector_id="hubspot"))
+    assert diagnosis["verdict"].startswith("HubSpot: 9 of 212 connections not working, for 9 customers; whether runs")
+    (gap,) = diagnosis["not_checked"]
+    assert gap.endswith(": Left out, to keep within Fastn's rate limit: call again in 60 s to read on.")
+    assert {"triggers", "workflows", "failed runs", "queued runs", "names of customers"} <= {
+        *gap.split(":")[0].split(", ")
+    }
+
+
 @pytest.mark.parametrize("call", [GetOverview(), Diagnose()], ids=lambda call: call.tool_name())
 async def test_the_same_call_again_continues_where_it_stopped(tmp_path: Path, call: Procedure[Any]) -> None:
     """Three calls, a minute apart, together read what one call reads without a limit."""
@@ -84,6 +98,14 @@ async def test_the_same_call_again_continues_where_it_stopped(tmp_path: Path, ca
         world.clock.pass_(60)
     assert LEFT_OUT not in str(last)
     assert sizes == sorted(sizes, reverse=True)
+
+
+async def test_list_that_is_cut_by_the_limit_says_to_call_again(tmp_path: Path) -> None:
+    world = limited(tmp_path, large_account)
+    while world.client.limit.requests_left != 5:
+        await world.client.send(GetQuotas())
+    answer = await world.rendered_tool("list_connections", expires_before="2026-12-09")
+    assert answer["left_out"].endswith("others may match: call again in a minute, or use more filters.")
 
 
 async def test_name_that_cannot_be_looked_up_is_not_diagnosed_as_an_id(tmp_path: Path) -> None:

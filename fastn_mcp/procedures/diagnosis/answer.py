@@ -77,7 +77,7 @@ def answer(evidence: Evidence) -> Entry:
         "triggers_of_other_customers": evidence.other_triggers or None,
         "changes": [_change(evidence, change) for change in evidence.changes],
         "not_checked": [
-            short(gap.what, 120) + (gap.why and f": {short(gap.why, 120)}") for gap in by_reason(evidence.gaps)
+            short(gap.what, 500) + (gap.why and f": {short(gap.why, 120)}") for gap in by_reason(evidence.gaps)
         ],
     }
     required = ("verdict", "causes", "connections", "triggers")
@@ -139,8 +139,8 @@ def _remedy(evidence: Evidence, cause: FailureGroup, newest: EndedRun) -> Remedy
     candidates = connections_to([connector] if connector else setup.apps, evidence.connections)
     own = [connection for connection in candidates if connection.customer in customers]
     relevant = own or [connection for connection in candidates if connection.customer is None]
-    is_known = not customers or own or not {*evidence.connected}.isdisjoint(customers)
-    return remedy(FailureEvidence(newest, setup, bool(customers), connector, relevant if is_known else None))
+    is_known = {*customers} <= {*evidence.connected}
+    return remedy(FailureEvidence(newest, setup, bool(customers), connector, relevant, is_known))
 
 
 def _cause(evidence: Evidence, cause: _Cause) -> Entry:

@@ -174,7 +174,7 @@ def _trigger_state(row: Row, now: datetime, customers: Mapping[str, str]) -> Par
     elif value(row, "manualRegistrationRequired") is True:
         problem = "its webhook has to be registered at the app by hand"
     elif failures := failures_in_a_row(row):
-        problem = f"{failures} consecutive failures; the platform switches it off after too many"
+        problem = f"{counted(failures, 'consecutive failure')}; the platform switches it off after too many"
     return PartState(row, name_of(row), owner_name(row, customers), status or "unknown", state, problem)
 
 
@@ -183,7 +183,7 @@ def _disabled(row: Row, now: datetime) -> str:
     off = switched_off(row)
     by = "the platform" if off.is_platform else off.by and quoted(off.by)
     who = f" {'probably ' if off.is_presumed else ''}by {by}" if by else ""
-    ago = "" if off.at is None else f" {age(off.at, now)}"
+    ago = "" if off.at is None else f" {age(min(off.at, now), now)}"
     reason = off.reason.rstrip(".") if off.is_platform and off.by else quoted(off.reason)
     return f"disabled{who}{ago}" + (f": {reason}" if reason else "")
 

@@ -42,7 +42,7 @@ def connector_verdict(evidence: Evidence, broken: Sequence[PartState]) -> str:
     if in_all == 0:
         state = "not connected"
     elif is_part and not broken:
-        state = "no broken connection among those that were read"
+        state = "whether its connections work is not known, as not all were read"
     return f"{_app(evidence)}{of}: {state}; {failed} in {counts.period}{for_}."
 
 

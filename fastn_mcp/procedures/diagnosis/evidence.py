@@ -161,7 +161,7 @@ class Evidence:
 
 
 async def gather(subject: Subject, period: Period, context: ProcedureContext) -> Evidence:
-    """Read everything. Raises a `FastnError` if the subject cannot be read and no failed run was found."""
+    """Read everything. Raises a `FastnError` if nothing, or neither the subject nor a failed run, can be read."""
     reads = AccountReads(context.look)
     await context.report("Reading runs, connections and triggers", 0, 2)
     evidence = await _read_lists(subject, period, reads)
@@ -180,15 +180,19 @@ def _relevant(subject: Subject, ran: Sequence[str], triggers: Sequence[Row]) -> 
 
 async def _read_lists(subject: Subject, period: Period, reads: AccountReads) -> Evidence:
     lists, look = _lists(subject), reads.look
-    jobs = {name: reads.reading(call, 1 if name == _NEWEST else _MAX_PAGES) for name, call in lists.items()}
+    connecting = dict[str, Job]()
     is_small = look.snapshot.pages_left(ListCustomers(limit=100)) == 0
     if is_small or subject.connector or not subject.is_any_of_customer:  # else its own mostly tell: `_read_others`
-        own = {name: call for name, call in lists.items() if name == _OWN}
-        jobs |= _connection_jobs(subject, own, reads)
-    kinds = OF_CONNECTOR if subject.connector else RUN_KINDS
-    await reads.run(run_jobs(reads, period, subject.filters, kinds) | jobs)
+        own = {_OWN: lists.pop(_OWN)} if _OWN in lists else {}
+        connecting = _connection_jobs(subject, own, reads)
+    jobs = {name: reads.reading(call, 1 if name == _NEWEST else _MAX_PAGES) for name, call in lists.items()}
+    runs = run_jobs(reads, period, subject.filters, OF_CONNECTOR if subject.connector else RUN_KINDS)
+    if subject.connector:  # its connections are asked about, should the rate limit leave something out
+        await reads.run(connecting)
+    await reads.run(runs | jobs | ({} if subject.connector else connecting))
+    reads.check()
     counts = count_runs(reads, period, subject.filters)
-    for name in filter(reads.has_more, jobs):
+    for name in filter(reads.has_more, jobs | connecting):
         reads.gaps.append(Unchecked(name, f"only {len(reads.lists[name].rows)} were read"))
     for kind, resource in subject.resources.items():
         if resource.error is not None and not counts.failures and not isinstance(resource.error, LeftOut):
@@ -209,7 +213,8 @@ async def _read_lists(subject: Subject, period: Period, reads: AccountReads) -> 
     failed = [which.workflow or "" for cause in causes for which in cause.filters]
     ran = [*failed, *(run.workflow for run in newest)]
     relevant = subject.workflows or _relevant(subject, ran, reads.rows(_TRIGGERS))
-    stuck, _ = await read_stuck_runs(counts, workflows, look)
+    stuck, has_more_stuck = await read_stuck_runs(counts, workflows, look)
+    counts = replace(counts, knows_under_way=counts.knows_under_way and not has_more_stuck)
     stored = [row for which in subject.filters for row in look.stored(runs_of(which, limit=100)).rows]
     starters = Counter(run.started_by for run in map(ended_run, stored) if run.at and run.at >= period.begin)
     quotas = reads.records.get(_QUOTAS, {})

@@ -30,8 +30,10 @@ class FailureEvidence:
     """Whether it failed for any customer, and not only for the account itself."""
     connector: str | None
     """Slug of the app at which the runs fail."""
-    connections: Sequence[PartState] | None
-    """Connections of the affected customers to that app; None if they could not be read."""
+    connections: Sequence[PartState]
+    """Connections of the affected customers to that app, as far as they were read."""
+    knows_connections: bool
+    """Whether those of all these customers were read."""
 
     def mentions(self, pattern: str) -> bool:
         inferred = {"out of memory": self.run.memory_used >= 0.97, "workflow took too long": self.run.timed_out}
@@ -168,7 +170,7 @@ _CONNECTION = (
 
 
 def _connection(evidence: FailureEvidence) -> Remedy | None:
-    connections = evidence.connections or ()
+    connections = evidence.connections
     usable = [connection for connection in connections if connection.state is State.LIVE]
     not_working = [
         connection for state in (State.BROKEN, State.OFF) for connection in connections if connection.state is state
@@ -205,13 +207,15 @@ def _connection(evidence: FailureEvidence) -> Remedy | None:
             _TRY_FIRST,
             GetWorkflow,
         )
-    known = "Its state could not be read." if evidence.connections is None else "There is none for whom it ran."
+    known = "It ran for no customer."
+    fix = "Run it for a customer: customer_id, and installation_id if a widget installed it."
+    if evidence.for_customers:
+        known = "There is none for whom it ran." if evidence.knows_connections else "Not all customers' own were read."
+        fix = f"The customer has to connect {app} in the widget; then run the workflow once."
     return Remedy(
         f"there is no usable connection to {app}",
         f"The connection to {app} cannot be used. {known}",
-        f"The customer has to connect {app} in the widget; then run the workflow once."
-        if evidence.for_customers
-        else "Run it for a customer: customer_id, and installation_id if a widget installed it.",
+        fix,
         _AUTHORISE_FIRST,
         ListConnections,
     )

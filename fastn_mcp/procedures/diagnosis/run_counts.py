@@ -202,11 +202,11 @@ def count_runs(reads: AccountReads, period: Period, filters: Sequence[RunFilter]
         return None if None in counts else sum(filter(None, counts))
 
     failed, under_way = names(FAILED, TIMED_OUT), names(*_UNDER_WAY)
-    for name in filter(reads.has_more, failed):
+    for name in filter(reads.has_more, (*failed, *under_way)):
         rows, whole = reads.lists[name].rows, reads.lists[name].total
         of = "" if whole is None else f" of {whole:,}"
-        why = f"only the newest {len(rows):,}{of} were read; causes and each workflow's failures are counted in those"
-        reads.gaps.append(Unchecked(f"older {name}", why))
+        counts = "; causes and each workflow's failures are counted in those" if name in failed else ""
+        reads.gaps.append(Unchecked(f"older {name}", f"only the newest {len(rows):,}{of} were read{counts}"))
     older, runs, completed = map(total, (_OLDER, _ALL, _COMPLETED))
     totals = run_totals(older, runs, completed, total(FAILED), total(TIMED_OUT))
     last_success = newest(_SUCCESSES)

@@ -38,17 +38,12 @@ def verdict(evidence: Evidence, reasons: Sequence[str], whys: Sequence[tuple[int
 
 def _stuck(evidence: Evidence) -> str:
     """Return which runs hang, or that it is not known."""
-    runs = [run.in_words(evidence.names) for run in evidence.stuck[:2]]
-    more = f" and {len(evidence.stuck) - 2} more" if len(evidence.stuck) > 2 else ""
-    if runs:
-        has = "has" if len(evidence.stuck) == 1 else "have"
-        stuck = counted(len(evidence.stuck), "run")
-        return f" But {stuck} {has} been under way far longer than usual: {'; '.join(runs)}{more}."
-    return (
-        ""
-        if evidence.counts.knows_under_way
-        else " Whether runs hang is not known: not all of those under way were read."
-    )
+    runs, is_known = [run.in_words(evidence.names) for run in evidence.stuck], evidence.counts.knows_under_way
+    if not runs:
+        return "" if is_known else " Whether runs hang is not known: not all of those under way were read."
+    more = f" and {len(runs) - 2} more" if len(runs) > 2 else ""
+    stuck, has = counted(len(runs), "run", at_least=not is_known), "has" if len(runs) == 1 else "have"
+    return f" But {stuck} {has} been under way far longer than usual: {'; '.join(runs[:2])}{more}."
 
 
 def _failing(evidence: Evidence, *, of_one_cause: bool) -> str:
@@ -100,8 +95,8 @@ def _idle(evidence: Evidence, blocked: Sequence[str]) -> str:
     if triggers is None:
         reasons.append("triggers could not be read")
     elif not triggers:
-        is_unsure = evidence.has_more_triggers
-        reasons.append("no trigger that was read starts it" if is_unsure else "no trigger starts it")
+        read = " that was read" if evidence.has_more_triggers else ""
+        reasons.append(f"no trigger{read} starts {'it' if evidence.subject.resources else 'anything'}")
     else:
         with_problem = [trigger for trigger in triggers if trigger.problem]
         reasons += [

@@ -7,7 +7,6 @@ from typing import Any, cast
 
 from fastn_mcp.account.dependence import Unchecked
 from fastn_mcp.account.entries import MAX_PAGES
-from fastn_mcp.errors import LeftOut
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.diagnosis.failures import Period, RunFilter
 from fastn_mcp.procedures.diagnosis.run_counts import FAILED, FAILURES, RUN_KINDS, RunCounts, count_runs, run_jobs
@@ -62,9 +61,7 @@ async def read_account(
     if all_connections:
         jobs["connections"] = reads.reading(ListConnections(limit=_PAGE_ROWS), MAX_PAGES)
     await reads.run(jobs, context.report)
-    refused = [error for error in reads.failed.values() if not isinstance(error, LeftOut)]
-    if refused and not reads.lists and not reads.records:
-        raise refused[0]
+    reads.check()
     return AccountRows(reads, count_runs(reads, period, filters))
 
 

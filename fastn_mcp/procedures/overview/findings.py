@@ -72,7 +72,7 @@ def workflow_rows(
         most = "at most " if counts.has_failures_unread else ""
         cells: Cells = {
             "id": key,
-            "name": (group.newest.workflow_name if group else "") or (name_of(row) if row else "A workflow"),
+            "name": name_of(row) or (group.newest.workflow_name if group else "") or "A workflow",
             "failed": counts.failed(failed),
             "completed": completed,
             "success_rate": None if rate is None or (most and not failed) else f"{most}{rate:.1f} %",

@@ -208,6 +208,7 @@ async def _findings(
     table = await _subject_rows(account, asked, broken, counts_rates=counts_rates)
     is_all, by_id = asked.about is None, {key_of(row): row for row in workflows}
     stuck, has_more_stuck = await read_stuck_runs(counts, by_id, account.reads.look, most=0)
+    has_more_stuck |= not counts.knows_under_way
     unusable = _fails_without(broken, counts.failures, workflows)
     pending = waiting.total if problem_rows(account.reads, "customers") else None
     team, expiring = account.reads.rows("users"), unique((*account.reads.rows("connections"), *connections.rows))
@@ -262,6 +263,7 @@ def _fails_without(
 ) -> dict[str, dict[str, int]]:
     """Return by connection the workflows whose runs failed for its customer at its app, with the number of runs."""
     setups = {key_of(row): workflow_setup(row).apps for row in workflows}
+    current = {key_of(row): name_of(row) for row in workflows}
     by_customer: dict[str | None, list[EndedRun]] = {}
     for run in failures:
         by_customer.setdefault(run.customer, []).append(run)
@@ -269,7 +271,7 @@ def _fails_without(
     for connection in connections:
         apps = connector_keys(connection.row)
         names = Counter(
-            run.workflow_name or run.workflow
+            current.get(run.workflow) or run.workflow_name or run.workflow
             for run in by_customer.get(connection.customer, ())
             if run.app(setups.get(run.workflow, ())) in apps or run.blames(connection.id)
         )
