@@ -57,7 +57,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist worksteal --randoml
 
 test: $(READY) .cache/oidc-provider/ready ## The tests; with branch coverage: COVERAGE=1; some: ARGS="-k name"; an order again: SEED=1
 	@echo "Order of the tests: SEED=$(SEED)"
-	@$(PYTEST) $(or $(ARGS),-m "not long" -p no:schemathesis $(if $(COVERAGE),--cov)) # only a long test needs that plugin
+	@$(PYTEST) -m "not long" -p no:schemathesis $(if $(COVERAGE),--cov) $(ARGS) # only a long test needs that plugin
 
 # A certified OpenID provider, which tests/support/openid_provider.py puts into the shapes of products.
 .cache/oidc-provider/ready: tests/oidc_provider/package.json tests/oidc_provider/package-lock.json $(READY)
@@ -67,7 +67,7 @@ test: $(READY) .cache/oidc-provider/ready ## The tests; with branch coverage: CO
 
 test-long: $(READY) .cache/docs/ready ## What is long by nature: fleets, browsers, races of processes
 	@echo "Order of the tests: SEED=$(SEED)"
-	@$(PYTEST) $(or $(ARGS),-m long --hypothesis-profile=long)
+	@$(PYTEST) -m long --hypothesis-profile=long $(ARGS)
 
 mutants: $(READY) ## Whether the tests notice each small change of the guard; some modules: make mutants ARGS="guard.undo"
 	@$(BIN)/python .ci/mutants.py $(ARGS)

@@ -37,7 +37,7 @@ GLOBEX = {"customer_id": "5c4bc270-6e5f-4523-afd7-6538d17c6c3a"}
 ORDERS = {"workflow_id": "wf_0d93ee5b1f62"}
 
 SEVERAL: list[tuple[str, dict[str, Any]]] = [
-    ("run_workflow", ORDERS | {"environment": "live", "customer_id": "9375e42d-9510-4c95-a6a6-d9d89cfd7d7b"}),
+    ("run_workflow", ORDERS | {"environment": "live", "customer_id": "9375e42d-9510-4c95-a6a6-d9d89cf787d7"}),
     ("invite_user", {"email": "sam.ode@partner.example", "role": "Admin"}),
     ("delete_workflow", {"workflow_id": "wf_e5047fb2a8c3"}),
     ("ai_chat", {"message": "What is wrong with the TikTok sync?", "approval_mode": "auto"}),

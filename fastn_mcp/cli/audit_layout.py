@@ -58,7 +58,7 @@ def row(entry: Entry, name: str | None, columns: int) -> list[str]:
     """Render an entry within `columns`. Number, time and event are never cut; `name` is the name of its target."""
     time = _field(entry, "time")
     shown_time = f"{time[:10]} {time[11:19]}Z" if columns >= _WIDE else f"{time[5:10]} {time[11:16]}"
-    head = f"{_field(entry, 'n'):>4} {sanitize(shown_time)}  {sanitize(_field(entry, 'event')):<8}  "
+    head = f"{_field(entry, 'n'):>4} {sanitize(shown_time)}  {sanitize(_field(entry, 'event')):<9}  "
     about = quote(name, len(name)) if name else sanitize(_field(entry, "target"))
     subject = f"{sanitize(_field(entry, 'tool'))} {about}".rstrip()
     summary = sanitize(_summary(entry))

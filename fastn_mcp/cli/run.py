@@ -24,6 +24,7 @@ from fastn_mcp.cli.serve import begin_report
 from fastn_mcp.cli.start_options import StartOptions
 from fastn_mcp.errors import FastnError, NotSent, SettingsError, nearest
 from fastn_mcp.procedures.catalog import ParsedCall, parse
+from fastn_mcp.records.formats import counted
 from fastn_mcp.redaction import quote
 from fastn_mcp.report.collector import DONE, LEFT, PREVIEWED, UNKNOWN, Attempt, OutcomeGroup, Tally, group_of
 from fastn_mcp.report.writer import readable
@@ -198,7 +199,7 @@ def run(
         code = strongest([*running.outcomes, *(attempt.outcome for attempt in tally.attempts)])
         groups = [attempt.group for attempt in tally.attempts]
         counts = [f"{groups.count(group)} {group.value}" for group in OutcomeGroup if group in groups]
-        say(f"{', '.join(counts) or 'Nothing changed'}; {tally.reads} reads.", err=True)
+        say(f"{', '.join(counts) or 'Nothing changed'}; {counted(tally.reads, 'read')}.", err=True)
         if write_report is not None:
             try:
                 write_report()

@@ -79,7 +79,7 @@ def serve_http(parts: "AccountParts", address: str, state: Path) -> None:
     if not is_loopback(host):
         raise SettingsError(
             "--http serves this machine only, since nobody signs in.",
-            "Use 127.0.0.1; or name a team file, by --team, where others are to reach it: docs/hosting.md.",
+            "Use 127.0.0.1. To serve other machines, name a team file: --team (docs/hosting.md).",
         )
     must_be_free(host, port, "Name another port: --http HOST:PORT")
     token = keys.http_token(parts.settings, state, parts.stores.system.token)

@@ -113,7 +113,7 @@ def allow(start: StartOptions) -> None:
     say(*(in_words(each, now) for each in stops.values()))
     if (terminal := Terminal.here()) is None:
         raise click.ClickException("Nothing was allowed: that needs a person at a terminal.")
-    answer = anyio.run(partial(terminal.line, "Allow changes again? Type allow: "))
+    answer = anyio.run(partial(terminal.line, "To allow changes again, type allow"))
     if (answer or "").strip().casefold() != "allow":
         raise click.ClickException("Nothing was allowed: changes stay stopped.")
     for store in stores:

@@ -218,10 +218,10 @@ def no_profile(name: str, config: ConfigFile, where: str = "") -> SettingsError:
             "That is a key, not the name of a profile: other users can read a command line, and the shell records it.",
             "Revoke the key in the Fastn dashboard, and give a new one where login asks for it: fastn-mcp login",
         )
-    there = f"{config.path or 'the configuration file'} has none"
-    if config.profiles:
-        there = f"there are {', '.join(config.profiles)}"
-    what = f"{where}There is no profile {name[:64]!r}{nearest(name, config.profiles)}; {there}."
+    known = f"Known: {', '.join(config.profiles)}."
+    if not config.profiles:
+        known = f"{config.path or 'The configuration file'} has none."
+    what = f"{where}There is no profile {name[:64]!r}{nearest(name, config.profiles)}. {known}"
     return SettingsError(what, "Correct the name, or add it first: fastn-mcp profiles add NAME")
 
 
@@ -266,7 +266,7 @@ def _no_key(account: Chosen, settings: Settings, why: str, environment: Mapping[
     if account.file.profiles:
         known = ", ".join(account.file.profiles)
         return NoKey(
-            f"There is no API key, and no profile is chosen; there are {known}.",
+            f"There is no API key, and no profile is chosen. Known: {known}.",
             "Choose one by --profile or FASTN_PROFILE, or permanently: fastn-mcp profiles use NAME",
         )
     if (name := account.values.get("profile", DEFAULT)) != DEFAULT:  # a label, if there were a key

@@ -75,7 +75,7 @@ def seconds_ahead(date: str | None, sent: float, now: float) -> float | None:
 
 def check_clock(group: CheckGroup, name: str, ahead: float, most: float, why: str) -> Check:
     if abs(ahead) <= most:
-        return group.ok(name, f"It agrees with this machine's to {most:.0f} seconds.")
+        return group.ok(name, f"It agrees with this machine's within {most:.0f} seconds.")
     side = "ahead of" if ahead > 0 else "behind"
     finding = f"It is {lasting(timedelta(seconds=abs(ahead)))} {side} this machine's. {why}"
     return group.differs(name, finding, "Synchronize the clock that is wrong (NTP).")

@@ -47,8 +47,8 @@ def check_settings(settings: Settings, file: Path | None) -> Check:
 def wrong_settings(error: SettingsError, file: Path | None) -> Check:
     """Report a missing or invalid setting. The path of the file is for the person at the terminal only."""
     own = "" if file is None else str(file)
-    finding, hint = (text.replace(own, "the file") if own else text for text in (error.what, error.next_step))
-    here = f"The file is {own}." if finding != error.what else ""
+    finding, hint = (text.replace(own, "FILE") if own else text for text in (error.what, error.next_step))
+    here = f"FILE is {own}." if finding != error.what else ""
     return CheckGroup.SETTINGS.failed("settings", finding, hint or "Correct it, and run doctor again.", here)
 
 

@@ -194,7 +194,7 @@ class KeyProbe:
         return await self._probe(Request("GET", path, {"limit": 1}))
 
     def _accepted(self, account: Settings, refused: list[str], control: Answer, proposal: Proposal) -> Check:
-        finding = f"Taken: {_style(account)}{f' ({len(refused) + 1} tried)' if refused else ''}."
+        finding = f"Accepted: {_style(account)}{f' ({len(refused) + 1} tried)' if refused else ''}."
         if control.status < 300:
             finding += " Requests without a key are answered, too."
         if not refused:

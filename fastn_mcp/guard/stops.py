@@ -76,13 +76,13 @@ def facts(stop: Stop, now: datetime) -> dict[str, JsonValue]:
     """Return since when, by whom and why changes are stopped."""
     since = aged(datetime.fromtimestamp(stop.at, UTC), now)
     reason: dict[str, JsonValue] = {"reason": sanitize(stop.reason)} if stop.reason else {}
-    return {"since": since, "by": sanitize(without_issuers(stop.by)), "whose": sanitize(stop.whom), **reason}
+    return {"since": since, "by": sanitize(without_issuers(stop.by)), "covers": sanitize(stop.whom), **reason}
 
 
 def in_words(stop: Stop, now: datetime) -> str:
     """Return a sentence that says what is stopped, since when, by whom and why."""
     parts = facts(stop, now)
-    what = "All changes are" if stop.whom == "everybody" else f"Changes of {parts['whose']} are"
+    what = "All changes are" if stop.whom == "everybody" else f"Changes of {parts['covers']} are"
     reason = f" Reason: {quote(stop.reason)}." if stop.reason else ""
     return f"{what} stopped since {parts['since']}, by {parts['by']}.{reason}"
 

@@ -78,7 +78,7 @@ def check_url(url: str) -> None:
     parts = re.fullmatch(r"http://([0-9.]+|\[[0-9a-f:]+\]):([0-9]{1,5})/mcp", url)
     if parts is None or not is_loopback(parts[1].strip("[]")) or not 0 < int(parts[2]) < 65536:
         raise NotInstalled(
-            "--url is not a server of this machine, by its address.",
+            "--url is not the address of a server on this machine.",
             "For example: --url http://127.0.0.1:8080/mcp. Not localhost, which can lead to another server's address."
             " For a team, people sign in: docs/hosting.md",
         )

@@ -97,11 +97,13 @@ def test_tail_on_a_terminal_never_cuts_number_time_and_event(columns: int, time:
     entry: Entry = {"n": 12, "event": "declined", "time": "2026-11-25T01:40:35.532Z"}
     entry |= {"tool": LONG_NAME.tool, "target": LONG_NAME.target, "message": LONG_NAME.message}
     shown = row(entry, "TikTok Shop 客户 of Katana", columns)
-    assert shown[0].startswith(f'  12 {time}  declined  delete_connection "TikTok Sho')
+    assert shown[0].startswith(f'  12 {time}  declined   delete_connection "TikTok Sh')
     assert len(shown) == lines_each
     assert all(cell_len(line) <= columns for line in shown)
     assert "A person declined" in shown[-1]
     assert shown[-1].endswith("…")
+    withdrawn = row(entry | {"event": "withdrawn"}, "TikTok Shop 客户 of Katana", columns)
+    assert withdrawn[0].index("delete_") == shown[0].index("delete_"), "the longest event of a call keeps the column"
 
 
 @pytest.mark.usefixtures("log")
@@ -111,7 +113,7 @@ def test_tail_on_a_terminal_takes_target_names_from_earlier_entries(path: Path, 
     log.record(replace(DELETE, event=AuditEvent.DECLINED))
     env = {"FASTN_CONFIG": os.devnull, "COLUMNS": "80"}
     with sitting(["-m", "fastn_mcp", "audit", "--file", str(path), "tail", "-n", "1"], env) as person:
-        person.sees('7 11-25 01:40  declined  delete_customer "Acme"')
+        person.sees('7 11-25 01:40  declined   delete_customer "Acme"')
 
 
 @pytest.mark.usefixtures("log")

@@ -136,7 +136,7 @@ def test_removing_the_last_profile_removes_the_default(config: Path, fastn: Run)
         (("add", "acme"), "There is a profile 'acme' already. Change it in "),
         (("add", "a b"), "'a b' is not a valid profile name. Use letters, digits,"),
         (("add", "x", "--base-url", "http://evil.example"), "The setting base_url (flag --base-url) "),
-        (("remove", "acne"), "There is no profile 'acne' (did you mean 'acme'?); there are acme, globex."),
+        (("remove", "acne"), "There is no profile 'acne' (did you mean 'acme'?). Known: acme, globex."),
         (("remove", "acme"), "'acme' is the default profile. Choose another first: fastn-mcp profiles use globex"),
     ],
 )
@@ -150,7 +150,7 @@ def test_add_refuses_if_the_top_level_label_would_name_no_profile(config: Path, 
     config.write_text('profile = "prod"\n')
     done = fastn("profiles", "add", "acme")
     assert done.returncode == 2
-    assert f"{config}, line 1: There is no profile 'prod'; there are acme." in done.stderr
+    assert f"{config}, line 1: There is no profile 'prod'. Known: acme." in done.stderr
     assert config.read_text() == 'profile = "prod"\n'
 
 

@@ -115,7 +115,7 @@ def test_unknown_profile_is_refused_with_the_known_ones(
 ) -> None:
     message = refused(file(BOTH), {**environment, "FASTN_API_KEY": "k"}, profile=flags.get("profile"))
     assert message == (
-        "There is no profile 'acem' (did you mean 'acme'?); there are acme, globex. "
+        "There is no profile 'acem' (did you mean 'acme'?). Known: acme, globex. "
         "Correct the name, or add it first: fastn-mcp profiles add NAME"
     )
 
@@ -127,7 +127,7 @@ def test_unknown_default_profile_is_named_with_its_line(file: Write) -> None:
 
 def test_name_without_a_key_is_an_unknown_profile(file: Write) -> None:
     """ "There is no API key" led to a key that would be stored for another account."""
-    with pytest.raises(NoKey, match="There is no profile 'nope'; the configuration file has none") as caught:
+    with pytest.raises(NoKey, match=r"There is no profile 'nope'\. The configuration file has none") as caught:
         load({"profile": "nope"}, {}, None)
     assert "profiles add" in str(caught.value)
     with pytest.raises(NoKey, match="There is no profile 'nope'"):
@@ -228,7 +228,7 @@ def test_missing_key_names_the_next_command(file: Write) -> None:
     )
     assert "fastn-mcp login --file" in refused(file(""), keyring=Nothing())
     assert refused(file(BOTH)) == (
-        "There is no API key, and no profile is chosen; there are acme, globex. "
+        "There is no API key, and no profile is chosen. Known: acme, globex. "
         "Choose one by --profile or FASTN_PROFILE, or permanently: fastn-mcp profiles use NAME"
     )
     assert refused(file(BOTH), keyring=Nothing(), profile="globex") == (

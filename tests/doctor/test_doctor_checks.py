@@ -62,7 +62,7 @@ async def test_doctor_sends_only_safe_requests_in_every_guise(guise: str, clock:
 @pytest.mark.parametrize(
     ("date", "seen"),
     [
-        ("Wed, 25 Nov 2026 08:59:57 GMT", "It agrees with this machine's to 5 seconds."),
+        ("Wed, 25 Nov 2026 08:59:57 GMT", "It agrees with this machine's within 5 seconds."),
         ("Sat, 28 Nov 2026 09:00:00 GMT", "It is 72 h ahead of this machine's. Approvals, plans,"),
         ("yesterday", None),
         (None, None),

@@ -539,6 +539,12 @@ def test_problem_that_stops_the_start_is_a_finding(
     assert str(tmp_path) not in done.stdout
 
 
+def test_missing_team_file_is_named_on_this_machine_only(isolated: dict[str, str], tmp_path: Path) -> None:
+    missing = str(tmp_path / "team.toml")
+    done = run_command(["doctor", "--team", missing], isolated)
+    assert (done.returncode, f"There is no team file FILE. FILE is {missing}." in done.stdout) == (2, True)
+
+
 def test_server_without_its_provider_is_not_blamed_on_the_proxy(isolated: dict[str, str], tmp_path: Path) -> None:
     port = free_port()
     with listening(PlainTextResponse("", 503), port) as at:

@@ -1,6 +1,6 @@
 """A fleet under load whose parts are killed: nothing is lost, doubled or mixed up.
 
-To run for a minute: FLEET_SECONDS=60 make test ARGS="tests/end_to_end/test_fleet.py -s"
+To run for a minute: FLEET_SECONDS=60 make test-long ARGS="tests/end_to_end/test_fleet.py -s"
 """
 
 import itertools

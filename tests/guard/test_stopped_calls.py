@@ -44,7 +44,7 @@ async def test_stopped_call_and_overview_say_since_when_by_whom_and_why(world: W
     await stop(world)
     world.clock.pass_(840)
     facts = {
-        "since": "2026-11-25T09:00:00Z (14 minutes ago)", "by": "Dana", "whose": "everybody",
+        "since": "2026-11-25T09:00:00Z (14 minutes ago)", "by": "Dana", "covers": "everybody",
         "reason": "agent went wrong",
     }  # fmt: skip
     error = await world.expect(Stopped, CreateCustomer(name="Initech"))
