@@ -37,10 +37,10 @@ from fastn_mcp.tools.tool import Effect, Tool
 log = logging.getLogger(__name__)
 
 WAITING_FOR_PERSON = "Waiting for a person to decide."
+"""Beginning of the progress report that says where a person decides."""
 
 _FRESH = 5.0
 """Seconds from the evaluation of an update in which it is merged into the record that was read for it."""
-"""Beginning of the progress report that says where a person decides."""
 
 
 class Guard:
