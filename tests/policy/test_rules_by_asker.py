@@ -101,6 +101,20 @@ def test_rule_that_allows_matches_exactly_and_by_what_is_verified(tmp_path: Path
 
 
 @pytest.mark.parametrize(
+    ("who", "decision"),
+    [
+        ('machine = "nightly"', Decision.ALLOW),
+        ('machine = "hourly"', Decision.TYPED),
+        ('tenant = "acme"', Decision.TYPED),
+    ],
+)
+def test_rule_that_allows_a_machine_names_it(tmp_path: Path, who: str, decision: Decision) -> None:
+    """What people may do without being asked is not meant for machines."""
+    machine = replace(ANA, machine="nightly")
+    assert decided(tmp_path, rule("allow", who), machine).decision is decision
+
+
+@pytest.mark.parametrize(
     ("asker", "who", "decision", "words"),
     [
         # Without a sign-in nobody knows the person; there is no tenant and no OAuth client.
