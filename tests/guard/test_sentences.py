@@ -771,6 +771,23 @@ def test_verb_agrees_with_the_number_of_users() -> None:
     assert then(used_by(("connections", 1, ("A",)), more=True)) == "At least 1 connection use it"
 
 
+@pytest.mark.parametrize(
+    ("states", "stopping"),
+    [
+        (("live", "switched off"), 'Its trigger "0" stops. '),
+        (("live", "broken"), 'Its triggers "0" and "1" stop. '),
+        (("switched off",), ""),
+    ],
+)
+def test_only_what_is_not_off_already_stops(states: tuple[str, ...], stopping: str) -> None:
+    rows = tuple({"name": str(number), "state": state} for number, state in enumerate(states))
+    triggers = Dependence((Dependents("triggers", len(rows), rows),))
+    sentences = sentences_of("delete_workflow", {"workflow_id": "w"}, {"id": "w", "name": "W"}, triggers)
+    assert sentences["then"].startswith(f"{stopping}Only the dashboard")
+    unread = Dependence((Dependents("workflows", 5, (), states={"live": 3, "never published": 2}),))
+    assert "3 workflows stop. " in sentences_of("delete_connector", {"connector_id": "c"}, None, unread)["then"]
+
+
 def test_deleting_a_connection_names_who_has_to_authorise_again() -> None:
     row = {"id": "x1", "name": "Main", "connector": {"name": "Slack"}}
     sentences = sentences_of("delete_connection", {"connection_id": "x1"}, row)

@@ -16,6 +16,7 @@ from fastn_mcp.guard.undo import NotUndoable, Undo
 from fastn_mcp.records.formats import field_in_words, kind_in_words, sentence
 from fastn_mcp.records.labels import Names, owner_name
 from fastn_mcp.records.rows import FastnObject, Row, owner_of, row_of
+from fastn_mcp.records.states import State
 from fastn_mcp.redaction import quote, sanitize
 from fastn_mcp.tools.operation import Call
 from fastn_mcp.tools.related_reads import documented_fields, kind_of
@@ -179,10 +180,19 @@ def listed(dependents: Dependents, prefix: str = "its") -> str:
 
 
 def stops(dependents: Dependents | None, prefix: str = "its", *, does: str = "stop") -> str:
-    """Say that dependents stop; empty if there are none."""
-    if dependents is None or not dependents.count:
+    """Say that dependents stop which are not off already; empty if there are none."""
+    if dependents is None:
+        return ""
+    rows = tuple(row for row in dependents.rows if row.get("state") not in _OFF)
+    off = sum((dependents.states or {}).get(state, 0) for state in _OFF) or len(dependents.rows) - len(rows)
+    dependents = replace(dependents, rows=rows, count=dependents.count - off)
+    if not dependents.count:
         return ""
     return f"{sentence(listed(dependents, prefix))} {does}{'s' if dependents.is_one else ''}."
+
+
+_OFF = (State.OFF.value, State.DRAFT.value)
+"""States, in words, of what cannot stop any more."""
 
 
 def joined(*sentences: str) -> str:
