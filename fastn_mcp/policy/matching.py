@@ -73,13 +73,13 @@ class PolicyRule:
     @property
     def compares_customers(self) -> bool:
         """Whether a match depends on whose resources a call touches."""
-        return self.then is not Decision.ALLOW and "customer_id" in self.conditions
+        return "customer_id" in self.conditions
 
     def looks_at_facts(self, call: Call) -> bool:
         """Return whether a match with `call` can depend on records that have to be read."""
         named = self.tools is None or call.tool_name() in self.tools
         read = any(name in (*DERIVED, NAME) or plain(name) in REFERENCE_NAMES for name in self.conditions)
-        derived = read and self.then is not Decision.ALLOW
+        derived = read and (self.then is not Decision.ALLOW or self.compares_customers)
         return named and (bool(self.targets) or self.dependents is not None or derived)
 
     def match(self, situation: Situation) -> PolicyDecision | None:
@@ -152,9 +152,11 @@ class PolicyRule:
             return None
         if name == "domain" and not is_host(argument_value):
             return None  # a pattern of hosts could match what follows the host
-        customers = [each.id for each in resolved.records if each.kind == "customer"] if name == "customer_id" else []
-        if not all(choice(id_, exact=True) for id_ in customers):
-            return None  # it names what belongs to another customer, such as a connection
+        for each in resolved.records if name == "customer_id" else ():
+            if each.kind == "connection" and each.row is None:
+                return None  # whose it is could not be read
+            if each.kind == "customer" and not choice(each.id, exact=True):
+                return None  # it names what belongs to another customer, such as a connection
         sent = DERIVED[name](resolved) if name in DERIVED else Effective()
         is_sent = sent.source in (ValueSource.ARGUMENT, ValueSource.SETTING)
         values = [*sent.values, *(each.id for each in resolved.named if f"{each.kind}_id" == name)]

@@ -222,12 +222,17 @@ def test_plan_for_patterns_of_creates_does_not_cover_overwriting() -> None:
     assert not entry.covers(by_arguments(call, target=FastnObject.model_validate({"id": "wf_1"})))
 
 
-async def test_rule_that_allows_one_customer_does_not_allow_a_connection_of_another(tmp_path: Path) -> None:
+@pytest.mark.parametrize("id_", ["", "conn_{}", "ucl:o:{}:c:default"])
+async def test_rule_that_allows_one_customer_does_not_allow_a_connection_of_another(tmp_path: Path, id_: str) -> None:
+    """Also where the id of a connection does not tell its customer."""
     world = World(tmp_path)
     acme = world.id_of("customers", "Acme Corp")
     rule = f'[[rule]]\ntool = "create_trigger"\nwhen = {{ customer_id = "{acme}" }}\nthen = "allow"\n'
     world = under(tmp_path, rule)
-    connections = {row["endOrgId"]: row["id"] for row in world.sandbox.state.all("connections")}
+    connections = dict[str, str]()
+    for number, row in enumerate(world.sandbox.state.all("connections")):
+        row["id"] = id_.format(number) or row["id"]
+        connections[row["endOrgId"]] = row["id"]
     for owner in (acme, world.id_of("customers", "Globex Exports")):
         routes: list[Any] = [{"routeId": world.id_of("workflows", "process-new-orders"), "environment": "live"}]
         call = CreateTrigger(
@@ -239,7 +244,7 @@ async def test_rule_that_allows_one_customer_does_not_allow_a_connection_of_anot
 @pytest.mark.parametrize("header", ["x-end-org-ref", "x-installation-id", "accept"])
 async def test_rule_that_allows_one_customer_does_not_allow_a_reference_to_another(tmp_path: Path, header: str) -> None:
     rule = f'[[rule]]\ntool = "create_trigger"\nwhen = {{ customer_id = "{ACME}" }}\nthen = "allow"\n'
-    routes: list[Any] = [{"routeId": ORDERS, "environment": "test", "headers": {header: "crm-1044"}}]
+    routes: list[Any] = [{"routeId": ORDERS, "environment": "test", "headers": {header: "ref-9"}}]
     call = CreateTrigger(name="T", type="webhook", routes=routes, customer_id=ACME)
     assert await under(tmp_path, rule).decision(call) is (ALLOW if header == "accept" else CONFIRM)
 
