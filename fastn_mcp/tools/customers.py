@@ -67,7 +67,7 @@ class CreateCustomer(Create[Customer]):
     @property
     @override
     def effective(self) -> Effect:
-        return _with_administrator(super().effective, self.admin_email)
+        return super().effective if self.admin_email is None else Effect.ACCESS  # who is invited may connect apps
 
     @override
     def effect_on(self, target: FastnObject | None, dependents: int | None) -> Effect:
@@ -101,7 +101,7 @@ class UpdateCustomer(Update[Customer]):
     @property
     @override
     def effective(self) -> Effect:
-        return _with_administrator(super().effective, self.admin_email)
+        return super().effective if self.admin_email is None else Effect.ACCESS  # who is invited may connect apps
 
     @override
     def effect_on(self, target: FastnObject | None, dependents: int | None) -> Effect:
@@ -120,8 +120,3 @@ class DeleteCustomer(Operation[FastnObject]):
     evidence = DOCUMENTED("customers, danger zone")
 
     customer_id: CustomerId
-
-
-def _with_administrator(effect: Effect, email: str | None) -> Effect:
-    """Raise the effect to access: an administrator is invited and may connect the customer's apps."""
-    return effect if email is None else effect.raised_to(Effect.ACCESS)
