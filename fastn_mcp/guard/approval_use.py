@@ -175,9 +175,10 @@ class ApprovalUse:
         if request is not None:
             if not covers_call(request, number, current):
                 raise _changed("Look at it; call the batch again to ask again for the rest.")
-            used = await self._use_request(request, number)
-            if len(used.used) == 1:  # after use: a repeated approval must not be counted again, and a list counts once
+            stored = await self._ledger.find(request.id)
+            if stored is not None and not stored.used:  # a list counts once
                 await self._budgets.spend_rate(evaluation.effect, asker.counted)
+            used = await self._use_request(request, number)
             await self._budgets.spend_approved(current.effects, asker.counted)
             if used.opens_temporary:  # here and nowhere else: the target was checked
                 until = self._system.timestamp() + TEMPORARY_MINUTES * 60

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from support.world import World, batch_of, failing
 
-from fastn_mcp.errors import Declined, Refused
-from fastn_mcp.guard.approval_form import Decline
+from fastn_mcp.errors import Declined, Incomplete, Refused
+from fastn_mcp.guard.approval_form import ApprovalForm, Decline
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.budgets import Budgets
 from fastn_mcp.guard.caller import Caller
@@ -117,6 +117,24 @@ async def test_approved_batch_counts_once_in_the_rate_of_destroying(tmp_path: Pa
     with pytest.raises(Refused) as refused:
         await world.dispatch(calls[3], caller)
     assert refused.value.facts["rule"] == "destroy_rate"
+
+
+async def test_list_that_keeps_going_destroys_nothing_once_the_rate_is_used_up(tmp_path: Path) -> None:
+    """Here by another call while a person decides. The approval stays valid."""
+    world = limited(tmp_path, '[budget]\ndestroy_rate = "1 per 90s"\n')
+    listed, form = batch_of(world.deletion(), world.deletion("Katana"), keep_going=True), world.form()
+    ask = form.ask
+
+    async def used_up_meanwhile(question: ApprovalForm) -> Any:
+        await world.ledger.spend_rate(world.evaluator.budgets.rate_budget("local"), 1, 90, world.timestamp)
+        return await ask(question)
+
+    form.ask = used_up_meanwhile  # type: ignore[method-assign]
+    refused = await world.expect(Incomplete, listed, form)
+    assert refused.what.startswith("0 of 2 calls were done.")
+    assert world.changes == []
+    world.clock.pass_(90)
+    await world.expect(Done, listed)
 
 
 async def test_overview_lists_remaining_budgets(tmp_path: Path) -> None:
