@@ -116,12 +116,12 @@ class Guard:
 
         False if nothing was sent, since other calls used up the budget or plan entry that allowed a single call.
         """
-        batch, first = evaluation.batch, next(iter(evaluation.calls))
+        batch = evaluation.batch
         for number, call in evaluation.calls.items():
             if batch.is_list:
                 await report(f"{number} of {len(batch.calls)}: {call.call.tool_name()}", number, len(batch.calls))
             try:
-                done = await self._send_once(number, evaluation, approval, caller, has_earlier_calls=number != first)
+                done = await self._send_once(number, evaluation, approval, execution, caller)
             except FastnError as error:
                 execution.results[number] = NotDone(error)
                 if error.outcome not in MADE_OUTCOMES and not batch.keep_going:
@@ -133,13 +133,12 @@ class Guard:
         return True
 
     async def _send_once(
-        self, number: int, evaluation: Evaluation, approval: Approval, caller: Caller, *, has_earlier_calls: bool
+        self, number: int, evaluation: Evaluation, approval: Approval, execution: BatchResult, caller: Caller
     ) -> Done | None:
         """Send one approved call at most once, and record it before and after. Raises its error if it does not succeed.
 
         None if other calls used up the budget or plan entry that allowed a single call; a call of a list is evaluated
-        again here. `has_earlier_calls`: calls of the list sent since its evaluation may have changed its target, so it
-        is evaluated again.
+        again here, also if others of the list were sent since its evaluation: they may have changed its target.
         """
         is_list, current, use = evaluation.batch.is_list, evaluation.calls[number], self._approvals.uses.use
         call = current.call
@@ -147,7 +146,7 @@ class Guard:
             _span(self._system, call) if is_list else nullcontext(SpanFacts()) as span,
             self._fail_closed(call, caller),
         ):
-            if has_earlier_calls:
+            if any(not isinstance(each, Change) for each in execution.results.values()):
                 reads = rereads(evaluation, number, self._client.send)
                 current = await self._reevaluate(call, caller, evaluation.digest, reads)
             span.update(_decision_facts(current))
@@ -159,7 +158,7 @@ class Guard:
             span.update(_approval_facts(approved.by, approved.trace))
             account, deadline = self._journal.account, self._client.deadline(call)
             change = await change_of(approved, account, self._client.send, deadline, self._system)
-            change = replace(change, stopped_triggers=_stopped_triggers(current, approval, number))
+            change = replace(change, stopped_triggers=_stopped_triggers(current, approval, number, execution))
             await self._journal.begin(change)
         intent, is_sent = None, False
         try:
@@ -313,11 +312,14 @@ def _decision_facts(evaluation: Evaluation | CallEvaluation) -> SpanFacts:
     return {"effect": evaluation.effect.value, "decision": verdict.decision.value, "rule": verdict.rule}
 
 
-def _stopped_triggers(current: CallEvaluation, approval: Approval, number: int) -> tuple[str, ...]:
-    """Return the live triggers that a deletion switches off."""
+def _stopped_triggers(
+    current: CallEvaluation, approval: Approval, number: int, execution: BatchResult
+) -> tuple[str, ...]:
+    """Return the live triggers that a deletion switches off, with the deletions of its list before it."""
     if current.call.route.method != "DELETE" or current.preview is None:
         return ()
-    return stopped_triggers(approval.request.preview if approval.request else current.preview.stored(), number)
+    gone = {each.change.target for each in execution.results.values() if isinstance(each, Done) and each.change}
+    return stopped_triggers(approval.request.preview if approval.request else current.preview.stored(), number, gone)
 
 
 def _approval_facts(by: str, trace: str | None) -> SpanFacts:

@@ -1,6 +1,6 @@
 """Preview of a call or a batch, for approval requests, the approval page and dry runs."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -17,7 +17,7 @@ from fastn_mcp.records.formats import counted
 from fastn_mcp.records.labels import name_of, typed_id
 from fastn_mcp.records.rows import FastnObject, key_of, objects, text
 from fastn_mcp.records.states import State
-from fastn_mcp.redaction import MAX_VALUE, quote, redact, redact_object, sanitize
+from fastn_mcp.redaction import MAX_VALUE, quote, redact, redact_object, sanitize, texts_in
 from fastn_mcp.tools.ai import AiBuild, AiChat
 from fastn_mcp.tools.operation import Create, Operation, Update
 from fastn_mcp.tools.related_reads import kind_of
@@ -299,8 +299,8 @@ class ListPreview:
         }
 
 
-def stopped_triggers(stored: Mapping[str, JsonValue], number: int) -> tuple[str, ...]:
-    """Return name and id of the live triggers that a call stops, from a stored preview."""
+def stopped_triggers(stored: Mapping[str, JsonValue], number: int, gone: Collection[str | None]) -> tuple[str, ...]:
+    """Return name and id of the live triggers that a call stops, from a stored preview, after others are `gone`."""
     one = next((call for call in objects(stored, "calls") if call.get("number") == number), stored)
     kinds = [entry for name in ("used_by", "may_be_used_by") for entry in objects(one, name)]
     entries = [entry for entry in kinds if entry.get("kind") == "triggers"]
@@ -308,7 +308,7 @@ def stopped_triggers(stored: Mapping[str, JsonValue], number: int) -> tuple[str,
     live = [
         f"{name_of(row)} ({key_of(row)})"
         for row in rows
-        if text(row, "state") != State.OFF.value and "also_starts" not in row
+        if text(row, "state") != State.OFF.value and {*texts_in(row.get("also_starts"))} <= {*gone}
     ]
     more = sum(int(text(entry, "count") or 0) for entry in entries) - len(rows)
     return (*live, f"{more} more") if more > 0 else tuple(live)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from support.world import World
 
+from fastn_mcp.config.model import Mode
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.procedures.apply_changes import ApplyChanges
@@ -86,6 +87,17 @@ async def test_trigger_that_starts_another_workflow_too_goes_on(world: World) ->
     (asked,) = form.asked
     assert 'Its trigger "Paid Shopify orders" stops. Its trigger "Shop events" goes on unless all' in asked.text
     assert world.sandbox.state.named("triggers", "Shop events", "name")["status"] == "Active"
+
+
+@pytest.mark.parametrize("mode", ["guarded", "auto"])
+async def test_list_that_deletes_all_workflows_of_a_trigger_names_it_once(tmp_path: Path, mode: Mode) -> None:
+    world = World(tmp_path, Policy(mode))
+    keys = [world.id_of("workflows", name) for name in ("process-new-orders", "update-inventory")]
+    changes: list[Any] = [{"tool": "delete_workflow", "arguments": {"workflow_id": key}} for key in keys]
+    done = await world.expect(Done, ApplyChanges(changes=changes), world.form())
+    stopped = [row.get("stopped_triggers", []) for row in done.result.model_dump()["calls"]]
+    assert stopped == [named(world, "Paid Shopify orders"), named(world, "Shop events")]
+    assert world.sandbox.state.named("triggers", "Shop events", "name")["status"] == "Disabled"
 
 
 async def test_receipt_of_a_disabled_trigger_says_what_still_starts_its_workflows(world: World) -> None:
