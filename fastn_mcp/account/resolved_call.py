@@ -311,23 +311,15 @@ class ResolvedCall:
         """The records that arguments name, besides the target."""
         return [each for each in self.records if each.relation is Relation.NAMED]
 
-    @property
-    def signed(self) -> list[Record]:
-        """The records that the signature of a plan holds for: those that arguments name, what a create overwrites, and
-        a trigger, unless it is switched off."""
-        call, row = self.call, self._unsent
-        overwrites = isinstance(call, Create) and self.target is not None
+    def signed(self, sent: Collection[str]) -> list[Record]:
+        """Return the records that the signature of a plan holds for: those that arguments name, what a create
+        overwrites, and a trigger, unless it is switched off. What the plan itself changes is `sent`, and left out."""
+        call, row = self.call, {name: value for name, value in row_of(self.target).items() if name not in sent}
         may_fire = isinstance(call, UpdateTrigger) and trigger_state({"status": call.status}) is not State.OFF
-        if not (overwrites or may_fire):
+        if not may_fire and len(self.tools) == 1:
             return self.named
         key = key_of(row) or (self.label.name if self.label else "")
         return [*self.named, Record(kind_of(call), key, Relation.NAMED, row)]
-
-    @property
-    def _unsent(self) -> Row:
-        """The target without the fields that the call sends."""
-        sent = {self.call.wire(name) for name in self.call.arguments()}
-        return {name: value for name, value in row_of(self.target).items() if name not in sent}
 
     @property
     def unknown_customers(self) -> list[str]:
@@ -415,7 +407,8 @@ class ResolvedCall:
         use changes that, but what the settings fill in, the identity and address of every record, and what a trigger
         that it may switch on starts, and when: while it is off, that changes without an approval."""
         records = sorted((each.address() for each in self.records), key=repr)
-        fires = [self._unsent.get(name) for name in _FIRES_BY]
+        sent, row = {self.call.wire(name) for name in self.call.arguments()}, row_of(self.target)
+        fires = [[name, row.get(name)] for name in _FIRES_BY if name not in sent]
         return [records, self.environment, self.customer, fires]
 
 

@@ -12,6 +12,7 @@ import anyio
 import click
 from pydantic import ValidationError
 
+from fastn_mcp.account.resolved_call import ResolvedCall
 from fastn_mcp.audit.files import parsed
 from fastn_mcp.audit.log import AuditEvent, recorded_time
 from fastn_mcp.build.composition import AccountParts, account_of, plan_account_of
@@ -240,7 +241,10 @@ async def _describe(start: StartOptions, plan: Plan, records: dict[str, str]) ->
     async with aclosing(parts):
         for permit, words in zip(plan.permits, entries, strict=True):
             for call in _calls(permit):
-                lines += await _consequences(call, parts, records)
+                resolved, sentences = await _consequences(call, parts)
+                bound = [] if resolved is None else plan.bound(permit, resolved)
+                records |= {each.key: each.fingerprint() for each in bound}
+                lines += sentences
             lines.append(f"  {words}")
     return lines
 
@@ -259,12 +263,10 @@ def _calls(permit: PlannedCalls) -> Iterator[Call]:
                 yield operation.model_construct(None, **arguments)
 
 
-async def _consequences(call: Call, parts: AccountParts, records: dict[str, str]) -> list[str]:
-    """Return the sentences of a call: what happens to which target, what is lost, and what can be undone."""
+async def _consequences(call: Call, parts: AccountParts) -> tuple[ResolvedCall | None, list[str]]:
+    """Return a call as read, and its sentences: what happens to which target, what is lost, and what can be undone."""
     try:
         preview = await parts.dispatch.preview(call, Caller(Asker(), None))
     except FastnError as error:
-        return [f"{type(call).title()} {quote(call.target or '')}: {error}"]
-    if isinstance(preview, Preview):
-        records |= {each.key: each.fingerprint() for each in preview.facts.resolved.signed}
-    return preview.says.lines()
+        return None, [f"{type(call).title()} {quote(call.target or '')}: {error}"]
+    return preview.facts.resolved if isinstance(preview, Preview) else None, preview.says.lines()

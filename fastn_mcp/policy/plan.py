@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 
 from pydantic import JsonValue
 
-from fastn_mcp.account.resolved_call import ResolvedCall, ValueSource
+from fastn_mcp.account.resolved_call import Record, ResolvedCall, ValueSource
 from fastn_mcp.policy.conditions import DERIVED, Choice, is_host
 from fastn_mcp.redaction import quote
 from fastn_mcp.tools.operation import Call
@@ -114,8 +114,17 @@ class Plan:
         records = (self._differing(permit, resolved) for permit in self.permits if permit.covers(resolved))
         return next(filter(None, records), "")
 
+    def bound(self, permit: PlannedCalls, resolved: ResolvedCall) -> list[Record]:
+        """Return the records of a call that a signature of an entry holds for, without what entries for them change."""
+        if permit.arguments is None:
+            return resolved.named
+        alike = (each for each in self.permits if each.tool == permit.tool)
+        alike = (each for each in alike if not permit.targets or {*each.targets} & {*permit.targets})
+        names = {name for each in alike for name in each.arguments or each.conditions or ()}
+        return resolved.signed({resolved.call.wire(name) for name in names})
+
     def _differing(self, permit: PlannedCalls, resolved: ResolvedCall) -> str:
-        for record in resolved.signed:
+        for record in self.bound(permit, resolved):
             known = [records.get(record.key) for records in self.records]
             # An entry of exact arguments names its records; of patterns, only those that were signed are compared.
             if permit.arguments is None:

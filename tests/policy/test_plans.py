@@ -46,6 +46,7 @@ from fastn_mcp.tools.access import CreateApiKey, CreateSecret
 from fastn_mcp.tools.ai import AiChat
 from fastn_mcp.tools.connectors import CreateConnection
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers, UpdateCustomer
+from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.tool import Tool
 from fastn_mcp.tools.triggers import DeleteTrigger, UpdateTrigger
 from fastn_mcp.tools.workflows import CreateWorkflow, RunWorkflow
@@ -426,8 +427,8 @@ def test_plan_holds_from_begin_to_expiry(desk: Desk) -> None:
     ],
 )
 def test_entry_named_by_a_refusal_allows_the_call(desk: Desk, call: Any) -> None:
-    resolved = by_arguments(call)
-    desk.records = {each.key: each.fingerprint() for each in resolved.signed}
+    resolved, plan = by_arguments(call), desk.write(would_allow(call) + "\n").read()
+    desk.records = {each.key: each.fingerprint() for each in plan.bound(plan.permits[0], resolved)}
     plan = desk.write(would_allow(call) + "\n").read()
     assert any(plan.covering(resolved, NOW))
     assert "1 x " in "\n".join(plan.words())
@@ -620,6 +621,16 @@ async def test_batch_beyond_the_count_of_an_entry_is_refused(desk: Desk, tmp_pat
     assert again.changes == []
 
 
+async def bound(world: World, desk: Desk, text: str, *calls: Operation[Any]) -> Plan:
+    """Return a plan with this text, signed for the records of these calls as they are."""
+    plan = desk.write(text).read()
+    for call in calls:
+        resolved = (await world.evaluator.evaluate_call(call, Asker())).resolved
+        permits = [permit for permit in plan.permits if permit.covers(resolved)]
+        desk.records |= {each.key: each.fingerprint() for permit in permits for each in plan.bound(permit, resolved)}
+    return desk.write(text).read()
+
+
 def connecting(world: World) -> tuple[CreateConnection, dict[str, Any]]:
     row = world.sandbox.state.named("connectors", "Gamma", by="name")
     return CreateConnection(connector_id=str(row["id"]), credentials={"apiKey": "s3cret"}), row
@@ -629,15 +640,12 @@ def connecting(world: World) -> tuple[CreateConnection, dict[str, Any]]:
 @pytest.mark.parametrize("bounds", ["exact", "pattern"])
 async def test_plan_is_void_once_a_named_record_changed(tmp_path: Path, desk: Desk, field: str, bounds: str) -> None:
     world = unattended(tmp_path, None)
-    call, row = connecting(world)
-    resolved = (await world.evaluator.evaluate_call(call, Asker())).resolved
-    desk.records = {each.key: each.fingerprint() for each in resolved.signed}
-    key = str(row["id"])
-    entry = {"exact": f'arguments = {{ connector_id = "{key}" }}', "pattern": f'when = {{ connector_id = "{key}" }}'}
-    plan = desk.write(f'[[allow]]\ntool = "create_connection"\n{entry[bounds]}\n').read()
-    world = unattended(tmp_path, plan)
     connect, row = connecting(world)
-    call = connect.model_copy(update={"credentials": None})
+    call, key = connect.model_copy(update={"credentials": None}), str(row["id"])
+    entry = {"exact": f'arguments = {{ connector_id = "{key}" }}', "pattern": f'when = {{ connector_id = "{key}" }}'}
+    plan = await bound(world, desk, f'[[allow]]\ntool = "create_connection"\n{entry[bounds]}\n', call)
+    world = unattended(tmp_path, plan)
+    row = connecting(world)[1]
     assert any(plan.covering((await world.evaluator.evaluate_call(call, Asker())).resolved, NOW))
     row[field] = "evil.example"
     resolved = (await world.evaluator.evaluate_call(call, Asker())).resolved
@@ -650,9 +658,7 @@ async def test_refusal_says_that_a_record_changed_since_the_plan_was_signed(tmp_
     world = unattended(tmp_path, None)
     key = str(world.sandbox.state.named("customers", "acme-corp")["id"])
     call = RunWorkflow(workflow_id="wf_b5880b29eb25", customer_id=key)
-    resolved = (await world.evaluator.evaluate_call(call, Asker())).resolved
-    desk.records = {each.key: each.fingerprint() for each in resolved.signed}
-    world = unattended(tmp_path, desk.write(would_allow(call)).read())
+    world = unattended(tmp_path, await bound(world, desk, would_allow(call), call))
     world.sandbox.state.named("customers", "acme-corp")["name"] = "Globex"
     outcome = await world.expect(Refused, call)
     assert 'The customer "Globex" has changed since the plan was signed. Sign the plan again.' in outcome.what
@@ -665,9 +671,7 @@ async def test_plan_to_switch_a_trigger_on_is_void_once_it_starts_something_else
 ) -> None:
     world = unattended(tmp_path, None)
     call = UpdateTrigger(trigger_id=world.id_of("triggers", "Nightly contact sync"), status="Active")
-    resolved = (await world.evaluator.evaluate_call(call, Asker())).resolved
-    desk.records = {each.key: each.fingerprint() for each in resolved.signed}
-    world = unattended(tmp_path, desk.write(would_allow(call)).read())
+    world = unattended(tmp_path, await bound(world, desk, would_allow(call), call))
     row = world.sandbox.state.rows["triggers"][call.trigger_id]
     row[field] = {"routes": [row["routes"][0] | {"payload": {"all": True}}], "schedule": "* * * * *"}.get(
         field, "Active"
@@ -676,15 +680,31 @@ async def test_plan_to_switch_a_trigger_on_is_void_once_it_starts_something_else
     assert decision is (Decision.ALLOW if field == "status" else Decision.DENY)
 
 
+async def test_plan_may_change_what_its_own_trigger_starts(tmp_path: Path, desk: Desk) -> None:
+    world = unattended(tmp_path, None)
+    key = world.id_of("triggers", "Nightly contact sync")
+    change, activate = (
+        UpdateTrigger(trigger_id=key, schedule="0 5 * * *"),
+        UpdateTrigger(trigger_id=key, status="Active"),
+    )
+    text = "\n".join(map(would_allow, (change, activate)))
+    world = unattended(tmp_path, await bound(world, desk, text, change, activate))
+    for call in (change, activate):
+        await world.expect(Done, call)
+    world = unattended(tmp_path, None)
+    text = allow("update_trigger", key, 'when = { schedule = "0 * * * *" }')
+    by_pattern = UpdateTrigger(trigger_id=key, schedule="0 6 * * *")
+    world = unattended(tmp_path, await bound(world, desk, text, by_pattern))
+    assert await world.decision(by_pattern) is Decision.ALLOW
+
+
 @pytest.mark.parametrize("is_taken", [False, True])
 async def test_plan_to_create_does_not_cover_overwriting_what_was_made_since(
     tmp_path: Path, desk: Desk, is_taken: bool
 ) -> None:
     world = unattended(tmp_path, None)
     call = CreateWorkflow(name="Nightly", slug="nightly", code="c")
-    resolved = (await world.evaluator.evaluate_call(call, Asker())).resolved
-    desk.records = {each.key: each.fingerprint() for each in resolved.signed}
-    world = unattended(tmp_path, desk.write(would_allow(call)).read())
+    world = unattended(tmp_path, await bound(world, desk, would_allow(call), call))
     if is_taken:
         world.sandbox.state.named("workflows", "process-new-orders")["slug"] = "nightly"
     verdict, _ = await world.judged(call)
