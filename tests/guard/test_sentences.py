@@ -218,7 +218,7 @@ CASES = [
         button='Delete "Cin7"',
         lost=(
             'Its actions and events are lost for good, and the credentials of its connections "A", "B" and "C";'
-            " their customers have to authorise again."
+            " their owners have to authorise again."
         ),
         then='5 workflows stop. Trigger "t" stops. Too little is known to create it again.',
         unchecked="Not checked: workflows.",
@@ -743,11 +743,11 @@ def test_record_that_cannot_be_created_again_is_lost() -> None:
         (NOBODY, ""),
         (
             used_by(("connections", 1, ("A",))),
-            ', and the credentials of its connection "A"; its customer has to authorise again',
+            ', and the credentials of its connection "A"; its owner has to authorise again',
         ),
         (
             used_by(("connections", 1, ("A",)), more=True),
-            ", and the credentials of its connections (at least 1); their customers have to authorise again",
+            ", and the credentials of its connections (at least 1); their owners have to authorise again",
         ),
         (used_by(unchecked=("connections",)), ", and the credentials of all its connections"),
     ],

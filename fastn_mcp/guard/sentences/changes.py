@@ -280,7 +280,7 @@ def delete_customer(facts: Facts) -> Sentences:
 def delete_connector(facts: Facts) -> Sentences:
     connections, credentials = facts.dependents("connections"), ""
     if connections is not None:
-        each = "their customers have" if facts.may_have_several("connections") else "its customer has"
+        each = "their owners have" if facts.may_have_several("connections") else "its owner has"
         credentials = f", and the credentials of {listed(connections)}; {each} to authorise again"
     elif facts.may_have_several("connections"):
         credentials = ", and the credentials of all its connections"
