@@ -40,7 +40,8 @@ WAITING_FOR_PERSON = "Waiting for a person to decide."
 """Beginning of the progress report that says where a person decides."""
 
 _FRESH = 5.0
-"""Seconds from the evaluation of an update in which it is merged into the record that was read for it."""
+"""Seconds from the beginning of an evaluation in which a call of a list is sent by it, and an update is merged into the
+record that was read for it."""
 
 
 class Guard:
@@ -138,7 +139,7 @@ class Guard:
         """Send one approved call at most once, and record it before and after. Raises its error if it does not succeed.
 
         None if other calls used up the budget or plan entry that allowed a single call; a call of a list is evaluated
-        again here, also if others of the list were sent since its evaluation: they may have changed its target.
+        again here, also if its evaluation is not fresh, or others were sent since, which may have changed its target.
         """
         is_list, current, use = evaluation.batch.is_list, evaluation.calls[number], self._approvals.uses.use
         call = current.call
@@ -146,7 +147,8 @@ class Guard:
             _span(self._system, call) if is_list else nullcontext(SpanFacts()) as span,
             self._fail_closed(call, caller),
         ):
-            if any(not isinstance(each, Change) for each in execution.results.values()):
+            is_stale = is_list and self._system.timestamp() - current.began > _FRESH
+            if is_stale or any(not isinstance(each, Change) for each in execution.results.values()):
                 reads = rereads(evaluation, number, self._client.send)
                 current = await self._reevaluate(call, caller, evaluation.digest, reads)
             span.update(_decision_facts(current))

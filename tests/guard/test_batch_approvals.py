@@ -541,3 +541,25 @@ async def test_reader_of_procedures_cannot_send_a_change(world: World) -> None:
     with pytest.raises(Refused, match="create_customer is not a read"):
         await world.guard.read(CreateCustomer(name="A"), Caller(Asker(), None))
     assert world.changes == []
+
+
+async def test_first_call_of_a_list_that_takes_long_to_evaluate_is_evaluated_again(world: World) -> None:
+    """Here a pending customer becomes active while the target of the second call is read."""
+    first, second = (world.sandbox.state.named("customers", slug) for slug in ("acme-customer", "globex-exports"))
+    changes = batch_of(
+        UpdateCustomer(customer_id=first["id"], name="New"), UpdateCustomer(customer_id=second["id"], plan="Free")
+    )
+    send: Any = world.client.send
+
+    async def slow(call: Any, *more: Any) -> Any:
+        if call.target == second["id"]:
+            world.clock.pass_(6)
+            first["status"] = "Active"
+        return await send(call, *more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(world.client, "send", slow)
+        patch.setattr(world.evaluator, "_read", slow)
+        stopped = await world.expect(Incomplete, changes)
+    assert "now needs an approval" in stopped.what
+    assert world.changes == []
