@@ -4,6 +4,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, cast
 
+import anyio
 from pydantic import Field, JsonValue
 
 from fastn_mcp.client.reads import read_target
@@ -110,7 +111,7 @@ async def _send_once(change: Change, undo: Undo, context: ProcedureContext) -> D
         raise
     finally:
         if not may_be_done:  # pending, denied, refused, or cancelled before it was sent
-            with suppress(Exception):  # a claim that cannot be released stays
+            with anyio.CancelScope(shield=True), suppress(Exception):  # a claim that cannot be released stays
                 await context.changes.journal.release(change.id)
     return outcome
 

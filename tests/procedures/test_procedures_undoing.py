@@ -5,6 +5,7 @@ import re
 from dataclasses import replace
 from typing import Any
 
+import anyio
 import pytest
 from pydantic import JsonValue
 from support.decisions import allowed
@@ -186,6 +187,23 @@ async def test_denied_undo_can_be_repeated(world: World) -> None:
     change = await changed(world, CreateConnector(name="Initech", slug="initech"))
     await world.expect(Declined, UndoChange(change_id=change.id), world.form(Decline()))
     await undone(world, change)
+
+
+async def test_cancelled_undo_can_be_repeated(world: World) -> None:
+    """Also on a ledger to which releasing the claim takes a while."""
+    change = await changed(world, UpdateCustomer(customer_id=named(world, "customers", "acme-corp"), name="A"))
+    release = world.ledger.release
+
+    async def slowly(id_: str) -> None:
+        await anyio.sleep(0.001)
+        await release(id_)
+
+    world.ledger.release = slowly  # type: ignore[method-assign]
+    form = world.form()
+    form.ask = lambda _: anyio.sleep_forever()  # type: ignore[method-assign, assignment, return-value]
+    with anyio.move_on_after(0.05):
+        await world.call(UndoChange(change_id=change.id), form)
+    assert (await undone(world, change))["undone"] == change.id
 
 
 async def test_pending_undo_runs_when_it_is_repeated(world: World) -> None:
