@@ -466,8 +466,11 @@ def _succeeded(call: Operation[Any], answer: Answer, attempts: Attempts) -> Json
     Raises a `FastnError` if it reports a failure, and `ValueError` if it is not JSON.
     """
     body = _decoded(answer.body)
+    has_failed = reports_failure(body, is_read=call.effect is Effect.READ)
+    if call.route.method == "DELETE" and isinstance(inner := unwrap(body), dict):
+        has_failed |= inner.get("deleted") is False
     # With this header, the body is what a workflow's own code returned.
-    if "x-execution-id" not in answer.headers and reports_failure(body, is_read=call.effect is Effect.READ):
+    if has_failed and "x-execution-id" not in answer.headers:
         what = f"Fastn answered {answer.status}, but the response says that the call failed."
         raise attempts.lost(what, _error_body(answer, attempts.redactor))
     return body

@@ -144,6 +144,12 @@ async def test_change_that_the_body_calls_failed_has_an_unknown_outcome(call: Op
     assert "settle" in error.facts
 
 
+@pytest.mark.parametrize("body", [{"deleted": False}, {"data": {"id": "acme", "deleted": False}}])
+async def test_delete_that_deleted_nothing_has_an_unknown_outcome(body: Any) -> None:
+    error = await error_of(client(Fastn(reply(200, body))), DeleteCustomer(customer_id="acme"))
+    assert error.outcome == "unknown_outcome"
+
+
 @pytest.mark.parametrize(
     "name", FAILURES.keys() - {"success and an id", "error beside data", "nested beside the id of a request"}
 )
