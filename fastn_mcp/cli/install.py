@@ -16,10 +16,11 @@ import click
 from fastn_mcp.build.startup import command_line_of, options_of
 from fastn_mcp.channels.terminal import Terminal
 from fastn_mcp.cli.help import EnumChoice, GroupedOption, OptionGroups, completing
-from fastn_mcp.cli.layout import say
+from fastn_mcp.cli.layout import say, warn
 from fastn_mcp.cli.start_options import complete_profile
 from fastn_mcp.config import command_line
 from fastn_mcp.config.command_line import CommandLine, this_program
+from fastn_mcp.config.model import SOURCES
 from fastn_mcp.config.paths import state_dir
 from fastn_mcp.errors import nearest
 from fastn_mcp.install import apply, entry
@@ -150,6 +151,9 @@ def install_stdio(wanted: InstallOptions, arguments: Sequence[str], login: str =
         click.echo(json.dumps(entry.printed(wanted.name, start), indent=2))
         return False
     client = _present_client(wanted)
+    if variables := [each.variable for each in SOURCES if each.flag and os.environ.get(each.variable)]:
+        only = f"The server has {', '.join(variables)} only if {client.title} is started from this shell."
+        warn(f"{only} To set it for good, give the option before the command, or write it into the configuration file.")
     additions = entry.additions(client, wanted.name, start, wanted.key)
     return _apply(client, wanted, additions, _about_key(client, wanted.key, login) if login else "")
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 from support.command_line import Run, error_line
 from support.terminal import sitting
 
@@ -138,6 +139,14 @@ def test_printed_commands_work_in_another_folder(fastn: Run, home: Path) -> None
     assert login.endswith(f"{PROGRAM} --base-url https://eu.example.com --profile acme login")
     subprocess.run(f"{undo} --yes", shell=True, cwd="/", check=True, capture_output=True)  # noqa: S602
     assert list((home / "my files").iterdir()) == []
+
+
+@pytest.mark.usefixtures("home")
+def test_settings_of_the_shell_are_named_since_clients_start_elsewhere(fastn: Run, environment: dict[str, str]) -> None:
+    environment |= {"FASTN_PROFILE": "acme", "FASTN_READ_ONLY": "1", "FASTN_API_KEY": "fsk_test_C4N4RY"}
+    done = fastn("install", "cursor", "--yes")
+    assert done.stderr.startswith("fastn-mcp: The server has FASTN_PROFILE, FASTN_READ_ONLY only if Cursor is started")
+    assert "C4N4RY" not in done.stdout + done.stderr
 
 
 def test_json_prints_the_entry_for_any_other_client(fastn: Run, home: Path) -> None:
