@@ -42,8 +42,7 @@ class Keeping:
     files: int | None = None
 
     def expired(self, rotated: list[Path], now: float) -> list[Path]:
-        by_number = len(rotated) if self.files is None else self.files
-        retained = rotated[max(0, len(rotated) - by_number) :]
+        retained = rotated if self.files is None else rotated[max(0, len(rotated) - self.files) :]
         if self.days is not None:
             oldest = now - self.days * 86_400
             # Delete only from the start of the chain: a file stays if an older one stays.

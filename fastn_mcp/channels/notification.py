@@ -119,7 +119,7 @@ class NotifyingChannel:
         self._system = system
         self._remind_after = remind_after
         self._telling = set[str]()
-        self._style = style
+        self._receiver = f"{sender.host} ({style})"
 
     @property
     def url(self) -> str | None:
@@ -167,10 +167,6 @@ class NotifyingChannel:
                     await self._ledger.change_request(request.id, partial(ApprovalRequest.noted, told=entry))
                     return
             await self._system.sleep(_RETRY_INTERVAL)
-
-    @property
-    def _receiver(self) -> str:
-        return f"{self._sender.host} ({self._style})"
 
 
 def notifying(channel: ApprovalChannel, settings: Settings, ledger: Ledger, system: System) -> NotifyingChannel:

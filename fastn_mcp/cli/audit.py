@@ -15,7 +15,6 @@ from typing import Any, cast
 import anyio
 import click
 
-from fastn_mcp.audit import files
 from fastn_mcp.audit.chain import End
 from fastn_mcp.audit.log import FILE, recorded_time
 from fastn_mcp.audit.reader import AuditLog, Entry, LogFollower, following, parsed
@@ -161,9 +160,7 @@ def verify_(options: AuditOptions, head: str | None, remote: tuple[Path, ...]) -
 
 def _stored(file: Path) -> Iterator[StoredEntry]:
     try:
-        yield from stored(files.lines_of([file]))
-    except files.UNREADABLE as error:
-        raise WrongArgument(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
+        yield from stored(AuditLog(file).lines([file]))
     except ValueError:
         raise WrongArgument(f"{file} has a line that is neither OTLP as JSON nor an audit entry.") from None
 

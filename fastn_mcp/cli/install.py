@@ -13,12 +13,14 @@ from typing import Any
 
 import click
 
-from fastn_mcp.build.startup import options_of
+from fastn_mcp.build.startup import command_line_of, options_of
 from fastn_mcp.channels.terminal import Terminal
 from fastn_mcp.cli.help import EnumChoice, GroupedOption, OptionGroups, completing
-from fastn_mcp.cli.layout import say
+from fastn_mcp.cli.layout import say, warn
 from fastn_mcp.cli.start_options import complete_profile
-from fastn_mcp.config.command_line import PROGRAM, CommandLine, by_uvx, installed_from, is_in_uv_cache, running
+from fastn_mcp.config import command_line
+from fastn_mcp.config.command_line import CommandLine, this_program
+from fastn_mcp.config.model import SOURCES
 from fastn_mcp.config.paths import state_dir
 from fastn_mcp.errors import nearest
 from fastn_mcp.install import apply, entry
@@ -58,9 +60,9 @@ class InstallOptions:
             raise click.UsageError("--project names a file, and so does --file. Give one.")
 
     def uninstall_command(self, client: McpClient) -> str:
-        options = (f" --name {self.name}" if self.name != "fastn" else "") + (" --project" if self.project else "")
-        options += f" --file {self.file}" if self.file is not None else ""
-        return f"fastn-mcp uninstall {client.name}{options}"
+        options = (["--name", self.name] if self.name != "fastn" else []) + (["--project"] if self.project else [])
+        options += ["--file", str(self.file.absolute())] if self.file is not None else []
+        return this_program(os.environ).to("uninstall", client.name, *options)
 
 
 def _options(command: Callable[..., None]) -> Callable[..., None]:
@@ -129,25 +131,31 @@ def install(
     wanted = InstallOptions(**options)
     if profile is not None and (sandbox or ctx.obj.sandboxed):
         raise click.UsageError("The sandbox is an account of its own. Leave out --profile, or --sandbox.", ctx)
-    arguments = options_of(ctx.find_root())
+    own = ["--profile", profile] if profile is not None else []
+    arguments = [*options_of(ctx.find_root()), *own]
     arguments += ["--sandbox"] if sandbox and "--sandbox" not in arguments else []
-    arguments += ["--profile", profile] if profile is not None else []
+    login = command_line_of(ctx.find_root(), os.environ).to(*own, "login")
     if url is None:
-        install_stdio(wanted, arguments)
+        install_stdio(wanted, arguments, "" if sandbox or ctx.obj.sandboxed else login)
     else:
         _install_http(wanted, arguments, url)
 
 
-def install_stdio(wanted: InstallOptions, arguments: Sequence[str]) -> bool:
-    """Install an entry with which the client starts the server. Return whether the client has it now."""
+def install_stdio(wanted: InstallOptions, arguments: Sequence[str], login: str = "") -> bool:
+    """Install an entry with which the client starts the server. Return whether the client has it now.
+
+    `login` is the command that stores the key, if the account may have none yet.
+    """
     start = _program(wanted).with_(arguments)
     if wanted.client == "json":
         click.echo(json.dumps(entry.printed(wanted.name, start), indent=2))
         return False
     client = _present_client(wanted)
-    is_sandbox = any(argument.startswith("--sandbox") for argument in arguments)
+    if variables := [each.variable for each in SOURCES if each.flag and os.environ.get(each.variable)]:
+        only = f"The server has {', '.join(variables)} only if {client.title} is started from this shell."
+        warn(f"{only} To set it for good, give the option before the command, or write it into the configuration file.")
     additions = entry.additions(client, wanted.name, start, wanted.key)
-    return _apply(client, wanted, additions, "" if is_sandbox else _about_key(client, arguments, wanted.key))
+    return _apply(client, wanted, additions, _about_key(client, wanted.key, login) if login else "")
 
 
 def _install_http(wanted: InstallOptions, arguments: Sequence[str], url: str) -> None:
@@ -164,7 +172,7 @@ def _install_http(wanted: InstallOptions, arguments: Sequence[str], url: str) ->
     client = _present_client(wanted)
     token = [*arguments, "http-token"]
     additions = entry.http_additions(client, wanted.name, url, _program(wanted).with_([*token, "--header"]).line())
-    _apply(client, wanted, additions, _about_token(client, PROGRAM.with_(token).line()))
+    _apply(client, wanted, additions, _about_token(client, this_program(os.environ).to(*token)))
 
 
 def _apply(client: McpClient, wanted: InstallOptions, additions: Sequence[Addition], note: str) -> bool:
@@ -214,10 +222,10 @@ def _program(wanted: InstallOptions) -> CommandLine:
 
     A project's file is read on other machines too, so it gets no path.
     """
-    is_cached = is_in_uv_cache(sys.prefix, os.path.exists)
+    is_cached = command_line.is_in_uv_cache(sys.prefix, os.path.exists)
     if wanted.project and not wanted.uvx:
-        return PROGRAM
-    source = installed_from() if wanted.uvx or is_cached else None
+        return command_line.PROGRAM
+    source = command_line.installed_from() if wanted.uvx or is_cached else None
     if source is None and (wanted.uvx or is_cached):
         raise NotInstalled(
             "It is not known where uvx could fetch this copy of fastn-mcp again: it was not installed from a folder, "
@@ -230,7 +238,9 @@ def _program(wanted: InstallOptions) -> CommandLine:
             f"A project's file is read on other machines, which do not have {source}.",
             "Leave out --uvx, and the entry names the program alone; or leave out --project.",
         )
-    return by_uvx(source) if source is not None else running(sys.executable, sys.prefix, os.path.exists, None)
+    if source is not None:
+        return command_line.by_uvx(source)
+    return command_line.running(sys.executable, sys.prefix, os.path.exists, None)
 
 
 def _client(name: str) -> McpClient:
@@ -291,13 +301,12 @@ def _about_token(client: McpClient, command: str) -> str:
             return f"Start {client.title} with the token: export {BEARER_VARIABLE}=$({command})"
 
 
-def _about_key(client: McpClient, arguments: Sequence[str], key: entry.Key) -> str:
+def _about_key(client: McpClient, key: entry.Key, login: str) -> str:
     if key == "prompt":
         return f"{client.title} asks for the key at the first start, and keeps it."
     if key == "environment":
         return f"The key comes from {KEY_VARIABLE}, with which {client.title} was started."
-    profile = f" --profile {arguments[arguments.index('--profile') + 1]}" if "--profile" in arguments else ""
-    return f"No key was written. Store it, if you have not: fastn-mcp{profile} login"
+    return f"No key was written. Store it, if you have not: {login}"
 
 
 def this_machine() -> Machine:

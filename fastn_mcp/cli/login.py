@@ -54,9 +54,10 @@ def login(start: StartOptions, profile: str | None, stdin: bool, in_file: bool, 
     stored.refuse_unused(in_file=in_file)
     if in_file and not replace and "api_key_file" in account.table and account.key_host != at_rest.host.lower():
         _confirm_replacement(account.key_host, at_rest)
-    keyring = SystemKeyring()
+    keyring, words = SystemKeyring(), ("login", *filter(None, (account.profile,)))
+    command = start.command_line()
     if not in_file:
-        with _file_suggested(account.profile):
+        with _file_suggested(command.to(*words, "--file")):
             keyring.check()  # before the person pastes the key
     if not stdin and not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise SettingsError(
@@ -68,15 +69,14 @@ def login(start: StartOptions, profile: str | None, stdin: bool, in_file: bool, 
     if not no_check:
         result = anyio.run(check_key, start.parts(settings))
         if not result.works:
-            words = ("login", *filter(None, (account.profile,)), *["--file"] * in_file, "--no-check")
-            command = start.command_line().to(*words)
-            warn(f"{result.message} Nothing was stored. To store it without a check: {command}")
+            unchecked = command.to(*words, *["--file"] * in_file, "--no-check")
+            warn(f"{result.message} Nothing was stored. To store it without a check: {unchecked}")
             return 1
         say(result.message)
     if in_file:
         place = stored.write_file(settings)
     else:
-        with _file_suggested(account.profile):
+        with _file_suggested(command.to(*words, "--file")):
             place = keyring.keep(entry(settings.profile, settings.host), key)
     kind = f"The {settings.key_kind} key" if settings.key_kind != "unknown" else "The key"
     say(f"{kind} of {settings.profile} at {settings.host} is kept in {place}.")
@@ -211,12 +211,11 @@ def _confirm_replacement(host: str, new: Settings) -> None:
 
 
 @contextmanager
-def _file_suggested(profile: str | None) -> Generator[None]:
-    """Turn `NoKeyring` into a `SettingsError` that says how to store the key without one."""
+def _file_suggested(command: str) -> Generator[None]:
+    """Turn `NoKeyring` into a `SettingsError` that suggests the command that stores the key without one."""
     try:
         yield
     except NoKeyring as error:
-        command = f"fastn-mcp login {profile} --file" if profile else "fastn-mcp login --file"
         raise SettingsError(error.what, f"Keep it in a file that only you can read: {command}") from None
 
 

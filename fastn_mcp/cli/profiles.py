@@ -78,11 +78,13 @@ def add_(start: StartOptions, name: str, as_default: bool, **options: object) ->
     edit.add(path, name, values)
     if as_default:
         edit.put(path, None, "profile", name)
+    command = start.command_line()
     say(f"Added to {path}: {name}.")
     if not options["api_key_env"] and not options["api_key_file"]:
-        say(f"Next, give it a key: fastn-mcp login {name}")
+        say(f"Next, give it a key: {command.to('login', name)}")
     if not as_default:
-        say(f"Use it: fastn-mcp --profile {name}, or by default: fastn-mcp profiles use {name}")
+        chosen, by_default = ("--profile", name), ("profiles", "use", name)
+        say(f"Use it: {command.to(*chosen)}, or by default: {command.to(*by_default)}")
 
 
 @profiles_group.command(name="remove", short_help="Remove an account from the configuration file.")

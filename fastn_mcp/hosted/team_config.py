@@ -448,12 +448,9 @@ def _tenant_errors(at: Key, tenant: Tenant) -> Iterator[ConfigError]:
         yield ConfigError(at, f"the tenant {name} needs a key: {needed}")
     if tenant.caller_keys and sum(keys) > 1:
         yield ConfigError((*at, "caller_keys"), "with caller_keys the callers bring the keys: leave the other out")
-    if tenant.caller_keys and "webhook_url" in values:
-        yield ConfigError((*at, "webhook_url"), "approvers belong to one account: leave out this or caller_keys")
-    if tenant.caller_keys and _secret_source(tenant, "slack_app_token") != _NO_SOURCE:
-        yield ConfigError(
-            (*at, "caller_keys"), "approvers belong to one account: leave out the Slack tokens or caller_keys"
-        )
+    for key in ("webhook_url", "slack_app_token_file", "slack_app_token_env"):
+        if tenant.caller_keys and getattr(tenant, key, None) is not None:
+            yield ConfigError((*at, key), "approvers belong to one account: leave out this or caller_keys")
 
 
 def _approvals_errors(team: Team, approvals: ApprovalsSection) -> Iterator[ConfigError]:

@@ -38,11 +38,12 @@ class ResponseDelivery:
         """
         if not self._settle:
             return
+        ended = ended or asyncio.Event()
         try:
             while not self.lost.is_set():
                 with anyio.move_on_after(DELIVERY_GRACE):
                     await _either(self.lost, ended)
-                if not is_unread() or (ended is not None and ended.is_set()):
+                if not is_unread() or ended.is_set():
                     break
         finally:
             if not self.lost.is_set() and not is_unread():
@@ -52,11 +53,7 @@ class ResponseDelivery:
             self._decided.set()
 
 
-async def _either(one: asyncio.Event, other: asyncio.Event | None) -> None:
-    if other is None:
-        await one.wait()
-        return
-
+async def _either(one: asyncio.Event, other: asyncio.Event) -> None:
     async def wait(event: asyncio.Event) -> None:
         await event.wait()
         tasks.cancel_scope.cancel()

@@ -159,6 +159,7 @@ async def test_answer_server_has_only_one_route(hooked: WebhookWorld) -> None:
     callback = hooked.receiver.questions[0]["callback"]
     async with httpx2.AsyncClient(trust_env=False) as http:
         assert (await http.post(callback, content=b"x" * 16_385)).status_code == 413
+        assert hooked.audited("answer_refused")[-1]["message"] == "It is too large, or its connection was lost."
         assert (await http.post(callback, content=b"{}")).status_code == 400
         assert (await http.get(callback)).status_code == 405
         assert (await http.get(callback.rpartition("/approvals")[0])).status_code == 404

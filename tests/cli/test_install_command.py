@@ -1,10 +1,12 @@
 """`fastn-mcp install` and `uninstall`: their output, and what they write."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 from support.command_line import Run, error_line
 from support.terminal import sitting
 
@@ -26,7 +28,8 @@ def test_install_shows_the_change_and_how_to_undo_it(fastn: Run, home: Path) -> 
     assert (done.returncode, done.stderr) == (0, "")
     assert f"+++ {home}/.cursor/mcp.json\n" in done.stdout
     assert '+        "--sandbox"\n' in done.stdout
-    assert done.stdout.endswith("Done. In Cursor: Settings, MCP, and switch it on.\nUndo: fastn-mcp uninstall cursor\n")
+    assert "\nDone. In Cursor: Settings, MCP, and switch it on.\nUndo: " in done.stdout
+    assert done.stdout.endswith(f"{PROGRAM} uninstall cursor\n")
     assert cursor(home) == {"fastn": {"type": "stdio", "command": PROGRAM, "args": ["--sandbox"]}}
     undone = fastn("uninstall", "cursor", "--yes")
     assert undone.stdout.endswith(f"Done. {home}/.cursor/mcp.json is gone, as it was before.\n")
@@ -61,9 +64,10 @@ def test_options_before_install_are_those_of_the_server(fastn: Run, home: Path) 
         *("--read-only", "--toolsets", "customers", "--policy", str(home / "p.toml"), "--deadline", "30.0"),
         *("--profile", "acme"),
     ]
-    assert done.stdout.endswith("No key was written. Store it, if you have not: fastn-mcp --profile acme login\n")
+    assert "\nNo key was written. Store it, if you have not: " in done.stdout
+    assert done.stdout.endswith(f"{PROGRAM} --policy {home / 'p.toml'} --profile acme login\n")
     again = fastn("--sandbox", "install", "cursor", "--sandbox", "--yes", "--name", "try")
-    assert again.stdout.endswith("Undo: fastn-mcp uninstall cursor --name try\n")
+    assert again.stdout.endswith(f"{PROGRAM} uninstall cursor --name try\n")
     assert cursor(home)["try"]["args"] == ["--sandbox"]
     assert f"What the file was: {home.parent}/FASTN_STATE_DIR/installed/" in again.stdout
 
@@ -112,8 +116,7 @@ def test_project_entry_holds_no_path_of_this_machine(fastn: Run, home: Path) -> 
 
 def test_file_option_selects_another_file(fastn: Run, home: Path) -> None:
     file = home / "else.json"
-    done = fastn("install", "vscode", "--file", str(file), "--uvx", "--sandbox", "--yes")
-    assert done.stdout.endswith(f"Undo: fastn-mcp uninstall vscode --file {file}\n")
+    fastn("install", "vscode", "--file", str(file), "--uvx", "--sandbox", "--yes")
     assert json.loads(file.read_bytes())["servers"]["fastn"] == {
         "type": "stdio",
         "command": "uvx",
@@ -125,6 +128,25 @@ def test_file_option_selects_another_file(fastn: Run, home: Path) -> None:
         error_line(
             fastn(command, "vscode", "--file", str(file), "--project"), "--project names a file, and so does --file"
         )
+
+
+def test_printed_commands_work_in_another_folder(fastn: Run, home: Path) -> None:
+    """They name the account and the folders, and quote what a shell would split."""
+    (home / "my files").mkdir()
+    options = ("--file", "my files/mcp.json", "--name", "our server", "--profile", "acme", "--yes")
+    done = fastn("--base-url", "https://eu.example.com", "install", "cursor", *options, cwd=home)
+    undo, login = (line.partition(": ")[2] for line in done.stdout.splitlines()[-2:])
+    assert login.endswith(f"{PROGRAM} --base-url https://eu.example.com --profile acme login")
+    subprocess.run(f"{undo} --yes", shell=True, cwd="/", check=True, capture_output=True)  # noqa: S602
+    assert list((home / "my files").iterdir()) == []
+
+
+@pytest.mark.usefixtures("home")
+def test_settings_of_the_shell_are_named_since_clients_start_elsewhere(fastn: Run, environment: dict[str, str]) -> None:
+    environment |= {"FASTN_PROFILE": "acme", "FASTN_READ_ONLY": "1", "FASTN_API_KEY": "fsk_test_C4N4RY"}
+    done = fastn("install", "cursor", "--yes")
+    assert done.stderr.startswith("fastn-mcp: The server has FASTN_PROFILE, FASTN_READ_ONLY only if Cursor is started")
+    assert "C4N4RY" not in done.stdout + done.stderr
 
 
 def test_json_prints_the_entry_for_any_other_client(fastn: Run, home: Path) -> None:
@@ -143,7 +165,7 @@ def test_http_entry_is_installed_and_removed(fastn: Run, home: Path) -> None:
     done = fastn("install", "cursor", "--url", url, "--yes")
     assert (done.returncode, done.stderr) == (0, "")
     assert b"FASTN_HTTP_TOKEN" in file.read_bytes()
-    assert done.stdout.endswith("Start Cursor with the token: export FASTN_HTTP_TOKEN=$(fastn-mcp http-token)\n")
+    assert done.stdout.endswith(f" {PROGRAM} http-token)\n")
     assert fastn("uninstall", "cursor", "--yes").returncode == 0
     assert file.read_bytes() == before
     claude = fastn("install", "claude-code", "--sandbox", "--url", url, "--yes", "--anyway").stdout
@@ -151,9 +173,7 @@ def test_http_entry_is_installed_and_removed(fastn: Run, home: Path) -> None:
     project = fastn("install", "claude-code", "--project", "--url", url, "--yes", cwd=home).stdout
     assert '"headersHelper": "fastn-mcp http-token --header"' in project
     asked = fastn("install", "vscode", "--url", url, "--yes", "--anyway").stdout
-    assert asked.endswith(
-        "VS Code asks for the token at the first start, and keeps it. To print it: fastn-mcp http-token\n"
-    )
+    assert asked.endswith(f" {PROGRAM} http-token\n")
     printed = json.loads(fastn("install", "json", "--url", url).stdout)["mcpServers"]["fastn"]
     assert printed["headers"] == {"Authorization": "Bearer ${FASTN_HTTP_TOKEN}"}
     for more in (("--key", "environment"), ("--profile", "acme")):

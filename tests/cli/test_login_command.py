@@ -154,7 +154,9 @@ def test_login_without_a_keyring_suggests_a_file(
     environment["PYTHON_KEYRING_BACKEND"] = backend
     environment["DBUS_SESSION_BUS_ADDRESS"] = "unix:path=/nowhere"
     done = login(KEY, "acme", "--stdin", "--no-check")
-    assert error_line(done) == f"{expected} Keep it in a file that only you can read: fastn-mcp login acme --file"
+    line = error_line(done, f"{expected} Keep it in a file that only you can read: FASTN_")
+    assert f"FASTN_CONFIG_DIR={environment['FASTN_CONFIG_DIR']} " in line
+    assert line.endswith("fastn-mcp login acme --file")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="permissions are POSIX's")

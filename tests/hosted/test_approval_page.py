@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import AsyncGenerator, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -274,6 +275,20 @@ async def place_form(visitor: Visitor, place: str) -> dict[str, str]:
     match = re.search(rf'<form[^>]*action="/approvals/{place}".*?</form>', page, re.DOTALL)
     assert match is not None, words(page)
     return dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', match[0]))
+
+
+async def test_change_in_the_journal_alone_is_seen_by_who_may_decide_its_highest_effect(
+    world: ApprovalWorld, dana: Visitor
+) -> None:
+    """The journal has the changes of other replicas, without the effect to which their arguments raised them."""
+    invite = partial(world.call, "create_customer", name="Initech", admin_email="boss@example.com")
+    assert (await invite())["status"] == "approval_required"
+    await dana.approve()
+    assert (await invite())["done"] == "create_customer"
+    (world.team.folder / "tenants" / "acme" / "audit.jsonl").unlink()
+    async with world.browser("jun") as jun:
+        pages = [words((await each.http.get("/approvals/activity")).text) for each in (dana, jun)]
+    assert ["Initech" in page for page in pages] == [True, False]
 
 
 async def test_approver_stops_and_allows_the_changes_of_their_tenants(world: ApprovalWorld) -> None:

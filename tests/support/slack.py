@@ -138,7 +138,7 @@ class Slack:
     """Users, and what only they were shown."""
     calls: list[tuple[str, Json]] = field(default_factory=list[tuple[str, Json]])
     faults: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
-    """What the next calls of a method are answered: an error, a status of HTTP, or `lost`."""
+    """What the next calls of a method are answered: an error, a status of HTTP, `lost`, or `portal`: another's text."""
     members: set[str] = field(default_factory=lambda: {CHANNEL})
     departed: set[str] = field(default_factory=set[str])
     bad_tickets: int = 0
@@ -169,6 +169,8 @@ class Slack:
             assert request.transport is not None
             request.transport.close()
             return web.Response()
+        if fault == "portal":
+            return web.Response(text="Sign in to the network.")
         try:
             _require(fault is None, fault or "")
             token = request.headers.get("Authorization", "").removeprefix("Bearer ")

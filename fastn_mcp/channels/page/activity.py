@@ -25,6 +25,7 @@ from fastn_mcp.records.formats import counted, sentence, stamp
 from fastn_mcp.redaction import quote, sanitize
 from fastn_mcp.report.collector import UNKNOWN, Attempt, OutcomeGroup
 from fastn_mcp.tools.catalog import OPERATIONS
+from fastn_mcp.tools.operation import Operation
 
 _MAX_CHANGES = 200
 """Changes of a page that are in the journal alone: those of other servers, or of a log that is gone."""
@@ -82,6 +83,9 @@ class Activity:
 
     def _is_wanted(self, search: Search, row: Row) -> bool:
         effects = frozenset(call.effect or "" for call in row.calls)
+        if not row.number:  # the journal does not say to which effect a call was raised
+            operations = (OPERATIONS.get(call.tool, Operation) for call in row.calls)
+            effects |= {each.value for operation in operations for each in operation.raises_to}
         is_for_all = not row.calls or row.calls[0].tool == STOP
         sees = self.inbox.sees_call
         is_seen = is_for_all or sees(self.account.tenant, row.calls[0].principal or "", effects)

@@ -59,22 +59,16 @@ class SlackWeb:
         try:
             return cast("Payload", (await self.client.api_call(method, **{kind: arguments})).data)
         except Exception as error:
-            if (reason := reason_of(error)) is None:
-                raise
-            raise SlackFailed(reason) from None
+            raise SlackFailed(_reason(error)) from None
 
 
-def reason_of(error: Exception) -> str | None:
-    """Return why a request failed: a code of Slack's, or our words; None if the error says nothing about Slack."""
-    match error:
-        case SlackApiError():
-            data = getattr(cast(Any, error).response, "data", None)
-            code = str(cast("Payload", data).get("error")) if isinstance(data, dict) else ""
-            return code if re.fullmatch(r"[a-z_]{1,60}", code) else "an unreadable response"
-        case aiohttp.ClientError() | OSError() | TimeoutError():
-            return "no connection"
-        case _:
-            return None
+def _reason(error: Exception) -> str:
+    """Return why a request failed: a code of Slack's, or our words. The SDK may fail in any way at a foreign answer."""
+    if isinstance(error, aiohttp.ClientError | OSError):
+        return "no connection"
+    data = getattr(cast(Any, error).response, "data", None) if isinstance(error, SlackApiError) else None
+    code = str(cast("Payload", data).get("error")) if isinstance(data, dict) else ""
+    return code if re.fullmatch(r"[a-z_]{1,60}", code) else "an unreadable response"
 
 
 class _SlackConnection(SocketModeClient):
@@ -93,8 +87,7 @@ class _SlackConnection(SocketModeClient):
                 break
             except Exception as error:
                 if pause == _FIRST_PAUSE and not self.closed:
-                    reason = reason_of(error) or type(error).__name__  # without the address
-                    log.warning("Slack delivers no decisions (%s). Check: fastn-mcp doctor", reason)
+                    log.warning("Slack delivers no decisions (%s). Check: fastn-mcp doctor", _reason(error))
             await asyncio.sleep(pause)
             pause = min(2 * pause, _MAX_PAUSE)
 

@@ -75,7 +75,7 @@ class WebhookAnswers:
     def too_large(self) -> AnswerResponse:
         """Reject an answer whose body could not be read completely."""
         with suppress(AnswerRejected), self._answers.recorded():
-            raise AnswerRejected(413, "It is too large.")
+            raise AnswerRejected(413, "It is too large, or its connection was lost.")
         return AnswerResponse(413, {"decided": False, "message": _NOT_AN_APPROVER})
 
     async def _decide(self, id_: str, signature: str | None, body: bytes) -> AnswerResponse:

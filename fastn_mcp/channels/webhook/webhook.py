@@ -27,7 +27,7 @@ from fastn_mcp.channels.approvers import Approver, ApproverSecret, load_approver
 from fastn_mcp.channels.background import BackgroundTasks
 from fastn_mcp.channels.webhook import payloads
 from fastn_mcp.channels.webhook.answers import WebhookAnswers, routes
-from fastn_mcp.config.addresses import host_and_port
+from fastn_mcp.config.addresses import host_and_port, url_host
 from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import FastnError, Refused, SettingsError, os_reason
 from fastn_mcp.guard.channel import Announcement, ChannelCapabilities
@@ -245,14 +245,10 @@ class Webhook:
                 ) from error
             # Another server of the same person, on the same ledger, which receives the answers for this one too.
             log.warning("port %s is taken: answers are left to the server that has it", address.port)
-            return self._url or _address(address.host, address.port)
+            return self._url or f"http://{url_host(address.host)}:{address.port}"
         self._server = BackgroundServer(Starlette(routes=routes(self._answers)), listener, "approval endpoint")
-        self._url = address.url or _address(address.host, int(listener.getsockname()[1]))
+        self._url = address.url or f"http://{url_host(address.host)}:{listener.getsockname()[1]}"
         return self._url
-
-
-def _address(host: str, port: int) -> str:
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _is_listening(host: str, port: int) -> bool:
