@@ -118,6 +118,17 @@ async def test_renamed_workflow_has_its_current_name_everywhere(world: World) ->
     assert all("TikTok to Cin7" in str(answer) and "Sync TikTok" not in str(answer) for answer in answers)
 
 
+async def test_name_of_a_customer_stands_nowhere_but_in_place_of_its_id(world: World) -> None:
+    """An id may be a part of other texts, such as times."""
+    customer = world.sandbox.state.named("customers", "acme-corp")
+    world.sandbox.state.rows["customers"]["1"] = customer | {"id": "1"}
+    for row in world.sandbox.state.all("executions"):
+        if row["endOrgId"] == customer["id"]:
+            row["endOrgId"] = "1"
+    (row,) = next(each for each in (await ask(world))["data"]["findings"] if "under way" in each["what"])["rows"]
+    assert (row["customer"], row["for"], row["since"]) == ("Acme Corp", "10 h", "2026-11-24T23:00:00Z")
+
+
 async def test_trigger_disabled_after_the_runs_were_read_is_not_said_to_be_disabled_later(tmp_path: Path) -> None:
     world = World(tmp_path, snapshot_seconds=90)
     await ask(world)  # whose runs are read once

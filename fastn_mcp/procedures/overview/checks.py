@@ -8,7 +8,7 @@ from enum import Enum
 from pydantic import JsonValue
 
 from fastn_mcp.procedures.diagnosis.blockers import failures_in_a_row, is_public, listed, trigger_states
-from fastn_mcp.procedures.overview.table import Cells, TableRow
+from fastn_mcp.procedures.overview.table import Cells, TableRow, unread_names
 from fastn_mcp.records.formats import age, counted, dated, sentence
 from fastn_mcp.records.labels import label_of, name_of
 from fastn_mcp.records.quotas import Quota
@@ -161,7 +161,7 @@ def trigger_findings(triggers: Sequence[Row], workflows: Sequence[Row], now: dat
     names = {key_of(row): name_of(row) for row in workflows}
 
     def cells(row: Row, now: datetime) -> Cells:
-        (trigger,) = trigger_states([row], now, {})
+        (trigger,) = trigger_states([row], now, unread_names([row]))
         starts = listed([names.get(key, key) for key in started_workflows(row)], 2)
         why = "" if trigger.state is State.BROKEN else trigger.problem.partition(";")[0]  # the finding itself says it
         return {"customer": trigger.customer and trigger.owner, "starts": starts, "why": why}
