@@ -385,6 +385,13 @@ async def test_unreadable_customer_is_not_checked_and_the_rest_is_reported(world
     assert any(message.startswith("customer: ") for message in answer["not_checked"])
 
 
+async def test_unread_successes_are_not_reported_as_such(world: World) -> None:
+    """Fastn may ignore filters, so that the first rows tell of no success."""
+    world.behave(filtering=Filtering.IGNORED)
+    verdict = (await diagnosed(world, workflow_id=TIKTOK))["verdict"]
+    assert verdict.startswith("3 runs failed in 72 hours (successes could not be read): the connection TikTok Shop of")
+
+
 async def test_unreadable_failures_are_not_reported_as_none(world: World) -> None:
     world.refuse("/api/v1/executions", status=500)
     answer = await diagnosed(world, workflow_id=TIKTOK)

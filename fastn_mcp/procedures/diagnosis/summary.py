@@ -71,6 +71,8 @@ def _failing(evidence: Evidence, *, of_one_cause: bool) -> str:
     if later:
         length = age(later[-1].at or period.now, period.now).removesuffix(" ago")
         return f"Failing for {length} ({counted(len(later), 'run')} since the last success; {of} in {period})"
+    if last is None:
+        return f"{of} failed in {period} ({success})"
     return f"It worked the last time ({success}), but {of} failed in {period}"
 
 
