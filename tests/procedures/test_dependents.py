@@ -2,12 +2,14 @@
 
 import re
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 from pydantic_core import to_json
 from support.behaviour import Behaviour, Envelope, Filtering, Paging
+from support.hostile_account import Edited
 from support.world import World
 
 from fastn_mcp.account.dependents import MAX_DETAILS
@@ -19,6 +21,7 @@ from fastn_mcp.procedures.find_dependents import FindDependents, Kind
 from fastn_mcp.procedures.overview.get_overview import GetOverview
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.tools.connectors import GetConnector
+from fastn_mcp.tools.operation import Request
 from fastn_mcp.tools.workflows import DeleteWorkflow, GetWorkflow, ListWorkflows
 
 pytestmark = pytest.mark.anyio
@@ -426,6 +429,35 @@ async def test_resource_that_was_listed_is_not_read_again(world: World) -> None:
         assert answer["of"]["name"] == cached.sandbox.state.named(f"{kind}s", slug, "slug")["name"]
         assert f"get_{kind}" not in [request.tool for request in cached.sandbox.requests]
     cached.close()
+
+
+class TakesSlugs(Edited):
+    """A Fastn that takes a slug in place of an id in a path."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda value, _, __: value)
+        self.ids: dict[str, str] = {}
+
+    async def __call__(self, request: Request) -> Any:
+        folder, _, last = request.path.rpartition("/")
+        return await super().__call__(replace(request, path=f"{folder}/{self.ids.get(last, last)}"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "slug"), [("customer", "katana-customer"), ("connector", "slack"), ("workflow", "process-new-orders")]
+)
+async def test_dependents_of_a_slug_are_those_of_the_id(tmp_path: Path, kind: Kind, slug: str) -> None:
+    fastn = TakesSlugs()
+    world = World(tmp_path, exchange=fastn.around)
+    fastn.ids[slug] = key(world, f"{kind}s", slug)
+    answer = await dependents(world, kind, slug)
+    assert answer == await dependents(world, kind, fastn.ids[slug])
+    assert answer["of"]["id"] == fastn.ids[slug]
+    preview, same = [
+        await world.preview(parse(TOOLS, f"delete_{kind}", {f"{kind}_id": typed}).call)
+        for typed in (slug, fastn.ids[slug])
+    ]
+    assert preview.data()["used_by"] == same.data()["used_by"] != []
 
 
 @pytest.mark.parametrize(
