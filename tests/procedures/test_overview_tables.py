@@ -110,6 +110,12 @@ async def test_connection_of_unknown_authentication_is_not_called_renewed(world:
     assert "has to authorise" in what
 
 
+async def test_live_connection_whose_expiry_has_passed_is_reported(world: World) -> None:
+    row = next(row for row in world.sandbox.state.all("connections") if row["status"] == "ACTIVE")
+    row |= {"authType": "API_KEY", "expiresAt": stamp(world.clock.at - timedelta(days=3))}
+    assert sentence(await ask(world, about="expiry"), "does not renew by itself, the first 3 days ago")
+
+
 async def test_renamed_workflow_has_its_current_name_everywhere(world: World) -> None:
     """Its runs keep the name that it had."""
     row = world.sandbox.state.named("workflows", "Sync TikTok Orders to Cin7 Core", by="name")

@@ -9,7 +9,7 @@ from fastn_mcp.procedures.diagnosis.blockers import PartState, connection_states
 from fastn_mcp.procedures.diagnosis.failures import FailureGroup, RunFilter, grouped
 from fastn_mcp.procedures.diagnosis.run_counts import RunCounts, RunRecord
 from fastn_mcp.procedures.diagnosis.stuck_runs import StuckRun
-from fastn_mcp.procedures.overview.checks import AccountFinding, Severity, expires_soon, within
+from fastn_mcp.procedures.overview.checks import AccountFinding, Severity, expires_within, within
 from fastn_mcp.procedures.overview.table import UNREAD_NAME, Cells, TableRow, unread_names
 from fastn_mcp.records.formats import age, counted, dated, sentence
 from fastn_mcp.records.labels import ACCOUNT, app_of, name_of
@@ -135,11 +135,11 @@ def _distinct_repairs(connections: Iterable[PartState]) -> str:
 def expiring_connections(
     rows: Iterable[Row], now: datetime, time: timedelta, *, more: bool, tells: bool
 ) -> list[AccountFinding]:
-    """Report live connections that expire in this time and that Fastn does not renew, the first first.
+    """Report live connections that expire in this time, or should have, and that Fastn does not renew, the first first.
 
     With `tells`, those that it does renew are counted too. `more`: some connections were not read.
     """
-    soon = [row for row in rows if connection_state(row) is State.LIVE and expires_soon(row, now, time)]
+    soon = [row for row in rows if connection_state(row) is State.LIVE and expires_within(row, now, time)]
     renewed = [row for row in soon if renews_itself(row)]
     ending = connection_states((row for row in soon if not renews_itself(row)), unread_names(soon))
     expiring = [
