@@ -385,6 +385,16 @@ async def test_unreadable_customer_is_not_checked_and_the_rest_is_reported(world
     assert any(message.startswith("customer: ") for message in answer["not_checked"])
 
 
+async def test_runs_of_customers_are_not_counted_for_the_account_itself(world: World) -> None:
+    add_run(world, ORDERS, 1, error={"raw": "odd"})
+    (cause,) = (await diagnosed(world, workflow_id=ORDERS))["causes"]
+    assert cause["affected"] == [{"customer": "the account itself", "failed": "1"}]
+    add_run(world, TIKTOK, 1, endOrgId=None, error={"raw": "own"})
+    causes = (await diagnosed(world, workflow_id=TIKTOK))["causes"]
+    numbers = {row["customer"]: row["failed"] for cause in causes for row in cause["affected"]}
+    assert numbers == {"Katana": "3 of 3", "the account itself": "1"}
+
+
 async def test_unread_successes_are_not_reported_as_such(world: World) -> None:
     """Fastn may ignore filters, so that the first rows tell of no success."""
     world.behave(filtering=Filtering.IGNORED)
