@@ -343,6 +343,14 @@ async def test_connection_of_the_account_is_not_said_to_be_missing(world: World,
     assert cause["likely_cause"] == "The connection to slack cannot be used. It ran for no customer."
 
 
+async def test_connection_that_does_not_name_its_app_is_not_reported_as_missing(world: World) -> None:
+    for row in world.sandbox.state.all("connections"):
+        del row["connector"]
+    for arguments in ({"workflow_id": TIKTOK}, {"connector_id": "tiktokShop"}):
+        (cause,) = (await diagnosed(world, **arguments))["causes"]
+        assert "There is none for whom it ran." not in cause["likely_cause"]
+
+
 async def test_connections_are_missing_only_where_those_of_all_customers_were_read(world: World) -> None:
     for name in ("widget-inc", "globex-exports", "acme-customer"):
         add_run(
