@@ -22,6 +22,7 @@ from fastn_mcp.records.rows import (
     as_word,
     connector_keys,
     inside,
+    key_of,
     owner_of,
     parse_timestamp,
     row_of,
@@ -110,7 +111,7 @@ async def _of_run(
     elif call.customer_ref is None and (apps := apps_of_customers(workflow)):
         named = ", ".join(_app(dict(app)) for app in apps)
         notes.append(f"No customer is named, and it uses connections of customers: {named}.")
-    notes.append(await _last_runs(call, send, now))
+    notes.append(await _last_runs(call, workflow, send, now))
     return Outlook(defaults, tuple(filter(None, notes)))
 
 
@@ -176,10 +177,11 @@ def _app(app: JsonValue) -> str:
     return quote(text(app, "slug", "name", "id") if isinstance(app, dict) else str(app))
 
 
-async def _last_runs(call: RunWorkflow, send: Send, now: datetime) -> str:
+async def _last_runs(call: RunWorkflow, workflow: Row, send: Send, now: datetime) -> str:
     """Return how the last run ended, with the cause of a failure."""
     try:
-        reading = ListExecutions(workflow_id=call.workflow_id, customer_id=call.customer_id, limit=_RUNS)
+        id_ = key_of(workflow) or call.workflow_id
+        reading = ListExecutions(workflow_id=id_, customer_id=call.customer_id, limit=_RUNS)
         runs = (await read_page(reading, send)).rows
     except (FastnError, ValueError):
         return "Its earlier runs could not be read."

@@ -64,7 +64,7 @@ RULES: Mapping[str, Rule] = {
     "invite_user": Rule(None, "", f"The invitation is sent. {PEOPLE}"),
     "create_role": Rule(None, "", ROLES),
     "create_api_key": Rule(
-        "revoke_api_key", "The key can be revoked with undo_change.", "Until then anyone who has it can use it."
+        "revoke_api_key", "The key can be revoked with undo_change.", "What is done with it meanwhile stays."
     ),
     "revoke_api_key": Rule(None, "", "A revoked key never works again; create_api_key makes another."),
     "create_secret": Rule("delete_secret", "The secret can be deleted again with undo_change."),

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, JsonValue
@@ -42,6 +43,7 @@ RUN = "run_workflow(workflow_id)"
 """Next call of a workflow that runs."""
 
 _MAX_QUERY = 500  # characters
+_MAX_IDS = 4  # of a query, that are read
 _MAX_NAME = 101  # characters of a name in the answer, with the ellipsis of a longer one
 _MAX_RELATED = 4  # triggers shown of a workflow, and workflows of a customer
 
@@ -76,28 +78,35 @@ class Find(Procedure[SearchResult]):
     limit: Annotated[int, Field(ge=1, le=20, description="1-20, default 5.")] = 5
 
     async def run(self, context: ProcedureContext) -> SearchResult:
-        answer = await self._by_id(key, context) if (key := _ID.search(self.query)) else None
+        keys = {key[0]: key for key in _ID.finditer(self.query)}
+        answer = await self._by_ids([*keys.values()][:_MAX_IDS], context) if keys else None
         if answer is None:
             data = SearchData(context, (self.kind,) if self.kind else tuple(LISTS))
             answer = await self._answer(await data.search(self.query), data, context)
         facts = facts_about(self.query)
         return SearchResult.model_validate(({"not_done_here": facts} if facts else {}) | answer | context.look.age())
 
-    async def _by_id(self, key: re.Match[str], context: ProcedureContext) -> dict[str, JsonValue] | None:
-        """Return the answer for an id that can be read directly, or is an execution's; else None."""
-        kinds = (key.lastgroup,) if key.lastgroup else _OF_UUID
-        wanted = [kind for kind in kinds if self.kind in (None, kind)]
-        resources = await read_each(wanted, lambda kind: read_by_id(kind, key[0], context))
-        for kind, resource in resources.items():
+    async def _by_ids(self, keys: Sequence[re.Match[str]], context: ProcedureContext) -> dict[str, JsonValue] | None:
+        """Return the answer for ids that can be read directly, or for one of an execution; else None."""
+        entries, unknown, error = list[Entry](), list[str](), None
+        for key in keys:
+            kinds = (key.lastgroup,) if key.lastgroup else _OF_UUID
+            wanted = [kind for kind in kinds if self.kind in (None, kind)]
+            resources = await read_each(wanted, partial(read_by_id, id_=key[0], context=context))
+            read = {kind: resource for kind, resource in resources.items() if resource is not None}
             # Fastn's answer to an unknown id is not documented: only a row with this very id counts.
-            if resource is not None and key_of(resource.row).casefold() == key[0].casefold():
-                data = SearchData(context, ())
-                await data.name_related([item := entry(kind, resource.row)])
-                return await self._answer(Matches([Hit(data.rows.titled(item), EXACT_MATCH)], 1, 1), data, context)
-        if key.lastgroup != EXECUTION:
+            own = [entry(kind, it.row) for kind, it in read.items() if key_of(it.row).casefold() == key[0].casefold()]
+            entries += own[:1]
+            unknown += [] if own else [key[0]]
+            error = error or (read[EXECUTION].error if EXECUTION in read else None)
+        if entries:
+            data = SearchData(context, ())
+            await data.name_related(entries)
+            hits = [Hit(data.rows.titled(item), EXACT_MATCH) for item in entries]
+            return await self._answer(Matches(hits, 1, len(hits), unknown), data, context)
+        if keys[0].lastgroup != EXECUTION:
             return None
         answer: dict[str, JsonValue] = {"found": [], "next": ["list_executions(workflow_id, since)"]}
-        error = run.error if (run := resources.get(EXECUTION)) is not None else None
         if error is not None and not isinstance(error, NotFound):
             answer["not_searched"] = [f"{EXECUTION}: {failure(error, error.outcome)}"]
         return answer

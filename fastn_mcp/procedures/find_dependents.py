@@ -17,7 +17,7 @@ from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.lookup import is_id, resolve
 from fastn_mcp.procedures.reads import read_if_short
 from fastn_mcp.records.formats import quoted
-from fastn_mcp.records.rows import FastnObject, Row
+from fastn_mcp.records.rows import FastnObject, Row, key_of, row_of
 from fastn_mcp.tools.catalog import OPERATIONS
 from fastn_mcp.tools.fields import Texts
 from fastn_mcp.tools.operation import Call
@@ -102,7 +102,7 @@ async def _dependents(kind: Kind, typed: str, context: ProcedureContext) -> tupl
         deleting = operation.model_validate({operation.route.parameters[-1]: resource.id})
         target, unread = await _record(deleting, context, resource.row)
     dependence = await describe_dependents(deleting, target, context.look, context.system.now(), context.report)
-    of: Entry = {"id": deleting.target}
+    of: Entry = {"id": key_of(row_of(target)) or deleting.target}
     if target is not None:
         of["name"] = str(await read_label(deleting, target, context.look) or deleting.target)
     return of, replace(dependence, gaps=(*unread, *dependence.gaps))

@@ -89,11 +89,15 @@ async def collected(call: List[Any], context: ProcedureContext) -> Table:
         unchecked |= {*(page.not_checked or ())}
         total, read, received = None, read + 1, received + page.received
     is_whole = page.next_cursor is None and call.cursor is None
+    if is_whole and not unchecked:
+        total = len(items)
+    elif call.filters and total == context.look.stored(type(call)()).total:
+        total = None  # of all rows: Fastn may have ignored the filters
     return Table(
         items=items,
         places=places,
         next_cursor=page.next_cursor,
-        total=len(items) if is_whole and not unchecked else total,
+        total=total,
         not_checked=sorted(unchecked) or None,
         unknown=call.unknown(items) or None,
         looked_at=received if read > 1 else None,

@@ -165,7 +165,8 @@ async def read_by_id(kind: str, id_: str, context: ProcedureContext) -> FoundRes
     try:
         if (operation := OPERATIONS.get(f"get_{kind}")) is not None:
             reading: Any = operation.model_validate({f"{kind}_id": id_})
-            return FoundResource(id_, row_of(await context.look(reading)))
+            row = row_of(await context.look(reading))
+            return FoundResource(key_of(row) or id_, row)
         if kind == "connection" and (listing := connections_like(id_)) is not None:  # its parts filter the list
             page = await read_page(listing(limit=MAX_NAMES), context.look)
             return next((FoundResource(id_, row) for row in page.rows if key_of(row) == id_), None)

@@ -114,10 +114,7 @@ _TIMES = ("since", "until", "expires_before")
 
 
 def values_of(choice: str) -> tuple[list[str], bool]:
-    """Return the values of a filter with known ones, and whether they are excluded: `FAILED,EXPIRED` or `!ACTIVE`.
-
-    The mark of exclusion may be repeated: `!ACTIVE,!FAILED`.
-    """
+    """Return the values of a filter with known ones, and whether they are excluded: `FAILED,EXPIRED` or `!A,!B`."""
     is_excluded = choice.strip().startswith("!")
     return [value.strip().removeprefix("!" * is_excluded).strip() for value in choice.split(",")], is_excluded
 

@@ -3,11 +3,13 @@
 import re
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 from pydantic_core import to_json
 from support.behaviour import Behaviour, Envelope, Filtering, Paging
+from support.hostile_account import TakesSlugs
 from support.world import World
 
 from fastn_mcp.account.dependents import MAX_DETAILS
@@ -19,7 +21,7 @@ from fastn_mcp.procedures.find_dependents import FindDependents, Kind
 from fastn_mcp.procedures.overview.get_overview import GetOverview
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.tools.connectors import GetConnector
-from fastn_mcp.tools.workflows import DeleteWorkflow, GetWorkflow, ListWorkflows
+from fastn_mcp.tools.workflows import DeleteWorkflow, GetWorkflow, ListWorkflows, RunWorkflow
 
 pytestmark = pytest.mark.anyio
 
@@ -426,6 +428,32 @@ async def test_resource_that_was_listed_is_not_read_again(world: World) -> None:
         assert answer["of"]["name"] == cached.sandbox.state.named(f"{kind}s", slug, "slug")["name"]
         assert f"get_{kind}" not in [request.tool for request in cached.sandbox.requests]
     cached.close()
+
+
+@pytest.mark.parametrize(
+    ("kind", "slug"), [("customer", "katana-customer"), ("connector", "slack"), ("workflow", "process-new-orders")]
+)
+async def test_dependents_of_a_slug_are_those_of_the_id(tmp_path: Path, kind: Kind, slug: str) -> None:
+    fastn = TakesSlugs()
+    world = World(tmp_path, exchange=fastn.around)
+    fastn.ids[slug] = key(world, f"{kind}s", slug)
+    answer = await dependents(world, kind, slug)
+    assert answer == await dependents(world, kind, fastn.ids[slug])
+    assert answer["of"]["id"] == fastn.ids[slug]
+    preview, same = [
+        await world.preview(parse(TOOLS, f"delete_{kind}", {f"{kind}_id": typed}).call)
+        for typed in (slug, fastn.ids[slug])
+    ]
+    assert preview.data()["used_by"] == same.data()["used_by"] != []
+
+
+async def test_last_run_is_found_by_the_slug_of_a_workflow(tmp_path: Path) -> None:
+    fastn = TakesSlugs()
+    world = World(tmp_path, exchange=fastn.around)
+    fastn.ids["process-new-orders"] = key(world, "workflows", "process-new-orders")
+    for typed in (*fastn.ids, *fastn.ids.values()):
+        notes = (await world.preview(RunWorkflow(workflow_id=typed))).data()["notes"]
+        assert notes[-1].startswith("Last run: completed "), typed
 
 
 @pytest.mark.parametrize(

@@ -343,6 +343,14 @@ async def test_connection_of_the_account_is_not_said_to_be_missing(world: World,
     assert cause["likely_cause"] == "The connection to slack cannot be used. It ran for no customer."
 
 
+async def test_connection_that_does_not_name_its_app_is_not_reported_as_missing(world: World) -> None:
+    for row in world.sandbox.state.all("connections"):
+        del row["connector"]
+    for arguments in ({"workflow_id": TIKTOK}, {"connector_id": "tiktokShop"}):
+        (cause,) = (await diagnosed(world, **arguments))["causes"]
+        assert "There is none for whom it ran." not in cause["likely_cause"]
+
+
 async def test_connections_are_missing_only_where_those_of_all_customers_were_read(world: World) -> None:
     for name in ("widget-inc", "globex-exports", "acme-customer"):
         add_run(
@@ -383,6 +391,23 @@ async def test_unreadable_customer_is_not_checked_and_the_rest_is_reported(world
     assert answer["customer"] == {"id": katana, "name": katana}
     assert answer["causes"][0]["runs"] == 3
     assert any(message.startswith("customer: ") for message in answer["not_checked"])
+
+
+async def test_runs_of_customers_are_not_counted_for_the_account_itself(world: World) -> None:
+    add_run(world, ORDERS, 1, error={"raw": "odd"})
+    (cause,) = (await diagnosed(world, workflow_id=ORDERS))["causes"]
+    assert cause["affected"] == [{"customer": "the account itself", "failed": "1"}]
+    add_run(world, TIKTOK, 1, endOrgId=None, error={"raw": "own"})
+    causes = (await diagnosed(world, workflow_id=TIKTOK))["causes"]
+    numbers = {row["customer"]: row["failed"] for cause in causes for row in cause["affected"]}
+    assert numbers == {"Katana": "3 of 3", "the account itself": "1"}
+
+
+async def test_unread_successes_are_not_reported_as_such(world: World) -> None:
+    """Fastn may ignore filters, so that the first rows tell of no success."""
+    world.behave(filtering=Filtering.IGNORED)
+    verdict = (await diagnosed(world, workflow_id=TIKTOK))["verdict"]
+    assert verdict.startswith("3 runs failed in 72 hours (successes could not be read): the connection TikTok Shop of")
 
 
 async def test_unreadable_failures_are_not_reported_as_none(world: World) -> None:

@@ -196,6 +196,17 @@ async def test_usual_is_what_was_seen_else_the_timeout_else_an_hour(
     assert [row["usual"].startswith(usual or "-") for row in stuck] == ([] if usual is None else [True])
 
 
+async def test_account_itself_is_not_counted_as_a_customer(world: World) -> None:
+    for row in world.sandbox.state.all("connections"):
+        row["status"] = "EXPIRED" if row["connector"]["slug"] == "slack" else row["status"]
+    connector = await world.ask(Diagnose(connector_id="slack"))
+    assert connector["verdict"].startswith("Slack: 2 of 2 connections not working, for 1 customer;")
+    add_run(world, ORDERS, 1)
+    assert (
+        "5 of 102 runs failed in 72 hours, of 3 workflows, for 2 customers" in (await world.ask(Diagnose()))["verdict"]
+    )
+
+
 async def test_hanging_runs_are_counted_as_at_least_if_others_were_not_read(world: World) -> None:
     drop_runs_under_way(world)
     for number in range(130):

@@ -288,6 +288,14 @@ async def test_beginning_of_an_id_without_digits_is_found(world: World) -> None:
     assert first(await search_for(world, "wf_abcd")) == ("workflow", "Letters")
 
 
+async def test_each_id_of_a_query_is_read(world: World) -> None:
+    state = world.sandbox.state
+    orders, katana = state.named("workflows", "process-new-orders"), state.named("customers", "katana-customer")
+    answer = await search_for(world, f"does {orders['id']} run for {katana['id']}? {orders['id']} or wf_000000000000")
+    assert names(answer["found"]) == ["process-new-orders", "Katana"]
+    assert (answer["first_lacks"], "ambiguous" in answer) == (["wf_000000000000"], False)
+
+
 async def test_unknown_execution_finds_nothing_and_searches_nothing(world: World) -> None:
     """Runs are too many to list, so they are found only by their exact id."""
     answer = await search_for(world, "exec_000000000000")

@@ -17,6 +17,7 @@ from support.world import World
 from fastn_mcp.account.answer_reads import RESERVE
 from fastn_mcp.account.short_ids import reference_to
 from fastn_mcp.procedures.list_rows import MAX_FURTHER_PAGES
+from fastn_mcp.procedures.overview.get_overview import GetOverview
 from fastn_mcp.records.formats import stamp
 from fastn_mcp.records.rows import row_of
 from fastn_mcp.sandbox.state import Row
@@ -175,6 +176,24 @@ async def test_unknown_value_among_others_is_said(
     answer = await world.rendered_tool(tool, **filters)
     assert answer["data"]
     assert [text.partition(";")[0] for text in answer["unknown"]] == [unknown]
+
+
+@each_filtering
+async def test_total_of_all_rows_is_not_that_of_a_filter(tmp_path: Path, filtering: Filtering) -> None:
+    """Fastn may ignore the filters. What was read before tells how many rows there are without them."""
+    world = World(tmp_path, snapshot_seconds=90)
+    world.behave(filtering=filtering)
+    await world.call(GetOverview())
+    answers = [
+        await world.rendered_tool(tool, **filters, limit=3)
+        for tool, filters in (
+            ("list_executions", {"since": "2026-11-24T09:00:00Z"}),
+            ("list_users", {"status": "Active"}),
+        )
+    ]
+    expected = [35, 5] if filtering is Filtering.HEEDED else [None, None]
+    assert [answer.get("total") for answer in answers] == expected
+    assert (await world.rendered_tool("list_executions", limit=3))["total"] == 342
 
 
 async def test_unknown_value_of_rows_is_taken(world: World) -> None:

@@ -1,11 +1,13 @@
 """Tests of names and slugs in place of ids, in every tool that only reads."""
 
 import re
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 from pydantic_core import to_json
 from support.behaviour import Filtering
+from support.hostile_account import TakesSlugs
 from support.world import World
 
 from fastn_mcp.errors import FastnError, NotFound, NotSent
@@ -141,6 +143,21 @@ async def test_name_exactly_as_typed_wins_over_another_spelling(world: World) ->
     answer = await world.ask(Diagnose(customer_id="John-Acme"))
     assert answer["customer"]["name"] == "John-Acme"
     await world.expect(NotSent, Diagnose(customer_id="john  acme"))
+
+
+async def test_slug_that_fastn_takes_for_an_id_is_diagnosed_by_the_id(tmp_path: Path) -> None:
+    """Where the list is long and is not searched by Fastn, so that the slug is read as if it was an id."""
+    fastn = TakesSlugs()
+    world = World(tmp_path, exchange=fastn.around)
+    world.behave(filtering=Filtering.IGNORED)
+    workflow = world.sandbox.state.named("workflows", "update-inventory")
+    fastn.ids["update-inventory"] = workflow["id"]
+    for number in range(150):
+        world.sandbox.state.put(
+            "workflows", {**workflow, "id": f"wf_{number:012x}", "slug": f"s-{number}", "name": "N"}
+        )
+    answer = await world.ask(Diagnose(workflow_id="update-inventory"))
+    assert (answer["workflow"]["id"], [row["name"] for row in answer["triggers"]]) == (workflow["id"], ["Shop events"])
 
 
 async def test_connection_that_is_not_named_so_leads_to_find(world: World) -> None:

@@ -110,12 +110,29 @@ async def test_connection_of_unknown_authentication_is_not_called_renewed(world:
     assert "has to authorise" in what
 
 
+async def test_live_connection_whose_expiry_has_passed_is_reported(world: World) -> None:
+    row = next(row for row in world.sandbox.state.all("connections") if row["status"] == "ACTIVE")
+    row |= {"authType": "API_KEY", "expiresAt": stamp(world.clock.at - timedelta(days=3))}
+    assert sentence(await ask(world, about="expiry"), "does not renew by itself, the first 3 days ago")
+
+
 async def test_renamed_workflow_has_its_current_name_everywhere(world: World) -> None:
     """Its runs keep the name that it had."""
     row = world.sandbox.state.named("workflows", "Sync TikTok Orders to Cin7 Core", by="name")
     row["name"] = "TikTok to Cin7"
     answers = [await ask(world, **of) for of in ({}, {"about": "workflows"}, {"about": "connections"})]
     assert all("TikTok to Cin7" in str(answer) and "Sync TikTok" not in str(answer) for answer in answers)
+
+
+async def test_name_of_a_customer_stands_nowhere_but_in_place_of_its_id(world: World) -> None:
+    """An id may be a part of other texts, such as times."""
+    customer = world.sandbox.state.named("customers", "acme-corp")
+    world.sandbox.state.rows["customers"]["1"] = customer | {"id": "1"}
+    for row in world.sandbox.state.all("executions"):
+        if row["endOrgId"] == customer["id"]:
+            row["endOrgId"] = "1"
+    (row,) = next(each for each in (await ask(world))["data"]["findings"] if "under way" in each["what"])["rows"]
+    assert (row["customer"], row["for"], row["since"]) == ("Acme Corp", "10 h", "2026-11-24T23:00:00Z")
 
 
 async def test_trigger_disabled_after_the_runs_were_read_is_not_said_to_be_disabled_later(tmp_path: Path) -> None:

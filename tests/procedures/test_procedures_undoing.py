@@ -456,6 +456,11 @@ async def test_overwritten_secrets_are_named_as_lost(world: World) -> None:
     assert row(world, "connectors", gamma)["domain"] == "gamma.app"
 
 
+async def test_revoked_key_is_not_said_to_be_usable(world: World) -> None:
+    answer = await undone(world, await changed(world, CreateApiKey(name="BI")))
+    assert (answer["by"], answer["stays"]) == ("revoke_api_key", "What is done with it meanwhile stays.")
+
+
 async def test_change_of_an_unreadable_target_cannot_be_undone(world: World) -> None:
     """An allowed change does not need the read; its undo does."""
 

@@ -148,6 +148,18 @@ class Edited:
         await self._inner.aclose()
 
 
+class TakesSlugs(Edited):
+    """A Fastn that takes a slug in place of an id in a path."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda value, _, __: value)
+        self.ids: dict[str, str] = {}
+
+    async def __call__(self, request: Request) -> Answer:
+        folder, _, last = request.path.rpartition("/")
+        return await super().__call__(replace(request, path=f"{folder}/{self.ids.get(last, last)}"))
+
+
 def planting(fields: frozenset[str], change: Callable[[str], str] = str) -> Edited:
     """Return a Fastn with hostile or harmless texts in these fields."""
     return Edited(lambda value, _, __: planted(value, fields, change))

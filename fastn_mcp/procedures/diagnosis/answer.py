@@ -139,7 +139,9 @@ def _remedy(evidence: Evidence, cause: FailureGroup, newest: EndedRun) -> Remedy
     candidates = connections_to([connector] if connector else setup.apps, evidence.connections)
     own = [connection for connection in candidates if connection.customer in customers]
     relevant = own or [connection for connection in candidates if connection.customer is None]
+    theirs = [connection.row for connection in evidence.connections if connection.customer in customers]
     is_known = {*customers} <= {*evidence.connected}
+    is_known = is_known and all(text(row, "connectorSlug", "connector.slug") for row in theirs)
     return remedy(FailureEvidence(newest, setup, bool(customers), connector, relevant, is_known))
 
 

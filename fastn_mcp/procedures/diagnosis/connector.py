@@ -28,7 +28,7 @@ def connector_verdict(evidence: Evidence, broken: Sequence[PartState]) -> str:
         in_all = len(_connections(evidence)) if customer in evidence.connected else None
     is_part = any("connections" in gap.what for gap in evidence.gaps)
     unusable = f"{len(broken):,}" if in_all is None else f"{len(broken):,} of {in_all:,}"
-    owners, affected = ({each.owner for each in broken}, {run.customer for run in counts.failures})
+    owners, affected = {each.customer for each in broken} - {None}, {run.customer for run in counts.failures} - {None}
     failed = "whether runs failed at it could not be read"
     if counts.knows_failures:
         failed = f"{counted(len(counts.failures), 'run', at_least=counts.has_failures_unread)} failed at it"

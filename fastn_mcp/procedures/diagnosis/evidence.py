@@ -8,6 +8,7 @@ from functools import partial
 
 import anyio
 
+from fastn_mcp.account.answer_reads import AnswerReads
 from fastn_mcp.account.dependence import Unchecked
 from fastn_mcp.account.entries import MAX_NAMED
 from fastn_mcp.client.reads import read_page
@@ -283,7 +284,8 @@ async def _read_details(evidence: Evidence, reads: AccountReads) -> Evidence:
         names.update(await reads.read_customer_names(unnamed, most))
 
     async def read_runs() -> None:
-        records.update(await read_records(reads, evidence.counts, _measured(evidence)))
+        read = await read_records(reads, evidence.counts, _measured(evidence))
+        records.update({which: _of_its_owner(record, evidence.counts, reads.look) for which, record in read.items()})
 
     async with anyio.create_task_group() as group:
         group.start_soon(read_runs)
@@ -354,6 +356,15 @@ def _measured(evidence: Evidence) -> dict[RunFilter, Sequence[EndedRun]]:
     if evidence.subject.is_any_of_customer:
         wanted += [RunFilter(key, evidence.subject.customer) for key in evidence.relevant_workflows]
     return {which: by_filter.get(which, []) for which in list(dict.fromkeys(wanted))[:_MAX_RECORDS]}
+
+
+def _of_its_owner(record: RunRecord, counts: RunCounts, look: AnswerReads) -> RunRecord:
+    """Return a record of the account's own runs without numbers of customers' runs, which no filter leaves out."""
+    which = record.which
+    stored = [*look.stored(runs_of(which, limit=100)).rows, *look.stored(runs_of(RunFilter(), limit=100)).rows]
+    runs = (*counts.failures, *filter(None, [record.last_success]), *map(ended_run, stored))
+    is_mixed = any(run.customer and run.workflow == which.workflow for run in runs)
+    return RunRecord(which, record.failures) if which.customer is None and is_mixed else record
 
 
 def _unexplained_customers(evidence: Evidence, reads: AccountReads) -> list[str]:

@@ -206,7 +206,8 @@ def count_runs(reads: AccountReads, period: Period, filters: Sequence[RunFilter]
         rows, whole = reads.lists[name].rows, reads.lists[name].total
         of = "" if whole is None else f" of {whole:,}"
         counts = "; causes and each workflow's failures are counted in those" if name in failed else ""
-        reads.gaps.append(Unchecked(f"older {name}", f"only the newest {len(rows):,}{of} were read{counts}"))
+        read = f"only the newest {len(rows):,}{of} were read{counts}" if rows else "not all runs were looked through"
+        reads.gaps.append(Unchecked(f"older {name}", read))
     older, runs, completed = map(total, (_OLDER, _ALL, _COMPLETED))
     totals = run_totals(older, runs, completed, total(FAILED), total(TIMED_OUT))
     last_success = newest(_SUCCESSES)

@@ -54,7 +54,7 @@ def _failing(evidence: Evidence, *, of_one_cause: bool) -> str:
     since = _since(evidence, always)
     if counts.knows_success and (last is None or all(run.at is None or run.at > last for run in failures)):
         return f"Failing{since} ({of}; {success})"
-    workflows, affected = ({getattr(run, name) for run in failures} for name in ("workflow", "customer"))
+    workflows, affected = {run.workflow for run in failures}, {run.customer for run in failures} - {None}
     if len(workflows) > 1 or not of_one_cause:
         more = counts.has_failures_unread
         of_them = f", of {counted(len(workflows), 'workflow', at_least=more)}" if len(workflows) > 1 else ""
@@ -71,6 +71,8 @@ def _failing(evidence: Evidence, *, of_one_cause: bool) -> str:
     if later:
         length = age(later[-1].at or period.now, period.now).removesuffix(" ago")
         return f"Failing for {length} ({counted(len(later), 'run')} since the last success; {of} in {period})"
+    if last is None:
+        return f"{of} failed in {period} ({success})"
     return f"It worked the last time ({success}), but {of} failed in {period}"
 
 

@@ -8,7 +8,7 @@ from enum import Enum
 from pydantic import JsonValue
 
 from fastn_mcp.procedures.diagnosis.blockers import failures_in_a_row, is_public, listed, trigger_states
-from fastn_mcp.procedures.overview.table import Cells, TableRow
+from fastn_mcp.procedures.overview.table import Cells, TableRow, unread_names
 from fastn_mcp.records.formats import age, counted, dated, sentence
 from fastn_mcp.records.labels import label_of, name_of
 from fastn_mcp.records.quotas import Quota
@@ -161,7 +161,7 @@ def trigger_findings(triggers: Sequence[Row], workflows: Sequence[Row], now: dat
     names = {key_of(row): name_of(row) for row in workflows}
 
     def cells(row: Row, now: datetime) -> Cells:
-        (trigger,) = trigger_states([row], now, {})
+        (trigger,) = trigger_states([row], now, unread_names([row]))
         starts = listed([names.get(key, key) for key in started_workflows(row)], 2)
         why = "" if trigger.state is State.BROKEN else trigger.problem.partition(";")[0]  # the finding itself says it
         return {"customer": trigger.customer and trigger.owner, "starts": starts, "why": why}
@@ -170,15 +170,10 @@ def trigger_findings(triggers: Sequence[Row], workflows: Sequence[Row], now: dat
     return [*(finding for check in checks for finding in check.findings(triggers, now)), *drafts]
 
 
-def _expires_within(key: Row, now: datetime, time: timedelta) -> bool:
-    """Whether a key that is not revoked expires in this time, or has expired."""
+def expires_within(key: Row, now: datetime, time: timedelta) -> bool:
+    """Whether a key that is not revoked, or a connection, expires in this time, or has expired."""
     at = timestamp(key, *EXPIRY_FIELDS)
     return not _is_ended(key) and at is not None and at <= now + time
-
-
-def expires_soon(row: Row, now: datetime, time: timedelta = EXPIRY_NOTICE) -> bool:
-    """Whether a key that is valid, or a connection, expires in this time."""
-    return _is_usable(row, now) and _expires_within(row, now, time)
 
 
 def _expiry(row: Row, now: datetime) -> Cells:
@@ -187,7 +182,7 @@ def _expiry(row: Row, now: datetime) -> Cells:
 
 
 def _is_usable(key: Row, now: datetime) -> bool:
-    return not _is_ended(key) and not _expires_within(key, now, timedelta())
+    return not _is_ended(key) and not expires_within(key, now, timedelta())
 
 
 def _is_ended(key: Row) -> bool:
@@ -204,7 +199,7 @@ def expiring_keys(keys: Iterable[Row], now: datetime, time: timedelta = EXPIRY_N
     check = FindingCheck(
         Severity.MEDIUM,
         "API key",
-        lambda row, now: expires_soon(row, now, time),
+        lambda row, now: _is_usable(row, now) and expires_within(row, now, time),
         f"{{rows}} expiring {within(time)}, the first {{detail}}. A key is not renewed: create another, put it where "
         "this one is used, then revoke this one.",
         lambda rows, now: age(min(timestamp(row, *EXPIRY_FIELDS) or now for row in rows), now),
@@ -233,7 +228,7 @@ KEY_CHECKS = (
     FindingCheck(
         Severity.LOW,
         "API key",
-        lambda row, now: _expires_within(row, now, timedelta()),
+        lambda row, now: expires_within(row, now, timedelta()),
         "{rows} expired.",
         cells=_expiry,
     ),

@@ -9,8 +9,8 @@ from fastn_mcp.procedures.diagnosis.blockers import PartState, connection_states
 from fastn_mcp.procedures.diagnosis.failures import FailureGroup, RunFilter, grouped
 from fastn_mcp.procedures.diagnosis.run_counts import RunCounts, RunRecord
 from fastn_mcp.procedures.diagnosis.stuck_runs import StuckRun
-from fastn_mcp.procedures.overview.checks import AccountFinding, Severity, expires_soon, within
-from fastn_mcp.procedures.overview.table import Cells, TableRow
+from fastn_mcp.procedures.overview.checks import AccountFinding, Severity, expires_within, within
+from fastn_mcp.procedures.overview.table import UNREAD_NAME, Cells, TableRow, unread_names
 from fastn_mcp.records.formats import age, counted, dated, sentence
 from fastn_mcp.records.labels import ACCOUNT, app_of, name_of
 from fastn_mcp.records.rows import Row, key_of, short, started_workflows, text, timestamp, value, word
@@ -135,13 +135,13 @@ def _distinct_repairs(connections: Iterable[PartState]) -> str:
 def expiring_connections(
     rows: Iterable[Row], now: datetime, time: timedelta, *, more: bool, tells: bool
 ) -> list[AccountFinding]:
-    """Report live connections that expire in this time and that Fastn does not renew, the first first.
+    """Report live connections that expire in this time, or should have, and that Fastn does not renew, the first first.
 
     With `tells`, those that it does renew are counted too. `more`: some connections were not read.
     """
-    soon = [row for row in rows if connection_state(row) is State.LIVE and expires_soon(row, now, time)]
+    soon = [row for row in rows if connection_state(row) is State.LIVE and expires_within(row, now, time)]
     renewed = [row for row in soon if renews_itself(row)]
-    ending = connection_states((row for row in soon if not renews_itself(row)), {})
+    ending = connection_states((row for row in soon if not renews_itself(row)), unread_names(soon))
     expiring = [
         TableRow(
             {
@@ -181,7 +181,11 @@ def stuck_runs(runs: Sequence[StuckRun], names: Mapping[str, str], *, more: bool
     if not runs:
         return []
     rows = [
-        TableRow({**run.data(names), "customer": run.run.customer or ACCOUNT}, at=run.run.at, customer=run.run.customer)
+        TableRow(
+            {**run.data(names), "customer": UNREAD_NAME if run.run.customer else ACCOUNT},
+            at=run.run.at,
+            customer=run.run.customer,
+        )
         for run in runs
     ]
     count, known = counted(len(runs), "run", at_least=more), " known" if more else ""
@@ -201,7 +205,7 @@ def customer_rows(counts: RunCounts, not_working: Iterable[PartState], customers
         row, group = by_id.get(key or "", {}), groups.get(key)
         cells: Cells = {
             "id": key,
-            "name": name_of(row) if row else key or ACCOUNT,
+            "name": name_of(row) if row else UNREAD_NAME if key else ACCOUNT,
             "failed": counts.failed(len(group.runs) if group else 0),
             "workflows": len({run.workflow for run in group.runs}) if group else None,
             "last_failure": _recent(group.newest.at, now) if group and group.newest.at else "",

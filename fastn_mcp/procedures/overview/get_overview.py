@@ -38,7 +38,15 @@ from fastn_mcp.procedures.overview.findings import (
     unusable_connections,
     workflow_rows,
 )
-from fastn_mcp.procedures.overview.table import MAX_CHARACTERS, Order, TableRow, as_table, fitting, ordered
+from fastn_mcp.procedures.overview.table import (
+    MAX_CHARACTERS,
+    Order,
+    TableRow,
+    as_table,
+    fitting,
+    ordered,
+    unread_names,
+)
 from fastn_mcp.procedures.reads import AccountReads, RowList, unique
 from fastn_mcp.records.formats import counted, stamp
 from fastn_mcp.records.labels import name_of
@@ -204,7 +212,8 @@ async def _findings(
     counts, now, records = account.counts, account.counts.period.now, account.reads.records
     workflows, keys, triggers = (account.chosen(kind).rows for kind in ("workflows", "API keys", "triggers"))
     connections, users, waiting = map(account.chosen, ("connections", "users", "customers"))
-    broken = [each for each in connection_states(connections.rows, {}) if each.state is not State.LIVE]
+    states = connection_states(connections.rows, unread_names(connections.rows))
+    broken = [each for each in states if each.state is not State.LIVE]
     table = await _subject_rows(account, asked, broken, counts_rates=counts_rates)
     is_all, by_id = asked.about is None, {key_of(row): row for row in workflows}
     stuck, has_more_stuck = await read_stuck_runs(counts, by_id, account.reads.look, most=0)

@@ -1,6 +1,6 @@
 """The table of an overview about one subject: all rows in few columns, by a chosen order, as many as fit."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -8,11 +8,14 @@ from typing import Any, Literal
 from pydantic import JsonValue
 from pydantic_core import to_json
 
-from fastn_mcp.records.rows import without_empty
+from fastn_mcp.records.rows import Row, owner_of, without_empty
 
 Order = Literal["failed", "rate", "name", "age"]
 
 Cells = dict[str, JsonValue]
+
+UNREAD_NAME = "\0"
+"""Stands in cells for the name of the customer, until it is read."""
 
 MAX_CHARACTERS = 10_000
 """Maximum size of the rows of a page in characters of JSON: under 4,000 tokens with ids of workflows."""
@@ -29,13 +32,13 @@ class TableRow:
     at: datetime | None = None
     """Since when it is there or does not work, or when it expires."""
     customer: str | None = None
-    """Id of the customer that the cells name by it, until its name is read."""
+    """Id of the customer whose name stands in place of `UNREAD_NAME`."""
 
     def named(self, names: Mapping[str, str]) -> Cells:
-        """Return the cells that are not empty, with the customer's name in place of its id; no name that is the id."""
-        own = self.customer or "\0"
+        """Return the cells that are not empty, with the customer's name, or else its id; no name that is the id."""
+        own = self.customer or ""
         cells: Cells = {
-            column: cell.replace(own, names.get(own, own)) if isinstance(cell, str) and column != "id" else cell
+            column: cell.replace(UNREAD_NAME, names.get(own, own)) if isinstance(cell, str) else cell
             for column, cell in without_empty(self.cells).items()
         }
         if cells.get("name") == cells.get("id"):
@@ -49,6 +52,11 @@ _KEYS: Mapping[Order, Callable[[TableRow], Any]] = {
     "name": lambda row: ("name" not in row.cells, str(row.cells.get("name", "")).casefold()),
     "age": lambda row: row.at or datetime.max.replace(tzinfo=UTC),
 }
+
+
+def unread_names(rows: Iterable[Row]) -> dict[str, str]:
+    """Return what stands for the names of the customers of these rows."""
+    return dict.fromkeys(filter(None, map(owner_of, rows)), UNREAD_NAME)
 
 
 def ordered(rows: Sequence[TableRow], order: Order | None) -> list[TableRow]:
@@ -69,7 +77,7 @@ def ordered(rows: Sequence[TableRow], order: Order | None) -> list[TableRow]:
 def fitting(rows: Sequence[TableRow], room: int) -> int:
     """Return how many rows fit on a page, at least one."""
     for number, row in enumerate(rows):
-        room -= len(to_json([*row.cells.values()])) + 1
+        room -= len(to_json([*map(row.named({}).get, row.cells)])) + 1
         if room < 0 and number:
             return number
     return len(rows)
