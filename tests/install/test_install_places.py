@@ -182,7 +182,7 @@ def test_loopback_url_is_accepted(url: str) -> None:
 )
 def test_other_url_is_refused(url: str) -> None:
     """The token is sent there. `localhost` can resolve to `::1`, where another user may listen."""
-    with pytest.raises(NotInstalled, match="not a server of this machine"):
+    with pytest.raises(NotInstalled, match="not the address of a server on this machine"):
         check_url(url)
 
 
