@@ -425,9 +425,9 @@ async def test_scopes_are_checked_for_each_call_of_a_batch(world: World) -> None
     class Withdrawn(Caller):
         """Caller whose sign-in loses a scope once the first call was sent."""
 
-        def check(self, tool: str, effect: Effect) -> None:
+        def check(self, tool: str, *effects: Effect) -> None:
             scopes = may if len(world.changes) == before else may_not
-            Caller(self.asker, None, scopes).check(tool, effect)
+            Caller(self.asker, None, scopes).check(tool, *effects)
 
     call = batch_of(*calls, keep_going=True)
     with pytest.raises(Incomplete) as stopped:
