@@ -26,7 +26,7 @@ from typing import Any, Protocol
 from pydantic import JsonValue
 
 from fastn_mcp.audit import chain
-from fastn_mcp.audit.chain import SHORTENED, End, sealed
+from fastn_mcp.audit.chain import FIRST_PREV, SHORTENED, End, sealed
 from fastn_mcp.audit.files import (
     OPEN_FLAGS,
     Keeping,
@@ -276,7 +276,10 @@ class AuditFile:
             return
         if self._anchored < 0:
             known = await self._marks.audit_mark(self._name)
-            if known is None and not self._known.n and has_entries(self.path):
+            if known is None and not has_entries(self.path):  # its first process may be killed before it sends anything
+                known = 0, FIRST_PREV
+                await self._marks.mark_audit(self._name, *known)
+            elif known is None and not self._known.n:
                 log.warning("the audit log %s: %s", self.path, NEVER_SEEN)
             self._know(End() if known is None else End(*known))
             self._anchored = 0 if known is None else known[0]

@@ -130,7 +130,7 @@ def finding_lines(report: Report, head: str | None, newest: End | None, program:
     if report.noted is not None:
         at = "the beginning" if head == FIRST_PREV else f"entry {report.noted}"
         yield f"The hash that you noted is that of {at}; {report.entries - report.noted} came after it."
-    if report.broken is None and newest is not None:
+    if report.broken is None and newest is not None and newest.n:
         yield f"The ledger knows entry {newest.n}, which is unchanged."
     elif report.broken is None and head is None:
         yield "Entries removed from the end cannot be detected. Keep the head elsewhere; verify with --head HASH."

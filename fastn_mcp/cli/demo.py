@@ -26,7 +26,7 @@ from rich.text import Text
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastn_mcp.build.startup import SANDBOX_KEY
-from fastn_mcp.channels.connections import BackgroundServer
+from fastn_mcp.channels.http_server import BackgroundServer
 from fastn_mcp.cli.layout import ORANGE, style
 from fastn_mcp.config.command_line import this_program
 from fastn_mcp.procedures.catalog import ALL_TOOLS

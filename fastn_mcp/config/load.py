@@ -264,9 +264,8 @@ def _no_key(account: Chosen, settings: Settings, why: str, environment: Mapping[
             f"Store one: fastn-mcp login {account.profile}{' --file' if why else ''}",
         )
     if account.file.profiles:
-        known = ", ".join(account.file.profiles)
         return NoKey(
-            f"There is no API key, and no profile is chosen. Known: {known}.",
+            f"There is no API key, and no profile is chosen. Known: {', '.join(account.file.profiles)}.",
             "Choose one by --profile or FASTN_PROFILE, or permanently: fastn-mcp profiles use NAME",
         )
     if (name := account.values.get("profile", DEFAULT)) != DEFAULT:  # a label, if there were a key

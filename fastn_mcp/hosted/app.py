@@ -32,7 +32,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 from typing_extensions import override
 
-from fastn_mcp.channels.connections import ConnectionLimits
+from fastn_mcp.channels.http_server import ConnectionLimits
 from fastn_mcp.config.keys import HttpToken
 from fastn_mcp.hosted.authentication import OWN_KEY, HostCheck, LocalAccess, TeamAccess
 from fastn_mcp.hosted.mcp_endpoint import STREAM_PROBE, McpEndpoint, stream_probe

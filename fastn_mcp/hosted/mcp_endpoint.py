@@ -50,7 +50,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fastn_mcp.channels.connections import RESPONSE_LOST
+from fastn_mcp.channels.http_server import RESPONSE_LOST
 from fastn_mcp.hosted.request_limits import replay
 from fastn_mcp.server.delivery import DELIVERY, ResponseDelivery
 

@@ -65,7 +65,7 @@ def test_null_is_accepted_for_every_optional_argument() -> None:
                 parse(TOOLS, name, required(name, field, None))
             except NotSent as refused:
                 message = str(refused)  # about another argument, whose value is made up
-            assert f"{field}: Input should" not in message, (name, field)
+            assert f"{field}: must" not in message, (name, field)
     assert getattr(parse(TOOLS, "list_customers", {"limit": None}).call, "limit", None) == 20
     with pytest.raises(NotSent, match="dry_run: must be true or false"):
         parse(TOOLS, "delete_workflow", {"workflow_id": "wf_1", "dry_run": None})

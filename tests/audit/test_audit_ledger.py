@@ -18,7 +18,7 @@ from support.audit_entries import INTENT, NOW, entries
 
 from fastn_mcp.audit import files
 from fastn_mcp.audit import log as audit_log
-from fastn_mcp.audit.chain import BrokenLine, End, sealed
+from fastn_mcp.audit.chain import FIRST_PREV, BrokenLine, End, sealed
 from fastn_mcp.audit.files import Keeping, log_files, read_end, verify
 from fastn_mcp.audit.log import NEVER_SEEN, AuditEvent, AuditFile, Unwritten, deleted_name
 from fastn_mcp.audit.reader import AuditLog
@@ -102,6 +102,18 @@ async def test_log_that_the_ledger_has_never_seen_is_reported_once(
     assert caplog.messages == [f"the audit log {path}: {NEVER_SEEN}"]
 
 
+async def test_log_whose_first_process_was_killed_at_a_question_is_known(
+    path: Path, ledger: Ledger, opened: Opened, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = opened()
+    await first.anchor()
+    first.record(replace(INTENT, event=AuditEvent.ASKED))
+    assert await ledger.audit_mark("audit.jsonl") == (0, FIRST_PREV)
+    assert verify(path, anchor=End()).broken is None
+    await opened().anchor()
+    assert caplog.messages == []
+
+
 async def test_ledger_gets_each_entry_once(
     path: Path, ledger: Ledger, opened: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -117,17 +129,17 @@ async def test_ledger_gets_each_entry_once(
     for _ in range(2):
         await log.settle()
         await log.anchor()
-    assert told == [("audit.jsonl", 1, heads(path)[0])]
+    assert told == [("audit.jsonl", 0, FIRST_PREV), ("audit.jsonl", 1, heads(path)[0])]
 
     async def audit_mark(name: str) -> tuple[int, str]:
         return told[-1][1:] if name == "audit.jsonl" else (0, "")
 
     monkeypatch.setattr(ledger, "audit_mark", audit_mark)
     await opened().anchor()
-    assert len(told) == 1
+    assert len(told) == 2
     log.record(INTENT)
     await log.settle()
-    assert told[1:] == [("audit.jsonl", 2, heads(path)[1])]
+    assert told[2:] == [("audit.jsonl", 2, heads(path)[1])]
 
 
 async def test_closed_log_reads_its_end_from_the_ledger_again(path: Path, opened: Opened) -> None:

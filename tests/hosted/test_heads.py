@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from support.nginx_proxy import balanced
 from support.ports import free_port
 
-from fastn_mcp.channels.connections import RESPONSE_LOST, ConnectionLimits
+from fastn_mcp.channels.http_server import RESPONSE_LOST, ConnectionLimits
 from fastn_mcp.hosted.authentication import HostCheck
 
 pytestmark = pytest.mark.anyio

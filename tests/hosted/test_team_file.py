@@ -103,7 +103,7 @@ WRONG: dict[str, tuple[str, str]] = {
         "the file (did you mean 'effects' in [approvals.step_up]?)",
     ),
     "a misspelt limit": (GOOD + "[limits]\ncall = 1\n" + ONE, "line 4: there is no key 'call' in [limits]"),
-    "a limit that is none": (GOOD + "[limits]\ncalls = 0\n" + ONE, "line 4: calls: input should be greater"),
+    "a limit that is none": (GOOD + "[limits]\ncalls = 0\n" + ONE, "line 4: calls: must be greater"),
     "a limit that is text": (GOOD + '[limits]\ncalls = "8"\n' + ONE, "line 4: calls: must be a whole number"),
     "plain http": (GOOD.replace("https://fastn", "http://fastn") + ONE, "line 1: url: must be https"),
     "no path": (GOOD.replace("/mcp", "") + ONE, "line 1: url: must have a path"),

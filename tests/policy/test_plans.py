@@ -128,8 +128,8 @@ def allow(tool: str, target: str | None = None, more: str = "") -> str:
         (allow("run_workflow", "w", "arguments = { workflow_id = 'w' }"), 7, "arguments: there is no 'workflow_id'"),
         (allow("run_workflow", "w", "arguments = { wait_seconds = 3 }"), 7, "arguments: there is no 'wait_seconds'"),
         (allow("create_customer", more="arguments = { extra = { n = nan } }"), 6, "as a date"),
-        (allow("delete_customer", "a", "count = 10001"), 7, "count: input should be less than or equal to 10000"),
-        (allow("delete_customer", "a", "count = 0"), 7, "count: input should be greater than or equal to 1"),
+        (allow("delete_customer", "a", "count = 10001"), 7, "count: must be less than or equal to 10000"),
+        (allow("delete_customer", "a", "count = 0"), 7, "count: must be greater than or equal to 1"),
         (allow("create_customer", more="arguments = { extra = { d = 2026-01-01 } }"), 6, "as a date"),
     ],
 )

@@ -136,7 +136,7 @@ def test_other_rule_of_the_same_decision_is_a_difference(tmp_path: Path, policy:
         (CASE + 'who = { groups = "a" }\nexpect = "deny"', 4, "no key 'groups' in who"),
         (CASE + 'records = [{ kind = "costumer", id = "c" }]\nexpect = "deny"', 4, "needs a kind (customer"),
         (CASE + 'records = [{ kind = "customer" }]\nexpect = "deny"', 4, "and an id"),
-        (CASE + 'time = 2026-01-06T10:00:00\nexpect = "deny"', 4, "time: input should have timezone info"),
+        (CASE + 'time = 2026-01-06T10:00:00\nexpect = "deny"', 4, "time: must have timezone info"),
         (CASE + 'key = "prod"\nexpect = "deny"', 4, "key: "),
     ],
 )  # fmt: skip

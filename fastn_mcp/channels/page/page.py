@@ -206,7 +206,7 @@ class _RunningPage:
         self, ledger: Ledger, inbox: Inbox, system: System, used: Callable[[str], None], program: CommandLine
     ) -> None:
         # Deferred imports: templates and the HTTP server.
-        from fastn_mcp.channels.connections import BackgroundServer
+        from fastn_mcp.channels.http_server import BackgroundServer
         from fastn_mcp.channels.page.access import LocalPageAccess
         from fastn_mcp.channels.page.app import page
 

@@ -36,7 +36,7 @@ from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.runtime import System
 
 if TYPE_CHECKING:
-    from fastn_mcp.channels.connections import BackgroundServer
+    from fastn_mcp.channels.http_server import BackgroundServer
 
 
 ATTEMPTS = 4
@@ -232,7 +232,7 @@ class Webhook:
         if address.host is None or (self._server is not None and not self._server.ended):
             return self._url or ""
         # Deferred import: the HTTP server.
-        from fastn_mcp.channels.connections import BackgroundServer
+        from fastn_mcp.channels.http_server import BackgroundServer
 
         family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
         try:

@@ -150,7 +150,7 @@ UNPUBLISHED = FindingCheck(
     Severity.HIGH,
     "workflow",
     lambda row, _: workflow_state(row) is State.DRAFT,
-    "{rows} started by triggers but never published, so that nothing runs.",
+    f"{{rows}} started by triggers but {State.DRAFT.value}, so that nothing runs.",
 )
 
 
