@@ -458,6 +458,7 @@ _ALLOWED = {
     "doctor/reads.py": "resources that permissions are about",
     "account/entries.py": "kinds of resources",
     "hosted/machines.py": "settings",
+    "hosted/sign_in.py": "addresses of the provider",
     "hosted/team_config.py": "settings",
     "procedures/audit_log.py": "kinds of resources and of actors",
     "records/platform.py": "words of questions about what is done in the dashboard",
