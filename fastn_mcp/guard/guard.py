@@ -320,7 +320,8 @@ def _stopped_triggers(
     """Return the live triggers that a deletion switches off, with the deletions of its list before it."""
     if current.call.route.method != "DELETE" or current.preview is None:
         return ()
-    gone = {each.change.target for each in execution.results.values() if isinstance(each, Done) and each.change}
+    made = (each.change if isinstance(each, Done) else each for each in execution.results.values())
+    gone = {each.target for each in made if isinstance(each, Change) and each.outcome in MADE_OUTCOMES}
     return stopped_triggers(approval.request.preview if approval.request else current.preview.stored(), number, gone)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.faulty_sandbox import Status
 from support.world import World
 
 from fastn_mcp.config.model import Mode
@@ -90,10 +91,16 @@ async def test_trigger_that_starts_another_workflow_too_goes_on(world: World) ->
 
 
 @pytest.mark.parametrize("mode", ["guarded", "auto"])
-async def test_list_that_deletes_all_workflows_of_a_trigger_names_it_once(tmp_path: Path, mode: Mode) -> None:
+@pytest.mark.parametrize("is_resumed", [False, True])
+async def test_list_that_deletes_all_workflows_of_a_trigger_names_it_once(
+    tmp_path: Path, mode: Mode, is_resumed: bool
+) -> None:
     world = World(tmp_path, Policy(mode))
     keys = [world.id_of("workflows", name) for name in ("process-new-orders", "update-inventory")]
     changes: list[Any] = [{"tool": "delete_workflow", "arguments": {"workflow_id": key}} for key in keys]
+    if is_resumed:
+        world.sandbox.faults.add(Status(method="DELETE", path=f"/api/v1/workflows/{keys[1]}", status=409))
+        await world.call(ApplyChanges(changes=changes), world.form())
     done = await world.expect(Done, ApplyChanges(changes=changes), world.form())
     stopped = [row.get("stopped_triggers", []) for row in done.result.model_dump()["calls"]]
     assert stopped == [named(world, "Paid Shopify orders"), named(world, "Shop events")]
