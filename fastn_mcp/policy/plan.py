@@ -34,16 +34,19 @@ class PlannedCalls:
     signers: int
     """Number of people who signed the plan."""
 
+    def concerns(self, call: Call) -> bool:
+        """Return whether the entry is for the tool and the target of a call."""
+        is_target = call.target is None or any(fnmatchcase(call.target, pattern) for pattern in self.targets)
+        return is_target and call.tool_name() == self.tool
+
     def covers(self, resolved: ResolvedCall) -> bool:
         """Return whether the entry covers this call, with the arguments that the server's settings fill in."""
         call = resolved.call
-        if call.tool_name() != self.tool or (call.needs_person and self.arguments is None):
+        if not self.concerns(call) or (call.needs_person and self.arguments is None):
             return False
         arguments = call.arguments()
         for name in type(call).route.parameters:
             arguments.pop(name, None)
-        if call.target is not None and not any(fnmatchcase(call.target, pattern) for pattern in self.targets):
-            return False
         if self.arguments is not None:
             return _canonical(arguments) == _canonical(self.arguments)
         if resolved.tools - {self.tool}:
@@ -116,12 +119,11 @@ class Plan:
 
     def bound(self, permit: PlannedCalls, resolved: ResolvedCall) -> list[Record]:
         """Return the records of a call that a signature of an entry holds for, without what entries for them change."""
-        if permit.arguments is None:
+        call = resolved.call
+        if permit.arguments is None or call.target not in (None, *permit.targets):
             return resolved.named
-        alike = (each for each in self.permits if each.tool == permit.tool)
-        alike = (each for each in alike if not permit.targets or {*each.targets} & {*permit.targets})
-        names = {name for each in alike for name in each.arguments or each.conditions or ()}
-        return resolved.signed({resolved.call.wire(name) for name in names})
+        alike = (each for each in self.permits if each.concerns(call))
+        return resolved.signed({call.wire(name) for each in alike for name in each.arguments or each.conditions or ()})
 
     def _differing(self, permit: PlannedCalls, resolved: ResolvedCall) -> str:
         for record in self.bound(permit, resolved):

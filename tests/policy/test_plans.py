@@ -698,6 +698,21 @@ async def test_plan_may_change_what_its_own_trigger_starts(tmp_path: Path, desk:
     assert await world.decision(by_pattern) is Decision.ALLOW
 
 
+async def test_entries_for_several_triggers_cover_what_they_name(tmp_path: Path, desk: Desk) -> None:
+    world = unattended(tmp_path, None)
+    one, other = (world.id_of("triggers", name) for name in ("Nightly contact sync", "Daily TikTok sync"))
+    activate, exact = 'arguments = { status = "Active" }', 'arguments = { schedule = "0 5 * * *" }'
+    both = f'target = ["{one}", "{other}"]\ncount = 2\n{exact}'
+    text = allow("update_trigger", one, activate) + allow("update_trigger", more=both)
+    text += allow("update_trigger", other, 'arguments = { timezone = "UTC" }')
+    text += allow("update_trigger", f"{other[:8]}*", activate)
+    calls = [UpdateTrigger(trigger_id=key, schedule="0 5 * * *") for key in (one, other)]
+    calls += [UpdateTrigger(trigger_id=one, status="Active"), UpdateTrigger(trigger_id=other, timezone="UTC")]
+    world = unattended(tmp_path, await bound(world, desk, text, *calls))
+    for call in (*calls, UpdateTrigger(trigger_id=other, status="Active")):
+        await world.expect(Done, call)
+
+
 @pytest.mark.parametrize("is_taken", [False, True])
 async def test_plan_to_create_does_not_cover_overwriting_what_was_made_since(
     tmp_path: Path, desk: Desk, is_taken: bool
