@@ -121,6 +121,8 @@ class Effective:
 class Relation(Enum):
     """Why a record is touched."""
 
+    TARGET = "target"
+    """The call acts on it or overwrites it."""
     NAMED = "named"
     """An argument names it: its whole state decides what the call does."""
     OWNER = "owner"
@@ -129,7 +131,7 @@ class Relation(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A record other than the target. `row` is None if it could not be read."""
+    """A record that a call touches. `row` is None if it could not be read."""
 
     kind: str
     id: str
@@ -160,8 +162,8 @@ class Record:
 
     @property
     def key(self) -> str:
-        """Kind and id, as a plan names it."""
-        return f"{self.kind} {self.id}"
+        """Kind and id, as a plan names it. A target is not compared with the whole of a record that is named."""
+        return f"{self.kind} {self.id}{' (target)' if self.relation is Relation.TARGET else ''}"
 
     def fingerprint(self) -> str:
         """Return a digest of its identity and address, to which a plan is bound."""
@@ -319,7 +321,7 @@ class ResolvedCall:
         if not may_fire and len(self.tools) == 1:
             return self.named
         key = key_of(row) or (self.label.name if self.label else "")
-        return [*self.named, Record(kind_of(call), key, Relation.NAMED, row)]
+        return [*self.named, Record(kind_of(call), key, Relation.TARGET, row)]
 
     @property
     def unknown_customers(self) -> list[str]:

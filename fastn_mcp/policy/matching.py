@@ -213,7 +213,7 @@ def _named(choice: Choice, value: object, resolved: ResolvedCall) -> str | None:
     named = resolved.named
     if (target := resolved.call.target) is not None:
         row = None if resolved.is_missing else row_of(resolved.target)
-        named = [Record(kind_of(resolved.call), target, Relation.NAMED, row), *named]
+        named = [Record(kind_of(resolved.call), target, Relation.TARGET, row), *named]
     for record in named:
         if record.id in keys:
             if record.row is None and not record.is_forbidden:

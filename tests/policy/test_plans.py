@@ -48,7 +48,7 @@ from fastn_mcp.tools.connectors import CreateConnection
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers, UpdateCustomer
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.tool import Tool
-from fastn_mcp.tools.triggers import DeleteTrigger, UpdateTrigger
+from fastn_mcp.tools.triggers import CreateTrigger, DeleteTrigger, UpdateTrigger
 from fastn_mcp.tools.workflows import CreateWorkflow, RunWorkflow
 
 pytestmark = pytest.mark.anyio
@@ -711,6 +711,17 @@ async def test_entries_for_several_triggers_cover_what_they_name(tmp_path: Path,
     world = unattended(tmp_path, await bound(world, desk, text, *calls))
     for call in (*calls, UpdateTrigger(trigger_id=other, status="Active")):
         await world.expect(Done, call)
+
+
+async def test_plan_may_overwrite_a_record_that_another_call_names(tmp_path: Path, desk: Desk) -> None:
+    world = unattended(tmp_path, None)
+    workflow = world.sandbox.state.named("workflows", "process-new-orders")
+    routes: list[Any] = [{"routeId": workflow["id"], "environment": "test"}]
+    overwrite = CreateWorkflow(name=workflow["name"], slug="process-new-orders", code="c")
+    start = CreateTrigger(name="New", type="webhook", routes=routes)
+    text = "\n".join(map(would_allow, (overwrite, start)))
+    world = unattended(tmp_path, await bound(world, desk, text, overwrite, start))
+    assert [await world.decision(call) for call in (overwrite, start)] == [Decision.ALLOW] * 2
 
 
 @pytest.mark.parametrize("is_taken", [False, True])
