@@ -87,7 +87,11 @@ async def test_trigger_that_starts_another_workflow_too_goes_on(world: World) ->
     await world.call(DeleteWorkflow(workflow_id=world.id_of("workflows", "process-new-orders")), form)
     (asked,) = form.asked
     assert 'Its trigger "Paid Shopify orders" stops. Its trigger "Shop events" goes on unless all' in asked.text
-    assert world.sandbox.state.named("triggers", "Shop events", "name")["status"] == "Active"
+    row = world.sandbox.state.named("triggers", "Shop events", "name")
+    assert row["status"] == "Active"
+    row["status"] = "Disabled"
+    await world.call(DeleteWorkflow(workflow_id=world.id_of("workflows", "update-inventory")), form)
+    assert "Shop events" not in form.asked[-1].text
 
 
 @pytest.mark.parametrize("mode", ["guarded", "auto"])

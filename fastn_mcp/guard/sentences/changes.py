@@ -298,7 +298,8 @@ def delete_connection(facts: Facts) -> Sentences:
 def delete_workflow(facts: Facts) -> Sentences:
     triggers, then = facts.dependents("triggers"), undo_words(facts)
     if triggers is not None:
-        going_on = tuple(row for row in triggers.rows if "also_starts" in row)
+        live = (row for row in triggers.rows if row.get("state") != State.OFF.value)
+        going_on = tuple(row for row in live if "also_starts" in row)
         stopping = tuple(row for row in triggers.rows if row not in going_on)
         others, go_on = replace(triggers, rows=going_on, count=len(going_on), more=False), ""
         if going_on:
