@@ -30,7 +30,7 @@ class CallEvaluation:
     preview: Preview | None = None
     """None if the policy decided without a read."""
     binding: str = ""
-    """Digest of the resolved call, its label, the policy and its own effect."""
+    """Digest of the resolved call, its label and the policy. Its effect follows from these and its dependents."""
     similar: str | None = None
     """Digest of the calls that a temporary approval would cover; None if none may be given."""
     reads: Send | None = field(default=None, repr=False, compare=False)

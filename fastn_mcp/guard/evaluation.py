@@ -355,9 +355,7 @@ def _bind(
     is_unsettled: bool,
 ) -> tuple[str, str | None]:  # fmt: skip
     """Return `CallEvaluation.binding` and `similar`. `policy` is its digest."""
-    call, effect = resolved.call, resolved.effect.value
-    own_effect = call.effect_on(resolved.target, resolved.dependents)  # other open requests void no approval
-    parts = [digest, resolved.bound(), str(resolved.label), policy, own_effect.value]
+    call, parts = resolved.call, [digest, resolved.bound(), str(resolved.label), policy]
     parts += [] if resolved.typed is None else [[each.name for each in resolved.typed.fields]]
     # No temporary approval for a call that destroys, changes access, needs a step-up or may have been made already.
     each_time = is_unsettled or verdict.step_up is not None or resolved.effect in (Effect.DESTROY, Effect.ACCESS)
@@ -367,7 +365,7 @@ def _bind(
     arguments = call.arguments()
     fixed = {name: value for name, value in arguments.items() if name not in FREE}
     same = [*parties, call.tool_name(), sorted(arguments), fixed]
-    return _sha256(parts), _sha256([*same, policy, effect, resolved.fixed()])
+    return _sha256(parts), _sha256([*same, policy, resolved.effect.value, resolved.fixed()])
 
 
 def rereads(evaluation: Evaluation, number: int, read: Send) -> Send | None:

@@ -268,6 +268,18 @@ async def test_approval_is_not_void_by_another_request_about_the_same_record(tmp
     await world.expect(Done, second if other_ends else first)
 
 
+async def test_approval_holds_when_nothing_uses_the_connector_any_more(tmp_path: Path) -> None:
+    world = World(tmp_path, Policy("manual"))
+    state, key = world.sandbox.state, world.id_of("connectors", "Gamma")
+    for workflow in state.all("workflows"):
+        workflow["connectors"] = []
+    row = state.put("connections", {**state.all("connections")[0], "id": "conn_gamma", "connectorId": key})
+    call = UpdateConnector(connector_id=key, description="Decks")
+    await world.approve_outside(call)
+    del state.rows["connections"][row["id"]]
+    await world.expect(Done, call)
+
+
 @pytest.mark.parametrize("is_list", [False, True], ids=["a call", "a list"])
 async def test_repeated_call_is_sent_by_the_approval_of_its_open_request(tmp_path: Path, is_list: bool) -> None:
     world = World(tmp_path, Policy("manual"))
