@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.world import World, batch_of, failing
+from support.world import FormLater, World, batch_of, failing
 
 from fastn_mcp.errors import Declined, Incomplete, Refused
-from fastn_mcp.guard.approval_form import ApprovalForm, Decline
+from fastn_mcp.guard.approval_form import ApprovalForm, Decline, PendingForm
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.budgets import Budgets
 from fastn_mcp.guard.caller import Caller
@@ -135,6 +135,15 @@ async def test_list_that_keeps_going_destroys_nothing_once_the_rate_is_used_up(t
     assert world.changes == []
     world.clock.pass_(90)
     await world.expect(Done, listed)
+
+
+async def test_decline_counts_where_the_rate_of_destroying_is_used_up(tmp_path: Path) -> None:
+    world = limited(tmp_path, '[budget]\ndestroy_rate = "1 per 90s"\n')
+    call, form = world.deletion(), FormLater()
+    pending = await world.expect(PendingForm, call, form)
+    await world.expect(Done, world.deletion("Katana"), world.form())
+    form.submitted = pending.form.request, Decline()
+    await world.expect(Declined, call, form)
 
 
 async def test_overview_lists_remaining_budgets(tmp_path: Path) -> None:

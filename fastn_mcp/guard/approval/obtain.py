@@ -121,7 +121,9 @@ class Approvals:
         """
         if (form := caller.form) is not None and form.submitted is not None:
             request, answer = await self._submitted(evaluation, *form.submitted)
-            if evaluation.verdict.decision is not Decision.ALLOW or isinstance(answer, Decline):
+            if isinstance(answer, Decline):
+                return await self._count(evaluation, caller, form, request, answer)
+            if evaluation.verdict.decision is not Decision.ALLOW:
                 await self._check_limits(evaluation, caller)
                 return await self._count(evaluation, caller, form, request, answer)
         earlier = await self._find_earlier(evaluation, caller)
