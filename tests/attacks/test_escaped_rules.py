@@ -224,7 +224,7 @@ def test_plan_for_patterns_of_creates_does_not_cover_overwriting() -> None:
 
 @pytest.mark.parametrize("id_", ["", "conn_{}", "ucl:o:{}:c:default"])
 async def test_rule_that_allows_one_customer_does_not_allow_a_connection_of_another(tmp_path: Path, id_: str) -> None:
-    """Also where the id of a connection does not tell its customer."""
+    """Also where the id of a connection does not tell its customer, or the connection cannot be read."""
     world = World(tmp_path)
     acme = world.id_of("customers", "Acme Corp")
     rule = f'[[rule]]\ntool = "create_trigger"\nwhen = {{ customer_id = "{acme}" }}\nthen = "allow"\n'
@@ -233,12 +233,24 @@ async def test_rule_that_allows_one_customer_does_not_allow_a_connection_of_anot
     for number, row in enumerate(world.sandbox.state.all("connections")):
         row["id"] = id_.format(number) or row["id"]
         connections[row["endOrgId"]] = row["id"]
-    for owner in (acme, world.id_of("customers", "Globex Exports")):
-        routes: list[Any] = [{"routeId": world.id_of("workflows", "process-new-orders"), "environment": "live"}]
-        call = CreateTrigger(
-            name="T", type="app_event", routes=routes, customer_id=acme, connection_id=connections[owner]
-        )
-        assert await world.decision(call) is (Decision.ALLOW if owner == acme else Decision.CONFIRM)
+    routes: list[Any] = [{"routeId": world.id_of("workflows", "process-new-orders"), "environment": "live"}]
+    own, foreign = (
+        CreateTrigger(name="T", type="app_event", routes=routes, customer_id=acme, connection_id=connections[owner])
+        for owner in (acme, world.id_of("customers", "Globex Exports"))
+    )
+    assert [await world.decision(call) for call in (own, foreign)] == [ALLOW, CONFIRM]
+    world.refuse("/api/v1/connections")
+    assert await world.decision(own) is CONFIRM
+
+
+async def test_rule_that_allows_one_customer_costs_other_calls_no_request(tmp_path: Path) -> None:
+    requests = list[int]()
+    for then in ("allow", "confirm"):
+        rule = f'[[rule]]\ntool = "run_workflow"\nwhen = {{ customer_id = "{ACME}" }}\nthen = "{then}"\n'
+        world = under(tmp_path, rule)
+        await world.decision(DeleteWorkflow(workflow_id=ORDERS))
+        requests.append(len(world.sandbox.requests))
+    assert requests[0] < requests[1], "a rule that asks compares the names of all customers concerned"
 
 
 @pytest.mark.parametrize("header", ["x-end-org-ref", "x-installation-id", "accept"])
