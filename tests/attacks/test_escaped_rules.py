@@ -340,7 +340,7 @@ def test_plan_for_hosts_covers_nothing_after_the_host() -> None:
         assert entry.covers(by_arguments(call)) is not bool(end), end
 
 
-@pytest.mark.parametrize("connection", ["its id", "its id with a name", "its row"])
+@pytest.mark.parametrize("connection", ["its id", "its row"])
 async def test_trigger_on_the_connection_of_a_customer_is_that_customers(tmp_path: Path, connection: str) -> None:
     """Its own row names no customer: what starts it is told by its connection, in the id or in the row."""
     world = under(tmp_path, '[[protect]]\ncustomer = "Globex Exports"\n')
@@ -350,8 +350,6 @@ async def test_trigger_on_the_connection_of_a_customer_is_that_customers(tmp_pat
     if connection == "its row":
         row = next(row for row in world.sandbox.state.all("connections") if row["id"] == trigger["connectionId"])
         row["id"] = trigger["connectionId"] = "conn_17"
-    elif connection == "its id with a name":
-        trigger["connectionId"] += ":second"
     for call in (
         DeleteTrigger(trigger_id=trigger["id"]),
         UpdateTrigger(trigger_id=trigger["id"], status="Active"),

@@ -10,7 +10,17 @@ from hypothesis import strategies as st
 from fastn_mcp.procedures.tables import ConciseRows
 from fastn_mcp.records.formats import age
 from fastn_mcp.records.labels import name_of
-from fastn_mcp.records.rows import Row, number, owner_of, parse_timestamp, text, timestamp, value, word
+from fastn_mcp.records.rows import (
+    Row,
+    connection_refers,
+    number,
+    owner_of,
+    parse_timestamp,
+    text,
+    timestamp,
+    value,
+    word,
+)
 from fastn_mcp.tools.paging import condition
 
 TIMES = st.integers(1_000_000_000, 4_102_444_800).map(lambda seconds: datetime.fromtimestamp(seconds, UTC))
@@ -123,3 +133,11 @@ def test_row_without_its_id_is_shown_with_its_own_fields() -> None:
     concise = ConciseRows(("id", "name", "status"))
     assert concise(row) == {"name": "Acme", "_id": "c1", "status": "Active"}
     assert concise({"id": "c1", **row}) == {"id": "c1", "name": "Acme", "status": "Active"}
+
+
+@pytest.mark.parametrize("name", ["", ":second"])
+def test_id_of_a_connection_tells_its_customer_with_or_without_a_name(name: str) -> None:
+    refers = {"environment": "live", "connectorId": "c1", "endOrgId": "cust"}
+    assert connection_refers(f"ucl:org:live:c1:oauth:cust{name}") == refers
+    assert connection_refers(f"ucl:org:live:c1:oauth:default{name}") == refers | {"endOrgId": None}
+    assert connection_refers("ucl:org:live:c1:oauth") == connection_refers("ucl:org:live:c1:oauth:cust:a:b") == {}
