@@ -51,8 +51,8 @@ class Dependents:
     """Call that lists them all, if there are more than `rows`."""
     owners: frozenset[str] = frozenset()
     """Ids of the customers that own those that were read."""
-    is_partial: bool = False
-    """Whether there may be other owners: not all were read, or one does not tell whose its connection is."""
+    hides_owners: bool = False
+    """Whether there may be other owners: not all were read, or a trigger does not tell whose its connection is."""
 
     @property
     def examples(self) -> tuple[str, ...]:
@@ -109,7 +109,7 @@ class Dependence:
     @property
     def hides_owners(self) -> bool:
         """Whether there are dependents, or may be, whose owners were not read."""
-        unread = {each.kind for each in self.certain if each.is_partial} | {gap.kind for gap in self.gaps}
+        unread = {each.kind for each in self.certain if each.hides_owners} | {gap.kind for gap in self.gaps}
         return not unread.isdisjoint(OWNED_KINDS)
 
     def counts(self) -> dict[str, float | None]:

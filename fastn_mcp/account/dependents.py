@@ -206,12 +206,12 @@ async def _dependents(rule: DependencyRule, uses: Uses, own: Names, send: Send, 
     if rule.kind in STATES and len(rows) == uses.count > len(shown):
         states = Counter(STATES[rule.kind](row).value for row in rows)
     rest = suggested_read(rule.reading) if len(shown) < uses.count and rule.depends is None else None
-    owners, is_partial = set[str](), uses.more or uses.count > len(rows)
+    owners, hides_owners = set[str](), uses.more or uses.count > len(rows)
     for row in rows if rule.kind in OWNED_KINDS else ():
         refers = connection_refers(connection := text(row, "connectionId"))
         owners.update(filter(None, map(owner_of, (row, refers))))
-        is_partial |= bool(connection) and not (refers or owner_of(row))
-    return Dependents(rule.kind, uses.count, tuple(shown), uses.more, states, rest, frozenset(owners), is_partial)
+        hides_owners |= bool(connection) and not (refers or owner_of(row))
+    return Dependents(rule.kind, uses.count, tuple(shown), uses.more, states, rest, frozenset(owners), hides_owners)
 
 
 def _example(rule: DependencyRule, row: Row, names: Names, *, with_id: bool) -> dict[str, JsonValue]:

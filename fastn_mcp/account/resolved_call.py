@@ -315,7 +315,7 @@ class ResolvedCall:
 
     def signed(self, sent: Collection[str]) -> list[Record]:
         """Return the records that the signature of a plan holds for: those that arguments name, what a create
-        overwrites, and a trigger, unless it is switched off. What the plan itself changes is `sent`, and left out."""
+        overwrites, and a trigger, unless the call switches it off. Its fields in `sent` change by the plan itself."""
         call, row = self.call, {name: value for name, value in row_of(self.target).items() if name not in sent}
         may_fire = isinstance(call, UpdateTrigger) and trigger_state({"status": call.status}) is not State.OFF
         if not may_fire and len(self.tools) == 1:

@@ -40,8 +40,8 @@ WAITING_FOR_PERSON = "Waiting for a person to decide."
 """Beginning of the progress report that says where a person decides."""
 
 _FRESH = 5.0
-"""Seconds from the beginning of an evaluation in which a call of a list is sent by it, and an update is merged into the
-record that was read for it."""
+"""Seconds for which an evaluation is fresh, from its beginning. After that, a call of a list is evaluated again, and an
+update reads its target again."""
 
 
 class Guard:
@@ -138,8 +138,9 @@ class Guard:
     ) -> Done | None:
         """Send one approved call at most once, and record it before and after. Raises its error if it does not succeed.
 
-        None if other calls used up the budget or plan entry that allowed a single call; a call of a list is evaluated
-        again here, also if its evaluation is not fresh, or others were sent since, which may have changed its target.
+        None if other calls used up the budget or plan entry that allowed a single call. A call of a list is then
+        evaluated again, as it is if its evaluation is not fresh, or if others were sent since: they may have changed
+        its target.
         """
         is_list, current, use = evaluation.batch.is_list, evaluation.calls[number], self._approvals.uses.use
         call = current.call

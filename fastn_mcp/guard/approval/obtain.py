@@ -120,11 +120,8 @@ class Approvals:
         Rates and people are checked only where a person is needed.
         """
         if (form := caller.form) is not None and form.submitted is not None:
-            request, answer = await self._submitted(evaluation, *form.submitted)
-            if isinstance(answer, Decline):
-                return await self._count(evaluation, caller, form, request, answer)
-            if evaluation.verdict.decision is not Decision.ALLOW:
-                await self._check_limits(evaluation, caller)
+            request, answer = await self._submitted(evaluation, caller, *form.submitted)
+            if evaluation.verdict.decision is not Decision.ALLOW or isinstance(answer, Decline):
                 return await self._count(evaluation, caller, form, request, answer)
         earlier = await self._find_earlier(evaluation, caller)
         if earlier is not None and earlier.state in REFUSED:
@@ -253,15 +250,18 @@ class Approvals:
         return request
 
     async def _submitted(
-        self, evaluation: Evaluation, id_: str, answer: Answer | Submitted
+        self, evaluation: Evaluation, caller: Caller, id_: str, answer: Answer | Submitted
     ) -> tuple[ApprovalRequest, Answer]:
-        """Return the request that came with this call, and the answer to it."""
+        """Return the request that came with this call, and the answer to it. A decline is not subject to limits."""
         request = await self._ledger.find(id_)
         if request is None or request.out_of_band or request.call != evaluation.digest:
             raise Refused("This call has no approval request with that id.", "Call again to open a new request.")
         if request.state is not RequestState.OPEN:
             raise used_up()
-        return request, answer.answer(form_of(request)) if isinstance(answer, Submitted) else answer
+        answer = answer.answer(form_of(request)) if isinstance(answer, Submitted) else answer
+        if evaluation.verdict.decision is not Decision.ALLOW and not isinstance(answer, Decline):
+            await self._check_limits(evaluation, caller)
+        return request, answer
 
     async def _count(
         self, evaluation: Evaluation, caller: Caller, form: FormChannel, request: ApprovalRequest, answer: Answer
