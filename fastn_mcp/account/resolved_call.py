@@ -402,7 +402,7 @@ class ResolvedCall:
         """Return all that an approval is bound to besides the arguments."""
         target = None if self.target is None else lasting(self.target.model_dump())
         records = sorted((each.bound() for each in self.records), key=repr)
-        return [target, records, self.environment, self.customer]
+        return [target, records, self.environment, self.customer, self.typed]
 
     def fixed(self) -> list[object]:
         """Return what a temporary approval is bound to besides the arguments: not the target's state, since the first

@@ -60,11 +60,6 @@ class GuardedAccount:
     """Opaque identifier of that key and of the host it is sent to."""
     surroundings: Surroundings = field(default_factory=Surroundings)
 
-    @property
-    def bound_name(self) -> str:
-        """Name that binds ledger entries to the account and the key."""
-        return bound_account(self.name, self.key_digest)
-
 
 class Evaluator:
     """Evaluates calls on one account."""
@@ -83,7 +78,7 @@ class Evaluator:
         self.policy = policy
         self.budgets = budgets
         self.ai_sessions = AiSessions()
-        self.bound_account = account.bound_name
+        self.bound_account = bound_account(account.name, account.key_digest)
         self._account = account
         self._surroundings = account.surroundings
         self._ledger = ledger
@@ -355,17 +350,16 @@ def _bind(
     is_unsettled: bool,
 ) -> tuple[str, str | None]:  # fmt: skip
     """Return `CallEvaluation.binding` and `similar`. `policy` is its digest."""
-    call, parts = resolved.call, [digest, resolved.bound(), str(resolved.label), policy]
-    parts += [] if resolved.typed is None else [[each.name for each in resolved.typed.fields]]
+    call, binding = resolved.call, _sha256([digest, resolved.bound(), str(resolved.label), policy])
     # No temporary approval for a call that destroys, changes access, needs a step-up or may have been made already.
     each_time = is_unsettled or verdict.step_up is not None or resolved.effect in (Effect.DESTROY, Effect.ACCESS)
     if call.target is None or verdict.decision is not Decision.CONFIRM or each_time:
-        return _sha256(parts), None
+        return binding, None
     # A temporary approval covers calls that differ in free values only.
     arguments = call.arguments()
     fixed = {name: value for name, value in arguments.items() if name not in FREE}
     same = [*parties, call.tool_name(), sorted(arguments), fixed]
-    return _sha256(parts), _sha256([*same, policy, resolved.effect.value, resolved.fixed()])
+    return binding, _sha256([*same, policy, resolved.effect.value, resolved.fixed()])
 
 
 def rereads(evaluation: Evaluation, number: int, read: Send) -> Send | None:

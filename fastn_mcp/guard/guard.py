@@ -139,8 +139,7 @@ class Guard:
         """Send one approved call at most once, and record it before and after. Raises its error if it does not succeed.
 
         None if other calls used up the budget or plan entry that allowed a single call. A call of a list is then
-        evaluated again, as it is if its evaluation is not fresh, or if others were sent since: they may have changed
-        its target.
+        evaluated again, as it is if its evaluation is not fresh or others, which may change its target, were sent.
         """
         is_list, current, use = evaluation.batch.is_list, evaluation.calls[number], self._approvals.uses.use
         call = current.call
@@ -273,7 +272,6 @@ class Guard:
 
     async def _reevaluate(self, call: Call, caller: Caller, request: str, reads: Send | None = None) -> CallEvaluation:
         """Evaluate a call of a list again, whose approval request is that of the digest `request`."""
-        caller.check(call.tool_name(), call.effective)
         current = await self.evaluator.evaluate_call(call, caller.asker, reads=reads, request=request)
         caller.check(call.tool_name(), *current.effects)
         if current.verdict.decision is Decision.DENY:

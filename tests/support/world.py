@@ -330,7 +330,7 @@ class World:
 
     def judge(self) -> Evaluator:
         account = GuardedAccount("test", lambda record: self.own(record), self.bound, self.surroundings)
-        budgets = Budgets(self.policy, self.ledger, self.system, account.bound_name)
+        budgets = Budgets(self.policy, self.ledger, self.system, bound_account("test", self.bound))
         return Evaluator(account, self.policy, budgets, self.ledger, self.journalling, self.system, self.client.send)
 
     def dispatching(self, secrets: SecretValues, delivery: KeyFileWriter | None) -> Dispatcher:
