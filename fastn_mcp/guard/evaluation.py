@@ -228,7 +228,7 @@ class Evaluator:
         try:
             call.request()
             resolved = await resolve(call, self._surroundings, reads, session)
-            resolved = await with_owners(resolved, reads) if self.policy.rules.compares_customers else resolved
+            resolved = await with_owners(resolved, reads) if self.policy.rules.needs_owners(call) else resolved
         except RefusedValue as error:
             raise InvalidArgument(
                 f"{error.argument}: {error.problem}.", "Correct the argument and call again."

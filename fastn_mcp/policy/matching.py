@@ -22,7 +22,7 @@ from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.conditions import ANYBODY, DERIVED, NAME, NEW_NAME, Choice, Glob, UserCount, Who, host_of, is_host
 from fastn_mcp.policy.decision import Decision, PolicyDecision, Situation, of_groups
 from fastn_mcp.records.formats import sentence
-from fastn_mcp.records.rows import owner_of, row_of
+from fastn_mcp.records.rows import row_of
 from fastn_mcp.redaction import quote
 from fastn_mcp.tools.operation import Call, Create, plain
 from fastn_mcp.tools.related_reads import kind_of
@@ -69,11 +69,6 @@ class PolicyRule:
         if self.unless.facts and self.unless.match(asker, exact=not loosens) is not None:
             return None
         return self.who.match(asker, exact=loosens)
-
-    @property
-    def compares_customers(self) -> bool:
-        """Whether a match depends on whose resources a call touches. A rule that allows compares ids only."""
-        return self.then is not Decision.ALLOW and "customer_id" in self.conditions
 
     def looks_at_facts(self, call: Call) -> bool:
         """Return whether a match with `call` can depend on records that have to be read."""
@@ -155,8 +150,7 @@ class PolicyRule:
         for each in resolved.records if name == "customer_id" else ():
             if each.kind == "connection" and each.row is None:
                 return None  # whose it is could not be read
-            owner = each.id if each.kind == "customer" else owner_of(each.row or {})
-            if owner is not None and not choice(owner, exact=True):
+            if each.kind == "customer" and not choice(each.id, exact=True):
                 return None  # it names what belongs to another customer, such as a connection
         sent = DERIVED[name](resolved) if name in DERIVED else Effective()
         is_sent = sent.source in (ValueSource.ARGUMENT, ValueSource.SETTING)

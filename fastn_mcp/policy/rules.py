@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo, available_timezones
 from fastn_mcp.errors import nearest
 from fastn_mcp.policy.decision import BREAKER, DESTROY_RATE, Decision, PolicyDecision, Situation, of_groups, strictest
 from fastn_mcp.policy.matching import PolicyRule, Protected, because_of
+from fastn_mcp.tools.operation import Call
 from fastn_mcp.tools.tool import Effect
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
@@ -164,9 +165,15 @@ class FileRules:
 
     @property
     def compares_customers(self) -> bool:
-        """Whether any decision depends on whose resources a call touches."""
+        """Whether a decision depends on the names of customers that a call touches. A rule that allows compares ids."""
         protects = any("customer" in each.resources for each in self.protected)
-        return protects or any(rule.compares_customers for rule in self.rules)
+        asks = (rule for rule in self.rules if rule.then is not Decision.ALLOW)
+        return protects or any("customer_id" in rule.conditions for rule in asks)
+
+    def needs_owners(self, call: Call) -> bool:
+        """Return whether the decision on a call depends on whose resources it touches."""
+        ruled = (rule for rule in self.rules if "customer_id" in rule.conditions)
+        return self.compares_customers or any(rule.looks_at_facts(call) for rule in ruled)
 
     def matches(self, situation: Situation) -> list[PolicyDecision]:
         """Return the decision of every rule, protection, budget and window that applies to a call, in file order."""

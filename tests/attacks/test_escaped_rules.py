@@ -243,6 +243,15 @@ async def test_rule_that_allows_one_customer_does_not_allow_a_connection_of_anot
     assert await world.decision(own) is CONFIRM
 
 
+async def test_rule_that_allows_runs_for_one_customer_does_not_allow_data_of_another(tmp_path: Path) -> None:
+    rule = f'[[rule]]\ntool = "run_workflow"\nwhen = {{ customer_id = "{ACME}" }}\nthen = "allow"\n'
+    world = under(tmp_path, rule)
+    for named, decision in ((ACME, ALLOW), ("7", ALLOW), (world.id_of("customers", "Globex Exports"), CONFIRM)):
+        data: Any = {"orders": [{"customerId": named}]}
+        run = RunWorkflow(workflow_id=ORDERS, customer_id=ACME, environment="live", input=data)
+        assert await world.decision(run) is decision
+
+
 async def test_rule_that_allows_one_customer_costs_other_calls_no_request(tmp_path: Path) -> None:
     requests = list[int]()
     for then in ("allow", "confirm"):
