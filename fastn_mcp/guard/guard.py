@@ -40,8 +40,10 @@ WAITING_FOR_PERSON = "Waiting for a person to decide."
 """Beginning of the progress report that says where a person decides."""
 
 _FRESH = 5.0
-"""Seconds for which an evaluation is fresh, from its beginning. After that, a call of a list is evaluated again, and an
-update reads its target again."""
+"""Seconds from the beginning of an evaluation after which a call of a list is evaluated again."""
+
+_MERGE_WITHIN = 1.0
+"""Seconds from the same moment after which an update reads its target again, which somebody else may have changed."""
 
 
 class Guard:
@@ -169,7 +171,7 @@ class Guard:
             self.evaluator.ai_sessions.note(call, None)
             is_sent = True  # from here on, the request may have left this process
             check = partial(self._approvals.stops.check, caller.asker, approved.stops)
-            is_fresh = self._system.timestamp() - current.began <= _FRESH
+            is_fresh = self._system.timestamp() - current.began <= _MERGE_WITHIN
             result = await self._client.send(filled, check, current.resolved.target if is_fresh else None)
         except BaseException as error:
             await self._record_failure(error, change, intent, caller, is_sent=is_sent)
