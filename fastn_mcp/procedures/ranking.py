@@ -51,10 +51,11 @@ _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _POSSESSIVE = re.compile(r"['\u2019]s\b")
 _BREAK = re.compile(r"[\W_]+")
 _IGNORED = re.compile(
-    r"@\S*|\b(last|this|past|previous)\s+(night|morning|afternoon|evening|weekend|week|month|year|day|hour)\b",
+    r"@\S*|\b(last|this|past|previous)\s+(night|morning|afternoon|evening|weekend|week|month|year|day|hour)\b"
+    r"|\bapi\s+(?=keys?\b)",
     re.IGNORECASE,
 )
-"""The domain of an email address, and times such as "last week": their words may occur in a name by chance."""
+"""The domain of an email address, times like "last week", "API" before "key": a name may have the words by chance."""
 
 _EMPTY_WORDS = """
 a an the this that these those of for from in into on at to by with and or is are was were be been do does did not no
@@ -85,7 +86,7 @@ _KIND_WORDS = {
     "trigger": "trigger schedule scheduler webhook cron pause paused resume every",
     "user": "user person colleague member",
     "role": "role permission",
-    "api_key": "key apikey api",
+    "api_key": "key apikey",
     "secret": "secret token",
 }
 """Words that mean a kind, or are done with it only. Of equal scores, those of the first kinds come first."""

@@ -496,6 +496,7 @@ async def test_next_calls_fit_the_state(world: World) -> None:
     [
         ("failed workflows", "list_workflows()", 4),
         ("which api keys expire soon", "list_api_keys()", 1),
+        ("API keys", "list_api_keys()", 1),
         ("expired connections", "list_connections()", 0),
         ("list customers", "list_customers()", 1),
         ("workflow", "list_workflows()", 10),
@@ -515,6 +516,7 @@ async def test_list_of_a_kind_is_offered_if_no_match_is_of_it(world: World) -> N
     assert first(answer) == ("customer", "Acme Corp")
     assert answer["next"][-1] == "list_triggers()"
     assert "list_triggers()" not in (await search_for(world, "the daily tiktok trigger"))["next"]
+    assert "list_api_keys()" not in (await search_for(world, "which workflow calls the Shopify API"))["next"]
 
 
 @pytest.mark.parametrize("query", ["key 1", "stripe secret key"])
