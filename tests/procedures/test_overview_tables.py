@@ -19,6 +19,7 @@ from fastn_mcp.errors import NotSent
 from fastn_mcp.procedures.diagnosis.blockers import connection_states, repairs
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.procedures.overview.get_overview import GetOverview
+from fastn_mcp.procedures.overview.table import MAX_CHARACTERS
 from fastn_mcp.procedures.undo_change import ListChanges
 from fastn_mcp.sandbox.state import stamp
 from fastn_mcp.server.rendering import BUDGET
@@ -174,6 +175,11 @@ async def test_customers_with_problems_come_first(world: World) -> None:
     assert rows[0]["connections"] == "TikTok Shop FAILED and Cin7 Core EXPIRED"
     assert (rows[0]["failed"], rows[0]["why"]) == (1, "The tiktokShop connection cannot be used")
     assert [row["state"] for row in rows if row["name"] == "John-Acme"] == ["activation pending"]
+
+
+async def test_page_of_customers_fits_with_their_names(large_world: World) -> None:
+    table = (await ask(large_world, about="customers"))["data"]["table"]
+    assert len(to_json(table["rows"])) <= MAX_CHARACTERS
 
 
 async def test_only_customers_that_are_shown_are_named(large_world: World) -> None:

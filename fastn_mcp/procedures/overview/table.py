@@ -77,7 +77,8 @@ def ordered(rows: Sequence[TableRow], order: Order | None) -> list[TableRow]:
 def fitting(rows: Sequence[TableRow], room: int) -> int:
     """Return how many rows fit on a page, at least one."""
     for number, row in enumerate(rows):
-        room -= len(to_json([*map(row.named({}).get, row.cells)])) + 1
+        cells = row.named({row.customer or "": "a name of the usual length"})
+        room -= len(to_json([*map(cells.get, row.cells)])) + 1
         if room < 0 and number:
             return number
     return len(rows)
