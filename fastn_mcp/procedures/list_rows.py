@@ -89,9 +89,10 @@ async def collected(call: List[Any], context: ProcedureContext) -> Table:
         unchecked |= {*(page.not_checked or ())}
         total, read, received = None, read + 1, received + page.received
     is_whole = page.next_cursor is None and call.cursor is None
+    every = context.look.snapshot.stored(type(call)())
     if is_whole and not unchecked:
         total = len(items)
-    elif call.filters and total == context.look.stored(type(call)()).total:
+    elif call.filters and every and total == every.prefix.total:
         total = None  # of all rows: Fastn may have ignored the filters
     return Table(
         items=items,
