@@ -151,7 +151,8 @@ def install_stdio(wanted: InstallOptions, arguments: Sequence[str], login: str =
         click.echo(json.dumps(entry.printed(wanted.name, start), indent=2))
         return False
     client = _present_client(wanted)
-    if variables := [each.variable for each in SOURCES if each.flag and os.environ.get(each.variable)]:
+    settable = [each.variable for each in SOURCES if each.flag and each.flag not in arguments]
+    if variables := list(filter(os.environ.get, settable)):
         only = f"The server has {', '.join(variables)} only if {client.title} is started from this shell."
         warn(f"{only} To set it for good, give the option before the command, or write it into the configuration file.")
     additions = entry.additions(client, wanted.name, start, wanted.key)
