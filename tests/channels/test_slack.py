@@ -181,6 +181,7 @@ async def test_approval_of_a_changed_target_is_void(slack: Slack, world: SlackWo
     assert isinstance(await world.call(call), TargetChanged)
     await world.shows(message, "Void\n")
     assert "Its target changed before it was sent. Nothing was sent." in message.text
+    assert "Decided by" not in message.text, "dana approved it, and did not make it void"
     assert world.changes == []
 
 

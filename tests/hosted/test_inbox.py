@@ -155,7 +155,7 @@ async def test_approval_is_withdrawn_by_whoever_may_decline(tmp_path: Path, pers
             await inbox.undo(pending.request.id, "c1")
         taken_back = await inbox.withdraw(pending.request, NOW, "a mistake")
         assert isinstance(taken_back, ApprovalRequest)
-        assert [each.who for each in await inbox.decided(5)] == ["you"]
+        assert [each.by for each in await inbox.decided(5)] == ["you"]
     line = [*entries(tmp_path / "acme.jsonl")][-1]
     assert (line["event"], line["approver"], line["message"]) == ("withdrawn", f"{ISSUER}|{person}", "a mistake")
 

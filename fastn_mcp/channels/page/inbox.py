@@ -15,7 +15,8 @@ from fastn_mcp.guard.budgets import Limits
 from fastn_mcp.guard.key_files import TypedSecrets
 from fastn_mcp.guard.preview import Shown
 from fastn_mcp.guard.recorder import record_expired
-from fastn_mcp.ledger.approval_request import REFUSED, ApprovalRequest, Vote
+from fastn_mcp.guard.undo import approver
+from fastn_mcp.ledger.approval_request import REFUSED, ApprovalRequest, RequestState, Vote
 from fastn_mcp.ledger.change import Change
 from fastn_mcp.ledger.identity import who, without_issuers
 from fastn_mcp.ledger.ledger import Ledger
@@ -27,6 +28,20 @@ from fastn_mcp.runtime import System
 LOCAL = "local_page"
 
 T = TypeVar("T")
+
+
+def name_of(vote: Vote) -> str:
+    """Return the displayed name of an approver."""
+    return without_issuers(who(vote.approver, vote.name))
+
+
+def decided_by(request: ApprovalRequest, name_of: Callable[[Vote], str] = name_of) -> str:
+    """Return who or what decided a request; empty if it is void, which is not the doing of its approvers."""
+    if request.state is RequestState.STALE:
+        return ""
+    votes = request.votes if request.by in (VERIFIED, BY_SEVERAL) else ()
+    names = " and ".join(name_of(vote) for vote in votes if vote.approves is (request.state not in REFUSED))
+    return names or approver(request.by or "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +64,8 @@ class DecidedRequest:
     """A decided request, and what they may still do about it."""
 
     request: ApprovalRequest
-    who: str | None = None
-    """Names of those who decided, if people are identified."""
+    by: str = ""
+    """Who or what decided it."""
     changes: tuple[Change, ...] = ()
     """What was sent because of it, by a temporary approval that came with it too; oldest first."""
     may_undo: bool = False
@@ -160,7 +175,7 @@ class Inbox:
 
     def name_of(self, vote: Vote) -> str:
         """Return the displayed name of an approver."""
-        return without_issuers(who(vote.approver, vote.name))
+        return name_of(vote)
 
     async def revision(self) -> str:
         """Return a text that differs after any change of a ledger by any process."""
@@ -201,7 +216,7 @@ class Inbox:
         decided = [
             DecidedRequest(
                 request,
-                self._who(request) if self.tells_people_apart else None,
+                decided_by(request, self.name_of),
                 tuple(each for each in changes if each.approval == request.id),
                 account.undo is not None and self.barred(account.tenant, request) is None,
             )
@@ -315,14 +330,6 @@ class Inbox:
                 earlier_approver = "You" if named == "you" else f"{named}, who may be you,"
                 barred = f"{earlier_approver} approved it, and another has to."
         return PendingRequest(request, barred, progress, account.presence(request.id), request.needs_sign_in(own))
-
-    def _who(self, request: ApprovalRequest) -> str | None:
-        """Return the names of the people whose votes decided a request; None if it ended in another way."""
-        if request.by not in (VERIFIED, BY_SEVERAL):
-            return None
-        approves = request.state not in REFUSED
-        votes = [vote for vote in request.votes if vote.approves is approves]
-        return " and ".join(self.name_of(vote) for vote in votes) or None
 
     @asynccontextmanager
     async def _account_of(self, request: ApprovalRequest) -> AsyncGenerator[InboxAccount]:

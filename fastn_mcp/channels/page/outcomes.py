@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from fastn_mcp.channels.page import view
 from fastn_mcp.channels.page.inbox import DecidedRequest
 from fastn_mcp.channels.page.view import View
-from fastn_mcp.guard.undo import NotUndoable, approver, changed_fields, in_words, undo_of
+from fastn_mcp.guard.undo import NotUndoable, changed_fields, in_words, undo_of
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState
 from fastn_mcp.ledger.change import BEGUN, MADE_OUTCOMES, PERHAPS_MADE, Change
 from fastn_mcp.records.formats import counted
@@ -43,8 +43,7 @@ def decided(entry: DecidedRequest, now: float) -> View:
         "plain": sanitize(brief),
         "mark": mark,
         "outcome": words,
-        # Who approved a request has not made it void.
-        "by": "" if request.state is RequestState.STALE else sanitize(entry.who or approver(request.by or "")),
+        "by": sanitize(entry.by),
         "note": view.note_in_quotes(request.note) if request.note else None,
         "hint": hint(request, direct, later),
         "when": view.time(when, view.ago(now - when)),

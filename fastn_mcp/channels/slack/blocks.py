@@ -8,14 +8,14 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 from pydantic_core import from_json
 
 from fastn_mcp.channels.approver_answers import Choice
+from fastn_mcp.channels.page.inbox import decided_by
 from fastn_mcp.channels.page.outcomes import hint, outcome
 from fastn_mcp.channels.webhook.payloads import digest
-from fastn_mcp.guard.approval_form import BY_SEVERAL, MAX_NOTE, VERIFIED, approved_elsewhere, asker, instruction
+from fastn_mcp.guard.approval_form import MAX_NOTE, approved_elsewhere, asker, instruction
 from fastn_mcp.guard.sentences import facts as sentences
-from fastn_mcp.guard.undo import approver
-from fastn_mcp.ledger.approval_request import REFUSED, ApprovalRequest
+from fastn_mcp.ledger.approval_request import ApprovalRequest
 from fastn_mcp.ledger.change import Change
-from fastn_mcp.ledger.identity import who, without_issuers
+from fastn_mcp.ledger.identity import without_issuers
 from fastn_mcp.redaction import sanitize
 
 _CHARACTERS = 550
@@ -133,9 +133,7 @@ def _lines(request: ApprovalRequest) -> list[str]:
 
 def _decided(request: ApprovalRequest) -> str:
     """Say who decided a request, with their note."""
-    votes = [vote for vote in request.votes if vote.approves is (request.state not in REFUSED)]
-    names = " and ".join(without_issuers(who(vote.approver, vote.name)) for vote in votes)
-    by = names if request.by in (VERIFIED, BY_SEVERAL) else approver(request.by or "")
+    by = decided_by(request)
     note = f" Note: {sanitize(request.note)}" if request.note else ""
     return f"Decided by {sanitize(by)}.{note}" if by else ""
 
