@@ -60,6 +60,7 @@ def test_changing_tools_take_dry_run_and_others_do_not() -> None:
         ("list_customers", {"zzz": CANARY}, "unknown argument 'zzz'."),
         ("list_customers", {"limit": CANARY}, "limit: must be a valid integer."),
         ("list_customers", {"limit": 0}, "limit: must be greater than or equal to 1."),
+        ("create_role", {"name": "a" * 201, "permissions": ["ok"]}, "name: must have at most 200 characters."),
         ("list_customers", {"cursor": CANARY}, "cursor: not a next_cursor of an earlier page."),
         ("update_customer", {"customer_id": "c"}, "it names no field to change."),
         ("create_secret", {"value": CANARY}, "name: is required."),
