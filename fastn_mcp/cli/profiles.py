@@ -6,11 +6,13 @@ from pathlib import Path
 
 import click
 
+from fastn_mcp.build.startup import options_of
 from fastn_mcp.cli.help import OptionGroups
 from fastn_mcp.cli.layout import print_table, say, warn
 from fastn_mcp.cli.login import StoredKey
 from fastn_mcp.cli.start_options import StartOptions, complete_profile, with_settings
 from fastn_mcp.config import edit
+from fastn_mcp.config.command_line import this_program
 from fastn_mcp.config.keys import SystemKeyring
 from fastn_mcp.config.load import DEFAULT, choose, key_of, no_profile
 from fastn_mcp.config.model import KEY_SETTINGS, ConfigFile, Trait, settings_with
@@ -78,7 +80,7 @@ def add_(start: StartOptions, name: str, as_default: bool, **options: object) ->
     edit.add(path, name, values)
     if as_default:
         edit.put(path, None, "profile", name)
-    command = start.command_line()
+    command = this_program(os.environ).with_(options_of(start.context, ("config",)))
     say(f"Added to {path}: {name}.")
     if not options["api_key_env"] and not options["api_key_file"]:
         say(f"Next, give it a key: {command.to('login', name)}")

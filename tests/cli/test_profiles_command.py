@@ -85,6 +85,8 @@ def test_first_profile_creates_a_private_file(config: Path, fastn: Run) -> None:
     assert config.read_text() == '[profiles.acme]\nbase_url = "https://eu.fastn.example"\nmode = "manual"\n'
     assert stat.S_IMODE(config.stat().st_mode) == 0o600
     assert load({}, {"FASTN_API_KEY": "k"}, config).profile == "default"
+    other = fastn("--profile", "acme", "profiles", "add", "globex").stdout
+    assert "--profile acme" not in other, "login would refuse it beside another account"
 
 
 def test_add_and_remove_leave_the_file_as_it_was(file: Path, fastn: Run) -> None:
