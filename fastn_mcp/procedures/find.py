@@ -126,10 +126,11 @@ class Find(Procedure[SearchResult]):
             answer["first_lacks"] = [*matches.lacking]
         if not displayed:
             answer["did_you_mean"] = [short(name, _MAX_NAME) for name in matches.near]
-        if gaps := data.gaps(is_answered=bool(displayed) and not matches.lacking):
+        ranking = data.rows.ranking(self.query)
+        if gaps := data.gaps(is_answered=ranking.is_about_kinds or (bool(displayed) and not matches.lacking)):
             answer["not_searched"] = [*gaps]
         kinds = {self.kind} if self.kind else kinds_in(self.query)
-        if data.rows.ranking(self.query).words:  # else it says nothing but the kinds
+        if ranking.words:  # else it says nothing but the kinds
             kinds -= {hit.entry.kind for hit in displayed}
         lists = [f"{LISTS[kind].tool_name()}()" for kind in sorted(kinds)]
         if following := [*_next(hit.entry for hit in displayed[: matches.named]), *lists]:

@@ -508,6 +508,7 @@ async def test_list_of_a_kind_is_offered_if_nothing_else_is_named(
     """And only that kind is read, unless its word may be a name."""
     answer = await search_for(large_world, query)
     assert listing in answer["next"]
+    assert not any("connection" in gap for gap in answer.get("not_searched", [])), "no kind but one was searched"
     assert len(large_world.sandbox.requests) == requests
 
 
