@@ -202,7 +202,7 @@ async def test_missing_connection_and_one_repaired_since(world: World) -> None:
     for key in (globex, acme):
         add_run(world, ORDERS, 1, endOrgId=key, error={"code": "CONNECTION", "raw": f"{message} {key}"})
     missing = await diagnosed(world, workflow_id=ORDERS, customer_id=globex)
-    assert "There is none" in missing["causes"][0]["likely_cause"]
+    assert "No affected customer has connected it" in missing["causes"][0]["likely_cause"]
     mended = await diagnosed(world, workflow_id=ORDERS, customer_id=acme)
     assert "ACTIVE now" in mended["causes"][0]["likely_cause"]
     assert mended["causes"][0]["next"]["tool"] == "get_workflow"
@@ -328,9 +328,11 @@ async def test_workflow_is_read_if_its_row_lacks_what_a_diagnosis_needs(world: W
 async def test_unread_connection_is_not_reported_as_missing(world: World) -> None:
     key = customer(world, "widget-inc")
     add_run(world, ORDERS, 1, endOrgId=key, error={"raw": 'No active connection for connector "shopify"'})
-    assert "There is none for whom it ran." in str((await diagnosed(world, workflow_id=ORDERS))["causes"])
+    assert "No affected customer has connected it." in str((await diagnosed(world, workflow_id=ORDERS))["causes"])
     world.refuse("/api/v1/connections", status=500)
-    assert "Not all customers' own were read." in str((await diagnosed(world, workflow_id=ORDERS))["causes"])
+    assert "Not all connections of the affected customers were read." in str(
+        (await diagnosed(world, workflow_id=ORDERS))["causes"]
+    )
 
 
 @pytest.mark.parametrize("is_refused", [False, True])
@@ -348,7 +350,7 @@ async def test_connection_that_does_not_name_its_app_is_not_reported_as_missing(
         del row["connector"]
     for arguments in ({"workflow_id": TIKTOK}, {"connector_id": "tiktokShop"}):
         (cause,) = (await diagnosed(world, **arguments))["causes"]
-        assert "There is none for whom it ran." not in cause["likely_cause"]
+        assert "No affected customer has connected it." not in cause["likely_cause"]
 
 
 async def test_connections_are_missing_only_where_those_of_all_customers_were_read(world: World) -> None:
@@ -360,7 +362,7 @@ async def test_connections_are_missing_only_where_those_of_all_customers_were_re
             endOrgId=customer(world, name),
             error={"raw": 'No active connection for connector "slack"'},
         )
-    assert "There is none for whom it ran." not in str((await diagnosed(world, workflow_id=ORDERS))["causes"])
+    assert "No affected customer has connected it." not in str((await diagnosed(world, workflow_id=ORDERS))["causes"])
 
 
 @pytest.mark.parametrize(

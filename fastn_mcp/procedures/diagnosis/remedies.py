@@ -210,7 +210,8 @@ def _connection(evidence: FailureEvidence) -> Remedy | None:
     known = "It ran for no customer."
     fix = "Run it for a customer: customer_id, and installation_id if a widget installed it."
     if evidence.for_customers:
-        known = "There is none for whom it ran." if evidence.knows_connections else "Not all customers' own were read."
+        unread = "Not all connections of the affected customers were read."
+        known = "No affected customer has connected it." if evidence.knows_connections else unread
         fix = f"The customer has to connect {app} in the widget; then run the workflow once."
     return Remedy(
         f"there is no usable connection to {app}",
