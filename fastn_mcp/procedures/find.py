@@ -79,7 +79,7 @@ class Find(Procedure[SearchResult]):
 
     async def run(self, context: ProcedureContext) -> SearchResult:
         keys = {key[0]: key for key in _ID.finditer(self.query)}
-        answer = await self._by_ids([*keys.values()][:_MAX_IDS], context) if keys else None
+        answer = await self._by_ids([*keys.values()], context) if keys else None
         if answer is None:
             data = SearchData(context, (self.kind,) if self.kind else tuple(LISTS))
             answer = await self._answer(await data.search(self.query), data, context)
@@ -88,30 +88,36 @@ class Find(Procedure[SearchResult]):
 
     async def _by_ids(self, keys: Sequence[re.Match[str]], context: ProcedureContext) -> dict[str, JsonValue] | None:
         """Return the answer for ids that can be read directly, or for one of an execution; else None."""
-        entries, unknown, error = list[Entry](), list[str](), None
-        for key in keys:
+        entries, unknown, alone = list[Entry](), list[str](), "search for it alone"
+        gaps = [f"{key[0]}: {alone}" for key in keys[_MAX_IDS:]]
+        for key in keys[:_MAX_IDS]:
             kinds = (key.lastgroup,) if key.lastgroup else _OF_UUID
             wanted = [kind for kind in kinds if self.kind in (None, kind)]
             resources = await read_each(wanted, partial(read_by_id, id_=key[0], context=context))
             read = {kind: resource for kind, resource in resources.items() if resource is not None}
             # Fastn's answer to an unknown id is not documented: only a row with this very id counts.
             own = [entry(kind, it.row) for kind, it in read.items() if key_of(it.row).casefold() == key[0].casefold()]
+            errors = [it.error for it in read.values() if it.error and not isinstance(it.error, NotFound)]
             entries += own[:1]
-            unknown += [] if own else [key[0]]
-            error = error or (read[EXECUTION].error if EXECUTION in read else None)
+            if not own and (errors or not key.lastgroup):  # other kinds with such an id are not read here
+                gaps.append(f"{key[0]}: {failure(errors[0], errors[0].outcome) if errors else alone}")
+            elif not own:
+                unknown.append(key[0])
         if entries:
             data = SearchData(context, ())
             await data.name_related(entries)
             hits = [Hit(data.rows.titled(item), EXACT_MATCH) for item in entries]
-            return await self._answer(Matches(hits, 1, len(hits), unknown), data, context)
+            return await self._answer(Matches(hits, 1, len(hits), unknown), data, context, gaps)
         if keys[0].lastgroup != EXECUTION:
             return None
         answer: dict[str, JsonValue] = {"found": [], "next": ["list_executions(workflow_id, since)"]}
-        if error is not None and not isinstance(error, NotFound):
-            answer["not_searched"] = [f"{EXECUTION}: {failure(error, error.outcome)}"]
+        if gaps:
+            answer["not_searched"] = [*gaps]
         return answer
 
-    async def _answer(self, matches: Matches, data: SearchData, context: ProcedureContext) -> dict[str, JsonValue]:
+    async def _answer(
+        self, matches: Matches, data: SearchData, context: ProcedureContext, unread: Sequence[str] = ()
+    ) -> dict[str, JsonValue]:
         meant, displayed = [hit.entry for hit in matches.hits[: matches.meant]], matches.hits[: self.limit]
         if len(meant) == 1 and meant[0].kind == "workflow" and not is_unfinished("workflow", meant[0].row):
             await data.read_last_run(meant[0])
@@ -127,8 +133,9 @@ class Find(Procedure[SearchResult]):
         if not displayed:
             answer["did_you_mean"] = [short(name, _MAX_NAME) for name in matches.near]
         ranking = data.rows.ranking(self.query)
-        if gaps := data.gaps(is_answered=ranking.is_about_kinds or (bool(displayed) and not matches.lacking)):
-            answer["not_searched"] = [*gaps]
+        gaps = data.gaps(is_answered=ranking.is_about_kinds or (bool(displayed) and not matches.lacking))
+        if gaps or unread:
+            answer["not_searched"] = [*gaps, *unread]
         kinds = {self.kind} if self.kind else kinds_in(self.query)
         if ranking.words:  # else it says nothing but the kinds
             kinds -= {hit.entry.kind for hit in displayed}

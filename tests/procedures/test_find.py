@@ -296,6 +296,18 @@ async def test_each_id_of_a_query_is_read(world: World) -> None:
     assert (answer["first_lacks"], "ambiguous" in answer) == (["wf_000000000000"], False)
 
 
+async def test_ids_that_were_not_read_are_said(world: World) -> None:
+    orders, user = world.id_of("workflows", "process-new-orders"), "b4c89194-db69-4955-aaa8-188a76808311"
+    world.refuse(f"/api/v1/workflows/{orders}")
+    others = ["exec_000000000000", "wf_000000000000", "exec_000000000001"]
+    answer = await search_for(world, " ".join([_GLOBEX, orders, user, *others]))
+    assert names(answer["found"]) == ["Globex Exports"]
+    assert answer["first_lacks"] == others[:1]
+    refused, *alone = sorted(answer["not_searched"], key=lambda gap: "alone" in gap)
+    assert refused == f"{orders}: forbidden"
+    assert alone == [f"{key}: search for it alone" for key in (*others[1:], user)]
+
+
 async def test_unknown_execution_finds_nothing_and_searches_nothing(world: World) -> None:
     """Runs are too many to list, so they are found only by their exact id."""
     answer = await search_for(world, "exec_000000000000")
@@ -303,7 +315,7 @@ async def test_unknown_execution_finds_nothing_and_searches_nothing(world: World
     assert len(world.sandbox.requests) == 1
     world.sandbox.faults.add(Status(status=403, path="/api/v1/executions/*"))
     answer = await search_for(world, "exec_000000000000")
-    assert answer["not_searched"] == ["execution: forbidden"]
+    assert answer["not_searched"] == ["exec_000000000000: forbidden"]
 
 
 async def test_key_is_found_by_its_number_alone(large_world: World) -> None:
