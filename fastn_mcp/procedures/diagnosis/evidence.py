@@ -194,7 +194,8 @@ async def _read_lists(subject: Subject, period: Period, reads: AccountReads) -> 
     reads.check()
     counts = count_runs(reads, period, subject.filters)
     for name in filter(reads.has_more, jobs | connecting):
-        reads.gaps.append(Unchecked(name, f"only {len(reads.lists[name].rows)} were read"))
+        read = len(reads.lists[name].rows)
+        reads.gaps.append(Unchecked(name, f"only {read} were read" if read else "not all were looked through"))
     for kind, resource in subject.resources.items():
         if resource.error is not None and not counts.failures and not isinstance(resource.error, LeftOut):
             raise resource.error
