@@ -1,6 +1,7 @@
 """Evaluation of a call: its effect, the state of its target and dependents, and the policy decision."""
 
 import hashlib
+import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
@@ -9,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import anyio
-from pydantic_core import to_json
+from pydantic_core import to_jsonable_python
 
 from fastn_mcp.account.dependents import describe_dependents
 from fastn_mcp.account.outlook import Outlook, outlook_of
@@ -376,5 +377,5 @@ def rereads(evaluation: Evaluation, number: int, read: Send) -> Send | None:
 
 
 def _sha256(parts: object) -> str:
-    """Return the SHA-256 hex digest of the values as JSON."""
-    return hashlib.sha256(to_json(parts)).hexdigest()
+    """Return the SHA-256 hex digest of the values as JSON, in which the order of an object's names does not matter."""
+    return hashlib.sha256(json.dumps(to_jsonable_python(parts), sort_keys=True).encode()).hexdigest()

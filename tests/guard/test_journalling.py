@@ -178,6 +178,16 @@ async def test_repeat_after_a_lost_response_needs_an_approval_for_ten_minutes(wo
     await world.expect(Done, pause)
 
 
+async def test_order_of_names_does_not_make_a_repeat_another_call(tmp_path: Any) -> None:
+    world = World(tmp_path, Policy("auto"))
+    world.sandbox.faults.add(Reset(method="POST", moment=FaultMoment.AFTER))
+    call = world.run().model_copy(update={"input": {"order": {"id": 7, "note": "paid"}, "notify": True}})
+    await world.expect(UnknownOutcome, call)
+    again = call.model_copy(update={"input": {"notify": True, "order": {"note": "paid", "id": 7}}})
+    await world.expect(PendingApproval, again)
+    assert len(world.changes) == 1
+
+
 @pytest.mark.parametrize("is_told", [True, False])
 async def test_approval_of_a_repeat_holds_once_the_earlier_call_is_settled(world: World, is_told: bool) -> None:
     """People who were not told that the call may have been made have not approved a repeat."""
