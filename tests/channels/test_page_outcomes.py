@@ -98,6 +98,13 @@ async def test_list_says_how_many_of_its_calls_were_done(desk: Desk, visitor: Vi
     assert "1 of 3 done, withdrawn" in words(page)
 
 
+async def test_list_that_a_stop_ended_is_not_said_to_be_withdrawn(desk: Desk, visitor: Visitor) -> None:
+    now = await approved(desk, "grant-2", 1, calls=2)
+    await desk.ledger.begin(made("c1", now, approval="grant-2", batch="b", number=1))
+    assert await desk.ledger.void("grant-2", RequestState.STOPPED, now, by="dana", note="enough") is not None
+    assert (await row(visitor)).startswith("1 of 2 done, stopped")
+
+
 async def test_calls_under_a_temporary_approval_are_told_apart(desk: Desk, visitor: Visitor) -> None:
     now = await approved(desk, "grant-2", 1)
     await desk.ledger.begin(made("c1", now, approval="grant-2"))

@@ -65,7 +65,8 @@ def outcome(request: ApprovalRequest, changes: Sequence[Change], now: float) -> 
     count, is_over = len(request.calls), request.state in STATES
     if count > 1 and request.used:
         done = sum(each.outcome in MADE_OUTCOMES for each in changes)
-        return "done" if done == count else "unknown", f"{done} of {count} done{', withdrawn' if is_over else ''}"
+        ended = f", {STATES[request.state][1].casefold()}" if is_over else ""
+        return "done" if done == count else "unknown", f"{done} of {count} done{ended}"
     if is_over:
         return STATES[request.state]
     if request.state is RequestState.APPROVED:
