@@ -24,8 +24,8 @@ class Batch:
     """Distinguishes this list from an earlier list of the same calls."""
     keep_going: bool = False
     """Whether the calls after a failed one are still sent."""
-    undoes: str = ""
-    """The earlier change that its call undoes, for people: `what was done 2 hours ago`."""
+    undoes: Change | None = None
+    """The earlier change that its call undoes."""
 
     @property
     def is_list(self) -> bool:

@@ -31,6 +31,7 @@ from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.decision import PLANNED, Decision, PolicyDecision, Situation, effects_below
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.policy.rules import CUSTOMERS_UNREADABLE
+from fastn_mcp.records.formats import age
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.redaction import quote
 from fastn_mcp.runtime import System
@@ -121,7 +122,10 @@ class Evaluator:
         Each call counts against the budgets and the plan of those after it, so that a shortage is found up front.
         """
         if not batch.is_list:
-            one = await self.evaluate_call(batch.calls[0], asker, undoes=batch.undoes)
+            undoes = ""
+            if (undone := batch.undoes) is not None:
+                undoes = f"what was done {age(datetime.fromtimestamp(undone.at, UTC), self._system.now())}"
+            one = await self.evaluate_call(batch.calls[0], asker, undoes=undoes)
             return evaluation_of(batch, "", {1: one})
         earlier_uses: Counter[tuple[str, str]] = Counter()
         evaluations: dict[int, CallEvaluation] = {}

@@ -163,7 +163,7 @@ class Guard:
             account, deadline = self._journal.account, self._client.deadline(call)
             change = await change_of(approved, account, self._client.send, deadline, self._system)
             change = replace(change, stopped_triggers=_stopped_triggers(current, approval, number, execution))
-            await self._journal.begin(change)
+            await self._journal.begin(change, evaluation.batch.undoes)
         intent, is_sent = None, False
         try:
             intent = self._recorder.intent(approved, change.id)

@@ -75,6 +75,8 @@ class ChangeJournal:
         self._begins = begins
         self._sending: dict[str, tuple[str, anyio.Event]] = {}
         """By change id: the digest of its call, and an event that is set when sending ends."""
+        self._claims: dict[str, str] = {}
+        """By change id, while it is sent: the change that it undoes."""
         self._lost: dict[str, float] = {}
         """By digest of a call: until when it is unsettled. Kept in memory too, since writing to the ledger may fail."""
         self._deliveries = WeakValueDictionary[str, Delivery]()
@@ -158,14 +160,18 @@ class ChangeJournal:
             facts |= {(change.target, heading): (heading, fact) for heading, fact in recent_facts(change, records, now)}
         return tuple(facts.values())
 
-    async def begin(self, change: Change) -> None:
+    async def begin(self, change: Change, undoes: Change | None = None) -> None:
         """Record a change before its call is sent. The caller must `end` it.
 
-        Each call of a list begins only once. Raises a `FastnError` if it has begun already or the journal cannot be
-        written.
+        Each call of a list begins only once, and so does the undo of an earlier change. Raises a `FastnError` if it has
+        begun already or the journal cannot be written.
         """
         self._sending[change.id] = change.call, anyio.Event()
         try:
+            if undoes is not None:
+                if not await self.journal.claim(undoes.id):
+                    raise NotSent("This was undone already, or is just being undone.", "See list_changes.")
+                self._claims[change.id] = undoes.id
             is_begun = await self.journal.begin(change)
         except BaseException as error:
             await self.end(change, "not_sent")
@@ -197,7 +203,7 @@ class ChangeJournal:
         ended = replace(change, outcome=outcome, target=target, sent=sent, stopped_triggers=stopped)
         delivery = delivery if outcome in MADE_OUTCOMES and change.call else None
         is_unsettled = bool(change.call) and (outcome in PERHAPS_MADE or delivery is not None)
-        now = self._system.timestamp()
+        now, claimed = self._system.timestamp(), self._claims.pop(change.id, None)
         ended = replace(ended, unsettled_until=now + UNSETTLED if is_unsettled else 0.0)
         if outcome in PERHAPS_MADE:
             self._lost = {call: until for call, until in self._lost.items() if until > now}
@@ -208,6 +214,8 @@ class ChangeJournal:
         try:
             with anyio.CancelScope(shield=True):
                 await self.journal.settle(ended)
+                if outcome not in FINAL_OUTCOMES and claimed is not None:
+                    await self.journal.release(claimed)
         except Exception:
             log.exception("the outcome %s of %s could not be journalled", outcome, change.tool)
         finally:

@@ -12,6 +12,7 @@ from fastn_mcp.guard.call_evaluation import Evaluation
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.guard import Guard
 from fastn_mcp.guard.journal import ChangeJournal
+from fastn_mcp.ledger.change import Change
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.runtime import Report, System
 from fastn_mcp.tools.operation import Call
@@ -57,7 +58,7 @@ class ProcedureContext:
         """Send one read. Raises a `FastnError`."""
         return await self.guard.read(call, self.caller)
 
-    async def change(self, call: Call, undoes: str = "") -> Done | Pending:
+    async def change(self, call: Call, undoes: Change | None = None) -> Done | Pending:
         """Send one change. A procedure returns a `Pending` outcome as its own. Raises a `FastnError`."""
         outcome = await self.executor.execute(Batch(call, (call,), undoes=undoes), self.caller, self.report)
         return outcome.single() if isinstance(outcome, BatchResult) else outcome

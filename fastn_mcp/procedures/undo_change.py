@@ -1,19 +1,17 @@
 """The tools `list_changes` and `undo_change`."""
 
-from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Annotated, Any, cast
 
-import anyio
 from pydantic import Field, JsonValue
 
 from fastn_mcp.client.reads import read_target
-from fastn_mcp.errors import AppliedUnreadable, NotFound, NotSent, TargetChanged, UnknownOutcome
+from fastn_mcp.errors import NotFound, NotSent, TargetChanged
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.undo import NotUndoable, Undo, already, drift, receipt, undo_of
 from fastn_mcp.ledger.change import BEGUN, KEPT_DAYS, PERHAPS_MADE, Change
-from fastn_mcp.procedures.context import Pending, PreviewOnly, Procedure, ProcedureContext
-from fastn_mcp.records.formats import age, aged, since
+from fastn_mcp.procedures.context import Pending, Procedure, ProcedureContext
+from fastn_mcp.records.formats import aged, since
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.redaction import quote
 from fastn_mcp.tools.catalog import OPERATIONS
@@ -80,7 +78,7 @@ class UndoChange(Procedure[UndoResult]):
         if change.undone:
             raise NotSent("This was undone already, or is just being undone.", "See list_changes.")
         await _check_drift(change, undo, context)
-        outcome = await _send_once(change, undo, context)
+        outcome = await context.change(undo.call, undoes=change)
         if not isinstance(outcome, Done):
             return outcome
         answer: dict[str, JsonValue] = {"undone": change.id, "by": undo.call.tool_name()}
@@ -93,27 +91,6 @@ class UndoChange(Procedure[UndoResult]):
         if undo.not_restored:
             answer["not_restored"] = list(undo.not_restored)
         return Done(UndoResult.model_validate(answer), outcome.change)
-
-
-async def _send_once(change: Change, undo: Undo, context: ProcedureContext) -> Done | Pending:
-    """Send the undo. Raises `NotSent` if the change is undone already, or by another call at this moment."""
-    undoes = f"what was done {age(datetime.fromtimestamp(change.at, UTC), context.system.now())}"
-    if isinstance(context.executor, PreviewOnly):  # which claims nothing: a look at an undo changes nothing
-        return await context.change(undo.call, undoes=undoes)
-    if not await context.changes.journal.claim(change.id):
-        raise NotSent("This was undone already, or is just being undone.", "See list_changes.")
-    may_be_done = False
-    try:
-        outcome = await context.change(undo.call, undoes=undoes)
-        may_be_done = isinstance(outcome, Done)
-    except (AppliedUnreadable, UnknownOutcome):
-        may_be_done = True
-        raise
-    finally:
-        if not may_be_done:  # pending, denied, refused, or cancelled before it was sent
-            with anyio.CancelScope(shield=True), suppress(Exception):  # a claim that cannot be released stays
-                await context.changes.journal.release(change.id)
-    return outcome
 
 
 async def _check_drift(change: Change, undo: Undo, context: ProcedureContext) -> None:

@@ -12,6 +12,7 @@ from support.decisions import allowed
 from support.direct_sandbox import Fastn
 from support.faulty_sandbox import FaultMoment, NotANumber, Reset, Status
 from support.sensible_calls import sensible
+from support.values import not_none
 from support.world import World
 
 from fastn_mcp.errors import (
@@ -24,7 +25,7 @@ from fastn_mcp.errors import (
     TargetChanged,
     UnknownOutcome,
 )
-from fastn_mcp.guard.approval_form import Decline, PendingApproval
+from fastn_mcp.guard.approval_form import ApprovalForm, Decline, PendingApproval
 from fastn_mcp.guard.approval_use import change_of
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.undo import RULES, NotUndoable, receipt, undo_of
@@ -189,16 +190,29 @@ async def test_denied_undo_can_be_repeated(world: World) -> None:
     await undone(world, change)
 
 
+async def test_change_is_not_undone_while_its_undo_waits_for_a_person(world: World) -> None:
+    change = await changed(world, CreateConnector(name="Initech", slug="initech"))
+    form, answer, undone_then = world.form(), world.form().ask, list[bool]()
+
+    async def looking(asked: ApprovalForm) -> Any:
+        undone_then.append(not_none(await world.ledger.change("test", change.id)).undone)
+        return await answer(asked)
+
+    form.ask = looking  # type: ignore[method-assign]
+    await world.expect(Done, UndoChange(change_id=change.id), form)
+    assert undone_then == [False]
+    assert not_none(await world.ledger.change("test", change.id)).undone
+
+
+async def test_refused_undo_can_be_repeated(world: World) -> None:
+    change = await changed(world, CreateConnector(name="Initech", slug="initech"))
+    world.sandbox.faults.add(Status(status=409, method="DELETE"))
+    await world.expect(Conflict, UndoChange(change_id=change.id), world.form())
+    await undone(world, change)
+
+
 async def test_cancelled_undo_can_be_repeated(world: World) -> None:
-    """Also on a ledger to which releasing the claim takes a while."""
     change = await changed(world, UpdateCustomer(customer_id=named(world, "customers", "acme-corp"), name="A"))
-    release = world.ledger.release
-
-    async def slowly(id_: str) -> None:
-        await anyio.sleep(0.001)
-        await release(id_)
-
-    world.ledger.release = slowly  # type: ignore[method-assign]
     form = world.form()
     form.ask = lambda _: anyio.sleep_forever()  # type: ignore[method-assign, assignment, return-value]
     with anyio.move_on_after(0.05):
