@@ -165,7 +165,7 @@ def test_json_lists_requests_without_their_ids(state: Folder) -> None:
 def test_y_approves_one_call(state: Folder) -> None:
     state.add_request()
     state.do(lambda ledger: answered(ledger, "local", time.time()))
-    output = state.answer(("y", "Approved. It is sent when the agent makes the same call again."))
+    output = state.answer(("y", "Approved. It is sent now if its call waits, or when the agent makes it again."))
     assert all(f"\n{line}\n" in output for line in GRANT.text)
     assert "local asked at" in output
     assert output.index("Approve this one call?") > output.index("Nightly sync")

@@ -21,7 +21,7 @@ from fastn_mcp.runtime import System
 log = logging.getLogger(__name__)
 
 _APPROVED_BY = "terminal"
-_SENT_WHEN = "when the agent makes the same call again"
+_SENT_WHEN = "now if its call waits, or when the agent makes it again"
 
 _MAX_SEARCHED = 1000
 """Number of the latest decided requests among which an approval is looked for."""
