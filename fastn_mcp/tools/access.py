@@ -17,6 +17,7 @@ from fastn_mcp.tools.fields import (
     Description,
     Extra,
     Name,
+    NotEmpty,
     Search,
     SecretId,
     Since,
@@ -149,11 +150,11 @@ class CreateApiKey(Operation[NewApiKey]):
     defaults: ClassVar[Mapping[str, str]] = {"mode": "Test", "permissions": "Viewer", "expires": "90d"}
 
     name: Name
-    mode: Annotated[str | None, Field(description="Test (default) or Live; both act on live connections.")] = None
+    mode: Annotated[NotEmpty | None, Field(description="Test (default) or Live; both act on live connections.")] = None
     permissions: Annotated[
-        str | None, Field(description="Full access, Developer, Operator, Viewer (default, read-only) or End user.")
+        NotEmpty | None, Field(description="Full access, Developer, Operator, Viewer (default, read-only) or End user.")
     ] = None
-    expires: Annotated[str | None, Field(description="30d, 90d (default), 1y, never or a date.")] = None
+    expires: Annotated[NotEmpty | None, Field(description="30d, 90d (default), 1y, never or a date.")] = None
     customers: Annotated[Texts | None, Field(description="Customer ids; default all.")] = None
     allowed_ips: Annotated[Texts | None, Field(description="Default any.")] = None
     rate_limit_per_minute: Annotated[int | None, Field(description="At least 1.", ge=1)] = None

@@ -36,21 +36,24 @@ def _sendable(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
     return value
 
 
+def _not_empty(value: str) -> str:
+    # A validator, as `minLength` in each schema would cost tokens in every conversation.
+    if not value.strip():
+        raise ValueError("must not be empty")
+    return value
+
+
+NotEmpty = Annotated[str, AfterValidator(_not_empty)]
+"""A text whose absence has a meaning of its own: what an empty one would mean is not known."""
+
 JsonObject = Annotated[dict[str, JsonValue], _parsed(dict), AfterValidator(_sendable)]
 JsonObjects = Annotated[list[JsonObject], _parsed(list)]
-Texts = Annotated[list[str], _parsed(list)]
+Texts = Annotated[list[NotEmpty], _parsed(list)]
 
 
 def _number(value: object) -> object:
     """Accept numeric ids: some are numbers in Fastn's answers (API keys), and clients send them back so."""
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-def _not_empty(value: str) -> str:
-    # A validator, as `minLength` in each schema would cost tokens in every conversation.
-    if not value:
-        raise ValueError("must not be empty")
-    return value
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """Requests of every operation of the catalog."""
 
 import re
+from typing import Any
 from urllib.parse import quote, unquote
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from support.example_calls import as_heard, calls, example, few, ids, properties
 
+from fastn_mcp.tools.access import CreateApiKey
 from fastn_mcp.tools.catalog import CATALOG, AnyOperation
 from fastn_mcp.tools.operation import RefusedValue
 from fastn_mcp.tools.paging import List
@@ -70,6 +72,16 @@ def test_empty_id_is_refused() -> None:
         (name,) = operation.route.parameters
         with pytest.raises(ValueError, match="must not be empty"):
             example(operation, **{name: ""})
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [{"expires": ""}, {"mode": " "}, {"permissions": ""}, {"customers": [""]}, {"allowed_ips": ["8.8.8.8", ""]}],
+)
+def test_blank_argument_of_a_key_is_refused(argument: dict[str, Any]) -> None:
+    """Whether Fastn takes it for its default, for all customers or for no end at all is not known."""
+    with pytest.raises(ValidationError, match="must not be empty"):
+        CreateApiKey(name="BI", **argument)
 
 
 @each
