@@ -164,12 +164,18 @@ def would_allow(call: Call) -> str:
     lines = ["[[allow]]", f'tool = "{call.tool_name()}"']
     if call.target is not None:
         lines.append(f"target = {toml(call.target)}")
-    lines.append(f"arguments = {toml(arguments)}")
+    # TOML has no null, which clears a field: arguments with one are JSON text.
+    lines.append(f"arguments = {toml(json.dumps(arguments) if _has_null(arguments) else arguments)}")
     return "\n".join([*lines, "count = 1"])
 
 
+def _has_null(value: JsonValue) -> bool:
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return value is None or any(map(_has_null, items))
+
+
 def toml(value: JsonValue) -> str:
-    """Format a value as TOML on one line."""
+    """Format a value as TOML on one line, without the nulls of its tables."""
     if isinstance(value, dict):
         inside = ", ".join(f"{json.dumps(name)} = {toml(item)}" for name, item in value.items() if item is not None)
         return f"{{ {inside} }}" if inside else "{}"

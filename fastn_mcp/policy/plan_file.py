@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
     load_pem_private_key,
 )
-from pydantic import BaseModel, Field, JsonValue
+from pydantic import BaseModel, Field, JsonValue, TypeAdapter
 
 from fastn_mcp.config.command_line import PROGRAM, CommandLine
 from fastn_mcp.config.strict_toml import ONE_OR_MORE, STRICT, ConfigError, Key, TomlSource, load, read, validate
@@ -128,23 +128,30 @@ def _bounds(
         if takes:
             raise ConfigError(at, f'[[allow]] needs arguments, when, or arguments = "{_ANY}"')
         return {}, None
-    if isinstance(allow.arguments, str):
-        if allow.arguments != _ANY:
-            raise ConfigError((*at, "arguments"), f'arguments: must be a table, or "{_ANY}"')
+    if allow.arguments == _ANY:
         return None, None
-    if unknown := sorted(allow.arguments.keys() - takes):
+    arguments = _exact((*at, "arguments"), allow.arguments)
+    if unknown := sorted(arguments.keys() - takes):
         raise ConfigError(
             (*at, "arguments", unknown[0]), f"arguments: there is no {unknown[0]!r}{nearest(unknown[0], takes)}"
         )
-    if hidden := sorted(allow.arguments.keys() & operation.secrets()):
+    if hidden := sorted(arguments.keys() & operation.secrets()):
         raise ConfigError((*at, "arguments", hidden[0]), f"arguments: {hidden[0]} is a secret, which no plan may hold")
+    return arguments, None
+
+
+def _exact(at: Key, arguments: dict[str, Any] | str) -> dict[str, JsonValue]:
+    """Return arguments that are a table or, as TOML has no null, JSON text. Raises `ConfigError`."""
+    if isinstance(arguments, str):
+        try:
+            arguments = TypeAdapter(dict[str, JsonValue]).validate_json(arguments)
+        except ValueError:
+            raise ConfigError(at, f'arguments: must be a table, a JSON object, or "{_ANY}"') from None
     try:
-        json.dumps(allow.arguments, allow_nan=False)
+        json.dumps(arguments, allow_nan=False)
     except (TypeError, ValueError):
-        raise ConfigError(
-            (*at, "arguments"), "arguments: contain a value that JSON cannot express, such as a date"
-        ) from None
-    return allow.arguments, None
+        raise ConfigError(at, "arguments: contain a value that JSON cannot express, such as a date") from None
+    return arguments
 
 
 _PURPOSE = b"fastn-mcp run plan, version 2\n"

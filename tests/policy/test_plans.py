@@ -119,7 +119,7 @@ def allow(tool: str, target: str | None = None, more: str = "") -> str:
         ('[[allow]]\ntool = "delete_customer"\ntarget = ["a", " "]', 6, "' ' limits nothing"),
         (allow("create_customer", "x", 'arguments = "any"'), 4, "target: this tool has none"),
         (allow("create_customer"), 4, 'needs arguments, when, or arguments = "any"'),
-        (allow("create_customer", more='arguments = "all"'), 6, 'must be a table, or "any"'),
+        (allow("create_customer", more='arguments = "all"'), 6, 'must be a table, a JSON object, or "any"'),
         (allow("create_customer", more='arguments = { nmae = "x" }'), 6, "there is no 'nmae' (did you mean 'name'?)"),
         (allow("create_secret", more='arguments = { value = "x" }'), 6, "value is a secret, which no plan may hold"),
         (allow("create_customer", more='arguments = {}\nwhen = { plan = "x" }'), 7, "nothing left to compare"),
@@ -128,6 +128,8 @@ def allow(tool: str, target: str | None = None, more: str = "") -> str:
         (allow("run_workflow", "w", "arguments = { workflow_id = 'w' }"), 7, "arguments: there is no 'workflow_id'"),
         (allow("run_workflow", "w", "arguments = { wait_seconds = 3 }"), 7, "arguments: there is no 'wait_seconds'"),
         (allow("create_customer", more="arguments = { extra = { n = nan } }"), 6, "as a date"),
+        (allow("create_customer", more='arguments = \'{"extra": {"n": NaN}}\''), 6, "as a date"),
+        (allow("create_customer", more="arguments = '[]'"), 6, 'must be a table, a JSON object, or "any"'),
         (allow("delete_customer", "a", "count = 10001"), 7, "count: must be less than or equal to 10000"),
         (allow("delete_customer", "a", "count = 0"), 7, "count: must be greater than or equal to 1"),
         (allow("create_customer", more="arguments = { extra = { d = 2026-01-01 } }"), 6, "as a date"),
@@ -424,6 +426,7 @@ def test_plan_holds_from_begin_to_expiry(desk: Desk) -> None:
         UpdateTrigger(trigger_id="t", routes=[{"routeId": "wf_1", "environment": "live"}]),
         CreateSecret(name="X", value_from_env="STRIPE"),
         RunWorkflow(workflow_id="w", input={"ü": "字\U0001f511"}),
+        CreateCustomer(name="字", extra={"note": None, "regions": [None, {"zone": None, "of": "EU"}]}),
     ],
 )
 def test_entry_named_by_a_refusal_allows_the_call(desk: Desk, call: Any) -> None:
