@@ -157,7 +157,7 @@ def evaluation_of(batch: Batch, id_: str, calls: Mapping[int, CallEvaluation]) -
 def refusal(call: Call, decision: PolicyDecision, policy: Policy, where: str = "") -> Refused:
     """Return the refusal of a call. `where` is the prefix that identifies a call of a list."""
     facts: dict[str, JsonValue] = {"rule": decision.rule}
-    if not policy.asks:
+    if decision.rule == NO_PLAN:  # no entry allows what another rule refuses
         facts["would_allow"] = would_allow(call)
     by = "" if decision.rule == NO_PLAN else f" by {decision.rule}"
     return Refused(
@@ -174,6 +174,6 @@ def batch_refusal(evaluation: Evaluation, policy: Policy) -> Refused:
     error = refusal(denied[first].call, denied[first].verdict, policy, evaluation.batch.prefix(first))
     if len(denied) > 1:
         error.facts["refused_calls"] = [*denied]
-    if "would_allow" in error.facts:
-        error.facts["would_allow"] = "\n\n".join(would_allow(one.call) for one in denied.values())
+    if missing := [would_allow(one.call) for one in denied.values() if one.verdict.rule == NO_PLAN]:
+        error.facts["would_allow"] = "\n\n".join(missing)
     return error

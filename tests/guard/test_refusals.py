@@ -10,7 +10,7 @@ import pytest
 from support.decisions import moved
 from support.faulty_sandbox import Reset
 from support.values import not_none
-from support.world import FormLater, FormNow, World, batch_of, plan_of, planned
+from support.world import FormLater, FormNow, World, batch_of, plan_of, planned, policy_from
 
 from fastn_mcp.account.resolve import by_arguments
 from fastn_mcp.errors import Declined, FastnError, Refused, TargetChanged, UnknownOutcome
@@ -73,6 +73,16 @@ async def test_refusal_of_an_unattended_run_holds_the_plan_entry_that_would_allo
     assert "refused_calls" not in facts
     assert facts["would_allow"] == would_allow(call)
     assert world.changes == []
+
+
+async def test_no_plan_entry_is_named_where_a_rule_refuses(tmp_path: Path) -> None:
+    rule = '[[rule]]\ntool = "create_customer"\nwhen = { name = "B" }\nthen = "deny"\n'
+    world = World(tmp_path, policy_from(tmp_path, rule, "unattended"))
+    _, next_step, facts = told(await world.call(CreateCustomer(name="B")))
+    assert (next_step, facts.keys()) == ("Continue with the rest; report this.", {"rule"})
+    _, _, facts = told(await world.call(several("B", "C")))
+    assert facts["refused_calls"] == [1, 2]
+    assert facts["would_allow"] == would_allow(CreateCustomer(name="C"))
 
 
 async def test_list_with_one_denied_call_names_that_call(tmp_path: Path) -> None:
