@@ -6,7 +6,7 @@ from typing import Annotated, Any, Self, cast
 from pydantic import ConfigDict, Field, JsonValue, PrivateAttr, TypeAdapter, ValidationError, model_validator
 from typing_extensions import override
 
-from fastn_mcp.errors import Incomplete, Stopped, UnknownOutcome, nearest
+from fastn_mcp.errors import Declined, Incomplete, Stopped, UnknownOutcome, nearest
 from fastn_mcp.guard.batch import Batch, BatchResult, Done, NotDone
 from fastn_mcp.guard.stops import STOPPED_NEXT_STEP
 from fastn_mcp.guard.undo import receipt
@@ -35,6 +35,9 @@ _UNRECORDED = "It was begun, and no answer recorded: the server stopped, or anot
 _RESPONSE_LOST = "Its answer was lost: it may have happened."
 
 _LEFT = "left"
+
+_HELD = {Stopped.outcome: STOPPED_NEXT_STEP, Declined.outcome: "Do not repeat it; ask what to do instead."}
+"""What an agent does next in place of repeating the list, by the outcome that a person chose."""
 
 _MAX_FAILURES = 3
 """Maximum number of failures described in the message; the rows contain all of them."""
@@ -224,13 +227,12 @@ def _result(id_: str, calls: Sequence[Call], rows: Mapping[int, dict[str, JsonVa
     sentences += [f"Call {_named(row)}: {row['message']}" for row in stopped[:_MAX_FAILURES]]
     sentences += [f"{len(stopped) - _MAX_FAILURES} more were not done."] if len(stopped) > _MAX_FAILURES else []
     sentences += [f"{left} {'was' if left == 1 else 'were'} left."] if left else []
-    again = "Make the same call again for the rest; completed calls are not repeated." if left or stopped else ""
+    held = next((_HELD[outcome] for row in stopped if (outcome := str(row["outcome"])) in _HELD), "")
+    rest = "Make the same call again for the rest; completed calls are not repeated." if left or stopped else ""
     if lost:
         settle = "Settle it with the read in its row; it is not sent again."
-        raise UnknownOutcome(" ".join(sentences), f"{settle} {again}".strip(), certainty="", facts=facts)
-    is_ordered = any(row["outcome"] == Stopped.outcome for row in stopped)
-    next_step = STOPPED_NEXT_STEP if is_ordered else f"Fix what stopped it. {again}"
-    raise Incomplete(" ".join(sentences), next_step, certainty="", facts=facts)
+        raise UnknownOutcome(" ".join(sentences), f"{settle} {held or rest}".strip(), certainty="", facts=facts)
+    raise Incomplete(" ".join(sentences), held or f"Fix what stopped it. {rest}", certainty="", facts=facts)
 
 
 def _shared(rows: Iterable[dict[str, JsonValue]]) -> list[JsonValue]:

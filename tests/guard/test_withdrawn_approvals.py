@@ -3,7 +3,7 @@
 import pytest
 from support.world import World, batch_of
 
-from fastn_mcp.errors import Declined
+from fastn_mcp.errors import Declined, Incomplete
 from fastn_mcp.guard.approval.votes import NotCounted, why_not_withdrawn, withdraw
 from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.approval_use import Approval
@@ -68,6 +68,16 @@ async def test_rest_of_a_list_is_declined_and_says_what_was_sent(world: World) -
     assert "1 of 3 calls were already sent; the rest is not." in str(refused)
     assert "Nothing was sent." not in str(refused)
     assert world.changes == []
+
+
+async def test_list_whose_approval_is_withdrawn_meanwhile_is_not_to_be_repeated(world: World) -> None:
+    call = batch_of(*(world.run().model_copy(update={"input": {"n": number}}) for number in (1, 2)))
+    request = await world.approve_outside(call)
+    with world.act_before_changes(lambda _: taken_back(world, request.id)):
+        error = await world.expect(Incomplete, call)
+    assert error.what.startswith("1 of 2 calls were done. ")
+    assert error.next_step == "Do not repeat it; ask what to do instead."
+    assert len(world.changes) == 1
 
 
 async def test_temporary_approval_that_came_with_it_is_not_given(world: World) -> None:
