@@ -31,9 +31,11 @@ from fastn_mcp.policy.conditions import NAME, NEW_NAME, Choice
 from fastn_mcp.policy.plan import Plan, PlanAccount, PlannedCalls
 from fastn_mcp.policy.schema import CHANGING_TOOLS, condition
 from fastn_mcp.tools.catalog import OPERATIONS, AnyOperation
+from fastn_mcp.tools.fields import JsonObject
 from fastn_mcp.tools.tool import Effect
 
 _ANY = "any"
+_ARGUMENTS = TypeAdapter[dict[str, JsonValue]](JsonObject)
 MAX_DAYS = 90
 """Maximum validity of a plan, in days from its use or signature."""
 
@@ -130,7 +132,11 @@ def _bounds(
         return {}, None
     if allow.arguments == _ANY:
         return None, None
-    arguments = _exact((*at, "arguments"), allow.arguments)
+    try:
+        arguments = _ARGUMENTS.validate_python(allow.arguments)
+    except ValueError:
+        wanted = f'a table that JSON can express (no dates), its JSON text, or "{_ANY}"'
+        raise ConfigError((*at, "arguments"), f"arguments: must be {wanted}") from None
     if unknown := sorted(arguments.keys() - takes):
         raise ConfigError(
             (*at, "arguments", unknown[0]), f"arguments: there is no {unknown[0]!r}{nearest(unknown[0], takes)}"
@@ -138,20 +144,6 @@ def _bounds(
     if hidden := sorted(arguments.keys() & operation.secrets()):
         raise ConfigError((*at, "arguments", hidden[0]), f"arguments: {hidden[0]} is a secret, which no plan may hold")
     return arguments, None
-
-
-def _exact(at: Key, arguments: dict[str, Any] | str) -> dict[str, JsonValue]:
-    """Return arguments that are a table or, as TOML has no null, JSON text. Raises `ConfigError`."""
-    if isinstance(arguments, str):
-        try:
-            arguments = TypeAdapter(dict[str, JsonValue]).validate_json(arguments)
-        except ValueError:
-            raise ConfigError(at, f'arguments: must be a table, a JSON object, or "{_ANY}"') from None
-    try:
-        json.dumps(arguments, allow_nan=False)
-    except (TypeError, ValueError):
-        raise ConfigError(at, "arguments: contain a value that JSON cannot express, such as a date") from None
-    return arguments
 
 
 _PURPOSE = b"fastn-mcp run plan, version 2\n"
