@@ -29,7 +29,7 @@ class AiSessions:
     def note(self, call: Call, answer: FastnObject | None) -> None:
         """Remember what is pending according to `answer`. None, before a call is sent, forgets the session's state.
 
-        A plan is kept until another replaces it: Fastn may ask for its approval in a later answer.
+        A plan is kept until another replaces it or the work ends: Fastn may ask for its approval in a later answer.
         """
         if not isinstance(call, (AiChat, AiBuild)):
             return
@@ -42,7 +42,7 @@ class AiSessions:
         self.last_price = credits_used(reply)
         if isinstance(session, str):
             _, plan = self._sessions.pop(session, (None, None))
-            self._sessions[session] = _pending(reply), reply.get("plan") or plan
+            self._sessions[session] = _pending(reply), reply.get("plan") or (None if is_over(reply) else plan)
             if len(self._sessions) > MAX_SESSIONS:
                 del self._sessions[next(iter(self._sessions))]
 
@@ -77,13 +77,11 @@ _FIELDS_WITHOUT_QUESTIONS = frozenset(
 
 
 def _pending(reply: Mapping[str, JsonValue]) -> list[JsonValue]:
-    """Return the approvals and questions in a reply, and the other fields that may say what they are about.
+    """Return the approvals and questions in a reply, and the other fields that may ask or say what they are about.
 
-    These are all unknown fields and, unless nothing is asked and its status is documented as final, the status and the
-    message.
+    A status may be that of the turn: the message of a completed one may ask for a "yes".
     """
     lists = (reply.get(name) for name in ("pending_approvals", "questions"))
     asked = [item for items in lists if isinstance(items, list) for item in items]
-    known = _FIELDS_WITHOUT_QUESTIONS | ({"status", "message"} if is_over(reply) and not asked else set[str]())
-    rest = {name: item for name, item in reply.items() if name not in known}
+    rest = {name: item for name, item in reply.items() if name not in _FIELDS_WITHOUT_QUESTIONS}
     return [*asked, rest] if rest else asked

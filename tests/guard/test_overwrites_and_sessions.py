@@ -205,8 +205,11 @@ def test_ai_plan_is_shown_with_the_answer_to_it() -> None:
         [{"plan": ["drop all"]}, "Go on?"],
         ["Which?"],
     ]
-    sessions.note(AiChat(message="m", session_id="s1"), AiReply.model_validate({"sessionId": "s1"}))
-    assert not_none(sessions.target(AiChat(message="m", session_id="s1"))).model_dump()["pending"] == []
+    ended = {"sessionId": "s1", "status": "completed", "message": "Dropped."}
+    sessions.note(AiChat(message="m", session_id="s1"), AiReply.model_validate(ended))
+    assert not_none(sessions.target(AiChat(message="m", session_id="s1"))).model_dump()["pending"] == [
+        {"status": "completed", "message": "Dropped."}
+    ]
 
 
 @pytest.mark.parametrize(
@@ -222,8 +225,11 @@ def test_ai_plan_is_shown_with_the_answer_to_it() -> None:
             {"questions": ["Go on?"], "status": "completed", "message": "I delete Acme.", "cards": ["Acme"]},
             ["Go on?", {"status": "completed", "message": "I delete Acme.", "cards": ["Acme"]}],
         ),
-        ({"status": "completed", "message": "Done.", "cards": ["Delete?"]}, [{"cards": ["Delete?"]}]),
-        ({"status": "completed", "message": "Done.", "creditsUsed": 1, "toolCalls": [{"tool": "x"}]}, []),
+        (
+            {"status": "completed", "message": "Shall I delete Acme?", "plan": None},
+            [{"status": "completed", "message": "Shall I delete Acme?"}],
+        ),
+        ({"creditsUsed": 1, "toolCalls": [{"tool": "x"}]}, []),
     ],
 )
 def test_whatever_the_ai_may_ask_is_shown_with_the_answer_to_it(heard: dict[str, Any], pending: list[Any]) -> None:
