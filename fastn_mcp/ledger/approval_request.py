@@ -296,10 +296,13 @@ class ApprovalRequest:
         return replace(self, messages=(*self.messages, *messages))
 
     def offered(self, expires: float) -> "ApprovalRequest | None":
-        """Return the request moved from the form to the out-of-band channel; None if it is decided or moved already."""
+        """Return the request moved from the form to the out-of-band channel; None if it is decided or moved already.
+
+        It begins there: a reminder and the lifetime of an approved batch count from then.
+        """
         if self.state is not RequestState.OPEN or self.out_of_band:
             return None
-        return replace(self, out_of_band=True, expires=expires)
+        return replace(self, out_of_band=True, created=self.created + expires - self.expires, expires=expires)
 
 
 def declines_after(before: ApprovalRequest, after: ApprovalRequest) -> int | None:

@@ -12,6 +12,7 @@ import pytest
 from support.behaviour import Behaviour, Paging
 from support.decisions import Killed, allowed, moved
 from support.faulty_sandbox import FaultMoment, Reset, Status
+from support.values import not_none
 from support.webhook_world import WebhookWorld
 from support.world import FormLater, FormNow, World, batch_of, failing
 
@@ -30,7 +31,7 @@ from fastn_mcp.guard.approval_form import Approve, NoAnswer, PendingApproval
 from fastn_mcp.guard.approval_use import change_of
 from fastn_mcp.guard.batch import Batch, Done
 from fastn_mcp.guard.caller import Caller
-from fastn_mcp.ledger.approval_request import RequestState
+from fastn_mcp.ledger.approval_request import RequestState, Vote
 from fastn_mcp.ledger.ledger import LedgerLost
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.policy import Policy
@@ -167,6 +168,15 @@ def test_disabled_tool_is_disabled_in_a_batch() -> None:
 
 def test_runs_of_one_workflow_with_different_inputs_are_a_batch() -> None:
     assert len(batch_of(*(RunWorkflow(workflow_id="w", input={"n": n}) for n in range(3))).inner_calls) == 3
+
+
+async def test_list_that_a_form_left_unanswered_is_approved_for_its_own_lifetime(world: World) -> None:
+    await world.expect(PendingApproval, deletions(world), world.form(NoAnswer("it was closed"), seconds=590))
+    request = await world.open_request()
+    assert request.created == world.timestamp
+    world.clock.pass_(590)
+    approved = not_none(await world.ledger.decide(request, Vote("page", approves=True, at=world.timestamp), "page"))
+    assert approved.expires == world.timestamp + 600
 
 
 async def test_three_deletions_need_one_approval_and_run_in_order(world: World) -> None:

@@ -626,7 +626,7 @@ async def test_form_request_moves_out_of_band_once(ledger: Ledger, other: Ledger
     await ledger.open(form)
     assert await other.waiting(NOW) == []
     offered = not_none(await ledger.offer("g1", NOW + 900))
-    assert offered == replace(form, out_of_band=True, expires=NOW + 900)
+    assert offered == replace(form, out_of_band=True, created=NOW + 300, expires=NOW + 900)
     assert await other.waiting(NOW + 800) == [offered]
     assert await other.latest(form.call, NOW + 800) == offered
     assert await other.offer("g1", NOW + 900) is None
