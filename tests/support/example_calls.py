@@ -25,7 +25,7 @@ ids = st.builds(str.__add__, st.sampled_from(FIRST), st.text(FIRST + "._~:@+=-",
 """What Fastn may use as an id."""
 
 # Control characters are refused before there is a call.
-texts = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=20)
+texts = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=20).filter(str.strip)
 header_texts = st.text([chr(code) for code in range(0x21, 0x7F)], min_size=1, max_size=20)
 json_values: st.SearchStrategy[JsonValue] = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts,
