@@ -213,7 +213,7 @@ async def test_error_body_is_kept_as_facts(body: Any, facts: dict[str, Any]) -> 
     error = await error_of(client(Fastn(reply(422, body))), CreateCustomer(name="Acme"))
     assert error.facts == {"fastn": {"status": 422, **facts}}
     assert str(error) == (
-        "Fastn does not accept the values (422). Nothing was changed. See fastn.details, correct, and call again."
+        "Fastn does not accept the values (422). Nothing was changed. Correct what Fastn refuses, and call again."
     )
 
 
@@ -394,7 +394,7 @@ async def test_refused_merged_update_names_fields_that_were_not_given() -> None:
     call = UpdateCustomer(customer_id="acme", name="New")
     merged = await error_of(client(Fastn(reply(200, STORED), refusal), update="merge"), call)
     partial = await error_of(client(Fastn(refusal), update="partial"), call)
-    assert partial.next_step == "See fastn.details, correct, and call again."
+    assert partial.next_step == "Correct what Fastn refuses, and call again."
     assert merged.next_step == (
         f"{partial.next_step} If that is a field that you did not give, Fastn refuses what it returned itself:"
         " tell the operator. FASTN_UPDATE=partial sends only the given fields."
