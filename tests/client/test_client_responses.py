@@ -144,7 +144,10 @@ async def test_change_that_the_body_calls_failed_has_an_unknown_outcome(call: Op
     assert "settle" in error.facts
 
 
-@pytest.mark.parametrize("body", [{"deleted": False}, {"data": {"id": "acme", "deleted": False}}])
+@pytest.mark.parametrize(
+    "body",
+    [{"deleted": False}, {"data": {"id": "acme", "deleted": False}}, {"deleted": 0}, {"revoked": False}, False],
+)
 async def test_delete_that_deleted_nothing_has_an_unknown_outcome(body: Any) -> None:
     error = await error_of(client(Fastn(reply(200, body))), DeleteCustomer(customer_id="acme"))
     assert error.outcome == "unknown_outcome"
