@@ -61,7 +61,7 @@ def _lines(line: str, columns: int, indent: int, *, whole_words: bool) -> Iterat
             word = hanging + word.lstrip(" ")
             current = ""
         current += word
-        while not whole_words and _cells(current) > columns > 2 * len(hanging):
+        while not whole_words and _cells(current) > columns > max(2 * len(hanging), 1):  # a wide letter takes two
             fits = next(n for n in range(len(current), 0, -1) if _cells(current[:n]) <= columns)
             yield current[:fits]
             current = hanging + current[fits:]

@@ -149,7 +149,7 @@ def withdraw_(store: ApprovalStore, request: str | None, note: str) -> None:
 
     The beginning of its id is enough.
     """
-    if request is None:
+    if not request:
         unused = store.use(TerminalApprovals.unused) or []
         say(*(f"{each.id}  {each.text[0]} {_headline(each)}" for each in unused))
         if not unused:

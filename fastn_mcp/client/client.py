@@ -467,8 +467,10 @@ def _succeeded(call: Operation[Any], answer: Answer, attempts: Attempts) -> Json
     """
     body = _decoded(answer.body)
     has_failed = reports_failure(body, is_read=call.effect is Effect.READ)
-    if call.route.method == "DELETE" and isinstance(inner := unwrap(body), dict):
-        has_failed |= inner.get("deleted") is False
+    if call.route.method == "DELETE":
+        inner = unwrap(body)
+        facts = (inner.get("deleted"), inner.get("revoked")) if isinstance(inner, dict) else (inner,)
+        has_failed |= any(fact in (False, 0) for fact in facts)  # a flag or a count
     # With this header, the body is what a workflow's own code returned.
     if has_failed and "x-execution-id" not in answer.headers:
         what = f"Fastn answered {answer.status}, but the response says that the call failed."

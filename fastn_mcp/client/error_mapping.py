@@ -64,7 +64,7 @@ def _short(value: JsonValue) -> JsonValue:
 
 _PERMISSION = re.compile(r"\b[a-z][a-z_-]{1,30}:[a-z][a-z_-]{1,30}\b")
 """A permission such as `connectors:delete`."""
-_INVALID = (Invalid, "Fastn does not accept the values", "See fastn.details, correct, and call again.")
+_INVALID = (Invalid, "Fastn does not accept the values", "Correct what Fastn refuses, and call again.")
 _SENT_BACK = (
     "If that is a field that you did not give, Fastn refuses what it returned itself: tell the operator."
     " FASTN_UPDATE=partial sends only the given fields."

@@ -201,6 +201,8 @@ class ChangeJournal:
         sent = {name: returned.get(name, value) for name, value in change.sent.items()}
         stopped = change.stopped_triggers if outcome in FINAL_OUTCOMES else ()
         ended = replace(change, outcome=outcome, target=target, sent=sent, stopped_triggers=stopped)
+        if target is not None and ended.is_of_another and isinstance(name := returned.get("name"), str):
+            ended = replace(ended, name=name)
         delivery = delivery if outcome in MADE_OUTCOMES and change.call else None
         is_unsettled = bool(change.call) and (outcome in PERHAPS_MADE or delivery is not None)
         now, claimed = self._system.timestamp(), self._claims.pop(change.id, None)
@@ -243,7 +245,7 @@ def recent_facts(change: Change, records: Collection[tuple[str, str]], now: date
     if operation is None or (kind_of(operation), change.target) not in records:
         return
     what, when = kind_of(operation).replace("_", " "), age(datetime.fromtimestamp(change.at, UTC), now)
-    if change.before is None and operation.route.method == "POST":
+    if (change.before is None or change.is_of_another) and operation.route.method == "POST":
         yield "Created", f"{what} {quote(change.name or change.target)}, by this server {when}"
         return
     by = f" by {quote(without_issuers(change.principal))}" if "|" in change.principal else ""

@@ -135,8 +135,8 @@ def undo_of(change: Change) -> Undo | NotUndoable:
         return _making_again(by, rule, change.before)
     if change.target is None:
         return NotUndoable("What it created is unknown; find it with the list tool.")
-    if change.before is not None and (undo := _undoing_overwrite(change, change.before)) is not None:
-        return undo
+    if change.before is not None and not change.is_of_another:
+        return _undoing_overwrite(change, change.before)
     return Undo(by.model_validate({by.route.parameters[-1]: change.target}), rule.restores, rule.lost)
 
 
@@ -198,7 +198,7 @@ def changed_fields(change: Change) -> dict[str, JsonValue]:
     None for what was not made, and for what changes no field: a message to Fastn's AI, or a run.
     """
     before, operation = change.before or {}, OPERATIONS.get(change.tool, Operation)
-    if change.outcome not in FINAL_OUTCOMES or not issubclass(operation, (Update, Create)):
+    if change.outcome not in FINAL_OUTCOMES or not issubclass(operation, (Update, Create)) or change.is_of_another:
         return {}
     return {
         name: ({"from": _brief(before[name])} if name in before else {}) | {"to": _brief(value)}
@@ -245,15 +245,10 @@ def _restoring(operation: Any, rule: Rule, change: Change, before: Mapping[str, 
     return Undo(call, rule.restores, " ".join(filter(None, losses)), tuple(sorted({*lost, *refused, *unknown})))
 
 
-def _undoing_overwrite(change: Change, before: Mapping[str, JsonValue]) -> Undo | NotUndoable | None:
-    """Restore what a create overwrote, if Fastn handled it as an update. Never delete an object that existed before.
-
-    None if the create made a new object.
-    """
+def _undoing_overwrite(change: Change, before: Mapping[str, JsonValue]) -> Undo | NotUndoable:
+    """Restore what a create overwrote, as Fastn handled it as an update. Never delete an object that existed before."""
     if not before:
         return NotUndoable("Whether it overwrote something is unknown; find it with the list tool.")
-    if str(before.get("id")) != change.target:
-        return None
     updating = change.tool.replace("create_", "update_")
     if updating not in RULES:
         return NotUndoable(_OVERWRITTEN)

@@ -53,6 +53,12 @@ class Change:
     approval: str = ""
     """Id of the approval request that allowed it, itself or by the temporary approval that came with it; or empty."""
 
+    @property
+    def is_of_another(self) -> bool:
+        """Whether a create made a new object, and not an update of the one that had its slug or name."""
+        is_create = self.tool.startswith("create_") and bool(self.before)
+        return is_create and str((self.before or {}).get("id")) != self.target
+
 
 MADE_OUTCOMES = ("done", "applied_unreadable")
 FINAL_OUTCOMES = (*MADE_OUTCOMES, *PERHAPS_MADE)

@@ -35,6 +35,10 @@ _UNRECORDED = "It was begun, and no answer recorded: the server stopped, or anot
 _RESPONSE_LOST = "Its answer was lost: it may have happened."
 
 _LEFT = "left"
+_REST = (
+    "Make the same call again for the rest; completed calls are not repeated."
+    " If you change an argument, leave the completed calls out."
+)
 
 _HELD = {Stopped.outcome: STOPPED_NEXT_STEP, Declined.outcome: "Do not repeat it; ask what to do instead."}
 """What an agent does next in place of repeating the list, by the outcome that a person chose."""
@@ -218,17 +222,15 @@ def _result(id_: str, calls: Sequence[Call], rows: Mapping[int, dict[str, JsonVa
         return AppliedChanges.model_validate(facts)
     lost = [row for row in all_rows if row["outcome"] == UnknownOutcome.outcome]
     stopped = [row for row in all_rows if row["outcome"] not in (*MADE_OUTCOMES, _LEFT, UnknownOutcome.outcome)]
-    # Fastn's own message is reported once, in the field that errors have for it.
-    messages = [row.pop("fastn") for row in stopped if "fastn" in row]
-    facts |= {"fastn": messages[0]} if messages else {}
     left = outcomes.count(_LEFT)
     sentences = [f"{done} of {len(calls)} calls were done."]
     sentences += [f"The outcome of call {_named(row)} is not known." for row in lost]
     sentences += [f"Call {_named(row)}: {row['message']}" for row in stopped[:_MAX_FAILURES]]
-    sentences += [f"{len(stopped) - _MAX_FAILURES} more were not done."] if len(stopped) > _MAX_FAILURES else []
+    more = len(stopped) - _MAX_FAILURES
+    sentences += [f"{more} more {'was' if more == 1 else 'were'} not done."] if more > 0 else []
     sentences += [f"{left} {'was' if left == 1 else 'were'} left."] if left else []
     held = next((_HELD[outcome] for row in stopped if (outcome := str(row["outcome"])) in _HELD), "")
-    rest = "Make the same call again for the rest; completed calls are not repeated." if left or stopped else ""
+    rest = _REST if left or stopped else ""
     if lost:
         settle = "Settle it with the read in its row; it is not sent again."
         raise UnknownOutcome(" ".join(sentences), f"{settle} {held or rest}".strip(), certainty="", facts=facts)

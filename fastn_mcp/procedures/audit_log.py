@@ -77,6 +77,7 @@ def _doubts(call: QueryAuditLog, matches: list[Entry]) -> Iterable[str]:
     """Yield why a filter may match nothing."""
     if len(matches) > 1:
         ids = ", ".join(item.id for item in matches[:MAX_LOOKUPS])
+        ids += " or another, see find" if len(matches) > MAX_LOOKUPS else ""
         yield f"resource_id: {counted(len(matches), matches[0].kind)} of this name; give the id: {ids}"
     elif call.resource_id and not matches and not _ID.fullmatch(call.resource_id):
         yield "resource_id: nothing has this name; find its id with find"

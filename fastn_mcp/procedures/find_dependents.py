@@ -22,7 +22,7 @@ from fastn_mcp.tools.catalog import OPERATIONS
 from fastn_mcp.tools.fields import Texts
 from fastn_mcp.tools.operation import Call
 from fastn_mcp.tools.related_reads import kind_of, no_such
-from fastn_mcp.tools.tool import Effect
+from fastn_mcp.tools.tool import CONTROL, Effect
 
 Entry = dict[str, JsonValue]
 Kind = Literal["customer", "connector", "connection", "workflow", "secret", "trigger"]
@@ -41,6 +41,7 @@ class FindDependents(Procedure[ResourceDependents]):
     """Find which workflows and others use a resource, what breaks without it."""
 
     effect = Effect.READ
+    _control_characters = CONTROL
 
     kind: Annotated[Kind, Field(description="Its kind.")]
     id: Annotated[str | None, Field(description="Id or name.", min_length=1)] = None

@@ -24,7 +24,7 @@ from fastn_mcp.records.formats import lasting
 from fastn_mcp.records.rows import Row, row_of, text, timestamp, word
 from fastn_mcp.records.states import run_state
 from fastn_mcp.tools.fields import ExecutionId
-from fastn_mcp.tools.tool import Effect, suggested
+from fastn_mcp.tools.tool import CONTROL, Effect, suggested
 from fastn_mcp.tools.workflows import Execution, GetExecution, ListExecutions, Run, RunWorkflow
 
 _NAMED_STATES = ("pending", "queued", "running")
@@ -43,6 +43,7 @@ class WaitForExecution(Procedure[Execution]):
     """Wait until a run has finished. Call again while it runs."""
 
     effect = Effect.READ
+    _control_characters = CONTROL
 
     execution_id: ExecutionId
     seconds: Annotated[int, Field(ge=1, le=MAX_WAIT, description="1-45, default 30.")] = 30

@@ -37,8 +37,8 @@ class Quota:
         return {
             "name": self.name,
             "used": f"{self.numbers} ({self.percent:.0f} %)" if self.numbers else f"{self.percent:.0f} %",
-            "whose": self.whose or "not said by Fastn",
-            "resets": aged(self.resets_at, now) if self.resets_at else "not said by Fastn",
+            "whose": self.whose or "Fastn does not say",
+            "resets": aged(self.resets_at, now) if self.resets_at else "Fastn does not say",
         }
 
 

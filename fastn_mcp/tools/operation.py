@@ -13,11 +13,10 @@ from typing_extensions import override
 
 from fastn_mcp.records.rows import FastnObject, Row, text, word
 from fastn_mcp.tools.slugs import same_name
-from fastn_mcp.tools.tool import KEEP_NULLS, Effect, Result, Tool
+from fastn_mcp.tools.tool import CONTROL, KEEP_NULLS, Effect, Result, Tool
 
 _SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~:@+=-]{0,255}")
 _PARAMETER = re.compile(r"{(\w+)}")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +199,7 @@ class Operation(Tool[Result], Generic[Result]):
         if unknown := set(cls.route.parameters) - cls.model_fields.keys():
             raise TypeError(f"{cls.__name__}: its path names {sorted(unknown)}, which are not fields")
         if cls.route.method in ("GET", "DELETE"):
-            cls._control_characters = _CONTROL  # a query has no lines
+            cls._control_characters = CONTROL  # a query has no lines
 
     @property
     @override

@@ -79,6 +79,10 @@ NOT_SENT = object()
 """Marks an argument that is never sent to Fastn and that no approval depends on: it shapes our answer."""
 
 
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+"""Characters that are not allowed in the arguments of tools whose texts are ids or parts of a query."""
+
+
 class Tool(BaseModel, Generic[Result]):
     """A tool that an agent can call. Subclasses declare their `effect`; an instance is one exact call."""
 

@@ -38,9 +38,9 @@ def test_control_character_is_refused_in_every_text(letter: str) -> None:
         assert letter not in str(refused.value), (name, field)
 
 
-def test_line_break_is_refused_in_every_filter() -> None:
+def test_line_break_is_refused_in_every_filter_and_id_of_a_read() -> None:
     for name, field in TEXTS:
-        if name.startswith(("list_", "query_")):
+        if name.startswith(("list_", "query_", "get_", "diagnose", "wait_", "find_dependents")):
             with pytest.raises(NotSent):
                 parse(TOOLS, name, required(name, field, "a\nb"))
     assert parse(TOOLS, "create_customer", {"name": "Acme\nof Bern"})

@@ -313,7 +313,12 @@ async def test_rate_limit_is_waited_for(slack: Slack, world: SlackWorld) -> None
 
 @pytest.mark.parametrize(
     ("fault", "why"),
-    [("lost", "no connection"), ("not_in_channel", "not_in_channel"), ("portal", "an unreadable response")],
+    [
+        ("lost", "no connection"),
+        ("not_in_channel", "not_in_channel"),
+        ("portal", "an unreadable response"),
+        ("bare", "an unreadable response"),
+    ],
 )
 async def test_request_stays_open_elsewhere_while_slack_is_down(
     slack: Slack, world: SlackWorld, fault: str, why: str

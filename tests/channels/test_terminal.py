@@ -81,6 +81,10 @@ def test_value_cannot_start_a_line(value: str) -> None:
     assert all(cell_len(line) <= 40 for line in (first, *others))
 
 
+def test_wide_letter_is_left_in_a_single_column() -> None:
+    assert wrapped("客客", 1, indent=0) == "客客"
+
+
 def test_commands_are_not_wrapped() -> None:
     """The terminal wraps them, and they are copied in one piece."""
     command = "/opt/fastn-mcp/bin/fastn-mcp"

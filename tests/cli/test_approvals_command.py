@@ -412,7 +412,7 @@ def test_unused_approvals_are_listed_and_withdrawn_at_a_terminal(state: Folder) 
         state.add_request(id=name)
         request, vote = state.grant(name), Vote("local_page", approves=True, at=time.time())
         state.do(lambda ledger, request=request, vote=vote: ledger.decide(request, vote, "local_page"))
-    listed = state.approvals("withdraw")
+    listed = state.approvals("withdraw", "")
     assert listed.stdout.count("run_workflow workflow_id") == 2
     assert "grant-1  run_workflow" in listed.stdout
     piped = state.approvals("withdraw", "grant-1", "--note", "no")

@@ -144,7 +144,10 @@ async def test_change_that_the_body_calls_failed_has_an_unknown_outcome(call: Op
     assert "settle" in error.facts
 
 
-@pytest.mark.parametrize("body", [{"deleted": False}, {"data": {"id": "acme", "deleted": False}}])
+@pytest.mark.parametrize(
+    "body",
+    [{"deleted": False}, {"data": {"id": "acme", "deleted": False}}, {"deleted": 0}, {"revoked": False}, False],
+)
 async def test_delete_that_deleted_nothing_has_an_unknown_outcome(body: Any) -> None:
     error = await error_of(client(Fastn(reply(200, body))), DeleteCustomer(customer_id="acme"))
     assert error.outcome == "unknown_outcome"
@@ -213,7 +216,7 @@ async def test_error_body_is_kept_as_facts(body: Any, facts: dict[str, Any]) -> 
     error = await error_of(client(Fastn(reply(422, body))), CreateCustomer(name="Acme"))
     assert error.facts == {"fastn": {"status": 422, **facts}}
     assert str(error) == (
-        "Fastn does not accept the values (422). Nothing was changed. See fastn.details, correct, and call again."
+        "Fastn does not accept the values (422). Nothing was changed. Correct what Fastn refuses, and call again."
     )
 
 
@@ -394,7 +397,7 @@ async def test_refused_merged_update_names_fields_that_were_not_given() -> None:
     call = UpdateCustomer(customer_id="acme", name="New")
     merged = await error_of(client(Fastn(reply(200, STORED), refusal), update="merge"), call)
     partial = await error_of(client(Fastn(refusal), update="partial"), call)
-    assert partial.next_step == "See fastn.details, correct, and call again."
+    assert partial.next_step == "Correct what Fastn refuses, and call again."
     assert merged.next_step == (
         f"{partial.next_step} If that is a field that you did not give, Fastn refuses what it returned itself:"
         " tell the operator. FASTN_UPDATE=partial sends only the given fields."

@@ -309,8 +309,16 @@ async def test_batch_stops_at_the_first_failure_unless_it_keeps_going(
     assert outcomes(outcome) == ["done", Conflict.outcome, last]
     assert f"{1 + keep_going} of 3 calls were done. Call 2, delete_customer" in outcome.what
     assert outcome.what.endswith("1 was left.") is not keep_going
-    assert "fastn" in outcome.facts
     assert len(world.changes) == 2 + keep_going
+
+
+async def test_incomplete_batch_names_the_cause_of_each_failure(world: World) -> None:
+    for customer, status in (("Katana", 409), ("Acme Corp", 422)):
+        world.sandbox.faults.add(Status(method="DELETE", path=f"*/{world.deletion(customer).target}", status=status))
+    outcome = await world.expect(Incomplete, deletions(world, keep_going=True), world.form())
+    causes = [row["fastn"]["status"] for row in cast(Any, outcome.facts["calls"]) if "fastn" in row]
+    assert sorted(causes) == [409, 422]
+    assert "leave the completed calls out" in outcome.next_step
 
 
 async def test_approval_of_a_batch_does_not_cover_it_with_keep_going(world: World) -> None:

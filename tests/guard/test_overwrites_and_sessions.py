@@ -16,7 +16,7 @@ from fastn_mcp.errors import Declined, TargetChanged, UnknownOutcome
 from fastn_mcp.guard.ai_sessions import NOT_HEARD, AiSessions
 from fastn_mcp.guard.approval_form import Decline
 from fastn_mcp.guard.batch import Done
-from fastn_mcp.guard.undo import NotUndoable, Undo, undo_of
+from fastn_mcp.guard.undo import NotUndoable, Undo, changed_fields, receipt, undo_of
 from fastn_mcp.ledger.change import Change
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.decision import Decision
@@ -26,6 +26,7 @@ from fastn_mcp.sandbox.workflows import new_workflow
 from fastn_mcp.tools.access import CreateSecret
 from fastn_mcp.tools.ai import AiChat, AiReply
 from fastn_mcp.tools.connectors import CreateConnector
+from fastn_mcp.tools.customers import CreateCustomer
 from fastn_mcp.tools.tool import Effect, Tool
 from fastn_mcp.tools.workflows import CreateWorkflow, DeleteWorkflow, UpdateWorkflow
 
@@ -156,6 +157,14 @@ def test_name_whose_slug_exists_is_never_judged_as_new(name: str, make_slug: Cal
 def change(before: dict[str, Any] | None, target: str = "wf_1") -> Change:
     sent = {"name": "n", "slug": "s", "code": "new()"}
     return Change("chg", "local", "test", "create_workflow", {}, target, "n", before, sent, 0.0, "done")
+
+
+async def test_create_that_overwrote_nothing_is_recorded_under_its_own_name(world: World) -> None:
+    done = await world.expect(Done, CreateCustomer(name="Globex Two", slug="Globex Exports"), world.form())
+    change = not_none(done.change)
+    assert change.before is not None
+    assert (change.name, changed_fields(change)) == ("Globex Two", {})
+    assert receipt(change)["restores"] == "The customer can be deleted again with undo_change."
 
 
 def test_undo_of_an_overwrite_restores_instead_of_deleting() -> None:

@@ -95,11 +95,18 @@ async def test_unknown_name_finds_nothing_and_says_why(world: World) -> None:
         [],
         ["resource_id: nothing has this name; find its id with find"],
     )
-    for row in world.sandbox.state.all("customers"):
+    customers = list(world.sandbox.state.all("customers"))
+    for row in customers:
         world.sandbox.state.put("customers", {**row, "name": "Twin"})
     world.clock.pass_(61)
     (doubt,) = (await answer(world, resource_id="twin"))["unknown"]
-    assert "customers of this name; give the id" in doubt
+    assert "5 customers of this name; give the id" in doubt
+    assert "see find" not in doubt
+    world.sandbox.state.put("customers", {**customers[0], "id": "twin-6", "name": "Twin"})
+    world.clock.pass_(61)
+    (doubt,) = (await answer(world, resource_id="twin"))["unknown"]
+    assert doubt.startswith("resource_id: 6 customers of this name")
+    assert doubt.endswith(" or another, see find")
     assert (await answer(world, actor="dana"))["unknown"] == ["actor: an email address, apikey:N, agent or system"]
     assert "unknown" not in await answer(world, resource_id="wf_000000000000", actor="dana@fastn.example")
 

@@ -141,8 +141,8 @@ async def test_quotas_say_whose_they_are_and_when_they_reset(world: World) -> No
     }  # fmt: skip
     answer = await overview(world)
     (near, workflows) = rows(finding_about(answer, "quotas at 80 %"))
-    assert (near["name"], near["whose"], near["resets"]) == ("API calls per day", "the account", "not said by Fastn")
-    assert workflows["whose"] == "not said by Fastn", "it is the quota of some customer"
+    assert (near["name"], near["whose"], near["resets"]) == ("API calls per day", "the account", "Fastn does not say")
+    assert workflows["whose"] == "Fastn does not say", "it is the quota of some customer"
     (credits_,) = rows(finding_about(answer, "AI credits"))
     assert credits_["resets"].startswith("2026-12-01T00:00:00Z (in ")
 

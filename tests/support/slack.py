@@ -171,6 +171,8 @@ class Slack:
             return web.Response()
         if fault == "portal":
             return web.Response(text="Sign in to the network.")
+        if fault == "bare":
+            return web.json_response({"ok": True})
         try:
             _require(fault is None, fault or "")
             token = request.headers.get("Authorization", "").removeprefix("Bearer ")

@@ -144,9 +144,9 @@ class SlackChannel:
             try:
                 sent = await self._web("chat.postMessage", channel=each, **body)
                 posted.append(f"{sent['channel']}/{sent['ts']}")
-            except SlackFailed as failed:
-                problem = failed
-                log.warning("Slack did not take a message to %s: %s", each, failed)
+            except (SlackFailed, KeyError) as failed:
+                problem = failed if isinstance(failed, SlackFailed) else SlackFailed("an unreadable response")
+                log.warning("Slack did not take a message to %s: %s", each, problem)
         if not posted:
             raise problem
         return posted

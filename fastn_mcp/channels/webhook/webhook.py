@@ -257,7 +257,7 @@ def _is_listening(host: str, port: int) -> bool:
     return False
 
 
-_WILDCARD_HOSTS = ("0.0.0.0", "::")  # noqa: S104 - nothing is bound to it here
+_WILDCARD_HOSTS = ("0.0.0.0", "0", "::")  # noqa: S104 - nothing is bound to it here
 
 
 def webhook_of(

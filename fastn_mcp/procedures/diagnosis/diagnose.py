@@ -16,7 +16,7 @@ from fastn_mcp.procedures.lookup import resolve
 from fastn_mcp.records.formats import counted
 from fastn_mcp.records.rows import FastnObject, owner_of, started_workflows
 from fastn_mcp.tools.fields import ConnectorId, Cursor, CustomerId, TriggerId, WorkflowId
-from fastn_mcp.tools.tool import Effect
+from fastn_mcp.tools.tool import CONTROL, Effect
 
 MAX_CHARACTERS = 7_000
 """Maximum size of the answer as JSON in characters."""
@@ -58,6 +58,7 @@ class Diagnose(Procedure[Diagnosis]):
     """Why no data comes, or a sync or run fails or hangs: the cause, since when, for whom, what helps."""
 
     effect = Effect.READ
+    _control_characters = CONTROL
 
     customer_id: Annotated[CustomerId | None, Field(description="Id or name.")] = None
     connector_id: Annotated[ConnectorId | None, Field(description="Id or name.")] = None
