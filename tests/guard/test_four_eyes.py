@@ -6,17 +6,19 @@ from typing import Any
 
 import pytest
 from support.decisions import moved
+from support.page_world import question
 from support.stores import NOW, grant
 from support.values import not_none
 from support.webhook_world import WebhookWorld
 
 from fastn_mcp.audit.log import AuditEvent
 from fastn_mcp.errors import Refused, TargetChanged
-from fastn_mcp.guard.approval.votes import NotCounted, count_vote
+from fastn_mcp.guard.approval.votes import NotCounted, count_vote, why_not
 from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
 from fastn_mcp.ledger.sqlite import SqliteLedger
+from fastn_mcp.policy.decision import StepUp
 from fastn_mcp.tools.customers import DeleteCustomer
 
 pytestmark = pytest.mark.anyio
@@ -179,3 +181,15 @@ async def test_requester_of_the_group_does_not_count(tmp_path: Path) -> None:
     world = WebhookWorld(tmp_path, OF_SECURITY, text)
     await world.expect(Refused, world.deletion())
     assert world.receiver.came == []
+
+
+def test_vote_that_does_not_count_says_what_it_lacks() -> None:
+    """A step-up names the page and the sign-in that it takes; otherwise it is the second vote of one person."""
+    step_up = StepUp("https://page.example", ("destroy",), max_age=300)
+    request = question(step_up=step_up)
+    vote = Vote("dana", approves=True, at=request.created + 100)
+    elsewhere = "Approving it needs a sign-in at most 5 minutes old, at https://page.example and nowhere else."
+    again = "You have approved it already, and somebody else has to. Nothing was decided now."
+    assert why_not(request, vote, request) == f"{elsewhere} Nothing was decided."
+    assert why_not(request, replace(vote, auth_time=vote.at - 10), request) == again
+    assert why_not(replace(request, step_up=None), vote, request) == again
