@@ -168,6 +168,17 @@ RULE = rule("delete_trigger")
         ),
         # Arguments.
         (
+            '[[rule]]\ntool = "delete_secret"\nthen = "allow"\nwhen = { environment = "test" }',
+            4,
+            "when: none of its tools has an argument 'environment'",
+        ),
+        (
+            '[[rule]]\ntool = "create_customer"\nthen = "deny"\nwhen = { new_name = "x" }',
+            4,
+            "when: none of its tools has an argument 'new_name'",
+        ),
+        ('[[rule]]\ntool = "delete_secret"\nthen = "deny"\nwhen = { environment = 5 }', 4, "compared with a text"),
+        (
             '[[rule]]\neffects = "spend"\nthen = "deny"\nwhen = { trigger_id = "t" }',
             4,
             "when: none of its tools has an argument 'trigger_id'",
