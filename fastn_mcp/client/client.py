@@ -13,7 +13,7 @@ from pydantic_core import from_json
 from fastn_mcp.client.cost import Spent, spent
 from fastn_mcp.client.endpoint import from_wire, to_wire
 from fastn_mcp.client.error_mapping import error_of, facts, throttled
-from fastn_mcp.client.exchange import Answer, Exchange, NotSentError, ResponseLost, UnreadableBody
+from fastn_mcp.client.exchange import CHECK_ADDRESS, Answer, Exchange, NotSentError, ResponseLost, UnreadableBody
 from fastn_mcp.client.reads import read_target
 from fastn_mcp.client.retry import (
     FULL_BUDGET,
@@ -68,7 +68,6 @@ from fastn_mcp.tools.workflows import RunWorkflow
 R = TypeVar("R", bound=FastnObject)
 
 _CHECK = "Check the network and FASTN_BASE_URL."
-_CHECK_ADDRESS = "Check FASTN_BASE_URL: it may name a website, such as the dashboard. Run: fastn-mcp doctor"
 
 _OUTDATED = "Fastn no longer accepts the API key that is in use here (401), and another one has been stored since."
 _VOID = "What was approved for the old key is void."
@@ -136,7 +135,11 @@ class Attempts:
         if self._reads:
             kind = TooLarge if why is UnreadableBody.TOO_LARGE else Failed
             is_long = why in (UnreadableBody.TOO_LARGE, UnreadableBody.BROKEN)
-            next_step = "Ask for less: a smaller limit, or more filters." if is_long else _CHECK_ADDRESS
+            next_step = (
+                "Ask for less: a smaller limit, or more filters."
+                if is_long
+                else f"{CHECK_ADDRESS} Run: fastn-mcp doctor"
+            )
             return kind(f"The answer cannot be read: {why.value}.", next_step)
         if why is UnreadableBody.FOREIGN:  # nothing shows that Fastn received the request
             return self._with_settling_read(UnknownOutcome, f"The answer cannot be read: {why.value}.")
@@ -305,7 +308,7 @@ class FastnClient:
         async def read(reading: Call) -> FastnObject:
             return await self._send(reading, Attempts(reading, redactor), Redactor(()))  # sent back unredacted
 
-        if current is None or REDACTED in current.model_dump_json():
+        if current is None or find_redacted(current.model_dump()) is not None:
             current = await read_target(call, read)
         if current is None:
             raise NotFound(*no_such(call))

@@ -34,6 +34,10 @@ _TARGET = re.compile(r"[\x21-\x7e]+")
 _VALUES = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]*")
 
 
+CHECK_ADDRESS = "Check FASTN_BASE_URL: it may name a website, such as the dashboard."
+"""Next step where the body of a response is not Fastn's."""
+
+
 class UnreadableBody(Enum):
     """Why a body cannot be used."""
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
 
 from fastn_mcp.client.endpoint import headers
-from fastn_mcp.client.exchange import Answer, Exchange, NotSentError, ResponseLost
+from fastn_mcp.client.exchange import CHECK_ADDRESS, Answer, Exchange, NotSentError, ResponseLost
 from fastn_mcp.client.retry import announce_wait, exhausted_for, retry_after
 from fastn_mcp.config.model import Settings, kind_of
 from fastn_mcp.doctor.check import Check, CheckGroup, Proposal, seconds_ahead
@@ -210,7 +210,7 @@ def _unusable(finding: str) -> Check:
 
 
 def _website(answer: Answer) -> Check:
-    hint = f"Check FASTN_BASE_URL: it may name a website, such as the dashboard. {_OTHER_HOSTS}"
+    hint = f"{CHECK_ADDRESS} {_OTHER_HOSTS}"
     return CheckGroup.KEY.failed(
         _NAME, f"The answer ({answer.status}) is not JSON, so it is not from Fastn's API.", hint
     )

@@ -223,16 +223,19 @@ def _changed(next_step: str, facts: Mapping[str, JsonValue] | None = None) -> Ta
     return TargetChanged("The target is no longer in the state that was approved.", next_step, facts=facts)
 
 
+DECLINED_NEXT_STEP = "Do not repeat it; ask what to do instead."
+
+
 def declined(note: str = "", why: str = "", request: ApprovalRequest | None = None) -> Declined:
     """Return the refusal of a call that a person declined. `request`: it stays declined for as long as that lives."""
     if why:
         return Declined(f"{why} That counts as declined.", "If the person wants it after all, call again to ask again.")
     facts: dict[str, JsonValue] = {"note": note} if note else {}
     if request is None:
-        return Declined("A person declined this call.", "Do not repeat it; ask what to do instead.", facts=facts)
+        return Declined("A person declined this call.", DECLINED_NEXT_STEP, facts=facts)
     what, certainty = "A person declined this call.", None
     if request.state is RequestState.WITHDRAWN:
         what, certainty = "A person withdrew their approval.", sent_words(request)
     facts["declined_until"] = ends = stamp(datetime.fromtimestamp(request.expires, UTC))
-    holds = f"The same call stays declined until {ends}. Do not repeat it; ask what to do instead."
+    holds = f"The same call stays declined until {ends}. {DECLINED_NEXT_STEP}"
     return Declined(what, holds, certainty=certainty, facts=facts)

@@ -7,6 +7,7 @@ from pydantic import ConfigDict, Field, JsonValue, PrivateAttr, TypeAdapter, Val
 from typing_extensions import override
 
 from fastn_mcp.errors import Declined, Incomplete, Stopped, UnknownOutcome, nearest
+from fastn_mcp.guard.approval_use import DECLINED_NEXT_STEP
 from fastn_mcp.guard.batch import Batch, BatchResult, Done, NotDone
 from fastn_mcp.guard.stops import STOPPED_NEXT_STEP
 from fastn_mcp.guard.undo import receipt
@@ -40,7 +41,7 @@ _REST = (
     " If you change an argument, leave the completed calls out."
 )
 
-_HELD = {Stopped.outcome: STOPPED_NEXT_STEP, Declined.outcome: "Do not repeat it; ask what to do instead."}
+_HELD = {Stopped.outcome: STOPPED_NEXT_STEP, Declined.outcome: DECLINED_NEXT_STEP}
 """What an agent does next in place of repeating the list, by the outcome that a person chose."""
 
 _MAX_FAILURES = 3

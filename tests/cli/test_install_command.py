@@ -147,8 +147,8 @@ def test_settings_of_the_shell_are_named_since_clients_start_elsewhere(fastn: Ru
     done = fastn("install", "cursor", "--yes")
     assert done.stderr.startswith("fastn-mcp: The server has FASTN_PROFILE, FASTN_READ_ONLY only if Cursor is started")
     assert "C4N4RY" not in done.stdout + done.stderr
-    given = fastn("--read-only", "install", "cursor", "--profile", "acme", "--yes", "--replace")
-    assert given.stderr == ""
+    with_options = fastn("--read-only", "install", "cursor", "--profile", "acme", "--yes", "--replace")
+    assert with_options.stderr == ""
 
 
 def test_json_prints_the_entry_for_any_other_client(fastn: Run, home: Path) -> None:

@@ -73,7 +73,7 @@ async def test_answers_with_five_requests_left_are_useful(tmp_path: Path, begin:
 
 
 async def test_connections_of_a_connector_are_read_first(tmp_path: Path) -> None:
-    """They are what is asked about. All reads that are left out are named."""
+    """The question is about connections. The answer names all reads that were left out."""
     world = limited(tmp_path, large_account)
     while world.client.limit.requests_left != 8:
         await world.client.send(GetQuotas())
