@@ -230,7 +230,8 @@ def os_reason(error: BaseException) -> str:
 def reason(problem: Mapping[str, Any]) -> str:
     """Return the reason of a pydantic error. It holds no part of the value, only the closest known one."""
     if problem["type"] not in ("literal_error", "enum"):
-        return re.sub(r"^\w+ should ", "must ", str(problem["msg"]).removeprefix("Value error, "))
+        message = str(problem["msg"]).removeprefix("Value error, ").replace("a valid dictionary", "an object")
+        return re.sub(r"^\w+ should ", "must ", message)
     expected, received = str(problem["ctx"]["expected"]), problem.get("input")
     known = re.findall(r"'([^']*)'", expected)
     return f"must be {expected}{nearest(received, known) if isinstance(received, str) else ''}"

@@ -10,9 +10,9 @@ from typing import Any
 from pydantic import JsonValue
 
 from fastn_mcp.account.dependents import run_in_words
-from fastn_mcp.account.resolved_call import ResolvedCall, Surroundings
+from fastn_mcp.account.resolved_call import Relation, ResolvedCall, Surroundings
 from fastn_mcp.client.reads import read_page
-from fastn_mcp.errors import FastnError
+from fastn_mcp.errors import FastnError, NotFound
 from fastn_mcp.records.cron import next_run
 from fastn_mcp.records.formats import aged, dated
 from fastn_mcp.records.labels import label_of, name_of
@@ -43,7 +43,7 @@ from fastn_mcp.records.states import (
 from fastn_mcp.redaction import quote, texts_in
 from fastn_mcp.tools.access import CreateApiKey, CreateRole, InviteUser, ListApiKeys, ListRoles, ListUsers
 from fastn_mcp.tools.connectors import CreateConnection, ListConnections, UpdateConnector
-from fastn_mcp.tools.operation import Send
+from fastn_mcp.tools.operation import Call, Send
 from fastn_mcp.tools.paging import List
 from fastn_mcp.tools.triggers import CreateTrigger, UpdateTrigger
 from fastn_mcp.tools.workflows import UNNAMED_ENVIRONMENT, ListExecutions, RunWorkflow, UpdateWorkflow
@@ -70,7 +70,17 @@ class Outlook:
 
 async def outlook_of(resolved: ResolvedCall, send: Send, now: datetime, around: Surroundings) -> Outlook:
     """Return the outlook on a call. Reads earlier runs for it; what cannot be read is said, not raised."""
-    call, target = resolved.call, resolved.target
+    outlook = await _of_call(resolved.call, resolved, send, now, around)
+    missing = (
+        f"No {each.kind} has the id {quote(each.id)}, or this API key has no access to it. Fastn may refuse the call."
+        for each in resolved.records
+        if each.relation is Relation.NAMED and isinstance(each.error, NotFound)
+    )
+    return replace(outlook, notes=(*missing, *outlook.notes))
+
+
+async def _of_call(call: Call, resolved: ResolvedCall, send: Send, now: datetime, around: Surroundings) -> Outlook:
+    target = resolved.target
     match call:
         case RunWorkflow():
             return await _of_run(call, resolved, send, now, around)
@@ -259,7 +269,7 @@ def _next_run(call: CreateTrigger | UpdateTrigger, trigger: Row, now: datetime) 
         return
     try:
         at = next_run(call.schedule, call.timezone or text(trigger, "timezone") or "UTC", now)
-    except ValueError:
-        yield "Its schedule does not tell when it fires next."
+    except ValueError as error:
+        yield f"When it fires next is unknown: {error}. Fastn may refuse it."
     else:
         yield f"It fires next at {aged(at.astimezone(UTC), now)}."

@@ -32,7 +32,7 @@ def next_run(schedule: str, timezone: str, after: datetime) -> datetime:
     try:
         return next(_parsed(schedule, after.astimezone(_zone(timezone)))).astimezone(UTC)
     except StopIteration:
-        raise ValueError("it never fires") from None
+        raise ValueError("the schedule never fires") from None
 
 
 def _days(cron: CronSim, schedule: str, star_steps: bool) -> set[tuple[int, int, int]]:
@@ -60,16 +60,16 @@ def _zone(name: str) -> tzinfo:
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise ValueError("not an IANA time zone") from error
+        raise ValueError("the time zone is not an IANA zone") from error
 
 
 def _parsed(schedule: str, after: datetime) -> CronSim:
     if len(schedule.split()) != 5:
-        raise ValueError("cron has five fields")
+        raise ValueError("the schedule does not have the five fields of cron")
     try:
         return CronSim(schedule, after)
     except CronSimError as error:
-        raise ValueError(f"not a cron schedule: {error}") from None
+        raise ValueError(f"the schedule is not one of cron ({error})") from None
 
 
 _WEEKDAYS = ("Sundays", "Mondays", "Tuesdays", "Wednesdays", "Thursdays", "Fridays", "Saturdays", "Sundays")

@@ -290,9 +290,19 @@ def _problem(tool: AnyTool, problem: Any) -> str:
         case "extra_forbidden":
             return f"unknown argument {field!r}{nearest(field, tool.model_fields)}"
         case "missing":
-            return f"{field}: is required"
+            return f"{field}: is required{_described(tool, problem)}"
+        case str(type_) if type_.endswith(("_type", "_parsing")):
+            return f"{field}: {reason(problem)}{_described(tool, problem)}"
         case _:
             return f"{field}: {reason(problem)}" if field else reason(problem)
+
+
+def _described(tool: AnyTool, problem: Any) -> str:
+    """Return the description of the argument that a problem is about, in brackets; empty if its name says as much."""
+    name = str(problem["loc"][0]) if problem["loc"] else ""
+    described = (tool.model_fields[name].description or "").removesuffix(".") if name in tool.model_fields else ""
+    says_more = described.casefold().replace(" ", "_") not in (name, "")
+    return f" ({described})" if says_more else ""
 
 
 def _texts(value: JsonValue) -> Iterator[str]:

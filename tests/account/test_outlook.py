@@ -186,7 +186,7 @@ async def test_schedule_says_when_it_fires_next(world: World) -> None:
     hook = world.id_of("triggers", "Shop events")
     assert "notes" not in await preview(world, "update_trigger", trigger_id=hook, schedule="30 9 * * *")
     assert (await preview(world, "update_trigger", **given, timezone="Mars"))["notes"] == [
-        "Its schedule does not tell when it fires next."
+        "When it fires next is unknown: the time zone is not an IANA zone. Fastn may refuse it."
     ]
     assert "notes" not in await preview(world, "update_trigger", **given, status="Disabled")
     assert "notes" not in await preview(world, "update_trigger", trigger_id=str(trigger["id"]), name="Hourly")
@@ -323,3 +323,12 @@ async def test_what_exists_already_is_looked_for_in_one_page(world: World) -> No
     notes = (await preview(world, "create_role", name="Auditor", permissions=["workflows:read"]))["notes"]
     assert 'Not checked beyond the first 100: whether "Auditor" exists already.' in notes
     assert [request.path for request in world.sandbox.requests] == ["/api/v1/roles"]
+
+
+async def test_preview_names_a_workflow_and_a_connector_that_do_not_exist(world: World) -> None:
+    refused = "or this API key has no access to it. Fastn may refuse the call."
+    routes = [{"routeId": "wf_none", "environment": "live"}]
+    trigger = await preview(world, "create_trigger", name="x", type="webhook", routes=routes)
+    assert trigger["notes"] == [f'No workflow has the id "wf_none", {refused}']
+    connection = await preview(world, "create_connection", connector_id="none")
+    assert f'No connector has the id "none", {refused}' in connection["notes"]

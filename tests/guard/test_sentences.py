@@ -593,6 +593,8 @@ def test_status_is_described_as_a_switch() -> None:
         return sentences_of("update_trigger", {"trigger_id": "t1", **arguments}, row)["first"]
 
     off = {**HOURLY, "status": "Disabled"}
+    same = sentences_of("update_trigger", {"trigger_id": "t1", "status": "Active"}, HOURLY, effect=Effect.EXTERNAL)
+    assert "then" not in same, "it fires as before"
     assert first(status="Disabled") == 'Switch off trigger "Daily sync".'
     assert first(off, status="Active") == 'Switch on trigger "Daily sync".'
     assert first(off, status="enabled") == 'Change status of trigger "Daily sync" from "Disabled" to "enabled".'

@@ -58,14 +58,14 @@ def test_changing_tools_take_dry_run_and_others_do_not() -> None:
         ("get_customer", {"customer": CANARY}, "customer_id: is required; unknown argument 'customer'"),
         ("list_customers", {"serach": CANARY}, "unknown argument 'serach' (did you mean 'search'?)."),
         ("list_customers", {"zzz": CANARY}, "unknown argument 'zzz'."),
-        ("list_customers", {"limit": CANARY}, "limit: must be a valid integer."),
+        ("list_customers", {"limit": CANARY}, "limit: must be a valid integer (1-100, default 20)."),
         ("list_customers", {"limit": 0}, "limit: must be greater than or equal to 1."),
         ("create_role", {"name": "a" * 201, "permissions": ["ok"]}, "name: must have at most 200 characters."),
         ("list_customers", {"cursor": CANARY}, "cursor: not a next_cursor of an earlier page."),
         ("update_customer", {"customer_id": "c"}, "it names no field to change."),
-        ("create_secret", {"value": CANARY}, "name: is required."),
+        ("create_secret", {"value": CANARY}, "name: is required (UPPER_SNAKE_CASE, at most 200 characters)."),
         ("create_customer", {"name": "a", "extra": {"a": float("nan"), "b": CANARY}}, "extra: holds a number or a"),
-        ("create_role", {"name": "a", "permissions": ["ok", 7]}, "permissions.1: must be a valid string."),
+        ("create_role", {"name": "a", "permissions": [7]}, "permissions.0: must be a valid string (For example wo"),
     ],
 )
 def test_argument_error_names_the_field_and_the_reason_but_not_the_value(

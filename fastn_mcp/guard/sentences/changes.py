@@ -166,7 +166,8 @@ def update_workflow(facts: Facts) -> Sentences:
 
 def update_trigger(facts: Facts) -> Sentences:
     is_off = _state(facts, facts.arguments if "status" in facts.arguments else facts.row) is State.OFF
-    if facts.effect is not Effect.EXTERNAL or is_off:
+    changes_nothing = bool(facts.row) and not facts.changes
+    if facts.effect is not Effect.EXTERNAL or is_off or changes_nothing:
         return updated(facts)
     back, after = "The change can be undone; what it started meanwhile cannot.", {**facts.row, **facts.arguments}
     callers = f", {_when(after)}" if word(after, "type") == "webhook" else ""
