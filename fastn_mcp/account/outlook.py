@@ -23,6 +23,7 @@ from fastn_mcp.records.rows import (
     connector_keys,
     inside,
     key_of,
+    objects,
     owner_of,
     parse_timestamp,
     row_of,
@@ -92,7 +93,7 @@ async def _of_call(call: Call, resolved: ResolvedCall, send: Send, now: datetime
         case InviteUser():
             return Outlook(notes=await _namesake(call.email, ListUsers, send))
         case CreateConnection():
-            return Outlook(notes=await _connected(call, resolved, send))
+            return Outlook(notes=(*_auth_method(call, resolved), *await _connected(call, resolved, send)))
         case CreateTrigger() | UpdateTrigger():
             return Outlook(notes=tuple(_next_run(call, row_of(target), now)))
         case UpdateConnector() if word(row_of(target), "origin", "badge") == "managed":
@@ -203,6 +204,17 @@ async def _last_runs(call: RunWorkflow, workflow: Row, send: Send, now: datetime
     failed = sum(run_state(run).is_failure for run in runs)
     count = f" {failed} of the last {len(runs)} failed." if len(runs) > 1 and failed else ""
     return f"{sentence}{f': {quote(cause)}' if cause else ''}.{count}"
+
+
+def _auth_method(call: CreateConnection, resolved: ResolvedCall) -> Iterable[str]:
+    """Yield a note if the connector does not have the auth method that the call names."""
+    connector = resolved.record("connector", call.connector_id)
+    if connector is None or call.auth_method_id is None:
+        return
+    methods = objects(connector.row or {}, "authMethods")
+    if methods and call.auth_method_id not in map(key_of, methods):
+        known = ", ".join(f"{quote(key_of(each))} ({text(each, 'type')})" for each in methods)
+        yield f"{quote(connector.name)} has no auth method {quote(call.auth_method_id)}, but {known}."
 
 
 async def _connected(call: CreateConnection, resolved: ResolvedCall, send: Send) -> tuple[str, ...]:

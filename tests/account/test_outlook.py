@@ -332,3 +332,13 @@ async def test_preview_names_a_workflow_and_a_connector_that_do_not_exist(world:
     assert trigger["notes"] == [f'No workflow has the id "wf_none", {refused}']
     connection = await preview(world, "create_connection", connector_id="none")
     assert f'No connector has the id "none", {refused}' in connection["notes"]
+
+
+async def test_preview_of_a_connection_lists_the_auth_methods_instead_of_an_unknown_one(world: World) -> None:
+    connector = world.sandbox.state.named("connectors", "hubspot")
+    (method,) = connector["authMethods"]
+    arguments = {"connector_id": connector["id"], "auth_method_id": "none"}
+    notes = (await preview(world, "create_connection", **arguments))["notes"]
+    assert f'"HubSpot" has no auth method "none", but "{method["id"]}" ({method["type"]}).' in notes
+    arguments["auth_method_id"] = method["id"]
+    assert "notes" not in await preview(world, "create_connection", **arguments)
