@@ -213,7 +213,7 @@ def _auth_method(call: CreateConnection, resolved: ResolvedCall) -> Iterable[str
         return
     methods = objects(connector.row or {}, "authMethods")
     if methods and call.auth_method_id not in map(key_of, methods):
-        known = ", ".join(f"{quote(key_of(each))} ({text(each, 'type')})" for each in methods)
+        known = ", ".join(f"{quote(key_of(each))} ({quote(text(each, 'type'))})" for each in methods)
         yield f"{quote(connector.name)} has no auth method {quote(call.auth_method_id)}, but {known}."
 
 
