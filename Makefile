@@ -117,7 +117,7 @@ check-deploy: $(READY) .cache/deploy/ready
 
 # No tracked file names a package registry's host, or a path of the machine that it was written on.
 check-tracked:
-	@git grep -nIE '(py[p]i|python[h]osted|n[p]mjs|n[p]mmirror)[.](org|com)|(^|[^[:alnum:]_.~$$}-])/(work|root|home|Users)/[[:alnum:]]'; test $$? -eq 1
+	@git grep -nIE '(py[p]i|python[h]osted|n[p]mjs|n[p]mmirror)[.](org|com)|(^|[^[:alnum:]_.~$$}-])/(work|root|home|Users)/[[:alnum:].]'; test $$? -eq 1
 
 surface: $(READY) ## Write tools/, the README's tables and the generated pages of docs/ anew
 	@$(BIN)/python packaging/generate/write.py

@@ -210,7 +210,7 @@ def test_unwritable_report_is_found_before_the_first_call(
     fastn: Run, script: Callable[..., str], tmp_path: Path
 ) -> None:
     path = script(CREATE)
-    for report in (str(tmp_path / "nowhere" / "r.json"), str(tmp_path / "r.md"), path):
+    for report in (str(tmp_path / "nowhere" / "r.json"), str(tmp_path / "r.md"), path, "--help"):
         done = fastn("--sandbox", "run", path, "--report", report)
         assert done.returncode == 2
         assert "report" in done.stderr
