@@ -15,6 +15,7 @@ from fastn_mcp import install_extra
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
+    from typing import Self
 
 
 NOTHING_SENT = "Nothing was sent."
@@ -56,6 +57,10 @@ class SettingsError(FastnError):
 
     outcome = "misconfigured"
 
+    def with_program(self, program: str) -> Self:
+        """Return the error with commands as this program is started, so that they use its configuration and profile."""
+        return type(self)(self.what, self.next_step.replace("fastn-mcp ", f"{program} "))
+
 
 @contextmanager
 def extra(name: str, what: str) -> Generator[None]:
@@ -71,10 +76,6 @@ def extra(name: str, what: str) -> Generator[None]:
 
 class NoKey(SettingsError):
     """There is no usable API key. A server starts nevertheless, and every call fails with this error."""
-
-    def with_program(self, program: str) -> NoKey:
-        """Return the error with commands as this server is started, so that they use its configuration and profile."""
-        return NoKey(self.what, self.next_step.replace("fastn-mcp ", f"{program} "))
 
 
 class NotSent(FastnError):

@@ -41,6 +41,8 @@ class ApprovalStore:
     """Command that opens this store at a shell."""
     warn: Callable[[str], None]
     """Gets a warning where something could not be recorded."""
+    name: str = ""
+    """Where it is, such as `in the sandbox`, if it is not the one that the options of a command select."""
     state_secrets: Sequence[str] = ()
     is_of_tenant: bool = False
     """Whether it is of a tenant of a team, whose process has a ledger of its own beside it."""
@@ -90,29 +92,42 @@ class ApprovalStore:
         return TypedSecrets(ledger, partial(typed_seal, self.state_secrets, self.folder, system), system)
 
 
-def approval_stores(
-    config: Path | None, config_options: Sequence[str], environ: Mapping[str, str], warn: Callable[[str], None]
-) -> Iterator[tuple[str, ApprovalStore]]:
-    """Yield the stores of the sandbox, the default account, all profiles and all tenants, each with its description.
+def other_stores(
+    own: ApprovalStore, config: Path | None, config_options: Sequence[str], environ: Mapping[str, str]
+) -> Iterator[ApprovalStore]:
+    """Yield the user's stores that exist, without `own`: of the sandbox, the accounts and the tenants, each once.
 
-    Looks up each both with and without the variables that select another store than the default.
+    Looks each up both with and without the variables that select another store than the default.
     """
+    seen = {own.place}
     defaults = {name: value for name, value in environ.items() if name not in _STORE_VARIABLES}
     for environment in [environ, defaults] if len(defaults) < len(environ) else [defaults]:
-        program = this_program(environment)
-        unset = tuple((name, "") for name in _STORE_VARIABLES if name in environ and name not in environment)
-        program = replace(program, variables=(*program.variables, *unset))
-        profiles = [] if config is None else [*read(config).profiles]
-        starts = [("in the sandbox", None, True), ("on your accounts", None, False)]
-        for name, profile, sandboxed in (*starts, *((f"on the profile {name}", name, False) for name in profiles)):
-            options = ["--sandbox"] if sandboxed else ["--profile", profile] if profile else []
-            with suppress(SettingsError):
-                ledger = ledger_settings({"profile": profile}, environment, config, sandbox=sandboxed).ledger
-                command = program.with_([*config_options, *options])
-                yield name, ApprovalStore(state_of(environment, sandboxed=sandboxed), ledger, command, warn)
-        for ledger in sorted(state_dir(environment).glob(f"**/{TENANTS}/**/{FILE}")):
-            tenant = "/".join(ledger.parent.parts[ledger.parts.index(TENANTS) + 1 :])
-            yield (
-                f"at the tenant {tenant}",
-                ApprovalStore(ledger.parent, None, kept_in(program, ledger.parent), warn, is_of_tenant=True),
-            )
+        for store in _stores_in(environment, environ, config, config_options, own.warn):
+            if store.place not in seen and store.exists:
+                seen.add(store.place)
+                yield store
+
+
+def _stores_in(
+    environment: Mapping[str, str],
+    shell: Mapping[str, str],
+    config: Path | None,
+    config_options: Sequence[str],
+    warn: Callable[[str], None],
+) -> Iterator[ApprovalStore]:
+    """Yield the stores that `environment` selects. Their commands work in the environment of the `shell`."""
+    program = this_program(environment)
+    unset = tuple((name, "") for name in _STORE_VARIABLES if name in shell and name not in environment)
+    program = replace(program, variables=(*program.variables, *unset))
+    profiles = [] if config is None else [*read(config).profiles]
+    starts = [("in the sandbox", None, True), ("on your accounts", None, False)]
+    for name, profile, sandboxed in (*starts, *((f"on the profile {name}", name, False) for name in profiles)):
+        options = ["--sandbox"] if sandboxed else ["--profile", profile] if profile else []
+        with suppress(SettingsError):
+            ledger = ledger_settings({"profile": profile}, environment, config, sandbox=sandboxed).ledger
+            command = program.with_([*config_options, *options])
+            yield ApprovalStore(state_of(environment, sandboxed=sandboxed), ledger, command, warn, name)
+    for ledger in sorted(state_dir(environment).glob(f"**/{TENANTS}/**/{FILE}")):
+        tenant = "/".join(ledger.parent.parts[ledger.parts.index(TENANTS) + 1 :])
+        command = kept_in(program, ledger.parent)
+        yield ApprovalStore(ledger.parent, None, command, warn, f"at the tenant {tenant}", is_of_tenant=True)

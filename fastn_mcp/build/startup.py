@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 SANDBOX_KEY = "fsk_test_sandbox"
 
+SANDBOX_SETTINGS = {"base_url": "http://localhost", "profile": "sandbox", "auth": "header", "test_mode": "auto"}
+"""The sandbox is a separate account: these settings and its key are never those of the environment or a profile."""
+
 _FILE_OPTIONS = {"config", "sandbox_file", *settings_with(Trait.FILE)}
 """Options that name a file. Printed commands use absolute paths, since they may be run in another folder."""
 
@@ -63,12 +66,8 @@ def settings_of(
 ) -> Settings:
     """Return the settings. Raises `SettingsError` if they are invalid."""
     if sandboxed:
-        # The sandbox is a separate account: it must not use or be named after a real key or host in the environment.
-        own = {"FASTN_API_KEY", "FASTN_BASE_URL", "FASTN_AUTH", "FASTN_TEST_MODE"}
-        remaining = {name: value for name, value in environment.items() if name not in own}
-        of_sandbox = {"base_url": "http://localhost", "profile": "sandbox"}
-        account = choose({**flags, **of_sandbox}, remaining, read_file(file), sandbox=True)
-        origins = {name: origin for name, origin in account.origins.items() if name not in of_sandbox}
+        account = choose({**flags, **SANDBOX_SETTINGS}, environment, read_file(file), sandbox=True)
+        origins = {name: origin for name, origin in account.origins.items() if name not in SANDBOX_SETTINGS}
         settings = replace(account, origins=origins).with_key(Key(SANDBOX_KEY, "the sandbox"))
     else:
         settings = load(flags, environment, file)

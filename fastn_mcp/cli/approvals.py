@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import click
 from pydantic import JsonValue
 
-from fastn_mcp.build.approval_store import ApprovalStore, approval_stores
+from fastn_mcp.build.approval_store import ApprovalStore, other_stores
 from fastn_mcp.channels.page import page
 from fastn_mcp.channels.page.page import KEY_FOLDER, PAGE_FILE
 from fastn_mcp.channels.terminal import Terminal
@@ -61,7 +61,7 @@ def approvals_group(ctx: click.Context, in_browser: bool, as_json: bool) -> None
         _list(store, waiting)
     if not as_json:
         say(*_expired(store))
-        for line in _other_stores(store, start):
+        for line in _other_waiting(store, start):
             click.echo(line)  # not wrapped: it ends with a command to paste
 
 
@@ -189,7 +189,9 @@ def _open_page(store: ApprovalStore, start: StartOptions) -> None:
     file = store.folder / PAGE_FILE
     at_a_terminal = f"Decide at a terminal: {store.program.to('approvals')}"
     if (opened := _page(file)) is None:
-        raise _no_page(store, start, at_a_terminal)
+        others = _other_waiting(store, start, "--open")
+        what = "No approval page is open: a server opens one when a call needs approval."
+        raise SettingsError(what, " ".join([at_a_terminal, *others]))
     address, key = opened
     folder = file.parent / KEY_FOLDER
     with file_errors(folder, "written", at_a_terminal):
@@ -198,19 +200,6 @@ def _open_page(store: ApprovalStore, start: StartOptions) -> None:
         page.remove(folder, key)
         raise SettingsError("No browser was found.", at_a_terminal)
     say("The approval page is open in your browser.")
-
-
-def _no_page(store: ApprovalStore, start: StartOptions, at_a_terminal: str) -> SettingsError:
-    others = " ".join(_other_stores(store, start, "--open"))
-    if waiting := len(store.waiting()):
-        return SettingsError(
-            f"No approval page is open, and {_calls(waiting)} here.", f"{at_a_terminal} {others}".strip()
-        )
-    until = "The page opens when a call needs approval; a terminal shows what waits"
-    return SettingsError(
-        "No approval page is open, and nothing waits for an approval here.",
-        others or f"{until}: {store.program.to('approvals')}",
-    )
 
 
 def _page(file: Path) -> tuple[str, str] | None:
@@ -238,30 +227,28 @@ def own_store(start: StartOptions) -> ApprovalStore:
     """Return the store that the options of a command select."""
     settings = start.ledger_settings()
     secrets = tuple(settings.state_secrets)
-    return ApprovalStore(start.state(), settings.ledger, start.command_line(), _warn, secrets)
+    return ApprovalStore(start.state(), settings.ledger, start.command_line(), _warn, state_secrets=secrets)
 
 
-def other_stores(store: ApprovalStore, start: StartOptions) -> Iterator[tuple[str, ApprovalStore]]:
-    """Yield the user's other stores that exist, each once, with a description."""
-    seen, config = {store.place}, start.config_file()
+def others_of(store: ApprovalStore, start: StartOptions) -> Iterator[ApprovalStore]:
     options = ["--config", str(start.config.absolute())] if start.config else []
-    for name, other in approval_stores(config if config.exists() else None, options, os.environ, _warn):
-        if other.place not in seen and other.exists:
-            seen.add(other.place)
-            yield name, other
+    return other_stores(store, start.existing_config(), options, os.environ)
 
 
-def _other_stores(store: ApprovalStore, start: StartOptions, *options: str) -> list[str]:
+def _other_waiting(store: ApprovalStore, start: StartOptions, *options: str) -> Iterator[str]:
     """One sentence for each of the user's other stores with pending requests: how many, and the command to decide."""
-    sentences: list[str] = []
-    for name, other in other_stores(store, start):
+    for other in others_of(store, start):
         if is_shared(other.ledger):  # other ledger servers are not queried
             continue
         with suppress(LedgerUnusable):
             if waiting := len(other.waiting()):
                 opens = options if (other.folder / PAGE_FILE).exists() else ()
-                sentences.append(f"{_calls(waiting)} {name}: {other.program.to('approvals', *opens)}")
-    return sentences
+                calls = "1 call waits" if waiting == 1 else f"{waiting} calls wait"
+                yield f"{calls} {other.name}: {other.program.to('approvals', *opens)}"
+
+
+_MAX_CLOSED = 10
+"""How many of the latest closed requests `_expired` looks at."""
 
 
 def _expired(store: ApprovalStore) -> list[str]:
@@ -273,14 +260,6 @@ def _expired(store: ApprovalStore) -> list[str]:
         for request in past
         if request.state is RequestState.UNANSWERED and request.by is None and request.expires > day_ago
     ]
-
-
-_MAX_CLOSED = 10
-"""How many of the latest closed requests `_expired` looks at."""
-
-
-def _calls(count: int) -> str:
-    return "1 call waits" if count == 1 else f"{count} calls wait"
 
 
 def _headline(request: ApprovalRequest) -> str:

@@ -24,7 +24,7 @@ class CommandEntry(NamedTuple):
 COMMANDS: Mapping[str, Mapping[str, CommandEntry]] = {
     "Start": {
         "demo": CommandEntry("demo:demo", "Watch a demonstration in half a minute, without an account."),
-        "setup": CommandEntry("setup:setup", "Connect the MCP clients of this machine."),
+        "setup": CommandEntry("install:setup", "Connect the MCP clients of this machine."),
         "install": CommandEntry("install:install", "Add the server to CLIENT's configuration."),
         "uninstall": CommandEntry("install:uninstall", "Remove the server from CLIENT's configuration."),
         "login": CommandEntry("login:login", "Ask for an account's API key, check it, and store it."),

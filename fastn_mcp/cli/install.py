@@ -1,10 +1,10 @@
-"""`fastn-mcp install` and `uninstall`: show a change to a client's configuration, and make it."""
+"""`fastn-mcp install`, `uninstall` and `setup`: show a change to a client's configuration, and make it."""
 
 import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from glob import glob
@@ -13,29 +13,20 @@ from typing import Any
 
 import click
 
-from fastn_mcp.build.startup import command_line_of, options_of
+from fastn_mcp.build.startup import SANDBOX_SETTINGS, command_line_of, options_of
 from fastn_mcp.channels.terminal import Terminal
 from fastn_mcp.cli.help import EnumChoice, GroupedOption, OptionGroups, completing
 from fastn_mcp.cli.layout import say, warn
-from fastn_mcp.cli.start_options import complete_profile
+from fastn_mcp.cli.login import login
+from fastn_mcp.cli.start_options import StartOptions, complete_profile
 from fastn_mcp.config import command_line
-from fastn_mcp.config.command_line import CommandLine, this_program
+from fastn_mcp.config.command_line import CommandLine, path_hint, this_program
+from fastn_mcp.config.keys import NoKeyring, SystemKeyring
 from fastn_mcp.config.model import SOURCES
 from fastn_mcp.config.paths import state_dir
-from fastn_mcp.errors import nearest
-from fastn_mcp.install import apply, entry
-from fastn_mcp.install.clients import (
-    BEARER_VARIABLE,
-    BY_NAME,
-    KEY_VARIABLE,
-    Http,
-    Machine,
-    McpClient,
-    TokenSource,
-    is_present,
-    place,
-    sign,
-)
+from fastn_mcp.errors import NoKey, nearest
+from fastn_mcp.install import apply, clients
+from fastn_mcp.install.clients import BY_NAME, CLIENTS, KEY_VARIABLE, Key, Machine, McpClient, is_present, place
 from fastn_mcp.install.edit import Addition, NotInstalled
 from fastn_mcp.redaction import sanitize
 
@@ -50,7 +41,7 @@ class InstallOptions:
     file: Path | None
     yes: bool
     dry_run: bool
-    key: entry.Key = "profile"
+    key: Key = "profile"
     uvx: bool = False
     replace: bool = False
     anyway: bool = False
@@ -134,46 +125,60 @@ def install(
     own = ["--profile", profile] if profile is not None else []
     arguments = [*options_of(ctx.find_root()), *own]
     arguments += ["--sandbox"] if sandbox and "--sandbox" not in arguments else []
-    login = command_line_of(ctx.find_root(), os.environ).to(*own, "login")
     if url is None:
-        install_stdio(wanted, arguments, "" if sandbox or ctx.obj.sandboxed else login)
+        install_stdio(wanted, arguments, command_line_of(ctx.find_root(), os.environ).to(*own, "login"))
     else:
         _install_http(wanted, arguments, url)
 
 
-def install_stdio(wanted: InstallOptions, arguments: Sequence[str], login: str = "") -> bool:
+_KEY_NOTES: Mapping[Key, str] = {
+    "profile": "No key was written. Store it, if you have not: {login}",
+    "environment": f"The key comes from {KEY_VARIABLE}, with which {{title}} was started.",
+    "prompt": "{title} asks for the key at the first start, and keeps it.",
+}
+
+
+def install_stdio(wanted: InstallOptions, arguments: Sequence[str], login: str | None) -> bool:
     """Install an entry with which the client starts the server. Return whether the client has it now.
 
     `login` is the command that stores the key, if the account may have none yet.
     """
     start = _program(wanted).with_(arguments)
     if wanted.client == "json":
-        click.echo(json.dumps(entry.printed(wanted.name, start), indent=2))
+        click.echo(json.dumps(clients.printed(wanted.name, start), indent=2))
         return False
     client = _present_client(wanted)
-    settable = [each.variable for each in SOURCES if each.flag and each.flag not in arguments]
+    is_sandbox = any(argument.startswith("--sandbox") for argument in arguments)
+    settable = [
+        each.variable
+        for each in SOURCES
+        if each.flag and each.flag not in arguments and not (is_sandbox and each.field in SANDBOX_SETTINGS)
+    ]
     if variables := list(filter(os.environ.get, settable)):
         only = f"The server has {', '.join(variables)} only if {client.title} is started from this shell."
         warn(f"{only} To set it for good, give the option before the command, or write it into the configuration file.")
-    additions = entry.additions(client, wanted.name, start, wanted.key)
-    return _apply(client, wanted, additions, _about_key(client, wanted.key, login) if login else "")
+    additions = clients.additions(client, wanted.name, start, wanted.key)
+    note = "" if is_sandbox or login is None else _KEY_NOTES[wanted.key].format(title=client.title, login=login)
+    return _apply(client, wanted, additions, note)
 
 
 def _install_http(wanted: InstallOptions, arguments: Sequence[str], url: str) -> None:
     """Install an entry for the server that runs at `url`."""
-    entry.check_url(url)
+    clients.check_url(url)
     if wanted.key != "profile" or not set(arguments) <= {"--sandbox"}:
         raise NotInstalled(
             "With --url the server runs already, and keeps the account and the options that it was started with.",
             "Leave out --key, --profile and the options before install. --sandbox says whose token is used.",
         )
     if wanted.client == "json":
-        click.echo(json.dumps(entry.printed_http(wanted.name, url), indent=2))
+        click.echo(json.dumps(clients.printed_http(wanted.name, url), indent=2))
         return
     client = _present_client(wanted)
     token = [*arguments, "http-token"]
-    additions = entry.http_additions(client, wanted.name, url, _program(wanted).with_([*token, "--header"]).line())
-    _apply(client, wanted, additions, _about_token(client, this_program(os.environ).to(*token)))
+    header = _program(wanted).with_([*token, "--header"]).line()
+    additions = clients.http_additions(client, wanted.name, url, header)
+    note = clients.http_of(client).token.format(title=client.title, command=this_program(os.environ).to(*token))
+    _apply(client, wanted, additions, note)
 
 
 def _apply(client: McpClient, wanted: InstallOptions, additions: Sequence[Addition], note: str) -> bool:
@@ -253,11 +258,11 @@ def _client(name: str) -> McpClient:
 
 def _present_client(wanted: InstallOptions) -> McpClient:
     """Return the client. Raises `NotInstalled` if this machine does not have it, unless `wanted.anyway`."""
-    client, machine = _client(wanted.client), this_machine()
+    client, machine = _client(wanted.client), _machine()
     if not wanted.anyway and wanted.file is None and not wanted.project and not is_present(client, machine):
         others = ", ".join(name for name in BY_NAME if name != client.name)
         raise NotInstalled(
-            f"There is no {client.title} here: neither {sign(client, machine)} nor a program.",
+            f"There is no {client.title} here: neither {clients.sign(client, machine)} nor a program.",
             f"Install it and start it once; or write its file anyway: --anyway. Other clients: {others}.",
         )
     return client
@@ -268,7 +273,7 @@ def _target(client: McpClient, wanted: InstallOptions) -> apply.Target:
     if wanted.file is not None:
         return apply.Target.at(client, wanted.file.absolute(), wanted.name, state)
     if not wanted.project:
-        return apply.Target.at(client, Path(str(place(client, this_machine()))), wanted.name, state)
+        return apply.Target.at(client, Path(str(place(client, _machine()))), wanted.name, state)
     if client.project is None:
         raise NotInstalled(f"{client.title} has no file for a project that lists servers.", "Leave out --project.")
     return apply.Target.at(client, Path.cwd() / client.project, wanted.name, state, project=Path.cwd())
@@ -292,23 +297,99 @@ def _is_confirmed(change: apply.FileChange, wanted: InstallOptions) -> bool:
     return False
 
 
-def _about_token(client: McpClient, command: str) -> str:
-    match client.http:
-        case Http(source=TokenSource.COMMAND):
-            return f"{client.title} runs {command} --header when it connects. The token is in no other file."
-        case Http(source=TokenSource.PROMPT):
-            return f"{client.title} asks for the token at the first start, and keeps it. To print it: {command}"
-        case _:
-            return f"Start {client.title} with the token: export {BEARER_VARIABLE}=$({command})"
-
-
-def _about_key(client: McpClient, key: entry.Key, login: str) -> str:
-    if key == "prompt":
-        return f"{client.title} asks for the key at the first start, and keeps it."
-    if key == "environment":
-        return f"The key comes from {KEY_VARIABLE}, with which {client.title} was started."
-    return f"No key was written. Store it, if you have not: {login}"
-
-
-def this_machine() -> Machine:
+def _machine() -> Machine:
     return Machine(sys.platform, str(Path.home()), os.environ, os.path.exists, glob, shutil.which)
+
+
+# --- setup -------------------------------------------------------------------------------------------------------
+
+
+@click.command(name="setup")
+@click.option("--sandbox/--account", default=None, help="Serve the sandbox, which needs no key, or your account.")
+@click.option(
+    "--client", "names", type=EnumChoice([*BY_NAME]), multiple=True, help="Connect this client alone. Repeatable."
+)
+@click.option(
+    "--yes", is_flag=True, help="Ask nothing. Of an account, serve only tools that read, unless --mode is set."
+)
+@click.option("--replace", is_flag=True, help="With --yes: replace existing entries of that name.")
+@click.pass_context
+def setup(ctx: click.Context, sandbox: bool | None, names: tuple[str, ...], yes: bool, replace: bool) -> int:
+    """Connect the MCP clients of this machine to the sandbox or to your account.
+
+    It runs login if your account has no key yet, shows each change of a client's file before it asks, and ends with
+    commands that check the result. Options before setup become the server's options.
+    """
+    start: StartOptions = ctx.obj
+    if not yes and Terminal.here() is None:
+        what = "Run: fastn-mcp setup --sandbox --yes; for your account: fastn-mcp login --stdin < FILE, then fastn-mcp"
+        raise NotInstalled("There is no terminal to ask on.", f"{what} setup --account --yes")
+    chosen = [BY_NAME[name] for name in names] or _present_clients()
+    say(f"To connect: {', '.join(client.title for client in chosen)}.")
+    arguments = options_of(ctx.find_root())
+    proof = ["call", "get-overview"]
+    if not _is_sandbox(start, sandbox, yes=yes):
+        _require_key(ctx, start, yes=yes)
+        if not {"--read-only", "--mode"} & {*arguments} and (yes or _confirm("Serve only tools that read, at first?")):
+            arguments.append("--read-only")
+        proof = ["whoami"]
+    elif not start.sandboxed:
+        arguments.append("--sandbox")
+        proof.insert(0, "--sandbox")
+    options = partial(InstallOptions, name="fastn", project=False, file=None, dry_run=False)
+    connected, failed = list[McpClient](), 0
+    for client in chosen:
+        say("", client.title)
+        try:
+            if install_stdio(options(client.name, yes=yes, replace=replace or not yes), arguments, None):
+                connected.append(client)
+        except NotInstalled as error:
+            failed = 1
+            warn(str(error))
+    if hint := path_hint(os.environ):
+        click.echo(f"\n{hint}")
+    if connected:
+        click.echo(f"\nThis proves that it works:\n  {start.command_line().to(*proof)}")
+        say(*(f"  {client.after}" for client in connected))
+    return failed
+
+
+def _present_clients() -> list[McpClient]:
+    if present := [client for client in CLIENTS if is_present(client, _machine())]:
+        return present
+    raise NotInstalled(
+        f"There is no MCP client to connect. Looked for {', '.join(client.title for client in CLIENTS)}.",
+        "Install one, start it once, and run setup again. The entry for any other client: fastn-mcp install json. "
+        "Without a client: fastn-mcp --sandbox call get-overview",
+    )
+
+
+def _is_sandbox(start: StartOptions, sandbox: bool | None, *, yes: bool) -> bool:
+    is_account = sandbox is False or start.flags.get("profile") is not None
+    if is_account and (sandbox or start.sandboxed):
+        raise click.UsageError("The sandbox is an account of its own. Leave out one of both.")
+    if is_account or sandbox or start.sandboxed:
+        return not is_account
+    if yes:
+        raise click.UsageError("With --yes, say what is served: --sandbox or --account.")
+    return not _confirm("Serve your account? Otherwise the sandbox, which has data to try it with", default=False)
+
+
+def _require_key(ctx: click.Context, start: StartOptions, *, yes: bool) -> None:
+    """Run `login` if the account has no key. Raises `NoKey` with `yes`, which allows no prompt."""
+    try:
+        start.settings()
+    except NoKey:
+        if yes:
+            raise
+        in_file = False
+        try:
+            SystemKeyring().check()
+        except NoKeyring as error:
+            in_file = _confirm(f"{error.what} Keep the key in a file that only you can read?")
+        if ctx.invoke(login, in_file=in_file):
+            ctx.exit(1)
+
+
+def _confirm(question: str, *, default: bool = True) -> bool:
+    return click.confirm(question, default=default, err=True)

@@ -181,11 +181,12 @@ def _stored_key(start: StartOptions, profile: str | None) -> StoredKey:
     flag, path = start.flags.get("profile"), start.config_file()
     if profile is not None and flag is not None and flag != profile:
         raise click.UsageError(f"--profile {flag} is another account than {profile}.")
-    config = read_or_none(path)
     named = profile or flag
-    if named is not None and not config.profiles:
-        raise no_profile(str(named), config)
-    return StoredKey(path, choose({**start.flags, "profile": named}, without_key(os.environ), config))
+    with start.own_commands():
+        config = read_or_none(path)
+        if named is not None and not config.profiles:
+            raise no_profile(str(named), config)
+        return StoredKey(path, choose({**start.flags, "profile": named}, without_key(os.environ), config))
 
 
 def _read_stdin() -> str:

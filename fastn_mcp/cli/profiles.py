@@ -26,9 +26,10 @@ def profiles_group(ctx: click.Context, as_json: bool) -> None:
     """See the accounts of the configuration file, add and remove them."""
     if ctx.invoked_subcommand is not None:
         return
-    path = ctx.find_object(StartOptions).config_file()  # pyright: ignore[reportOptionalMemberAccess]
+    start: StartOptions = ctx.obj
+    path = start.config_file()
     config = edit.read_or_none(path)
-    rows = [_row(name, config) for name in config.profiles]
+    rows = [_row(name, config, start.command_line().line()) for name in config.profiles]
     if as_json:
         click.echo(json.dumps(rows, ensure_ascii=False))
     elif rows:
@@ -42,7 +43,7 @@ def profiles_group(ctx: click.Context, as_json: bool) -> None:
         say(f"{path} has no profiles. Add one: fastn-mcp profiles add NAME")
 
 
-def _row(name: str, config: ConfigFile) -> dict[str, str | bool | None]:
+def _row(name: str, config: ConfigFile, program: str) -> dict[str, str | bool | None]:
     row: dict[str, str | bool | None] = {"profile": name, "default": name == config.top.get("profile", DEFAULT)}
     row |= dict.fromkeys(("host", "environment", "mode", "key", "from", "problem"))
     try:
@@ -53,7 +54,7 @@ def _row(name: str, config: ConfigFile) -> dict[str, str | bool | None]:
         key = key_of(account, os.environ, SystemKeyring())
         row |= {"key": account.with_key(key).key_kind, "from": key.place}
     except SettingsError as error:
-        row |= {"key": "none", "problem": str(error)}
+        row |= {"key": "none", "problem": str(error.with_program(program))}
     return row
 
 
@@ -94,9 +95,8 @@ def add_(start: StartOptions, name: str, as_default: bool, **options: object) ->
 @click.pass_obj
 def remove_(start: StartOptions, name: str) -> None:
     """Remove the account NAME from the configuration file, with its stored key."""
-    path = start.config_file()
-    config = edit.read_or_none(path)
-    account = choose({"profile": name}, {}, _require_profile(name, config))
+    path, config = _config_with(start, name)
+    account = choose({"profile": name}, {}, config)
     others = [other for other in config.profiles if other != name]
     if others and config.top.get("profile") == name:
         raise SettingsError(
@@ -113,13 +113,16 @@ def remove_(start: StartOptions, name: str) -> None:
 @click.pass_obj
 def use_(start: StartOptions, name: str) -> None:
     """Use the account NAME by default."""
-    path = start.config_file()
-    _require_profile(name, edit.read_or_none(path))
+    path, _ = _config_with(start, name)
     edit.put(path, None, "profile", name)
     say(f"Used by default from now on: {name}.")
 
 
-def _require_profile(name: str, config: ConfigFile) -> ConfigFile:
+def _config_with(start: StartOptions, name: str) -> tuple[Path, ConfigFile]:
+    """Return the configuration file and its contents. Raises `SettingsError` unless it has this profile."""
+    path = start.config_file()
+    config = edit.read_or_none(path)
     if name not in config.profiles:
-        raise no_profile(name, config)
-    return config
+        with start.own_commands():
+            raise no_profile(name, config)
+    return path, config

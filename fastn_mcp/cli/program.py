@@ -131,7 +131,7 @@ def _serve(start: StartOptions, http: str | None) -> None:
     except NoKey as error:
         # If the server exits, clients only report a failed connection. So serve, send nothing, and answer every call
         # with the missing setting. Any other invalid setting still stops the start.
-        settings, no_key = start.keyless(), error.with_program(start.command_line().line())
+        settings, no_key = start.keyless(), error
 
     def parts() -> "AccountParts":
         try:

@@ -2,7 +2,8 @@
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -49,10 +50,21 @@ class StartOptions:
         overrides = {name: value for name, value in flags.items() if value is not None}
         return replace(self, flags={**self.flags, **overrides})
 
+    @contextmanager
+    def own_commands(self) -> Generator[None]:
+        """Make commands that a `SettingsError` suggests reach the same account and folders as this one."""
+        from fastn_mcp.errors import SettingsError
+
+        try:
+            yield
+        except SettingsError as error:
+            raise error.with_program(self.command_line().line()) from None
+
     def settings(self) -> "Settings":
         from fastn_mcp.build.startup import settings_of
 
-        return settings_of(self.flags, os.environ, self.existing_config(), sandboxed=self.sandboxed)
+        with self.own_commands():
+            return settings_of(self.flags, os.environ, self.existing_config(), sandboxed=self.sandboxed)
 
     def parts(
         self,
@@ -122,7 +134,8 @@ class StartOptions:
     def ledger_settings(self) -> "Settings":
         from fastn_mcp.config.load import ledger_settings
 
-        return ledger_settings(self.flags, os.environ, self.existing_config(), sandbox=self.sandboxed)
+        with self.own_commands():
+            return ledger_settings(self.flags, os.environ, self.existing_config(), sandbox=self.sandboxed)
 
     def keyless(self) -> "Settings":
         """Return the settings without a key, for commands that need none. Raises `SettingsError`."""
@@ -130,10 +143,11 @@ class StartOptions:
         from fastn_mcp.config.keys import without_key
         from fastn_mcp.config.load import choose, read_file
 
-        file = read_file(self.existing_config())
-        settings = choose(self.flags, without_key(os.environ), file, sandbox=self.sandboxed).keyless()
-        require_known_tools(settings)
-        return settings
+        with self.own_commands():
+            file = read_file(self.existing_config())
+            settings = choose(self.flags, without_key(os.environ), file, sandbox=self.sandboxed).keyless()
+            require_known_tools(settings)
+            return settings
 
 
 def _profile_names(ctx: click.Context) -> Iterable[str]:

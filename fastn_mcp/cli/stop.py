@@ -10,7 +10,7 @@ import click
 
 from fastn_mcp.build.approval_store import ApprovalStore
 from fastn_mcp.channels.terminal import Terminal
-from fastn_mcp.cli.approvals import other_stores, own_store
+from fastn_mcp.cli.approvals import others_of, own_store
 from fastn_mcp.cli.layout import say, warn
 from fastn_mcp.cli.start_options import StartOptions
 from fastn_mcp.config.addresses import is_shared
@@ -124,7 +124,7 @@ def allow(start: StartOptions) -> None:
 def _stores(start: StartOptions) -> list[ApprovalStore]:
     """Return the store of these options and every other one of this user."""
     own = own_store(start)
-    return [own, *(other for _, other in other_stores(own, start))]
+    return [own, *others_of(own, start)]
 
 
 async def _order(approvals: TerminalApprovals, stop: Stop) -> Stop | None:

@@ -1,46 +1,40 @@
-"""MCP clients: where each keeps its configuration on each platform, and in what format.
+"""MCP clients: where each keeps its configuration on each platform, and what to add there for our server.
 
 A place is a path in which `{NAME}` is HOME or one of `_FOLDERS`. A place with a `*` counts only if such a folder
-exists.
+exists. An entry names where the key or the token comes from, and never holds one.
 """
 
+import json
+import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 from pathlib import PurePath, PurePosixPath, PureWindowsPath
+from typing import Any, Literal
+
+from fastn_mcp.config.addresses import is_loopback
+from fastn_mcp.config.command_line import CommandLine
+from fastn_mcp.install.edit import Addition, Format, NotInstalled
 
 KEY_VARIABLE = "FASTN_API_KEY"
-BEARER_VARIABLE = "FASTN_HTTP_TOKEN"
+_BEARER_VARIABLE = "FASTN_HTTP_TOKEN"
+_KEYRING_VARIABLE = "DBUS_SESSION_BUS_ADDRESS"
+"""Variable with which a program on Linux finds the keyring that holds a profile's key."""
 
+Key = Literal["profile", "environment", "prompt"]
+"""Source of the key: the user's own profile, a variable, or the client, which asks for it and stores it."""
 
-class Format(Enum):
-    JSON = "JSON"
-    JSONC = "JSON with comments"
-    TOML = "TOML"
-
-
-class TokenSource(Enum):
-    """Source of the bearer token for a server on this machine. A client's file never holds the token."""
-
-    COMMAND = "headersHelper"
-    """Command of ours that the client runs each time it connects."""
-    PROMPT = "inputs"
-    """Prompt: the client asks the person once, and stores the token itself."""
-    REFERENCE = "headers"
-    """Environment variable, referenced in a header."""
-    VARIABLE = "bearer_token_env_var"
-    """Environment variable, named in a field of its own."""
+Fields = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Http:
-    """Format of a client's entry for a server over streamable HTTP."""
+    """A client's entry for a server over streamable HTTP. The client gets the token in another way."""
 
-    source: TokenSource
-    address: str = "url"
-    fixed: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Constant fields of every such entry."""
-    reference: str = ""
+    entry: Fields
+    """Its fields, where `{url}` is the server's address, and `{header}` a command that prints the header."""
+    token: str = f"Start {{title}} with the token: export {_BEARER_VARIABLE}=$({{command}})"
+    """How the client gets the token, for people; `{command}` prints it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,22 +49,37 @@ class McpClient:
     after: str
     """What the person does next, so that it reads the file."""
     http: Http | str
-    """Format of its entry over HTTP, or why it cannot have one without the token in it."""
+    """Its entry over HTTP, or why it cannot have one without the token in it."""
     format: Format = Format.JSONC
     servers: str = "mcpServers"
     """Key of the object that holds its servers by name."""
     programs: tuple[str, ...] = ()
     project: str | None = None
     """Its file in a project's folder, which others read too."""
-    fixed: Mapping[str, str] = field(default_factory=dict[str, str])
+    fixed: Fields = field(default_factory=dict[str, Any])
     """Constant fields of every entry over stdio."""
-    reference: str | None = None
-    """Syntax for the environment variable of the key."""
-    forwards: bool = False
-    """Whether it passes on only the variables that its file lists in `env_vars`."""
-    prompts: bool = False
-    """Whether it asks for the values listed under `inputs`, and stores them itself."""
+    keys: Mapping[Key, Fields] = field(default_factory=dict[Key, Fields])
+    """Fields of an entry over stdio for each source of the key that the client supports."""
 
+
+def _bearer(reference: str) -> Fields:
+    return {"headers": {"Authorization": f"Bearer {reference}"}}
+
+
+def _variable(reference: str) -> Mapping[Key, Fields]:
+    return {"environment": {"env": {KEY_VARIABLE: reference}}}
+
+
+_INPUTS = {
+    f"${{input:{id_}}}": {"type": "promptString", "id": id_, "description": description, "password": True}
+    for id_, description in (
+        ("fastn-api-key", "Fastn API key"),
+        ("fastn-http-token", "Token of fastn-mcp, as printed by: fastn-mcp http-token"),
+    )
+}
+"""Values that a client asks the person for, once, and stores itself, by their references in an entry."""
+
+_KEY_INPUT, _BEARER_INPUT = _INPUTS
 
 _DESKTOP = "claude_desktop_config.json"
 
@@ -83,9 +92,12 @@ CLIENTS = (
         project=".mcp.json",
         fixed={"type": "stdio"},
         # Without the default, a variable that is not set would arrive as its own name.
-        reference=f"${{{KEY_VARIABLE}:-}}",
+        keys=_variable(f"${{{KEY_VARIABLE}:-}}"),
         programs=("claude",),
-        http=Http(TokenSource.COMMAND, fixed={"type": "http"}),
+        http=Http(
+            {"type": "http", "url": "{url}", "headersHelper": "{header}"},
+            "{title} runs {command} --header when it connects. The token is in no other file.",
+        ),
         after="Check with: claude mcp list. In an open session: /mcp",
     ),
     McpClient(
@@ -116,10 +128,12 @@ CLIENTS = (
         },
         project=".vscode/mcp.json",
         fixed={"type": "stdio"},
-        reference=f"${{env:{KEY_VARIABLE}}}",
-        prompts=True,
+        keys={**_variable(f"${{env:{KEY_VARIABLE}}}"), "prompt": {"env": {KEY_VARIABLE: _KEY_INPUT}}},
         programs=("code",),
-        http=Http(TokenSource.PROMPT, fixed={"type": "http"}),
+        http=Http(
+            {"type": "http", "url": "{url}", **_bearer(_BEARER_INPUT)},
+            "{title} asks for the token at the first start, and keeps it. To print it: {command}",
+        ),
         after="In VS Code: MCP: List Servers, then start it",
     ),
     McpClient(
@@ -128,18 +142,18 @@ CLIENTS = (
         places={"linux": ["{HOME}/.cursor/mcp.json"]},
         project=".cursor/mcp.json",
         fixed={"type": "stdio"},
-        reference=f"${{env:{KEY_VARIABLE}}}",
+        keys=_variable(f"${{env:{KEY_VARIABLE}}}"),
         programs=("cursor",),
-        http=Http(TokenSource.REFERENCE, reference=f"${{env:{BEARER_VARIABLE}}}"),
+        http=Http({"url": "{url}", **_bearer(f"${{env:{_BEARER_VARIABLE}}}")}),
         after="In Cursor: Settings, MCP, and switch it on",
     ),
     McpClient(
         name="windsurf",
         title="Windsurf",
         places={"linux": ["{HOME}/.codeium/windsurf/mcp_config.json"]},
-        reference=f"${{env:{KEY_VARIABLE}}}",
+        keys=_variable(f"${{env:{KEY_VARIABLE}}}"),
         programs=("windsurf",),
-        http=Http(TokenSource.REFERENCE, "serverUrl", reference=f"${{env:{BEARER_VARIABLE}}}"),
+        http=Http({"serverUrl": "{url}", **_bearer(f"${{env:{_BEARER_VARIABLE}}}")}),
         after="In Windsurf: refresh the list of MCP servers",
     ),
     McpClient(
@@ -149,9 +163,10 @@ CLIENTS = (
         servers="mcp_servers",
         places={"linux": ["{CODEX_HOME}/config.toml"]},
         project=".codex/config.toml",
-        forwards=True,
+        # It passes on only the variables that its file lists.
+        keys={"environment": {"env_vars": [KEY_VARIABLE]}, "profile": {"env_vars": [_KEYRING_VARIABLE]}},
         programs=("codex",),
-        http=Http(TokenSource.VARIABLE),
+        http=Http({"url": "{url}", "bearer_token_env_var": _BEARER_VARIABLE}),
         after="Check with: codex mcp list",
     ),
     McpClient(
@@ -159,9 +174,9 @@ CLIENTS = (
         title="Gemini CLI",
         places={"linux": ["{GEMINI_CLI_HOME}/.gemini/settings.json"]},
         project=".gemini/settings.json",
-        reference=f"${KEY_VARIABLE}",
+        keys=_variable(f"${KEY_VARIABLE}"),
         programs=("gemini",),
-        http=Http(TokenSource.REFERENCE, "httpUrl", reference=f"${BEARER_VARIABLE}"),
+        http=Http({"httpUrl": "{url}", **_bearer(f"${_BEARER_VARIABLE}")}),
         after="Check in a trusted folder with: gemini mcp list",
     ),
     McpClient(
@@ -239,3 +254,70 @@ def sign(client: McpClient, machine: Machine) -> str:
 def _filled(template: str, machine: Machine) -> str:
     folders = {name: machine.environment.get(name) or path.format(HOME=machine.home) for name, path in _FOLDERS.items()}
     return template.format(HOME=machine.home, **folders)
+
+
+# --- entries -----------------------------------------------------------------------------------------------------
+
+
+def additions(
+    client: McpClient, name: str, start: CommandLine, key: Key, platform: str = sys.platform
+) -> tuple[Addition, ...]:
+    """Return what to add to the client's configuration for a server over stdio. Raises `NotInstalled`."""
+    fields = client.keys.get(key)
+    if fields is None and key != "profile":
+        why = f"{client.title} does not support --key {key}."
+        raise NotInstalled(why, "Leave it out, and store the key: fastn-mcp login")
+    sandboxed = any(argument.startswith("--sandbox") for argument in start.arguments)
+    if key == "profile" and (sandboxed or platform in ("darwin", "win32")):
+        fields = None
+    entry = {**client.fixed, "command": start.command, "args": list(start.arguments), **(fields or {})}
+    return _with_inputs(client, name, entry)
+
+
+def http_of(client: McpClient) -> Http:
+    """Return the client's entry over HTTP. Raises `NotInstalled` if it has none."""
+    if isinstance(client.http, Http):
+        return client.http
+    raise NotInstalled(
+        f"{client.title} cannot be given a server over HTTP: {client.http[0].lower()}{client.http[1:]}",
+        f"Let it start one, over stdio, which needs no token: fastn-mcp install {client.name}",
+    )
+
+
+def http_additions(client: McpClient, name: str, url: str, header: str) -> tuple[Addition, ...]:
+    """Return what to add for a server that runs at `url`. `header` is a shell command that prints its header."""
+    values = {"{url}": url, "{header}": header}
+    entry = {
+        field: values.get(value, value) if isinstance(value, str) else value
+        for field, value in http_of(client).entry.items()
+    }
+    return _with_inputs(client, name, entry)
+
+
+def _with_inputs(client: McpClient, name: str, entry: dict[str, Any]) -> tuple[Addition, ...]:
+    text = json.dumps(entry)
+    inputs = (Addition("inputs", None, value) for reference, value in _INPUTS.items() if reference in text)
+    return (Addition(client.servers, name, entry), *inputs)
+
+
+def printed(name: str, start: CommandLine) -> dict[str, Any]:
+    """Return the entry in the common format, for a client that is not in the table."""
+    return {"mcpServers": {name: {"command": start.command, "args": list(start.arguments)}}}
+
+
+def printed_http(name: str, url: str) -> dict[str, Any]:
+    return {"mcpServers": {name: {"type": "http", "url": url, **_bearer(f"${{{_BEARER_VARIABLE}}}")}}}
+
+
+def check_url(url: str) -> None:
+    """Raise `NotInstalled` unless the URL has an address of this machine, since the token is sent there.
+
+    Names are refused: `localhost` can resolve to `::1`, where another user can listen while the server has 127.0.0.1.
+    """
+    parts = re.fullmatch(r"http://([0-9.]+|\[[0-9a-f:]+\]):([0-9]{1,5})/mcp", url)
+    if parts is None or not is_loopback(parts[1].strip("[]")) or not 0 < int(parts[2]) < 65536:
+        raise NotInstalled(
+            "--url is not the address of a server on this machine.",
+            "For example: --url http://127.0.0.1:8080/mcp. Not localhost, which can lead to another server's address."
+            " For a team, people sign in: docs/hosting.md",
+        )

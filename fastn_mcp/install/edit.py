@@ -11,15 +11,21 @@ import tomllib
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, NamedTuple, cast
 
 import tomlkit
 
 from fastn_mcp.config.strict_toml import without_tables
 from fastn_mcp.errors import NOTHING_CHANGED, FastnError
-from fastn_mcp.install.clients import Format
 
 _BOM = b"\xef\xbb\xbf"
+
+
+class Format(Enum):
+    JSON = "JSON"
+    JSONC = "JSON with comments"
+    TOML = "TOML"
 
 
 @dataclass(frozen=True, slots=True)

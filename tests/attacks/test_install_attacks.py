@@ -17,9 +17,8 @@ from support.command_line import run_command
 from fastn_mcp.config.command_line import CommandLine
 from fastn_mcp.install import apply, edit
 from fastn_mcp.install.apply import Target
-from fastn_mcp.install.clients import BY_NAME, Format
-from fastn_mcp.install.edit import NotInstalled
-from fastn_mcp.install.entry import additions
+from fastn_mcp.install.clients import BY_NAME, additions
+from fastn_mcp.install.edit import Format, NotInstalled
 
 CLAUDE = BY_NAME["claude-code"]
 OURS = additions(CLAUDE, "fastn", CommandLine("fastn-mcp", ("--sandbox",)), "profile", "linux")

@@ -100,8 +100,8 @@ def test_install_says_where_the_key_comes_from(fastn: Run, home: Path) -> None:
     assert prompted.stdout.endswith("VS Code asks for the key at the first start, and keeps it.\n")
     written = (home / ".config" / "Code" / "User" / "mcp.json").read_text()
     assert json.loads(written)["inputs"][0]["password"] is True
-    error_line(fastn("install", "cursor", "--key", "prompt"), "Cursor does not ask for keys", "fastn-mcp login")
-    error_line(fastn("install", "zed", "--key", "environment", "--anyway"), "Zed has no way to name a variable")
+    error_line(fastn("install", "cursor", "--key", "prompt"), "Cursor does not support --key prompt", "fastn-mcp login")
+    error_line(fastn("install", "zed", "--key", "environment", "--anyway"), "Zed does not support --key environment")
 
 
 def test_project_entry_holds_no_path_of_this_machine(fastn: Run, home: Path) -> None:
@@ -149,6 +149,13 @@ def test_settings_of_the_shell_are_named_since_clients_start_elsewhere(fastn: Ru
     assert "C4N4RY" not in done.stdout + done.stderr
     with_options = fastn("--read-only", "install", "cursor", "--profile", "acme", "--yes", "--replace")
     assert with_options.stderr == ""
+
+
+@pytest.mark.usefixtures("home")
+def test_settings_that_the_sandbox_ignores_are_not_named(fastn: Run, environment: dict[str, str]) -> None:
+    environment |= {"FASTN_PROFILE": "acme", "FASTN_BASE_URL": "https://eu.example.com", "FASTN_READ_ONLY": "1"}
+    done = fastn("install", "cursor", "--sandbox", "--yes")
+    assert done.stderr.startswith("fastn-mcp: The server has FASTN_READ_ONLY only if Cursor is started")
 
 
 def test_json_prints_the_entry_for_any_other_client(fastn: Run, home: Path) -> None:

@@ -54,10 +54,21 @@ def test_profiles_shows_each_account_and_no_key(file: Path, fastn: Run) -> None:
         ["globex", "us.fastn.example", "read-only", "none"],
     ]
     assert "\x1b" not in done.stdout
-    assert done.stderr == (
+    assert done.stderr.startswith(
         "fastn-mcp: The profile 'globex' has no key for us.fastn.example. This system has no usable keyring. "
-        "Store one: fastn-mcp login globex --file\n"
+        f"Store one: FASTN_STATE_DIR={file.parents[1]}"
     )
+    assert done.stderr.endswith("/fastn-mcp login globex --file\n")
+
+
+@pytest.mark.parametrize("command", [("login", "nobody"), ("profiles", "use", "nobody"), ("whoami",)])
+def test_suggested_command_names_the_file_and_the_host_that_were_chosen(
+    command: tuple[str, ...], file: Path, fastn: Run
+) -> None:
+    chosen = ["--config", str(file), "--base-url", "https://eu.example.com"]
+    chosen += ["--profile", "globex"] if command == ("whoami",) else []
+    suggested = "login globex --file" if command == ("whoami",) else "profiles add NAME"
+    error_line(fastn(*chosen, *command), f"fastn-mcp {' '.join(chosen)} {suggested}")
 
 
 def test_profiles_as_json_ignores_the_environment(file: Path, fastn: Run) -> None:

@@ -11,9 +11,8 @@ import pytest
 from fastn_mcp.config.command_line import CommandLine
 from fastn_mcp.install import apply
 from fastn_mcp.install.apply import Target
-from fastn_mcp.install.clients import BY_NAME
+from fastn_mcp.install.clients import BY_NAME, additions
 from fastn_mcp.install.edit import NotInstalled
-from fastn_mcp.install.entry import additions
 from fastn_mcp.install.files import Snapshot
 
 CURSOR = BY_NAME["cursor"]

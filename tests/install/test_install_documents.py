@@ -8,8 +8,7 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from support.document_strategies import json_texts, toml_texts
 
-from fastn_mcp.install.clients import Format
-from fastn_mcp.install.edit import Addition, NoPlace, UnreadableConfig, find, insert, load, remove, same
+from fastn_mcp.install.edit import Addition, Format, NoPlace, UnreadableConfig, find, insert, load, remove, same
 
 ENTRY = {"command": "/opt/fastn mcp/bin/fastn-mcp", "args": ["--profile", 'a"b'], "env": {"K": "${env:K}"}}
 SERVER = Addition("mcpServers", "fastn", ENTRY)
