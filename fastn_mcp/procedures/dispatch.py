@@ -27,7 +27,7 @@ from fastn_mcp.procedures.context import Executor, Pending, PreviewOnly, Procedu
 from fastn_mcp.procedures.get_connector import described
 from fastn_mcp.procedures.lookup import ReadRow, read_by_name
 from fastn_mcp.procedures.tables import listed
-from fastn_mcp.procedures.wait_for_execution import run_and_wait
+from fastn_mcp.procedures.wait_for_execution import run_workflow
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.runtime import Report, SpanFacts, no_progress
 from fastn_mcp.tools.access import QueryAuditLog
@@ -168,6 +168,7 @@ _CHANGES: Mapping[type[Tool[Any]], Callable[[Any, ProcedureContext], Awaitable[F
     AiBuild: build,
     UpdateTrigger: change_trigger,
     DeleteTrigger: change_trigger,
+    RunWorkflow: run_workflow,
 }
 """Changes that are more than one request."""
 
@@ -184,8 +185,6 @@ async def _perform(call: Tool[Any], context: ProcedureContext) -> FastnObject | 
     match call:
         case Procedure():
             return await cast("Procedure[FastnObject]", call).run(context)
-        case RunWorkflow() if call.wait_seconds:
-            return await run_and_wait(call, context)
         case Operation() if call.effect is Effect.READ:
             return await read_by_name(call, context, _read)
         case Operation():

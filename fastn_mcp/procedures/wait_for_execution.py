@@ -114,18 +114,18 @@ async def _read(call: GetExecution, longest: float, context: ProcedureContext) -
     raise Timeout(f"Fastn did not answer within {longest:.0f} seconds.", "Call again.")
 
 
-async def run_and_wait(call: RunWorkflow, context: ProcedureContext) -> Done | Pending:
-    """Start a run and wait for it. Once it is started, errors while waiting are reported in the result."""
+async def run_workflow(call: RunWorkflow, context: ProcedureContext) -> Done | Pending:
+    """Start a run, and wait for it if asked. Once it is started, errors while waiting are reported in the result."""
     started = await context.change(call)
     if not isinstance(started, Done):
         return started
     answer = row_of(started.result)
     own = text(answer, "id")
     execution_id = text(answer, "executionId") or (own if own.startswith("exec_") else None)
-    if run_state(answer).has_ended:
+    if run_state(answer).has_ended or (execution_id and not call.wait_seconds):
         return started
     if execution_id is None:
-        fields: dict[str, JsonValue] = {"not_waited": "Fastn's answer names no run to wait for."}
+        fields: dict[str, JsonValue] = {"note": "Fastn's answer does not say which run was started."}
         fields["next"] = suggested(ListExecutions, workflow_id=call.workflow_id)
         return Done(Run.model_validate(fields | answer | fields), started.change)
     try:
