@@ -1,10 +1,10 @@
-"""All tools by name, procedures first, and the parsing of a request into a call."""
+"""All tools by name, procedures first, and the parsing of a request into a call; with the tool `preview_change`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from pydantic_core import to_json
 
 from fastn_mcp.errors import InvalidArgument, nearest
@@ -13,11 +13,30 @@ from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.procedures.find import Find
 from fastn_mcp.procedures.find_dependents import FindDependents
 from fastn_mcp.procedures.overview.get_overview import GetOverview
-from fastn_mcp.procedures.preview_change import PreviewChange
 from fastn_mcp.procedures.undo_change import ListChanges, UndoChange
 from fastn_mcp.procedures.wait_for_execution import WaitForExecution
+from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.tools.catalog import CATALOG
-from fastn_mcp.tools.tool import DRY_RUN, AnyTool, Tool, problems
+from fastn_mcp.tools.fields import JsonObject
+from fastn_mcp.tools.tool import DRY_RUN, AnyTool, Effect, Tool, problems
+
+
+class ChangePreview(FastnObject):
+    """What a call would do."""
+
+
+class PreviewChange(Tool[ChangePreview]):
+    """What would happen if I did this: what changes, what is lost, who approves; without doing it."""
+
+    effect = Effect.READ
+
+    tool: Annotated[str, Field(description="For example delete_customer.")]
+    values: Annotated[JsonObject | None, Field(description="Its arguments.", validation_alias="arguments")] = None
+
+    @classmethod
+    def toolset(cls) -> str:
+        return "procedures"
+
 
 PROCEDURES: tuple[AnyTool, ...] = (
     Find,

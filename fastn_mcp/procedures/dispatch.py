@@ -1,6 +1,6 @@
 """Run each call as one request or as a procedure. All changes go through `Guard.execute`."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, cast
 
@@ -20,24 +20,14 @@ from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.guard.key_files import SecretValues
 from fastn_mcp.guard.preview import Shown
 from fastn_mcp.guard.recorder import Recorder
-from fastn_mcp.procedures.ai import build, chat
-from fastn_mcp.procedures.audit_log import entries
-from fastn_mcp.procedures.change_trigger import change_trigger
-from fastn_mcp.procedures.context import Executor, Pending, PreviewOnly, Procedure, ProcedureContext
-from fastn_mcp.procedures.get_connector import described
-from fastn_mcp.procedures.lookup import ReadRow, read_by_name
-from fastn_mcp.procedures.tables import listed
-from fastn_mcp.procedures.wait_for_execution import run_and_wait
+from fastn_mcp.procedures.composed_operations import perform
+from fastn_mcp.procedures.context import Executor, Pending, PreviewOnly, ProcedureContext
+from fastn_mcp.procedures.lookup import ReadRow
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.runtime import Report, SpanFacts, no_progress
-from fastn_mcp.tools.access import QueryAuditLog
-from fastn_mcp.tools.ai import AiBuild, AiChat
-from fastn_mcp.tools.connectors import GetConnector
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.paging import FULL, List
 from fastn_mcp.tools.tool import Effect, Tool
-from fastn_mcp.tools.triggers import DeleteTrigger, UpdateTrigger
-from fastn_mcp.tools.workflows import RunWorkflow
 
 
 class EnabledTools(Executor):
@@ -124,7 +114,7 @@ class Dispatcher:
             call = await self._short_ids.expanded(call, look)
             if call.effect is not Effect.READ:
                 self._check_secrets(call, caller)
-            outcome = await _perform(call, context)
+            outcome = await perform(call, context)
             if is_preview and not isinstance(outcome, Evaluation):
                 raise NotSent(f"{call.tool_name()} would change nothing.")
             attributes["outcome"] = _OUTCOMES.get(type(outcome), "done")
@@ -161,40 +151,3 @@ _OUTCOMES: dict[type, str] = {
     PendingForm: "approval_required",
     PendingApproval: "approval_required",
 }
-
-
-_CHANGES: Mapping[type[Tool[Any]], Callable[[Any, ProcedureContext], Awaitable[FastnObject | Done | Pending]]] = {
-    AiChat: chat,
-    AiBuild: build,
-    UpdateTrigger: change_trigger,
-    DeleteTrigger: change_trigger,
-}
-"""Changes that are more than one request."""
-
-_READS: Mapping[type[Tool[Any]], Callable[[Any, ProcedureContext], Awaitable[FastnObject]]] = {
-    QueryAuditLog: entries,
-    GetConnector: described,
-}
-"""Reads that are more than one request."""
-
-
-async def _perform(call: Tool[Any], context: ProcedureContext) -> FastnObject | Done | Pending:
-    if (change := _CHANGES.get(type(call))) is not None:
-        return await change(call, context)
-    match call:
-        case Procedure():
-            return await cast("Procedure[FastnObject]", call).run(context)
-        case RunWorkflow() if call.wait_seconds:
-            return await run_and_wait(call, context)
-        case Operation() if call.effect is Effect.READ:
-            return await read_by_name(call, context, _read)
-        case Operation():
-            return await context.change(call)
-        case _:
-            raise TypeError(f"{call.tool_name()} is neither an operation nor a procedure")
-
-
-async def _read(call: Operation[Any], context: ProcedureContext) -> FastnObject:
-    if (read := _READS.get(type(call))) is not None:
-        return await read(call, context)
-    return await (listed(cast("List[Any]", call), context) if isinstance(call, List) else context.read(call))

@@ -214,7 +214,9 @@ class SearchData:
     async def _read_belongings(self, query: str) -> None:
         """Read the runs and connections of the customers, or the connections of the connectors, that a query names."""
         ranking, asked = self.rows.ranking(query), self._asked(query)
-        customers, connectors = (leaders(ranking.of([kind], least=0)) for kind in ("customer", "connector"))
+        customers, connectors = (
+            self._alternatives(query, leaders(ranking.of([kind], least=0))) for kind in ("customer", "connector")
+        )
         if "workflow" in self._wanted and not self._is_named(query, LISTS.keys() - {"customer"}):
             are_asked = not asked.isdisjoint(("workflow", "trigger"))
             await self._read_runs([it.entry for it in customers if (it.is_verbatim if it.lacking else are_asked)])

@@ -1,6 +1,5 @@
 """The tool `wait_for_execution`: poll a run until it ends."""
 
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated, cast
 
@@ -53,59 +52,52 @@ class WaitForExecution(Procedure[Execution]):
         return self.execution_id
 
     async def run(self, context: ProcedureContext) -> Execution:
-        waited = await wait_for(self.execution_id, self.seconds, context, (*_FINAL_ERRORS, NotFound))
-        if not waited.run and waited.error is not None:
-            raise waited.error
-        return Execution.model_validate(waited.data(self.execution_id))
-
-
-@dataclass(frozen=True, slots=True)
-class Waited:
-    """Result of waiting for a run: its last state that could be read, or nothing."""
-
-    run: dict[str, JsonValue]
-    seconds: float
-    error: FastnError | None = None
-    """Error of the last read, if it failed."""
-
-    def data(self, execution_id: str, answer: dict[str, JsonValue] | None = None) -> dict[str, JsonValue]:
-        """Return our fields, then the state of the run without nulls. `answer` has fields known from its start."""
-        state = (answer or {}) | self.run
-        fields: dict[str, JsonValue] = {"waited_seconds": round(self.seconds, 1)}
-        if self.error is not None:
-            fields["last_look"] = self.error.what
-        fields |= _next(execution_id, state)
-        known = {name: value for name, value in state.items() if value is not None and name != "next"}
-        return fields | known | fields
+        return Execution.model_validate(await wait_for(self.execution_id, {}, self.seconds, context))
 
 
 async def wait_for(
-    execution_id: str, seconds: float, context: ProcedureContext, final: tuple[type[FastnError], ...] = _FINAL_ERRORS
-) -> Waited:
-    """Poll a run until it has ended or `seconds` are over. Raises errors of the types `final` at once."""
+    execution_id: str, known: dict[str, JsonValue], seconds: float, context: ProcedureContext
+) -> dict[str, JsonValue]:
+    """Poll a run until it has ended or `seconds` are over. Returns the last state of it that could be read.
+
+    `known` are its fields known from its start: it may not be found yet, and errors are in the state. Raises errors
+    that waiting cannot resolve, and without `known` any other if it was never read.
+    """
+    final = _FINAL_ERRORS if known else (*_FINAL_ERRORS, NotFound)
     call = GetExecution(execution_id=execution_id)
     began = context.system.monotonic()
-    run: dict[str, JsonValue] = {}
-    last_error: FastnError | None = None
+    state = known
     pause = _FIRST_PAUSE
     while True:
         left = seconds - (context.system.monotonic() - began)
+        error: FastnError | None = None
         try:
-            run, last_error = await _read(call, max(left, _MIN_TIMEOUT), context), None
+            state = known | await _read(call, max(left, _MIN_TIMEOUT), context)
         except final:
             raise
-        except FastnError as error:
-            last_error = error
+        except FastnError as failed:
+            error = failed
         waited = context.system.monotonic() - began
-        has_ended = last_error is None and run_state(run).has_ended
+        has_ended = error is None and run_state(state).has_ended
         if has_ended:
             context.look.snapshot.forget("executions")
         if waited >= seconds or has_ended:
-            return Waited(run, waited, last_error)
-        await context.report(_progress(run, last_error, waited, context), waited, float(seconds))
-        asked = last_error.facts.get("retry_after_seconds", 0.0) if last_error else 0.0
+            break
+        await context.report(_progress(state, error, waited, context), waited, float(seconds))
+        asked = error.facts.get("retry_after_seconds", 0.0) if error else 0.0
         await context.system.sleep(min(max(pause, cast(float, asked)), seconds - waited))
         pause = min(pause * _GROWTH, _MAX_PAUSE)
+    if error is not None and not state:
+        raise error
+    fields: dict[str, JsonValue] = {"waited_seconds": round(waited, 1)}
+    return _first(fields | ({} if error is None else {"last_look": error.what}) | _next(execution_id, state), state)
+
+
+def _first(fields: dict[str, JsonValue], state: Row) -> dict[str, JsonValue]:
+    """Return our fields, then those of Fastn that are not null."""
+    return fields | {
+        name: value for name, value in state.items() if value is not None and name not in (*fields, "next")
+    }
 
 
 async def _read(call: GetExecution, longest: float, context: ProcedureContext) -> dict[str, JsonValue]:
@@ -114,30 +106,28 @@ async def _read(call: GetExecution, longest: float, context: ProcedureContext) -
     raise Timeout(f"Fastn did not answer within {longest:.0f} seconds.", "Call again.")
 
 
-async def run_and_wait(call: RunWorkflow, context: ProcedureContext) -> Done | Pending:
-    """Start a run and wait for it. Once it is started, errors while waiting are reported in the result."""
+async def run_workflow(call: RunWorkflow, context: ProcedureContext) -> Done | Pending:
+    """Start a run, and wait for it if asked. Once it is started, errors while waiting are reported in the result."""
     started = await context.change(call)
     if not isinstance(started, Done):
         return started
     answer = row_of(started.result)
     own = text(answer, "id")
     execution_id = text(answer, "executionId") or (own if own.startswith("exec_") else None)
-    if run_state(answer).has_ended:
+    if run_state(answer).has_ended or (execution_id and not call.wait_seconds):
         return started
     if execution_id is None:
-        fields: dict[str, JsonValue] = {"not_waited": "Fastn's answer names no run to wait for."}
+        fields: dict[str, JsonValue] = {"note": "Fastn's answer does not say which run was started."}
         fields["next"] = suggested(ListExecutions, workflow_id=call.workflow_id)
-        return Done(Run.model_validate(fields | answer | fields), started.change)
+        return Done(Run.model_validate(_first(fields, answer)), started.change)
     try:
-        # No NotFound here: a run that has just started may not be found yet.
-        waited = await wait_for(execution_id, call.wait_seconds, context)
+        known: dict[str, JsonValue] = {"workflowId": call.workflow_id} | answer
+        state = await wait_for(execution_id, known, call.wait_seconds, context)
     except Exception as error:  # the run was started, and no later error may hide that
         why = error.what if isinstance(error, FastnError) else type(error).__name__
-        failed: dict[str, JsonValue] = {"last_look": f"It was started, but could not be read: {why}"}
-        failed |= _next(execution_id, answer)
-        return Done(Run.model_validate(failed | answer | failed), started.change)
-    data = waited.data(execution_id, {"workflowId": call.workflow_id} | answer)
-    return Done(Run.model_validate(data), started.change)
+        fields = {"last_look": f"It was started, but could not be read: {why}"}
+        state = _first(fields | _next(execution_id, answer), answer)
+    return Done(Run.model_validate(state), started.change)
 
 
 def _next(execution_id: str, state: dict[str, JsonValue]) -> dict[str, JsonValue]:

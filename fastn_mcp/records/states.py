@@ -190,9 +190,13 @@ def auth_type(connection: Row) -> str:
     return word(connection, "authType", "auth.type")
 
 
-def renews_itself(connection: Row) -> bool:
-    """Whether Fastn certainly renews a connection's credentials, while its refresh token is valid."""
-    return auth_type(connection) in OAUTH
+def renews_itself(connection: Row, now: datetime) -> bool:
+    """Whether Fastn certainly renews a connection's credentials, while its refresh token is valid.
+
+    It has not renewed those whose expiry has passed.
+    """
+    expires = timestamp(connection, "expiresAt")
+    return auth_type(connection) in OAUTH and (expires is None or expires > now)
 
 
 def is_unused(key: Row) -> bool | None:

@@ -253,7 +253,7 @@ async def test_kind_limits_reads_and_matches(world: World) -> None:
     }
     answer = await search_for(world, "akme", kind="connection")
     assert sorted(names(answer["found"])) == ["Shopify of Acme Corp", "Slack of Acme Corp", "Xero of Acme Corp"]
-    assert len(world.sandbox.requests) == 7
+    assert len(world.sandbox.requests) == 6
 
 
 async def test_id_is_read_directly(world: World) -> None:
@@ -525,8 +525,11 @@ async def test_list_of_a_kind_is_offered_if_nothing_else_is_named(
 
 
 async def test_list_of_a_kind_is_offered_if_no_match_is_of_it(world: World) -> None:
+    """John-Acme waits for activation, and is not asked about."""
     answer = await search_for(world, "triggers of Acme")
     assert first(answer) == ("customer", "Acme Corp")
+    customers = [request.query.get("endOrgId") for request in world.sandbox.requests if "executions" in request.path]
+    assert customers == [answer["found"][0]["id"]]
     assert answer["next"][-1] == "list_triggers()"
     assert "list_triggers()" not in (await search_for(world, "the daily tiktok trigger"))["next"]
     assert "list_api_keys()" not in (await search_for(world, "which workflow calls the Shopify API"))["next"]

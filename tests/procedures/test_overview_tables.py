@@ -92,7 +92,7 @@ async def test_what_expires_takes_one_call(large_world: World) -> None:
 async def test_what_expires_stays_within_the_rate_limit(limited_world: World) -> None:
     limited_world.behave(rate_limit=40)
     answer = await ask(limited_world, about="expiry")
-    assert re.match("At least .* by itself, the first known in", sentence(answer, "does not renew"))
+    assert re.match("At least .* by itself, the first of these in", sentence(answer, "does not renew"))
     assert "more connections" in str(answer["data"]["not_checked"])
 
 
@@ -107,14 +107,15 @@ async def test_expiry_looks_as_far_ahead_as_asked(world: World) -> None:
 async def test_connection_of_unknown_authentication_is_not_called_renewed(world: World) -> None:
     row = next(row for row in world.sandbox.state.all("connections") if row["status"] == "ACTIVE")
     row |= {"authType": "PASSKEY", "expiresAt": stamp(world.clock.at + timedelta(days=3))}
-    what = sentence(await ask(world), "does not renew by itself, the first in 3 days")
+    what = sentence(await ask(world), "does not renew by itself, the first of these in 3 days")
     assert "has to authorise" in what
 
 
-async def test_live_connection_whose_expiry_has_passed_is_reported(world: World) -> None:
+@pytest.mark.parametrize("auth_type", ["API_KEY", "OAUTH_2"])
+async def test_live_connection_whose_expiry_has_passed_is_not_called_renewed(world: World, auth_type: str) -> None:
     row = next(row for row in world.sandbox.state.all("connections") if row["status"] == "ACTIVE")
-    row |= {"authType": "API_KEY", "expiresAt": stamp(world.clock.at - timedelta(days=3))}
-    assert sentence(await ask(world, about="expiry"), "does not renew by itself, the first 3 days ago")
+    row |= {"authType": auth_type, "expiresAt": stamp(world.clock.at - timedelta(days=3))}
+    assert sentence(await ask(world, about="expiry"), "does not renew by itself, the first of these 3 days ago")
 
 
 async def test_renamed_workflow_has_its_current_name_everywhere(world: World) -> None:

@@ -180,17 +180,10 @@ def _cause(evidence: Evidence, cause: _Cause) -> Entry:
 
 def _affected(evidence: Evidence, cause: FailureGroup) -> Entry:
     """Return the customers and workflows that fail: the first with counts, further ones by name."""
-    subject, filters = evidence.subject, [*cause.filters.items()]
-
-    def name(which: RunFilter) -> str:
-        """Return its workflow and customer, as far as the subject does not say them."""
-        workflow = None if len(subject.workflows) == 1 else evidence.workflow(which.workflow)
-        customer = None if subject.customer else evidence.owner(which.customer)
-        if customer is not None and which.customer not in (None, *evidence.names):
-            customer = "other customers"  # whose names would take a request each
-        return " for ".join(filter(None, (workflow, customer))) or evidence.workflow(which.workflow)
-
-    more = Counter({name(which): count for which, count in filters[MAX_AFFECTED:]})
+    filters = [*cause.filters.items()]
+    more = Counter[str]()
+    for which, count in filters[MAX_AFFECTED:]:
+        more[evidence.name(which)] += count
     also: list[JsonValue] = [f"{key} ({count})" for key, count in more.most_common(_MAX_ALSO_AFFECTED)]
     if len(more) > _MAX_ALSO_AFFECTED:
         also.append(f"{len(more) - _MAX_ALSO_AFFECTED} more")

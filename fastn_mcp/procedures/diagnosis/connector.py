@@ -1,6 +1,6 @@
 """Diagnosis of a connector: for which customers it does not work, since when, and what to tell them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from pydantic import JsonValue
 
@@ -21,28 +21,31 @@ _CUSTOMER_MESSAGES = {
 
 
 def connector_verdict(evidence: Evidence, broken: Sequence[PartState]) -> str:
-    """Return for how many customers a connector does not work, or whether it does for the given one, and what
-    failed."""
+    """Return for how many customers a connector does not work, or whether it does for the given one, and what failed
+    at it.
+    """
     counts, in_all, customer = evidence.counts, evidence.connections_in_all, evidence.subject.customer
     if customer is not None:
         in_all = len(_connections(evidence)) if customer in evidence.connected else None
-    is_part = any("connections" in gap.what for gap in evidence.gaps)
-    unusable = f"{len(broken):,}" if in_all is None else f"{len(broken):,} of {in_all:,}"
-    owners, affected = {each.customer for each in broken} - {None}, {run.customer for run in counts.failures} - {None}
-    failed = "whether runs failed at it could not be read"
-    if counts.knows_failures:
-        failed = f"{counted(len(counts.failures), 'run', at_least=counts.has_failures_unread)} failed at it"
-        if counts.has_failures_unread and not counts.failures:
-            failed = "none of the failed runs that were read failed at it"
-    for_ = f", for {counted(len(affected), 'customer', at_least=counts.has_failures_unread)}" if affected else ""
-    of, whom = "", f", for {counted(len(owners), 'customer')}" if owners else ""
-    if customer is not None:
-        of, whom, for_ = f" of {quoted(evidence.owner(customer))}", "", ""
-    state = f"{'at least ' * is_part}{unusable} connections not working{whom}"
+
+    def whom(customers: Iterable[str | None], *, at_least: bool = False) -> str:
+        number = 0 if customer is not None else len({*customers} - {None})
+        return f", for {counted(number, 'customer', at_least=at_least)}" if number else ""
+
+    is_part, more = any("connections" in gap.what for gap in evidence.gaps), counts.has_failures_unread
+    numbers = f"{len(broken):,}" if in_all is None else f"{len(broken):,} of {in_all:,}"
+    state = f"{'at least ' * is_part}{numbers} connections not working{whom(each.customer for each in broken)}"
     if in_all == 0:
         state = "not connected"
     elif is_part and not broken:
         state = "whether its connections work is not known, as not all were read"
+    failed = f"{counted(len(counts.failures), 'run', at_least=more)} failed at it"
+    if not counts.knows_failures:
+        failed = "whether runs failed at it could not be read"
+    elif more and not counts.failures:
+        failed = "none of the failed runs that were read failed at it"
+    for_ = whom((run.customer for run in counts.failures), at_least=more)
+    of = "" if customer is None else f" of {quoted(evidence.owner(customer))}"
     return f"{_app(evidence)}{of}: {state}; {failed} in {counts.period}{for_}."
 
 

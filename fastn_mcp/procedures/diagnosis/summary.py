@@ -20,11 +20,10 @@ def verdict(evidence: Evidence, reasons: Sequence[str], whys: Sequence[tuple[int
     counts = evidence.counts
     period, completed, last = counts.period, counts.completed, counts.last_success_at
     if counts.failures:
-        failing = _failing(evidence, of_one_cause=len(whys) == 1)
         least = "at least " if counts.has_failures_unread else ""
         each = (f"{least}{count:,} because {clause}" for count, clause in whys)
         why = whys[0][1] if len(whys) == 1 else "; ".join(each)
-        return f"{failing}: {why}.{blocked}{_not_started(evidence)}"
+        return f"{_failing(evidence)}: {why}.{blocked}{_not_started(evidence)}"
     if not counts.knows_failures or counts.has_failures_unread:
         done = "" if completed is None else f" {counted(completed, 'run')} completed in {period}."
         unread = "No failed run was found, but not all could be read" if counts.knows_failures else _RUNS_UNREAD
@@ -46,34 +45,21 @@ def _stuck(evidence: Evidence) -> str:
     return f" But {stuck} {has} been under way far longer than usual: {'; '.join(runs[:2])}{more}."
 
 
-def _failing(evidence: Evidence, *, of_one_cause: bool) -> str:
+def _failing(evidence: Evidence) -> str:
+    """Return how many runs failed, and since when and for whom each of them does."""
     counts = evidence.counts
-    failures, last, period = counts.failures, counts.last_success_at, counts.period
-    of, success = counts.failures_of_runs, counts.last_success_in_words
+    failures, last, more = counts.failures, counts.last_success_at, counts.has_failures_unread
     always = [record for record in evidence.run_records.values() if record.is_failing]
-    since = _since(evidence, always)
-    if counts.knows_success and (last is None or all(run.at is None or run.at > last for run in failures)):
-        return f"Failing{since} ({of}; {success})"
+    later = [run for run in failures if last is None or run.at is None or run.at > last]
+    if counts.knows_success and len(later) == len(failures):
+        return f"Failing{_since(evidence, always)} ({counts.failures_of_runs}; {counts.last_success_in_words})"
     workflows, affected = {run.workflow for run in failures}, {run.customer for run in failures} - {None}
-    if len(workflows) > 1 or not of_one_cause:
-        more = counts.has_failures_unread
-        of_them = f", of {counted(len(workflows), 'workflow', at_least=more)}" if len(workflows) > 1 else ""
-        for_ = f", for {counted(len(affected), 'customer', at_least=more)}" if len(affected) > 1 else ""
-        return f"{of} failed in {period}{of_them}{for_} ({success})"
-    if always and evidence.subject.is_any_of_customer:
-        return f"{quoted(evidence.workflow(always[0].which.workflow))} has failed each time{since} ({of} in {period})"
-    customers = [quoted(evidence.owner(key)) for record in always if (key := record.which.customer)]
-    if customers:
-        is_only = not counts.has_failures_unread and len(always) == len({run.filter for run in failures})
-        only = ", and not for others" if is_only else ""
-        return f"Failing each time for {listed(customers)}{since}{only} ({of} in {period})"
-    later = [run for run in failures if last is not None and run.at is not None and run.at > last]
-    if later:
-        length = age(later[-1].at or period.now, period.now).removesuffix(" ago")
-        return f"Failing for {length} ({counted(len(later), 'run')} since the last success; {of} in {period})"
-    if last is None:
-        return f"{of} failed in {period} ({success})"
-    return f"It worked the last time ({success}), but {of} failed in {period}"
+    of_them = f", of {counted(len(workflows), 'workflow', at_least=more)}" if len(workflows) > 1 else ""
+    for_ = f", for {counted(len(affected), 'customer', at_least=more)}" if len(affected) > 1 else ""
+    success = counts.last_success_in_words + ("" if last is None or always else f", {len(later):,} failed since")
+    names = listed([quoted(evidence.name(record.which)) for record in always])
+    each = f"; {names} failed each time{_since(evidence, always)}" if always else ""
+    return f"{counts.failures_of_runs} failed in {counts.period}{of_them}{for_} ({success}){each}"
 
 
 def _since(evidence: Evidence, records: Sequence[RunRecord]) -> str:

@@ -140,8 +140,8 @@ def expiring_connections(
     With `tells`, those that it does renew are counted too. `more`: some connections were not read.
     """
     soon = [row for row in rows if connection_state(row) is State.LIVE and expires_within(row, now, time)]
-    renewed = [row for row in soon if renews_itself(row)]
-    ending = connection_states((row for row in soon if not renews_itself(row)), unread_names(soon))
+    renewed = [row for row in soon if renews_itself(row, now)]
+    ending = connection_states((row for row in soon if row not in renewed), unread_names(soon))
     expiring = [
         TableRow(
             {
@@ -160,8 +160,7 @@ def expiring_connections(
     findings: list[AccountFinding] = []
     if expiring:
         count, first = counted(len(expiring), "connection", at_least=more), age(expiring[0].at or now, now)
-        known = " known" if more else ""
-        what = f"{count} expiring {within(time)} that Fastn does not renew by itself, the first{known} {first}. "
+        what = f"{count} expiring {within(time)} that Fastn does not renew by itself, the first of these {first}. "
         findings.append(AccountFinding(Severity.MEDIUM, sentence(what + _distinct_repairs(ending)), expiring))
     if renewed and tells:
         what = (
@@ -188,8 +187,8 @@ def stuck_runs(runs: Sequence[StuckRun], names: Mapping[str, str], *, more: bool
         )
         for run in runs
     ]
-    count, known = counted(len(runs), "run", at_least=more), " known" if more else ""
-    what = f"{count} under way far longer than usual, the first{known} for {runs[0].length}."
+    count = counted(len(runs), "run", at_least=more)
+    what = f"{count} under way far longer than usual, the first of these for {runs[0].length}."
     return [AccountFinding(Severity.HIGH, sentence(what), rows, shown=rows[:_MAX_STUCK])]
 
 

@@ -1,0 +1,140 @@
+"""Operations that are more than one request, or whose answers are completed: what `perform` does for each."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from typing import Any, cast
+
+from pydantic import JsonValue
+
+from fastn_mcp.client.reads import read_page
+from fastn_mcp.errors import FastnError
+from fastn_mcp.guard.batch import Done
+from fastn_mcp.procedures.ai import build, chat
+from fastn_mcp.procedures.audit_log import entries
+from fastn_mcp.procedures.context import Pending, Procedure, ProcedureContext
+from fastn_mcp.procedures.lookup import read_by_name
+from fastn_mcp.procedures.tables import listed
+from fastn_mcp.procedures.wait_for_execution import run_workflow
+from fastn_mcp.records.labels import name_of
+from fastn_mcp.records.rows import FastnObject, Row, inside, key_of, objects, row_of, started_workflows, text
+from fastn_mcp.records.states import State, trigger_state
+from fastn_mcp.tools.access import QueryAuditLog
+from fastn_mcp.tools.ai import AiBuild, AiChat
+from fastn_mcp.tools.connectors import Connector, GetConnector
+from fastn_mcp.tools.operation import Operation
+from fastn_mcp.tools.paging import List
+from fastn_mcp.tools.tool import Effect, Tool
+from fastn_mcp.tools.triggers import DeleteTrigger, ListTriggers, UpdateTrigger
+from fastn_mcp.tools.workflows import RunWorkflow
+
+_SCHEMAS = ("inputSchema", "input_schema", "input", "parameters", "schema")
+_MAX_DESCRIPTION = 120
+_MAX_WORKFLOWS = 3
+"""Maximum number of workflows whose other triggers are read."""
+
+
+async def get_connector(call: GetConnector, context: ProcedureContext) -> Connector:
+    """Read a connector, with each action's JSON Schema as one line per field."""
+    row = row_of(await context.read(call))
+    if actions := objects(row, "actions"):
+        row["actions"] = [_action(action) for action in actions]
+        row["actions_note"] = "input: type of each field, * if it is required."
+    return Connector.model_validate(row)
+
+
+def _action(action: Row) -> JsonValue:
+    fields: dict[str, JsonValue] = {
+        name: action[name] for name in ("slug", "name", "method") if action.get(name) is not None
+    }
+    if description := text(action, "description"):
+        fields["description"] = description[:_MAX_DESCRIPTION]
+    schema = next((inside(action, name) for name in _SCHEMAS if inside(action, name)), None)
+    if schema is not None:
+        fields["input"] = _fields(schema)
+    return fields or {**action}
+
+
+def _fields(schema: Row) -> JsonValue:
+    """Return the type of each field of an object's schema; the schema itself if it has no fields."""
+    required = schema.get("required")
+    needed = cast("list[JsonValue]", required) if isinstance(required, list) else []
+    fields = inside(schema, "properties")
+    if not fields:
+        return {**schema}
+    return {name: _type(field) + "*" * (name in needed) for name, field in fields.items()}
+
+
+def _type(schema: JsonValue) -> str:
+    """Return a field's type in words, as `array of string` or `object {id, name}`."""
+    if not isinstance(schema, dict):
+        return "any"
+    kind = text(schema, "type") or "any"
+    if options := schema.get("enum"):
+        return " | ".join(map(str, cast("list[JsonValue]", options))) if isinstance(options, list) else kind
+    if kind == "array" and (items := inside(schema, "items")):
+        return f"array of {_type({**items})}"
+    if fields := inside(schema, "properties"):
+        return f"{kind} {{{', '.join(fields)}}}"
+    return kind
+
+
+async def change_trigger(call: UpdateTrigger | DeleteTrigger, context: ProcedureContext) -> Done | Pending:
+    """Make the change. If it stops the trigger, add to its receipt what else starts its workflows.
+
+    Raises a `FastnError`.
+    """
+    outcome = await context.change(call)
+    stops = isinstance(call, DeleteTrigger) or trigger_state({"status": call.status}) is State.OFF
+    if not stops or not isinstance(outcome, Done) or outcome.change is None:
+        return outcome
+    others: dict[str, JsonValue] = {}
+    for workflow in started_workflows(outcome.change.before or {})[:_MAX_WORKFLOWS]:
+        try:
+            others[workflow] = await _others(workflow, call.trigger_id, context)
+        except Exception as error:  # the change was made, and no later error may hide that
+            others[workflow] = f"not checked: {error.what if isinstance(error, FastnError) else type(error).__name__}"
+    return replace(outcome, notes={"still_started_by": others} if others else {})
+
+
+async def _others(workflow: str, trigger: str, context: ProcedureContext) -> JsonValue:
+    page = await read_page(ListTriggers(workflow_id=workflow, limit=100), context.look)
+    rows = [row for row in page.rows if key_of(row) != trigger and trigger_state(row) is not State.OFF]
+    if page.not_checked or (page.next_cursor and not rows):
+        return "not checked: there are more triggers, or they do not say what they start"
+    return [f"{name_of(row)} ({key_of(row)})" for row in rows] or "no other trigger"
+
+
+_CHANGES: Mapping[type[Tool[Any]], Callable[[Any, ProcedureContext], Awaitable[FastnObject | Done | Pending]]] = {
+    AiChat: chat,
+    AiBuild: build,
+    UpdateTrigger: change_trigger,
+    DeleteTrigger: change_trigger,
+    RunWorkflow: run_workflow,
+}
+"""Changes that are more than one request."""
+
+_READS: Mapping[type[Tool[Any]], Callable[[Any, ProcedureContext], Awaitable[FastnObject]]] = {
+    QueryAuditLog: entries,
+    GetConnector: get_connector,
+}
+"""Reads that are more than one request."""
+
+
+async def perform(call: Tool[Any], context: ProcedureContext) -> FastnObject | Done | Pending:
+    if (change := _CHANGES.get(type(call))) is not None:
+        return await change(call, context)
+    match call:
+        case Procedure():
+            return await cast("Procedure[FastnObject]", call).run(context)
+        case Operation() if call.effect is Effect.READ:
+            return await read_by_name(call, context, _read)
+        case Operation():
+            return await context.change(call)
+        case _:
+            raise TypeError(f"{call.tool_name()} is neither an operation nor a procedure")
+
+
+async def _read(call: Operation[Any], context: ProcedureContext) -> FastnObject:
+    if (read := _READS.get(type(call))) is not None:
+        return await read(call, context)
+    return await (listed(cast("List[Any]", call), context) if isinstance(call, List) else context.read(call))
