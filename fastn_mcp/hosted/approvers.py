@@ -97,17 +97,10 @@ class TenantInbox:
                 "Nobody may approve this call: no approver in the team file covers it.",
                 "Tell the operator: [[approvals.approver]] says who may approve which calls.",
             )
-        where, host = f"at {self.url}, where they sign in", webhook and webhook.announce_beside(request)
+        where, host = f"at {self.url}, where approvers sign in", webhook and webhook.announce_beside(request)
         if host:
             where += f", or by the webhook at {host}"
-        if (needed := request.needed) == 1:
-            where = f"A person decides {where}."
-        else:
-            where = (
-                f"{request.people_needed} have to approve it {where}, and the requester does not count."
-                f" {len(request.approvers)} of {needed} approved so far."
-            )
-        return Announcement(where, self.url)
+        return Announcement(f"It is decided {where}. {request.progress()}".rstrip(), self.url)
 
     def _is_on_page(self, request: ApprovalRequest) -> bool:
         """Whether somebody may approve a request on the page."""

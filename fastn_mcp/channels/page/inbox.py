@@ -323,8 +323,7 @@ class Inbox:
         barred, progress = self.barred(account.tenant, request), None
         if self.tells_people_apart and request.needed > 1:
             votes = [vote for vote in request.votes if vote.approves]
-            named = f" ({', '.join(self.name_of(vote) for vote in votes)})" if votes else ""
-            progress = f"{request.people_needed} have to approve this call: {len(votes)} did so far{named}."
+            progress = request.progress([self.name_of(vote) for vote in votes])
             if (earlier := next((vote for vote in votes if vote.is_of(own)), None)) is not None:
                 named = self.name_of(earlier)
                 earlier_approver = "You" if named == "you" else f"{named}, who may be you,"

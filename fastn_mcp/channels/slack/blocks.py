@@ -125,10 +125,7 @@ def notice(text: str) -> Block:
 
 def _lines(request: ApprovalRequest) -> list[str]:
     lines = [f"{asker(request)} asks:", *request.text]
-    if request.needed > 1:
-        by = f" ({without_issuers(', '.join(request.people))})" if request.people else ""
-        lines.append(f"It takes {request.people_needed}; {len(request.approvers)} approved{by}.")
-    return lines
+    return [*lines, *filter(None, [request.progress([without_issuers(each) for each in request.people])])]
 
 
 def _decided(request: ApprovalRequest) -> str:

@@ -166,14 +166,8 @@ class Webhook:
         """Send the request unless it was just sent, and report the approvals so far. Raises `Refused` if that fails."""
         require_able(self._approvers.values(), request)
         await self._ask(request)
-        if (needed := request.needed) == 1:
-            return Announcement(f"An approver was asked by the webhook at {self._sender.host}.")
-        approved = (await self._ledger.find(request.id) or request).approvers
-        by = f" ({', '.join(approved)})" if approved else ""
-        return Announcement(
-            f"{request.people_needed} have to approve; they were asked by the webhook at {self._sender.host}."
-            f" {len(approved)} of {needed} approved so far{by}."
-        )
+        where = f"Its approvers were asked by the webhook at {self._sender.host}. {request.progress()}"
+        return Announcement(where.rstrip())
 
     def announce_beside(self, request: ApprovalRequest) -> str:
         """Send a request that is decided elsewhere too, in the background. Return the host, or "" if it asks nobody."""
