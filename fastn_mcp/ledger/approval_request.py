@@ -191,7 +191,8 @@ class ApprovalRequest:
         if self.needed == 1:
             return ""
         by = f" ({', '.join(names)})" if names else ""
-        return f"{self.needed} different people{of_groups(self.second)} have to approve this call: {len(self.approvers)} did so far{by}."
+        people = f"{self.needed} different people{of_groups(self.second)}"
+        return f"{people} have to approve this call: {len(self.approvers)} did so far{by}."
 
     @property
     def approvers(self) -> list[str]:
