@@ -153,12 +153,7 @@ class TeamInbox(Inbox):
                 log.error("the approval requests of %s cannot be shown: %s", name, error)
 
     @override
-    def sees(self, tenant: str, request: ApprovalRequest) -> bool:
-        """Whether they may decide the request, or made it and may withdraw it."""
-        return self.sees_call(tenant, request.principal, effects_of(request))
-
-    @override
-    def sees_call(self, tenant: str, principal: str, effects: frozenset[str]) -> bool:
+    def sees(self, tenant: str, principal: str, effects: frozenset[str]) -> bool:
         return self._is_own(principal) or self.covers(tenant, effects)
 
     @override
@@ -205,10 +200,6 @@ class TeamInbox(Inbox):
         return replace(
             vote, groups=person.groups, auth_time=person.auth_time, acr=person.acr, login_names=person.login_names
         )
-
-    @override
-    def name_of(self, vote: Vote) -> str:
-        return "you" if vote.approver == self.approver else super().name_of(vote)
 
     def _is_own(self, principal: str) -> bool:
         return principal.casefold() == self.approver.casefold()

@@ -1,7 +1,7 @@
 """Answers to webhook requests: `POST /approvals/{request}`, and their verification.
 
-A signature covers a timestamp, a nonce and the whole body, which prevents edits, replays and late use. A sender without a
-valid signature learns nothing, neither which approvers nor which requests exist.
+A signature covers a timestamp, a nonce and the whole body, which prevents edits, replays and late use. A sender without
+a valid signature learns nothing, neither which approvers nor which requests exist.
 """
 
 import hashlib
