@@ -1,6 +1,7 @@
 """Answers of identified approvers, by webhook or in Slack: whether they may decide, their vote, and what is audited."""
 
-from collections.abc import Generator
+import hashlib
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -24,6 +25,11 @@ REJECTION_SPAN = 3600.0
 OTHER_LINES = "What you were shown does not match the request. Nothing was decided."
 
 Choice = Literal["approve", "decline", "withdraw"]
+
+
+def digest(lines: Sequence[str]) -> str:
+    """Hexadecimal SHA-256 of the lines of a request, joined by line feeds, by which an answer names what was shown."""
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 class AnswerRejected(Exception):

@@ -18,6 +18,7 @@ from typing import Any, cast
 import anyio
 import uvicorn
 from starlette.datastructures import MutableHeaders
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from typing_extensions import override
@@ -116,6 +117,19 @@ class ConnectionLimits:
             await app({**scope, RESPONSE_LOST: connection.lost}, receive_noted, send_noted)
         finally:
             connection.end(request)
+
+
+async def read_body(request: Request, largest: int) -> bytes | None:
+    """Return the body; None if it is larger, or the client disconnects. `ConnectionLimits` closes a slow one."""
+    body = bytearray()
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > largest:
+                return None
+    except ClientDisconnect:
+        return None
+    return bytes(body)
 
 
 class _Connection(asyncio.Protocol):

@@ -97,17 +97,10 @@ class TenantInbox:
                 "Nobody may approve this call: no approver in the team file covers it.",
                 "Tell the operator: [[approvals.approver]] says who may approve which calls.",
             )
-        where, host = f"at {self.url}, where they sign in", webhook and webhook.announce_beside(request)
+        where, host = f"at {self.url}, where approvers sign in", webhook and webhook.announce_beside(request)
         if host:
             where += f", or by the webhook at {host}"
-        if (needed := request.needed) == 1:
-            where = f"A person decides {where}."
-        else:
-            where = (
-                f"{request.people_needed} have to approve it {where}, and the requester does not count."
-                f" {len(request.approvers)} of {needed} approved so far."
-            )
-        return Announcement(where, self.url)
+        return Announcement(f"It is decided {where}. {request.progress()}".rstrip(), self.url)
 
     def _is_on_page(self, request: ApprovalRequest) -> bool:
         """Whether somebody may approve a request on the page."""
@@ -160,12 +153,7 @@ class TeamInbox(Inbox):
                 log.error("the approval requests of %s cannot be shown: %s", name, error)
 
     @override
-    def sees(self, tenant: str, request: ApprovalRequest) -> bool:
-        """Whether they may decide the request, or made it and may withdraw it."""
-        return self.sees_call(tenant, request.principal, effects_of(request))
-
-    @override
-    def sees_call(self, tenant: str, principal: str, effects: frozenset[str]) -> bool:
+    def sees(self, tenant: str, principal: str, effects: frozenset[str]) -> bool:
         return self._is_own(principal) or self.covers(tenant, effects)
 
     @override
@@ -212,10 +200,6 @@ class TeamInbox(Inbox):
         return replace(
             vote, groups=person.groups, auth_time=person.auth_time, acr=person.acr, login_names=person.login_names
         )
-
-    @override
-    def name_of(self, vote: Vote) -> str:
-        return "you" if vote.approver == self.approver else super().name_of(vote)
 
     def _is_own(self, principal: str) -> bool:
         return principal.casefold() == self.approver.casefold()

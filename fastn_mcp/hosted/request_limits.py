@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import Message, Receive
 
-from fastn_mcp.channels.request_body import read_body
+from fastn_mcp.channels.http_server import read_body
 
 
 class RequestRejected(Exception):

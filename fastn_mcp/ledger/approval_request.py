@@ -4,7 +4,7 @@ A field is added to `ApprovalRequest` and nowhere else: both ledgers derive how 
 (`serialization`). Times are Unix seconds.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
@@ -186,10 +186,13 @@ class ApprovalRequest:
     def needed(self) -> int:
         return 2 if self.required == Decision.FOUR_EYES.value else 1
 
-    @property
-    def people_needed(self) -> str:
-        """How many approvers it needs, and of which groups."""
-        return f"{self.needed} different people{of_groups(self.second)}"
+    def progress(self, names: Sequence[str] = ()) -> str:
+        """Say how many people have to approve it, and how many did, with their names; empty if one is enough."""
+        if self.needed == 1:
+            return ""
+        by = f" ({', '.join(names)})" if names else ""
+        people = f"{self.needed} different people{of_groups(self.second)}"
+        return f"{people} have to approve this call: {len(self.approvers)} did so far{by}."
 
     @property
     def approvers(self) -> list[str]:

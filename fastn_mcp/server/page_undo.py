@@ -10,7 +10,6 @@ from fastn_mcp.channels.page.inbox import ChangeUndo
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.preview import Shown
-from fastn_mcp.ledger.approval_request import ApprovalRequest
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.procedures.dispatch import Dispatcher
 from fastn_mcp.procedures.undo_change import UndoChange
@@ -28,6 +27,3 @@ class PageUndo(ChangeUndo):
     async def __call__(self, change: str, asker: Asker) -> bool:
         caller = Caller(asker, None, undoes=change)
         return isinstance(await self.dispatch(UndoChange(change_id=change), caller), Done)
-
-    async def resume(self, approved: ApprovalRequest, asker: Asker) -> bool | None:
-        return await self(approved.undoes, asker) if approved.undoes else None

@@ -11,8 +11,7 @@ from support.webhook_world import Signer, WebhookWorld
 from support.world import FormNow, yes
 
 from fastn_mcp.channels.approver_answers import MAX_REJECTIONS, REJECTION_SPAN
-from fastn_mcp.channels.webhook import payloads
-from fastn_mcp.channels.webhook.answers import WebhookAnswers
+from fastn_mcp.channels.webhook.answers import WINDOW, WebhookAnswers, signed_text
 from fastn_mcp.errors import Declined
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.ledger.approval_request import RequestState
@@ -171,11 +170,11 @@ async def test_replayed_answer_decides_nothing(world: WebhookWorld) -> None:
 async def test_nonce_is_stored_while_its_answer_could_count(world: WebhookWorld) -> None:
     """An answer from a clock that is ahead can be replayed for twice the window."""
     question = await world.asked(world.run())
-    ahead = int(world.clock.at.timestamp()) + payloads.WINDOW
+    ahead = int(world.clock.at.timestamp()) + WINDOW
     data = json.dumps(world.dana.body(world, question, "approve", timestamp=ahead, question="0" * 64)).encode()
     assert await sent(world, question, data, world.dana) == 409
     for _ in range(2):
-        world.clock.pass_(payloads.WINDOW - 1)
+        world.clock.pass_(WINDOW - 1)
         await world.answer(world.kim, question, question="0" * 64)  # which drops expired nonces
         reply = await world.deciding(
             question["grant"], world.dana.signature(f"/approvals/{question['grant']}", data), data
@@ -319,7 +318,7 @@ async def test_shared_secret_works_as_a_credential(tmp_path: Path) -> None:
     question = await world.asked(world.run())
     data = json.dumps(world.dana.body(world, question, "approve")).encode()
     body = json.loads(data)
-    text = payloads.answer(question["path"], body["timestamp"], body["nonce"], data)
+    text = signed_text(question["path"], body["timestamp"], body["nonce"], data)
     for wrong in ("v1=" + _hmac("another secret that is long enough", text), "v1=é", "v1="):
         assert (await world.deciding(question["grant"], wrong, data)).status == 401
     assert (await world.deciding(question["grant"], "v1=" + _hmac(secret, text), data)).status == 200

@@ -12,8 +12,7 @@ import pytest
 from support.webhook_world import SECRET, URL, Receiver, WebhookWorld, signed_headers
 from support.world import FormNow, yes
 
-from fastn_mcp.channels.webhook.payloads import headers
-from fastn_mcp.channels.webhook.webhook import ATTEMPTS
+from fastn_mcp.channels.webhook.webhook import ATTEMPTS, signature_headers
 from fastn_mcp.errors import Refused
 from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.batch import Done
@@ -51,7 +50,7 @@ async def test_request_is_signed_with_id_and_timestamp(world: WebhookWorld) -> N
 def test_whsec_secret_is_base64() -> None:
     """Standard Webhooks: `whsec_` and the key in base64, with the specification's example."""
     at = datetime.fromtimestamp(1614265330, UTC)
-    signed = headers(
+    signed = signature_headers(
         "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", at, "msg_p5jXN8AQM9LWM0D4loKWxJek", b'{"test": 2432232314}'
     )
     assert signed["webhook-signature"] == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="

@@ -155,7 +155,7 @@ async def opened(hooked: WebhookWorld) -> ApprovalRequest:
 async def test_answer_server_has_only_one_route(hooked: WebhookWorld) -> None:
     webhook = hooked.asking(address=AnswerAddress("127.0.0.1", 0))
     announced = await webhook.announce(await opened(hooked))
-    assert "An approver was asked by the webhook at hooks.example.com." in announced.where
+    assert "Its approvers were asked by the webhook at hooks.example.com." in announced.where
     callback = hooked.receiver.questions[0]["callback"]
     async with httpx2.AsyncClient(trust_env=False) as http:
         assert (await http.post(callback, content=b"x" * 16_385)).status_code == 413

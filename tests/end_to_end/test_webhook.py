@@ -21,7 +21,7 @@ from support.server_process import Upstream, body, environment, over_http, runni
 from support.webhook_receiver import EXAMPLE, SECRET, example, received
 from support.webhook_world import approvers_file
 
-from fastn_mcp.channels.webhook.payloads import headers
+from fastn_mcp.channels.webhook.webhook import signature_headers
 
 pytestmark = pytest.mark.anyio
 
@@ -123,7 +123,7 @@ async def test_call_approved_at_the_receiver_is_sent_once(folder: Folder, upstre
             target = await deletion(client)
             waiting = await delete(client, target)
             assert waiting["status"] == "approval_required"
-            assert "An approver was asked by the webhook at 127.0.0.1" in waiting["message"]
+            assert "Its approvers were asked by the webhook at 127.0.0.1" in waiting["message"]
             prompt = receiver.question()
             assert 'Delete customer "Globex Exports"' in prompt
             assert "To approve, type: approve Globex Exports" in prompt
@@ -178,10 +178,10 @@ def test_example_accepts_only_signed_requests(folder: Folder) -> None:
         def status(signed: dict[str, str], data: bytes = content) -> int:
             return httpx2.post(folder.url, content=data, headers=signed).status_code
 
-        good = headers(SECRET, now, "nonce-1", content)
-        assert status(headers("another secret", now, "nonce-2", content)) == 401
+        good = signature_headers(SECRET, now, "nonce-1", content)
+        assert status(signature_headers("another secret", now, "nonce-2", content)) == 401
         assert status(good, content + b" ") == 401
-        assert status(headers(SECRET, now - timedelta(seconds=400), "nonce-3", content)) == 401
+        assert status(signature_headers(SECRET, now - timedelta(seconds=400), "nonce-3", content)) == 401
         assert status({}) == 401
         assert [status(good), status(good)] == [204, 204]
         assert receiver.questions.qsize() == 1

@@ -26,7 +26,7 @@ from fastn_mcp.channels.elicitation import form_request
 from fastn_mcp.channels.page import view
 from fastn_mcp.channels.page.inbox import PendingRequest
 from fastn_mcp.channels.slack import blocks as slack
-from fastn_mcp.channels.webhook import payloads
+from fastn_mcp.channels.webhook.webhook import payload
 from fastn_mcp.cli import audit_layout
 from fastn_mcp.guard.approval_form import extent, form_of
 from fastn_mcp.guard.journal import recent_facts
@@ -232,7 +232,7 @@ def in_a_form(world: World) -> Texts:
 
 
 def in_a_webhook(world: World) -> Texts:
-    lines: Any = payloads.generic(world.request, "https://here.example")["lines"]
+    lines: Any = payload(world.request, "https://here.example")["lines"]
     return numbered(lines)
 
 

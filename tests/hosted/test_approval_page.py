@@ -65,7 +65,7 @@ FOUR = '[[rule]]\ntool = "delete_customer"\nthen = "four_eyes"\n'
 async def test_approved_call_is_sent_once(world: ApprovalWorld, dana: Visitor) -> None:
     waits = await world.delete()
     assert waits["status"] == "approval_required"
-    assert f"A person decides at {SITE}/approvals/, where they sign in." in waits["message"]
+    assert f"It is decided at {SITE}/approvals/, where approvers sign in." in waits["message"]
     page = await dana.look()
     assert "Signed in as Dana Example" in page
     assert "One call waits for you" in page
@@ -165,7 +165,7 @@ async def test_four_eyes_needs_two_people_besides_the_requester(tmp_path: Path) 
     """The requester's vote does not count, and one approver's counts once."""
     async with serving(tmp_path, FILE, FOUR) as world:
         waits = await world.delete(by="amir")
-        assert "0 of 2 approved so far" in waits["message"]
+        assert "have to approve this call: 0 did so far" in waits["message"]
         async with world.browser("amir") as amir, world.browser("dana") as dana, world.browser("kim") as kim:
             name = re.findall(r"Type (.+?) to confirm", await dana.look())[0]
             token = (await dana.form("approve"))["token"]
@@ -182,7 +182,7 @@ async def test_four_eyes_needs_two_people_besides_the_requester(tmp_path: Path) 
             assert (await dana.send("approve", twice | {"extent": "once", "name": name})).status_code == 403
             async with world.browser("dana") as elsewhere:  # another sign-in of the same person
                 assert "You approved it, and another has to." in await elsewhere.look()
-            assert "1 of 2 approved so far" in (await world.delete(by="amir"))["message"]
+            assert "have to approve this call: 1 did so far" in (await world.delete(by="amir"))["message"]
             assert "1 did so far (Dana Example (dana))" in await kim.look()
             assert (await approve(kim)).status_code == 303
             assert "by Dana Example (dana) and you" in await kim.look()
@@ -574,7 +574,7 @@ def sam(monkeypatch: pytest.MonkeyPatch) -> None:
 async def vote(world: ApprovalWorld, *people: str) -> dict[str, Any]:
     """Have people approve the deletion one after the other. Return what the agent gets then."""
     waits = await world.delete(by="amir")
-    assert "2 different people (one of them of security) have to approve it" in waits["message"]
+    assert "2 different people (one of them of security) have to approve this call" in waits["message"]
     for person in people:
         async with world.browser(person) as browser:
             name = re.findall(r"Type (.+?) to confirm", await browser.look())[0]

@@ -77,7 +77,7 @@ async def name_of(visitor: Visitor) -> str:
 
 async def test_call_is_approved_after_signing_in_again(world: ApprovalWorld) -> None:
     waits = await world.delete()
-    assert f"{ELSEWHERE} A person decides at {AT}, where they sign in." in waits["message"]
+    assert f"{ELSEWHERE} It is decided at {AT}, where approvers sign in." in waits["message"]
     async with world.browser("dana") as dana:
         assert "max_age" not in world.heard[0]
         world.wait(minutes=6)

@@ -87,8 +87,7 @@ class Activity:
             operations = (OPERATIONS.get(call.tool, Operation) for call in row.calls)
             effects |= {each.value for operation in operations for each in operation.raises_to}
         is_for_all = not row.calls or row.calls[0].tool == STOP
-        sees = self.inbox.sees_call
-        is_seen = is_for_all or sees(self.account.tenant, row.calls[0].principal or "", effects)
+        is_seen = is_for_all or self.inbox.sees(self.account.tenant, row.calls[0].principal or "", effects)
         return is_seen and search.matches(row)
 
     async def _journal(self, read: LogPage) -> list[Row]:

@@ -10,7 +10,7 @@ from pydantic import JsonValue
 from fastn_mcp.audit.log import AuditEvent
 from fastn_mcp.errors import FastnError, Refused
 from fastn_mcp.guard.approval.votes import NotCounted, Record, TypedValue, count_vote, withdraw
-from fastn_mcp.guard.approval_form import BY_SEVERAL, VERIFIED, effects_in
+from fastn_mcp.guard.approval_form import BY_SEVERAL, VERIFIED, effects_in, effects_of
 from fastn_mcp.guard.budgets import Limits
 from fastn_mcp.guard.key_files import TypedSecrets
 from fastn_mcp.guard.preview import Shown
@@ -79,12 +79,7 @@ class ChangeUndo(Protocol):
         ...
 
     async def __call__(self, change: str, asker: Asker) -> bool:
-        """Undo a change. False if that waits for an approval, after which `resume` makes it."""
-        ...
-
-    async def resume(self, approved: ApprovalRequest, asker: Asker) -> bool | None:
-        """Make the undo for which a request was approved, as a call of `asker`. None if it is not the request of
-        an undo."""
+        """Undo a change. False if that waits for an approval, after which it has to be called again."""
         ...
 
 
@@ -135,10 +130,7 @@ class Inbox:
         if self._account is not None:
             yield self._account
 
-    def sees(self, tenant: str, request: ApprovalRequest) -> bool:  # noqa: ARG002
-        return True
-
-    def sees_call(self, tenant: str, principal: str, effects: frozenset[str]) -> bool:  # noqa: ARG002
+    def sees(self, tenant: str, principal: str, effects: frozenset[str]) -> bool:  # noqa: ARG002
         """Whether they may see a call of a principal with these effects."""
         return True
 
@@ -174,8 +166,8 @@ class Inbox:
         return Vote(self.approver, True, now, self.approver_name, is_temporary)
 
     def name_of(self, vote: Vote) -> str:
-        """Return the displayed name of an approver."""
-        return name_of(vote)
+        """Return the displayed name of an approver, as they see it themselves."""
+        return "you" if self.tells_people_apart and vote.approver == self.approver else name_of(vote)
 
     async def revision(self) -> str:
         """Return a text that differs after any change of a ledger by any process."""
@@ -248,13 +240,13 @@ class Inbox:
             return f"{len(counted.approvers)} of {counted.needed} people approved it: {another}"
         try:
             async with self._account_of(counted) as account:
-                own = self.asker(account.tenant)
-                asker = own if own.principal == counted.principal else counted.asker
-                undone = None if account.undo is None else await account.undo.resume(counted, asker)
+                if account.undo is not None and counted.undoes:
+                    own = self.asker(account.tenant)
+                    asker = own if own.principal == counted.principal else counted.asker
+                    is_undone = await account.undo(counted.undoes, asker)
+                    return "It is undone." if is_undone else "It needs another approval."
         except FastnError as error:
             return str(error)
-        if undone is not None:
-            return "It is undone." if undone else "It needs another approval."
         return "If the agent is still waiting, the call runs now; otherwise when it asks again."
 
     async def decline(self, pending: PendingRequest, now: float, note: str | None) -> ApprovalRequest | NotCounted:
@@ -316,15 +308,15 @@ class Inbox:
             return await count_vote(vote, request, account.ledger, self.approved_by, note, account.record, typed)
 
     def _is_theirs(self, account: InboxAccount, request: ApprovalRequest) -> bool:
-        return request.out_of_band and account.has(request) and self.sees(account.tenant, request)
+        sees = self.sees(account.tenant, request.principal, effects_of(request))
+        return request.out_of_band and account.has(request) and sees
 
     async def _pending(self, account: InboxAccount, request: ApprovalRequest) -> PendingRequest:
         own = self.approval(self._system.timestamp())
         barred, progress = self.barred(account.tenant, request), None
         if self.tells_people_apart and request.needed > 1:
             votes = [vote for vote in request.votes if vote.approves]
-            named = f" ({', '.join(self.name_of(vote) for vote in votes)})" if votes else ""
-            progress = f"{request.people_needed} have to approve this call: {len(votes)} did so far{named}."
+            progress = request.progress([self.name_of(vote) for vote in votes])
             if (earlier := next((vote for vote in votes if vote.is_of(own)), None)) is not None:
                 named = self.name_of(earlier)
                 earlier_approver = "You" if named == "you" else f"{named}, who may be you,"

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fastn_mcp.channels.request_body import read_body
+from fastn_mcp.channels.http_server import read_body
 
 MAX_BODY = 65_536
 """Bytes of a form."""

@@ -7,10 +7,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, JsonValue
 from pydantic_core import from_json
 
-from fastn_mcp.channels.approver_answers import Choice
+from fastn_mcp.channels.approver_answers import Choice, digest
 from fastn_mcp.channels.page.inbox import decided_by
 from fastn_mcp.channels.page.outcomes import hint, outcome
-from fastn_mcp.channels.webhook.payloads import digest
 from fastn_mcp.guard.approval_form import MAX_NOTE, approved_elsewhere, asker, instruction
 from fastn_mcp.guard.sentences import facts as sentences
 from fastn_mcp.ledger.approval_request import ApprovalRequest
@@ -125,10 +124,7 @@ def notice(text: str) -> Block:
 
 def _lines(request: ApprovalRequest) -> list[str]:
     lines = [f"{asker(request)} asks:", *request.text]
-    if request.needed > 1:
-        by = f" ({without_issuers(', '.join(request.people))})" if request.people else ""
-        lines.append(f"It takes {request.people_needed}; {len(request.approvers)} approved{by}.")
-    return lines
+    return [*lines, *filter(None, [request.progress([without_issuers(each) for each in request.people])])]
 
 
 def _decided(request: ApprovalRequest) -> str:

@@ -112,11 +112,7 @@ class SlackChannel:
         if problem:
             why = f"Nobody could be asked: Slack did not take the request ({problem})."
             raise refused or Refused(why, "Tell the operator, who can run: fastn-mcp doctor")
-        where, needed = "A person decides in Slack.", request.needed
-        if needed > 1:
-            votes = f"{len(request.approvers)} of {needed} approved so far."
-            where = f"{request.people_needed} have to approve it in Slack. {votes}"
-        return Announcement(where, self.url)
+        return Announcement(f"It is decided in Slack. {request.progress()}".rstrip(), self.url)
 
     async def _post(self, request: ApprovalRequest, able: list[Approver]) -> None:
         """Post a request unless that was done, or another process does it."""

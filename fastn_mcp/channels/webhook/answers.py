@@ -1,8 +1,10 @@
 """Answers to webhook requests: `POST /approvals/{request}`, and their verification.
 
-A sender without a valid signature learns nothing, neither which approvers nor which requests exist.
+A signature covers a timestamp, a nonce and the whole body, which prevents edits, replays and late use. A sender without
+a valid signature learns nothing, neither which approvers nor which requests exist.
 """
 
+import hashlib
 import re
 from collections.abc import Mapping
 from contextlib import suppress
@@ -14,21 +16,36 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from fastn_mcp.channels.approver_answers import OTHER_LINES, AnswerRejected, ApproverAnswers, Choice
+from fastn_mcp.channels.approver_answers import OTHER_LINES, AnswerRejected, ApproverAnswers, Choice, digest
 from fastn_mcp.channels.approvers import Approver, ApproverSecret
-from fastn_mcp.channels.request_body import read_body
-from fastn_mcp.channels.webhook import payloads
+from fastn_mcp.channels.http_server import read_body
 from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.ledger.ledger import LedgerLost
 
 MAX_BODY = 16_384
 """Bytes of an answer."""
 
+SIGNATURE = "x-fastn-mcp-signature"
+"""Header of an answer's signature: `v1=` and the signature in hexadecimal digits."""
+
+WINDOW = 300
+"""Accepted difference in seconds between the signed timestamp and our clock, either way."""
+
 _SLACK = 60.0
 """Extra seconds for which a nonce is stored, to allow for clock differences between replicas."""
 
 _NOT_AN_APPROVER = "This is not an approver's answer. Nothing was decided."
 _HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+
+
+def path_of(request: str) -> str:
+    """Return the path on this server for the answer about the request with this id."""
+    return f"/approvals/{request}"
+
+
+def signed_text(path: str, timestamp: int, nonce: str, body: bytes) -> bytes:
+    """Return the text that an approver signs. `path` excludes any prefix that a proxy adds."""
+    return f"v1:POST:{path}:{timestamp}:{nonce}:{hashlib.sha256(body).hexdigest()}".encode()
 
 
 class _SignedAnswer(BaseModel):
@@ -81,15 +98,15 @@ class WebhookAnswers:
     async def _decide(self, id_: str, signature: str | None, body: bytes) -> AnswerResponse:
         answer, approver = self._verify(id_, signature, body)
         now = self._answers.system.timestamp()
-        if abs(now - answer.timestamp) > payloads.WINDOW:
+        if abs(now - answer.timestamp) > WINDOW:
             raise AnswerRejected(401, "It was signed too long ago, or by a clock that runs ahead.", approver)
-        keep = answer.timestamp + payloads.WINDOW + _SLACK
+        keep = answer.timestamp + WINDOW + _SLACK
         if not await self._answers.ledger.use_nonce(f"{approver.name} {answer.nonce}", keep, now):
             raise AnswerRejected(409, "This nonce was used before: each answer needs a new one.", approver)
         if answer.grant != id_:
             raise AnswerRejected(400, "It names a different request than the address it was sent to.", approver)
         request = await self._answers.find(id_, answer.decision, approver)
-        if answer.question is not None and answer.question != payloads.digest(request.text):
+        if answer.question is not None and answer.question != digest(request.text):
             raise AnswerRejected(409, OTHER_LINES, approver, request)
         if answer.decision == "approve":
             self._answers.check_typed(request, approver, answer.typed)
@@ -107,11 +124,12 @@ class WebhookAnswers:
         except ValidationError:
             raise AnswerRejected(400, _NOT_AN_APPROVER) from None
         approver = self._approvers.get(answer.approver)
-        text = payloads.answer(payloads.path(id_), answer.timestamp, answer.nonce, body)
+        text = signed_text(path_of(id_), answer.timestamp, answer.nonce, body)
         # Check a signature for unknown approvers too, so that timing reveals less about who exists.
         credential = (approver and approver.credential) or self._decoy
-        signed = credential.signed(text, payloads.signature_in(signature))
-        if approver is None or credential is self._decoy or not signed:
+        version, _, signed = (signature or "").partition("=")
+        is_signed = credential.signed(text, signed if version == "v1" else "")
+        if approver is None or credential is self._decoy or not is_signed:
             raise AnswerRejected(401, _NOT_AN_APPROVER)
         return answer, approver
 
@@ -124,9 +142,9 @@ def routes(answers: WebhookAnswers) -> list[Route]:
         if body is None:
             response = answers.too_large()
         else:
-            signatures = request.headers.getlist(payloads.SIGNATURE)
+            signatures = request.headers.getlist(SIGNATURE)
             signature = signatures[0] if len(signatures) == 1 else None
             response = await answers(request.path_params["grant"], signature, body)
         return JSONResponse(response.body, response.status, _HEADERS)
 
-    return [Route(payloads.path("{grant}"), answer, methods=["POST"])]
+    return [Route(path_of("{grant}"), answer, methods=["POST"])]

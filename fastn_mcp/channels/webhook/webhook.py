@@ -11,33 +11,32 @@ import socket
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import cached_property
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import anyio
 import httpx2
+from pydantic import JsonValue
 from pydantic_core import to_json
+from standardwebhooks import Webhook as StandardWebhook
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from fastn_mcp.channels.approver_answers import ApproverAnswers
+from fastn_mcp.channels.approver_answers import ApproverAnswers, digest
 from fastn_mcp.channels.approvers import Approver, ApproverSecret, load_approvers, require_able
 from fastn_mcp.channels.background import BackgroundTasks
-from fastn_mcp.channels.webhook import payloads
-from fastn_mcp.channels.webhook.answers import WebhookAnswers, routes
+from fastn_mcp.channels.http_server import BackgroundServer
+from fastn_mcp.channels.webhook.answers import WebhookAnswers, path_of, routes
 from fastn_mcp.config.addresses import host_and_port, url_host
 from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import FastnError, Refused, SettingsError, os_reason
 from fastn_mcp.guard.channel import Announcement, ChannelCapabilities
 from fastn_mcp.ledger.approval_request import ApprovalRequest
+from fastn_mcp.ledger.identity import account_name
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.runtime import System
-
-if TYPE_CHECKING:
-    from fastn_mcp.channels.http_server import BackgroundServer
-
 
 ATTEMPTS = 4
 ATTEMPT_TIMEOUT = 10.0
@@ -45,6 +44,39 @@ ATTEMPT_TIMEOUT = 10.0
 
 _FIRST_PAUSE = 0.5
 _RETRIED_STATUSES = {408, 425, 429}
+
+
+def payload(request: ApprovalRequest, url: str) -> dict[str, JsonValue]:
+    """Return the payload for any receiver: untruncated plain text, which it does not interpret.
+
+    Answers go to the server at `url`. Times are in Unix seconds.
+    """
+    groups: dict[str, JsonValue] = {"groups": list(request.second)} if request.second else {}
+    return {
+        "kind": "fastn-mcp approval",
+        "version": 1,
+        "grant": request.id,
+        "requester": request.principal,
+        "requester_name": request.asked_by,
+        "account": account_name(request.account),
+        "asks": request.required,
+        "expected": request.expected,
+        "lines": list(request.text),
+        "question": digest(request.text),
+        "preview": dict(request.preview),
+        "approvals": {"needed": request.needed, "by": list(request.approvers), **groups},
+        "callback": url + path_of(request.id),
+        "path": path_of(request.id),
+        "created": int(request.created),
+        "expires": int(request.expires),
+    }
+
+
+def signature_headers(secret: str, at: datetime, id_: str, body: bytes) -> dict[str, str]:
+    """Return the Standard Webhooks headers of a body. A secret without `whsec_` is used as the key itself."""
+    key = StandardWebhook(secret if secret.startswith("whsec_") else secret.encode())
+    signature = key.sign(id_, at.astimezone(UTC), body.decode())
+    return {"webhook-id": id_, "webhook-timestamp": str(int(at.timestamp())), "webhook-signature": signature}
 
 
 class WebhookSender:
@@ -94,7 +126,7 @@ class WebhookSender:
 
     async def _attempt(self, body: bytes, id_: str) -> int | str:
         """Send one attempt. Return the status, or a description of the network error."""
-        signed = payloads.headers(self._secret, self._system.now(), id_, body)
+        signed = signature_headers(self._secret, self._system.now(), id_, body)
         try:
             with anyio.fail_after(ATTEMPT_TIMEOUT):
                 async with self._client.stream("POST", self._url, content=body, headers=signed) as response:
@@ -166,14 +198,8 @@ class Webhook:
         """Send the request unless it was just sent, and report the approvals so far. Raises `Refused` if that fails."""
         require_able(self._approvers.values(), request)
         await self._ask(request)
-        if (needed := request.needed) == 1:
-            return Announcement(f"An approver was asked by the webhook at {self._sender.host}.")
-        approved = (await self._ledger.find(request.id) or request).approvers
-        by = f" ({', '.join(approved)})" if approved else ""
-        return Announcement(
-            f"{request.people_needed} have to approve; they were asked by the webhook at {self._sender.host}."
-            f" {len(approved)} of {needed} approved so far{by}."
-        )
+        where = f"Its approvers were asked by the webhook at {self._sender.host}. {request.progress()}"
+        return Announcement(where.rstrip())
 
     def announce_beside(self, request: ApprovalRequest) -> str:
         """Send a request that is decided elsewhere too, in the background. Return the host, or "" if it asks nobody."""
@@ -220,7 +246,7 @@ class Webhook:
             if delivery.problem is not None and delivery.failed > began:
                 raise Refused(delivery.problem.what, delivery.problem.next_step)
             try:
-                await self._sender(to_json(payloads.generic(request, url)))
+                await self._sender(to_json(payload(request, url)))
             except Refused as problem:
                 delivery.failed, delivery.problem = self._system.monotonic(), problem
                 raise
@@ -231,9 +257,6 @@ class Webhook:
         address = self._address
         if address.host is None or (self._server is not None and not self._server.ended):
             return self._url or ""
-        # Deferred import: the HTTP server.
-        from fastn_mcp.channels.http_server import BackgroundServer
-
         family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
         try:
             listener = socket.create_server((address.host, address.port), family=family, backlog=64)
