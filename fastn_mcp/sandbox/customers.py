@@ -5,8 +5,7 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from fastn_mcp.sandbox.auth import ALL, ROLES, VIEWER_PERMISSIONS
-from fastn_mcp.sandbox.paging import Rows, select
-from fastn_mcp.sandbox.replies import conflict, forbidden, invalid
+from fastn_mcp.sandbox.replies import Rows, conflict, forbidden, invalid, select
 from fastn_mcp.sandbox.resource import One, Resource, RouteContext, disable, disconnect, endpoint, fields, slug_for
 from fastn_mcp.sandbox.state import Row, SandboxState, provenance, stamp
 from fastn_mcp.tools import customers as tools

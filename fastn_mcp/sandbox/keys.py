@@ -5,8 +5,7 @@ import re
 from datetime import datetime, timedelta
 
 from fastn_mcp.sandbox.auth import ALL, KEY, LIVE_KEY, PRESETS, VIEWER_KEY, store_key
-from fastn_mcp.sandbox.paging import instant
-from fastn_mcp.sandbox.replies import choice, invalid
+from fastn_mcp.sandbox.replies import choice, instant, invalid
 from fastn_mcp.sandbox.resource import One, Resource, RouteContext, endpoint, fields
 from fastn_mcp.sandbox.state import Row, SandboxState, stamp
 from fastn_mcp.tools.access import CreateApiKey, CreateSecret, DeleteSecret, ListApiKeys, ListSecrets, RevokeApiKey

@@ -8,8 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 from fastn_mcp.errors import nearest
 from fastn_mcp.records.rows import objects
 from fastn_mcp.sandbox.auth import ALL, OWNERS_ONLY
-from fastn_mcp.sandbox.paging import Rows, select
-from fastn_mcp.sandbox.replies import conflict, invalid, not_found
+from fastn_mcp.sandbox.replies import Rows, conflict, invalid, not_found, select
 from fastn_mcp.sandbox.state import Row, SandboxState, provenance, record, slug_of, stamp
 from fastn_mcp.tools.catalog import AnyOperation
 from fastn_mcp.tools.workflows import ListExecutions

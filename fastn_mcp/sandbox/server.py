@@ -12,17 +12,9 @@ from pydantic import JsonValue, ValidationError
 from pydantic_core import from_json, to_json
 
 from fastn_mcp.client.exchange import Answer
-from fastn_mcp.sandbox import account, ai, connectors, customers, keys, past_runs, runs, triggers, workflows
+from fastn_mcp.sandbox import account, ai, connectors, customers, executions, keys, runs, triggers, workflows
 from fastn_mcp.sandbox.auth import RateLimiter, authenticate, authorize, digest, find_key, key_in
-from fastn_mcp.sandbox.paging import page
-from fastn_mcp.sandbox.replies import (
-    JSON,
-    SandboxRefusal,
-    SandboxReply,
-    invalid,
-    not_allowed,
-    not_found,
-)
+from fastn_mcp.sandbox.replies import JSON, SandboxRefusal, SandboxReply, invalid, not_allowed, not_found, page
 from fastn_mcp.sandbox.resource import ENDPOINTS, One, Outcome, RouteContext
 from fastn_mcp.sandbox.state import Row, SandboxState, StateFile, record
 from fastn_mcp.tools.catalog import CATALOG, AnyOperation
@@ -51,7 +43,7 @@ def dataset(now: datetime, randomness: random.Random) -> SandboxState:
     connectors.add_connections(state, midnight)
     workflows.add_workflows(state, midnight)
     triggers.add_triggers(state, midnight)
-    past_runs.add_executions(state, midnight)
+    executions.add_executions(state, midnight)
     customers.add_people(state, midnight)
     keys.add_keys(state, midnight)
     keys.add_secrets(state, midnight)

@@ -78,7 +78,7 @@ async def test_page_and_webhook_count_one_person_once(tmp_path: Path, first: str
         answers = [await vote() for vote in (votes if first == "page" else votes[::-1])]
         assert [answer.status_code < 400 for answer in answers] == [True, False]
         assert re.search("(You have|You|who may be you,) approved it", answers[1].text)
-        assert "approved it, and another has to." in await dana.look()
+        assert "approved it, and another has to." in await dana.read()
         async with team.world.browser("kim") as kim:
             assert (await kim.approve(name=NAME)).status_code == 303
         assert (await asks())["done"] == "delete_customer"
@@ -89,7 +89,7 @@ async def test_requester_is_recognized_on_the_page_by_their_email(tmp_path: Path
     """Some providers put another subject into the tokens of each client."""
     async with both_channels(tmp_path, "kim") as team, team.world.browser("dana") as dana:
         await team.world.delete(by="anna", email="dana@acme.example")
-        assert "It is your own call, and others have to approve it." in await dana.look()
+        assert "It is your own call, and others have to approve it." in await dana.read()
 
 
 async def test_sign_in_without_an_email_may_be_the_approver_named_by_one(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ async def test_sign_in_without_an_email_may_be_the_approver_named_by_one(tmp_pat
         assert "may be their own call" in (await team.by_webhook()).text
         await team.world.delete(by="anna", email="anna@acme.example")
         assert (await team.by_webhook()).status_code == 200
-        assert "who may be you, approved it, and another has to." in await dana.look()
+        assert "who may be you, approved it, and another has to." in await dana.read()
 
 
 async def test_requester_named_by_their_email_does_not_approve_by_webhook(tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ import httpx2
 import pytest
 from mcp import Client, StdioServerParameters
 from support.forkserver import forked
-from support.local_page import globex, posted_by
+from support.local_page import globex
 from support.other_user import as_other_user, needs_two_users
+from support.page_visitor import posted_by
 from support.server_process import ERAS, TLS, body
 
 pytestmark = pytest.mark.anyio

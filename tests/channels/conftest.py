@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from support.page_world import Desk, Visitor, let_in
+from support.page_visitor import Visitor
+from support.page_world import Desk, let_in
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from support.long_log import ACCOUNT, START, call, write_entries, write_log
-from support.page_visitor import words
-from support.page_world import Desk, Visitor, batch, let_in, made, question
+from support.page_visitor import Visitor, words
+from support.page_world import Desk, batch, let_in, made, question
 
 from fastn_mcp.audit.log import AuditEvent, LogEntry
 from fastn_mcp.channels.page.activity_log import MAX_ENTRIES, LogPage, Row, Search, read_page

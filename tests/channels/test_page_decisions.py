@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from pydantic import JsonValue
 from support.decisions import answered
-from support.page_visitor import words
-from support.page_world import UPDATE, Desk, Visitor, let_in, question, update_of_workflow
+from support.page_visitor import Visitor, words
+from support.page_world import UPDATE, Desk, let_in, question, update_of_workflow
 from support.stores import add_temporary, with_temporary
 from typing_extensions import override
 
@@ -40,11 +40,11 @@ async def test_approval_allows_one_call(desk: Desk, visitor: Visitor) -> None:
     assert (grant.state, grant.by, grant.note) == (RequestState.APPROVED, "local_page", None)
     assert await desk.ledger.declines("local") == (0, 0.0)
     assert await desk.ledger.temporary_approvals(0.0) == []
-    page = words(await visitor.look())
+    page = await visitor.read()
     assert "Approved: Delete customer Globex . If the agent is still waiting, the call runs now; otherwise" in page
     assert "Nothing waits for you" in page
     assert "Not used yet Delete customer Globex" in page
-    assert "Approved: Delete customer" not in words(await visitor.look())  # shown once
+    assert "Approved: Delete customer" not in await visitor.read()  # shown once
 
 
 async def test_secret_is_typed_with_the_approval_and_shown_nowhere(desk: Desk, visitor: Visitor) -> None:
@@ -104,7 +104,7 @@ async def test_decline_stores_the_note(desk: Desk, visitor: Visitor) -> None:
     assert (grant.state, grant.by, grant.note) == (RequestState.DECLINED, "local_page", note)
     count, last = await desk.ledger.declines("local")
     assert (count, last) == (1, grant.decided)
-    page = words(await visitor.look())
+    page = await visitor.read()
     assert (
         "Declined: Delete customer Globex . Nothing is sent. The agent gets your note. The same call stays declined for"
         in page
@@ -162,10 +162,10 @@ async def test_temporary_approval_is_recorded_with_the_vote(desk: Desk, visitor:
     grant, since = await desk.request("grant-2"), desk.clock.now().timestamp()
     assert await desk.ledger.temporary_approvals(since) == []
     assert (grant.state, grant.by, grant.opens_temporary) == (RequestState.APPROVED, "local_page", True)
-    page = words(await visitor.look())
+    page = await visitor.read()
     assert "and more such calls on its target for 15 minutes" in page
     await desk.ledger.open_temporary(grant.id, since + 900)
-    page = words(await visitor.look())
+    page = await visitor.read()
     assert "Change workflow Orders local in account default at live.fastn.ai , 1" in page
     assert (await visitor.decide("revoke", grant.id)).status_code == 303
     assert await desk.ledger.temporary_approvals(desk.clock.now().timestamp()) == []
@@ -307,7 +307,7 @@ async def test_failing_ledger_approves_nothing(desk: Desk, visitor: Visitor) -> 
 
 async def test_request_shows_everything_needed_to_decide(desk: Desk, visitor: Visitor) -> None:
     await desk.ask(question(), update_of_workflow())
-    page = words(await visitor.look())
+    page = await visitor.read()
     for part in (
         "2 calls wait for you",
         "Delete customer Globex . Its connections Shopify and Slack are lost for good. The customer itself can be",
@@ -326,7 +326,7 @@ async def test_request_shows_everything_needed_to_decide(desk: Desk, visitor: Vi
 async def test_requester_is_shown_by_the_name_it_gave(desk: Desk, visitor: Visitor) -> None:
     """An earlier request without a name shows the principal."""
     await desk.ask(question(asked_by="Claude Desktop"), update_of_workflow())
-    page = words(await visitor.look())
+    page = await visitor.read()
     assert page.count('Asked by "Claude Desktop"') == 1
     assert page.count("Asked by local") == 1
 
@@ -414,7 +414,7 @@ async def test_history_shows_each_outcome(desk: Desk, visitor: Visitor) -> None:
     for number, (id_, (state, by, _)) in enumerate(became.items()):
         await desk.ask(question(id_))
         await desk.becomes(id_, state, at=now - 7200 + number, by=by)
-    page = words(await visitor.look())
+    page = await visitor.read()
     order = [page.index(outcome) for _, _, outcome in reversed(became.values())]
     assert order == sorted(order)
     assert "in the client's form" in page
@@ -429,7 +429,7 @@ async def test_history_shows_each_outcome(desk: Desk, visitor: Visitor) -> None:
 
 
 async def test_empty_lists_explain_themselves(desk: Desk, visitor: Visitor) -> None:
-    page = words(await visitor.look())
+    page = await visitor.read()
     assert "Nothing waits for you When an agent wants to change something that needs a person, it appears here." in page
     assert "Nothing yet." in page
     assert await desk.ledger.waiting(0.0) == []

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from support.long_log import ACCOUNT
-from support.page_visitor import words
-from support.page_world import Desk, Visitor, let_in, question, update_of_workflow
+from support.page_visitor import Visitor, words
+from support.page_world import Desk, let_in, question, update_of_workflow
 from support.policy_files import rules_of
 from support.stores import add_temporary, with_temporary
 

@@ -4,7 +4,8 @@ from collections.abc import AsyncIterator
 
 import anyio
 import pytest
-from support.page_world import Desk, Visitor, question
+from support.page_visitor import Visitor
+from support.page_world import Desk, question
 
 from fastn_mcp.channels.page.access import SESSION_HOLDS
 from fastn_mcp.ledger.approval_request import RequestState

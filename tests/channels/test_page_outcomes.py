@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from support.audit_entries import entries
-from support.page_visitor import words
-from support.page_world import Desk, Visitor, desk_of, let_in, made, question, update_of_workflow
+from support.page_visitor import Visitor, words
+from support.page_world import Desk, desk_of, let_in, made, question, update_of_workflow
 from support.stores import grant
 from support.world import World
 
@@ -119,7 +119,7 @@ async def test_calls_under_a_temporary_approval_are_told_apart(desk: Desk, visit
 
 async def test_unused_approval_is_withdrawn_by_one_click(desk: Desk, visitor: Visitor) -> None:
     await approved(desk, "grant-2")
-    page = words(await visitor.look())
+    page = await visitor.read()
     assert re.search(
         r"Not used yet Change workflow Orders just now , by a person on the approval page , \d minutes left", page
     )
@@ -127,7 +127,7 @@ async def test_unused_approval_is_withdrawn_by_one_click(desk: Desk, visitor: Vi
     assert (answer.status_code, answer.headers["location"]) == (303, visitor.room)
     request = await desk.request("grant-2")
     assert (request.state, request.note) == (RequestState.WITHDRAWN, "the wrong one")
-    page = words(await visitor.look())
+    page = await visitor.read()
     assert "Withdrawn: Change workflow Orders . Nothing was sent." in page
     assert (
         'Withdrawn Change workflow Orders just now , by a person on the approval page . Note: "the wrong one"' in page
@@ -181,7 +181,7 @@ async def test_several_are_declined_with_one_note(desk: Desk, visitor: Visitor) 
     left = [request.id for request in await desk.ledger.waiting(desk.clock.now().timestamp())]
     assert left == ["grant-2", "grant-3", "grant-4", "grant-5"]
     assert {request.note for request in await desk.ledger.decided(10)} == {"ask me first"}
-    assert "Declined 3 requests. Nothing is sent. The agents get your note." in words(await visitor.look())
+    assert "Declined 3 requests. Nothing is sent. The agents get your note." in await visitor.read()
     again = await visitor.send("decline-several", sent)
     assert (again.status_code, "Nothing was declined." in words(again.text)) == (409, True)
 
@@ -249,15 +249,15 @@ async def test_undo_is_approved_on_its_own_card_and_runs_by_itself(world: World,
     assert (await page.send("undo", form, Origin="https://evil.example")).status_code == 403
     answer = await page.send("undo", form)
     assert answer.status_code == 303
-    assert "The undo waits for approval below. Nothing was sent yet." in words(await page.look())
+    assert "The undo waits for approval below. Nothing was sent yet." in await page.read()
     assert (await page.send("undo", form)).status_code == 403  # the token works once
     assert (name_of(world, id_), len(world.changes)) == ("Initech", sent)
     request = await world.open_request()
     assert request.principal == "local"
     assert (await page.decide("approve", request.id)).status_code == 303
-    assert "It is undone." in words(await page.look())
+    assert "It is undone." in await page.read()
     assert (name_of(world, id_), len(world.changes)) == ("Globex Exports", sent + 1)
-    rows = words(await page.look())
+    rows = await page.read()
     assert "Undone" in rows
     assert '"undone"' not in rows
     again = await page.http.get(link)

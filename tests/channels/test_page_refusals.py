@@ -8,7 +8,8 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.types import ASGIApp, Message
-from support.page_world import Desk, Visitor, enter, let_in, question, room_of, update_of_workflow
+from support.page_visitor import Visitor
+from support.page_world import Desk, enter, let_in, question, room_of, update_of_workflow
 
 from fastn_mcp.channels.page.access import SESSION_HOLDS, LocalPageAccess
 from fastn_mcp.channels.page.app import page
@@ -118,7 +119,7 @@ async def test_both_local_host_names_work(desk: Desk) -> None:
     url, key = await desk.key()
     url = url.replace("127.0.0.1", "localhost")
     async with httpx2.AsyncClient(trust_env=False) as http:
-        visitor = Visitor(http, url, room_of(await enter(http, url, key)))
+        visitor = Visitor(http, url, room=room_of(await enter(http, url, key)))
         http.base_url = visitor.origin
         assert (await visitor.decide("decline", "grant-1")).status_code == 303
 
@@ -372,6 +373,6 @@ async def test_page_can_be_mounted_in_another_application(desk: Desk) -> None:
         room = room_of(answer)
         assert room.startswith("/approvals/")
         assert f"Path={room}; SameSite=strict; Secure" in answer.headers["set-cookie"]
-        visitor = Visitor(http, "https://team.example", room)
+        visitor = Visitor(http, "https://team.example", room=room)
         assert '"/approvals/static/page.css"' in await visitor.look()
         assert (await visitor.decide("decline", "grant-1")).headers["location"] == room

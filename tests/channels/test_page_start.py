@@ -8,7 +8,8 @@ from pathlib import Path
 import anyio
 import httpx2
 import pytest
-from support.page_world import Desk, Visitor, enter, posted_by, question, update_of_workflow
+from support.page_visitor import Visitor, posted_by
+from support.page_world import Desk, enter, question, update_of_workflow
 
 from fastn_mcp.channels.page.page import ApprovalPage, read_page_file
 
@@ -25,7 +26,8 @@ async def test_request_opens_the_browser_once(desk: Desk) -> None:
     await desk.ask(question())
     message = [await desk.announce("grant-1") for _ in range(3)]
     (url,) = desk.opened
-    page, key = posted_by(url)
+    action, fields = posted_by(url)
+    page, key = action.removesuffix("/enter"), fields["key"]
     assert len(set(message)) == 1
     assert page in message[0]
     assert key not in message[0] + url

@@ -6,8 +6,8 @@ from typing import Any
 import httpx2
 import pytest
 from support.audit_entries import entries
-from support.page_visitor import words
-from support.page_world import Desk, Visitor, question, update_of_workflow
+from support.page_visitor import Visitor, words
+from support.page_world import Desk, question, update_of_workflow
 from support.stores import add_temporary, with_temporary
 
 from fastn_mcp.channels.page.security import MAX_BODY

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from pydantic import JsonValue
-from support.page_world import Desk, Visitor, question, update_of_workflow
+from support.page_visitor import Visitor
+from support.page_world import Desk, question, update_of_workflow
 from support.stores import add_temporary, with_temporary
 from typing_extensions import override
 

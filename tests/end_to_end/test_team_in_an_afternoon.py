@@ -158,7 +158,7 @@ async def test_page_leads_to_a_change_that_one_of_the_two_people_approved(tmp_pa
             async with httpx2.AsyncClient(base_url=site, timeout=30) as browser:
                 dana = Visitor(browser, site, chosen)
                 assert (await dana.sign_in("dana")).status_code == 303
-                assert customer["name"] in await dana.look()
+                assert customer["name"] in await dana.read()
                 assert (await dana.approve(name=customer["name"])).status_code == 303
             done = await result(agent, "delete_customer", customer_id=customer["id"])
             assert done.get("done") == "delete_customer"

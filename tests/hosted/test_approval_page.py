@@ -55,7 +55,7 @@ async def dana(world: ApprovalWorld) -> AsyncGenerator[Visitor]:
 
 async def approve(visitor: Visitor) -> httpx2.Response:
     """Approve the request that is open, and type the name that it asks for."""
-    (name,) = re.findall(r"Type (.+?) to confirm", await visitor.look())
+    (name,) = re.findall(r"Type (.+?) to confirm", await visitor.read())
     return await visitor.approve(name=name)
 
 
@@ -66,17 +66,17 @@ async def test_approved_call_is_sent_once(world: ApprovalWorld, dana: Visitor) -
     waits = await world.delete()
     assert waits["status"] == "approval_required"
     assert f"It is decided at {SITE}/approvals/, where approvers sign in." in waits["message"]
-    page = await dana.look()
+    page = await dana.read()
     assert "Signed in as Dana Example" in page
     assert "One call waits for you" in page
     wrong = await dana.approve(name="globex")
     assert wrong.status_code == 422
     answer = await approve(dana)
     assert (answer.status_code, answer.headers["location"]) == (303, "/approvals/")
-    assert "Approved: Delete customer Globex Exports . If the agent is still waiting" in await dana.look()
-    assert "Approved: Delete customer" not in await dana.look()  # shown once
-    assert "Not used yet Delete customer" in await dana.look()
-    assert "by you" in await dana.look()
+    assert "Approved: Delete customer Globex Exports . If the agent is still waiting" in await dana.read()
+    assert "Approved: Delete customer" not in await dana.read()  # shown once
+    assert "Not used yet Delete customer" in await dana.read()
+    assert "by you" in await dana.read()
     assert (await world.delete())["done"] == "delete_customer"
     (entry,) = world.audit("approved")
     assert entry["approver"] == f"{world.team.team.issuer}|dana"
@@ -90,7 +90,7 @@ async def test_audit_log_keeps_the_name_of_each_sign_in(world: ApprovalWorld, mo
     monkeypatch.setitem(PEOPLE, "dana", dana)
     assert (await world.delete(name=anna["name"], email=anna["email"]))["status"] == "approval_required"
     async with world.browser("dana") as browser:
-        page = await browser.look()
+        page = await browser.read()
         assert "Signed in as Dana Example <dana@example.com>" in page
         assert "Asked by Anna Example <anna@example.com> (anna)" in page
         assert (await approve(browser)).status_code == 303
@@ -105,9 +105,9 @@ async def test_audit_log_keeps_the_name_of_each_sign_in(world: ApprovalWorld, mo
         assert (entry["principal"], entry["principal_name"]) == (f"{issuer}|anna", "Anna Example <anna@example.com>")
     assert (intent["principal"], intent["principal_name"]) == (f"{issuer}|anna", "Anna kim@example.com Married")
     async with world.browser("dana") as browser:
-        assert "Signed in as Dana Other <other@example.com>" in await browser.look()
+        assert "Signed in as Dana Other <other@example.com>" in await browser.read()
     async with world.browser("kim") as browser:
-        assert "by Dana Example <dana@example.com> (dana)" in await browser.look()
+        assert "by Dana Example <dana@example.com> (dana)" in await browser.read()
 
 
 async def test_client_that_opens_urls_leads_to_the_page_once(world: ApprovalWorld) -> None:
@@ -154,7 +154,7 @@ async def test_requester_may_approve_own_call_unless_disabled(tmp_path: Path) ->
     async with serving(tmp_path / "no", text) as world:
         await world.delete(by="amir")
         async with world.browser("amir") as amir:
-            assert "It is your own call, and somebody else has to approve it." in await amir.look()
+            assert "It is your own call, and somebody else has to approve it." in await amir.read()
             fields = await amir.form("decline")
             assert (await amir.send("approve", fields | {"extent": "once"})).status_code == 403
         async with world.browser() as anna:
@@ -167,25 +167,25 @@ async def test_four_eyes_needs_two_people_besides_the_requester(tmp_path: Path) 
         waits = await world.delete(by="amir")
         assert "have to approve this call: 0 did so far" in waits["message"]
         async with world.browser("amir") as amir, world.browser("dana") as dana, world.browser("kim") as kim:
-            name = re.findall(r"Type (.+?) to confirm", await dana.look())[0]
+            name = re.findall(r"Type (.+?) to confirm", await dana.read())[0]
             token = (await dana.form("approve"))["token"]
-            assert "It is your own call, and others have to approve it." in await amir.look()
+            assert "It is your own call, and others have to approve it." in await amir.read()
             own = await amir.form("decline")
             assert (await amir.send("approve", own | {"extent": "once", "name": name})).status_code == 403
             # A form is bound to one person and one action.
             stolen = own | {"token": token, "extent": "once", "name": name}
             assert (await amir.send("approve", stolen)).status_code == 403
             assert (await dana.approve(name=name)).status_code == 303
-            assert "1 of 2 people approved it: another has to" in await dana.look()
+            assert "1 of 2 people approved it: another has to" in await dana.read()
             twice = await dana.form("decline")
-            assert "You approved it, and another has to." in await dana.look()
+            assert "You approved it, and another has to." in await dana.read()
             assert (await dana.send("approve", twice | {"extent": "once", "name": name})).status_code == 403
             async with world.browser("dana") as elsewhere:  # another sign-in of the same person
-                assert "You approved it, and another has to." in await elsewhere.look()
+                assert "You approved it, and another has to." in await elsewhere.read()
             assert "have to approve this call: 1 did so far" in (await world.delete(by="amir"))["message"]
-            assert "1 did so far (Dana Example (dana))" in await kim.look()
+            assert "1 did so far (Dana Example (dana))" in await kim.read()
             assert (await approve(kim)).status_code == 303
-            assert "by Dana Example (dana) and you" in await kim.look()
+            assert "by Dana Example (dana) and you" in await kim.read()
             assert (await world.delete(by="amir"))["done"] == "delete_customer"
         assert [entry["approver_name"] for entry in world.audit("approved")] == ["Dana Example", "Kim Example"]
         assert world.audit("intent")[0]["approved_by"] == "four_eyes"
@@ -216,7 +216,7 @@ async def test_subject_that_is_entras_oid_is_a_persons(tmp_path: Path, monkeypat
     text = FILE.replace('client_id = "page"\n', 'client_id = "page"\nsubject_claim = "oid"\n', 1)
     monkeypatch.setitem(PEOPLE, "dana", {**PEOPLE["dana"], "oid": "dana"})
     async with serving(tmp_path, text) as world, world.browser("dana") as dana:
-        assert "Signed in as Dana Example" in await dana.look()
+        assert "Signed in as Dana Example" in await dana.read()
 
 
 async def test_requests_of_others_are_invisible(world: ApprovalWorld, dana: Visitor) -> None:
@@ -224,10 +224,10 @@ async def test_requests_of_others_are_invisible(world: ApprovalWorld, dana: Visi
     grant = (await dana.form("approve"))["grant"]
     for person in ("gina", "jun", "both"):
         async with world.browser(person) as other:
-            assert "Nothing waits for you" in await other.look()
+            assert "Nothing waits for you" in await other.read()
             answer = await other.send("approve", {"grant": grant, "token": "x.y", "extent": "once"})
             assert answer.status_code == 403
-    assert "One call waits for you" in await dana.look()
+    assert "One call waits for you" in await dana.read()
 
 
 async def test_approver_sees_the_activity_of_their_tenants_only(world: ApprovalWorld) -> None:
@@ -298,7 +298,7 @@ async def test_approver_stops_and_allows_the_changes_of_their_tenants(world: App
         refused = await world.delete()
         assert (refused["outcome"], "a sale" in refused["message"]) == ("stopped", True)
         assert (await world.delete(by="gil"))["status"] == "approval_required"  # of globex
-        page = await dana.look()
+        page = await dana.read()
         assert "Changes of the tenant" in page
         assert "Dana Example" in page
         assert "Changes of" not in words((await gina.http.get("/approvals/activity")).text)
@@ -318,7 +318,7 @@ async def test_approver_is_not_said_to_have_stopped_what_they_approved(world: Ap
         await approve(kim)
         assert (await dana.send("stop", await place_form(dana, "stop"))).status_code == 303
         for visitor in (dana, kim):
-            assert "Stopped Delete customer Globex Exports just now , by Dana Example (dana)" in await visitor.look()
+            assert "Stopped Delete customer Globex Exports just now , by Dana Example (dana)" in await visitor.read()
 
 
 async def test_stop_of_an_approver_holds_after_the_operator_lifts_theirs(world: ApprovalWorld, dana: Visitor) -> None:
@@ -577,8 +577,8 @@ async def vote(world: ApprovalWorld, *people: str) -> dict[str, Any]:
     assert "2 different people (one of them of security) have to approve this call" in waits["message"]
     for person in people:
         async with world.browser(person) as browser:
-            name = re.findall(r"Type (.+?) to confirm", await browser.look())[0]
-            assert "2 different people (one of them of security) have to approve this call" in await browser.look()
+            name = re.findall(r"Type (.+?) to confirm", await browser.read())[0]
+            assert "2 different people (one of them of security) have to approve this call" in await browser.read()
             assert (await browser.approve(name=name)).status_code == 303
     return await world.delete(by="amir")
 
@@ -627,7 +627,7 @@ async def test_changed_team_file_counts_for_who_is_signed_in(tmp_path: Path, mon
         later.http.cookies = sam.http.cookies
         assert (await approve(later)).status_code == 303
         later.http.cookies = anna.http.cookies
-        assert "acme" not in await later.look()
+        assert "acme" not in await later.read()
         assert (await after.delete(by="amir"))["status"] == "approval_required"
         assert after.audit("intent") == []
 

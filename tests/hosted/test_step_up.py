@@ -71,7 +71,7 @@ async def approve(visitor: Visitor, name: str = "Globex Exports") -> httpx2.Resp
 
 
 async def name_of(visitor: Visitor) -> str:
-    (name,) = re.findall(r"Type (.+?) to confirm", await visitor.look())
+    (name,) = re.findall(r"Type (.+?) to confirm", await visitor.read())
     return name
 
 
@@ -81,7 +81,7 @@ async def test_call_is_approved_after_signing_in_again(world: ApprovalWorld) -> 
     async with world.browser("dana") as dana:
         assert "max_age" not in world.heard[0]
         world.wait(minutes=6)
-        assert f"Approving it needs {NEEDS}".replace('"', "") in " ".join((page := await dana.look()).split())
+        assert f"Approving it needs {NEEDS}".replace('"', "") in " ".join((page := await dana.read()).split())
         assert "Type " not in page
         assert "Sign in again to approve" in page
         back = await step_up(world, dana, "dana")
@@ -104,7 +104,7 @@ async def test_effects_that_the_file_does_not_name_need_none(world: ApprovalWorl
     waits = await world.call("delete_workflow", workflow_id=workflow)
     assert "Approving it needs" not in waits["message"]
     world.wait(minutes=9)
-    assert "sign-in" not in await dana.look()
+    assert "sign-in" not in await dana.read()
     assert (await dana.approve()).status_code == 303
     assert (await world.call("delete_workflow", workflow_id=workflow))["done"] == "delete_workflow"
 
@@ -160,7 +160,7 @@ async def test_provider_that_does_not_say_so_is_refused_with_the_reason(world: A
         assert answer.status_code == 403
         assert why in words(answer.text), case
         assert "Nothing was approved" in words(answer.text)
-        page = await dana.look()
+        page = await dana.read()
         assert "Signed in as Dana Example" in page
         assert "Sign in again to approve" in page
     assert (await world.delete())["status"] == "approval_required"
@@ -192,7 +192,7 @@ async def test_another_person_cannot_step_up(world: ApprovalWorld, dana: Visitor
     answer = await step_up(world, dana, "kim")
     assert answer.status_code == 403
     assert "You signed in as Kim Example, and this page is open for Dana Example." in words(answer.text)
-    page = await dana.look()
+    page = await dana.read()
     assert "Signed in as Dana Example" in page
     assert "Sign in again to approve" in page
 
@@ -224,7 +224,7 @@ async def test_session_that_changed_in_another_tab_is_not_stepped_up(world: Appr
         answer = await dana.http.get(back)
         assert answer.status_code == 403
         assert "has ended meanwhile. Nothing was approved." in words(answer.text)
-        assert "Signed in as Kim Example" in (page := await dana.look())
+        assert "Signed in as Kim Example" in (page := await dana.read())
         assert "Sign in again to approve" in page
 
 
@@ -262,7 +262,7 @@ async def test_each_of_two_people_signs_in_again(tmp_path: Path) -> None:
             name = await name_of(dana)
             assert (await approve(dana, name)).status_code == 303
             world.wait(minutes=6)
-            assert "Sign in again to approve" in await kim.look()
+            assert "Sign in again to approve" in await kim.read()
             assert (await world.delete())["status"] == "approval_required"
             assert (await step_up(world, kim, "kim")).status_code == 303
             assert (await approve(kim, name)).status_code == 303
@@ -298,7 +298,7 @@ async def test_list_needs_it_for_a_call_that_alone_is_not_asked_about(tmp_path: 
         assert ELSEWHERE in (await world.call("apply_changes", changes=calls))["message"]
         async with world.browser("dana") as dana:
             world.wait(minutes=6)
-            assert "Sign in again to approve" in await dana.look()
+            assert "Sign in again to approve" in await dana.read()
         assert "Approving it needs" not in (await world.delete())["message"]
         assert (await world.call("create_customer", name="Umbrella"))["done"] == "create_customer"
 
@@ -310,7 +310,7 @@ async def test_temporary_approval_is_not_offered(tmp_path: Path) -> None:
         workflow = (await world.call("list_workflows"))["data"][0]["id"]
         await world.call("delete_workflow", workflow_id=workflow)
         async with world.browser("dana") as dana:
-            assert "Allow the same for" not in await dana.look()
+            assert "Allow the same for" not in await dana.read()
             answer = await dana.send("approve", {**await dana.form("approve"), "extent": "while"})
             assert answer.status_code == 400
 
@@ -343,10 +343,10 @@ async def test_undo_on_the_page_needs_it(tmp_path: Path) -> None:
             page = await dana.http.get(f"/approvals/{link.replace('&amp;', '&')}")
             fields = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', page.text))
             assert (await dana.send("undo", fields)).status_code == 303
-            assert "Sign in again to approve" in await dana.look()
+            assert "Sign in again to approve" in await dana.read()
             assert not [each for each in world.audit("intent") if each["tool"] == "delete_customer"]
             await step_up(world, dana, "dana")
-            answer = await approve(dana, await name_of(dana)) if "Type " in await dana.look() else await dana.approve()
+            answer = await approve(dana, await name_of(dana)) if "Type " in await dana.read() else await dana.approve()
             assert answer.status_code == 303
             assert [each["tool"] for each in world.audit("intent")] == ["create_customer", "delete_customer"]
 

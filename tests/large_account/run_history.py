@@ -23,7 +23,7 @@ from typing_extensions import override
 
 from fastn_mcp.records.cron import next_run
 from fastn_mcp.sandbox.executions import execution
-from fastn_mcp.sandbox.paging import Rows, instant, select
+from fastn_mcp.sandbox.replies import Rows, instant, select
 from fastn_mcp.sandbox.resource import EXECUTIONS, RouteContext
 from fastn_mcp.sandbox.runs import SETTLED
 from fastn_mcp.sandbox.state import Row, SandboxState, parse_stamp, stamp

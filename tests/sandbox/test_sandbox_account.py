@@ -15,7 +15,7 @@ from support.faulty_sandbox import FaultySandbox
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.records.cron import next_run
 from fastn_mcp.sandbox.auth import LIVE_KEY
-from fastn_mcp.sandbox.past_runs import INJECTION
+from fastn_mcp.sandbox.executions import INJECTION
 from fastn_mcp.sandbox.server import dataset
 from fastn_mcp.tools.access import CreateApiKey
 from fastn_mcp.tools.connectors import DeleteConnection

@@ -24,8 +24,7 @@ from typing_extensions import override
 from fastn_mcp.client.exchange import ResponseLost
 from fastn_mcp.redaction import REDACTED, is_secret_name
 from fastn_mcp.sandbox.auth import RateLimiter, key_in
-from fastn_mcp.sandbox.paging import page
-from fastn_mcp.sandbox.replies import JSON, SandboxRefusal, SandboxReply
+from fastn_mcp.sandbox.replies import JSON, SandboxRefusal, SandboxReply, page
 from fastn_mcp.sandbox.resource import One, Outcome
 from fastn_mcp.sandbox.runs import pass_time
 from fastn_mcp.sandbox.server import Dataset, Sandbox, SandboxRequest, dataset

@@ -13,6 +13,7 @@ from mcp import Client
 
 from fastn_mcp.ledger.approval_request import Vote
 from fastn_mcp.ledger.sqlite import FILE, SqliteLedger
+from support.page_visitor import hidden, posted_by
 from support.server_process import TLS, body
 
 CANARY = "canary-4711-typed"
@@ -31,18 +32,6 @@ async def globex(client: Client) -> dict[str, Any]:
     return body(await client.call_tool("list_customers", {"search": "Globex Exports"}))["data"][0]
 
 
-def form_in(page: str) -> dict[str, str]:
-    hidden = re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)"', page)
-    return dict(hidden)
-
-
-def posted_by(file: str) -> tuple[str, dict[str, str]]:
-    """Return what a key file posts, and where."""
-    text = Path(file.removeprefix("file://")).read_text()
-    (action,) = re.findall(r'action="([^"]+)"', text)
-    return action, form_in(text)
-
-
 async def approve_form(address: str, request: str = "", **typed: str) -> tuple[dict[str, str], str, str]:
     """Approve a request, or the only one, on the page that a key file opens.
 
@@ -58,7 +47,7 @@ async def approve_form(address: str, request: str = "", **typed: str) -> tuple[d
         for name in typed:
             assert f'name="{name}"' in form[0]
         origin = f"{page.url.scheme}://{page.url.netloc.decode()}"
-        answer = form_in(form[0]) | typed | {"extent": "once"}
+        answer = hidden(form[0]) | typed | {"extent": "once"}
         sent = await person.post(str(page.url.join(form[1])), data=answer, headers={"Origin": origin})
         assert sent.status_code == 200, sent.text
     return keys, page.text, sent.text

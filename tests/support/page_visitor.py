@@ -1,13 +1,16 @@
-"""A person at the approval page of a team, without a browser: cookies, forms and their hidden fields."""
+"""A person at an approval page, without a browser: cookies, key files, forms and their hidden fields."""
 
 import html
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import anyio
 import httpx2
+
+from support.values import not_none
 
 
 def words(page: str) -> str:
@@ -15,14 +18,28 @@ def words(page: str) -> str:
     return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", page)).split())
 
 
+def hidden(form: str) -> dict[str, str]:
+    """Return the hidden fields of a form."""
+    return dict(re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)"', form))
+
+
+def posted_by(file: str) -> tuple[str, dict[str, str]]:
+    """Return what a key file posts, and where."""
+    text = Path(unquote(urlsplit(file).path)).read_text()
+    (action,) = re.findall(r'action="([^"]+)"', text)
+    return action, hidden(text)
+
+
 @dataclass
 class Visitor:
-    """HTTP client with a browser's cookies and headers. `http` may reach any replica of the page at `site`."""
+    """HTTP client with a browser's cookies, and the forms that it was shown. `http` may reach any replica of a page."""
 
     http: httpx2.AsyncClient
-    site: str
-    provided: Callable[[str, str], Awaitable[str]]
-    """Returns where the identity provider sends a person back to, from the address of its sign-in."""
+    origin: str
+    provided: Callable[[str, str], Awaitable[str]] | None = None
+    """Returns where the identity provider of a team sends a person back to, from the address of its sign-in."""
+    room: str = "/approvals/"
+    """The path under which everything lies."""
 
     async def sign_in(self, person: str) -> httpx2.Response:
         """Sign in at the provider and return the response of the callback."""
@@ -30,39 +47,48 @@ class Visitor:
 
     async def way_back(self, person: str) -> str:
         """Return the path of the callback that the provider redirects to."""
-        to = await self.http.get("/approvals/login?next=https://evil.example/")
+        to = await self.http.get(f"{self.room}login?next=https://evil.example/")
         assert to.status_code == 303
-        back = await self.provided(to.headers["location"], person)
-        assert back.startswith(f"{self.site}/")
+        back = await not_none(self.provided)(to.headers["location"], person)
+        assert back.startswith(f"{self.origin}/")
         return urlsplit(back)._replace(scheme="", netloc="").geturl()
 
-    async def look(self) -> str:
-        answer = await self.http.get("/approvals/")
-        assert answer.status_code == 200, answer.text
-        return words(answer.text)
+    async def look(self, place: str = "", status: int = 200) -> str:
+        answer = await self.http.get(self.room + place)
+        assert answer.status_code == status, answer.text
+        return answer.text
+
+    async def read(self) -> str:
+        """Return the words of the page."""
+        return words(await self.look())
 
     async def until(self, text: str) -> str:
         """Return the words of the page once they hold a text. Its events say when to look."""
         page = ""
         with anyio.move_on_after(30):
-            async with self.http.stream("GET", "/approvals/events") as events:
+            async with self.http.stream("GET", f"{self.room}events") as events:
                 async for line in events.aiter_lines():
-                    if line == "event: changed" and text in (page := await self.look()):
+                    if line == "event: changed" and text in (page := await self.read()):
                         return page
         raise AssertionError(f"the page does not say {text!r}: {page}")
 
-    async def form(self, action: str, request: str = "") -> dict[str, str]:
-        """Return the hidden fields of the first form of an action, with that `request` open if there are many."""
+    async def form(self, action: str, about: str = "", place: str = "") -> dict[str, str]:
+        """Return the hidden fields of a form on the page, with that request in them if one is named."""
         page = away = "The ledger cannot be reached"
         with anyio.move_on_after(30):
             while away in page:  # on a busy machine it may answer too late: the person looks again
-                page = (await self.http.get("/approvals/", params={"request": request})).text
-        match = re.search(rf'<form[^>]*action="/approvals/{action}".*?</form>', page, re.DOTALL)
-        assert match is not None, f"no form to {action}: {words(page)}"
-        return dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', match[0]))
+                page = (await self.http.get(self.room + place)).text
+        for form in re.finditer(rf'<form[^>]*action="{self.room}{action}".*?</form>', page, re.DOTALL):
+            if about in ("", *(fields := hidden(form[0])).values()):
+                return fields
+        raise AssertionError(f"no form to {action} {about}: {words(page)}")
 
     async def send(self, action: str, fields: dict[str, str], **headers: str) -> httpx2.Response:
-        return await self.http.post(f"/approvals/{action}", data=fields, headers={"Origin": self.site} | headers)
+        return await self.http.post(self.room + action, data=fields, headers={"Origin": self.origin} | headers)
+
+    async def decide(self, action: str, about: str = "", **fields: str) -> httpx2.Response:
+        extent = {"extent": "once"} if action == "approve" else {}
+        return await self.send(action, await self.form(action, about) | extent | fields)
 
     async def approve(self, **fields: str) -> httpx2.Response:
-        return await self.send("approve", {**await self.form("approve"), "extent": "once"} | fields)
+        return await self.decide("approve", **fields)

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
 
 import anyio
 import httpx2
@@ -30,6 +29,7 @@ from fastn_mcp.runtime import System
 from fastn_mcp.server.page_undo import PageUndo
 from support.decisions import moved
 from support.long_log import ACCOUNT
+from support.page_visitor import Visitor
 from support.stores import grant
 from support.values import not_none
 from support.world import World
@@ -257,44 +257,6 @@ def desk_of(world: World, folder: Path) -> Desk:
     return desk
 
 
-@dataclass
-class Visitor:
-    """HTTP client with a browser's cookie, its room and the forms that it was shown."""
-
-    http: httpx2.AsyncClient
-    origin: str
-    room: str
-    """The path under which everything lies, as `/…/`."""
-
-    async def look(self, place: str = "", status: int = 200) -> str:
-        answer = await self.http.get(self.room + place)
-        assert answer.status_code == status, answer.text
-        return answer.text
-
-    async def form(self, action: str, about: str = "", place: str = "") -> dict[str, str]:
-        """Return the hidden fields of a form on the page, with that request in them if one is named."""
-        page = await self.look(place)
-        for form in re.finditer(rf'<form[^>]*action="{self.room}{action}".*?</form>', page, re.DOTALL):
-            hidden = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', form[0]))
-            if about in ("", *hidden.values()):
-                return hidden
-        raise AssertionError(f"no form to {action} {about}")
-
-    async def send(self, action: str, fields: dict[str, str], **headers: str) -> httpx2.Response:
-        return await self.http.post(self.room + action, data=fields, headers={"Origin": self.origin} | headers)
-
-    async def decide(self, action: str, about: str, **fields: str) -> httpx2.Response:
-        extent = {"extent": "once"} if action == "approve" else {}
-        return await self.send(action, await self.form(action, about) | extent | fields)
-
-
-def posted_by(file: str) -> tuple[str, str]:
-    """Return where a key file posts its key, and the key."""
-    text = Path(unquote(httpx2.URL(file).path)).read_text()
-    match = not_none(re.search(r'action="([^"]+)/enter">\n<input type="hidden" name="key" value="([^"]+)">', text))
-    return match[1], match[2]
-
-
 async def enter(http: httpx2.AsyncClient, url: str, key: str, **headers: str) -> httpx2.Response:
     """Post a key to the page at `url`, like a browser that opened a key file."""
     return await http.post(f"{url}/enter", data={"key": key}, headers={"Origin": "null"} | headers)
@@ -310,7 +272,7 @@ async def let_in(desk: Desk) -> Visitor:
     """Return a new visitor that used a key."""
     url, key = await desk.key()
     http = httpx2.AsyncClient(base_url=url, trust_env=False, timeout=30)
-    return Visitor(http, url, room_of(await enter(http, url, key)))
+    return Visitor(http, url, room=room_of(await enter(http, url, key)))
 
 
 async def entered(browser: "Browser", desk: Desk, **options: Any) -> "Page":
