@@ -207,7 +207,7 @@ def check(path: Path) -> None:
     if path.suffix == ".md":
         raise SettingsError("The report's FILE ends in .md, which is its Markdown's name.", "As in: --report run.json")
     if path.name.startswith("-"):
-        raise SettingsError(f"The report needs a FILE, and {path.name} looks like an option.", "As in: --report run.json")
+        raise SettingsError(f"The report needs a FILE; {path.name} looks like an option.", "As in: --report run.json")
     for file in (path, readable(path)):
         if file.is_dir():
             raise SettingsError(f"The report cannot be written: {file} is a folder.", "Name a file in it.")
