@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from fastn_mcp import install_extra
 
 if TYPE_CHECKING:
-    from pydantic import JsonValue
     from typing import Self
+
+    from pydantic import JsonValue
 
 
 NOTHING_SENT = "Nothing was sent."

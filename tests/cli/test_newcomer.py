@@ -68,7 +68,7 @@ WRONG: dict[str, tuple[tuple[str, ...], dict[str, str], str, str]] = {
     "no number": (("--deadline", "soon", "tools"), {}, "'--deadline'", "fastn-mcp --help"),
     "no number for a tool": (("call", "list-customers", "--limit", "many"), {}, "'--limit'", "list-customers --help"),
     "no number of hours": (("plan", "new", "--hours", "nope"), {}, "'--hours'", "fastn-mcp plan new --help"),
-    "no time": (("audit", "report", "--since", "nope"), {}, "--since: not a time", "such as 24h"),
+    "no time": (("audit", "report", "--since", "nope"), {}, "'--since': not a time", "such as 24h"),
     "port 0": (("sandbox", "--port", "0"), {}, "'--port'", "1<=x<=65535"),
     "a port that is too high": (("sandbox", "--port", "65536"), {}, "'--port'", "1<=x<=65535"),
     "no port": (("sandbox", "--port", "http"), {}, "'--port'", "fastn-mcp sandbox --help"),
