@@ -20,7 +20,7 @@ from fastn_mcp.channels.terminal import Terminal
 from fastn_mcp.cli.audit import Since
 from fastn_mcp.cli.exit import WrongArgument
 from fastn_mcp.cli.layout import say
-from fastn_mcp.cli.policy_replay import UnreadableEntry, recorded_call
+from fastn_mcp.cli.policy_calls import UnreadableEntry, recorded_call
 from fastn_mcp.cli.run import read
 from fastn_mcp.cli.start_options import StartOptions
 from fastn_mcp.config.paths import config_dir, make_private_folder
