@@ -20,7 +20,7 @@ from fastn_mcp.audit.chain import FIRST_PREV, End, Report
 from fastn_mcp.audit.log import FILE, recorded_time
 from fastn_mcp.audit.reader import AuditLog, Entry, LogFollower, following, parsed
 from fastn_mcp.audit.remote import CopyComparison, StoredEntry, compare, stored
-from fastn_mcp.build.ledger import audit_marks
+from fastn_mcp.build.stores import audit_marks
 from fastn_mcp.channels.terminal import wrapped
 from fastn_mcp.cli.exit import WrongArgument
 from fastn_mcp.cli.layout import CYAN, GREEN, ORANGE, columns_of, fit, say, tab_separated

@@ -24,8 +24,8 @@ from support.values import not_none
 
 from fastn_mcp.account.resolved_call import TypedArgument, TypedField
 from fastn_mcp.audit.log import AuditFile
-from fastn_mcp.build.approval_store import ApprovalStore
 from fastn_mcp.build.startup import typed_seal
+from fastn_mcp.build.stores import ApprovalStore
 from fastn_mcp.config.command_line import PROGRAM
 from fastn_mcp.guard.approval.terminal_approvals import TerminalApprovals
 from fastn_mcp.guard.key_files import TypedSecrets
