@@ -50,7 +50,7 @@ COMMANDS: Mapping[str, Mapping[str, CommandEntry]] = {
         "audit": CommandEntry("audit:audit_group", "Read and verify the audit log."),
     },
     "Serve": {
-        "sandbox": CommandEntry("sandbox:sandbox", "Serve the sandbox over HTTP, for others to test against."),
+        "sandbox": CommandEntry("serve:sandbox", "Serve the sandbox over HTTP, for others to test against."),
         "init-team": CommandEntry("init_team:init_team", "Make the team file and secrets of a team's server."),
         "http-token": CommandEntry("serve:http_token", "Print the bearer token that --http takes."),
         "health": CommandEntry("health:health", "Check that a server over HTTP is healthy.", hidden=True),
