@@ -116,9 +116,7 @@ def test_login_tells_an_unreachable_host_from_a_wrong_key(login: Run, environmen
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ("", "The standard input holds no key."),
-        (" \n", "The standard input holds no key."),
-        (f"{CANARY}\n{CANARY}\n", "The standard input holds more than one line."),
+        *((wrong, "The standard input has to be one line, the key.") for wrong in ("", " \n", f"{CANARY}\n{CANARY}\n")),
         (
             f"{CANARY} {CANARY}",
             "holds a space, a line break or another character that no key has. Copy the whole key",
