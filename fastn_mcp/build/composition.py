@@ -17,9 +17,8 @@ from fastn_mcp.account.resolved_call import Surroundings
 from fastn_mcp.account.snapshot import AccountSnapshot
 from fastn_mcp.audit.files import Keeping
 from fastn_mcp.audit.log import FILE as AUDIT
-from fastn_mcp.build.ledger import AccountStores, audit_at, ledger_at
-from fastn_mcp.build.process import Process, Sandboxed
-from fastn_mcp.build.startup import policy_file, require_known_tools, typed_seal
+from fastn_mcp.build.startup import Process, Sandboxed, policy_file, require_known_tools, typed_seal
+from fastn_mcp.build.stores import AccountStores, audit_at, ledger_at
 from fastn_mcp.build.telemetry import with_spans
 from fastn_mcp.channels.page.inbox import InboxAccount
 from fastn_mcp.channels.page.page import PAGE_FILE, ApprovalPage

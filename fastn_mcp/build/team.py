@@ -17,9 +17,17 @@ from starlette.routing import Mount, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastn_mcp.build.composition import account_of, assemble, begin_log, plan_files, policy_of
-from fastn_mcp.build.ledger import ledger_at
-from fastn_mcp.build.process import Process, Sandboxed, TenantContext
-from fastn_mcp.build.startup import SANDBOX_KEY, http_address, must_be_free, require_known_tools, seal_keys
+from fastn_mcp.build.startup import (
+    SANDBOX_KEY,
+    Process,
+    Sandboxed,
+    TenantContext,
+    http_address,
+    must_be_free,
+    require_known_tools,
+    seal_keys,
+)
+from fastn_mcp.build.stores import ledger_at
 from fastn_mcp.build.telemetry import audit_outboxes, instruments_of, observe_requests
 from fastn_mcp.config.addresses import url_host
 from fastn_mcp.config.command_line import kept_in, this_program

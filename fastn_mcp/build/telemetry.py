@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastn_mcp import install_extra
 from fastn_mcp.audit.outbox import Outbox
-from fastn_mcp.build.ledger import audit_logs, replica_log_name
+from fastn_mcp.build.stores import audit_logs, replica_log_name
 from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.runtime import System

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import click
 from pydantic import JsonValue
 
-from fastn_mcp.build.approval_store import ApprovalStore, other_stores
+from fastn_mcp.build.stores import ApprovalStore, other_stores
 from fastn_mcp.channels.page import page
 from fastn_mcp.channels.page.page import KEY_FOLDER, PAGE_FILE
 from fastn_mcp.channels.terminal import Terminal

@@ -1,33 +1,39 @@
-"""`fastn-mcp audit`: read the audit log, rotated files included, and verify that it is unchanged."""
+"""`fastn-mcp audit`: read the audit log, rotated files included, verify that it is unchanged, report what was done."""
 
 import json
 import logging
 import re
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, cast
+from typing import ClassVar
 
 import anyio
 import click
+from typing_extensions import override
 
-from fastn_mcp.audit.chain import End
+from fastn_mcp.audit.chain import FIRST_PREV, End, Report
 from fastn_mcp.audit.log import FILE, recorded_time
 from fastn_mcp.audit.reader import AuditLog, Entry, LogFollower, following, parsed
-from fastn_mcp.audit.remote import StoredEntry, compare, stored
-from fastn_mcp.build.ledger import audit_marks
-from fastn_mcp.cli import audit_layout
+from fastn_mcp.audit.remote import CopyComparison, StoredEntry, compare, stored
+from fastn_mcp.build.stores import audit_marks
+from fastn_mcp.channels.terminal import wrapped
 from fastn_mcp.cli.exit import WrongArgument
-from fastn_mcp.cli.layout import columns_of, say
+from fastn_mcp.cli.layout import CYAN, GREEN, ORANGE, columns_of, fit, say, tab_separated
 from fastn_mcp.cli.start_options import StartOptions
 from fastn_mcp.config.command_line import CommandLine
 from fastn_mcp.config.paths import file_errors
 from fastn_mcp.errors import FastnError
+from fastn_mcp.ledger.identity import who
+from fastn_mcp.records.formats import counted
 from fastn_mcp.records.rows import parse_timestamp
+from fastn_mcp.redaction import quote, sanitize
+from fastn_mcp.report import writer
+from fastn_mcp.report.collector import Tally
 from fastn_mcp.runtime import System
 
 _POLL_SECONDS = 0.5
@@ -101,7 +107,7 @@ def show_(options: AuditOptions, entry: str, as_json: bool) -> None:
     if as_json:
         _print_entries([selected, *others], as_json=True)
         return
-    click.echo("\n".join(audit_layout.show_lines(selected, columns_of())))
+    click.echo("\n".join(_show_lines(selected, columns_of())))
     if others:
         click.echo("\nOf the same call:")
         _print_entries(others, [selected])
@@ -112,8 +118,95 @@ def _print_entries(entries: Iterable[Entry], earlier: Iterable[Entry] = (), *, a
         for entry in entries:
             click.echo(json.dumps(entry))
         return
-    for line, color in audit_layout.entry_lines(entries, columns_of(), earlier):
+    for line, color in _entry_lines(entries, columns_of(), earlier):
         click.secho(line, fg=color)
+
+
+_COLORS = {
+    **dict.fromkeys(("refused", "declined", "withdrawn", "expired"), ORANGE),
+    "intent": CYAN,
+    "approved": GREEN,
+}
+
+_VALUE = 14
+"""Column at which `audit show` prints values."""
+
+TAIL_COLUMNS = (
+    *("n", "time", "event", "principal", "tool", "target", "name", "decision", "approved_by", "outcome"),
+    *("duration_ms", "message", "principal_name"),
+)
+"""Fields of a tab-separated line of `audit tail`, in order; empty if an entry does not have one."""
+
+_WIDE, _NARROW = 100, 72
+"""Columns from which the full time is shown, and below which an entry takes a second line."""
+
+
+def _entry_lines(
+    entries: Iterable[Entry], columns: int | None, earlier: Iterable[Entry] = ()
+) -> Iterator[tuple[str, int | None]]:
+    """Render entries, each line with its color. `earlier` ones are only searched for the names of targets."""
+    entries = [*entries]
+    if columns is None:
+        yield from ((tab_separated(_field(entry, name) for name in TAIL_COLUMNS), None) for entry in entries)
+        return
+    names = {_field(entry, "target"): _field(entry, "name") for entry in (*earlier, *entries) if entry.get("name")}
+    for entry in entries:
+        name, color = names.get(_field(entry, "target"), ""), _COLORS.get(_field(entry, "event"))
+        yield from ((line, color) for line in row(entry, _field(entry, "name") or name, columns))
+
+
+def row(entry: Entry, name: str, columns: int) -> list[str]:
+    """Render an entry within `columns`. Number, time and event are never cut; `name` is the name of its target."""
+    time = _field(entry, "time")
+    shown_time = f"{time[:10]} {time[11:19]}Z" if columns >= _WIDE else f"{time[5:10]} {time[11:16]}"
+    head = f"{_field(entry, 'n'):>4} {sanitize(shown_time)}  {sanitize(_field(entry, 'event')):<9}  "
+    about = quote(name, len(name)) if name else sanitize(_field(entry, "target"))
+    subject = f"{sanitize(_field(entry, 'tool'))} {about}".rstrip()
+    summary = sanitize(_summary(entry))
+    remaining = columns - len(head)
+    if columns >= _NARROW:
+        return [head + fit(_fit_quoted(subject, remaining * 3 // 5) + "  " + summary, remaining).rstrip()]
+    lines = [head + _fit_quoted(subject, remaining), fit(f"     {summary}", columns)]
+    return [line for line in map(str.rstrip, lines) if line]
+
+
+def _fit_quoted(text: str, width: int) -> str:
+    """Fit a text with a quoted name at its end, so that the quotation mark closes where the name is cut."""
+    fitted = fit(text, width)
+    is_cut = text.endswith('"') and not fitted.rstrip().endswith('"')
+    return fit(f'{fit(text, width - 1).rstrip()}"', width) if is_cut else fitted
+
+
+def _summary(entry: Entry) -> str:
+    """Summarize an entry: decision, approved_by, outcome, duration, message, and who decided and asked, if not
+    `local`."""
+    event, outcome, took = _field(entry, "event"), _field(entry, "outcome"), entry.get("duration_ms")
+    principal, approver = _field(entry, "principal"), _field(entry, "approver")
+    parts = (
+        ", ".join(filter(None, (_field(entry, "decision"), _field(entry, "approved_by")))),
+        outcome if outcome != event else "",
+        f"{took:.0f} ms" if isinstance(took, (int, float)) else "",
+        _field(entry, "message"),
+        f"by {who(approver, _field(entry, 'approver_name'))}" if approver else "",
+        f"for {who(principal, _field(entry, 'principal_name'))}" if principal != "local" else "",
+    )
+    return " ".join(filter(None, parts))
+
+
+def _field(entry: Entry, field: str) -> str:
+    value = entry.get(field)
+    return "" if value is None else str(value)
+
+
+def _show_lines(entry: Entry, columns: int | None) -> Iterator[str]:
+    for name, value in entry.items():
+        text = sanitize(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+        if columns is not None:
+            text = wrapped(text, columns - _VALUE, indent=0)
+        yield f"{name:>12}  {text.replace(chr(10), chr(10) + ' ' * _VALUE)}"
+
+
+# --- verify ------------------------------------------------------------------------------------------------------
 
 
 @audit_group.command(name="verify")
@@ -147,13 +240,13 @@ def verify_(options: AuditOptions, head: str | None, remote: tuple[Path, ...]) -
     if marks[0] is None:
         log.files()
     report = log.verify(head, *marks)
-    say(*audit_layout.finding_lines(report, head, marks[0], options.program))
+    say(*_finding_lines(report, head, marks[0], options.program))
     if ledger_error is not None:
         say(f"Whether entries were cut off at the end is not known. {ledger_error}", err=True)
     intact = report.broken is None and not report.shortened and (head is None or report.noted is not None)
     if remote:
         comparison = compare(log.lines(log.files()), there, exported)
-        say(*audit_layout.comparison_lines(comparison))
+        say(*_comparison_lines(comparison))
         intact = intact and comparison.is_proven
     sys.exit(0 if intact and ledger_error is None else 1)
 
@@ -165,25 +258,129 @@ def _stored(file: Path) -> Iterator[StoredEntry]:
         raise WrongArgument(f"{file} has a line that is neither OTLP as JSON nor an audit entry.") from None
 
 
+_MAX_LISTED = 5
+"""Findings of one kind that are listed; the rest are counted."""
+
+
+def _finding_lines(report: Report, head: str | None, newest: End | None, program: CommandLine) -> Iterator[str]:
+    if report.broken is not None:
+        yield f"Broken at {_place(report, report.broken.line)}: {report.broken.problem}."
+        yield f"The {report.entries} entries before it are unchanged; later ones cannot be relied on."
+    elif head is not None and report.noted is None:
+        yield "Broken: no entry has the hash that you noted. Entries were cut off, or all were rewritten."
+    elif report.shortened:
+        yield f"Broken: the log was emptied or shortened before entry {', '.join(map(str, report.shortened))}."
+        show = program.to("show", str(report.shortened[0]))
+        yield f"{show} says what is missing. The remaining entries are unchanged."
+    else:
+        files = f" in {len(report.files)} files" if len(report.files) > 1 else ""
+        yield f"Intact: {report.entries - report.deleted} entries{files}. Head: {report.head}"
+    if report.deleted:
+        yield f"Entries 1 to {report.deleted} were deleted by the retention setting, as the ledger knows."
+    if report.noted is not None:
+        at = "the beginning" if head == FIRST_PREV else f"entry {report.noted}"
+        yield f"The hash that you noted is that of {at}; {report.entries - report.noted} came after it."
+    if report.broken is None and newest is not None and newest.n:
+        yield f"The ledger knows entry {newest.n}, which is unchanged."
+    elif report.broken is None and head is None:
+        yield "Entries removed from the end cannot be detected. Keep the head elsewhere; verify with --head HASH."
+    yield from _limited("more lines are unfinished", [
+        f"L{_place(report, line)[1:]} is unfinished: its process ended, or the disk was full. Nothing was sent on its"
+        " account."
+        for line in report.torn
+    ])  # fmt: skip
+    yield from _limited("more entries have none", [
+        f"Entry {entry} has no outcome: the call is under way, or its process ended first. Look in Fastn whether it was"
+        f" made; {program.to('show', str(entry))} names it."
+        for entry in report.unfinished
+    ])  # fmt: skip
+
+
+def _limited(more: str, lines: list[str]) -> Iterator[str]:
+    yield from lines[:_MAX_LISTED]
+    if len(lines) > _MAX_LISTED:
+        yield f"{len(lines) - _MAX_LISTED} {more}."
+
+
+def _place(report: Report, line: int) -> str:
+    """Convert a line number over all files into the file and the line in it."""
+    if len(report.files) < 2:
+        return f"line {line}"
+    for name, count in report.files:
+        if line <= count:
+            return f"line {line} of {name}"
+        line -= count
+    return f"the end of {report.files[-1][0]}"
+
+
+_COMPARISONS = {
+    "same": "The same in the copy: {}.",
+    "missing": "Missing in the copy: {}. Lost there, or written after the copy was made.",
+    "different": "Different: {}. Both sides are intact in themselves: one of them was rewritten.",
+    "extra": "Missing here, though the copy has them: {}. They were cut off or removed here.",
+    "deleted": "In the copy, and older than this log: {}.",
+    "waiting": "Not exported yet: {}.",
+}
+"""Sentences about the entries of each field of a comparison."""
+
+
+def _comparison_lines(copy: CopyComparison) -> Iterator[str]:
+    if not copy.same:
+        yield "The copy has no entry of this log."
+    for name, sentence in _COMPARISONS.items():
+        if numbers := getattr(copy, name):
+            yield sentence.format(_numbers(numbers))
+    if copy.altered:
+        yield f"Altered in the copy: {counted(copy.altered, 'record')} of this log."
+    if copy.repeated:
+        yield f"{counted(copy.repeated, 'record')} arrived more than once, which is fine."
+    if copy.others:
+        yield f"The copy has other logs too: {', '.join(quote(name) for name in copy.others)}."
+
+
+def _numbers(numbers: Sequence[int]) -> str:
+    """Name entries by their numbers, consecutive ones as a range."""
+    runs: list[list[int]] = []
+    for n in numbers:
+        if runs and n == runs[-1][1] + 1:
+            runs[-1][1] = n
+        else:
+            runs.append([n, n])
+    ranges = [str(first) if first == last else f"{first} to {last}" for first, last in runs[:_MAX_LISTED]]
+    more = f" and {len(runs) - _MAX_LISTED} more" if len(runs) > _MAX_LISTED else ""
+    return f"{'entry' if len(numbers) == 1 else 'entries'} {', '.join(ranges)}{more}"
+
+
+# --- report ------------------------------------------------------------------------------------------------------
+
+
+class Since(click.ParamType[datetime]):
+    """A timestamp, or an age such as 24h."""
+
+    name = "when"
+    _unit_seconds: ClassVar = {"m": 60, "h": 3_600, "d": 86_400}
+
+    @override
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        if ago := re.fullmatch(r"(\d{1,5})([mhd])", value):
+            return datetime.now(UTC) - timedelta(seconds=int(ago[1]) * self._unit_seconds[ago[2]])
+        return parse_timestamp(value) or self.fail("not a time such as 24h, 7d or 2026-11-25T09:00", param, ctx)
+
+
 @audit_group.command(name="report", short_help="What was done, refused, declined and left open.")
-@click.option("--since", metavar="WHEN", help="For example 24h, 7d, 2026-11-25 or 2026-11-25T09:00; UTC by default.")
+@click.option("--since", type=Since(), help="For example 24h, 7d, 2026-11-25 or 2026-11-25T09:00; UTC by default.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.option("--output", type=click.Path(path_type=Path), help="Write both: FILE as JSON, FILE.md to read.")
 @click.pass_obj
-def report_(options: AuditOptions, since: str | None, as_json: bool, output: Path | None) -> None:
+def report_(options: AuditOptions, since: datetime | None, as_json: bool, output: Path | None) -> None:
     """Report what was done, refused, declined or unknown, from the audit log alone."""
-    from fastn_mcp.report import writer
-    from fastn_mcp.report.collector import Tally
-
-    now = datetime.now(UTC)
-    began = None if since is None else parse_since(since, now)
     tally = Tally()
     for entry in options.log.entries():
         tally.entry(entry)
-    newer = [a for a in tally.attempts if began is None or (a.settled or a.time) >= recorded_time(began)]
+    newer = [a for a in tally.attempts if since is None or (a.settled or a.time) >= recorded_time(since)]
     accounts = ", ".join(dict.fromkeys(attempt.account for attempt in newer if attempt.account))
     about = writer.About(accounts, None, None, str(options.log.file))
-    report = writer.document(about, newer, None, tally.head, began, now)
+    report = writer.document(about, newer, None, tally.head, since, datetime.now(UTC))
     if output is not None:
         writer.check(output)
         with file_errors(output, "written"):
@@ -193,16 +390,4 @@ def report_(options: AuditOptions, since: str | None, as_json: bool, output: Pat
     elif columns_of() is None:
         click.echo(writer.markdown(report), nl=False)
     else:
-        say(*audit_layout.report_lines(cast("dict[str, Any]", report), writer.HEADINGS))
-
-
-_UNIT_SECONDS = {"m": 60, "h": 3_600, "d": 86_400}
-
-
-def parse_since(when: str, now: datetime) -> datetime:
-    """Parse a timestamp, or an age such as 24h before `now`. Raises `BadParameter`."""
-    if ago := re.fullmatch(r"(\d{1,5})([mhd])", when):
-        return now - timedelta(seconds=int(ago[1]) * _UNIT_SECONDS[ago[2]])
-    if (time := parse_timestamp(when)) is None:
-        raise click.BadParameter("not a time such as 24h, 7d or 2026-11-25T09:00", param_hint="--since")
-    return time
+        say(*writer.summary(report))

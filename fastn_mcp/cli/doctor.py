@@ -14,9 +14,8 @@ import click
 from rich.console import Console
 
 from fastn_mcp.build.composition import enabled_tools, exchange_of
-from fastn_mcp.build.ledger import audit_logs
-from fastn_mcp.build.process import Process, Sandboxed
-from fastn_mcp.build.startup import state_of
+from fastn_mcp.build.startup import Process, Sandboxed, state_of
+from fastn_mcp.build.stores import audit_logs
 from fastn_mcp.cli.layout import GREY, ORANGE, RED, print_table, say
 from fastn_mcp.cli.start_options import StartOptions
 from fastn_mcp.client.retry import listener

@@ -27,11 +27,11 @@ COMMANDS: Mapping[str, Mapping[str, CommandEntry]] = {
         "setup": CommandEntry("install:setup", "Connect the MCP clients of this machine."),
         "install": CommandEntry("install:install", "Add the server to CLIENT's configuration."),
         "uninstall": CommandEntry("install:uninstall", "Remove the server from CLIENT's configuration."),
-        "login": CommandEntry("login:login", "Ask for an account's API key, check it, and store it."),
-        "logout": CommandEntry("login:logout", "Delete a stored key."),
-        "whoami": CommandEntry("login:whoami", "Show which account and key are used, and whether the key works."),
+        "login": CommandEntry("accounts:login", "Ask for an account's API key, check it, and store it."),
+        "logout": CommandEntry("accounts:logout", "Delete a stored key."),
+        "whoami": CommandEntry("accounts:whoami", "Show which account and key are used, and whether the key works."),
         "profiles": CommandEntry(
-            "profiles:profiles_group", "List the accounts of the configuration file, and change them."
+            "accounts:profiles_group", "List the accounts of the configuration file, and change them."
         ),
         "doctor": CommandEntry("doctor:doctor", "Check settings, network, key and operations on your account."),
         "completion": CommandEntry("help:completion", "Print the completion script of a shell."),
@@ -50,7 +50,7 @@ COMMANDS: Mapping[str, Mapping[str, CommandEntry]] = {
         "audit": CommandEntry("audit:audit_group", "Read and verify the audit log."),
     },
     "Serve": {
-        "sandbox": CommandEntry("sandbox:sandbox", "Serve the sandbox over HTTP, for others to test against."),
+        "sandbox": CommandEntry("serve:sandbox", "Serve the sandbox over HTTP, for others to test against."),
         "init-team": CommandEntry("init_team:init_team", "Make the team file and secrets of a team's server."),
         "http-token": CommandEntry("serve:http_token", "Print the bearer token that --http takes."),
         "health": CommandEntry("health:health", "Check that a server over HTTP is healthy.", hidden=True),

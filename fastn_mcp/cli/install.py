@@ -15,9 +15,9 @@ import click
 
 from fastn_mcp.build.startup import SANDBOX_SETTINGS, command_line_of, options_of
 from fastn_mcp.channels.terminal import Terminal
+from fastn_mcp.cli.accounts import login
 from fastn_mcp.cli.help import EnumChoice, GroupedOption, OptionGroups, completing
 from fastn_mcp.cli.layout import say, warn
-from fastn_mcp.cli.login import login
 from fastn_mcp.cli.start_options import StartOptions, complete_profile
 from fastn_mcp.config import command_line
 from fastn_mcp.config.command_line import CommandLine, path_hint, this_program

@@ -17,10 +17,10 @@ from fastn_mcp.audit.files import parsed
 from fastn_mcp.audit.log import AuditEvent, recorded_time
 from fastn_mcp.build.composition import AccountParts, account_of, plan_account_of
 from fastn_mcp.channels.terminal import Terminal
-from fastn_mcp.cli.audit import parse_since
+from fastn_mcp.cli.audit import Since
 from fastn_mcp.cli.exit import WrongArgument
 from fastn_mcp.cli.layout import say
-from fastn_mcp.cli.policy_replay import UnreadableEntry, recorded_call
+from fastn_mcp.cli.policy_calls import UnreadableEntry, recorded_call
 from fastn_mcp.cli.run import read
 from fastn_mcp.cli.start_options import StartOptions
 from fastn_mcp.config.paths import config_dir, make_private_folder
@@ -54,7 +54,7 @@ def plan_group() -> None:
 @plan_group.command(name="new")
 @click.argument("calls", type=click.File("rb"), required=False)
 @click.option("--from-audit", "audit", type=click.Path(path_type=Path), help="Take the calls of a recorded run.")
-@click.option("--since", metavar="WHEN", help="Only audit entries since then, for example 24h or 2026-11-25T09:00.")
+@click.option("--since", type=Since(), help="Only audit entries since then, for example 24h or 2026-11-25T09:00.")
 @click.option("--name", default="run", show_default=True, help="Name of the plan.")
 @click.option(
     "--hours", type=click.IntRange(1, MAX_DAYS * 24), default=24, show_default=True, help="How long it is valid."
@@ -62,7 +62,13 @@ def plan_group() -> None:
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write it here instead of printing it.")
 @click.pass_obj
 def new_(
-    start: StartOptions, calls: Any, audit: Path | None, since: str | None, name: str, hours: int, output: Path | None
+    start: StartOptions,
+    calls: Any,
+    audit: Path | None,
+    since: datetime | None,
+    name: str,
+    hours: int,
+    output: Path | None,
 ) -> None:
     """Write a plan of exact calls, for a person to read and sign.
 
@@ -71,13 +77,12 @@ def new_(
     """
     if (calls is None) == (audit is None):
         raise click.UsageError("Give CALLS, or --from-audit FILE.")
-    settings, now = start.settings(), datetime.now(UTC)
-    began = None if since is None else recorded_time(parse_since(since, now))
-    planned = _from_audit(audit, began) if audit is not None else _from_script(calls)
+    settings = start.settings()
+    planned = _from_audit(audit, since and recorded_time(since)) if audit is not None else _from_script(calls)
     counted = Counter(would_allow(call).removesuffix("count = 1") for call in planned)
     if not counted:
         raise WrongArgument("No call in it changes anything.")
-    until = stamp(now + timedelta(hours=hours))
+    until = stamp(datetime.now(UTC) + timedelta(hours=hours))
     head = f"name = {toml(name)}\naccount = {toml(account_of(settings))}\nuntil = {until}\n"
     text = head + "".join(f"\n{entry}count = {count}\n" for entry, count in counted.items())
     if output is None:

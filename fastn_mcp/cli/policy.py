@@ -23,8 +23,7 @@ from fastn_mcp.build.composition import AccountParts, policy_of
 from fastn_mcp.build.startup import policy_file
 from fastn_mcp.cli.help import EnumChoice, completing
 from fastn_mcp.cli.layout import print_table, say, warn
-from fastn_mcp.cli.policy_cases import load_cases, record_case, written_case
-from fastn_mcp.cli.policy_replay import replay
+from fastn_mcp.cli.policy_calls import load_cases, record_case, replay, written_case
 from fastn_mcp.cli.start_options import StartOptions
 from fastn_mcp.client.reads import read_pages
 from fastn_mcp.config.model import Settings

@@ -1,9 +1,12 @@
-"""`fastn-mcp`: serve agents, over stdio or HTTP, and write the report of what was done."""
+"""`fastn-mcp`: serve agents, over stdio or HTTP, and write the report of what was done; `fastn-mcp sandbox`."""
 
 import json
+import os
+import time
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import AsyncExitStack, ExitStack, aclosing, asynccontextmanager, contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -151,3 +154,34 @@ def http_token(start: "StartOptions", header: bool) -> None:
 
     token = known_http_token(start.keyless(), start.state()).value
     click.echo(json.dumps({"Authorization": f"Bearer {token}"}) if header else token)
+
+
+@click.command(name="sandbox")
+@click.option("--port", type=click.IntRange(1, 65535), default=8765, show_default=True, help="Port on 127.0.0.1.")
+@click.option("--file", type=click.Path(path_type=Path), help="Keep the state in this file.")
+@click.option("--issuer", is_flag=True, help="Be an OpenID provider too, to try a team's server on this machine.")
+def sandbox(port: int, file: Path | None, issuer: bool) -> None:
+    """Serve the sandbox over HTTP, for others to test against."""
+    # Imported here because serving agents needs none of them.
+    import uvicorn
+
+    from fastn_mcp.build.startup import must_be_free
+    from fastn_mcp.cli.layout import say
+    from fastn_mcp.config.command_line import this_program
+    from fastn_mcp.sandbox.app import create_app
+    from fastn_mcp.sandbox.auth import KEY
+    from fastn_mcp.sandbox.server import Sandbox
+
+    must_be_free("127.0.0.1", port, "Name another: fastn-mcp sandbox --port PORT")
+    url = f"http://127.0.0.1:{port}"
+    app = create_app(Sandbox(lambda: datetime.now(UTC), file=file))
+    say(f"Sandbox at {url} with the key {KEY}. Use it from another terminal:")
+    variables = (("FASTN_BASE_URL", url), ("FASTN_API_KEY", KEY))
+    click.echo(f"  {replace(this_program(os.environ), variables=variables).to('call', 'list-customers')}")
+    if issuer:
+        from fastn_mcp.sandbox import issuer as trial  # only on demand
+
+        app = trial.TrialIssuer(url, time.time).beside(app)
+        say(f"OpenID provider at {url}, for a team's server on this machine. Who signs in is chosen on its page.")
+        say(f"Client of the approval page: {trial.CLIENT}, with the secret {trial.CLIENT_SECRET}")
+    uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning", access_log=False, server_header=False)

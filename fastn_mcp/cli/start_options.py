@@ -76,7 +76,7 @@ class StartOptions:
     ) -> "AccountParts":
         """Assemble the parts of an account from `settings`, by default those of the selected account."""
         from fastn_mcp.build.composition import assemble, begin_log, policy_of
-        from fastn_mcp.build.process import Process, Sandboxed
+        from fastn_mcp.build.startup import Process, Sandboxed
         from fastn_mcp.build.telemetry import audit_outboxes, instruments_of
 
         settings = settings or self.settings()

@@ -8,7 +8,7 @@ from functools import partial
 import anyio
 import click
 
-from fastn_mcp.build.approval_store import ApprovalStore
+from fastn_mcp.build.stores import ApprovalStore
 from fastn_mcp.channels.terminal import Terminal
 from fastn_mcp.cli.approvals import others_of, own_store
 from fastn_mcp.cli.layout import say, warn

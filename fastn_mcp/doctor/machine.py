@@ -11,7 +11,7 @@ from pathlib import Path
 import anyio
 
 from fastn_mcp.audit.outbox import Outbox
-from fastn_mcp.build.ledger import file_of, ledger_at
+from fastn_mcp.build.stores import file_of, ledger_at
 from fastn_mcp.client.endpoint import TransportOptions
 from fastn_mcp.client.error_mapping import NOT_VALID_NOW, OTHER_HOST, cause_of
 from fastn_mcp.client.exchange import HttpExchange, NotSentError, ResponseLost

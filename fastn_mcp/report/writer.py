@@ -168,6 +168,25 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
     yield ""
 
 
+def summary(document: Document) -> Iterator[str]:
+    """Render a report for a terminal: a few lines per call, in place of Markdown tables."""
+    report = cast("dict[str, Any]", document)
+    began = f"{report['began']} to" if report["began"] else "up to"
+    yield f"{report['account']}, {began} {report['ended']}"
+    yield ", ".join(f"{count} {group.value}" for group in HEADINGS if (count := report["counts"][group.value]))
+    for group, heading in HEADINGS.items():
+        if calls := report["calls"][group.value]:
+            yield from ("", f"{heading} ({len(calls)})")
+        for call in calls:
+            about = " ".join(filter(None, (call["tool"], call["target"]["name"] or call["target"]["id"])))
+            newest = f"audit {call['audit'][-1]['n']}" if call["audit"] else ""
+            requests = "" if call["requests"] is None else f"requests {call['requests']}"
+            facts = (caller(call), call["approved_by"], call["rule"], call["change_id"], requests, newest)
+            yield f"  {call['number']}. {about}, {str(call['time']).replace('T', ' ')[:19]}Z"
+            yield f"     {': '.join(filter(None, (call['outcome'], call['message'])))}"
+            yield f"     {'; '.join(filter(None, facts))}"
+
+
 def caller(call: dict[str, Any]) -> str:
     """Return who made a call of a report; empty for the one user of a local server."""
     return "" if call["principal"] in (None, "local") else who(call["principal"], call["principal_name"])

@@ -20,8 +20,7 @@ from pydantic_core import PydanticUndefined
 
 from fastn_mcp import IS_PUBLISHED, __version__
 from fastn_mcp.build.composition import assemble, policy_of
-from fastn_mcp.build.process import Process, Sandboxed
-from fastn_mcp.build.startup import settings_of
+from fastn_mcp.build.startup import Process, Sandboxed, settings_of
 from fastn_mcp.config.model import SOURCES, KeySettings, Settings, Source
 from fastn_mcp.install.clients import CLIENTS, McpClient
 from fastn_mcp.install.edit import NotInstalled

@@ -30,7 +30,7 @@ from support.slack import TEAM, Slack
 from support.slack_world import DANA, KIM, MALLORY, slack_world
 from support.world import World
 
-from fastn_mcp.build.ledger import ledger_at
+from fastn_mcp.build.stores import ledger_at
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.procedures.catalog import ALL_TOOLS
 from fastn_mcp.runtime import System

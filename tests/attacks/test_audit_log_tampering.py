@@ -15,7 +15,7 @@ from support.audit_entries import entries
 
 from fastn_mcp.audit.files import Keeping
 from fastn_mcp.audit.log import AuditEvent, AuditFile, about
-from fastn_mcp.build.ledger import audit_at, ledger_at
+from fastn_mcp.build.stores import audit_at, ledger_at
 from fastn_mcp.cli.program import cli
 from fastn_mcp.errors import FastnError
 from fastn_mcp.policy.asker import Asker

@@ -6,7 +6,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from fastn_mcp.build.ledger import ledger_at
+from fastn_mcp.build.stores import ledger_at
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.runtime import System
 

@@ -124,39 +124,30 @@ DECLINES = [
 def test_person_declines() -> None:
     with asked(*(form for _, form, _ in DECLINES)) as person:
         for typed, _, note in DECLINES:
-            person.sees("Enter = decline > ")
-            person.types(f"{typed}\r")
-            person.sees("A note for the agent, or Enter > ")
-            person.types(f"{note}\r")
+            person.answers("Enter = decline > ", typed)
+            person.answers("A note for the agent, or Enter > ", note)
             assert answer(person) == f"Decline(note={note!r})"
 
 
 def test_invalid_choice_or_wrong_name_is_asked_again() -> None:
     with asked(Form(), Form("Acme")) as person:
         for slip in ("ja", "15", "true", "1", "approve all"):
-            person.sees("Enter = decline > ")
-            person.types(f"{slip}\r")
+            person.answers("Enter = decline > ", slip)
             person.sees("That is not one of the choices.")
-        person.sees("Enter = decline > ")
-        person.types("y\r")
+        person.answers("Enter = decline > ", "y")
         assert answer(person) == "Approve(typed=None, is_temporary=False)"
 
-        person.sees("Enter = decline > ")
-        person.types("y\r")
+        person.answers("Enter = decline > ", "y")
         person.sees("That is not the name. Type it again, or n to decline.")
-        person.sees("Enter = decline > ")
-        person.types("Acme\r")
+        person.answers("Enter = decline > ", "Acme")
         assert answer(person) == "Approve(typed='Acme', is_temporary=False)"
 
 
 def test_input_typed_before_the_request_is_dropped() -> None:
     with asked(ready="ready") as person:
-        person.sees("ready\n")
-        person.types("y\r")
-        person.sees("Enter = decline > ")
-        person.types("\r")
-        person.sees("or Enter > ")
-        person.types("\r")
+        person.answers("ready\n", "y")
+        person.answers("Enter = decline > ", "")
+        person.answers("or Enter > ", "")
         assert answer(person) == "Decline(note='')"
 
 
@@ -179,8 +170,7 @@ def test_ctrl_c_exits_at_once_without_an_answer() -> None:
 def test_request_text_is_sanitized() -> None:
     hostile = "\x1b[2K\x1b[1A\x07\u202eApprove all\u2066\u200b\U000e0041\x9b"
     with asked(Form(text=f"delete_customer\n{hostile}\nApprove this one call?")) as person:
-        shown = person.sees("Enter = decline > ")
-        person.types("y\r")
+        shown = person.answers("Enter = decline > ", "y")
         person.leaves()
     assert [line for line in shown.split("\n") if line][:3] == [
         "delete_customer",

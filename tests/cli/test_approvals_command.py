@@ -24,8 +24,8 @@ from support.values import not_none
 
 from fastn_mcp.account.resolved_call import TypedArgument, TypedField
 from fastn_mcp.audit.log import AuditFile
-from fastn_mcp.build.approval_store import ApprovalStore
 from fastn_mcp.build.startup import typed_seal
+from fastn_mcp.build.stores import ApprovalStore
 from fastn_mcp.config.command_line import PROGRAM
 from fastn_mcp.guard.approval.terminal_approvals import TerminalApprovals
 from fastn_mcp.guard.key_files import TypedSecrets
@@ -254,14 +254,11 @@ def test_approval_without_its_secret_leaves_the_request_waiting(state: Folder) -
 def test_line_that_the_terminal_cut_has_to_be_typed_again(state: Folder) -> None:
     state.add_request(**SECRET)
     with state.at_a_terminal() as person:
-        person.sees(CHOICES)
-        person.types("y\r")
-        person.sees(HIDDEN)
-        person.types("x" * 4094 + "\r")
+        person.answers(CHOICES, "y")
+        person.answers(HIDDEN, "x" * 4094)
         person.sees("That is longer than a line at a terminal can be")
         assert state.grant().state is RequestState.OPEN
-        person.sees(HIDDEN)
-        person.types(f"{KEY}\r")
+        person.answers(HIDDEN, KEY)
         person.sees("Approved.")
         person.leaves()
 
@@ -317,15 +314,12 @@ def test_requests_that_arrive_meanwhile_are_asked_about_too(state: Folder) -> No
     state.add_request()
     state.add_request(id="g2", target="wf_2", call="another call")
     with state.at_a_terminal() as person:
-        assert "1 more." in person.sees(CHOICES)
-        person.types("\r")
+        assert "1 more." in person.answers(CHOICES, "")
         person.sees(CHOICES)
         state.add_request(id="g3", target="wf_3", call="a third call")
         person.types("y\r")
-        person.sees(CHOICES)
-        person.types("n\r")
-        person.sees("or Enter > ")
-        person.types("\r")
+        person.answers(CHOICES, "n")
+        person.answers("or Enter > ", "")
         person.sees("Nothing else waits.")
         person.leaves()
     assert [state.grant(name).state for name in ("g1", "g2", "g3")] == [

@@ -18,8 +18,7 @@ from support.terminal import sitting
 from fastn_mcp.audit.files import verify
 from fastn_mcp.audit.log import NEVER_SEEN, AuditEvent, AuditFile, about
 from fastn_mcp.audit.reader import Entry, following
-from fastn_mcp.cli.audit import audit_group
-from fastn_mcp.cli.audit_layout import TAIL_COLUMNS, row
+from fastn_mcp.cli.audit import TAIL_COLUMNS, audit_group, row
 from fastn_mcp.cli.program import cli
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.policy.asker import Asker

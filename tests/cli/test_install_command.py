@@ -38,13 +38,11 @@ def test_install_shows_the_change_and_how_to_undo_it(fastn: Run, home: Path) -> 
 
 def test_install_asks_and_can_be_declined(home: Path, environment: dict[str, str]) -> None:
     with sitting(["-m", "fastn_mcp", "install", "cursor", "--sandbox"], environment) as person:
-        person.sees("Apply this change? [y/N]:")
-        person.types("\r")
+        person.answers("Apply this change? [y/N]:", "")
         code, shown = person.leaves()
     assert (code, "Nothing was changed." in shown, (home / ".cursor" / "mcp.json").exists()) == (0, True, False)
     with sitting(["-m", "fastn_mcp", "install", "cursor", "--sandbox"], environment) as person:
-        assert "--sandbox" in person.sees("Apply this change? [y/N]:")
-        person.types("y\r")
+        assert "--sandbox" in person.answers("Apply this change? [y/N]:", "y")
         code, shown = person.leaves()
     assert (code, "Done." in shown, "fastn" in cursor(home)) == (0, True, True)
 

@@ -11,7 +11,7 @@ import anyio
 import pytest
 from support.valkey_server import ValkeyServer
 
-from fastn_mcp.build.ledger import ledger_at
+from fastn_mcp.build.stores import ledger_at
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.runtime import System

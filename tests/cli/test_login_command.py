@@ -72,8 +72,7 @@ def test_login_prompts_checks_and_stores_a_key_that_is_then_used(
 ) -> None:
     before = config.read_text()
     with sitting(["-m", "fastn_mcp", "login", "acme"], environment) as person:
-        person.sees(f"API key of acme at {address} (not shown): ")
-        person.types(f" {KEY} \r")
+        person.answers(f"API key of acme at {address} (not shown): ", f" {KEY} ")
         code, shown = person.leaves()
     assert (code, KEY in person.shown) == (0, False)
     assert "The key works. Key 'Sandbox': test mode, full access, never expires." in shown
@@ -117,9 +116,7 @@ def test_login_tells_an_unreachable_host_from_a_wrong_key(login: Run, environmen
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ("", "The standard input holds no key."),
-        (" \n", "The standard input holds no key."),
-        (f"{CANARY}\n{CANARY}\n", "The standard input holds more than one line."),
+        *((wrong, "The standard input has to be one line, the key.") for wrong in ("", " \n", f"{CANARY}\n{CANARY}\n")),
         (
             f"{CANARY} {CANARY}",
             "holds a space, a line break or another character that no key has. Copy the whole key",

@@ -68,7 +68,7 @@ WRONG: dict[str, tuple[tuple[str, ...], dict[str, str], str, str]] = {
     "no number": (("--deadline", "soon", "tools"), {}, "'--deadline'", "fastn-mcp --help"),
     "no number for a tool": (("call", "list-customers", "--limit", "many"), {}, "'--limit'", "list-customers --help"),
     "no number of hours": (("plan", "new", "--hours", "nope"), {}, "'--hours'", "fastn-mcp plan new --help"),
-    "no time": (("audit", "report", "--since", "nope"), {}, "--since: not a time", "such as 24h"),
+    "no time": (("audit", "report", "--since", "nope"), {}, "'--since': not a time", "such as 24h"),
     "port 0": (("sandbox", "--port", "0"), {}, "'--port'", "1<=x<=65535"),
     "a port that is too high": (("sandbox", "--port", "65536"), {}, "'--port'", "1<=x<=65535"),
     "no port": (("sandbox", "--port", "http"), {}, "'--port'", "fastn-mcp sandbox --help"),
@@ -233,8 +233,7 @@ def test_aborted_approval_says_that_nothing_was_sent(environment: dict[str, str]
     customer = "5c4bc270-6e5f-4523-afd7-6538d17c6c3a"
     call = ["--sandbox", "call", "delete-customer", "--customer-id", customer]
     with sitting(["-m", "fastn_mcp", *call], environment) as person:
-        person.sees("Enter = decline > ")
-        person.types("globex\r")
+        person.answers("Enter = decline > ", "globex")
         person.sees("That is not the name.")
         code, message = person.gives_up()
     assert code == 130
@@ -247,12 +246,9 @@ def test_aborted_approval_says_that_nothing_was_sent(environment: dict[str, str]
 def test_declined_call_is_confirmed_in_one_line(environment: dict[str, str]) -> None:
     call = ["--sandbox", "call", "delete-customer", "--customer-id", "5c4bc270-6e5f-4523-afd7-6538d17c6c3a"]
     with sitting(["-m", "fastn_mcp", *call], environment) as person:
-        person.sees("Enter = decline > ")
-        person.types("Globex\r")
-        person.sees("That is not the name.")
-        person.types("n\r")
-        person.sees("A note for the agent, or Enter > ")
-        person.types("\r")
+        person.answers("Enter = decline > ", "Globex")
+        person.answers("That is not the name.", "n")
+        person.answers("A note for the agent, or Enter > ", "")
         code, message = person.leaves()
     assert (code, message.strip()) == (5, "fastn-mcp: Declined. Nothing was sent.")
 

@@ -42,8 +42,7 @@ def sign_plan(environment: dict[str, str], file: Path, name: str = "dana", *, fi
         assert 'Delete trigger "t1": No trigger with this id' in read
         person.types("night\r")
         if first:
-            person.sees("A passphrase for it: ")
-            person.types(f"{PASSPHRASE}\r")
+            person.answers("A passphrase for it: ", PASSPHRASE)
             person.sees("Repeat for confirmation: ")
         else:
             person.sees("Passphrase of your key: ")
@@ -146,8 +145,7 @@ def test_plan_is_not_signed_if_another_name_is_typed(fastn: Run, environment: di
     file = new_plan(fastn, calls)
     command = ["-m", "fastn_mcp", "--sandbox", "plan", "approve", str(file), "--as", "dana"]
     with sitting(command, environment) as person:
-        person.sees("(night): ")
-        person.types("nigth\r")
+        person.answers("(night): ", "nigth")
         code, shown = person.leaves()
     assert code == 1
     assert "Not signed" in shown

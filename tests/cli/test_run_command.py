@@ -245,11 +245,9 @@ def test_run_at_a_terminal_asks_for_approval(
     program = ["-m", "fastn_mcp", "--sandbox", "--report", str(tmp_path / "r.json"), "run", script(LIST, DELETE)]
     with sitting(program, environment) as person:
         person.sees('type the name between the quotes: "Globex Exports"')
-        person.sees("> ")
-        person.types(f"{answer}\r")
+        person.answers("> ", answer)
         if code:
-            person.sees("A note for the agent")
-            person.types("not today\r")
+            person.answers("A note for the agent", "not today")
         assert person.leaves()[0] == code
     call = report_in(tmp_path)["calls"][group][0]
     assert call["tool"] == "delete_customer"

@@ -127,12 +127,9 @@ def test_entry_of_somebody_else_stays_and_other_clients_are_connected(fastn: Run
 def test_person_chooses_the_clients_by_their_changes(home: Path, environment: dict[str, str]) -> None:
     (home / ".codex" / "config.toml").write_text('[mcp_servers.fastn]\ncommand = "theirs"\n')
     with sitting(SETUP, environment) as person:
-        person.sees("Serve your account? Otherwise the sandbox, which has data to try it with [y/N]:")
-        person.types("\r")
-        assert "+++ " in person.sees(APPLY)
-        person.types("n\r")
-        assert '-command = "theirs"' in person.sees(APPLY)
-        person.types("y\r")
+        person.answers("Serve your account? Otherwise the sandbox, which has data to try it with [y/N]:", "")
+        assert "+++ " in person.answers(APPLY, "n")
+        assert '-command = "theirs"' in person.answers(APPLY, "y")
         code, shown = person.leaves()
     assert code == 0
     assert (cursor(home), codex(home)["args"]) == ({}, ["--sandbox"])
@@ -145,14 +142,10 @@ def test_person_without_a_key_logs_in_first(home: Path, environment: dict[str, s
     with listening(create_app(Sandbox(System().now))) as address:
         environment["FASTN_BASE_URL"] = address
         with sitting([*SETUP, "--account", "--client", "cursor"], environment) as person:
-            person.sees("Keep the key in a file that only you can read? [Y/n]:")
-            person.types("\r")
-            person.sees("(not shown): ")
-            person.types(f"{KEY}\r")
-            person.sees("Serve only tools that read, at first? [Y/n]:")
-            person.types("n\r")
-            person.sees(APPLY)
-            person.types("y\r")
+            person.answers("Keep the key in a file that only you can read? [Y/n]:", "")
+            person.answers("(not shown): ", KEY)
+            person.answers("Serve only tools that read, at first? [Y/n]:", "n")
+            person.answers(APPLY, "y")
             code, shown = person.leaves()
         assert (code, cursor(home)["args"], KEY in person.shown) == (0, [], False)
         assert "fastn-mcp whoami" in shown
@@ -163,10 +156,8 @@ def test_key_that_does_not_work_connects_nothing(home: Path, environment: dict[s
     with listening(create_app(Sandbox(System().now))) as address:
         environment["FASTN_BASE_URL"] = address
         with sitting([*SETUP, "--account"], environment) as person:
-            person.sees("[Y/n]:")
-            person.types("\r")
-            person.sees("(not shown): ")
-            person.types("fsk_test_unknown\r")
+            person.answers("[Y/n]:", "")
+            person.answers("(not shown): ", "fsk_test_unknown")
             code, shown = person.leaves()
     assert (code, "Nothing was stored" in shown, cursor(home), codex(home)) == (1, True, {}, {})
 

@@ -169,13 +169,11 @@ def test_allow_needs_a_person_at_a_terminal(machine: StateFolder) -> None:
 def test_person_at_a_terminal_allows_again(machine: StateFolder) -> None:
     machine.run("stop", "--client", "Claude Code")
     with sitting(["-m", "fastn_mcp", "allow"], machine.env) as person:
-        person.sees("type allow")
-        person.types("no\r")
+        person.answers("type allow", "no")
         assert person.leaves()[0] == 1
     assert stops(machine)[0].lifted is None
     with sitting(["-m", "fastn_mcp", "allow"], machine.env) as person:
-        person.sees("type allow")
-        person.types("allow\r")
+        person.answers("type allow", "allow")
         person.sees("agents have to ask again")
         assert person.leaves()[0] == 0
     (stop,) = stops(machine)

@@ -9,7 +9,7 @@ from support.audit_entries import INTENT, NOW
 
 from fastn_mcp.audit.log import AuditFile
 from fastn_mcp.audit.outbox import Outbox
-from fastn_mcp.build.ledger import audit_logs
+from fastn_mcp.build.stores import audit_logs
 from fastn_mcp.config.load import load
 from fastn_mcp.doctor import machine
 from fastn_mcp.doctor.check import CheckResult

@@ -22,7 +22,7 @@ from support.ports import free_port
 from support.team_world import HEAD, KEYS, TENANTS, TeamWorld, written
 from support.valkey_server import ValkeyServer
 
-from fastn_mcp.build.ledger import ledger_at
+from fastn_mcp.build.stores import ledger_at
 from fastn_mcp.build.team import application
 from fastn_mcp.doctor.check import Check, CheckResult
 from fastn_mcp.doctor.public import PROVIDER_DOWN, PublicAddress, check_public

@@ -143,8 +143,7 @@ def installs(played: Played, folder: Path) -> None:
     assert command.strip() == f"uvx --from {ROOT} fastn-mcp install claude-code --sandbox"
     code = f"import os; os.chdir({str(empty)!r}); os.execv('/bin/sh', ['sh', '-c', {command!r}])"
     with sitting(["-c", code], played.environment) as person:
-        person.sees("Apply this change? [y/N]:")
-        person.types("y\r")
+        person.answers("Apply this change? [y/N]:", "y")
         ended, shown = person.leaves()
     assert (ended, "Done." in shown) == (0, True), shown
     entry = json.loads((played.home / ".claude.json").read_bytes())["mcpServers"]["fastn"]

@@ -36,8 +36,7 @@ async def test_approval_in_one_sandbox_process_counts_in_another(tmp_path: Path)
         (printed,) = re.findall(r"`(.+) --open`", asked["message"])
         pasted = ["-c", "import os, sys; os.execvp('sh', ['sh', '-c', sys.argv[1]])", printed]
         with sitting(pasted) as person:
-            assert "process-new-orders" in person.sees("Enter = leave it waiting > ")
-            person.types("y\r")
+            assert "process-new-orders" in person.answers("Enter = leave it waiting > ", "y")
             person.sees("Approved.")
 
         answer = body(await client.call_tool("delete_workflow", deletion))

@@ -193,8 +193,7 @@ async def test_nothing_is_sent_after_a_stop_of_a_fleet(
             users = Users(fleet, caller, outcomes)
             assert await users.call("somebody", "create_customer", name="Still stopped") == "stopped"
             with sitting(["-m", "fastn_mcp", "allow"], ledger) as person:
-                person.sees("type allow")
-                person.types("allow\r")
+                person.answers("type allow", "allow")
                 assert person.leaves()[0] == 0
             assert [heard(addresses)] == after
             assert await users.call("somebody", "create_customer", name="Allowed again") == "done"

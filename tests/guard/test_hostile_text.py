@@ -27,7 +27,7 @@ from fastn_mcp.channels.page import view
 from fastn_mcp.channels.page.inbox import PendingRequest
 from fastn_mcp.channels.slack import blocks as slack
 from fastn_mcp.channels.webhook.webhook import payload
-from fastn_mcp.cli import audit_layout
+from fastn_mcp.cli import audit
 from fastn_mcp.guard.approval_form import extent, form_of
 from fastn_mcp.guard.journal import recent_facts
 from fastn_mcp.guard.preview import ListPreview, Preview, preview
@@ -266,7 +266,7 @@ def in_the_audit_log(world: World) -> Texts:
     """As a terminal shows it, without the spaces that fill a column."""
     entry = about(AuditEvent.ASKED, world.call, Asker(), ACCOUNT)
     known: dict[str, JsonValue] = {"n": 1, "time": "2026-11-25T09:00:00Z", "event": entry.event.value}
-    rows = audit_layout.row({**known, "tool": entry.tool}, named(world.of_existing.name), 300)
+    rows = audit.row({**known, "tool": entry.tool}, named(world.of_existing.name), 300)
     return numbered(" ".join(skeleton(row).split()) for row in rows)
 
 

@@ -9,8 +9,7 @@ from support.values import not_none
 from surface import HELLO, META, WHO, results_of
 
 from fastn_mcp.build.composition import assemble, policy_of
-from fastn_mcp.build.process import Process, Sandboxed
-from fastn_mcp.build.startup import introduction_of, settings_of
+from fastn_mcp.build.startup import Process, Sandboxed, introduction_of, settings_of
 from fastn_mcp.config.model import TOOLSETS
 from fastn_mcp.procedures.catalog import ALL_TOOLS
 from fastn_mcp.server.handlers import build

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from support.policy_files import rules_of
 
-from fastn_mcp.cli.policy_cases import load_cases, record_case
+from fastn_mcp.cli.policy_calls import load_cases, record_case
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.policy.policy_file import load_rules

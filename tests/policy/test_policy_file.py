@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fastn_mcp.cli.policy_cases import load_cases
+from fastn_mcp.cli.policy_calls import load_cases
 from fastn_mcp.config.strict_toml import ConfigError
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.policy.decision import DESTROY_RATE

@@ -14,7 +14,7 @@ from support.world import FormNow, yes
 
 from fastn_mcp.audit.log import FILE as AUDIT
 from fastn_mcp.build.composition import AccountParts, account_of, assemble
-from fastn_mcp.build.process import Process, Sandboxed
+from fastn_mcp.build.startup import Process, Sandboxed
 from fastn_mcp.config.model import Settings
 from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.batch import Done

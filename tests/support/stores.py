@@ -13,7 +13,7 @@ from pathlib import Path
 
 import anyio
 
-from fastn_mcp.build.ledger import ledger_at
+from fastn_mcp.build.stores import ledger_at
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, ShownCall, Vote
 from fastn_mcp.ledger.change import Change
 from fastn_mcp.ledger.ledger import BudgetLimit, Ledger, TooManyWaiting

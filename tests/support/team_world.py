@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import httpx2
 
-from fastn_mcp.build.process import Process, Sandboxed
+from fastn_mcp.build.startup import Process, Sandboxed
 from fastn_mcp.build.team import TenantBuilder, application
 from fastn_mcp.config.load import load
 from fastn_mcp.hosted.app import Health

@@ -44,6 +44,12 @@ class Person:
         """Type; `\\r` is Enter, `\\x03` is Ctrl-C, `\\x04` ends the input."""
         os.write(self._terminal, text.encode())
 
+    def answers(self, question: str, answer: str) -> str:
+        """Wait until `question` is shown, and type the answer and Enter; what was shown up to the question's end."""
+        shown = self.sees(question)
+        self.types(f"{answer}\r")
+        return shown
+
     def leaves(self) -> tuple[int, str]:
         """Wait for the end of the program: its exit code, and what was shown since the last look."""
         until = time.monotonic() + _PATIENCE

@@ -1,4 +1,7 @@
-"""`fastn-mcp login`, `logout`, `whoami`: store, delete and check an account's key. A key is never an argument."""
+"""Accounts: `login`, `logout` and `whoami` store, delete and check a key; `profiles` lists accounts and edits them.
+
+A key is never an argument, and never shown.
+"""
 
 import json
 import os
@@ -14,14 +17,16 @@ import click
 from pydantic import JsonValue
 
 from fastn_mcp.build.composition import AccountParts, account_parts
-from fastn_mcp.build.startup import policy_file
+from fastn_mcp.build.startup import options_of, policy_file
 from fastn_mcp.channels.terminal import Terminal
-from fastn_mcp.cli.layout import say, warn
-from fastn_mcp.cli.start_options import StartOptions, complete_profile
-from fastn_mcp.config.edit import put, read_or_none, unset
+from fastn_mcp.cli.help import OptionGroups
+from fastn_mcp.cli.layout import print_table, say, warn
+from fastn_mcp.cli.start_options import StartOptions, complete_profile, with_settings
+from fastn_mcp.config import edit
+from fastn_mcp.config.command_line import this_program
 from fastn_mcp.config.keys import VARIABLE, Key, NoKeyring, SystemKeyring, entry, without_key
-from fastn_mcp.config.load import DEFAULT, Chosen, choose, no_profile
-from fastn_mcp.config.model import KEY_HOST, KEY_SETTINGS, Settings
+from fastn_mcp.config.load import DEFAULT, Chosen, choose, key_of, no_profile
+from fastn_mcp.config.model import KEY_HOST, KEY_SETTINGS, ConfigFile, Settings, Trait, settings_with
 from fastn_mcp.config.paths import file_errors, write_private
 from fastn_mcp.errors import FastnError, Forbidden, SettingsError, Unauthorized
 from fastn_mcp.guard.batch import Done
@@ -51,20 +56,13 @@ def login(start: StartOptions, profile: str | None, stdin: bool, in_file: bool, 
     """
     stored = _stored_key(start, profile)
     account, at_rest = stored.account, stored.account.keyless()
-    stored.refuse_unused(in_file=in_file)
-    if in_file and not replace and "api_key_file" in account.table and account.key_host != at_rest.host.lower():
-        _confirm_replacement(account.key_host, at_rest)
+    stored.check(in_file=in_file, replace=replace)
     keyring, words = SystemKeyring(), ("login", *filter(None, (account.profile,)))
     command = start.command_line()
     if not in_file:
         with _file_suggested(command.to(*words, "--file")):
             keyring.check()  # before the person pastes the key
-    if not stdin and not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise SettingsError(
-            "There is no terminal to ask for the key at.", "Give it on the standard input: fastn-mcp login --stdin"
-        )
-    what = f"API key of {at_rest.profile} at {at_rest.host} (not shown)"
-    key = _read_stdin() if stdin else str(click.prompt(what, hide_input=True, err=True)).strip()
+    key = _read_key(f"API key of {at_rest.profile} at {at_rest.host} (not shown)", stdin=stdin)
     settings = account.with_key(Key(key, "what was given"))
     if not no_check:
         result = anyio.run(check_key, start.parts(settings))
@@ -135,13 +133,19 @@ class StoredKey:
         """Whether the file's address is of this account alone: that of the top level is also that of profiles."""
         return self.account.profile is not None or not self.account.file.profiles
 
-    def refuse_unused(self, *, in_file: bool) -> None:
-        """Raise `SettingsError` if a stored key would never be used."""
-        account = self.account
+    def check(self, *, in_file: bool, replace: bool) -> None:
+        """Raise `SettingsError` if a stored key would never be used. Ask before the key of another host is replaced."""
+        account, settings = self.account, self.account.keyless()
         for name in KEY_SETTINGS:
             if name in account.table and not (name == "api_key_file" and in_file):
                 what = f"{name} already says where the key is, so a stored key would not be used."
                 raise SettingsError(f"{account.line(name)}: {what}", "Remove that line first.")
+        if not in_file or replace or "api_key_file" not in account.table or account.key_host == settings.host.lower():
+            return
+        warning = f"The key stored there is of {settings.profile} at {account.key_host}, not at {settings.host}."
+        if Terminal.here() is None or not click.confirm(f"{warning} Replace it?", default=False, err=True):
+            own = "Keep it in a profile of its own: fastn-mcp profiles add NAME --base-url URL"
+            raise SettingsError(f"{warning} Nothing was changed.", f"{own}; or replace it: --replace")
 
     def write_file(self, settings: Settings) -> Path:
         """Write the key to a file, and set it in the configuration. Raises `SettingsError` if that fails."""
@@ -149,11 +153,11 @@ class StoredKey:
         file = named if isinstance(named, Path) else self.file
         with file_errors(file, "written"):
             write_private(file, f"{settings.api_key}\n")
-        put(self.config, profile, KEY_HOST, settings.host.lower())
+        edit.put(self.config, profile, KEY_HOST, settings.host.lower())
         if named is None:
-            put(self.config, profile, "api_key_file", str(file.relative_to(self.config.absolute().parent)))
+            edit.put(self.config, profile, "api_key_file", str(file.relative_to(self.config.absolute().parent)))
         if self.may_set_address and settings.base_url != self.account.address:
-            put(self.config, profile, "base_url", settings.base_url)
+            edit.put(self.config, profile, "base_url", settings.base_url)
         return file
 
     def forget(self, *, any_host: bool = False) -> list[str]:
@@ -164,9 +168,9 @@ class StoredKey:
         settings, done, profile = self.account.keyless(), list[str](), self.account.profile
         if self.is_in_file and (any_host or self.account.key_host == settings.host.lower()):
             self.file.unlink(missing_ok=True)
-            unset(self.config, profile, "api_key_file")
+            edit.unset(self.config, profile, "api_key_file")
             if KEY_HOST in self.account.table:
-                unset(self.config, profile, KEY_HOST)
+                edit.unset(self.config, profile, KEY_HOST)
             done.append(str(self.file))
         with suppress(NoKeyring):  # then no key is stored there
             if SystemKeyring().drop(entry(settings.profile, settings.host)):
@@ -183,32 +187,23 @@ def _stored_key(start: StartOptions, profile: str | None) -> StoredKey:
         raise click.UsageError(f"--profile {flag} is another account than {profile}.")
     named = profile or flag
     with start.own_commands():
-        config = read_or_none(path)
+        config = edit.read_or_none(path)
         if named is not None and not config.profiles:
             raise no_profile(str(named), config)
         return StoredKey(path, choose({**start.flags, "profile": named}, without_key(os.environ), config))
 
 
-def _read_stdin() -> str:
+def _read_key(prompt: str, *, stdin: bool) -> str:
+    if not stdin:
+        if sys.stdin.isatty() and sys.stderr.isatty():
+            return str(click.prompt(prompt, hide_input=True, err=True)).strip()
+        give = "Give it on the standard input: fastn-mcp login --stdin"
+        raise SettingsError("There is no terminal to ask for the key at.", give)
     lines = sys.stdin.read(_MAX_INPUT).strip().splitlines()
     if len(lines) != 1:
-        raise SettingsError(
-            "The standard input holds no key." if not lines else "The standard input holds more than one line.",
-            "Pass the key and nothing else: fastn-mcp login --stdin < FILE",
-        )
+        what = "The standard input has to be one line, the key."
+        raise SettingsError(what, "Pass the key and nothing else: fastn-mcp login --stdin < FILE")
     return lines[0].removeprefix("key=")  # as in the file of a key that an agent created
-
-
-def _confirm_replacement(host: str, new: Settings) -> None:
-    """Ask whether to replace the key of another host. Raises `SettingsError` unless the person agrees."""
-    warning = f"The key of {new.profile} at {host} is stored there, and would be replaced by one for {new.host}."
-    terminal = Terminal.here()
-    if terminal is not None and click.confirm(f"{warning} Replace it?", default=False, err=True):
-        return
-    raise SettingsError(
-        f"{warning} Nothing was changed.",
-        "Keep it in a profile of its own: fastn-mcp profiles add NAME --base-url URL; or replace it: --replace",
-    )
 
 
 @contextmanager
@@ -237,9 +232,8 @@ async def check_key(parts: AccountParts) -> KeyCheck:
         async with aclosing(parts):
             answer = await parts.dispatch(ListApiKeys(limit=100, detail=FULL), Caller(Asker(), None))
     except Unauthorized as error:
-        return KeyCheck(
-            False, f"The key does not work. {error.what} Copy it again: Fastn dashboard, Settings, API keys."
-        )
+        hint = "Copy it again: Fastn dashboard, Settings, API keys."
+        return KeyCheck(False, f"The key does not work. {error.what} {hint}")
     except Forbidden:
         return KeyCheck(True, "The key works. It may not list API keys, so its permissions are unknown.")
     except FastnError as error:
@@ -306,3 +300,115 @@ def whoami(start: StartOptions, as_json: bool) -> int:
     else:
         say(result.message, err=not result.works)
     return 0 if result.works else 1
+
+
+# --- profiles ----------------------------------------------------------------------------------------------------
+
+
+@click.group(name="profiles", invoke_without_command=True)
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.pass_context
+def profiles_group(ctx: click.Context, as_json: bool) -> None:
+    """See the accounts of the configuration file, add and remove them."""
+    if ctx.invoked_subcommand is not None:
+        return
+    start: StartOptions = ctx.obj
+    path = start.config_file()
+    config = edit.read_or_none(path)
+    rows = [_row(name, config, start.command_line().line()) for name in config.profiles]
+    if as_json:
+        click.echo(json.dumps(rows, ensure_ascii=False))
+    elif rows:
+        names = ("profile", "default", "host", "environment", "mode", "key", "from")
+        cells = [
+            ["default" if name == "default" and row[name] else str(row[name] or "") for name in names] for row in rows
+        ]
+        print_table([names, *cells])
+        warn(*(str(row["problem"]) for row in rows if row["problem"]))
+    else:
+        say(f"{path} has no profiles. Add one: fastn-mcp profiles add NAME")
+
+
+def _row(name: str, config: ConfigFile, program: str) -> dict[str, str | bool | None]:
+    row: dict[str, str | bool | None] = {"profile": name, "default": name == config.top.get("profile", DEFAULT)}
+    row |= dict.fromkeys(("host", "environment", "mode", "key", "from", "problem"))
+    try:
+        account = choose({"profile": name}, {}, config)
+        settings = account.keyless()
+        row |= {"host": settings.host, "environment": settings.env}
+        row["mode"] = "read-only" if settings.read_only else settings.mode
+        key = key_of(account, os.environ, SystemKeyring())
+        row |= {"key": account.with_key(key).key_kind, "from": key.place}
+    except SettingsError as error:
+        row |= {"key": "none", "problem": str(error.with_program(program))}
+    return row
+
+
+@profiles_group.command(name="add", cls=OptionGroups)
+@click.argument("name")
+@with_settings("base_url", "auth", "env", "space_id", "tenant_id", "end_org_id", "mode", "policy")
+@click.option("--api-key-env", metavar="VARIABLE", help="The variable that holds its key.")
+@click.option("--api-key-file", type=click.Path(path_type=Path), help="The file that holds its key.")
+@click.option("--default", "as_default", is_flag=True, help="Use it by default.")
+@click.pass_obj
+def add_(start: StartOptions, name: str, as_default: bool, **options: object) -> None:
+    """Add the account NAME to the configuration file. Add other settings there by hand."""
+    path = start.config_file()
+    config = edit.read_or_none(path)
+    if name in config.profiles:
+        raise SettingsError(f"There is a profile {name!r} already.", f"Change it in {path}.")
+    values = {
+        setting: str(Path(str(value)).absolute()) if setting in settings_with(Trait.FILE) else value
+        for setting, value in options.items()
+        if value is not None
+    }
+    without_key = {setting: value for setting, value in values.items() if setting not in KEY_SETTINGS}
+    choose(without_key, {}, ConfigFile()).keyless()
+    edit.add(path, name, values)
+    if as_default:
+        edit.put(path, None, "profile", name)
+    command = this_program(os.environ).with_(options_of(start.context, ("config",)))
+    say(f"Added to {path}: {name}.")
+    if not options["api_key_env"] and not options["api_key_file"]:
+        say(f"Next, give it a key: {command.to('login', name)}")
+    if not as_default:
+        chosen, by_default = ("--profile", name), ("profiles", "use", name)
+        say(f"Use it: {command.to(*chosen)}, or by default: {command.to(*by_default)}")
+
+
+@profiles_group.command(name="remove", short_help="Remove an account from the configuration file.")
+@click.argument("name", shell_complete=complete_profile)
+@click.pass_obj
+def remove_(start: StartOptions, name: str) -> None:
+    """Remove the account NAME from the configuration file, with its stored key."""
+    path, config = _config_with(start, name)
+    account = choose({"profile": name}, {}, config)
+    others = [other for other in config.profiles if other != name]
+    if others and config.top.get("profile") == name:
+        raise SettingsError(
+            f"{name!r} is the default profile.", f"Choose another first: fastn-mcp profiles use {others[0]}"
+        )
+    for place in StoredKey(path, account).forget(any_host=True):
+        say(f"Its key was removed from {place}; it is not revoked.")
+    edit.remove(path, name)
+    say(f"Removed from {path}: {name}.")
+
+
+@profiles_group.command(name="use")
+@click.argument("name", shell_complete=complete_profile)
+@click.pass_obj
+def use_(start: StartOptions, name: str) -> None:
+    """Use the account NAME by default."""
+    path, _ = _config_with(start, name)
+    edit.put(path, None, "profile", name)
+    say(f"Used by default from now on: {name}.")
+
+
+def _config_with(start: StartOptions, name: str) -> tuple[Path, ConfigFile]:
+    """Return the configuration file and its contents. Raises `SettingsError` unless it has this profile."""
+    path = start.config_file()
+    config = edit.read_or_none(path)
+    if name not in config.profiles:
+        with start.own_commands():
+            raise no_profile(name, config)
+    return path, config
