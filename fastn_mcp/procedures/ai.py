@@ -120,16 +120,17 @@ async def _take_inventory(look: AnswerReads, first: str) -> Inventory:
         if left > 0 and (kind == first or (reads.total(kind) or 0) <= left * 100):
             await reads.read({kind: _LIST_CALLS[kind](limit=100)}, left)
             left -= ceil(len(reads.lists[kind].rows) / 100)
-    partial = {name.removeprefix("more "): _why_not_read(error) for name, error in reads.failed.items()}
+    # Without the advice to call again, which would send the message again.
+    partial = {
+        name.removeprefix("more "): "left out, to keep within Fastn's rate limit"
+        if isinstance(error, LeftOut)
+        else error.what
+        for name, error in reads.failed.items()
+    }
     for kind, listed in reads.lists.items():
         if reads.has_more(kind):
             partial.setdefault(kind, f"there are more than the {len(listed.rows)} that were read")
     return Inventory({(kind, _id(row)): row for kind, listed in reads.lists.items() for row in listed.rows}, partial)
-
-
-def _why_not_read(error: FastnError) -> str:
-    """Return why a list was not read, without the advice to call again: that would send the message again."""
-    return "left out, to keep within Fastn's rate limit" if isinstance(error, LeftOut) else error.what
 
 
 def _changed(before: Inventory, after: Inventory, since: datetime) -> dict[str, JsonValue]:
@@ -138,9 +139,10 @@ def _changed(before: Inventory, after: Inventory, since: datetime) -> dict[str, 
     rows_by_change: dict[str, list[tuple[str, Row]]] = {
         "created": [(kind, row) for (kind, _), row in current.items() if _is_new(kind, row, before, since)],
         "updated": [(key[0], row) for key, row in current.items() if key in earlier and _differ(row, earlier[key])],
-        "deleted": [(kind, row) for (kind, key), row in earlier.items() if (kind, key) not in current],
+        "deleted": [
+            (key[0], row) for key, row in earlier.items() if key not in current and key[0] not in after.partial
+        ],
     }
-    rows_by_change["deleted"] = [(kind, row) for kind, row in rows_by_change["deleted"] if kind not in after.partial]
     changed: dict[str, JsonValue] = {name: _named(rows) for name, rows in rows_by_change.items()}
     if partial := before.partial | after.partial:
         changed["not_checked"] = [f"Not all {kind}s: {why}" for kind, why in partial.items()]

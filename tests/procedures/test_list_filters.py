@@ -323,7 +323,10 @@ async def test_elapsed_time_is_shown_while_a_run_is_under_way(world: World) -> N
         assert not any(row.get("elapsed") for row in rows if row not in under_way)
 
 
-@pytest.mark.parametrize("arguments", [{"started_by": "nobody"}, {"status": "timeout,cancelled"}])
+@pytest.mark.parametrize(
+    "arguments",
+    [{"started_by": "nobody"}, {"status": "timeout,cancelled"}, {"status": "timeout,cancelled", "detail": "full"}],
+)
 async def test_filtered_list_keeps_within_the_rate_limit(tmp_path: Path, arguments: dict[str, str]) -> None:
     world = World(tmp_path, begin=large_account)
     world.behave(rate_limit=20, filtering=Filtering.IGNORED)
