@@ -58,7 +58,7 @@ async def test_verdict_names_a_revoked_connection_with_its_remedy(world: World) 
         answer["verdict"]
         == "Failing for 8 days, since 2026-11-16 (9 of 29 runs; last success 9 days ago): the connection TikTok"
         " Shop of "
-        "Katana is FAILED: Fastn can no longer use the credentials."
+        "Katana is FAILED (authorisation revoked, or no longer fits)."
     )
     assert next(iter(answer)) == "verdict"
     (cause,) = answer["causes"]
@@ -505,7 +505,7 @@ async def test_orders_of_a_customer_that_do_not_arrive_are_one_call(large_world:
     assert answer["verdict"].startswith(
         "Acme Corp: 10 of 111 runs failed in 72 hours (last success 1 hour ago); Acme HubSpot sync failed each time "
         "for 1 day, since 2026-11-24: "
-        "the connection HubSpot of Acme Corp is EXPIRED: "
+        "the connection HubSpot of Acme Corp is EXPIRED ("
     )
     (cause,) = answer["causes"]
     (affected,) = cause["affected"]

@@ -191,14 +191,14 @@ def _connection(evidence: FailureEvidence) -> Remedy | None:
 
 def unusable(connections: Sequence[PartState]) -> Remedy:
     """Return the remedy for connections to one app that do not work."""
-    first, statuses = connections[0], " or ".join(sorted({quoted(connection.status) for connection in connections}))
-    state = f"the connection {quoted(first.label)} is {statuses}"
+    first, states = connections[0], {quoted(connection.status): connection.problem for connection in connections}
+    cause = f"the connection {quoted(first.label)} is {quoted(first.status)}"
     if len(connections) > 1:
         owners = listed([quoted(connection.owner) for connection in connections])
-        state = f"the connections to {quoted(app_of(first.row))} of {owners} are {statuses}"
+        cause = f"the connections to {quoted(app_of(first.row))} of {owners} are {' or '.join(sorted(states))}"
     is_broken = any(connection.state is State.BROKEN for connection in connections)
     return Remedy(
-        f"{state}: {'Fastn can no longer use the credentials' if is_broken else 'somebody switched it off'}",
+        f"{cause} ({', or '.join(states[status] for status in sorted(states))})",
         f"{repairs(connections)} Then run the workflow once.",
         _AUTHORISE_FIRST if is_broken else "Waiting, a rerun, or a change of the code.",
         ListConnections,
