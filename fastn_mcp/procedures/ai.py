@@ -19,7 +19,8 @@ from fastn_mcp.guard.batch import Done
 from fastn_mcp.procedures.context import Pending, ProcedureContext
 from fastn_mcp.procedures.find import Find
 from fastn_mcp.procedures.reads import AccountReads
-from fastn_mcp.records.rows import Row, key_of, number, row_of, text, timestamp, word
+from fastn_mcp.records.labels import name_of
+from fastn_mcp.records.rows import Row, key_of, number, row_of, timestamp, word
 from fastn_mcp.tools.ai import FAILED, IN_PROGRESS, AiBuild, AiChat, AiReply, is_over, normalize_reply, waits_for_person
 from fastn_mcp.tools.catalog import OPERATIONS
 from fastn_mcp.tools.connectors import ListConnectors
@@ -159,22 +160,16 @@ def _is_new(kind: str, row: Row, before: Inventory, since: datetime) -> bool:
 
 def _differ(row: Row, other: Row) -> bool:
     fields = ("updatedAt", "version", "status", "publishedVersion")
-    return _name(row) != _name(other) or any(row.get(field) != other.get(field) for field in fields)
+    return name_of(row) != name_of(other) or any(row.get(field) != other.get(field) for field in fields)
 
 
 def _named(rows: list[tuple[str, Row]]) -> JsonValue:
-    named: list[JsonValue] = [
-        {"kind": kind, "id": _id(row), "name": _name(row)[:120]} for kind, row in rows[:_MAX_NAMED]
-    ]
+    named: list[JsonValue] = [{"kind": kind, "id": _id(row), "name": name_of(row)} for kind, row in rows[:_MAX_NAMED]]
     return [*named, f"{len(rows) - _MAX_NAMED} more"] if len(rows) > _MAX_NAMED else named
 
 
 def _id(row: Row) -> str:
-    return key_of(row) or _name(row)
-
-
-def _name(row: Row) -> str:
-    return text(row, "name", "slug")
+    return key_of(row) or name_of(row)
 
 
 _FIRST_PAUSE, _MAX_PAUSE, _GROWTH = 2.0, 10.0, 1.5

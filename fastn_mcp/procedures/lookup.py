@@ -279,10 +279,6 @@ def ranked(typed: str, entries: Iterable[Entry]) -> list[Entry]:
 def _rank(query: str, item: Entry) -> int | None:
     """Return 0 for a whole name or id, 1 for its beginning, 2 for a word's beginning, 3 for a part, else None."""
     names = [name.casefold() for name in (item.id, item.name, *item.also)]
-    if query in names:
-        return 0
-    if any(name.startswith(query) for name in names):
-        return 1
-    if any(f" {query}" in name for name in names):
-        return 2
-    return 3 if any(query in name for name in names) else None
+    is_beginning = any(name.startswith(query) for name in names)
+    ranks = query in names, is_beginning, any(f" {query}" in name for name in names), any(query in it for it in names)
+    return ranks.index(True) if True in ranks else None
