@@ -19,7 +19,8 @@ from fastn_mcp.guard.batch import Done
 from fastn_mcp.procedures.context import Pending, ProcedureContext
 from fastn_mcp.procedures.find import Find
 from fastn_mcp.procedures.reads import AccountReads
-from fastn_mcp.records.rows import Row, key_of, number, row_of, text, timestamp, word
+from fastn_mcp.records.labels import name_of
+from fastn_mcp.records.rows import Row, key_of, number, row_of, timestamp, word
 from fastn_mcp.tools.ai import FAILED, IN_PROGRESS, AiBuild, AiChat, AiReply, is_over, normalize_reply, waits_for_person
 from fastn_mcp.tools.catalog import OPERATIONS
 from fastn_mcp.tools.connectors import ListConnectors
@@ -120,16 +121,17 @@ async def _take_inventory(look: AnswerReads, first: str) -> Inventory:
         if left > 0 and (kind == first or (reads.total(kind) or 0) <= left * 100):
             await reads.read({kind: _LIST_CALLS[kind](limit=100)}, left)
             left -= ceil(len(reads.lists[kind].rows) / 100)
-    partial = {name.removeprefix("more "): _why_not_read(error) for name, error in reads.failed.items()}
+    # Without the advice to call again, which would send the message again.
+    partial = {
+        name.removeprefix("more "): "left out, to keep within Fastn's rate limit"
+        if isinstance(error, LeftOut)
+        else error.what
+        for name, error in reads.failed.items()
+    }
     for kind, listed in reads.lists.items():
         if reads.has_more(kind):
             partial.setdefault(kind, f"there are more than the {len(listed.rows)} that were read")
     return Inventory({(kind, _id(row)): row for kind, listed in reads.lists.items() for row in listed.rows}, partial)
-
-
-def _why_not_read(error: FastnError) -> str:
-    """Return why a list was not read, without the advice to call again: that would send the message again."""
-    return "left out, to keep within Fastn's rate limit" if isinstance(error, LeftOut) else error.what
 
 
 def _changed(before: Inventory, after: Inventory, since: datetime) -> dict[str, JsonValue]:
@@ -138,9 +140,10 @@ def _changed(before: Inventory, after: Inventory, since: datetime) -> dict[str, 
     rows_by_change: dict[str, list[tuple[str, Row]]] = {
         "created": [(kind, row) for (kind, _), row in current.items() if _is_new(kind, row, before, since)],
         "updated": [(key[0], row) for key, row in current.items() if key in earlier and _differ(row, earlier[key])],
-        "deleted": [(kind, row) for (kind, key), row in earlier.items() if (kind, key) not in current],
+        "deleted": [
+            (key[0], row) for key, row in earlier.items() if key not in current and key[0] not in after.partial
+        ],
     }
-    rows_by_change["deleted"] = [(kind, row) for kind, row in rows_by_change["deleted"] if kind not in after.partial]
     changed: dict[str, JsonValue] = {name: _named(rows) for name, rows in rows_by_change.items()}
     if partial := before.partial | after.partial:
         changed["not_checked"] = [f"Not all {kind}s: {why}" for kind, why in partial.items()]
@@ -157,22 +160,16 @@ def _is_new(kind: str, row: Row, before: Inventory, since: datetime) -> bool:
 
 def _differ(row: Row, other: Row) -> bool:
     fields = ("updatedAt", "version", "status", "publishedVersion")
-    return _name(row) != _name(other) or any(row.get(field) != other.get(field) for field in fields)
+    return name_of(row) != name_of(other) or any(row.get(field) != other.get(field) for field in fields)
 
 
 def _named(rows: list[tuple[str, Row]]) -> JsonValue:
-    named: list[JsonValue] = [
-        {"kind": kind, "id": _id(row), "name": _name(row)[:120]} for kind, row in rows[:_MAX_NAMED]
-    ]
+    named: list[JsonValue] = [{"kind": kind, "id": _id(row), "name": name_of(row)} for kind, row in rows[:_MAX_NAMED]]
     return [*named, f"{len(rows) - _MAX_NAMED} more"] if len(rows) > _MAX_NAMED else named
 
 
 def _id(row: Row) -> str:
-    return key_of(row) or _name(row)
-
-
-def _name(row: Row) -> str:
-    return text(row, "name", "slug")
+    return key_of(row) or name_of(row)
 
 
 _FIRST_PAUSE, _MAX_PAUSE, _GROWTH = 2.0, 10.0, 1.5

@@ -186,7 +186,9 @@ def _outcome_row(number: int, call: Call, outcome: Done | NotDone | Change, now:
             at: dict[str, JsonValue] = {"at": since(outcome.at, now)}
             if outcome.outcome in PERHAPS_MADE:
                 lost: dict[str, JsonValue] = {"message": _UNRECORDED if outcome.outcome == BEGUN else _RESPONSE_LOST}
-                return _row(number, call, UnknownOutcome.outcome) | at | lost | _settling(call)
+                reading = settling_read(call)
+                settle: dict[str, JsonValue] = {} if reading is None else {"settle": suggested_read(reading)}
+                return _row(number, call, UnknownOutcome.outcome) | at | lost | settle
             done = outcome if outcome.outcome == "done" else None
             return _row(number, call, outcome.outcome) | at | _receipt(call, None, done)
 
@@ -204,11 +206,6 @@ def _receipt(call: Call, result: FastnObject | None, change: Change | None) -> d
         names = ("name", "changed", "stopped_triggers", *can_undo, "not_restored", *_SHARED)
         row |= {name: fields[name] for name in names if name in fields}
     return {name: value for name, value in row.items() if value is not None}
-
-
-def _settling(call: Call) -> dict[str, JsonValue]:
-    reading = settling_read(call)
-    return {} if reading is None else {"settle": suggested_read(reading)}
 
 
 def _result(id_: str, calls: Sequence[Call], rows: Mapping[int, dict[str, JsonValue]], note: str) -> AppliedChanges:

@@ -9,6 +9,7 @@ from pydantic_core import to_json
 
 from fastn_mcp.errors import InvalidArgument, nearest
 from fastn_mcp.procedures.apply_changes import ApplyChanges
+from fastn_mcp.procedures.context import Procedure
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.procedures.find import Find
 from fastn_mcp.procedures.find_dependents import FindDependents
@@ -25,17 +26,13 @@ class ChangePreview(FastnObject):
     """What a call would do."""
 
 
-class PreviewChange(Tool[ChangePreview]):
+class PreviewChange(Procedure[ChangePreview]):
     """What would happen if I did this: what changes, what is lost, who approves; without doing it."""
 
     effect = Effect.READ
 
     tool: Annotated[str, Field(description="For example delete_customer.")]
     values: Annotated[JsonObject | None, Field(description="Its arguments.", validation_alias="arguments")] = None
-
-    @classmethod
-    def toolset(cls) -> str:
-        return "procedures"
 
 
 PROCEDURES: tuple[AnyTool, ...] = (

@@ -81,8 +81,8 @@ class Find(Procedure[SearchResult]):
         keys = {key[0]: key for key in _ID.finditer(self.query)}
         answer = await self._by_ids([*keys.values()], context) if keys else None
         if answer is None:
-            data = SearchData(context, (self.kind,) if self.kind else tuple(LISTS))
-            answer = await self._answer(await data.search(self.query), data, context)
+            data = SearchData(context, [self.kind] if self.kind else [*LISTS], self.query)
+            answer = await self._answer(await data.search(), data, context)
         facts = facts_about(self.query)
         return SearchResult.model_validate(({"not_done_here": facts} if facts else {}) | answer | context.look.age())
 
@@ -104,7 +104,7 @@ class Find(Procedure[SearchResult]):
             elif not own:
                 unknown.append(key[0])
         if entries:
-            data = SearchData(context, ())
+            data = SearchData(context, (), self.query)
             await data.name_related(entries)
             hits = [Hit(data.rows.titled(item), EXACT_MATCH) for item in entries]
             return await self._answer(Matches(hits, 1, len(hits), unknown), data, context, gaps)
@@ -130,9 +130,9 @@ class Find(Procedure[SearchResult]):
             answer["ambiguous"] = f"The first {len(meant)} fit about equally well: ask which one is meant."
         if matches.lacking:
             answer["first_lacks"] = [*matches.lacking]
-        if not displayed:
-            answer["did_you_mean"] = [short(name, _MAX_NAME) for name in matches.near]
         ranking = data.rows.ranking(self.query)
+        if not displayed:
+            answer["did_you_mean"] = [short(name, _MAX_NAME) for name in ranking.near(data.wanted)]
         gaps = data.gaps(is_answered=ranking.is_about_kinds or (bool(displayed) and not matches.lacking))
         if gaps or unread:
             answer["not_searched"] = [*gaps, *unread]

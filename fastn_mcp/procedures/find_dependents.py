@@ -9,19 +9,15 @@ from pydantic import Field, JsonValue, model_validator
 from fastn_mcp.account.dependence import Dependence, Unchecked, by_reason
 from fastn_mcp.account.dependency_rules import dependency_rules
 from fastn_mcp.account.dependents import describe_dependents
-from fastn_mcp.account.entries import LISTS
 from fastn_mcp.account.resolve import read_label
-from fastn_mcp.client.reads import read_target
-from fastn_mcp.errors import NOTHING_SENT, FastnError, NotFound, NotSent
+from fastn_mcp.errors import FastnError
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
-from fastn_mcp.procedures.lookup import is_id, resolve
+from fastn_mcp.procedures.lookup import resolve
 from fastn_mcp.procedures.reads import read_if_short
 from fastn_mcp.records.formats import quoted
-from fastn_mcp.records.rows import FastnObject, Row, key_of, row_of
+from fastn_mcp.records.rows import FastnObject, key_of
 from fastn_mcp.tools.catalog import OPERATIONS
 from fastn_mcp.tools.fields import Texts
-from fastn_mcp.tools.operation import Call
-from fastn_mcp.tools.related_reads import kind_of, no_such
 from fastn_mcp.tools.tool import CONTROL, Effect
 
 Entry = dict[str, JsonValue]
@@ -93,34 +89,13 @@ async def _several(kind: Kind, ids: Sequence[str], context: ProcedureContext) ->
 
 async def _dependents(kind: Kind, typed: str, context: ProcedureContext) -> tuple[Entry, Dependence]:
     """Return the id and name of a resource, and what uses it. Raises `NotFound` if it does not exist."""
+    resource = await resolve(kind, typed, context)
     operation = OPERATIONS[f"delete_{kind}"]  # as the guard would preview it
-    deleting = operation.model_validate({operation.route.parameters[-1]: typed})
-    target, unread = await _record(deleting, context)
-    if target is None and not unread:
-        if is_id(typed):
-            raise NotFound(*no_such(deleting), certainty=NOTHING_SENT)
-        resource = await resolve(kind, typed, context, is_tried=True)
-        deleting = operation.model_validate({operation.route.parameters[-1]: resource.id})
-        target, unread = await _record(deleting, context, resource.row)
+    deleting = operation.model_validate({operation.route.parameters[-1]: resource.id})
+    target = FastnObject.model_validate(resource.row) if resource.row else None
     dependence = await describe_dependents(deleting, target, context.look, context.system.now(), context.report)
-    of: Entry = {"id": key_of(row_of(target)) or deleting.target}
+    of: Entry = {"id": key_of(resource.row) or resource.id}
     if target is not None:
-        of["name"] = str(await read_label(deleting, target, context.look) or deleting.target)
+        of["name"] = str(await read_label(deleting, target, context.look) or resource.id)
+    unread = () if resource.error is None else (Unchecked("the resource itself", resource.error.what),)
     return of, replace(dependence, gaps=(*unread, *dependence.gaps))
-
-
-async def _record(
-    deleting: Call, context: ProcedureContext, listed: Row | None = None
-) -> tuple[FastnObject | None, list[Unchecked]]:
-    """Return the resource, or a gap if it cannot be read; neither if it does not exist.
-
-    A listed row is used without another read.
-    """
-    if listed := listed or context.look.listed(LISTS[kind_of(deleting)](limit=100), deleting.target or ""):
-        return FastnObject.model_validate(listed), []
-    try:
-        return await read_target(deleting, context.look), []
-    except (NotFound, NotSent):  # NotSent: it cannot be an id
-        return None, []
-    except FastnError as error:
-        return None, [Unchecked("the resource itself", error.what)]

@@ -110,7 +110,10 @@ async def resolve(
             raise resource.error  # it may be a name
     if resource is not None and not isinstance(resource.error, NotFound):
         return resource
-    contents = await _candidates(kind, typed, context)
+    candidates, is_complete = await _search(kind, typed, context)
+    contents = Contents(candidates, complete=True)
+    if not (named(typed, candidates) or (candidates and is_complete)):  # Fastn's search may miss it
+        contents = await read_contents(kind, context.look)
     matching = named(typed, contents.entries)
     if resource is not None and any(item.id == typed for item in matching):
         return resource  # it is listed, though it cannot be read
@@ -175,14 +178,6 @@ async def read_by_id(kind: str, id_: str, context: ProcedureContext) -> FoundRes
     except FastnError as error:
         return FoundResource(id_, {}, error)
     return None
-
-
-async def _candidates(kind: str, typed: str, context: ProcedureContext) -> Contents:
-    """Return the resources that Fastn finds by what was typed; all of them if that is none, or kinds have no search."""
-    candidates, is_complete = await _search(kind, typed, context)
-    if named(typed, candidates) or (candidates and is_complete):
-        return Contents(candidates, complete=True)
-    return await read_contents(kind, context.look)
 
 
 async def _is_name(kind: str, typed: str, context: ProcedureContext) -> bool:
@@ -284,10 +279,6 @@ def ranked(typed: str, entries: Iterable[Entry]) -> list[Entry]:
 def _rank(query: str, item: Entry) -> int | None:
     """Return 0 for a whole name or id, 1 for its beginning, 2 for a word's beginning, 3 for a part, else None."""
     names = [name.casefold() for name in (item.id, item.name, *item.also)]
-    if query in names:
-        return 0
-    if any(name.startswith(query) for name in names):
-        return 1
-    if any(f" {query}" in name for name in names):
-        return 2
-    return 3 if any(query in name for name in names) else None
+    is_beginning = any(name.startswith(query) for name in names)
+    ranks = query in names, is_beginning, any(f" {query}" in name for name in names), any(query in it for it in names)
+    return ranks.index(True) if True in ranks else None

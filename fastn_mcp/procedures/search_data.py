@@ -57,8 +57,6 @@ class Matches(NamedTuple):
     """Number of the first hits that the query names, those meant included."""
     lacking: Sequence[str] = ()
     """Words of the query that none of those named has."""
-    near: Sequence[str] = ()
-    """Similar names."""
 
 
 class SearchRows:
@@ -75,10 +73,8 @@ class SearchRows:
         """Last runs by the ids of workflow and customer; of any customer by None."""
         self._snapshot = snapshot
         self._entries: defaultdict[str, dict[str, Entry]] = defaultdict(dict)
-        self._is_extended = False
-        """Whether there are entries or uses that only this query has."""
-        self._index: Index | None = None
-        """The index of what was read, until more is."""
+        self._extensions: list[object] = []
+        """What only this query has beside the lists: entries and uses."""
 
     def of(self, kind: str) -> Collection[Entry]:
         return self._entries[kind].values()
@@ -92,10 +88,10 @@ class SearchRows:
         """Keep rows beside those of the lists."""
         before = len(self.of(kind))
         self._keep(kind, [entry(kind, row) for row in rows])
-        self._is_extended |= len(self.of(kind)) > before
+        if len(self.of(kind)) > before:
+            self._extensions.append(rows)
 
     def _keep(self, kind: str, entries: Iterable[Entry]) -> None:
-        self._index = None
         for place, item in enumerate(entries):
             self._entries[kind].setdefault(item.id or f"without id {place}", item)
             keys = (item.id, text(item.row, "slug")) if kind == "connector" else (item.id,)
@@ -111,7 +107,7 @@ class SearchRows:
                 self.uses[workflow.id][customer] = False
         for key, run in runs.items():
             self.uses[key][customer], self.last_runs[key, customer] = True, run
-        self._is_extended, self._index = True, None
+        self._extensions.append(runs)
 
     def belongs(self, item: Entry, owner: Entry) -> bool:
         """Whether a resource belongs to another one, starts it or runs for it."""
@@ -123,12 +119,10 @@ class SearchRows:
         return replace(item, name=str(label), also=(label.name,)) if label else item
 
     def ranking(self, query: str) -> Ranking:
-        """Rank what was read. The index is kept for later queries if they would read the same."""
-        if self._index is None:
-            read, keep = sorted(self.contents), self._snapshot.derived
-            contents = [self.contents[kind] for kind in read]
-            self._index = self._build_index() if self._is_extended else keep(tuple(read), contents, self._build_index)
-        return self._index.rank(query)
+        """Rank what was read. The index is kept for queries that read the same."""
+        read, extensions = sorted(self.contents), self._extensions
+        sources = [*(self.contents[kind] for kind in read), *extensions]
+        return self._snapshot.derived((*read, len(extensions)), sources, self._build_index).rank(query)
 
     def _build_index(self) -> Index:
         entries = [self.titled(item) for kind in self._entries for item in self.of(kind)]
@@ -144,9 +138,12 @@ class SearchRows:
 class SearchData:
     """Reads what one search needs, with a record of failed or truncated reads, and ranks it."""
 
-    def __init__(self, context: ProcedureContext, wanted: Sequence[str]) -> None:
+    def __init__(self, context: ProcedureContext, wanted: Sequence[str], query: str) -> None:
         self._context = context
-        self._wanted = wanted
+        self.wanted = wanted
+        self._query = query
+        self._asked = {*wanted} if len(wanted) == 1 else kinds_in(query)
+        """Kinds that are asked for."""
         self._reads = AccountReads(context.look)
         self.rows = SearchRows(context.look.snapshot)
         self._most = _MAX_SEARCHES
@@ -156,8 +153,9 @@ class SearchData:
         self._runs: dict[str, str] = {}
         """Ids of the customers whose runs were read, by the name of the read."""
 
-    async def search(self, query: str) -> Matches:
+    async def search(self) -> Matches:
         """Read what the query needs, in parallel and within bounds, and rank it."""
+        query = self._query
         self._most = min(_MAX_SEARCHES, len(self.rows.ranking(query).words) + 1)
         for kinds in self._steps(query):
             await self._read(kinds)
@@ -169,22 +167,17 @@ class SearchData:
         await self._read_belongings(sentences[0])
         return self._matches(sentences)
 
-    def _asked(self, query: str) -> set[str]:
-        """Return the kinds that are asked for."""
-        return {*self._wanted} if len(self._wanted) == 1 else kinds_in(query)
-
     def _steps(self, query: str) -> Iterator[Iterable[str]]:
         """Yield the kinds to read, step by step: first those asked for, and more unless the query names one of them."""
-        asked = self._asked(query)
-        if asked and "connection" not in asked:  # a connection is named by what it belongs to
-            yield asked | ({"trigger"} if "workflow" in asked else set())  # the answer says what starts it
-            if self._is_named(query, asked):
+        if self._asked and "connection" not in self._asked:  # a connection is named by what it belongs to
+            yield self._asked | ({"trigger"} if "workflow" in self._asked else set())  # the answer says what starts it
+            if self._is_named(query, self._asked):
                 return
         if self.rows.ranking(query).is_about_kinds:
             return
-        needed = (need for kind in self._wanted for need in (kind, *_NAMED_BY.get(kind, ())))
+        needed = (need for kind in self.wanted for need in (kind, *_NAMED_BY.get(kind, ())))
         yield [kind for kind in needed if kind != "connection"]
-        if "workflow" in self._wanted and all(hit.lacking for hit in self._hits(query)[:1]):
+        if "workflow" in self.wanted and all(hit.lacking for hit in self._hits(query)[:1]):
             yield ["customer"]
 
     async def _search(self, query: str) -> None:
@@ -204,28 +197,28 @@ class SearchData:
             kinds = [kind for kind in large if kind not in misspelt & readable]
             await self._add(kinds, "search", [word])
             cut -= {kind for kind in kinds if not self._reads.has_more(f"{kind} of {word}")}
-            if self._is_named(query, self._wanted):
+            if self._is_named(query, self.wanted):
                 break
             if word not in ranking.known:
                 misspelt |= {kind for kind in kinds if not self._reads.rows(f"{kind} of {word}")}
-        self._searched.update(large if self._is_named(query, self._wanted) else {*large} - misspelt - cut)
+        self._searched.update(large if self._is_named(query, self.wanted) else {*large} - misspelt - cut)
         await self._read([kind for kind in large if kind not in self._searched], whole=True)
 
     async def _read_belongings(self, query: str) -> None:
         """Read the runs and connections of the customers, or the connections of the connectors, that a query names."""
-        ranking, asked = self.rows.ranking(query), self._asked(query)
+        ranking, asked = self.rows.ranking(query), self._asked
         customers, connectors = (
             self._alternatives(query, leaders(ranking.of([kind], least=0))) for kind in ("customer", "connector")
         )
-        if "workflow" in self._wanted and not self._is_named(query, LISTS.keys() - {"customer"}):
+        if "workflow" in self.wanted and not self._is_named(query, LISTS.keys() - {"customer"}):
             are_asked = not asked.isdisjoint(("workflow", "trigger"))
             await self._read_runs([it.entry for it in customers if (it.is_verbatim if it.lacking else are_asked)])
         are_both = not asked and customers and connectors and connectors[0].is_verbatim
         are_both = are_both and {*customers[0].lacking}.isdisjoint(connectors[0].lacking)
-        if "connection" in asked or ("connection" in self._wanted and are_both):
+        if "connection" in asked or ("connection" in self.wanted and are_both):
             owners = [hit.entry.id for hit in (customers or connectors)[:_MAX_OWNERS]]
             is_filtered = await self._add(["connection"], "customer_id" if customers else "connector_id", owners)
-            if not is_filtered or (len(self._wanted) == 1 and not owners):
+            if not is_filtered or (len(self.wanted) == 1 and not owners):
                 await self._read(["connection"])
 
     async def _read_runs(self, customers: Sequence[Entry]) -> None:
@@ -245,14 +238,14 @@ class SearchData:
         named, lacking = {hit.key: hit for hit in meant}, meant[0].lacking if meant else ()
         ranking = self.rows.ranking(sentences[0])
         for hit in ranking.candidates:
-            if hit.entry.kind in self._wanted and hit.is_verbatim and not {*lacking} <= {*hit.lacking}:
+            if hit.entry.kind in self.wanted and hit.is_verbatim and not {*lacking} <= {*hit.lacking}:
                 named[hit.key] = hit
                 lacking = tuple(word for word in lacking if word in hit.lacking)
         for hit in (hit for sentence in sentences[1:] for hit in leaders(self._hits(sentence))):
             if hit.is_verbatim or not hit.lacking:
                 named.setdefault(hit.key, hit)
         every = {hit.key: hit for hit in (*named.values(), *hits)}
-        return Matches([*every.values()], len(meant), len(named), lacking, ranking.near(self._wanted))
+        return Matches([*every.values()], len(meant), len(named), lacking)
 
     def _alternatives(self, query: str, best: Sequence[Hit]) -> list[Hit]:
         """Return the hits that could be meant instead of each other."""
@@ -288,7 +281,7 @@ class SearchData:
         read |= {kind: len(self.rows.contents[kind].entries) for kind in self._incomplete()}
         gaps = [f"{it.what}: {it.why}" for it in reasons]
         gaps += [f"{name}: only the first {number}" for name, number in read.items()]
-        if "connection" in self._wanted and not self.rows.of("connection") and not is_answered:
+        if "connection" in self.wanted and not self.rows.of("connection") and not is_answered:
             gaps.append("connection: name its customer and connector, or give the kind")
         return gaps
 
@@ -323,7 +316,7 @@ class SearchData:
         await self._reads.read(calls)
 
     def _hits(self, query: str) -> list[Hit]:
-        return self.rows.ranking(query).of(self._wanted)
+        return self.rows.ranking(query).of(self.wanted)
 
     def _is_named(self, query: str, kinds: Collection[str]) -> bool:
         """Whether a query is the name of a resource of these kinds: exactly, if it has an email address."""

@@ -12,12 +12,14 @@ from typing import Any
 import anyio
 from pydantic import JsonValue
 
+from fastn_mcp.account.dependence import Unchecked, by_reason
 from fastn_mcp.account.entries import read_labels, read_many_labels
 from fastn_mcp.account.short_ids import short_id
 from fastn_mcp.client.reads import MAX_LOOKUPS
 from fastn_mcp.errors import FastnError, nearest
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.list_rows import Table, collected
+from fastn_mcp.procedures.reads import AccountReads
 from fastn_mcp.records.formats import age, aged, counted, stamp
 from fastn_mcp.records.labels import NO_NAMES, Names
 from fastn_mcp.records.rows import Row, parse_timestamp, row_of, started_workflows, text
@@ -250,8 +252,9 @@ async def shown(call: List[Any], page: Table, context: ProcedureContext, known: 
     items, update, now = page.items, dict[str, Any](), context.system.now()
     if isinstance(call, ListExecutions) and call.detail != FULL:
         items = [_with_elapsed(row, now) for row in items]
-    if isinstance(call, ListExecutions) and (wanted := _details_of(call)):
-        items, update["gaps"] = await _with_details(items, wanted, context)
+    if isinstance(call, ListExecutions):
+        items, unread = await _with_details(call, items, context)
+        update["gaps"] = [*page.gaps, *unread]
     if call.fields is not None:
         update |= await _picked(call, call.fields, items, context, known)
     elif call.detail == FULL:
@@ -311,45 +314,34 @@ MAX_DETAILS = 20
 """Maximum number of runs of a page that are read for their input and output."""
 
 _MAX_PARALLEL = 5
-"""Maximum number of parallel reads."""
+"""Maximum number of these reads at once."""
 
 _DETAIL_FIELDS = ("input", "output", "summary", "steps", "trace")
 """Fields of a run that a list may leave out."""
 
 
-def _details_of(call: ListExecutions) -> list[str]:
-    if call.fields is not None:
-        return [name for name in call.fields if name in _DETAIL_FIELDS]
-    return ["input", "output"] if call.detail == FULL else []
-
-
 async def _with_details(
-    rows: list[dict[str, JsonValue]], wanted: Sequence[str], context: ProcedureContext
+    call: ListExecutions, rows: list[dict[str, JsonValue]], context: ProcedureContext
 ) -> tuple[list[dict[str, JsonValue]], list[str]]:
-    """Add the wanted details by reading each run. Return also what was not read."""
+    """Add the details that are asked for by reading each run. Return also what was not read."""
+    wanted = ["input", "output"] if call.detail == FULL else []
+    wanted = [name for name in call.fields if name in _DETAIL_FIELDS] if call.fields is not None else wanted
     lacking = {
-        key: number for number, row in enumerate(rows) if (key := text(row, "id")) and not row.keys() >= set(wanted)
+        key: number for number, row in enumerate(rows) if (key := text(row, "id")) and not row.keys() >= {*wanted}
     }
-    whole, failed, limiter = list(rows), dict[str, list[str]](), anyio.CapacityLimiter(_MAX_PARALLEL)
+    whole, reads, names = list(rows), AccountReads(context.look), " and ".join(wanted)
+    limiter = anyio.CapacityLimiter(_MAX_PARALLEL)
 
-    async def read(key: str, number: int) -> None:
+    async def read(key: str) -> None:
         async with limiter:
-            try:
-                whole[number] = rows[number] | row_of(await context.read(GetExecution(execution_id=key)))
-            except FastnError as error:
-                failed.setdefault(error.what, []).append(key)
+            whole[lacking[key]] = rows[lacking[key]] | row_of(await context.read(GetExecution(execution_id=key)))
 
-    async with anyio.create_task_group() as group:
-        for key, number in list(lacking.items())[:MAX_DETAILS]:
-            group.start_soon(read, key, number)
-    gaps = [f"The {_in_words(wanted)} of {', '.join(keys)} could not be read: {why}" for why, keys in failed.items()]
+    await reads.run(dict.fromkeys([*lacking][:MAX_DETAILS], read))
+    failed = by_reason(Unchecked(key, error.what) for key, error in reads.failed.items())
+    gaps = [f"The {names} of {gap.what} could not be read: {gap.why}" for gap in failed]
     if (unread := len(lacking) - MAX_DETAILS) > 0:
         gaps.append(
-            f"{counted(unread, 'row')} without {_in_words(wanted)}: they are read for {MAX_DETAILS} rows of a page. "
+            f"{counted(unread, 'row')} without {names}: they are read for {MAX_DETAILS} rows of a page. "
             f"Use limit {MAX_DETAILS} and next_cursor."
         )
     return whole, gaps
-
-
-def _in_words(names: Sequence[str]) -> str:
-    return " and ".join(names)

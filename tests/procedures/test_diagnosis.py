@@ -58,7 +58,7 @@ async def test_verdict_names_a_revoked_connection_with_its_remedy(world: World) 
         answer["verdict"]
         == "Failing for 8 days, since 2026-11-16 (9 of 29 runs; last success 9 days ago): the connection TikTok"
         " Shop of "
-        "Katana is FAILED."
+        "Katana is FAILED (authorisation revoked, or no longer fits)."
     )
     assert next(iter(answer)) == "verdict"
     (cause,) = answer["causes"]
@@ -171,8 +171,8 @@ async def test_failures_are_grouped_without_ids_and_numbers(world: World) -> Non
         ({"tag": "Dependency Error", "message": "boom"}, "failed", "could not be reached", "retry", "get_execution"),
         ({"code": "USER_DATA", "message": "odd"}, "failed", "not accepted", "same input", "get_execution"),
         ({"code": "CONFIGURATION"}, "failed", "setting is missing", "before that is set", "get_execution"),
-        ({"error": {"message": "Who knows"}}, "failed", "Not one of the known causes", "Guessing", "get_execution"),
-        ([{"message": "Who knows"}], "failed", "Not one of the known causes", "Guessing", "get_execution"),
+        ({"error": {"message": "Who knows"}}, "failed", "The cause is not a known one", "Guessing", "get_execution"),
+        ([{"message": "Who knows"}], "failed", "The cause is not a known one", "Guessing", "get_execution"),
     ],
 )
 async def test_known_causes_have_their_own_remedy(
@@ -201,7 +201,7 @@ async def test_missing_connection_and_one_repaired_since(world: World) -> None:
     for key in (globex, acme):
         add_run(world, ORDERS, 1, endOrgId=key, error={"code": "CONNECTION", "raw": f"{message} {key}"})
     missing = await diagnosed(world, workflow_id=ORDERS, customer_id=globex)
-    assert "No affected customer has connected it" in missing["causes"][0]["likely_cause"]
+    assert "no affected customer has connected it" in missing["causes"][0]["likely_cause"]
     mended = await diagnosed(world, workflow_id=ORDERS, customer_id=acme)
     assert "ACTIVE now" in mended["causes"][0]["likely_cause"]
     assert mended["causes"][0]["next"]["tool"] == "get_workflow"
@@ -330,9 +330,9 @@ async def test_workflow_is_read_if_its_row_lacks_what_a_diagnosis_needs(world: W
 async def test_unread_connection_is_not_reported_as_missing(world: World) -> None:
     key = customer(world, "widget-inc")
     add_run(world, ORDERS, 1, endOrgId=key, error={"raw": 'No active connection for connector "shopify"'})
-    assert "No affected customer has connected it." in str((await diagnosed(world, workflow_id=ORDERS))["causes"])
+    assert "no affected customer has connected it" in str((await diagnosed(world, workflow_id=ORDERS))["causes"])
     world.refuse("/api/v1/connections", status=500)
-    assert "Not all connections of the affected customers were read." in str(
+    assert "not all connections of the affected customers were read." in str(
         (await diagnosed(world, workflow_id=ORDERS))["causes"]
     )
 
@@ -344,7 +344,7 @@ async def test_connection_of_the_account_is_not_said_to_be_missing(world: World,
     if is_refused:
         world.refuse("/api/v1/connections")
     (cause,) = (await diagnosed(world, workflow_id=ORDERS))["causes"]
-    assert cause["likely_cause"] == "The connection to slack cannot be used. It ran for no customer."
+    assert cause["likely_cause"] == "There is no usable connection to slack: it ran for no customer."
 
 
 async def test_connection_that_does_not_name_its_app_is_not_reported_as_missing(world: World) -> None:
@@ -352,7 +352,7 @@ async def test_connection_that_does_not_name_its_app_is_not_reported_as_missing(
         del row["connector"]
     for arguments in ({"workflow_id": TIKTOK}, {"connector_id": "tiktokShop"}):
         (cause,) = (await diagnosed(world, **arguments))["causes"]
-        assert "No affected customer has connected it." not in cause["likely_cause"]
+        assert "no affected customer has connected it" not in cause["likely_cause"]
 
 
 async def test_connections_are_missing_only_where_those_of_all_customers_were_read(world: World) -> None:
@@ -364,7 +364,7 @@ async def test_connections_are_missing_only_where_those_of_all_customers_were_re
             endOrgId=customer(world, name),
             error={"raw": 'No active connection for connector "slack"'},
         )
-    assert "No affected customer has connected it." not in str((await diagnosed(world, workflow_id=ORDERS))["causes"])
+    assert "no affected customer has connected it" not in str((await diagnosed(world, workflow_id=ORDERS))["causes"])
 
 
 @pytest.mark.parametrize(
@@ -505,7 +505,7 @@ async def test_orders_of_a_customer_that_do_not_arrive_are_one_call(large_world:
     assert answer["verdict"].startswith(
         "Acme Corp: 10 of 111 runs failed in 72 hours (last success 1 hour ago); Acme HubSpot sync failed each time "
         "for 1 day, since 2026-11-24: "
-        "the connection HubSpot of Acme Corp is EXPIRED."
+        "the connection HubSpot of Acme Corp is EXPIRED ("
     )
     (cause,) = answer["causes"]
     (affected,) = cause["affected"]

@@ -332,3 +332,11 @@ async def test_filtered_list_keeps_within_the_rate_limit(tmp_path: Path, argumen
     assert (world.client.limit.requests_left or 0) >= RESERVE - 1  # the first page of a list is always read
     assert "next_cursor" in again or "others may match" in again["left_out"]
     world.close()
+
+
+async def test_rows_that_were_not_read_are_said_in_the_full_form_too(tmp_path: Path) -> None:
+    world = World(tmp_path, begin=large_account)
+    world.behave(rate_limit=20, filtering=Filtering.IGNORED)
+    answer = await world.rendered_tool("list_executions", status="timeout,cancelled", detail="full", limit=1)
+    assert "others may match" in answer["left_out"]
+    world.close()

@@ -15,7 +15,7 @@ from fastn_mcp.procedures.diagnosis.failures import EndedRun, FailureGroup, RunF
 from fastn_mcp.procedures.diagnosis.remedies import FailureEvidence, Remedy, remedy, unusable
 from fastn_mcp.procedures.diagnosis.run_counts import RunRecord
 from fastn_mcp.procedures.diagnosis.summary import verdict
-from fastn_mcp.records.formats import aged, counted, quoted, stamp
+from fastn_mcp.records.formats import aged, counted, quoted, sentence, stamp
 from fastn_mcp.records.labels import name_of
 from fastn_mcp.records.quotas import quotas_of
 from fastn_mcp.records.rows import owner_of, short, started_workflows, text, without_empty
@@ -48,7 +48,7 @@ def answer(evidence: Evidence) -> Entry:
     connections, triggers = _connections(evidence), evidence.triggers
     is_connections_read = bool(connections) or not any("connections" in gap.what for gap in evidence.gaps)
     repaired = [connection for cause in causes for connection in cause.remedy.repairs]
-    whys = [(len(cause.failures.runs), cause.remedy.short) for cause in causes[:2]]
+    whys = [(len(cause.failures.runs), cause.remedy.cause) for cause in causes[:2]]
     broken = broken_connections(evidence) if evidence.subject.connector else []
     entries: Entry = {
         "verdict": connector_verdict(evidence, broken)
@@ -170,7 +170,7 @@ def _cause(evidence: Evidence, cause: _Cause) -> Entry:
             "fastn_suggests": short(newest.suggestion, 160),
             "example": newest.id,
             **({} if evidence.subject.connector else _affected(evidence, failures)),  # its customers have a row each
-            "likely_cause": remedy.likely,
+            "likely_cause": sentence(f"{remedy.cause}."),
             "fix": remedy.fix,
             "will_not_help": remedy.will_not_help,
             "next": suggested(remedy.see, **arguments.get(remedy.see, {})),
@@ -283,7 +283,7 @@ def _trigger(trigger: PartState, causes: Sequence[_Cause]) -> Entry:
 
     remedy = next((cause.remedy for cause in causes if any(map(is_started, cause.failures.filters))), None)
     own = [each for each in remedy.repairs if each.customer == trigger.customer] if remedy else []
-    cause = unusable(own).short if own else remedy.short if remedy else ""
+    cause = unusable(own).cause if own else remedy.cause if remedy else ""
     entry: Entry = {"id": trigger.id, "name": trigger.label, "of": trigger.owner}
     entry |= {"type": text(trigger.row, "type"), "status": trigger.status}
     entry |= {"problem": trigger.problem} if trigger.problem else {}

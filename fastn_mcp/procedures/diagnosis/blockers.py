@@ -117,7 +117,7 @@ def repairs(connections: Iterable[PartState], *, named: int = 3) -> str:
 
     At most `named` owners are named for each app; with 0, they are counted for all apps.
     """
-    owners: dict[tuple[str, str], list[str]] = {}
+    owners: dict[tuple[str, str, bool], list[str]] = {}
     for connection in connections:
         app = quoted(app_of(connection.row)) if named else "the app"
         action = (
@@ -127,17 +127,15 @@ def repairs(connections: Iterable[PartState], *, named: int = 3) -> str:
         )
         by_customer = connection.customer is not None and connection.state is not State.OFF
         where = "the widget" if by_customer else "the dashboard"
-        owners.setdefault((action.format(app), where), []).append(connection.owner)
-    return " ".join(sentence(f"{_who(who, named)} {action} in {where}.") for (action, where), who in owners.items())
+        owners.setdefault((action.format(app), where, connection.customer is None), []).append(quoted(connection.owner))
+    return " ".join(sentence(f"{_who(who, named)} {action} in {where}.") for (action, where, _), who in owners.items())
 
 
 def _who(owners: Sequence[str], named: int) -> str:
-    others = [quoted(owner) for owner in owners if owner != ACCOUNT]
-    if not others:
+    if ACCOUNT in owners:
         return "for the account itself, somebody has to"
-    who = listed(others, named) if named else counted(len(others), "customer")
-    has = "has to" if len(others) == 1 else "have to"
-    return f"{who} {has}" if len(others) == len(owners) else f"{who}, and somebody for the account itself, have to"
+    who = listed(owners, named) if named else counted(len(owners), "customer")
+    return f"{who} {'has' if len(owners) == 1 else 'have'} to"
 
 
 def listed(names: Sequence[str], most: int = 3) -> str:

@@ -109,7 +109,7 @@ class Evidence:
     workflows: Mapping[str, Row]
     """Rows by id, as far as they were read."""
     relevant_workflows: Sequence[str]
-    """The workflows of the subject, or else those of its customer."""
+    """The workflows of the subject, or else those that ran, and that triggers of its customer start."""
     quotas: Row
     names: Mapping[str, str]
     """Names of customers and workflows by id."""
@@ -180,13 +180,6 @@ async def gather(subject: Subject, period: Period, context: ProcedureContext) ->
     return replace(evidence, changes=changes, gaps=reads.all_gaps())
 
 
-def _relevant(subject: Subject, ran: Sequence[str], triggers: Sequence[Row]) -> list[str]:
-    """Return the workflows that ran, or that triggers of the subject's customer start."""
-    own = [row for row in triggers if subject.customer and owner_of(row) == subject.customer]
-    started = [key for row in own for key in started_workflows(row)]
-    return [key for key in dict.fromkeys([*ran, *started]) if key]
-
-
 async def _read_lists(subject: Subject, period: Period, reads: AccountReads) -> Evidence:
     lists, look = _lists(subject), reads.look
     connecting = dict[str, Job]()
@@ -222,7 +215,9 @@ async def _read_lists(subject: Subject, period: Period, reads: AccountReads) -> 
     names |= {key: name_of(row) for key, row in workflows.items() if row}
     failed = [which.workflow or "" for cause in causes for which in cause.filters]
     ran = [*failed, *(run.workflow for run in newest)]
-    relevant = subject.workflows or _relevant(subject, ran, reads.rows(_TRIGGERS))
+    own = (row for row in reads.rows(_TRIGGERS) if subject.customer and owner_of(row) == subject.customer)
+    started = [key for row in own for key in started_workflows(row)]
+    relevant = subject.workflows or [key for key in dict.fromkeys([*ran, *started]) if key]
     stuck, has_more_stuck = await read_stuck_runs(counts, workflows, look)
     counts = replace(counts, knows_under_way=counts.knows_under_way and not has_more_stuck)
     stored = [row for which in subject.filters for row in look.stored(runs_of(which, limit=100)).rows]
@@ -338,20 +333,14 @@ def _triggers(evidence: Evidence, reads: AccountReads) -> tuple[list[Row] | None
         workflows = {key for key in workflows if names.intersection(evidence.setup(key).apps)}
     if subject.trigger is not None:
         return [subject.trigger], 0
-    if _TRIGGERS not in reads.lists:
-        return None, 0
-    if not subject.resources:
-        return rows, 0
+    if _TRIGGERS not in reads.lists or not subject.resources:
+        return (rows if _TRIGGERS in reads.lists else None), 0
     customer = subject.customer
-    reported: list[Row] = []
-    others = 0
-    for row in rows:
-        is_starting, owner = bool(workflows.intersection(started_workflows(row))), owner_of(row)
-        is_of_others = customer is not None and owner not in (None, customer)
-        others += is_starting and is_of_others
-        is_own = subject.is_any_of_customer and not subject.connector and owner == customer
-        if (is_starting and not is_of_others) or is_own:
-            reported.append(row)
+    starting = [row for row in rows if workflows.intersection(started_workflows(row))]
+    reported = [row for row in starting if customer is None or owner_of(row) in (None, customer)]
+    others = len(starting) - len(reported)
+    if subject.is_any_of_customer and not subject.connector:
+        reported += [row for row in rows if owner_of(row) == customer and row not in starting]
     return reported, others
 
 

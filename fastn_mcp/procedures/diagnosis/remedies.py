@@ -10,7 +10,7 @@ from typing import Any
 
 from fastn_mcp.procedures.diagnosis.blockers import PartState, WorkflowSetup, listed, repairs
 from fastn_mcp.procedures.diagnosis.failures import EndedRun
-from fastn_mcp.records.formats import quoted, sentence
+from fastn_mcp.records.formats import quoted
 from fastn_mcp.records.labels import app_of
 from fastn_mcp.records.states import State
 from fastn_mcp.tools.billing import GetQuotas
@@ -45,9 +45,8 @@ class FailureEvidence:
 class Remedy:
     """Likely cause of a failure, and what to do."""
 
-    short: str
-    """For the verdict: a clause without a full stop."""
-    likely: str
+    cause: str
+    """A clause without a full stop."""
     fix: str
     will_not_help: str
     see: type[Tool[Any]] = GetExecution
@@ -57,14 +56,13 @@ class Remedy:
 
 
 def remedy(evidence: FailureEvidence) -> Remedy:
+    says_nothing = "" if evidence.run.text.strip() else ", and the run does not say why it failed"
     return (
         _first_matching(_CERTAIN, evidence)
         or _connection(evidence)
         or _first_matching(_LESS_SURE, evidence)
         or Remedy(
-            "the cause is not a known one",
-            "Not one of the known causes."
-            + ("" if evidence.run.text.strip() else " The run does not say why it failed."),
+            f"the cause is not a known one{says_nothing}",
             "Read the run (get_execution) and the code of its failing step (get_workflow).",
             "Guessing: a rerun has real effects.",
         )
@@ -76,19 +74,16 @@ def _first_matching(rules: Mapping[str, Remedy], evidence: FailureEvidence) -> R
     rule = next((remedy for pattern, remedy in rules.items() if evidence.mentions(pattern)), None)
     if rule is None:
         return None
-    setup, app = evidence.setup, evidence.connector and quoted(evidence.connector)
+    setup = evidence.setup
     facts = {
-        "app": app or "an app",
-        "App": app or "An app",
-        "called": app or "An app that it calls",
+        "app": quoted(evidence.connector or "an app"),
         "limit": "" if setup.timeout_ms is None else f" of {setup.timeout_ms / 1000:.0f} s",
         "tier": f" (tier {quoted(setup.tier)})" if setup.tier else "",
         "longer": _LONGER_TIMEOUTS.get(
             setup.tier, "Raise timeout_ms by update_workflow, and publish it, or let each run do less."
         ),
     }
-    short, likely, fix = (text.format_map(facts) for text in (rule.short, rule.likely, rule.fix))
-    return replace(rule, short=short, likely=likely, fix=fix)
+    return replace(rule, cause=rule.cause.format_map(facts), fix=rule.fix.format_map(facts))
 
 
 _LONGER_TIMEOUTS = {
@@ -98,36 +93,31 @@ _LONGER_TIMEOUTS = {
 
 _CERTAIN = {
     r"quota_exceeded|quota exceeded|payment_required": Remedy(
-        "a quota of the plan is used up",
-        "A quota of the plan is used up, which stops new work.",
+        "a quota of the plan is used up, which stops new work",
         "See get_quotas; wait for its reset, or have the plan or the customer's override raised.",
         "Running it again before the reset.",
         GetQuotas,
     ),
     r"not_published|not published|no published version": Remedy(
-        "the workflow is not published (WORKFLOW_NOT_PUBLISHED)",
-        "The workflow has no published version in the environment that was run.",
+        "the workflow has no published version in the environment that was run (WORKFLOW_NOT_PUBLISHED)",
         "Have somebody publish and deploy it in the dashboard; nothing here can.",
         "Running it again, or changing its code without publishing.",
         GetWorkflow,
     ),
     r"memory limit|out of memory|heap (out|limit)|\boom\b": Remedy(
         "a run needs more memory than it has",
-        "A run needs more memory than it has.",
         "Read less at once: smaller batches or pages in the code, or a narrower input.",
         "A retry: running out of memory is never retried, and the same input fails again.",
         GetWorkflow,
     ),
     r"wf-timeout|workflow_timeout|workflow took too long": Remedy(
-        "a run takes longer than its limit{limit}",
-        "A run takes longer than its limit{limit}{tier}.",
+        "a run takes longer than its limit{limit}{tier}",
         "{longer}",
         "A retry with as much to do.",
         GetWorkflow,
     ),
     r"rate.?limit|too many requests|\b429\b|throttl": Remedy(
-        "{app} limits how often it may be called",
-        "{App} is called more often than it allows.",
+        "{app} is called more often than it allows",
         "Spread the calls: a rarer schedule, fewer calls for each run, retryPolicy with backoff.",
         "Running it again immediately, which uses up the limit once more.",
     ),
@@ -136,26 +126,22 @@ _CERTAIN = {
 
 _LESS_SURE = {
     r"typeerror|referenceerror|syntaxerror|rangeerror|usercodeerror|user.?code|is not a function|undefined": Remedy(
-        "its code throws an error",
-        "The workflow's own code throws an error.",
+        "the workflow's own code throws an error",
         "Look at its code (get_workflow) and at the run's input, fix it with update_workflow, and have it published.",
         "A rerun with the same input.",
     ),
     r"dependency|conn-exec|upstream|\b50[0234]\b|econn|enotfound|service unavailable": Remedy(
-        "{called} does not respond as expected",
-        "{called} failed or could not be reached.",
+        "{app} failed or could not be reached",
         "Look at the run for the app's answer. If the app is down, run it again once it is back.",
         "A retry: an error of a dependency is not fixed by a retry.",
     ),
     r"\b(user_)?data\b|validation|\b4(00|04|22)\b|invalid|missing": Remedy(
-        "it is given data that it or an app does not accept",
-        "The input, or what an app was sent, is not accepted.",
+        "the input, or what an app was sent, is not accepted",
         "Compare the input of the run (get_execution) with what the failing step needs.",
         "A rerun with the same input.",
     ),
     r"configuration|secret": Remedy(
-        "a setting is missing or wrong",
-        "A setting is missing or wrong: a secret, a mapping, an environment.",
+        "a setting is missing or wrong: a secret, a mapping or an environment",
         "Look at the run (get_execution), and whether the secrets that the code reads are there (list_secrets).",
         "A rerun before that is set.",
     ),
@@ -163,79 +149,58 @@ _LESS_SURE = {
 """Remedies by patterns that errors of connections may match too, so these are tried after them."""
 
 _AUTHORISE_FIRST = "A rerun, a retry, or a change of the code."
-_TRY_FIRST = "Authorising again before that was tried."
 _CONNECTION = (
     r"\bconnection\b|conn-auth|conn-refresh|no active|pinned|unauthori[sz]ed|\b401\b|invalid_grant|token expired"
 )
 
 
 def _connection(evidence: FailureEvidence) -> Remedy | None:
-    connections = evidence.connections
-    usable = [connection for connection in connections if connection.state is State.LIVE]
-    not_working = [
-        connection for state in (State.BROKEN, State.OFF) for connection in connections if connection.state is state
-    ]
-    if not evidence.mentions(_CONNECTION) and not (not_working and evidence.mentions(r"connector\.")):
+    connections, app = evidence.connections, quoted(evidence.connector or "an app")
+    live, broken, off = (
+        [connection for connection in connections if connection.state is state]
+        for state in (State.LIVE, State.BROKEN, State.OFF)
+    )
+    if not evidence.mentions(_CONNECTION) and not ((broken or off) and evidence.mentions(r"connector\.")):
         return None
-    app = quoted(evidence.connector or "an app")
-    if not_working:
-        return unusable(not_working)
-    if connections and not usable:
-        return Remedy(
-            f"the connection to {app} was refused, and whether it works is not known",
-            f"The connection {quoted(connections[0].label)} is {quoted(connections[0].status)}, "
-            "which is not a documented status.",
-            "Look at the connection in the dashboard, and authorise the app again if it asks for that.",
-            _AUTHORISE_FIRST,
-            ListConnections,
-        )
-    now = f"A connection to {app} is ACTIVE now: it was authorised since, or the run"
-    if evidence.mentions("no active connection") and any(connection.customer for connection in usable):
-        return Remedy(
-            f"the connection to {app} was not found, though one is ACTIVE now",
-            f"{now} did not name the installation that it belongs to.",
-            "Run it once with customer_id and, if a widget installed the workflow, this customer's installation_id "
-            "(inst_…).",
-            _TRY_FIRST,
-            GetWorkflow,
-        )
-    if usable:
-        return Remedy(
-            f"the connection to {app} was refused, though one is ACTIVE now",
-            f"{now} is pinned to another one.",
-            "Run it once. If it fails again, look in the workflow for the connection that it is pinned to.",
-            _TRY_FIRST,
-            GetWorkflow,
-        )
-    known = "It ran for no customer."
+    if broken or off:
+        return unusable([*broken, *off])
+    if live:
+        refused, otherwise = "refused", "is pinned to another one"
+        fix = "Run it once. If it fails again, look in the workflow for the connection that it is pinned to."
+        if evidence.mentions("no active connection") and any(connection.customer for connection in live):
+            refused, otherwise = "not found", "did not name the installation that it belongs to"
+            fix = (
+                "Run it once with customer_id and, if a widget installed the workflow, this customer's installation_id "
+                "(inst_…)."
+            )
+        cause = f"the connection to {app} was {refused}, though one is ACTIVE now: it was authorised since, or the run "
+        return Remedy(f"{cause}{otherwise}", fix, "Authorising again before that was tried.", GetWorkflow)
+    if connections:
+        label, status = quoted(connections[0].label), quoted(connections[0].status)
+        cause = f"the connection {label} is {status}, which is not a documented status"
+        fix = "Look at the connection in the dashboard, and authorise the app again if it asks for that."
+        return Remedy(cause, fix, _AUTHORISE_FIRST, ListConnections)
+    why = "it ran for no customer"
     fix = "Run it for a customer: customer_id, and installation_id if a widget installed it."
     if evidence.for_customers:
-        unread = "Not all connections of the affected customers were read."
-        known = "No affected customer has connected it." if evidence.knows_connections else unread
+        unread = "not all connections of the affected customers were read"
+        why = "no affected customer has connected it" if evidence.knows_connections else unread
         fix = f"The customer has to connect {app} in the widget; then run the workflow once."
-    return Remedy(
-        f"there is no usable connection to {app}",
-        f"The connection to {app} cannot be used. {known}",
-        fix,
-        _AUTHORISE_FIRST,
-        ListConnections,
-    )
+    return Remedy(f"there is no usable connection to {app}: {why}", fix, _AUTHORISE_FIRST, ListConnections)
 
 
 def unusable(connections: Sequence[PartState]) -> Remedy:
     """Return the remedy for connections to one app that do not work."""
-    first, statuses = connections[0], " or ".join(sorted({quoted(connection.status) for connection in connections}))
-    if len(connections) == 1:
-        state = f"the connection {quoted(first.label)} is {statuses}"
-    else:
+    first, states = connections[0], {quoted(connection.status): connection.problem for connection in connections}
+    cause = f"the connection {quoted(first.label)} is {quoted(first.status)}"
+    if len(connections) > 1:
         owners = listed([quoted(connection.owner) for connection in connections])
-        state = f"the connections to {quoted(app_of(first.row))} of {owners} are {statuses}"
-    broken = any(connection.state is State.BROKEN for connection in connections)
+        cause = f"the connections to {quoted(app_of(first.row))} of {owners} are {' or '.join(sorted(states))}"
+    is_broken = any(connection.state is State.BROKEN for connection in connections)
     return Remedy(
-        state,
-        sentence(f"{state}: {'Fastn can no longer use the credentials' if broken else 'somebody switched it off'}."),
+        f"{cause} ({', or '.join(states[status] for status in sorted(states))})",
         f"{repairs(connections)} Then run the workflow once.",
-        _AUTHORISE_FIRST if broken else "Waiting, a rerun, or a change of the code.",
+        _AUTHORISE_FIRST if is_broken else "Waiting, a rerun, or a change of the code.",
         ListConnections,
         connections,
     )
