@@ -18,7 +18,7 @@ from fastn_mcp.config.file import read
 from fastn_mcp.config.load import ledger_settings
 from fastn_mcp.config.paths import TENANTS, state_dir
 from fastn_mcp.errors import SettingsError
-from fastn_mcp.guard.approval.terminal_approvals import TerminalApprovals
+from fastn_mcp.guard.approval.votes import TerminalApprovals
 from fastn_mcp.guard.key_files import TypedSecrets
 from fastn_mcp.ledger.approval_request import ApprovalRequest
 from fastn_mcp.ledger.ledger import Ledger

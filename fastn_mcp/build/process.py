@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from fastn_mcp.audit.outbox import Outbox
 from fastn_mcp.config.command_line import PROGRAM, CommandLine
-from fastn_mcp.guard.channel import ApprovalChannel
+from fastn_mcp.guard.caller import ApprovalChannel
 from fastn_mcp.ledger.stop import StopOrders
 from fastn_mcp.report.collector import Tally
 from fastn_mcp.runtime import System

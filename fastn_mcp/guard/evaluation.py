@@ -20,9 +20,8 @@ from fastn_mcp.client.reads import after_creates, remembered
 from fastn_mcp.errors import NOTHING_SENT, FastnError, Forbidden, InvalidArgument, NotFound, NotSent
 from fastn_mcp.guard.ai_sessions import AiSessions
 from fastn_mcp.guard.approval_form import FREE
-from fastn_mcp.guard.batch import Batch
+from fastn_mcp.guard.batch import Batch, CallEvaluation, Evaluation, batch_of, evaluation_of, list_digest
 from fastn_mcp.guard.budgets import NO_EARLIER_USES, Budgets, EarlierUses
-from fastn_mcp.guard.call_evaluation import CallEvaluation, Evaluation, batch_of, evaluation_of, list_digest
 from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.guard.preview import preview
 from fastn_mcp.ledger.identity import bound_account, holder

@@ -23,8 +23,7 @@ from fastn_mcp.channels.slack import blocks, client
 from fastn_mcp.channels.slack.channel import slack_approvers
 from fastn_mcp.config.load import load
 from fastn_mcp.errors import Declined, Refused, SettingsError, TargetChanged
-from fastn_mcp.guard.approval.terminal_approvals import TerminalApprovals
-from fastn_mcp.guard.approval.votes import unrecorded
+from fastn_mcp.guard.approval.votes import TerminalApprovals, unrecorded
 from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.ledger.approval_request import RequestState

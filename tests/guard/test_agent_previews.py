@@ -10,8 +10,7 @@ from support.world import FormLater, World, batch_of
 from fastn_mcp.errors import Refused
 from fastn_mcp.guard import evaluation as module
 from fastn_mcp.guard.approval_form import PendingApproval, PendingForm
-from fastn_mcp.guard.batch import Batch
-from fastn_mcp.guard.call_evaluation import Evaluation
+from fastn_mcp.guard.batch import Batch, Evaluation
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.decision import Decision, PolicyDecision
