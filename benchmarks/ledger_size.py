@@ -22,7 +22,7 @@ from valkey.asyncio import Valkey
 
 from fastn_mcp.audit.log import AuditFile
 from fastn_mcp.build.stores import ledger_at
-from fastn_mcp.guard.approval.terminal_approvals import TerminalApprovals
+from fastn_mcp.guard.approval.votes import TerminalApprovals
 from fastn_mcp.runtime import System
 from fastn_mcp.sandbox.auth import KEY
 

@@ -11,7 +11,7 @@ from fastn_mcp.client.exchange import Answer
 from fastn_mcp.config.model import Settings
 from fastn_mcp.guard.approval.obtain import Approvals
 from fastn_mcp.guard.budgets import Budgets
-from fastn_mcp.guard.channel import Announcement, ApprovalChannel, ChannelCapabilities
+from fastn_mcp.guard.caller import Announcement, ApprovalChannel, ChannelCapabilities
 from fastn_mcp.guard.evaluation import Evaluator, GuardedAccount
 from fastn_mcp.guard.guard import Guard
 from fastn_mcp.guard.journal import ChangeJournal

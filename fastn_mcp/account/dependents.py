@@ -1,16 +1,19 @@
-"""Dependents of a resource, the same for the guard, its previews and `find_dependents`."""
+"""Dependents of a resource, the same for the guard, its previews and `find_dependents`.
+
+Rules say which lists to read for a resource, how their rows refer to it, and what cannot be checked.
+"""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
+from typing import Any
 
 from pydantic import JsonValue
 
 from fastn_mcp.account.dependence import OWNED_KINDS, Dependence, Dependents, Unchecked
-from fastn_mcp.account.dependency_rules import DependencyRule, DependencyRules, dependency_rules
 from fastn_mcp.client.reads import Pages, read_each, read_names, read_page
 from fastn_mcp.errors import FastnError
 from fastn_mcp.records.formats import aged
@@ -19,6 +22,7 @@ from fastn_mcp.records.rows import (
     FastnObject,
     Row,
     connection_refers,
+    connector_keys,
     key_of,
     owner_of,
     row_of,
@@ -26,15 +30,18 @@ from fastn_mcp.records.rows import (
     started_workflows,
     text,
     timestamp,
+    word,
 )
 from fastn_mcp.records.states import STATES, State, run_state, trigger_state
+from fastn_mcp.redaction import texts_in
 from fastn_mcp.runtime import Report, no_progress
-from fastn_mcp.tools.connectors import CreateConnector, UpdateConnector
+from fastn_mcp.tools.access import ListSecrets
+from fastn_mcp.tools.connectors import CreateConnector, ListConnections, UpdateConnector
 from fastn_mcp.tools.operation import Call, Send
-from fastn_mcp.tools.paging import Listed
+from fastn_mcp.tools.paging import List, Listed
 from fastn_mcp.tools.related_reads import kind_of, own_label, suggested_read
 from fastn_mcp.tools.triggers import ListTriggers
-from fastn_mcp.tools.workflows import ListExecutions, UpdateWorkflow
+from fastn_mcp.tools.workflows import GetWorkflow, ListExecutions, ListWorkflows, UpdateWorkflow
 
 MAX_PAGES = 3
 """Maximum number of pages of 100 rows read for one kind."""
@@ -53,6 +60,119 @@ MAX_DETAILS = 30
 
 _MAX_RUNS = 10
 """Maximum number of workflows whose last run is read one by one."""
+
+
+Depends = Callable[[Row], bool | None]
+"""Whether a row depends on the resource; None if the row does not tell."""
+
+
+@dataclass(frozen=True, slots=True)
+class DependencyRule:
+    """A kind that may depend on a resource. `detail` reads one row in full, as a list may omit fields."""
+
+    kind: str
+    reading: List[Any]
+    depends: Depends | None = None
+    """None if Fastn has filtered the list."""
+    detail: Callable[[str], Call] | None = None
+    workflow: str | None = None
+    """Id of the workflow whose triggers are listed: each stays active for the other workflows that it starts."""
+
+
+@dataclass(frozen=True, slots=True)
+class DependencyRules:
+    """Rules for certain and for possible dependents, and the kinds that cannot be checked."""
+
+    certain: tuple[DependencyRule, ...] = ()
+    possible: tuple[DependencyRule, ...] = ()
+    unchecked: tuple[Unchecked, ...] = ()
+
+
+def dependency_rules(kind: str, subject: str, target: FastnObject | None) -> DependencyRules:
+    """Return the rules for dependents of the resource with the id `subject`. `target` is its record, if it was read."""
+    triggers, row = ListTriggers(limit=100), row_of(target)
+    match kind:
+        case "customer":
+            return DependencyRules(
+                certain=(
+                    DependencyRule("connections", ListConnections(customer_id=subject, limit=100)),
+                    DependencyRule("secrets", ListSecrets(customer_id=subject, limit=100)),
+                    DependencyRule("executions", ListExecutions(customer_id=subject, limit=100)),
+                ),
+                possible=(DependencyRule("triggers", ListTriggers(customer_id=subject, limit=100)),),
+            )
+        case "connector":
+            names = {subject, text(row, "slug") or subject}
+            return DependencyRules(
+                certain=(
+                    DependencyRule("connections", ListConnections(connector_id=subject, limit=100)),
+                    _of_workflows(_refers("connectors", names)),
+                    DependencyRule("triggers", triggers, _app_event("connectorId", names)),
+                )
+            )
+        case "connection":
+            names = connector_keys(row)
+            why = "They name connectors, not connections: none is known to use this one."
+            return DependencyRules(
+                certain=(DependencyRule("triggers", triggers, _app_event("connectionId", {subject})),),
+                possible=(_of_workflows(_refers("connectors", names)),) if names else (),
+                unchecked=(Unchecked("workflows", why),),
+            )
+        case "workflow":
+            return DependencyRules(
+                certain=(DependencyRule("triggers", triggers, _starts(subject), workflow=subject),),
+                unchecked=(Unchecked("other callers", "Callers through the API are unknown."),),
+            )
+        case "secret":
+            name, why = text(row, "name"), "Names that the code builds at run time are not visible."
+            return DependencyRules(
+                possible=(_of_workflows(_mentions(name)),) if name else (),
+                unchecked=(Unchecked("workflows that read it", why),),
+            )
+        case "trigger":
+            why = "Nothing in Fastn uses a trigger. Fastn does not know who calls a webhook or relies on its runs."
+            return DependencyRules(unchecked=(Unchecked("who uses it", why),))
+        case _:
+            return DependencyRules(unchecked=(Unchecked("who uses it", "Fastn does not know."),))
+
+
+def _of_workflows(depends: Depends) -> DependencyRule:
+    return DependencyRule("workflows", ListWorkflows(limit=100), depends, lambda key: GetWorkflow(workflow_id=key))
+
+
+def _refers(field: str, wanted: set[str], if_missing: Depends = lambda _: None) -> Depends:
+    """Match rows with a wanted text in a field. `if_missing` decides for a row without that field."""
+
+    def depends(row: Row) -> bool | None:
+        value = row.get(field)
+        return if_missing(row) if value is None else not wanted.isdisjoint(texts_in(value))
+
+    return depends
+
+
+def _app_event(field: str, wanted: set[str]) -> Depends:
+    """Match triggers by a field that only app event triggers have."""
+    return _refers(field, wanted, lambda row: None if "event" in (word(row, "type") or "event") else False)
+
+
+def _starts(workflow_id: str) -> Depends:
+    """Match triggers that start a workflow; None for a trigger without readable routes."""
+
+    def depends(row: Row) -> bool | None:
+        routes, started = row.get("routes"), started_workflows(row)
+        return None if routes is None or (routes and not started) else workflow_id in started
+
+    return depends
+
+
+def _mentions(name: str) -> Depends:
+    """Match workflows whose code contains a name."""
+
+    def depends(row: Row) -> bool | None:
+        code = row.get("code")
+        return name in code if isinstance(code, str) else None
+
+    return depends
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,8 +342,9 @@ def _example(rule: DependencyRule, row: Row, names: Names, *, with_id: bool) -> 
     if name != key:
         example["name"] = name
     example |= {"state": STATES[kind](row).value} if kind in STATES else {}
-    if rule.also_starts is not None and (others := rule.also_starts(row)):
-        example["also_starts"] = [*others]
+    others: list[JsonValue] = [each for each in started_workflows(row) if rule.workflow not in (None, each)]
+    if others:
+        example["also_starts"] = others
     return example
 
 

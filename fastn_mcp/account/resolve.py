@@ -1,7 +1,7 @@
 """Resolve a call: read what it acts on, what it names, who owns that and what depends on it."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -54,9 +54,6 @@ from fastn_mcp.tools.related_reads import kind_of, labelled_row
 from fastn_mcp.tools.triggers import CreateTrigger, DeleteTrigger, UpdateTrigger
 from fastn_mcp.tools.workflows import RunWorkflow
 
-_Reference = tuple[str, str, Relation, "Row | None"]
-"""Kind, id, relation, and the record itself if the target's row holds enough of it."""
-
 
 async def resolve(
     call: Call, surroundings: Surroundings, send: Send, session: FastnObject | None = None
@@ -94,7 +91,7 @@ async def with_owners(resolved: ResolvedCall, send: Send) -> ResolvedCall:
         owners |= {key for kind, key, _ in refers if kind == "customer"}
     known |= {resolved.call.target or ""}
     owners -= known
-    owner_records = await _read([("customer", owner, Relation.OWNER, None) for owner in sorted(owners)], send)
+    owner_records = await _read([Record("customer", owner, Relation.OWNER) for owner in sorted(owners)], send)
     mentioned = customers_mentioned(resolved.call, row_of(resolved.target))
     owner_records += await _customers_among([each for each in mentioned if each not in owners | known], send)
     reference = name_as_read(getattr(resolved.call, "external_ref", None) or "")
@@ -180,10 +177,8 @@ def by_arguments(
 ) -> ResolvedCall:
     """Resolve a call without reads: other records are unknown, unless `trusts_ids` takes them to be their ids."""
     surroundings, row, arguments = surroundings or Surroundings(), row_of(target), call.arguments()
-    records = tuple(
-        Record(kind, key, relation, {"id": key} if trusts_ids else known)
-        for kind, key, relation, known in _references(call, arguments, row, surroundings)
-    )
+    references = _references(call, arguments, row, surroundings)
+    records = tuple(replace(each, row={"id": each.id}) if trusts_ids else each for each in references)
     environment = _environment(call, arguments, row, surroundings)
     customer = _customer(call, arguments, row, surroundings)
     return ResolvedCall(call, environment, customer, target, records, dependents=dependents)
@@ -307,7 +302,7 @@ def _with_setting(effective: Effective, own: str | None) -> Effective:
 # --- records ------------------------------------------------------------------------------------------------------
 
 
-def _references(call: Call, arguments: Row, row: Row, surroundings: Surroundings) -> list[_Reference]:
+def _references(call: Call, arguments: Row, row: Row, surroundings: Surroundings) -> list[Record]:
     """Return what a call, its target's row and the settings refer to, each once; what arguments name comes first."""
     parameters = type(call).route.parameters
     documented = {name: content for name, content in arguments.items() if name not in parameters}
@@ -320,11 +315,11 @@ def _references(call: Call, arguments: Row, row: Row, surroundings: Surroundings
     # Only in a run does the argument replace the header; elsewhere both are sent.
     if surroundings.customer and not (isinstance(call, RunWorkflow) and "customer_id" in documented):
         connections.append({"customerId": surroundings.customer})
-    references: dict[tuple[str, str], _Reference] = {}
-    for kind, key, known in in_call:
-        references.setdefault((kind, key), (kind, key, Relation.NAMED, known))
-    for kind, key, known in (*owned, *(each for fields in connections for each in _inside(fields, in_call=False))):
-        references.setdefault((kind, key), (kind, key, Relation.OWNER, known))
+    owned += [each for fields in connections for each in _inside(fields, in_call=False)]
+    references: dict[tuple[str, str], Record] = {}
+    for relation, named in ((Relation.NAMED, in_call), (Relation.OWNER, owned)):
+        for kind, key, known in named:
+            references.setdefault((kind, key), Record(kind, key, relation, known))
     return list(references.values())
 
 
@@ -360,24 +355,24 @@ def _inside(row: Row, *, in_call: bool) -> Iterator[tuple[str, str, Row | None]]
         yield from _inside(route, in_call=in_call)
 
 
-async def _read(references: Iterable[_Reference], send: Send) -> tuple[Record, ...]:
-    """Read records, up to `MAX_LOOKUPS` of each kind one by one, and more customers from their list.
+async def _read(records: Sequence[Record], send: Send) -> tuple[Record, ...]:
+    """Read the rows that records lack, up to `MAX_LOOKUPS` of each kind one by one, and more customers from their list.
 
     The others are unknown, as are those that cannot be read.
     """
-    every, unread = list(references), list[tuple[str, str]]()
+    unread = list[tuple[str, str]]()
     rows: dict[tuple[str, str], Row] = {}
     errors: dict[tuple[str, str], FastnError] = {}
     for kind in KINDS:
-        of_kind = [(kind, key) for of, key, _, known in every if of == kind and known is None]
+        of_kind = [(kind, each.id) for each in records if each.kind == kind and each.row is None]
         if kind == "customer" and len(of_kind) > MAX_LOOKUPS:
             rows |= (await _customers(send))[0]
         else:
             unread += of_kind[:MAX_LOOKUPS]
     rows |= await read_each(unread, partial(_row, send, errors))
     return tuple(
-        Record(kind, key, relation, known or rows.get((kind, key)), errors.get((kind, key)))
-        for kind, key, relation, known in every
+        replace(each, row=each.row or rows.get((each.kind, each.id)), error=errors.get((each.kind, each.id)))
+        for each in records
     )
 
 

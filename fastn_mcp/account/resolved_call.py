@@ -428,28 +428,26 @@ def identity(fields: Mapping[str, Any]) -> dict[str, object]:
     return {name: value for name in IDENTITY if (value := fields.get(name)) is not None}
 
 
-def undocumented_in(call: Call) -> Iterator[Row]:
-    """Yield the objects at any depth in what a call says beyond documented fields: `extra`, and what routes hold.
-
-    The payload and the filter of a route are data. The context of a message to Fastn's AI names resources.
-    """
-    arguments = call.arguments()
-    yield from objects_in(arguments.get("extra"))
-    yield from objects_in(arguments.get("context"))
-    routes = arguments.get("routes")
-    for route in routes if isinstance(routes, list) else ():
-        if isinstance(route, dict):
-            yield from objects_in({name: content for name, content in route.items() if name not in _DATA})
-
-
-def customer_reference(call: Call) -> str | None:
-    """Return the name of an undocumented field from which Fastn may derive a customer; None if there is none."""
-    names = (name for fields in undocumented_in(call) for name in fields)
-    return next((name for name in names if plain(name) in _CUSTOMER_BY_REFERENCE), None)
-
-
 _DATA = ("payload", "filter")
 _OF_ROUTES = (*_DATA, "routeId", "routeType", "environment")
+
+
+def _undocumented(call: Call) -> list[tuple[JsonValue, Collection[str], Collection[str]]]:
+    """Return the objects in a call that may hold more than is documented: `extra`, `context` and routes.
+
+    Each with the names of its fields that are data, and of those that name no resource. The context of a message to
+    Fastn's AI names resources.
+    """
+    arguments = call.arguments()
+    routes = arguments.get("routes")
+    of_routes = [(route, _DATA, _OF_ROUTES) for route in (routes if isinstance(routes, list) else ())]
+    return [(arguments.get("extra"), (), HARMLESS_EXTRA), (arguments.get("context"), (), ()), *of_routes]
+
+
+def undocumented_in(call: Call) -> Iterator[Row]:
+    """Yield the objects at any depth in what a call says beyond documented fields, without data."""
+    for fields, data, _ in _undocumented(call):
+        yield from objects_in(_without(fields, data))
 
 
 def undocumented_texts(call: Call) -> Iterator[str]:
@@ -457,12 +455,14 @@ def undocumented_texts(call: Call) -> Iterator[str]:
 
     Secrets are left out, since what matches is shown.
     """
-    arguments = call.arguments()
-    routes = arguments.get("routes")
-    for name, known in (("extra", HARMLESS_EXTRA), ("context", ())):
-        yield from _shown_texts(_without(arguments.get(name), known))
-    for route in routes if isinstance(routes, list) else ():
-        yield from _shown_texts(_without(route, _OF_ROUTES))
+    for fields, _, known in _undocumented(call):
+        yield from _shown_texts(_without(fields, known))
+
+
+def customer_reference(call: Call) -> str | None:
+    """Return the name of an undocumented field from which Fastn may derive a customer; None if there is none."""
+    names = (name for fields in undocumented_in(call) for name in fields)
+    return next((name for name in names if plain(name) in _CUSTOMER_BY_REFERENCE), None)
 
 
 def _shown_texts(value: JsonValue) -> list[str]:

@@ -151,13 +151,10 @@ class StoredList:
         position, rest = call.position, self._further_filters(call)
         if rest is None or position.cursor is not None or position.skip:
             return None
-        matching, matches = list[Row](), call.matcher(rest)
-        for row in self.prefix.rows:
-            answer = matches(row)
-            if answer is None:  # the row does not tell: only Fastn can answer
-                return None
-            if answer:
-                matching.append(row)
+        numbered, unchecked = call.matching_rows(self.prefix.rows, rest)
+        if unchecked:  # a row does not tell: only Fastn can answer
+            return None
+        matching = [row for _, row in numbered]
         begin, end = position.offset, position.offset + call.limit
         is_settled, total = self._total(call, rest, matching)
         if not is_settled or ((total is None or total > len(matching)) and len(matching) < end):

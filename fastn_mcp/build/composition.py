@@ -32,7 +32,7 @@ from fastn_mcp.config.paths import config_dir
 from fastn_mcp.errors import NoKey, Refused, SettingsError, extra
 from fastn_mcp.guard.approval.obtain import Approvals
 from fastn_mcp.guard.budgets import Budgets, Limits
-from fastn_mcp.guard.channel import ApprovalChannel
+from fastn_mcp.guard.caller import ApprovalChannel
 from fastn_mcp.guard.evaluation import Evaluator, GuardedAccount
 from fastn_mcp.guard.guard import Guard
 from fastn_mcp.guard.journal import ChangeJournal

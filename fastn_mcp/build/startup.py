@@ -24,7 +24,7 @@ from fastn_mcp.server.handshake import Introduction
 if TYPE_CHECKING:
     from fastn_mcp.audit.outbox import Outbox
     from fastn_mcp.channels.webhook.webhook import Webhook
-    from fastn_mcp.guard.channel import ApprovalChannel
+    from fastn_mcp.guard.caller import ApprovalChannel
     from fastn_mcp.guard.seal import Seal
     from fastn_mcp.ledger.stop import StopOrders
     from fastn_mcp.report.collector import Tally

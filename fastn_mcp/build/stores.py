@@ -23,7 +23,7 @@ from fastn_mcp.config.command_line import CommandLine, kept_in, this_program
 from fastn_mcp.config.load import ledger_settings, read_file
 from fastn_mcp.config.paths import TENANTS, state_dir
 from fastn_mcp.errors import SettingsError, extra
-from fastn_mcp.guard.approval.terminal_approvals import TerminalApprovals
+from fastn_mcp.guard.approval.votes import TerminalApprovals
 from fastn_mcp.guard.key_files import TypedSecrets
 from fastn_mcp.guard.recorder import Recorder
 from fastn_mcp.ledger.approval_request import ApprovalRequest

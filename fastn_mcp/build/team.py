@@ -35,7 +35,7 @@ from fastn_mcp.config.load import load
 from fastn_mcp.config.model import Settings
 from fastn_mcp.config.paths import TENANTS, file_identity
 from fastn_mcp.errors import FastnError, SettingsError, extra
-from fastn_mcp.guard.channel import ApprovalChannel
+from fastn_mcp.guard.caller import ApprovalChannel
 from fastn_mcp.guard.seal import Seal
 from fastn_mcp.hosted.app import Health, ProcessParts, run, team_application
 from fastn_mcp.hosted.approval_page import TeamPageAccess

@@ -18,7 +18,7 @@ from fastn_mcp.channels.webhook.webhook import WebhookSender
 from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import FastnError, SettingsError
 from fastn_mcp.guard.approval_form import asker
-from fastn_mcp.guard.channel import Announcement, ApprovalChannel
+from fastn_mcp.guard.caller import Announcement, ApprovalChannel
 from fastn_mcp.ledger.approval_request import ApprovalRequest
 from fastn_mcp.ledger.identity import account_name
 from fastn_mcp.ledger.ledger import Ledger

@@ -23,7 +23,7 @@ from fastn_mcp.guard.approval_form import (
     Decline,
     NoAnswer,
 )
-from fastn_mcp.guard.channel import Announcement, ChannelCapabilities
+from fastn_mcp.guard.caller import Announcement, ChannelCapabilities
 from fastn_mcp.ledger.approval_request import TEMPORARY_MINUTES, ApprovalRequest
 from fastn_mcp.redaction import sanitize
 

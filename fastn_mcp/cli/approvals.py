@@ -25,7 +25,7 @@ from fastn_mcp.cli.start_options import StartOptions
 from fastn_mcp.config.addresses import is_loopback, is_shared
 from fastn_mcp.config.paths import file_errors
 from fastn_mcp.errors import SettingsError
-from fastn_mcp.guard.approval.terminal_approvals import UNSEALABLE, TerminalApprovals, clock
+from fastn_mcp.guard.approval.votes import UNSEALABLE, TerminalApprovals, clock
 from fastn_mcp.guard.approval_form import MAX_NOTE, Approve, Decline, NoAnswer, asker, form_of
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState
 from fastn_mcp.ledger.identity import account_name, who

@@ -28,7 +28,7 @@ from fastn_mcp.cli.start_options import StartOptions
 from fastn_mcp.client.reads import read_pages
 from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import FastnError, Forbidden, NotSent, SettingsError, nearest
-from fastn_mcp.guard.call_evaluation import CallEvaluation
+from fastn_mcp.guard.batch import CallEvaluation
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.policy.asker import FACTS, Asker, asker_of
 from fastn_mcp.policy.decision import Decision, PolicyDecision, Situation, StepUp

@@ -99,7 +99,7 @@ class _History:
         elif entry["event"] == AuditEvent.INTENT.value:
             effect = _effect(entry)
             for each in (effect, *(effects_below(call, effect) if call else ())):
-                self._spent[self.policy.rules.period(_time(entry)), each] += 1
+                self._spent.update((period, each) for period in self.policy.rules.budgets(each, _time(entry)))
             if entry.get("approved_by") != "policy":
                 self._declines.pop(principal, None)  # a person approved
 

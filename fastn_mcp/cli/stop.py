@@ -15,7 +15,7 @@ from fastn_mcp.cli.layout import say, warn
 from fastn_mcp.cli.start_options import StartOptions
 from fastn_mcp.config.addresses import is_shared
 from fastn_mcp.errors import FastnError, SettingsError
-from fastn_mcp.guard.approval.terminal_approvals import TerminalApprovals
+from fastn_mcp.guard.approval.votes import TerminalApprovals
 from fastn_mcp.guard.stops import MAX_SENDING, in_words, stop_entry, void_approvals
 from fastn_mcp.ledger.change import Change
 from fastn_mcp.ledger.stop import Stop

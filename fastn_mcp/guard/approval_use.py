@@ -11,8 +11,8 @@ from fastn_mcp.account.resolve import read_label
 from fastn_mcp.client.reads import read_target
 from fastn_mcp.errors import Declined, FastnError, TargetChanged
 from fastn_mcp.guard.approval_form import BY_SEVERAL, VERIFIED, sent_words, used_up
+from fastn_mcp.guard.batch import CallEvaluation, Evaluation
 from fastn_mcp.guard.budgets import Budgets
-from fastn_mcp.guard.call_evaluation import CallEvaluation, Evaluation
 from fastn_mcp.guard.journal import IDEMPOTENT, UNSETTLED
 from fastn_mcp.guard.stops import Stops
 from fastn_mcp.guard.undo import without_secrets

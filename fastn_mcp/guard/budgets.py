@@ -11,7 +11,7 @@ from pydantic import JsonValue
 
 from fastn_mcp.audit.log import AuditFile
 from fastn_mcp.errors import Refused
-from fastn_mcp.guard.call_evaluation import CallEvaluation, refusal
+from fastn_mcp.guard.batch import CallEvaluation, refusal
 from fastn_mcp.ledger.ledger import BudgetLimit, BudgetUses, rate_free_at
 from fastn_mcp.policy.decision import PLANNED, Decision
 from fastn_mcp.policy.plan import PlannedCalls

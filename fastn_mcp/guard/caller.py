@@ -1,4 +1,4 @@
-"""Caller of a tool: the scopes of its sign-in, and the ways in which it can ask its person.
+"""Caller of a tool, with the scopes of its sign-in, and the channels by which people are asked.
 
 A caller's scopes can only restrict what the policy allows, never extend it.
 """
@@ -6,13 +6,72 @@ A caller's scopes can only restrict what the policy allows, never extend it.
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Protocol
 
 from fastn_mcp.errors import Refused
-from fastn_mcp.guard.approval_form import PendingApproval
-from fastn_mcp.guard.channel import FormChannel
+from fastn_mcp.guard.approval_form import Answer, ApprovalForm, PendingApproval, PendingForm, Submitted
 from fastn_mcp.guard.journal import Delivery
+from fastn_mcp.ledger.approval_request import ApprovalRequest
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.tools.tool import Effect
+
+
+class FormChannel(Protocol):
+    """Elicitation form of the client, or prompt of a terminal."""
+
+    name: str
+    is_terminal: bool
+    """Whether it is a terminal: even a quick answer is a person's, and they can type a secret there."""
+
+    @property
+    def submitted(self) -> tuple[str, Answer | Submitted] | None:
+        """Id of the approval request that this call answers, and the answer; None if it answers none."""
+        ...
+
+    async def ask(self, form: ApprovalForm) -> Answer | PendingForm:
+        """Show the form. Return the answer, or `PendingForm` if it comes with a later call."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelCapabilities:
+    """What an approval channel can do."""
+
+    identifies_people: bool = False
+    """Each person has a credential of their own, as four-eyes approval requires."""
+    notifies: bool = False
+    """It brings a request before a person by itself. A terminal waits until somebody looks."""
+    takes_secrets: bool = False
+    """A person can type a secret there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """Where people decide about an announced request."""
+
+    where: str
+    """A sentence for the agent, without secrets."""
+    url: str | None = None
+    """URL of the page where it is decided, without a key; None if it is not decided on a page."""
+    is_in_view: bool = False
+    """Whether a browser of the person shows that page."""
+
+
+class ApprovalChannel(Protocol):
+    """Brings approval requests before people outside of the client: by the approval page, a terminal or a webhook."""
+
+    @property
+    def capabilities(self) -> ChannelCapabilities: ...
+
+    @property
+    def url(self) -> str | None:
+        """URL of the page where requests are decided, without a key; None if there is none."""
+        ...
+
+    async def announce(self, request: ApprovalRequest) -> Announcement:
+        """Publish a request. Called again whenever its call is repeated. Raises a `Refused` if nobody can decide it."""
+        ...
+
 
 READ = "fastn:read"
 WRITE = "fastn:write"

@@ -13,16 +13,15 @@ import anyio
 from pydantic_core import to_jsonable_python
 
 from fastn_mcp.account.dependents import describe_dependents
-from fastn_mcp.account.outlook import Outlook, outlook_of
+from fastn_mcp.account.outlook import outlook_of
 from fastn_mcp.account.resolve import by_arguments, check_settings, resolve, with_owners
 from fastn_mcp.account.resolved_call import ResolvedCall, Surroundings, TypedArgument
 from fastn_mcp.client.reads import after_creates, remembered
 from fastn_mcp.errors import NOTHING_SENT, FastnError, Forbidden, InvalidArgument, NotFound, NotSent
 from fastn_mcp.guard.ai_sessions import AiSessions
 from fastn_mcp.guard.approval_form import FREE
-from fastn_mcp.guard.batch import Batch
+from fastn_mcp.guard.batch import Batch, CallEvaluation, Evaluation, batch_of, evaluation_of, list_digest
 from fastn_mcp.guard.budgets import NO_EARLIER_USES, Budgets, EarlierUses
-from fastn_mcp.guard.call_evaluation import CallEvaluation, Evaluation, batch_of, evaluation_of, list_digest
 from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.guard.preview import preview
 from fastn_mcp.ledger.identity import bound_account, holder
@@ -206,13 +205,13 @@ class Evaluator:
         for place, (number, one) in enumerate(evaluation.calls.items()):
             if one.preview is None or one.reads is None:
                 continue
-            history, dependence, outlook = await self._journalling.history(one.resolved), None, Outlook()
+            history, dependence, notes = await self._journalling.history(one.resolved), None, ()
             costs = await self.ai_sessions.costs(one.reads) if isinstance(one.call, (AiChat, AiBuild)) else ""
             if place < _MAX_DESCRIBED:
                 with anyio.CancelScope(deadline=deadline):
                     dependence = await describe_dependents(one.call, one.resolved.target, one.reads, now)
-                    outlook = await outlook_of(one.resolved, one.reads, now, self._surroundings)
-            calls[number] = replace(one, preview=one.preview.described(history, dependence, outlook, costs))
+                    notes = await outlook_of(one.resolved, one.reads, now, self._surroundings)
+            calls[number] = replace(one, preview=one.preview.described(history, dependence, notes, costs))
         return evaluation_of(evaluation.batch, evaluation.id, calls)
 
     async def check_customers(self) -> None:

@@ -18,8 +18,7 @@ from fastn_mcp.errors import FastnError, Refused
 from fastn_mcp.guard.approval.obtain import Approvals
 from fastn_mcp.guard.approval_form import PendingApproval, PendingForm
 from fastn_mcp.guard.approval_use import Approval, change_of
-from fastn_mcp.guard.batch import Batch, BatchResult, Done, NotDone
-from fastn_mcp.guard.call_evaluation import CallEvaluation, Evaluation, batch_refusal, refusal
+from fastn_mcp.guard.batch import Batch, BatchResult, CallEvaluation, Done, Evaluation, NotDone, batch_refusal, refusal
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.evaluation import Evaluator, rereads
 from fastn_mcp.guard.journal import ChangeJournal

@@ -11,7 +11,7 @@ from fastn_mcp.audit.log import AuditEvent, AuditFile, LogEntry, about, named, s
 from fastn_mcp.client.cost import spent
 from fastn_mcp.errors import Declined, FastnError
 from fastn_mcp.guard.approval_use import ApprovedCall
-from fastn_mcp.guard.call_evaluation import CallEvaluation, Evaluation
+from fastn_mcp.guard.batch import CallEvaluation, Evaluation
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.preview import Shown
 from fastn_mcp.ledger.approval_request import ApprovalRequest

@@ -19,7 +19,7 @@ from fastn_mcp.audit.log import AuditEvent, AuditFile
 from fastn_mcp.channels.page.inbox import Inbox, InboxAccount
 from fastn_mcp.errors import FastnError, Refused
 from fastn_mcp.guard.approval_form import VERIFIED, approved_elsewhere, effects_of
-from fastn_mcp.guard.channel import Announcement, ChannelCapabilities
+from fastn_mcp.guard.caller import Announcement, ChannelCapabilities
 from fastn_mcp.guard.recorder import decision_entry, record_fact
 from fastn_mcp.hosted.team_config import Team
 from fastn_mcp.hosted.tenants import Tenants

@@ -20,7 +20,6 @@ from fastn_mcp.policy.rules import FileRules, TimeWindow
 from fastn_mcp.policy.schema import (
     CHANGING_TOOLS,
     DependentsForm,
-    KeyDefaults,
     PolicyForm,
     Protect,
     RuleForm,
@@ -107,26 +106,23 @@ def load_rules(path: Path, program: CommandLine = PROGRAM) -> FileRules:
 def _build(table: Mapping[str, Any], source: TomlSource) -> FileRules:
     """Build the rules of a file. Raises `ConfigError` for the first error."""
     form = validate(PolicyForm, table, source)
-
-    def defaults(form: KeyDefaults, *at: str) -> dict[Effect, PolicyDecision]:
-        return {
-            effect: PolicyDecision(decision, _name(source, " ".join(("default", *at, key)), "defaults", *at, key))
-            for effect, key, decision in _set(form)
-        }
-
+    defaults = dict[tuple[str, Effect], PolicyDecision]()
+    for at, table_ in (((), form.defaults), (("live",), form.defaults.live), (("test",), form.defaults.test)):
+        for effect, decision in table_.values().items():
+            name = _name(source, " ".join(("default", *at, effect.value)), "defaults", *at, effect.value)
+            defaults["".join(at), effect] = PolicyDecision(decision, name)
+    limits = {(form.budget.per, effect): limit for effect, limit in form.budget.values().items()}
+    for effect, limit in form.budget.run.values().items():  # of two limits for one period, the smaller applies
+        limits["run", effect] = min(limit, limits.get(("run", effect), limit))
     rules = tuple(_rule(number, rule, source) for number, rule in enumerate(form.rule))
     found = FileRules(
         digest=source.digest,
-        defaults=defaults(form.defaults),
-        live_defaults=defaults(form.defaults.live, "live"),
-        test_defaults=defaults(form.defaults.test, "test"),
+        defaults=defaults,
         protected=tuple(_protected(number, entry, source) for number, entry in enumerate(form.protect)),
         rules=rules,
         windows=tuple(_window(number, window, source) for number, window in enumerate(form.window)),
-        budget={effect: limit for effect, _, limit in _set(form.budget)},
+        limits=limits,
         budget_name=_name(source, "budget", "budget"),
-        per=form.budget.per,
-        run_budget={effect: limit for effect, _, limit in _set(form.budget.run)},
         destroy_rate=form.budget.destroy_rate,
         breaker=(form.breaker.declined, form.breaker.rest),
     )
@@ -210,17 +206,10 @@ def _tools(
     return tools, [operation for operation in operations if possible_effects(operation) & wanted]
 
 
-def _set(table: Any) -> Iterator[tuple[Effect, str, Any]]:
-    for effect in Effect:
-        if (value := getattr(table, effect.value, None)) is not None:
-            yield effect, effect.value, value
-
-
 def four_eyes(rules: FileRules, approvers: int, groups: Collection[str]) -> Iterator[str]:
     """Yield each part that asks for people where too few, or none of its group, can approve outside of the client."""
     there = {0: "no approvers are", 1: "one approver is"}.get(approvers)
-    defaults = (rules.defaults, rules.live_defaults, rules.test_defaults)
-    parts = [(each.rule, each.decision, ()) for of in defaults for each in of.values()]
+    parts = [(each.rule, each.decision, ()) for each in rules.defaults.values()]
     parts += [(each.name, each.then, each.second) for each in (*rules.protected, *rules.rules)]
     for name, decision, second in parts:
         if decision is Decision.FOUR_EYES and there is not None:

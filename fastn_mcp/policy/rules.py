@@ -54,8 +54,9 @@ class Hours:
         return self.text
 
 
-def hours(text: str) -> Hours:
+def hours(value: object) -> Hours:
     """Parse hours. Raises `ValueError`."""
+    text = str(value)
     match = _FORM.fullmatch(text.strip())
     if match is None:
         raise ValueError(f'{text!r} is not of the form "Mon-Thu 08:00-17:00 Europe/Berlin"')
@@ -127,41 +128,28 @@ class FileRules:
     """Rules of one policy file. Defaults, rules and other parts are named by the file's name and their lines."""
 
     digest: str = ""
-    defaults: Mapping[Effect, PolicyDecision] = field(default_factory=dict[Effect, PolicyDecision])
+    defaults: Mapping[tuple[str, Effect], PolicyDecision] = field(
+        default_factory=dict[tuple[str, Effect], PolicyDecision]
+    )
+    """By kind of key, `live` or `test`, or empty where it is for both."""
     protected: tuple[Protected, ...] = ()
     rules: tuple[PolicyRule, ...] = ()
     windows: tuple[TimeWindow, ...] = ()
-    budget: Mapping[Effect, int] = field(default_factory=dict[Effect, int])
+    limits: Mapping[tuple[str, Effect], int] = field(default_factory=dict[tuple[str, Effect], int])
+    """Number of calls by period, `day` or `run`."""
     budget_name: str = ""
-    per: str = "day"
-    run_budget: Mapping[Effect, int] = field(default_factory=dict[Effect, int])
     breaker: tuple[int, float] = BREAKER
     """Declines in a row after which changes are refused, and for how many seconds."""
     destroy_rate: tuple[int, float] = DESTROY_RATE
-    live_defaults: Mapping[Effect, PolicyDecision] = field(default_factory=dict[Effect, PolicyDecision])
-    """Override `defaults` with a live key."""
-    test_defaults: Mapping[Effect, PolicyDecision] = field(default_factory=dict[Effect, PolicyDecision])
-    """Override `defaults` with a test key."""
 
     def default(self, effect: Effect, *, live: bool) -> PolicyDecision | None:
         """Return the file's default for an effect; None if the mode's default applies."""
-        own = self.live_defaults if live else self.test_defaults
-        return own.get(effect) or self.defaults.get(effect)
-
-    def period(self, now: datetime) -> str:
-        """Return the period of `budget`: a UTC day such as 2026-03-29, or `run`."""
-        return "run" if self.per == "run" else now.astimezone(UTC).strftime("%Y-%m-%d")
+        return self.defaults.get(("live" if live else "test", effect)) or self.defaults.get(("", effect))
 
     def budgets(self, effect: Effect, now: datetime) -> dict[str, int]:
-        """Return how many calls of an effect each period allows: a UTC day such as 2026-03-29, or `run`.
-
-        Of two limits for one period, the smaller applies.
-        """
-        limits: dict[str, int] = {}
-        for period, limit in ((self.period(now), self.budget.get(effect)), ("run", self.run_budget.get(effect))):
-            if limit is not None:
-                limits[period] = min(limit, limits.get(period, limit))
-        return limits
+        """Return how many calls of an effect each period allows: a UTC day such as 2026-03-29, or `run`."""
+        day = now.astimezone(UTC).strftime("%Y-%m-%d")
+        return {"run" if per == "run" else day: limit for (per, of), limit in self.limits.items() if of is effect}
 
     @property
     def compares_customers(self) -> bool:
@@ -221,11 +209,8 @@ class FileRules:
 
     def words(self) -> Iterator[str]:
         """Describe the file, a line for each part."""
-        for effect, default in self.defaults.items():
-            yield f"By default, {effect.value}: {default.decision.value}."
-        for key, defaults in (("live", self.live_defaults), ("test", self.test_defaults)):
-            for effect, default in defaults.items():
-                yield f"By default with a {key} key, {effect.value}: {default.decision.value}."
+        for (key, effect), default in self.defaults.items():
+            yield f"By default{f' with a {key} key' if key else ''}, {effect.value}: {default.decision.value}."
         for resource in self.protected:
             yield (
                 f"{resource.name}: {resource.then.value}{of_groups(resource.second)}, whatever the rules"
@@ -238,10 +223,9 @@ class FileRules:
             effects = ", ".join(effect.value for effect in Effect if effect in window.effects)
             hours = " or ".join(map(str, window.hours))
             yield f"{window.name}: {effects}{where} only {hours}.{because_of(window.reason)}"
-        for per, budget in ((self.per, self.budget), ("run", self.run_budget)):
-            for effect, limit in budget.items():
-                then = "a question" if effect is Effect.SPEND else "none"
-                yield f"Budget: {limit} {effect.value} calls a {per}, then {then}."
+        for (per, effect), limit in self.limits.items():
+            then = "a question" if effect is Effect.SPEND else "none"
+            yield f"Budget: {limit} {effect.value} calls a {per}, then {then}."
         most, seconds = self.destroy_rate
         yield f"Budget: {most} approved deletions in {seconds / 60:g} minutes, then none."
         declined, rest = self.breaker

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Annotated, Any, Literal, Self, cast
+from typing import Annotated, Any, Generic, Literal, Self, TypeVar, cast
 
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
@@ -50,10 +50,6 @@ def _glob(value: object) -> Glob:
     return Glob(value.strip())
 
 
-def _hours(value: object) -> Hours:
-    return hours(value if isinstance(value, str) else repr(value))
-
-
 def _seconds(value: object) -> float:
     match = re.fullmatch(r"([1-9]\d{0,5})\s?([smh])", value) if isinstance(value, str) else None
     if match is None:
@@ -72,31 +68,35 @@ Decided = Annotated[Decision, BeforeValidator(_decision)]
 Holding = Annotated[Decision, BeforeValidator(lambda value: _stricter(_decision(value)))]
 Globs = Annotated[list[Annotated[Glob, BeforeValidator(_glob)]], ONE_OR_MORE, Field(min_length=1)]
 Effects = Annotated[list[Annotated[Effect, BeforeValidator(_effect)]], ONE_OR_MORE, Field(min_length=1)]
-Openings = Annotated[list[Annotated[Hours, BeforeValidator(_hours)]], ONE_OR_MORE, Field(min_length=1)]
+Openings = Annotated[list[Annotated[Hours, BeforeValidator(hours)]], ONE_OR_MORE, Field(min_length=1)]
 Count = Annotated[int, Field(ge=0)]
 Group = Annotated[str, Field(min_length=1)]
+Value = TypeVar("Value")
 
 
 class PolicyTable(BaseModel):
     model_config = STRICT
 
 
-class KeyDefaults(PolicyTable):
-    """`[defaults.live]`, `[defaults.test]`: defaults for one kind of key."""
+class ByEffect(PolicyTable, Generic[Value]):
+    """A value for each effect, if it has one."""
 
-    write: Decided | None = None
-    external: Decided | None = None
-    spend: Decided | None = None
-    access: Decided | None = None
-    trash: Decided | None = None
-    destroy: Decided | None = None
+    write: Value | None = None
+    external: Value | None = None
+    spend: Value | None = None
+    access: Value | None = None
+    trash: Value | None = None
+    destroy: Value | None = None
+
+    def values(self) -> dict[Effect, Value]:
+        return {effect: value for effect in Effect if (value := getattr(self, effect.value, None)) is not None}
 
 
-class Defaults(KeyDefaults):
-    """`[defaults]`: decisions on effects that replace those of the mode."""
+class Defaults(ByEffect[Decided]):
+    """`[defaults]`: decisions on effects that replace those of the mode, and others for one kind of key."""
 
-    live: KeyDefaults = KeyDefaults()
-    test: KeyDefaults = KeyDefaults()
+    live: ByEffect[Decided] = ByEffect[Decided]()
+    test: ByEffect[Decided] = ByEffect[Decided]()
 
 
 class Protect(PolicyTable):
@@ -154,23 +154,12 @@ class Window(PolicyTable):
     reason: str = ""
 
 
-class RunBudget(PolicyTable):
-    """`[budget.run]`: calls of an effect per run of the server, in addition to the daily limits."""
-
-    write: Count | None = None
-    external: Count | None = None
-    spend: Count | None = None
-    access: Count | None = None
-    trash: Count | None = None
-    destroy: Count | None = None
-
-
-class Budget(RunBudget):
-    """`[budget]`: calls of an effect per period, for each account and caller."""
+class Budget(ByEffect[Count]):
+    """`[budget]`: calls of an effect per period, for each account and caller, and further limits per run."""
 
     per: Literal["day", "run"] = "day"
     destroy_rate: Annotated[tuple[int, float], BeforeValidator(_rate)] = DESTROY_RATE
-    run: RunBudget = RunBudget()
+    run: ByEffect[Count] = ByEffect[Count]()
 
 
 class Breaker(PolicyTable):

@@ -7,8 +7,7 @@ from typing_extensions import override
 
 from fastn_mcp.account.answer_reads import AnswerReads
 from fastn_mcp.guard.approval_form import PendingApproval, PendingForm
-from fastn_mcp.guard.batch import Batch, BatchResult, Done
-from fastn_mcp.guard.call_evaluation import Evaluation
+from fastn_mcp.guard.batch import Batch, BatchResult, Done, Evaluation
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.guard import Guard
 from fastn_mcp.guard.journal import ChangeJournal

@@ -12,8 +12,7 @@ from fastn_mcp.account.answer_reads import AnswerReads, SharedReads
 from fastn_mcp.account.short_ids import AnyCall, ShortIds
 from fastn_mcp.errors import NotSent
 from fastn_mcp.guard.approval_form import PendingApproval, PendingForm
-from fastn_mcp.guard.batch import Batch, BatchResult, Done
-from fastn_mcp.guard.call_evaluation import Evaluation
+from fastn_mcp.guard.batch import Batch, BatchResult, Done, Evaluation
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.guard import Guard
 from fastn_mcp.guard.journal import ChangeJournal

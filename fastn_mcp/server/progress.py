@@ -23,7 +23,7 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from fastn_mcp.channels.elicitation import Context
 from fastn_mcp.client import retry
 from fastn_mcp.guard.approval_form import Answer, ApprovalForm, PendingForm
-from fastn_mcp.guard.channel import FormChannel
+from fastn_mcp.guard.caller import FormChannel
 from fastn_mcp.redaction import safe_text
 from fastn_mcp.runtime import Report, System, with_background
 

@@ -179,7 +179,7 @@ def _detail(detail: str | None) -> str | None:
 Detail = Annotated[str | None, Field(description="concise or full."), AfterValidator(_detail), NOT_SENT]
 Fields = Annotated[Texts | None, Field(description="Only these."), NOT_SENT]
 
-FullRow = dict[str, JsonValue]
+R = TypeVar("R", bound=Row)
 Item = TypeVar("Item", bound=FastnObject)
 
 
@@ -330,20 +330,6 @@ class List(Operation[Listed[Item]], Generic[Item]):
         }
         return returns.model_validate(values)
 
-    def matcher(self, filters: Mapping[str, Any]) -> Condition:
-        """Return the condition that all of these filters match."""
-        conditions = [self._condition(name, value) for name, value in filters.items()]
-
-        def matches(row: Row) -> bool | None:
-            is_known = True
-            for each in conditions:
-                if (answer := each(row)) is False:
-                    return False
-                is_known &= answer is not None
-            return True if is_known else None
-
-        return matches
-
     def _condition(self, name: str, wanted: Any) -> Condition:
         values, is_excluded = values_of(wanted) if self._known(name) else ([wanted], False)
         conditions = [self._condition_of(name, value) for value in values]
@@ -361,12 +347,15 @@ class List(Operation[Listed[Item]], Generic[Item]):
             return lambda row: compare(row, value)
         return condition(name, self.wire(name), value)
 
-    def matching_rows(self, rows: Iterable[FullRow]) -> tuple[list[tuple[int, FullRow]], list[str]]:
-        """Return the numbered rows that match, and the filters that could not be checked."""
-        conditions = [(name, self._condition(name, value)) for name, value in self.filters.items()]
+    def matching_rows(
+        self, rows: Iterable[R], filters: Mapping[str, Any] | None = None
+    ) -> tuple[list[tuple[int, R]], list[str]]:
+        """Return the numbered rows that match, and the filters that could not be checked. By default, all filters."""
+        filters = self.filters if filters is None else filters
+        conditions = [(name, self._condition(name, value)) for name, value in filters.items()]
         if not conditions:
             return list(enumerate(rows, 1)), []
-        matching, unchecked = list[tuple[int, FullRow]](), set[str]()
+        matching, unchecked = list[tuple[int, R]](), set[str]()
         for number, row in enumerate(rows, 1):
             answers = {name: matches(row) for name, matches in conditions}
             if False not in answers.values():

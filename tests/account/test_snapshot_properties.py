@@ -121,7 +121,7 @@ class Account:
 
 def is_true(call: ListExecutions, answer: Listed[Any], state: RowSource) -> bool:
     """Whether an answer is that of an account in this state."""
-    total = len(list(filter(call.matcher(call.filters), state.rows[ListExecutions])))
+    total = len(call.matching_rows(state.rows[ListExecutions])[0])
     end = int(call.position.cursor or call.position.offset) + len(answer.rows)
     return (
         answer.rows == state.page(call).rows

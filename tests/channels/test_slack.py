@@ -23,8 +23,7 @@ from fastn_mcp.channels.slack import blocks, client
 from fastn_mcp.channels.slack.channel import slack_approvers
 from fastn_mcp.config.load import load
 from fastn_mcp.errors import Declined, Refused, SettingsError, TargetChanged
-from fastn_mcp.guard.approval.terminal_approvals import TerminalApprovals
-from fastn_mcp.guard.approval.votes import unrecorded
+from fastn_mcp.guard.approval.votes import TerminalApprovals, unrecorded
 from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.ledger.approval_request import RequestState
@@ -46,7 +45,7 @@ async def test_approved_call_is_sent_once_and_the_message_says_so(slack: Slack, 
     call = world.deletion()
     message = await world.asked(call)
     assert 'Delete customer "Globex Exports"' in message.text
-    assert message.buttons["approve"]["text"]["text"] == 'Delete "Globex Exports"'
+    assert message.buttons["approve"]["text"]["text"] == "Delete customer"
     assert await slack.decide(DANA, message, typed="Globex Exports") == ""
     await world.shows(message, "Not used yet")
     assert message.buttons.keys() == {"withdraw"}

@@ -27,7 +27,7 @@ from fastn_mcp.audit.log import AuditFile
 from fastn_mcp.build.startup import typed_seal
 from fastn_mcp.build.stores import ApprovalStore
 from fastn_mcp.config.command_line import PROGRAM
-from fastn_mcp.guard.approval.terminal_approvals import TerminalApprovals
+from fastn_mcp.guard.approval.votes import TerminalApprovals
 from fastn_mcp.guard.key_files import TypedSecrets
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
 from fastn_mcp.ledger.sqlite import SqliteLedger

@@ -10,8 +10,7 @@ from support.world import FormLater, World, batch_of
 from fastn_mcp.errors import Refused
 from fastn_mcp.guard import evaluation as module
 from fastn_mcp.guard.approval_form import PendingApproval, PendingForm
-from fastn_mcp.guard.batch import Batch
-from fastn_mcp.guard.call_evaluation import Evaluation
+from fastn_mcp.guard.batch import Batch, Evaluation
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.decision import Decision, PolicyDecision
@@ -93,7 +92,7 @@ async def test_sentences_contain_further_facts(world: World) -> None:
     assert plain is not None
     assert "Not checked: workflows." in plain.says.unchecked
     assert shown.says.unchecked == ""
-    assert 'Workflows "Sync HubSpot contacts' in shown.says.then
+    assert 'workflows ("Sync HubSpot contacts' in shown.says.then
     assert shown.facts.resolved.dependence == plain.facts.dependence
 
 

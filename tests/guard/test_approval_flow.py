@@ -25,8 +25,7 @@ from fastn_mcp.guard.approval_form import (
     extent,
 )
 from fastn_mcp.guard.approval_use import covers
-from fastn_mcp.guard.batch import Done
-from fastn_mcp.guard.call_evaluation import CallEvaluation
+from fastn_mcp.guard.batch import CallEvaluation, Done
 from fastn_mcp.guard.caller import DESTROY, WRITE, Caller, InsufficientScope
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, ShownCall
 from fastn_mcp.ledger.sqlite import SqliteLedger

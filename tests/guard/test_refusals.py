@@ -15,8 +15,7 @@ from support.world import FormLater, FormNow, World, batch_of, plan_of, planned,
 from fastn_mcp.account.resolve import by_arguments
 from fastn_mcp.errors import Declined, FastnError, Refused, TargetChanged, UnknownOutcome
 from fastn_mcp.guard.approval_form import ApprovalForm, Approve, Decline, NoAnswer, PendingApproval, PendingForm
-from fastn_mcp.guard.batch import Batch, Done
-from fastn_mcp.guard.call_evaluation import CallEvaluation
+from fastn_mcp.guard.batch import Batch, CallEvaluation, Done
 from fastn_mcp.guard.journal import UNSETTLED
 from fastn_mcp.guard.key_files import SecretValues
 from fastn_mcp.ledger.approval_request import RequestState

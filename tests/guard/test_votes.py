@@ -14,8 +14,7 @@ from support.world import Call, FormLater, FormNow, World
 
 from fastn_mcp.channels.page.inbox import Inbox, InboxAccount
 from fastn_mcp.errors import TargetChanged
-from fastn_mcp.guard.approval.terminal_approvals import TerminalApprovals
-from fastn_mcp.guard.approval.votes import NotCounted, count_vote, unrecorded
+from fastn_mcp.guard.approval.votes import NotCounted, TerminalApprovals, count_vote, unrecorded
 from fastn_mcp.guard.approval_form import (
     Approve,
     Decline,

@@ -22,7 +22,7 @@ from support.webhook_world import approvers_file, public, signed_approval
 from fastn_mcp.audit.log import AuditFile
 from fastn_mcp.build.stores import ledger_at
 from fastn_mcp.errors import SettingsError
-from fastn_mcp.guard.approval.terminal_approvals import TerminalApprovals
+from fastn_mcp.guard.approval.votes import TerminalApprovals
 from fastn_mcp.hosted.team_config import load_team
 
 pytestmark = pytest.mark.anyio

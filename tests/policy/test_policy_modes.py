@@ -72,7 +72,7 @@ def test_ai_answers_need_an_approval_in_every_mode(mode: Mode, given: dict[str, 
     verdict = Policy(mode).decide(make_situation(call, effect, NOW))
     assert call.needs_person
     assert verdict.decision is Decision.CONFIRM
-    allowing = FileRules(defaults={each: PolicyDecision(Decision.ALLOW, "default") for each in Effect})
+    allowing = FileRules(defaults={("", each): PolicyDecision(Decision.ALLOW, "default") for each in Effect})
     verdict = Policy(mode, allowing).decide(make_situation(call, effect, NOW))
     assert verdict == PolicyDecision(Decision.CONFIRM, "a person in every mode", call.needs_person)
     assert Policy(mode).needs_facts(call)

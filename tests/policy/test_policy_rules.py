@@ -715,7 +715,7 @@ def test_unknown_facts_never_loosen(mode: Mode, rules: list[PolicyRule], situati
 def test_no_rule_overrides_read_only_own_key_or_breaker(
     rules: list[PolicyRule], situation: Situation, default: Decision
 ) -> None:
-    defaults = {effect: PolicyDecision(default, "default") for effect in Effect}
+    defaults = {("", effect): PolicyDecision(default, "default") for effect in Effect}
     file = replace(EMPTY, rules=tuple(rules), defaults=defaults)
     assert Policy("read-only", file).decide(situation).decision is Decision.DENY
     for held in (replace(situation, own_key=True), replace(situation, declines=5)):
@@ -732,7 +732,7 @@ def test_no_rule_overrides_a_protection_or_budget(
     kinds = {"workflow": every, "trigger": every, "secret": every, "customer": every}
     protected = Policy(mode, replace(file, protected=(Protected("p", kinds, then),))).decide(situation)
     assert isinstance(situation.resolved.call, AiChat) or protected.decision.rank >= then.rank
-    used_up = Policy(mode, replace(file, budget={situation.effect: 0})).decide(situation)
+    used_up = Policy(mode, replace(file, limits={("day", situation.effect): 0})).decide(situation)
     least = Decision.CONFIRM if situation.effect is Effect.SPEND else Decision.DENY
     assert used_up.decision.rank >= least.rank
 

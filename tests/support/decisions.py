@@ -6,7 +6,7 @@ from typing import Any
 
 from fastn_mcp.account.resolve import by_arguments
 from fastn_mcp.guard.approval_use import ApprovedCall
-from fastn_mcp.guard.call_evaluation import CallEvaluation
+from fastn_mcp.guard.batch import CallEvaluation
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, ShownCall, Vote
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.policy.asker import Asker

@@ -60,8 +60,8 @@ class RowSource:
 
     def page(self, call: List[Any]) -> Listed[FastnObject]:
         """Return a page as it would be read directly."""
-        query, matches = call.request().query, call.matcher(call.filters)
-        rows = [row for row in self.rows.get(type(call), ()) if not self.is_filtering or matches(row) is not False]
+        query, rows = call.request().query, self.rows.get(type(call), ())
+        rows = [row for _, row in call.matching_rows(rows)[0]] if self.is_filtering else rows
         start, limit = int(str(query.get("cursor") or query.get("offset") or 0)), int(str(query["limit"]))
         shown = [
             {name: value for name, value in row.items() if name not in (HIDES, *row.get(HIDES, ()))}

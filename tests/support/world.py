@@ -26,8 +26,7 @@ from fastn_mcp.guard.approval_form import VERIFIED, ApprovalForm, Approve, Pendi
 from fastn_mcp.guard.approval_form import Answer as Said
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.budgets import Budgets
-from fastn_mcp.guard.caller import Caller
-from fastn_mcp.guard.channel import Announcement, ChannelCapabilities
+from fastn_mcp.guard.caller import Announcement, Caller, ChannelCapabilities
 from fastn_mcp.guard.evaluation import Evaluator, GuardedAccount
 from fastn_mcp.guard.guard import Guard
 from fastn_mcp.guard.journal import ChangeJournal, Delivery

@@ -20,7 +20,7 @@ import anyio.to_thread
 from fastn_mcp.channels.page.inbox import Inbox, InboxAccount
 from fastn_mcp.config.command_line import PROGRAM, CommandLine
 from fastn_mcp.config.paths import write_private
-from fastn_mcp.guard.channel import Announcement, ChannelCapabilities
+from fastn_mcp.guard.caller import Announcement, ChannelCapabilities
 from fastn_mcp.ledger.approval_request import ApprovalRequest
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.runtime import System

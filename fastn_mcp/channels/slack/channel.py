@@ -16,7 +16,7 @@ from fastn_mcp.channels.slack.decisions import SlackDecisions
 from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import FastnError, Refused, SettingsError
 from fastn_mcp.guard.approval_form import approved_elsewhere
-from fastn_mcp.guard.channel import Announcement, ApprovalChannel
+from fastn_mcp.guard.caller import Announcement, ApprovalChannel
 from fastn_mcp.ledger.approval_request import ApprovalRequest
 from fastn_mcp.ledger.change import Change
 

@@ -32,7 +32,7 @@ from fastn_mcp.channels.webhook.answers import WebhookAnswers, path_of, routes
 from fastn_mcp.config.addresses import host_and_port, url_host
 from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import FastnError, Refused, SettingsError, os_reason
-from fastn_mcp.guard.channel import Announcement, ChannelCapabilities
+from fastn_mcp.guard.caller import Announcement, ChannelCapabilities
 from fastn_mcp.ledger.approval_request import ApprovalRequest
 from fastn_mcp.ledger.identity import account_name
 from fastn_mcp.ledger.ledger import Ledger

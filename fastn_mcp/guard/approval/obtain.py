@@ -22,9 +22,8 @@ from fastn_mcp.guard.approval_form import (
     used_up,
 )
 from fastn_mcp.guard.approval_use import Approval, ApprovalUse, covers, declined
-from fastn_mcp.guard.call_evaluation import Evaluation
-from fastn_mcp.guard.caller import Caller
-from fastn_mcp.guard.channel import ApprovalChannel, FormChannel
+from fastn_mcp.guard.batch import Evaluation
+from fastn_mcp.guard.caller import ApprovalChannel, Caller, FormChannel
 from fastn_mcp.guard.evaluation import Evaluator
 from fastn_mcp.guard.key_files import TypedSecrets
 from fastn_mcp.guard.recorder import Recorder, record_expired
