@@ -22,10 +22,10 @@ from fastn_mcp.channels.terminal import Terminal
 from fastn_mcp.cli.help import OptionGroups
 from fastn_mcp.cli.layout import print_table, say, warn
 from fastn_mcp.cli.start_options import StartOptions, complete_profile, with_settings
-from fastn_mcp.config import edit
+from fastn_mcp.config import file as config_file
 from fastn_mcp.config.command_line import this_program
 from fastn_mcp.config.keys import VARIABLE, Key, NoKeyring, SystemKeyring, entry, without_key
-from fastn_mcp.config.load import DEFAULT, Chosen, choose, key_of, no_profile
+from fastn_mcp.config.load import DEFAULT, Chosen, choose, key_of
 from fastn_mcp.config.model import KEY_HOST, KEY_SETTINGS, ConfigFile, Settings, Trait, settings_with
 from fastn_mcp.config.paths import file_errors, write_private
 from fastn_mcp.errors import FastnError, Forbidden, SettingsError, Unauthorized
@@ -153,11 +153,11 @@ class StoredKey:
         file = named if isinstance(named, Path) else self.file
         with file_errors(file, "written"):
             write_private(file, f"{settings.api_key}\n")
-        edit.put(self.config, profile, KEY_HOST, settings.host.lower())
+        config_file.put(self.config, profile, KEY_HOST, settings.host.lower())
         if named is None:
-            edit.put(self.config, profile, "api_key_file", str(file.relative_to(self.config.absolute().parent)))
+            config_file.put(self.config, profile, "api_key_file", str(file.relative_to(self.config.absolute().parent)))
         if self.may_set_address and settings.base_url != self.account.address:
-            edit.put(self.config, profile, "base_url", settings.base_url)
+            config_file.put(self.config, profile, "base_url", settings.base_url)
         return file
 
     def forget(self, *, any_host: bool = False) -> list[str]:
@@ -168,9 +168,9 @@ class StoredKey:
         settings, done, profile = self.account.keyless(), list[str](), self.account.profile
         if self.is_in_file and (any_host or self.account.key_host == settings.host.lower()):
             self.file.unlink(missing_ok=True)
-            edit.unset(self.config, profile, "api_key_file")
+            config_file.unset(self.config, profile, "api_key_file")
             if KEY_HOST in self.account.table:
-                edit.unset(self.config, profile, KEY_HOST)
+                config_file.unset(self.config, profile, KEY_HOST)
             done.append(str(self.file))
         with suppress(NoKeyring):  # then no key is stored there
             if SystemKeyring().drop(entry(settings.profile, settings.host)):
@@ -187,9 +187,9 @@ def _stored_key(start: StartOptions, profile: str | None) -> StoredKey:
         raise click.UsageError(f"--profile {flag} is another account than {profile}.")
     named = profile or flag
     with start.own_commands():
-        config = edit.read_or_none(path)
+        config = config_file.read_or_none(path)
         if named is not None and not config.profiles:
-            raise no_profile(str(named), config)
+            raise config.no_profile(str(named))
         return StoredKey(path, choose({**start.flags, "profile": named}, without_key(os.environ), config))
 
 
@@ -314,7 +314,7 @@ def profiles_group(ctx: click.Context, as_json: bool) -> None:
         return
     start: StartOptions = ctx.obj
     path = start.config_file()
-    config = edit.read_or_none(path)
+    config = config_file.read_or_none(path)
     rows = [_row(name, config, start.command_line().line()) for name in config.profiles]
     if as_json:
         click.echo(json.dumps(rows, ensure_ascii=False))
@@ -354,7 +354,7 @@ def _row(name: str, config: ConfigFile, program: str) -> dict[str, str | bool | 
 def add_(start: StartOptions, name: str, as_default: bool, **options: object) -> None:
     """Add the account NAME to the configuration file. Add other settings there by hand."""
     path = start.config_file()
-    config = edit.read_or_none(path)
+    config = config_file.read_or_none(path)
     if name in config.profiles:
         raise SettingsError(f"There is a profile {name!r} already.", f"Change it in {path}.")
     values = {
@@ -364,9 +364,9 @@ def add_(start: StartOptions, name: str, as_default: bool, **options: object) ->
     }
     without_key = {setting: value for setting, value in values.items() if setting not in KEY_SETTINGS}
     choose(without_key, {}, ConfigFile()).keyless()
-    edit.add(path, name, values)
+    config_file.add(path, name, values)
     if as_default:
-        edit.put(path, None, "profile", name)
+        config_file.put(path, None, "profile", name)
     command = this_program(os.environ).with_(options_of(start.context, ("config",)))
     say(f"Added to {path}: {name}.")
     if not options["api_key_env"] and not options["api_key_file"]:
@@ -390,7 +390,7 @@ def remove_(start: StartOptions, name: str) -> None:
         )
     for place in StoredKey(path, account).forget(any_host=True):
         say(f"Its key was removed from {place}; it is not revoked.")
-    edit.remove(path, name)
+    config_file.remove(path, name)
     say(f"Removed from {path}: {name}.")
 
 
@@ -400,15 +400,15 @@ def remove_(start: StartOptions, name: str) -> None:
 def use_(start: StartOptions, name: str) -> None:
     """Use the account NAME by default."""
     path, _ = _config_with(start, name)
-    edit.put(path, None, "profile", name)
+    config_file.put(path, None, "profile", name)
     say(f"Used by default from now on: {name}.")
 
 
 def _config_with(start: StartOptions, name: str) -> tuple[Path, ConfigFile]:
     """Return the configuration file and its contents. Raises `SettingsError` unless it has this profile."""
     path = start.config_file()
-    config = edit.read_or_none(path)
+    config = config_file.read_or_none(path)
     if name not in config.profiles:
         with start.own_commands():
-            raise no_profile(name, config)
+            raise config.no_profile(name)
     return path, config

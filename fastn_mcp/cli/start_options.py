@@ -151,7 +151,7 @@ class StartOptions:
 
 
 def _profile_names(ctx: click.Context) -> Iterable[str]:
-    from fastn_mcp.config.edit import read_or_none
+    from fastn_mcp.config.file import read_or_none
 
     root = ctx.find_root()
     return read_or_none(StartOptions(root, {}, root.params.get("config"), False, None).config_file()).profiles

@@ -26,7 +26,6 @@ from fastn_mcp.config.model import (
     ConfigFile,
     Settings,
     Trait,
-    kind_of,
     settings_with,
 )
 from fastn_mcp.errors import NoKey, SettingsError, closest, nearest, reason
@@ -209,20 +208,7 @@ def _profile(set_flags: Mapping[str, object], variables: Mapping[str, str], conf
         return name
     if not by:
         return None
-    raise no_profile(str(name), config, f"{config.line(by)}: " if by == "profile" else "")
-
-
-def no_profile(name: str, config: ConfigFile, where: str = "") -> SettingsError:
-    if kind_of(name) != "unknown":
-        return SettingsError(
-            "That is a key, not the name of a profile: other users can read a command line, and the shell records it.",
-            "Revoke the key in the Fastn dashboard, and give a new one where login asks for it: fastn-mcp login",
-        )
-    known = f"Known: {', '.join(config.profiles)}."
-    if not config.profiles:
-        known = f"{config.path or 'The configuration file'} has none."
-    what = f"{where}There is no profile {name[:64]!r}{nearest(name, config.profiles)}. {known}"
-    return SettingsError(what, "Correct the name, or add it first: fastn-mcp profiles add NAME")
+    raise config.no_profile(str(name), f"{config.line(by)}: " if by == "profile" else "")
 
 
 def _one_account(
@@ -269,7 +255,7 @@ def _no_key(account: Chosen, settings: Settings, why: str, environment: Mapping[
             "Choose one by --profile or FASTN_PROFILE, or permanently: fastn-mcp profiles use NAME",
         )
     if (name := account.values.get("profile", DEFAULT)) != DEFAULT:  # a label, if there were a key
-        error = no_profile(str(name), account.file)
+        error = account.file.no_profile(str(name))
         return NoKey(error.what, error.next_step)
     return NoKey(
         f"There is no API key{_misspelt(environment)}.",

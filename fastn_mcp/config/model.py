@@ -544,6 +544,20 @@ class ConfigFile:
         """Return the table of a profile; None is the top level."""
         return self.top if profile is None else self.profiles[profile]
 
+    def no_profile(self, name: str, where: str = "") -> SettingsError:
+        """Return the error for a name that is none of the profiles."""
+        if kind_of(name) != "unknown":
+            return SettingsError(
+                "That is a key, not the name of a profile: other users can read a command line, and the shell records"
+                " it.",
+                "Revoke the key in the Fastn dashboard, and give a new one where login asks for it: fastn-mcp login",
+            )
+        known = f"Known: {', '.join(self.profiles)}."
+        if not self.profiles:
+            known = f"{self.path or 'The configuration file'} has none."
+        what = f"{where}There is no profile {name[:64]!r}{nearest(name, self.profiles)}. {known}"
+        return SettingsError(what, "Correct the name, or add it first: fastn-mcp profiles add NAME")
+
     def line(self, *at: str) -> str:
         """Return file and line of a key, as messages name it."""
         return f"{self.path}, line {1 if self.source is None else self.source.line(at)}"
