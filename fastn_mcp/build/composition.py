@@ -51,7 +51,6 @@ from fastn_mcp.redaction import is_own_key
 from fastn_mcp.report.writer import About
 from fastn_mcp.runtime import System
 from fastn_mcp.server import log
-from fastn_mcp.server.page_undo import PageUndo
 from fastn_mcp.tools.operation import Call, Send
 from fastn_mcp.tools.tool import AnyTool, Effect
 
@@ -201,7 +200,7 @@ def assemble(
     dispatch = Dispatcher(shared, guard, executor, recorder, journal, values)
     inbox = InboxAccount(
         stores.account, ledger, recorder.decided, stores.typed, tenant.name if tenant else "",
-        Limits(policy, budgets, stores.audit), PageUndo(dispatch), guard.decisions.presence,
+        Limits(policy, budgets, stores.audit), dispatch, guard.decisions.presence,
     )  # fmt: skip
     if chosen.page is not None:
         chosen.page.connect(inbox)
