@@ -55,7 +55,7 @@ from fastn_mcp.tools.operation import Call, Send
 from fastn_mcp.tools.tool import AnyTool, Effect
 
 if TYPE_CHECKING:
-    from fastn_mcp.channels.approver_answers import ApproverAnswers
+    from fastn_mcp.channels.approvers import ApproverAnswers
     from fastn_mcp.channels.notification import NotifyingChannel
     from fastn_mcp.channels.slack.channel import SlackChannel
     from fastn_mcp.channels.webhook.webhook import Webhook
@@ -271,7 +271,7 @@ def _webhook(settings: Settings, stores: AccountStores, process: Process) -> "We
 
 
 def _answers(stores: AccountStores, process: Process) -> "ApproverAnswers":
-    from fastn_mcp.channels.approver_answers import ApproverAnswers  # deferred import: only if configured
+    from fastn_mcp.channels.approvers import ApproverAnswers  # deferred import: only if configured
 
     tenant = process.tenant.name if process.tenant else ""
     return ApproverAnswers(stores.account, tenant, stores.ledger, stores.audit, stores.system)

@@ -89,7 +89,7 @@ def with_spans(system: System, instruments: "Instruments", profile: str) -> Syst
 
 def observe_requests(server: "Server[Any]", instruments: "Instruments | None") -> None:
     if instruments is not None:
-        from fastn_mcp.telemetry.request_spans import observe
+        from fastn_mcp.telemetry.instruments import observe
 
         observe(server, instruments)
 

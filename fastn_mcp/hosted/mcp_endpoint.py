@@ -43,8 +43,8 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastn_mcp.channels.http_server import RESPONSE_LOST
-from fastn_mcp.hosted.request_limits import replay
-from fastn_mcp.server.delivery import DELIVERY, ResponseDelivery
+from fastn_mcp.hosted.authentication import replay
+from fastn_mcp.server.context import DELIVERY, ResponseDelivery
 
 log = logging.getLogger(__name__)
 

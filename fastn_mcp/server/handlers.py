@@ -27,8 +27,7 @@ from fastn_mcp.procedures.catalog import ParsedCall, UnknownTool, parse
 from fastn_mcp.procedures.dispatch import Dispatcher
 from fastn_mcp.runtime import System
 from fastn_mcp.server import approval_app, skills
-from fastn_mcp.server.context import AccountContext, RequestContext, single_account
-from fastn_mcp.server.delivery import delivery_of
+from fastn_mcp.server.context import AccountContext, RequestContext, delivery_of, single_account
 from fastn_mcp.server.handshake import APPS, HANDSHAKE, MODERN
 from fastn_mcp.server.progress import Levels, ProgressReporter, ReportedForm, reporter
 from fastn_mcp.server.rendering import render, render_error, render_pending, render_preview, with_dashboard

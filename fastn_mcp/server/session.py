@@ -15,7 +15,7 @@ from mcp.shared.message import SessionMessage
 from pydantic import ValidationError
 from pydantic_core import from_json
 
-from fastn_mcp.server.delivery import ResponseDelivery
+from fastn_mcp.server.context import ResponseDelivery
 from fastn_mcp.server.pipes import PARSE_ERROR, Pipes, error_line, id_in
 
 DRAIN = 5.0

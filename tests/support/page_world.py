@@ -250,9 +250,13 @@ def desk_of(world: World, folder: Path) -> Desk:
     desk.page = ApprovalPage(world.ledger, desk.system, desk.open, desk.page_file)
     desk.page.connect(
         InboxAccount(
-            None, world.ledger, world.recorder.decided, world.typed, dispatch=world.dispatch,
+            None,
+            world.ledger,
+            world.recorder.decided,
+            world.typed,
+            dispatch=world.dispatch,
             presence=world.guard.decisions.presence,
-        )  # fmt: skip
+        )
     )
     desk.clock.now = world.clock.now
     return desk

@@ -13,10 +13,9 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from fastn_mcp.channels.page import outcomes, view
-from fastn_mcp.channels.page.access import NoSession, PageAccess, Session
+from fastn_mcp.channels.page.access import NoSession, PageAccess, PageSecurity, Session
 from fastn_mcp.channels.page.decisions import FLASH_COOKIE, FLASH_HOLDS, MAX_LISTED, NotDecided
 from fastn_mcp.channels.page.places import PagePlaces
-from fastn_mcp.channels.page.security import PageSecurity
 from fastn_mcp.guard.approval_form import MAX_NOTE
 from fastn_mcp.guard.sentences.facts import MAX_FACTS
 from fastn_mcp.ledger.approval_request import TEMPORARY_MINUTES

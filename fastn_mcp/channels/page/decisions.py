@@ -11,9 +11,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from fastn_mcp.channels.page import outcomes, view
-from fastn_mcp.channels.page.access import SESSION_HOLDS, NoSession, PageAccess, Session
+from fastn_mcp.channels.page.access import SESSION_HOLDS, BadForm, NoSession, PageAccess, Session, form
 from fastn_mcp.channels.page.inbox import PendingRequest
-from fastn_mcp.channels.page.security import BadForm, form
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.approval.votes import NotCounted, why_closed
 from fastn_mcp.guard.approval_form import MAX_NOTE, is_typed, sent_words

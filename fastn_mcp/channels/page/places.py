@@ -11,8 +11,7 @@ from starlette.responses import RedirectResponse, Response
 
 from fastn_mcp.channels.page import view
 from fastn_mcp.channels.page.access import Session
-from fastn_mcp.channels.page.activity import Activity
-from fastn_mcp.channels.page.activity_log import EFFECTS, OUTCOMES, Search
+from fastn_mcp.channels.page.activity import EFFECTS, OUTCOMES, Activity, Search
 from fastn_mcp.channels.page.decisions import Decisions, NotDecided
 from fastn_mcp.channels.page.inbox import Inbox, InboxAccount
 from fastn_mcp.guard.budgets import Limits
