@@ -19,8 +19,7 @@ from fastn_mcp.audit import files
 from fastn_mcp.audit.reader import Entry, newest_first
 from fastn_mcp.channels.page import view
 from fastn_mcp.channels.page.inbox import Inbox, InboxAccount
-from fastn_mcp.channels.page.outcomes import MAY_HAVE_RUN, STATES
-from fastn_mcp.channels.page.view import View
+from fastn_mcp.channels.page.view import MAY_HAVE_RUN, STATES, View
 from fastn_mcp.errors import os_reason
 from fastn_mcp.guard.sentences.facts import Sentences, mapping
 from fastn_mcp.guard.undo import receipt

@@ -12,7 +12,7 @@ from starlette.responses import RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from fastn_mcp.channels.page import outcomes, view
+from fastn_mcp.channels.page import view
 from fastn_mcp.channels.page.access import NoSession, PageAccess, PageSecurity, Session
 from fastn_mcp.channels.page.decisions import FLASH_COOKIE, FLASH_HOLDS, MAX_LISTED, NotDecided
 from fastn_mcp.channels.page.places import PagePlaces
@@ -162,7 +162,7 @@ class _Page(PagePlaces):
             "queue": waiting if is_list else [],
             "cards": cards[:1] if is_list else waiting,
             "temporary": [view.temporary_approval(each, now) for each in temporary],
-            "decided": [outcomes.decided(each, now) for each in decided],
+            "decided": [view.decided(each, now) for each in decided],
             "draft": draft,
             "minutes": TEMPORARY_MINUTES,
             "longest_note": MAX_NOTE,

@@ -10,7 +10,7 @@ from pydantic import JsonValue
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from fastn_mcp.channels.page import outcomes, view
+from fastn_mcp.channels.page import view
 from fastn_mcp.channels.page.access import SESSION_HOLDS, BadForm, NoSession, PageAccess, Session, form
 from fastn_mcp.channels.page.inbox import PendingRequest
 from fastn_mcp.errors import FastnError
@@ -155,7 +155,7 @@ class Decisions:
             earlier, preview = await session.inbox.undo_preview(about, change)
         except FastnError as error:
             raise NotDecided(session, 409, str(error)) from None
-        receipt = outcomes.change(earlier, self.system.timestamp(), may_undo=True)
+        receipt = view.change(earlier, self.system.timestamp(), may_undo=True)
         says = {name: view.parts(getattr(preview.says, name)) for name in ("first", "lost", "then", "unchecked")}
         token = self.seal.token(session.id, f"undo {change}")
         return self.render(request, "undo.html", root=session.root, token=token, grant=about, change=receipt, says=says)

@@ -21,8 +21,8 @@ from fastn_mcp.channels.approvers import (
     load_approvers,
     require_able,
 )
-from fastn_mcp.channels.background import BackgroundTasks
-from fastn_mcp.channels.page.outcomes import is_temporary, outcome
+from fastn_mcp.channels.http_server import BackgroundTasks
+from fastn_mcp.channels.page.view import is_temporary, outcome
 from fastn_mcp.channels.slack.blocks import Block, Reference, SlackFailed, dialog, message, notice, plain, reference
 from fastn_mcp.channels.slack.client import Payload, SlackSocket, SlackWeb
 from fastn_mcp.config.model import Settings
