@@ -109,7 +109,7 @@ def audit_outboxes(
     if (problem := _unsupported_protocol("logs", environment)) is not None:
         raise SettingsError(f"{setting}. {problem}.", "See docs/observability.md.")
     try:
-        from fastn_mcp.telemetry.audit_export import AuditExport  # deferred: slow to import
+        from fastn_mcp.telemetry.exporter import AuditExport  # deferred: slow to import
     except ImportError:
         raise SettingsError(f"{setting}, but the exporter is not installed.", f"Run: {install_extra('otel')}") from None
 
