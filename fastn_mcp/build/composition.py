@@ -50,12 +50,11 @@ from fastn_mcp.redaction import is_own_key
 from fastn_mcp.report.writer import About
 from fastn_mcp.runtime import System
 from fastn_mcp.server import log
-from fastn_mcp.server.page_undo import PageUndo
 from fastn_mcp.tools.operation import Call, Send
 from fastn_mcp.tools.tool import AnyTool, Effect
 
 if TYPE_CHECKING:
-    from fastn_mcp.channels.approver_answers import ApproverAnswers
+    from fastn_mcp.channels.approvers import ApproverAnswers
     from fastn_mcp.channels.notification import NotifyingChannel
     from fastn_mcp.channels.slack.channel import SlackChannel
     from fastn_mcp.channels.webhook.webhook import Webhook
@@ -200,7 +199,7 @@ def assemble(
     dispatch = Dispatcher(shared, guard, executor, recorder, journal, values)
     inbox = InboxAccount(
         stores.account, ledger, recorder.decided, stores.typed, tenant.name if tenant else "",
-        Limits(policy, budgets, stores.audit), PageUndo(dispatch), guard.decisions.presence,
+        Limits(policy, budgets, stores.audit), dispatch, guard.decisions.presence,
     )  # fmt: skip
     if chosen.page is not None:
         chosen.page.connect(inbox)
@@ -271,7 +270,7 @@ def _webhook(settings: Settings, stores: AccountStores, process: Process) -> "We
 
 
 def _answers(stores: AccountStores, process: Process) -> "ApproverAnswers":
-    from fastn_mcp.channels.approver_answers import ApproverAnswers  # deferred import: only if configured
+    from fastn_mcp.channels.approvers import ApproverAnswers  # deferred import: only if configured
 
     tenant = process.tenant.name if process.tenant else ""
     return ApproverAnswers(stores.account, tenant, stores.ledger, stores.audit, stores.system)

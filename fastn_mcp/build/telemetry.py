@@ -89,7 +89,7 @@ def with_spans(system: System, instruments: "Instruments", profile: str) -> Syst
 
 def observe_requests(server: "Server[Any]", instruments: "Instruments | None") -> None:
     if instruments is not None:
-        from fastn_mcp.telemetry.request_spans import observe
+        from fastn_mcp.telemetry.instruments import observe
 
         observe(server, instruments)
 
@@ -109,7 +109,7 @@ def audit_outboxes(
     if (problem := _unsupported_protocol("logs", environment)) is not None:
         raise SettingsError(f"{setting}. {problem}.", "See docs/observability.md.")
     try:
-        from fastn_mcp.telemetry.audit_export import AuditExport  # deferred: slow to import
+        from fastn_mcp.telemetry.exporter import AuditExport  # deferred: slow to import
     except ImportError:
         raise SettingsError(f"{setting}, but the exporter is not installed.", f"Run: {install_extra('otel')}") from None
 

@@ -9,16 +9,8 @@ from functools import partial
 from typing import Any
 
 import anyio
-from mcp import MCPError
+from mcp import MCPError, types
 from mcp.server import ServerRequestContext
-from mcp.types import (
-    CallToolRequestParams,
-    ElicitRequest,
-    ElicitRequestFormParams,
-    ElicitRequestURLParams,
-    ElicitResult,
-    InputRequiredResult,
-)
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import ValidationError
 
@@ -33,7 +25,7 @@ _FORM, _LINK = "approval", "page"
 """Names of the requests in a result that asks."""
 
 
-def client_form(ctx: Context, params: CallToolRequestParams) -> "ElicitationForm | RoundTrip | None":
+def client_form(ctx: Context, params: types.CallToolRequestParams) -> "ElicitationForm | RoundTrip | None":
     """Return the form channel of this client, or None if it has not declared form elicitation."""
     capabilities = ctx.session.client_capabilities
     elicitation = capabilities.elicitation if capabilities else None
@@ -71,14 +63,14 @@ class RoundTrip:
     name = "client_form"
     is_terminal = False
 
-    def __init__(self, params: CallToolRequestParams) -> None:
+    def __init__(self, params: types.CallToolRequestParams) -> None:
         self._state = params.request_state
         self._responses = params.input_responses or {}
 
     @property
     def submitted(self) -> tuple[str, Submitted] | None:
         result = self._responses.get(_FORM)
-        if self._state is None or not isinstance(result, ElicitResult):
+        if self._state is None or not isinstance(result, types.ElicitResult):
             return None
         return self._state, Submitted(result.action, result.content)
 
@@ -86,10 +78,11 @@ class RoundTrip:
         return PendingForm(form)
 
 
-def form_request(form: ApprovalForm) -> InputRequiredResult:
+def form_request(form: ApprovalForm) -> types.InputRequiredResult:
     """Return the result that requests the form. The SDK seals the state; the ledger makes it single-use."""
-    params = ElicitRequestFormParams(message=form.text, requested_schema=_schema(form))
-    return InputRequiredResult(input_requests={_FORM: ElicitRequest(params=params)}, request_state=form.request)
+    params = types.ElicitRequestFormParams(message=form.text, requested_schema=_schema(form))
+    request = types.ElicitRequest(params=params)
+    return types.InputRequiredResult(input_requests={_FORM: request}, request_state=form.request)
 
 
 def _schema(form: ApprovalForm) -> dict[str, Any]:
@@ -111,7 +104,7 @@ def _schema(form: ApprovalForm) -> dict[str, Any]:
     return {"type": "object", "properties": {form.field: field}, "required": [form.field]}
 
 
-def client_link(ctx: Context, params: CallToolRequestParams, system: System) -> PageLink | None:
+def client_link(ctx: Context, params: types.CallToolRequestParams, system: System) -> PageLink | None:
     """Return the link of this client; None if it opens no URLs, or repeats a call that returned the link."""
     capabilities = ctx.session.client_capabilities
     if capabilities is None or capabilities.elicitation is None or capabilities.elicitation.url is None:
@@ -142,12 +135,12 @@ async def link_in_result(waiting: PendingApproval, wait: Callable[[], Awaitable[
     return False
 
 
-def link_request(waiting: PendingApproval) -> InputRequiredResult:
+def link_request(waiting: PendingApproval) -> types.InputRequiredResult:
     """Return the result that offers the page. It needs no state: the repeated call finds its open request."""
-    return InputRequiredResult(input_requests={_LINK: ElicitRequest(params=_link(waiting))})
+    return types.InputRequiredResult(input_requests={_LINK: types.ElicitRequest(params=_link(waiting))})
 
 
-def _link(waiting: PendingApproval) -> ElicitRequestURLParams:
+def _link(waiting: PendingApproval) -> types.ElicitRequestURLParams:
     what = waiting.preview.lines()[0]
     message = f"{what}\nDecide on the approval page, then come back here. Opening it approves nothing."
-    return ElicitRequestURLParams(message=message, url=waiting.page or "")
+    return types.ElicitRequestURLParams(message=message, url=waiting.page or "")

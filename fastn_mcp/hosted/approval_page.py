@@ -11,10 +11,9 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Mount, Route
 
-from fastn_mcp.channels.page.access import Render, Session
+from fastn_mcp.channels.page.access import BadForm, Render, Session, form
 from fastn_mcp.channels.page.app import page
 from fastn_mcp.channels.page.decisions import redeem
-from fastn_mcp.channels.page.security import BadForm, form
 from fastn_mcp.guard.seal import Seal
 from fastn_mcp.hosted.approvers import SignedInPerson, TeamInbox, person
 from fastn_mcp.hosted.sign_in import SIGN_IN_HOLDS, NotAnApprover, NotSignedIn, NotSteppedUp, PendingSignIn, SignIn

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Annotated, Any, cast
@@ -38,10 +38,15 @@ def _any_matches(patterns: list[str], value: object) -> bool:
     return any(pattern_matches(pattern, each) for each in claim_values(value) for pattern in patterns)
 
 
-def _not_blank(text: str) -> str:
-    if not text.strip():
-        raise ValueError("must be a non-empty text")
-    return text
+def require(holds: Callable[[Any], object], problem: str) -> AfterValidator:
+    """Return a validator of what `holds` accepts."""
+
+    def check(value: Any) -> Any:
+        if not holds(value):
+            raise ValueError(problem)
+        return value
+
+    return AfterValidator(check)
 
 
 def one_of(kind: str, known: Collection[str]) -> AfterValidator:
@@ -55,16 +60,14 @@ def one_of(kind: str, known: Collection[str]) -> AfterValidator:
     return AfterValidator(check)
 
 
-def can_read(scopes: list[str]) -> list[str]:
-    if READ not in scopes:
-        raise ValueError(f"must include {READ}, which every call needs")
-    return scopes
-
-
 NOT_EMPTY = Field(min_length=1)
-Text = Annotated[str, AfterValidator(_not_blank)]
+Text = Annotated[str, require(str.strip, "must be a non-empty text")]
 Texts = Annotated[list[Text], ONE_OR_MORE, NOT_EMPTY]
-Scope = Annotated[str, one_of("scope", ALL_SCOPES)]
+_CAN_READ = require(lambda scopes: READ in scopes, f"must include {READ}, which every call needs")
+Scopes = Annotated[list[Annotated[str, one_of("scope", ALL_SCOPES)]], ONE_OR_MORE, _CAN_READ]
+_EXACT = require(
+    lambda subjects: "*" not in "".join(subjects), 'they are exact; for a pattern, give claims = { sub = "..." }'
+)
 IndexKey = tuple[str, str]
 
 
@@ -81,7 +84,7 @@ class Match(BaseModel):
 
     model_config = STRICT
 
-    subjects: Texts | None = None
+    subjects: Annotated[Texts, _EXACT] | None = None
     groups: Texts | None = None
     claims: dict[str, Texts] = {}
 
@@ -89,6 +92,11 @@ class Match(BaseModel):
     def digest(self) -> str:
         """Digest of all that is matched and allowed. A changed rule has another."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it has no conditions, so that everybody matches."""
+        return not (self.subjects or self.groups or self.claims)
 
     def holds(self, claims: Mapping[str, Any], groups_claim: str) -> bool:
         return next(self.mismatches(claims, groups_claim), None) is None

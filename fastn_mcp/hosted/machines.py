@@ -14,14 +14,16 @@ from typing_extensions import override
 
 from fastn_mcp.config.addresses import plain_address
 from fastn_mcp.config.model import Settings
-from fastn_mcp.config.strict_toml import ONE_OR_MORE, ConfigError, Key
+from fastn_mcp.config.strict_toml import ConfigError, Key
 from fastn_mcp.errors import nearest
 from fastn_mcp.guard.caller import ALL_SCOPES
-from fastn_mcp.hosted.claim_match import Match, Scope, Text, can_read
+from fastn_mcp.hosted.claim_match import Match, Scopes, Text, require
 from fastn_mcp.hosted.tokens import client_of, is_machines, login_names, person_name
 from fastn_mcp.redaction import quote
 
 log = logging.getLogger(__name__)
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,63}")
 
 _PROJECT_CLAIMS = ("repository", "repository_id", "project_path", "project_id")
 """Claims of GitHub and GitLab, of which one names a single project."""
@@ -38,7 +40,7 @@ class WrongMachine(Exception):
 class MachineIdentity(Match):
     """A machine, recognised by the claims of its token."""
 
-    name: str
+    name: Annotated[str, require(_NAME.fullmatch, "must be at most 64 letters, digits and ._/-")]
     tenant: str
     issuer: Annotated[str, AfterValidator(plain_address)] | None = None
     """Issuer of its tokens, if it is not the team's."""
@@ -46,7 +48,7 @@ class MachineIdentity(Match):
     plan: str | None = None
     """Plan that allows its changes. Without one it only reads."""
     plan_keys: str | None = None
-    scopes: Annotated[list[Scope], ONE_OR_MORE, AfterValidator(can_read)] = Field(list(ALL_SCOPES))
+    scopes: Scopes = Field(list(ALL_SCOPES))
 
     @override
     def mismatches(self, claims: Mapping[str, Any], groups_claim: str) -> Iterator[tuple[str, list[str]]]:
@@ -105,8 +107,6 @@ def machine_errors(
     at: Key, machine: MachineIdentity, tenants: Collection[str], *, is_workload: bool
 ) -> Iterator[ConfigError]:
     """Yield what is wrong with a machine of the team file. `tenants` have an API key."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,63}", machine.name):
-        yield ConfigError((*at, "name"), "name: at most 64 letters, digits and ._/-")
     if machine.tenant not in tenants:
         near = nearest(machine.tenant, tenants)
         yield ConfigError((*at, "tenant"), f"tenant: there is no tenant {machine.tenant!r} with a key{near}")

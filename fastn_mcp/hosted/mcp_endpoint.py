@@ -18,6 +18,7 @@ from math import inf
 from typing import Any
 
 import anyio
+from mcp import types
 from mcp.server import Server
 from mcp.server.connection import Connection
 from mcp.server.runner import serve_one
@@ -34,15 +35,6 @@ from mcp.shared.inbound import MCP_PROTOCOL_VERSION_HEADER
 from mcp.shared.jsonrpc_dispatcher import handler_exception_to_error_data
 from mcp.shared.message import ServerMessageMetadata
 from mcp.shared.transport_context import TransportContext
-from mcp.types import (
-    INTERNAL_ERROR,
-    ErrorData,
-    JSONRPCError,
-    JSONRPCRequest,
-    JSONRPCResponse,
-    RequestId,
-    jsonrpc_message_adapter,
-)
 from mcp_types import DEFAULT_NEGOTIATED_VERSION
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 from pydantic_core import from_json
@@ -51,8 +43,8 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastn_mcp.channels.http_server import RESPONSE_LOST
-from fastn_mcp.hosted.request_limits import replay
-from fastn_mcp.server.delivery import DELIVERY, ResponseDelivery
+from fastn_mcp.hosted.authentication import replay
+from fastn_mcp.server.context import DELIVERY, ResponseDelivery
 
 log = logging.getLogger(__name__)
 
@@ -245,7 +237,7 @@ async def _watch(receive: Receive, response: _PlainResponse, request: anyio.Canc
 class _PlainRequest:
     """Dispatch context of one request. The client gets its response and nothing else."""
 
-    request_id: RequestId
+    request_id: types.RequestId
     message_metadata: ServerMessageMetadata
     transport: TransportContext = field(
         default_factory=lambda: TransportContext(kind="streamable-http", can_send_request=False)
@@ -295,9 +287,9 @@ class PlainCalls:
             result = await serve_one(
                 self._server, context, call.method, call.params, connection=connection, lifespan_state={}
             )
-            answer = JSONRPCResponse(jsonrpc="2.0", id=call.id, result=result)
+            answer = types.JSONRPCResponse(jsonrpc="2.0", id=call.id, result=result)
         except Exception as error:
-            answer = JSONRPCError(jsonrpc="2.0", id=call.id, error=_error_data(error))
+            answer = types.JSONRPCError(jsonrpc="2.0", id=call.id, error=_error_data(error))
         text = answer.model_dump_json(by_alias=True, exclude_unset=True)
         await Response(text, media_type="application/json")(scope, receive, send)
 
@@ -306,21 +298,21 @@ class PlainCalls:
         is_json = request.headers.get("content-type", "").partition(";")[0].strip() == "application/json"
         return is_json and check_accept_headers(request)[0] and await self._security.validate_request(request) is None
 
-    def _call_in(self, message: Message) -> JSONRPCRequest | None:
+    def _call_in(self, message: Message) -> types.JSONRPCRequest | None:
         """Return the tool call in a complete and valid body."""
         body = message.get("body", b"")
         if message["type"] != "http.request" or message.get("more_body") or len(body) > self._max_body:
             return None
         try:
-            parsed = jsonrpc_message_adapter.validate_python(from_json(body), by_name=False)
+            parsed = types.jsonrpc_message_adapter.validate_python(from_json(body), by_name=False)
         except (ValueError, RecursionError):
             return None
-        return parsed if isinstance(parsed, JSONRPCRequest) and parsed.method == "tools/call" else None
+        return parsed if isinstance(parsed, types.JSONRPCRequest) and parsed.method == "tools/call" else None
 
 
-def _error_data(error: Exception) -> ErrorData:
+def _error_data(error: Exception) -> types.ErrorData:
     """Return the error for the client. Only the log says what failed in the server."""
     if (known := handler_exception_to_error_data(error)) is not None:
         return known
     log.exception("a tool call failed")
-    return ErrorData(code=INTERNAL_ERROR, message="Internal server error")
+    return types.ErrorData(code=types.INTERNAL_ERROR, message="Internal server error")

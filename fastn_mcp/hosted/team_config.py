@@ -25,13 +25,13 @@ from fastn_mcp.hosted.claim_match import (
     NOT_EMPTY,
     IndexKey,
     Match,
-    Scope,
+    Scopes,
     Text,
     Texts,
-    can_read,
     claim_text,
     claim_values,
     one_of,
+    require,
 )
 from fastn_mcp.hosted.machines import MachineIdentity, machine_errors
 from fastn_mcp.hosted.tokens import ALGORITHMS, Trust
@@ -48,6 +48,7 @@ SETTINGS = sorted(Settings.model_fields.keys() - {*_SECRETS, *settings_with(Trai
 _FILE_SETTINGS = {*settings_with(Trait.FILE), *(f"{name}_file" for name in (*_SECRETS, "client_secret"))}
 _NO_SOURCE = (None, None)
 _RESERVED_PATHS = ("/healthz", "/readyz", "/tenants", "/.well-known")
+_WITH_OPENID = require(lambda scopes: "openid" in scopes, "must include openid, which tells who signed in")
 _EFFECTS = [effect for effect in Effect if effect is not Effect.READ]
 _PLACEHOLDER = "brought-by-the-caller"
 _MAX_SECRET = 4096
@@ -76,17 +77,6 @@ def read_secret(file: str | None, variable: str | None, environment: Mapping[str
     return secret
 
 
-def _matching(pattern: str, problem: str) -> AfterValidator:
-    """Return a validator of texts that the whole pattern has to match."""
-
-    def check(text: str) -> str:
-        if not re.fullmatch(pattern, text):
-            raise ValueError(f"{text!r} {problem}")
-        return text
-
-    return AfterValidator(check)
-
-
 def _resource(url: str) -> str:
     if not urlsplit(plain_address(url)).path.strip("/") or url.endswith("/"):
         raise ValueError("must have a path, and no slash at its end, for example https://fastn-mcp.example.com/mcp")
@@ -95,20 +85,26 @@ def _resource(url: str) -> str:
     return url
 
 
-def _origin(origin: str) -> str:
-    if urlsplit(origin).scheme not in ("http", "https") or origin != origin_of(origin) or "*" in origin:
-        raise ValueError(f"{origin!r} is not an exact origin, for example https://app.example.com")
-    return origin
+def _is_origin(origin: str) -> bool:
+    return urlsplit(origin).scheme in ("http", "https") and origin == origin_of(origin) and "*" not in origin
+
+
+def _matching(pattern: str, problem: str) -> AfterValidator:
+    """Return a validator of texts that the whole pattern has to match."""
+    return require(re.compile(pattern).fullmatch, problem)
 
 
 _Resource = Annotated[str, AfterValidator(_resource)]
-_Origin = Annotated[str, AfterValidator(_origin)]
+_Origin = Annotated[str, require(_is_origin, "must be an exact origin, for example https://app.example.com")]
 _HOSTS = r"([a-z0-9.-]+|\[[0-9a-f:]+\])(:\d{1,5})?"
-_Host = Annotated[str, _matching(_HOSTS, "is not an exact host, for example fastn-mcp.example.com or 10.0.0.7:8080")]
+_Host = Annotated[str, _matching(_HOSTS, "must be an exact host, for example fastn-mcp.example.com or 10.0.0.7:8080")]
 _SCOPE = r"[\x21\x23-\x5B\x5D-\x7E]*"  # RFC 6749, 3.3
-_ScopePrefix = Annotated[str, _matching(_SCOPE, "is not the beginning of a scope, for example api://fastn-mcp/")]
+_ScopePrefix = Annotated[str, _matching(_SCOPE, "must be the beginning of a scope, for example api://fastn-mcp/")]
 _Algorithm = Annotated[str, one_of("algorithm", ALGORITHMS)]
-_Acr = Annotated[str, _matching(r"[\x21-\x7E]+", "is not a value of acr or amr, which has no space")]
+_Name = Annotated[
+    str, _matching(r"[a-z0-9][a-z0-9-]{0,31}", "must be at most 32 small letters, digits and -, as it names a folder")
+]
+_Acr = Annotated[str, _matching(r"[\x21-\x7E]+", "must be a value of acr or amr, which has no space")]
 
 
 class _Table(BaseModel):
@@ -123,7 +119,7 @@ class Tenant(Match):
 
     model_config = ConfigDict(extra="allow")
 
-    name: str
+    name: _Name
     caller_keys: bool = False
     profile: str | None = None
     api_key_file: str | None = None
@@ -214,7 +210,7 @@ class ApprovalsSection(_Table):
     client_secret_file: str | None = None
     client_secret_env: str | None = None
     url: _Resource | None = None
-    scopes: Texts = ["openid", "profile", "email"]
+    scopes: Annotated[Texts, _WITH_OPENID] = ["openid", "profile", "email"]
     subject_claim: Text | None = None
     """Claim of ID tokens that names the person, if it is not that of access tokens."""
     own: bool = True
@@ -261,7 +257,7 @@ class Team(_Table):
     origins: Annotated[list[_Origin], ONE_OR_MORE] = []
     algorithms: Annotated[list[_Algorithm], ONE_OR_MORE, NOT_EMPTY] = list(ALGORITHMS)
     scope_prefix: _ScopePrefix = ""
-    initial_scopes: Annotated[list[Scope], ONE_OR_MORE, AfterValidator(can_read)] = [READ]
+    initial_scopes: Scopes = [READ]
     groups_claim: str = "groups"
     subject_claim: Text = "sub"
     leeway_seconds: Annotated[float, Field(ge=0, le=120)] = 30.0
@@ -410,36 +406,30 @@ def _errors(team: Team) -> Iterator[ConfigError]:
         yield ConfigError(("tenant",), "it has no [[tenant]]")
     if (refusal := team.unserved_by_issuer(urlsplit(team.url).netloc, *team.served_hosts)) is not None:
         yield ConfigError(("issuer",), refusal)
-    seen: set[str] = set()
+    for kind, named in (("tenant", team.tenant), ("machine", team.machine)):
+        names = [each.name for each in named]
+        for number, name in enumerate(names):
+            if name in names[:number]:
+                yield ConfigError((kind, number, "name"), f"there are two {kind}s {name}")
     for number, tenant in enumerate(team.tenant):
-        at: Key = ("tenant", number)
-        yield from _tenant_errors(at, tenant)
-        if tenant.name in seen:
-            yield ConfigError((*at, "name"), f"there are two tenants {tenant.name}")
-        seen.add(tenant.name)
-    names = [machine.name for machine in team.machine]
+        yield from _tenant_errors(("tenant", number), tenant)
     for number, machine in enumerate(team.machine):
-        at = ("machine", number)
         is_workload = machine.issuer not in (None, team.issuer)
-        yield from _subject_errors(at, machine)
-        yield from machine_errors(at, machine, sorted(team.with_keys()), is_workload=is_workload)
-        if machine.name in names[:number]:
-            yield ConfigError((*at, "name"), f"there are two machines {machine.name}")
+        yield from machine_errors(("machine", number), machine, sorted(team.with_keys()), is_workload=is_workload)
     if team.approvals is not None:
         yield from _approvals_errors(team, team.approvals)
 
 
 def _tenant_errors(at: Key, tenant: Tenant) -> Iterator[ConfigError]:
     name, values = tenant.name, tenant.model_extra or {}
-    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,31}", name):
-        yield ConfigError((*at, "name"), "name: at most 32 small letters, digits and -, because it names a folder")
     for key in values:
         if key in _SECRETS:
             yield ConfigError((*at, key), f"{key} must not be in this file: give {key}_file or {key}_env")
         elif key not in SETTINGS:
             known = [*Tenant.model_fields, *SETTINGS]
             yield ConfigError((*at, key), f"there is no key {key!r} in [[tenant]]{nearest(key, known)}")
-    yield from _match_errors(at, tenant, f"the tenant {name} needs subjects, groups or claims: whom it serves")
+    if tenant.is_empty:
+        yield ConfigError(at, f"the tenant {name} needs subjects, groups or claims: whom it serves")
     for secret in _SECRETS:
         yield from _duplicate_source(at, tenant, secret)
     keys = [tenant.caller_keys, tenant.profile is not None, _secret_source(tenant, "api_key") != _NO_SOURCE]
@@ -458,30 +448,18 @@ def _approvals_errors(team: Team, approvals: ApprovalsSection) -> Iterator[Confi
     mcp, page = urlsplit(team.url).path, urlsplit(team.page_url or "").path
     if f"{mcp}/".startswith(f"{page}/") or any(f"{page}/".startswith(f"{taken}/") for taken in (mcp, *_RESERVED_PATHS)):
         yield ConfigError((*at, "url"), f"url: {page} is already used by this server")
-    if "openid" not in approvals.scopes:
-        yield ConfigError((*at, "scopes"), "scopes: must include openid, which tells who signed in")
     if _secret_source(approvals, "client_secret") == _NO_SOURCE:
         yield ConfigError(at, "[approvals] needs client_secret_file or client_secret_env")
     yield from _duplicate_source(at, approvals, "client_secret")
     known = sorted(team.with_keys())
     for number, rule in enumerate(approvals.approver):
         place: Key = (*at, "approver", number)
-        yield from _match_errors(place, rule, "an approver needs subjects, groups or claims")
+        if rule.is_empty:
+            yield ConfigError(place, "an approver needs subjects, groups or claims")
         for name in rule.tenants or ():
             if name not in known:
                 near = nearest(name, known)
                 yield ConfigError((*place, "tenants"), f"tenants: there is no tenant {name!r} with a key{near}")
-
-
-def _match_errors(at: Key, match: Match, nobody: str) -> Iterator[ConfigError]:
-    if not (match.subjects or match.groups or match.claims):
-        yield ConfigError(at, nobody)
-    yield from _subject_errors(at, match)
-
-
-def _subject_errors(at: Key, match: Match) -> Iterator[ConfigError]:
-    if any("*" in subject for subject in match.subjects or ()):
-        yield ConfigError((*at, "subjects"), 'subjects: they are exact; for a pattern, give claims = { sub = "..." }')
 
 
 def _secret_source(table: BaseModel, name: str) -> tuple[str | None, str | None]:

@@ -19,9 +19,11 @@ from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.guard.key_files import SecretValues
 from fastn_mcp.guard.preview import Shown
 from fastn_mcp.guard.recorder import Recorder
+from fastn_mcp.policy.asker import Asker
 from fastn_mcp.procedures.composed_operations import perform
 from fastn_mcp.procedures.context import Executor, Pending, PreviewOnly, ProcedureContext
 from fastn_mcp.procedures.lookup import ReadRow
+from fastn_mcp.procedures.undo_change import UndoChange
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.runtime import Report, SpanFacts, no_progress
 from fastn_mcp.tools.operation import Operation
@@ -89,6 +91,15 @@ class Dispatcher:
         """Return the effects of `call`, from fresh reads. No change is sent."""
         outcome = await self._run(call, caller, report, is_preview=True)
         return cast(Evaluation, outcome).preview_for_agent()
+
+    async def preview_undo(self, change: str, asker: Asker) -> Shown:
+        """Return what the undo of a change would do, for a person on the approval page. No change is sent."""
+        return await self.preview(UndoChange(change_id=change), Caller(asker, None))
+
+    async def undo(self, change: str, asker: Asker) -> bool:
+        """Undo a change for them, by a guarded call like any other. False if it waits for an approval."""
+        caller = Caller(asker, None, undoes=change)
+        return isinstance(await self(UndoChange(change_id=change), caller), Done)
 
     async def with_whole_ids(self, call: AnyCall, caller: Caller) -> AnyCall:
         """Return `call` with the ids that its short ones stand for. Raises a `FastnError` if there is none."""

@@ -10,31 +10,9 @@ from functools import partial
 from importlib.resources import files
 from typing import Any
 
-from mcp import MCPError
+from mcp import MCPError, types
 from mcp.server import CacheHint, Server
 from mcp.server.request_state import RequestStateBoundary, RequestStateSecurity
-from mcp.types import (
-    INVALID_PARAMS,
-    CallToolRequestParams,
-    CallToolResult,
-    CompleteRequestParams,
-    CompleteResult,
-    DiscoverResult,
-    GetPromptRequestParams,
-    GetPromptResult,
-    Icon,
-    InputRequiredResult,
-    ListPromptsResult,
-    ListResourcesResult,
-    ListResourceTemplatesResult,
-    ListToolsResult,
-    PaginatedRequestParams,
-    ReadResourceRequestParams,
-    ReadResourceResult,
-    RequestParams,
-    SetLevelRequestParams,
-    TextContent,
-)
 from pydantic import JsonValue
 from pydantic_core import to_json
 
@@ -49,8 +27,7 @@ from fastn_mcp.procedures.catalog import ParsedCall, UnknownTool, parse
 from fastn_mcp.procedures.dispatch import Dispatcher
 from fastn_mcp.runtime import System
 from fastn_mcp.server import approval_app, skills
-from fastn_mcp.server.context import AccountContext, RequestContext, single_account
-from fastn_mcp.server.delivery import delivery_of
+from fastn_mcp.server.context import AccountContext, RequestContext, delivery_of, single_account
 from fastn_mcp.server.handshake import APPS, HANDSHAKE, MODERN
 from fastn_mcp.server.progress import Levels, ProgressReporter, ReportedForm, reporter
 from fastn_mcp.server.rendering import render, render_error, render_pending, render_preview, with_dashboard
@@ -94,7 +71,7 @@ def _cost_meta(spent: Spent, now: float) -> dict[str, int | float]:
 
 
 def _with_channels(
-    caller: Caller, ctx: Context, params: CallToolRequestParams, reports: ProgressReporter | None, system: System
+    caller: Caller, ctx: Context, params: types.CallToolRequestParams, reports: ProgressReporter | None, system: System
 ) -> Caller:
     """Return the caller of a change, with the ways in which the client can ask a person, and its delivery."""
     form = client_form(ctx, params)
@@ -107,6 +84,10 @@ def _with_channels(
     return replace(caller, asker=asker, form=form, link=link, delivery=delivery_of(ctx))
 
 
+_Cursor = types.PaginatedRequestParams | None
+_Answer = types.CallToolResult | types.InputRequiredResult
+
+
 class _Handlers:
     """Handlers of each request type. They keep no state between requests but the log level."""
 
@@ -114,40 +95,40 @@ class _Handlers:
         self._resolve = resolve
         self.levels = Levels()
 
-    def _listing(self, ctx: Context, params: PaginatedRequestParams | None) -> AccountContext:
+    def _listing(self, ctx: Context, params: _Cursor) -> AccountContext:
         """Return the account whose lists are asked for. Each has one page, so no cursor is valid."""
         if params is not None and params.cursor:
-            raise MCPError(INVALID_PARAMS, "Unknown cursor: this list has one page. List again without a cursor.")
+            raise MCPError(types.INVALID_PARAMS, "Unknown cursor: this list has one page. List again without a cursor.")
         return self._resolve(ctx).account
 
-    async def list_tools(self, ctx: Context, params: PaginatedRequestParams | None) -> ListToolsResult:
+    def _reporting(self, ctx: Context) -> RequestContext:
+        """Return the account and caller of a request on which its client may want reports."""
+        request = self._resolve(ctx)
+        return replace(request, reports=reporter(ctx, self.levels, request.account.dispatch.system))
+
+    async def list_tools(self, ctx: Context, params: _Cursor) -> types.ListToolsResult:
         return self._listing(ctx, params).listed(shows_apps=approval_app.can_show(ctx))
 
-    async def call_tool(self, ctx: Context, params: CallToolRequestParams) -> CallToolResult | InputRequiredResult:
-        request = self._resolve(ctx)
+    async def call_tool(self, ctx: Context, params: types.CallToolRequestParams) -> _Answer:
+        request = self._reporting(ctx)
         with counted_requests() as spent:
             result = await self._call_tool(ctx, params, request)
         cost = _cost_meta(spent, request.account.dispatch.system.monotonic())
         result.meta = {**(result.meta or {}), **cost}
         return result
 
-    async def _call_tool(
-        self, ctx: Context, params: CallToolRequestParams, request: RequestContext
-    ) -> CallToolResult | InputRequiredResult:
+    async def _call_tool(self, ctx: Context, params: types.CallToolRequestParams, request: RequestContext) -> _Answer:
         account, dispatch = request.account, request.account.dispatch
         parsed: ParsedCall | None = None
         is_error, meta, caller = False, None, request.caller
         try:
             parsed = parse(account.by_name, params.name, params.arguments or {})
-            reports = reporter(ctx, self.levels, dispatch.system)
             if parsed.call.effect is not Effect.READ:  # reads need no approval
-                caller = _with_channels(caller, ctx, params, reports, dispatch.system)
-            work = partial(dispatch.preview if parsed.dry_run else dispatch, parsed.call, caller)
-            async with request.slot():
-                outcome = await (work() if reports is None else reports.during(work))
+                caller = _with_channels(caller, ctx, params, request.reports, dispatch.system)
+            outcome = await replace(request, caller=caller).run(parsed.call, is_preview=parsed.dry_run)
         except UnknownTool as error:
             # The specification makes this a protocol error, not a tool error.
-            raise MCPError(INVALID_PARAMS, str(dispatch.redacted({"said": str(error)})["said"])) from None
+            raise MCPError(types.INVALID_PARAMS, str(dispatch.redacted({"said": str(error)})["said"])) from None
         except FastnError as error:
             body, is_error = dispatch.redacted(render_error(error.data())), True
         else:
@@ -165,22 +146,22 @@ class _Handlers:
                     body = render_preview(dispatch.preview_body(outcome))
         body = with_dashboard(body, parsed and parsed.call, dispatch.dashboard_url)
         # The same JSON as text and as structure, since clients show the model only one of them.
-        text = TextContent(type="text", text=to_json(body).decode())
-        return CallToolResult(content=[text], structured_content=body, is_error=is_error, _meta=meta)
+        text = types.TextContent(type="text", text=to_json(body).decode())
+        return types.CallToolResult(content=[text], structured_content=body, is_error=is_error, _meta=meta)
 
-    async def list_resources(self, ctx: Context, params: PaginatedRequestParams | None) -> ListResourcesResult:
+    async def list_resources(self, ctx: Context, params: _Cursor) -> types.ListResourcesResult:
         return self._listing(ctx, params).resources.listed
 
-    async def list_templates(self, ctx: Context, params: PaginatedRequestParams | None) -> ListResourceTemplatesResult:
+    async def list_templates(self, ctx: Context, params: _Cursor) -> types.ListResourceTemplatesResult:
         return self._listing(ctx, params).resources.templates
 
-    async def read_resource(self, ctx: Context, params: ReadResourceRequestParams) -> ReadResourceResult:
-        request = self._resolve(ctx)
+    async def read_resource(self, ctx: Context, params: types.ReadResourceRequestParams) -> types.ReadResourceResult:
+        request = self._reporting(ctx)
         if (own := approval_app.read(ctx, params.uri) or skills.read(params.uri)) is not None:
             return own
-        return await request.account.resources.read(ctx, params, request.caller, self.levels, request.slot)
+        return await request.account.resources.read(ctx, params, request.read)
 
-    async def list_skills(self, ctx: Context, params: PaginatedRequestParams) -> skills.ListSkillsResult:
+    async def list_skills(self, ctx: Context, params: types.PaginatedRequestParams) -> skills.ListSkillsResult:
         self._listing(ctx, params)
         return skills.ListSkillsResult(skills=[skills.entry()])
 
@@ -188,27 +169,27 @@ class _Handlers:
         self._resolve(ctx)
         return skills.get(params)
 
-    async def list_prompts(self, ctx: Context, params: PaginatedRequestParams | None) -> ListPromptsResult:
+    async def list_prompts(self, ctx: Context, params: _Cursor) -> types.ListPromptsResult:
         return self._listing(ctx, params).prompts.listed
 
-    async def get_prompt(self, ctx: Context, params: GetPromptRequestParams) -> GetPromptResult:
+    async def get_prompt(self, ctx: Context, params: types.GetPromptRequestParams) -> types.GetPromptResult:
         return self._resolve(ctx).account.prompts.get(params)
 
-    async def complete(self, ctx: Context, params: CompleteRequestParams) -> CompleteResult:
+    async def complete(self, ctx: Context, params: types.CompleteRequestParams) -> types.CompleteResult:
         request = self._resolve(ctx)
-        return await request.account.completion.complete(params, request.caller, request.slot)
+        return await request.account.completion.complete(params, request.read)
 
 
-async def _discover(server: Server[Any], ctx: Context, _: RequestParams | None) -> DiscoverResult:
+async def _discover(server: Server[Any], ctx: Context, _: types.RequestParams | None) -> types.DiscoverResult:
     """Answer with every version that is served. The SDK leaves out those that begin with a handshake."""
     able, versions = server.get_capabilities(protocol_version=ctx.protocol_version), [MODERN, *reversed(HANDSHAKE)]
-    return DiscoverResult(supported_versions=versions, capabilities=able, instructions=INSTRUCTIONS)
+    return types.DiscoverResult(supported_versions=versions, capabilities=able, instructions=INSTRUCTIONS)
 
 
-def _icon() -> Icon:
+def _icon() -> types.Icon:
     """Return the server's icon. Small, since each result of 2026-07-28 carries it in its `_meta`."""
     image = b64encode((files("fastn_mcp") / "channels/page/static/icon.svg").read_bytes()).decode()
-    return Icon(src=f"data:image/svg+xml;base64,{image}", mime_type="image/svg+xml", sizes=["any"])
+    return types.Icon(src=f"data:image/svg+xml;base64,{image}", mime_type="image/svg+xml", sizes=["any"])
 
 
 def build(
@@ -255,11 +236,11 @@ def build_for(
         get_tool_input_schema=input_schema,
     )
     server.extensions.update({APPS: {}, skills.EXTENSION: {}})
-    server.add_request_handler("skills/list", PaginatedRequestParams, handlers.list_skills)
+    server.add_request_handler("skills/list", types.PaginatedRequestParams, handlers.list_skills)
     server.add_request_handler("skills/get", skills.GetSkillParams, handlers.get_skill)
-    server.add_request_handler("server/discover", RequestParams, partial(_discover, server))
+    server.add_request_handler("server/discover", types.RequestParams, partial(_discover, server))
     # Not by the constructor, which warns. Deprecated since 2026-07-28, but older clients set their level by it.
-    server.add_request_handler("logging/setLevel", SetLevelRequestParams, handlers.levels.choose)
+    server.add_request_handler("logging/setLevel", types.SetLevelRequestParams, handlers.levels.choose)
     # Seals the id of a pending approval request, so that an answer counts only for the call it was asked for.
     sealing = (
         RequestStateSecurity(keys=list(state_secrets), ttl=lifetime)

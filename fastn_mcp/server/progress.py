@@ -10,14 +10,7 @@ from functools import partial
 from typing import TypeVar, cast, get_args
 
 import anyio
-from mcp.types import (
-    LOG_LEVEL_META_KEY,
-    EmptyResult,
-    LoggingLevel,
-    LoggingMessageNotification,
-    LoggingMessageNotificationParams,
-    SetLevelRequestParams,
-)
+from mcp import types
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from fastn_mcp.channels.elicitation import Context
@@ -36,7 +29,7 @@ _INTERVAL = 2.0
 _MIN_PROGRESS = 0.001
 """Progress added when only time has passed. It has to grow, but must not look like work done."""
 
-_LEVELS: tuple[str, ...] = get_args(LoggingLevel)
+_LEVELS: tuple[str, ...] = get_args(types.LoggingLevel)
 _LEVEL = "info"
 
 
@@ -44,18 +37,18 @@ class Levels:
     """Log levels that clients request."""
 
     def __init__(self) -> None:
-        self._chosen: LoggingLevel | None = None
+        self._chosen: types.LoggingLevel | None = None
 
-    async def choose(self, ctx: Context, params: SetLevelRequestParams) -> EmptyResult:
+    async def choose(self, ctx: Context, params: types.SetLevelRequestParams) -> types.EmptyResult:
         """Handle `logging/setLevel` (up to 2025-11-25). Stored only on stdio, where there is one client."""
         if ctx.request is None:
             self._chosen = params.level
-        return EmptyResult()
+        return types.EmptyResult()
 
     def wants(self, ctx: Context) -> bool:
         """Whether the client of this request wants our info messages."""
         if ctx.protocol_version in MODERN_PROTOCOL_VERSIONS:
-            level = (ctx.meta or {}).get(LOG_LEVEL_META_KEY)
+            level = (ctx.meta or {}).get(types.LOG_LEVEL_META_KEY)
         else:
             level = self._chosen if ctx.request is None else None
         return level in _LEVELS and _LEVELS.index(cast(str, level)) <= _LEVELS.index(_LEVEL)
@@ -102,8 +95,10 @@ class ProgressReporter:
 
     async def _report_wait(self, why: str) -> None:
         if self._wants_logs:
-            params = LoggingMessageNotificationParams(level=_LEVEL, logger="fastn_mcp.client", data=safe_text(why))
-            await self._ctx.session.send_notification(LoggingMessageNotification(params=params), self._ctx.request_id)
+            text, logger = safe_text(why), "fastn_mcp.client"
+            params = types.LoggingMessageNotificationParams(level=_LEVEL, logger=logger, data=text)
+            message = types.LoggingMessageNotification(params=params)
+            await self._ctx.session.send_notification(message, self._ctx.request_id)
         await self._progress(why, self._reached)
 
     async def _progress(self, message: str, done: float) -> None:

@@ -8,17 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mcp import MCPError
-from mcp.types import (
-    INVALID_PARAMS,
-    GetPromptRequestParams,
-    GetPromptResult,
-    ListPromptsResult,
-    Prompt,
-    PromptArgument,
-    PromptMessage,
-    TextContent,
-)
+from mcp import MCPError, types
 
 from fastn_mcp.errors import NotSent, nearest
 from fastn_mcp.redaction import safe_text
@@ -175,31 +165,31 @@ class PromptCatalog:
 
     def __init__(self, tools: Sequence[AnyTool]) -> None:
         self._recipes = {recipe.name: recipe for recipe in available(tools)}
-        self.listed = ListPromptsResult(prompts=[_prompt(recipe) for recipe in self._recipes.values()])
+        self.listed = types.ListPromptsResult(prompts=[_prompt(recipe) for recipe in self._recipes.values()])
 
-    def get(self, params: GetPromptRequestParams) -> GetPromptResult:
+    def get(self, params: types.GetPromptRequestParams) -> types.GetPromptResult:
         """Return the filled prompt. Raises `MCPError` if it is unknown, disabled or its arguments are invalid."""
         recipe = self._recipes.get(params.name)
         if recipe is None:
             why = f"There is no prompt {params.name[:64]!r}{nearest(params.name, self._recipes)}. See prompts/list."
             if params.name in BY_NAME:
                 why = f"{params.name} needs tools that are disabled here, by the settings of this server."
-            raise MCPError(INVALID_PARAMS, why)
+            raise MCPError(types.INVALID_PARAMS, why)
         try:
             text = recipe.fill(params.arguments or {})
         except NotSent as error:
-            raise MCPError(INVALID_PARAMS, str(error)) from None
-        message = PromptMessage(role="user", content=TextContent(type="text", text=text))
-        return GetPromptResult(description=recipe.description, messages=[message])
+            raise MCPError(types.INVALID_PARAMS, str(error)) from None
+        message = types.PromptMessage(role="user", content=types.TextContent(type="text", text=text))
+        return types.GetPromptResult(description=recipe.description, messages=[message])
 
 
-def _prompt(recipe: Recipe) -> Prompt:
-    return Prompt(
+def _prompt(recipe: Recipe) -> types.Prompt:
+    return types.Prompt(
         name=recipe.name,
         title=recipe.title,
         description=recipe.description,
         arguments=[
-            PromptArgument(name=argument.name, description=argument.description, required=True)
+            types.PromptArgument(name=argument.name, description=argument.description, required=True)
             for argument in recipe.arguments
         ],
     )

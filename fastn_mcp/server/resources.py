@@ -4,44 +4,24 @@ A resource uses the same dispatch, guard and rendering as a tool call and contai
 ids checked like request paths, so that a URI cannot pass a value that an argument could not.
 """
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, cast
 
-from mcp import MCPError
-from mcp.types import (
-    INTERNAL_ERROR,
-    INVALID_PARAMS,
-    Annotations,
-    CompleteRequestParams,
-    CompleteResult,
-    Completion,
-    ListResourcesResult,
-    ListResourceTemplatesResult,
-    ReadResourceRequestParams,
-    ReadResourceResult,
-    Resource,
-    ResourceTemplate,
-    ResourceTemplateReference,
-    TextResourceContents,
-)
+from mcp import MCPError, types
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import JsonValue, ValidationError
 from pydantic_core import to_json
 
 from fastn_mcp.account.entries import LISTS
 from fastn_mcp.channels.elicitation import Context
-from fastn_mcp.errors import ApprovalRequired, FastnError, NotFound, NotSent
-from fastn_mcp.guard.batch import Done
-from fastn_mcp.guard.caller import Caller
+from fastn_mcp.errors import FastnError, NotFound, NotSent
 from fastn_mcp.procedures.dispatch import Dispatcher
 from fastn_mcp.procedures.lookup import CompleteId, Ids, ReadRow
 from fastn_mcp.procedures.overview.get_overview import GetOverview
+from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.redaction import safe_text
 from fastn_mcp.server import prompts
-from fastn_mcp.server.progress import Levels, reporter
 from fastn_mcp.server.rendering import render, render_error
 from fastn_mcp.tools.billing import GetBilling, GetQuotas, GetUsage
 from fastn_mcp.tools.connectors import GetConnector
@@ -52,6 +32,8 @@ from fastn_mcp.tools.triggers import GetTrigger
 from fastn_mcp.tools.workflows import GetExecution, GetWorkflow
 
 Call = Tool[Any]
+Read = Callable[[Call], Awaitable[FastnObject]]
+"""Makes a call of a request that reads, and returns its result. Raises a `FastnError`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,43 +140,33 @@ class ResourceReader:
         self._dispatch = dispatch
         self._account = account
         self._specs = available(tools)
-        listed = [Resource(uri=spec.uri, **_fields(spec)) for spec in self._specs if spec.parameter is None]
-        self.listed = ListResourcesResult(resources=listed)
-        templates = [ResourceTemplate(uri_template=p.uri, **_fields(p)) for p in self._specs if p.parameter is not None]
-        self.templates = ListResourceTemplatesResult(resource_templates=templates)
+        listed = [types.Resource(uri=spec.uri, **_fields(spec)) for spec in self._specs if spec.parameter is None]
+        self.listed = types.ListResourcesResult(resources=listed)
+        with_id = [spec for spec in self._specs if spec.parameter is not None]
+        templates = [types.ResourceTemplate(uri_template=spec.uri, **_fields(spec)) for spec in with_id]
+        self.templates = types.ListResourceTemplatesResult(resource_templates=templates)
 
-    async def read(
-        self,
-        ctx: Context,
-        params: ReadResourceRequestParams,
-        caller: Caller,
-        levels: Levels,
-        slot: Callable[[], AbstractAsyncContextManager[None]],
-    ) -> ReadResourceResult:
+    async def read(self, ctx: Context, params: types.ReadResourceRequestParams, read: Read) -> types.ReadResourceResult:
         """Read a resource. Raises `MCPError` if it does not exist or cannot be read."""
         requested = self._dispatch.redacted({"uri": params.uri[:_MAX_URI]})
-        not_found = INVALID_PARAMS if ctx.protocol_version in MODERN_PROTOCOL_VERSIONS else _NOT_FOUND_LEGACY
+        not_found = types.INVALID_PARAMS if ctx.protocol_version in MODERN_PROTOCOL_VERSIONS else _NOT_FOUND_LEGACY
         try:
             call = self._call(params.uri)
             if call is None:
                 message = "There is no such resource. See resources/list and resources/templates/list."
                 raise MCPError(not_found, message, requested)
-            reports = reporter(ctx, levels, self._dispatch.system)
-            work = partial(self._dispatch, call, caller)
-            async with slot():
-                outcome = await (work() if reports is None else reports.during(work))
-            if not isinstance(outcome, Done):
-                raise ApprovalRequired("A person has to approve this.", "Call the tool, which can ask.")
+            result = await read(call)
         except FastnError as error:
-            code = INTERNAL_ERROR
+            code = types.INTERNAL_ERROR
             if isinstance(error, NotFound):
                 code = not_found
             elif isinstance(error, NotSent):
-                code = INVALID_PARAMS
+                code = types.INVALID_PARAMS
             facts = self._dispatch.redacted(requested | render_error(error.data()) | {"said": str(error)})
             raise MCPError(code, str(facts.pop("said")), facts) from None
-        text = to_json(render(call, outcome.result, self._account)).decode()
-        return ReadResourceResult(contents=[TextResourceContents(uri=params.uri, mime_type=JSON, text=text)])
+        text = to_json(render(call, result, self._account)).decode()
+        contents = types.TextResourceContents(uri=params.uri, mime_type=JSON, text=text)
+        return types.ReadResourceResult(contents=[contents])
 
     def _call(self, uri: str) -> Call | None:
         return next((call for spec in self._specs if (call := spec.call(uri)) is not None), None)
@@ -202,7 +174,7 @@ class ResourceReader:
 
 def _fields(spec: ResourceSpec) -> dict[str, Any]:
     """Return the fields that a resource and a resource template share."""
-    annotations = Annotations(audience=["assistant"], priority=spec.priority)
+    annotations = types.Annotations(audience=["assistant"], priority=spec.priority)
     fields = {"name": spec.name, "title": spec.title, "description": spec.description}
     return {**fields, "mime_type": JSON, "annotations": annotations}
 
@@ -210,43 +182,36 @@ def _fields(spec: ResourceSpec) -> dict[str, Any]:
 class IdCompletion:
     """Completion of ids in resource URIs and prompt arguments, for enabled tools."""
 
-    def __init__(self, dispatch: Dispatcher, tools: Sequence[AnyTool]) -> None:
-        self._dispatch = dispatch
+    def __init__(self, tools: Sequence[AnyTool]) -> None:
         self._templates = {spec.uri: {spec.parameter: spec.kind} for spec in available(tools) if spec.parameter}
         self._prompts = {
             recipe.name: {argument.name: argument.kind for argument in recipe.arguments}
             for recipe in prompts.available(tools)
         }
 
-    async def complete(
-        self, params: CompleteRequestParams, caller: Caller, slot: Callable[[], AbstractAsyncContextManager[None]]
-    ) -> CompleteResult:
+    async def complete(self, params: types.CompleteRequestParams, read: Read) -> types.CompleteResult:
         """Return the matching ids, best first. Raises `MCPError` if the argument is unknown or reading fails."""
         kind = self._kind(params)
         if kind is None:
-            return CompleteResult(completion=Completion(values=[], total=0, has_more=False))
+            return types.CompleteResult(completion=types.Completion(values=[], total=0, has_more=False))
         call = CompleteId(kind=kind, typed=params.argument.value[:_MAX_TYPED])
         try:
-            async with slot():
-                outcome = await self._dispatch(call, caller)
+            ids = cast(Ids, await read(call))
         except FastnError as error:
-            raise MCPError(INTERNAL_ERROR, safe_text(str(error))) from None
-        if not isinstance(outcome, Done):
-            raise MCPError(INTERNAL_ERROR, "Nothing was sent. A person has to approve reading this list.")
-        ids = cast(Ids, outcome.result)
+            raise MCPError(types.INTERNAL_ERROR, safe_text(str(error))) from None
         values = [safe_text(value) for value in ids.values]
-        return CompleteResult(completion=Completion(values=values, total=ids.total, has_more=ids.more))
+        return types.CompleteResult(completion=types.Completion(values=values, total=ids.total, has_more=ids.more))
 
-    def _kind(self, params: CompleteRequestParams) -> str | None:
+    def _kind(self, params: types.CompleteRequestParams) -> str | None:
         """Return the kind of the requested ids, or None for free text. Raises `MCPError` if it is unknown."""
-        if isinstance(params.ref, ResourceTemplateReference):
+        if isinstance(params.ref, types.ResourceTemplateReference):
             arguments = self._templates.get(params.ref.uri)
             missing = "There is no such resource template. See resources/templates/list."
         else:
             arguments = self._prompts.get(params.ref.name)
             missing = "There is no such prompt. See prompts/list."
         if arguments is None:
-            raise MCPError(INVALID_PARAMS, missing)
+            raise MCPError(types.INVALID_PARAMS, missing)
         if params.argument.name not in arguments:
-            raise MCPError(INVALID_PARAMS, f"It has no argument {params.argument.name[:64]!r}.")
+            raise MCPError(types.INVALID_PARAMS, f"It has no argument {params.argument.name[:64]!r}.")
         return arguments[params.argument.name]

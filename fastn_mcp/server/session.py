@@ -7,25 +7,15 @@ from types import TracebackType
 from typing import Any, Self
 
 import anyio
-from mcp import MCPError
+from mcp import MCPError, types
 from mcp.server import Server, ServerRequestContext
 from mcp.server.context import CallNext, HandlerResult
 from mcp.server.runner import serve_dual_era_loop, serve_loop
 from mcp.shared.message import SessionMessage
-from mcp.types import (
-    INVALID_REQUEST,
-    PROTOCOL_VERSION_META_KEY,
-    JSONRPCError,
-    JSONRPCMessage,
-    JSONRPCNotification,
-    JSONRPCRequest,
-    JSONRPCResponse,
-    jsonrpc_message_adapter,
-)
 from pydantic import ValidationError
 from pydantic_core import from_json
 
-from fastn_mcp.server.delivery import ResponseDelivery
+from fastn_mcp.server.context import ResponseDelivery
 from fastn_mcp.server.pipes import PARSE_ERROR, Pipes, error_line, id_in
 
 DRAIN = 5.0
@@ -53,16 +43,16 @@ async def serve_session(
 def _is_handshake(lines: Sequence[bytes]) -> bool:
     """Whether a session begins with the handshake, as up to 2025-11-25."""
     with suppress(IndexError, ValueError, RecursionError):
-        opening = jsonrpc_message_adapter.validate_json(lines[0], by_name=False)
-        return isinstance(opening, JSONRPCRequest) and opening.method == "initialize"
+        opening = types.jsonrpc_message_adapter.validate_json(lines[0], by_name=False)
+        return isinstance(opening, types.JSONRPCRequest) and opening.method == "initialize"
     return False
 
 
 async def _refuse_other_era(ctx: ServerRequestContext[Any], call_next: CallNext) -> HandlerResult:
     """Middleware that refuses a request as since 2026-07-28 in a session that began with the handshake."""
-    if PROTOCOL_VERSION_META_KEY in (ctx.meta or {}):
+    if types.PROTOCOL_VERSION_META_KEY in (ctx.meta or {}):
         raise MCPError(
-            INVALID_REQUEST, "This session began with the handshake of an earlier version. Nothing was sent."
+            types.INVALID_REQUEST, "This session began with the handshake of an earlier version. Nothing was sent."
         )
     return await call_next(ctx)
 
@@ -122,13 +112,13 @@ class _Streams:
         except StopAsyncIteration:
             raise anyio.EndOfStream from None
 
-    def _track(self, message: JSONRPCMessage) -> None:
+    def _track(self, message: types.JSONRPCMessage) -> None:
         """Track a request until it is answered or the client cancels it."""
-        if isinstance(message, JSONRPCRequest) and message.method != "subscriptions/listen":
+        if isinstance(message, types.JSONRPCRequest) and message.method != "subscriptions/listen":
             self._waiting.add(message.id)
             if message.method == "tools/call":
                 self.deliveries[message.id] = ResponseDelivery()
-        elif isinstance(message, JSONRPCNotification) and message.method == "notifications/cancelled":
+        elif isinstance(message, types.JSONRPCNotification) and message.method == "notifications/cancelled":
             request_id = (message.params or {}).get("requestId")
             cancelled = request_id if isinstance(request_id, (str, int)) else None
             self._waiting.discard(cancelled)
@@ -137,9 +127,9 @@ class _Streams:
 
     async def send(self, item: SessionMessage, /) -> None:
         message, id_ = item.message, getattr(item.message, "id", None)
-        if isinstance(message, JSONRPCNotification) and self._pipes.ended.is_set():
+        if isinstance(message, types.JSONRPCNotification) and self._pipes.ended.is_set():
             return  # the progress of a call that hangs must not pass for output that the client reads
-        is_answer = isinstance(message, (JSONRPCResponse, JSONRPCError))
+        is_answer = isinstance(message, (types.JSONRPCResponse, types.JSONRPCError))
         try:
             if is_answer and id_ in self._answered:
                 self._answered.discard(id_)
@@ -153,10 +143,10 @@ class _Streams:
         if not self._waiting:
             self._all_answered.set()
 
-    async def _write(self, message: JSONRPCMessage) -> None:
+    async def _write(self, message: types.JSONRPCMessage) -> None:
         """Write a message. For a response, wait until it is read, since the client can still cancel until then."""
         line = message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n"
-        delivery = self.deliveries.get(message.id) if isinstance(message, JSONRPCResponse) else None
+        delivery = self.deliveries.get(message.id) if isinstance(message, types.JSONRPCResponse) else None
         await self._pipes.write(line)
         if delivery is not None:
             await delivery.written(lambda: self._pipes.has_unread, self._pipes.ended)
@@ -173,14 +163,14 @@ class _Streams:
         return not self._waiting
 
 
-async def _parse(line: bytes, pipes: Pipes) -> JSONRPCMessage | None:
+async def _parse(line: bytes, pipes: Pipes) -> types.JSONRPCMessage | None:
     """Parse a line. Answer an invalid one with an error and return None."""
     if not line.strip():
         return None
     with suppress(ValidationError, ValueError, RecursionError):
-        message = jsonrpc_message_adapter.validate_json(line, by_name=False)
+        message = types.jsonrpc_message_adapter.validate_json(line, by_name=False)
         # A request with an invalid id (null, 1.5, an object) parses as a notification, which would get no answer.
-        if not isinstance(message, JSONRPCNotification) or b'"id"' not in line or "id" not in from_json(line):
+        if not isinstance(message, types.JSONRPCNotification) or b'"id"' not in line or "id" not in from_json(line):
             return message
     try:
         body: object = from_json(line)
@@ -189,5 +179,6 @@ async def _parse(line: bytes, pipes: Pipes) -> JSONRPCMessage | None:
         return None
     if isinstance(body, dict) and "method" not in body:
         return None  # a malformed response, which gets no answer
-    await pipes.write(error_line(id_in(line), INVALID_REQUEST, "This is not a JSON-RPC 2.0 message. Nothing was sent."))
+    problem = "This is not a JSON-RPC 2.0 message. Nothing was sent."
+    await pipes.write(error_line(id_in(line), types.INVALID_REQUEST, problem))
     return None

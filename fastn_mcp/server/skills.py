@@ -9,14 +9,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Literal
 
-from mcp import MCPError
-from mcp.types import (
-    INVALID_PARAMS,
-    CacheableResult,
-    ReadResourceResult,
-    RequestParams,
-    TextResourceContents,
-)
+from mcp import MCPError, types
 from pydantic import JsonValue
 
 EXTENSION = "io.modelcontextprotocol/skills"
@@ -25,11 +18,11 @@ URI = "skill://fastn/SKILL.md"
 Entry = dict[str, JsonValue]
 
 
-class GetSkillParams(RequestParams):
+class GetSkillParams(types.RequestParams):
     uri: str
 
 
-class SkillsResult(CacheableResult):
+class SkillsResult(types.CacheableResult):
     """A result that changes with the version only, and is the same for everybody."""
 
     ttl_ms: int = 3_600_000
@@ -69,12 +62,13 @@ def entry() -> Entry:
 def get(params: GetSkillParams) -> GetSkillResult:
     """Return the entry of a skill. Raises `MCPError` for an unknown URI."""
     if params.uri != URI:
-        raise MCPError(INVALID_PARAMS, f"There is no such skill. There is one: {URI}")
+        raise MCPError(types.INVALID_PARAMS, f"There is no such skill. There is one: {URI}")
     return GetSkillResult(skill=entry())
 
 
-def read(uri: str) -> ReadResourceResult | None:
+def read(uri: str) -> types.ReadResourceResult | None:
     """Return the file of the skill; None if `uri` is another resource."""
     if uri != URI:
         return None
-    return ReadResourceResult(contents=[TextResourceContents(uri=URI, mime_type="text/markdown", text=_text())])
+    text = types.TextResourceContents(uri=URI, mime_type="text/markdown", text=_text())
+    return types.ReadResourceResult(contents=[text])

@@ -12,7 +12,7 @@ from support.page_visitor import Visitor, words
 from support.page_world import Desk, batch, let_in, made, question
 
 from fastn_mcp.audit.log import AuditEvent, LogEntry
-from fastn_mcp.channels.page.activity_log import MAX_ENTRIES, LogPage, Row, Search, read_page
+from fastn_mcp.channels.page.activity import MAX_ENTRIES, LogPage, Row, Search, read_page
 from fastn_mcp.ledger.approval_request import RequestState
 
 pytestmark = pytest.mark.anyio

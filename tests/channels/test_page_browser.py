@@ -346,17 +346,14 @@ async def test_other_origin_cannot_frame_read_or_post(desk: Desk, chromium: Brow
 class AnyUndo(ChangeUndo):
     """Shows an undo, and makes none."""
 
-    async def preview(self, change: str, asker: Asker) -> Any:  # noqa: ARG002
+    async def preview_undo(self, change: str, asker: Asker) -> Any:  # noqa: ARG002
         return SimpleNamespace(
             says=replace(UPDATE, lost="Its values will be lost.", unchecked="Not checked: triggers."),
             stored=lambda: {"effect": "write"},
         )
 
-    async def __call__(self, change: str, asker: Asker) -> bool:  # noqa: ARG002
+    async def undo(self, change: str, asker: Asker) -> bool:  # noqa: ARG002
         return False
-
-    async def resume(self, approved: object, asker: Asker) -> None:
-        pass
 
 
 def presence(request: str) -> tuple[str, float]:
@@ -365,7 +362,7 @@ def presence(request: str) -> tuple[str, float]:
 
 async def everything(desk: Desk) -> None:
     """Return a desk with every part of the page and values that are hard to lay out."""
-    desk.page.connect(replace(desk.account, undo=AnyUndo(), presence=presence))
+    desk.page.connect(replace(desk.account, dispatch=AnyUndo(), presence=presence))
     now = desk.clock.now().timestamp()
     long = update_of_workflow("grant-4")
     awkward: dict[str, JsonValue] = {
@@ -441,7 +438,7 @@ async def test_axe_finds_no_violations(scheme: str, width: int, desk: Desk, chro
     async def look(name: str) -> None:
         pages[name] = await axe_violations(tab)
 
-    desk.page.connect(replace(desk.account, undo=AnyUndo(), presence=presence))
+    desk.page.connect(replace(desk.account, dispatch=AnyUndo(), presence=presence))
     tab = await visit(chromium, desk, viewport={"width": width, "height": 800}, color_scheme=scheme)
     root = tab.url
     await look("empty")

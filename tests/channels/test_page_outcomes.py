@@ -15,7 +15,7 @@ from support.stores import grant
 from support.world import World
 
 from fastn_mcp.channels.page.inbox import LOCAL
-from fastn_mcp.channels.page.outcomes import STATES
+from fastn_mcp.channels.page.view import STATES
 from fastn_mcp.guard.approval.votes import why_closed
 from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.batch import Done

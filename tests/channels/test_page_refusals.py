@@ -11,10 +11,9 @@ from starlette.types import ASGIApp, Message
 from support.page_visitor import Visitor
 from support.page_world import Desk, enter, let_in, question, room_of, update_of_workflow
 
-from fastn_mcp.channels.page.access import SESSION_HOLDS, LocalPageAccess
+from fastn_mcp.channels.page.access import MAX_BODY, SESSION_HOLDS, LocalPageAccess
 from fastn_mcp.channels.page.app import page
 from fastn_mcp.channels.page.inbox import Inbox, InboxAccount
-from fastn_mcp.channels.page.security import MAX_BODY
 from fastn_mcp.guard.approval.votes import unrecorded
 
 pytestmark = pytest.mark.anyio

@@ -10,7 +10,7 @@ from support.page_visitor import Visitor, words
 from support.page_world import Desk, question, update_of_workflow
 from support.stores import add_temporary, with_temporary
 
-from fastn_mcp.channels.page.security import MAX_BODY
+from fastn_mcp.channels.page.access import MAX_BODY
 from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.ledger.ledger import LedgerLost
 from fastn_mcp.ledger.stop import Stop

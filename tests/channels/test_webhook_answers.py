@@ -10,7 +10,7 @@ import pytest
 from support.webhook_world import Signer, WebhookWorld
 from support.world import FormNow, yes
 
-from fastn_mcp.channels.approver_answers import MAX_REJECTIONS, REJECTION_SPAN
+from fastn_mcp.channels.approvers import MAX_REJECTIONS, REJECTION_SPAN
 from fastn_mcp.channels.webhook.answers import WINDOW, WebhookAnswers, signed_text
 from fastn_mcp.errors import Declined
 from fastn_mcp.guard.batch import Done

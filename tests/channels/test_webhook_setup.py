@@ -12,8 +12,7 @@ from support.identity_provider import ISSUER
 from support.webhook_world import SECRET, URL, WebhookWorld, approvers_file, public
 from support.world import World
 
-from fastn_mcp.channels.approver_answers import ApproverAnswers
-from fastn_mcp.channels.approvers import exposed, load_approvers
+from fastn_mcp.channels.approvers import ApproverAnswers, exposed, load_approvers
 from fastn_mcp.channels.webhook.webhook import AnswerAddress, Webhook, webhook_of
 from fastn_mcp.config.load import load
 from fastn_mcp.errors import Refused, SettingsError

@@ -11,8 +11,8 @@ from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.policy import Policy
-from fastn_mcp.server import delivery
-from fastn_mcp.server.delivery import ResponseDelivery
+from fastn_mcp.server import context
+from fastn_mcp.server.context import ResponseDelivery
 from fastn_mcp.tools.customers import CreateCustomer
 from fastn_mcp.tools.operation import Call
 
@@ -24,7 +24,7 @@ NEVER = 3600.0
 @pytest.fixture(autouse=True)
 def received(monkeypatch: pytest.MonkeyPatch) -> None:
     """A response counts as received at once."""
-    monkeypatch.setattr(delivery, "DELIVERY_GRACE", 0.01)
+    monkeypatch.setattr(context, "DELIVERY_GRACE", 0.01)
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ async def test_lost_before_it_was_written(world: World, event: type[asyncio.Even
 async def test_lost_after_it_was_written(
     world: World, response: ResponseDelivery, monkeypatch: pytest.MonkeyPatch, ended: type[asyncio.Event] | None
 ) -> None:
-    monkeypatch.setattr(delivery, "DELIVERY_GRACE", NEVER)
+    monkeypatch.setattr(context, "DELIVERY_GRACE", NEVER)
     call = await made(world, response)
     with anyio.fail_after(30):
         async with anyio.create_task_group() as tasks:
@@ -119,7 +119,7 @@ async def test_read_late(world: World, response: ResponseDelivery, ends: bool) -
 async def test_read_by_a_client_that_ends(
     world: World, response: ResponseDelivery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(delivery, "DELIVERY_GRACE", NEVER)
+    monkeypatch.setattr(context, "DELIVERY_GRACE", NEVER)
     call, ended = await made(world, response), asyncio.Event()
     ended.set()
     with anyio.fail_after(30):
@@ -130,7 +130,7 @@ async def test_read_by_a_client_that_ends(
 async def test_cancelled_after_it_was_written(
     world: World, response: ResponseDelivery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(delivery, "DELIVERY_GRACE", NEVER)
+    monkeypatch.setattr(context, "DELIVERY_GRACE", NEVER)
     call = await made(world, response)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(response.written)
@@ -142,7 +142,7 @@ async def test_cancelled_after_it_was_written(
 async def test_without_a_change_there_is_nothing_to_wait_for(
     response: ResponseDelivery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(delivery, "DELIVERY_GRACE", NEVER)
+    monkeypatch.setattr(context, "DELIVERY_GRACE", NEVER)
     with anyio.fail_after(30):
         await response.written()
 

@@ -98,7 +98,7 @@ class Company:
     def _opened(self, tenant: Tenant, _: CallerAccount | None) -> TenantAccount:
         audit, nothing = AuditFile(self.folder / f"{tenant.name}.jsonl", System()), cast(Any, None)
         undo = cast("Any", AnyUndo())
-        inbox = InboxAccount(tenant.name, self.ledger, unrecorded, nothing, tenant.name, undo=undo)
+        inbox = InboxAccount(tenant.name, self.ledger, unrecorded, nothing, tenant.name, dispatch=undo)
         return TenantAccount(nothing, inbox, audit, ConcurrencyLimit(1, 0, 0), anyio.lowlevel.checkpoint)
 
 
@@ -166,15 +166,12 @@ class AnyUndo:
     def __init__(self) -> None:
         self.asked = list[Asker]()
 
-    async def preview(self, change: str, asker: Asker) -> Any:  # noqa: ARG002
+    async def preview_undo(self, change: str, asker: Asker) -> Any:  # noqa: ARG002
         return SimpleNamespace(stored=lambda: {"effect": "destroy"})
 
-    async def __call__(self, change: str, asker: Asker) -> bool:  # noqa: ARG002
+    async def undo(self, change: str, asker: Asker) -> bool:  # noqa: ARG002
         self.asked.append(asker)
         return False
-
-    async def resume(self, approved: ApprovalRequest, asker: Asker) -> None:
-        """Nothing that is approved here is an undo."""
 
 
 @pytest.mark.parametrize("covers", [False, True], ids=["a rule for writes", "a rule for both"])
@@ -193,7 +190,7 @@ async def test_undo_needs_a_rule_for_what_it_does(covers: bool) -> None:
     )
     await ledger.open(created)
     await ledger.begin(replace(change(), id="chg_1", approval=created.id))
-    account = InboxAccount("a", ledger, unrecorded, cast("Any", None), "acme", undo=cast("Any", undo))
+    account = InboxAccount("a", ledger, unrecorded, cast("Any", None), "acme", dispatch=cast("Any", undo))
 
     async def accounts() -> AsyncIterator[InboxAccount]:
         yield account

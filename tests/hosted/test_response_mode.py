@@ -25,8 +25,8 @@ from mcp.types import (
 from starlette.requests import Request
 from starlette.types import Message, Receive, Scope, Send
 
+from fastn_mcp.hosted.authentication import body_message, read, replay
 from fastn_mcp.hosted.mcp_endpoint import McpEndpoint, ResponseMode
-from fastn_mcp.hosted.request_limits import body_message, read, replay
 
 pytestmark = pytest.mark.anyio
 

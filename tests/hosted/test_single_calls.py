@@ -17,8 +17,8 @@ from mcp.types import INVALID_PARAMS, CallToolRequestParams, CallToolResult, Tex
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
+from fastn_mcp.hosted.authentication import body_message, read, replay
 from fastn_mcp.hosted.mcp_endpoint import PlainCalls
-from fastn_mcp.hosted.request_limits import body_message, read, replay
 
 pytestmark = pytest.mark.anyio
 

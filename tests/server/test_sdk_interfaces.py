@@ -14,13 +14,20 @@ SOURCES = sorted(Path(fastn_mcp.__file__).parent.rglob("*.py"))
 
 
 def sdk_imports(tree: ast.AST) -> Iterator[tuple[str, str]]:
-    """Yield module and name of each import from the SDK. The name is empty for a whole module."""
-    for node in ast.walk(tree):
+    """Yield module and name of each import from the SDK, and of each use of its module `types`.
+
+    The name is empty for a whole module.
+    """
+    uses_types = False
+    for node in ast.walk(tree):  # imports before what is inside functions and classes
         match node:
             case ast.ImportFrom(module=str(module)):
                 pairs = [(module, alias.name) for alias in node.names]
+                uses_types = uses_types or ("mcp", "types") in pairs
             case ast.Import():
                 pairs = [(alias.name, "") for alias in node.names]
+            case ast.Attribute(value=ast.Name(id="types"), attr=name) if uses_types:
+                pairs = [("mcp.types", name)]
             case _:
                 continue
         yield from (pair for pair in pairs if pair[0].split(".")[0] in ("mcp", "mcp_types"))
@@ -30,6 +37,8 @@ def is_private(module: str, name: str) -> bool:
     """Whether a name or a part of its module begins with an underscore, or its module does not export it."""
     if any(part.startswith("_") for part in (*module.split("."), name)):
         return True
+    if (module, name) == ("mcp", "types"):  # a public module
+        return False
     return bool(name) and name not in getattr(import_module(module), "__all__", [name])
 
 
@@ -80,6 +89,7 @@ def test_sdk_is_used_by_public_names_only() -> None:
         ("mcp.shared._otel", ""),
         ("mcp.server.runner", "_dump_result"),
         ("mcp.server.runner", "modern_error_data"),
+        ("mcp.types", "no_such_name"),
     ],
 )
 def test_private_name_is_noticed(module: str, name: str) -> None:
@@ -90,6 +100,7 @@ def test_private_name_is_noticed(module: str, name: str) -> None:
     "statement",
     [
         "def patch(server: Server[Any]) -> None: server.name = 'other'",
+        "tool = types.Tool(); tool.name = 'other'",
         "server = Server('any'); server.name += 'other'",
         "vars(server)['name'] = 'other'",
         "server.__dict__['name'] = 'other'",
@@ -97,7 +108,7 @@ def test_private_name_is_noticed(module: str, name: str) -> None:
     ],
 )
 def test_patched_object_is_noticed(statement: str) -> None:
-    assert list(patches(ast.parse(f"from mcp.server import Server\n{statement}")))
+    assert list(patches(ast.parse(f"from mcp import types\nfrom mcp.server import Server\n{statement}")))
 
 
 def test_replaced_middleware_is_the_only_default_of_the_sdk() -> None:

@@ -26,7 +26,6 @@ from fastn_mcp.ledger.change import Change
 from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.runtime import System
-from fastn_mcp.server.page_undo import PageUndo
 from support.decisions import moved
 from support.long_log import ACCOUNT
 from support.page_visitor import Visitor
@@ -245,10 +244,16 @@ def desk_of(world: World, folder: Path) -> Desk:
     assert isinstance(world.ledger, SqliteLedger)
     desk = Desk(folder / "page" / "page.json", ledger=world.ledger)
     desk.system = replace(desk.system, now=world.clock.now)
-    undo, presence = PageUndo(world.dispatch), world.guard.decisions.presence
     desk.page = ApprovalPage(world.ledger, desk.system, desk.open, desk.page_file)
     desk.page.connect(
-        InboxAccount(None, world.ledger, world.recorder.decided, world.typed, undo=undo, presence=presence)
+        InboxAccount(
+            None,
+            world.ledger,
+            world.recorder.decided,
+            world.typed,
+            dispatch=world.dispatch,
+            presence=world.guard.decisions.presence,
+        )
     )
     desk.clock.now = world.clock.now
     return desk

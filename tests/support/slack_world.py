@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 from typing_extensions import override
 
-from fastn_mcp.channels.approver_answers import ApproverAnswers
+from fastn_mcp.channels.approvers import ApproverAnswers
 from fastn_mcp.channels.slack.channel import SlackChannel, slack_approvers
 from fastn_mcp.config.load import load
 from fastn_mcp.guard.approval_form import PendingApproval

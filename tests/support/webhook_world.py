@@ -16,8 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from typing_extensions import override
 
-from fastn_mcp.channels.approver_answers import ApproverAnswers
-from fastn_mcp.channels.approvers import Approver, load_approvers
+from fastn_mcp.channels.approvers import Approver, ApproverAnswers, load_approvers
 from fastn_mcp.channels.webhook.answers import AnswerResponse, WebhookAnswers
 from fastn_mcp.channels.webhook.webhook import AnswerAddress, Webhook, WebhookSender
 from fastn_mcp.guard.approval_form import PendingApproval

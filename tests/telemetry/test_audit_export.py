@@ -16,8 +16,8 @@ from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.runtime import System
-from fastn_mcp.telemetry import audit_export
-from fastn_mcp.telemetry.audit_export import AuditExport
+from fastn_mcp.telemetry import exporter
+from fastn_mcp.telemetry.exporter import AuditExport
 from fastn_mcp.tools.customers import DeleteCustomer
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -100,7 +100,7 @@ def test_rejected_batch_is_sent_again(
     export = exporting()
     assert not export.send_all()
     assert not export.send_all()
-    assert [each.message for each in caplog.records if each.name == audit_export.__name__] == [
+    assert [each.message for each in caplog.records if each.name == exporter.__name__] == [
         f"the collector does not accept {path}: its entries are kept, and sent again"
     ]
     assert bodies(collector) == []
@@ -126,7 +126,7 @@ def test_batch_whose_response_was_lost_is_sent_again(path: Path, collector: Rece
 def test_many_entries_are_sent_in_batches_each_once(
     path: Path, collector: Receiver, exporting: Exporting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(audit_export, "_BATCH", 2)
+    monkeypatch.setattr(exporter, "_BATCH", 2)
     recorded(path, 5)
     collector.faults = ["200", "503"]
     export = exporting()
@@ -195,7 +195,7 @@ def test_thread_tries_again_by_itself(
     accepted: threading.Semaphore,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(audit_export, "_PAUSES", (0.001, 0.002))
+    monkeypatch.setattr(exporter, "_PAUSES", (0.001, 0.002))
     recorded(path)
     collector.faults = ["400"] * 4
     exporting().start()

@@ -10,10 +10,9 @@ from pydantic import JsonValue
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from fastn_mcp.channels.page import outcomes, view
-from fastn_mcp.channels.page.access import SESSION_HOLDS, NoSession, PageAccess, Session
+from fastn_mcp.channels.page import view
+from fastn_mcp.channels.page.access import SESSION_HOLDS, BadForm, NoSession, PageAccess, Session, form
 from fastn_mcp.channels.page.inbox import PendingRequest
-from fastn_mcp.channels.page.security import BadForm, form
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.approval.votes import NotCounted, why_closed
 from fastn_mcp.guard.approval_form import MAX_NOTE, is_typed, sent_words
@@ -156,7 +155,7 @@ class Decisions:
             earlier, preview = await session.inbox.undo_preview(about, change)
         except FastnError as error:
             raise NotDecided(session, 409, str(error)) from None
-        receipt = outcomes.change(earlier, self.system.timestamp(), may_undo=True)
+        receipt = view.change(earlier, self.system.timestamp(), may_undo=True)
         says = {name: view.parts(getattr(preview.says, name)) for name in ("first", "lost", "then", "unchecked")}
         token = self.seal.token(session.id, f"undo {change}")
         return self.render(request, "undo.html", root=session.root, token=token, grant=about, change=receipt, says=says)

@@ -74,11 +74,11 @@ class DecidedRequest:
 class ChangeUndo(Protocol):
     """Undoes changes of one account by guarded calls of the person on the page. Raises a `FastnError`."""
 
-    async def preview(self, change: str, asker: Asker) -> Shown:
+    async def preview_undo(self, change: str, asker: Asker) -> Shown:
         """Return what the undo would do, from fresh reads. No change is sent."""
         ...
 
-    async def __call__(self, change: str, asker: Asker) -> bool:
+    async def undo(self, change: str, asker: Asker) -> bool:
         """Undo a change. False if that waits for an approval, after which it has to be called again."""
         ...
 
@@ -94,7 +94,7 @@ class InboxAccount:
     """Keeps the secrets that they type."""
     tenant: str = ""
     limits: Limits | None = None
-    undo: "ChangeUndo | None" = None
+    dispatch: "ChangeUndo | None" = None
     """Undoes its changes; None where no call can be made from the page."""
     presence: Callable[[str], tuple[str, float]] = lambda _: ("", 0.0)
     """Says whether the call of a request waits, as far as this process knows (`DecisionWait.presence`)."""
@@ -210,7 +210,7 @@ class Inbox:
                 request,
                 decided_by(request, self.name_of),
                 tuple(each for each in changes if each.approval == request.id),
-                account.undo is not None and self.barred(account.tenant, request) is None,
+                account.dispatch is not None and self.barred(account.tenant, request) is None,
             )
             async for account, (requests, changes) in self._read(read)
             for request in requests
@@ -240,10 +240,10 @@ class Inbox:
             return f"{len(counted.approvers)} of {counted.needed} people approved it: {another}"
         try:
             async with self._account_of(counted) as account:
-                if account.undo is not None and counted.undoes:
+                if account.dispatch is not None and counted.undoes:
                     own = self.asker(account.tenant)
                     asker = own if own.principal == counted.principal else counted.asker
-                    is_undone = await account.undo(counted.undoes, asker)
+                    is_undone = await account.dispatch.undo(counted.undoes, asker)
                     return "It is undone." if is_undone else "It needs another approval."
         except FastnError as error:
             return str(error)
@@ -262,8 +262,8 @@ class Inbox:
 
     async def undo(self, request: str, change: str) -> str:
         """Undo a change that a request allowed. Return a sentence about what follows. Raises a `FastnError`."""
-        async with self._undoable(request, change) as (_, undo, asker, _):
-            if await undo(change, asker):
+        async with self._undoable(request, change) as (_, dispatch, asker, _):
+            if await dispatch.undo(change, asker):
                 return "Undone."
             return "The undo waits for approval below. Nothing was sent yet."
 
@@ -278,11 +278,11 @@ class Inbox:
         if (pending := await self.find(request)) is not None:
             async with self._account_of(pending.request) as account:
                 changes = {each.id: each for each in await account.ledger.changes_by([request])}
-                if change in changes and account.undo and self.barred(account.tenant, pending.request) is None:
+                if change in changes and account.dispatch and self.barred(account.tenant, pending.request) is None:
                     asker = self.asker(account.tenant)
-                    preview = await account.undo.preview(change, asker)
+                    preview = await account.dispatch.preview_undo(change, asker)
                     if self.covers(account.tenant, effects_in(preview.stored())):
-                        yield changes[change], account.undo, asker, preview
+                        yield changes[change], account.dispatch, asker, preview
                         return
         raise Refused("You may not undo this change, or it does not exist.")
 

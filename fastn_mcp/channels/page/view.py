@@ -1,21 +1,23 @@
-"""Template data for approval requests and temporary approvals.
+"""Template data for approval requests, what became of them, and temporary approvals.
 
 Values from Fastn or the agent pass through `shown` untruncated, so that people can read everything they approve.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, cast
 
 from pydantic import JsonValue
 from pydantic_core import to_json
 
-from fastn_mcp.channels.page.inbox import PendingRequest
+from fastn_mcp.channels.page.inbox import DecidedRequest, PendingRequest
 from fastn_mcp.guard.approval_form import asker, temporary
 from fastn_mcp.guard.journal import RECENT
 from fastn_mcp.guard.sentences.facts import Sentences, items, mapping, read
-from fastn_mcp.ledger.approval_request import ApprovalRequest
+from fastn_mcp.guard.undo import NotUndoable, changed_fields, in_words, undo_of
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState
+from fastn_mcp.ledger.change import BEGUN, MADE_OUTCOMES, PERHAPS_MADE, Change
 from fastn_mcp.ledger.identity import account_name, who, without_issuers
 from fastn_mcp.records.formats import counted
 from fastn_mcp.redaction import quote, sanitize
@@ -138,7 +140,7 @@ def _call(key: str, tool: str, card: Mapping[str, JsonValue]) -> View:
         "facts": [{"name": name, "value": parts(event)} for name, event in says.facts if (name, event) not in recent],
         "arguments": [_field(field, value) for field, value in arguments.items()],
         "target_id": None if id_ is None or id_ in arguments.values() else shown(id_),
-        "changes": [change(mapping(row)) for row in items(card.get("changes"))],
+        "changes": [changed_field(mapping(row)) for row in items(card.get("changes"))],
         "more_changes": _number(card.get("more_changes")),
         "permissions": [shown(each) for each in permissions],
         "used": [_used(mapping(used)) for used in items(card.get("used_by"))],
@@ -204,7 +206,7 @@ def note_in_quotes(note: str) -> str:
     return '"' + "\n".join(sanitize(line) for line in note.split("\n")) + '"'
 
 
-def change(change: Mapping[str, JsonValue]) -> View:
+def changed_field(change: Mapping[str, JsonValue]) -> View:
     """Return the template data of one changed field, before and after."""
     before = _bare(change["from"]) if "from" in change else None
     after = _bare(change.get("to"))
@@ -238,3 +240,108 @@ def _text(value: JsonValue) -> str:
 
 def _number(value: JsonValue) -> int:
     return int(cast(float, value)) if isinstance(value, (int, float)) else 0
+
+
+_SENDING = 300.0
+"""Seconds for which a call without an outcome counts as being sent: the longest deadline of one."""
+
+MAY_HAVE_RUN = "It may have run. Look in Fastn before you repeat it."
+
+STATES = {
+    RequestState.OPEN: ("none", "Expired"),
+    RequestState.UNANSWERED: ("none", "Expired"),
+    RequestState.DECLINED: ("none", "Declined"),
+    RequestState.WITHDRAWN: ("none", "Withdrawn"),
+    RequestState.STALE: ("none", "Void"),
+    RequestState.STOPPED: ("none", "Stopped"),
+}
+"""Mark and outcome of a request that is over, or expired."""
+
+
+def decided(entry: DecidedRequest, now: float) -> View:
+    """Return the template data of a decided request."""
+    request, later = entry.request, [each for each in entry.changes if is_temporary(each)]
+    direct = [each for each in entry.changes if each not in later]
+    mark, words = outcome(request, direct, now)
+    when = request.created if request.decided is None else request.decided
+    changes = [change(each, now, may_undo=entry.may_undo) for each in entry.changes]
+    is_unused = request.can_be_withdrawn(now)
+    brief = sentences(request.tool, request.preview).brief
+    return {
+        "id": request.id,
+        "key": f"{request.id}.{words}.{len(changes)}.{sum(each.undone for each in entry.changes)}",
+        "what": parts(brief),
+        "plain": sanitize(brief),
+        "mark": mark,
+        "outcome": words,
+        "by": sanitize(entry.by),
+        "note": note_in_quotes(request.note) if request.note else None,
+        "hint": hint(request, direct, later),
+        "when": time(when, ago(now - when)),
+        "left": time(request.expires, left(request.expires - now)) if is_unused else None,
+        "can_withdraw": is_unused,
+        "changes": changes,
+        "lines": [sanitize(line) for line in request.text],
+    }
+
+
+def is_temporary(change: Change) -> bool:
+    return change.approved_by.startswith("temporary_approval")
+
+
+def outcome(request: ApprovalRequest, changes: Sequence[Change], now: float) -> tuple[str, str]:
+    """Return a mark, and the outcome in a word or two."""
+    if request.state is RequestState.UNANSWERED and request.by is not None:
+        return "none", "Nobody answered"
+    count, is_over = len(request.calls), request.state in STATES
+    if count > 1 and request.used:
+        done = sum(each.outcome in MADE_OUTCOMES for each in changes)
+        ended = f", {STATES[request.state][1].casefold()}" if is_over else ""
+        return "done" if done == count else "unknown", f"{done} of {count} done{ended}"
+    if is_over:
+        return STATES[request.state]
+    if request.state is RequestState.APPROVED:
+        return ("open", "Not used yet") if request.expires > now else ("none", "Not used")
+    return _made(changes[-1], now) if changes else ("none", "Used")
+
+
+def _made(change: Change, now: float) -> tuple[str, str]:
+    if change.undone:
+        return "none", "Undone"
+    if change.outcome in MADE_OUTCOMES:
+        return "done", "Done"
+    if change.outcome == BEGUN and now - change.at < _SENDING:
+        return "open", "Being sent"
+    return ("unknown", "Unknown") if change.outcome in PERHAPS_MADE else ("failed", "Failed")
+
+
+def hint(request: ApprovalRequest, changes: Iterable[Change], later: Sequence[Change] = ()) -> str:
+    """Say what a person should know of the outcome; empty if nothing."""
+    sentences: list[str] = []
+    if any(each.outcome in PERHAPS_MADE for each in changes):
+        sentences.append(MAY_HAVE_RUN)
+    if request.state is RequestState.STALE:
+        sentences.append("Its target changed before it was sent. Nothing was sent.")
+    if later:
+        sentences.append(f"{counted(len(later), 'more call')} ran under its temporary approval.")
+    return " ".join(sentences)
+
+
+def change(record: Change, now: float, *, may_undo: bool) -> View:
+    """Return the template data of a change: its receipt, and whether it can be undone here."""
+    mark, outcome = _made(record, now)
+    fields = changed_fields(record)
+    undo, can_be = undo_of(record), record.outcome in MADE_OUTCOMES and not record.undone
+    number, of = f"{record.number}. " if record.number else "", f" {quote(record.name)}" if record.name else ""
+    return {
+        "id": record.id,
+        "mark": mark,
+        "outcome": outcome,
+        "what": parts(f"{number}{title(record.tool)}{of}"),
+        "is_temporary": is_temporary(record),
+        "when": time(record.at, ago(now - record.at)),
+        "fields": [changed_field({"field": name, **mapping(each)}) for name, each in fields.items()],
+        "stopped": parts(", ".join(map(quote, record.stopped_triggers))),
+        "undo": in_words(undo).replace(" with undo_change", "") if can_be else "",
+        "can_undo": can_be and may_undo and not isinstance(undo, NotUndoable),
+    }

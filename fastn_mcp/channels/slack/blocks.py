@@ -7,9 +7,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, JsonValue
 from pydantic_core import from_json
 
-from fastn_mcp.channels.approver_answers import Choice, digest
+from fastn_mcp.channels.approvers import Choice, digest
 from fastn_mcp.channels.page.inbox import decided_by
-from fastn_mcp.channels.page.outcomes import hint, outcome
+from fastn_mcp.channels.page.view import hint, outcome
 from fastn_mcp.guard.approval_form import MAX_NOTE, approved_elsewhere, asker, instruction
 from fastn_mcp.guard.sentences import facts as sentences
 from fastn_mcp.ledger.approval_request import ApprovalRequest

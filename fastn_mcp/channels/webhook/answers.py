@@ -16,8 +16,15 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from fastn_mcp.channels.approver_answers import OTHER_LINES, AnswerRejected, ApproverAnswers, Choice, digest
-from fastn_mcp.channels.approvers import Approver, ApproverSecret
+from fastn_mcp.channels.approvers import (
+    OTHER_LINES,
+    AnswerRejected,
+    Approver,
+    ApproverAnswers,
+    ApproverSecret,
+    Choice,
+    digest,
+)
 from fastn_mcp.channels.http_server import read_body
 from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.ledger.ledger import LedgerLost

@@ -24,10 +24,8 @@ from standardwebhooks import Webhook as StandardWebhook
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from fastn_mcp.channels.approver_answers import ApproverAnswers, digest
-from fastn_mcp.channels.approvers import Approver, ApproverSecret, load_approvers, require_able
-from fastn_mcp.channels.background import BackgroundTasks
-from fastn_mcp.channels.http_server import BackgroundServer
+from fastn_mcp.channels.approvers import Approver, ApproverAnswers, ApproverSecret, digest, load_approvers, require_able
+from fastn_mcp.channels.http_server import BackgroundServer, BackgroundTasks
 from fastn_mcp.channels.webhook.answers import WebhookAnswers, path_of, routes
 from fastn_mcp.config.addresses import host_and_port, url_host
 from fastn_mcp.config.model import Settings
