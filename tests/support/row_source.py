@@ -55,10 +55,10 @@ class RowSource:
             error, self.error = self.error, None
             raise error
         if isinstance(call, List):
-            operation = cast("type[List[Any]]", type(call))
-            if operation in self.failing:
-                raise self.failing[operation]
-            return self.page(cast("List[Any]", call))
+            listed = cast("List[Any]", call)
+            if type(listed) in self.failing:
+                raise self.failing[type(listed)]
+            return self.page(listed)
         if isinstance(call, GetCustomer):
             return FastnObject.model_validate({"id": call.customer_id, "name": call.customer_id.upper()})
         raise NotFound("There is none.")
