@@ -25,8 +25,6 @@ from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.tools.customers import GetCustomer
 from fastn_mcp.tools.operation import Operation
 
-pytestmark = pytest.mark.anyio
-
 
 @dataclass
 class Fastn:

@@ -25,8 +25,6 @@ from fastn_mcp.procedures.reads import AccountReads
 from fastn_mcp.tools.connectors import ListConnections
 from fastn_mcp.tools.customers import ListCustomers
 
-pytestmark = pytest.mark.anyio
-
 
 class Answers:
     """The answers about an account whose lists come from a sender."""

@@ -13,8 +13,6 @@ from support.world import World
 from fastn_mcp.config.model import Mode
 from fastn_mcp.policy.policy import Policy
 
-pytestmark = pytest.mark.anyio
-
 ORDERS = "wf_0d93ee5b1f62"
 OPEN = """
 [defaults]

@@ -37,8 +37,6 @@ from fastn_mcp.runtime import System
 from fastn_mcp.server.handlers import build
 from fastn_mcp.tools.connectors import CreateConnection, DeleteConnection
 
-pytestmark = pytest.mark.anyio
-
 CYRILLIC = "\u0430\u0441\u0435\u043e\u0440\u0445\u0443\u0410\u0421\u0415\u041d\u041a\u041c\u041e\u0420\u0422\u0425"
 
 

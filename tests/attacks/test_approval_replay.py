@@ -29,8 +29,6 @@ from fastn_mcp.procedures.catalog import ALL_TOOLS, TOOLS, parse
 from fastn_mcp.server.handlers import build
 from fastn_mcp.tools.customers import UpdateCustomer
 
-pytestmark = pytest.mark.anyio
-
 OUT_OF_BAND = ("page", "slack")
 SEAL = "a secret that all processes of a fleet have"
 WORKFLOW = "wf_b5880b29eb25"

@@ -31,8 +31,6 @@ from fastn_mcp.tools.customers import CreateCustomer, UpdateCustomer
 from fastn_mcp.tools.operation import Request
 from fastn_mcp.tools.tool import AnyTool, Effect
 
-pytestmark = pytest.mark.anyio
-
 CANARY = "kAnar13nvogel-41"
 HELD: dict[str, JsonValue] = held(CANARY)
 

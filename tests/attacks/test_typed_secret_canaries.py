@@ -14,8 +14,6 @@ from support.page_visitor import words
 from support.replica_pair import two_replicas
 from support.valkey_server import ValkeyServer
 
-pytestmark = pytest.mark.anyio
-
 FORGED, FIRST, SECOND = (f"kAnar13nvogel+{name}/typed" for name in ("forged", "first", "second"))
 POLICY = '[[rule]]\ntool = "create_secret"\nthen = "four_eyes"\n'
 

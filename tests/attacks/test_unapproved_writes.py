@@ -19,8 +19,6 @@ from fastn_mcp.policy.policy import Policy
 from fastn_mcp.tools.catalog import CATALOG
 from fastn_mcp.tools.customers import UpdateCustomer
 
-pytestmark = pytest.mark.anyio
-
 ORDERS = "wf_0d93ee5b1f62"
 ROUTE = {"routeId": ORDERS, "environment": "live"}
 

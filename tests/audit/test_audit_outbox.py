@@ -20,8 +20,6 @@ from fastn_mcp.guard.recorder import Recorder
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.runtime import System
 
-pytestmark = pytest.mark.anyio
-
 SMALL = Keeping(max_bytes=1)
 """Each entry has a file of its own."""
 

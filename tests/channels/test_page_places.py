@@ -15,7 +15,7 @@ from fastn_mcp.audit.log import AuditEvent
 from fastn_mcp.ledger.stop import Stop
 from fastn_mcp.policy.policy import Policy
 
-pytestmark = [pytest.mark.anyio, needs_chromium]
+pytestmark = needs_chromium
 
 SIZES = [ViewportSize(width=width, height=800) for width in (320, 390, 900, 1280)]
 FILE = f"""

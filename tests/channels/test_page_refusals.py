@@ -4,7 +4,6 @@ from itertools import product
 from typing import Any
 
 import httpx2
-import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.types import ASGIApp, Message
@@ -16,8 +15,6 @@ from fastn_mcp.channels.page.app import page
 from fastn_mcp.channels.page.inbox import Inbox, InboxAccount
 from fastn_mcp.channels.page.security import MAX_BODY
 from fastn_mcp.guard.approval.votes import unrecorded
-
-pytestmark = pytest.mark.anyio
 
 POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self' data:;"

@@ -15,8 +15,6 @@ from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.ledger.ledger import LedgerLost
 from fastn_mcp.ledger.stop import Stop
 
-pytestmark = pytest.mark.anyio
-
 PLACES = ("", "activity", "limits", "stop", "allow")
 
 

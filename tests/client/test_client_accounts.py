@@ -20,8 +20,6 @@ from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, GetCustome
 from fastn_mcp.tools.operation import Request
 from fastn_mcp.tools.workflows import UpdateWorkflow
 
-pytestmark = pytest.mark.anyio
-
 NAMES = {"customers": {"id": "orgId", "name": "title"}}
 
 

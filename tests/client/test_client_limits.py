@@ -10,8 +10,6 @@ from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import RateLimited
 from fastn_mcp.tools.customers import CreateCustomer, GetCustomer
 
-pytestmark = pytest.mark.anyio
-
 READ = GetCustomer(customer_id="acme")
 OK = reply(200, {"id": "acme"})
 

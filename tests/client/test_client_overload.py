@@ -2,7 +2,6 @@
 
 import anyio
 import anyio.lowlevel
-import pytest
 from support.clock import Clock
 from support.fake_fastn import Fastn, client, error_of, reply
 
@@ -11,8 +10,6 @@ from fastn_mcp.client.exchange import Answer
 from fastn_mcp.errors import NotSent
 from fastn_mcp.tools.customers import GetCustomer
 from fastn_mcp.tools.operation import Request
-
-pytestmark = pytest.mark.anyio
 
 READ = GetCustomer(customer_id="a")
 

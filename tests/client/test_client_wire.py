@@ -34,8 +34,6 @@ from fastn_mcp.tools.customers import GetCustomer
 from fastn_mcp.tools.operation import Request
 from fastn_mcp.tools.workflows import RunWorkflow
 
-pytestmark = pytest.mark.anyio
-
 READ = Request("GET", "/api/v1/customers")
 Talking = Callable[["Serve"], AbstractAsyncContextManager[HttpExchange]]
 Once = Callable[..., Awaitable[Answer]]

@@ -1,15 +1,12 @@
 """The requests that a call sends are counted."""
 
 import anyio
-import pytest
 from support.clock import Clock
 from support.fake_fastn import Fastn, client, error_of, reply
 
 from fastn_mcp.client.cost import Spent, counted_requests, spent
 from fastn_mcp.client.exchange import NotSentError, ResponseLost
 from fastn_mcp.tools.customers import CreateCustomer, GetCustomer, UpdateCustomer
-
-pytestmark = pytest.mark.anyio
 
 READ = GetCustomer(customer_id="acme")
 OK = reply(200, {"id": "acme"})

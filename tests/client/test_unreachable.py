@@ -19,8 +19,6 @@ from fastn_mcp.client.exchange import HttpExchange, NotSentError, ResponseLost, 
 from fastn_mcp.config.load import load
 from fastn_mcp.tools.operation import Request
 
-pytestmark = pytest.mark.anyio
-
 READ = Request("GET", "/api/v1/customers")
 Failure = Callable[..., Awaitable[NotSentError]]
 YESTERDAY = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)

@@ -22,8 +22,6 @@ from fastn_mcp.doctor.check import Check, CheckResult
 from fastn_mcp.doctor.machine import check_network
 from fastn_mcp.doctor.runner import Examination, summary
 
-pytestmark = pytest.mark.anyio
-
 PROXY = "http://proxy.example:3128"
 NAMED: list[tuple[dict[str, str], str, bool]] = [
     ({}, "https://live.fastn.ai", False),

@@ -23,7 +23,7 @@ from support.server_process import BEARER, ERAS, Upstream, body, environment, ov
 
 from fastn_mcp.server.approval_app import URI
 
-pytestmark = [pytest.mark.long, pytest.mark.anyio, needs_chromium]
+pytestmark = [pytest.mark.long, needs_chromium]
 
 LOOKS = {"name": "get_overview", "arguments": {"about": "approvals"}}
 """The only call of the app."""

@@ -7,14 +7,11 @@ import sys
 from pathlib import Path
 
 import anyio
-import pytest
 from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
 from mcp.types import Implementation
 from support.local_page import approve_on_page, env_state, globex, recording_browser
 from support.server_process import Upstream, body, environment, stdio
-
-pytestmark = pytest.mark.anyio
 
 
 async def test_client_without_forms_is_approved_on_the_page(upstream: Upstream, tmp_path: Path) -> None:

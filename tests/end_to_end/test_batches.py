@@ -16,8 +16,6 @@ import pytest
 from mcp import Client, StdioServerParameters
 from support.server_process import ERAS, Person, Upstream, approving, body, environment
 
-pytestmark = pytest.mark.anyio
-
 each_era = pytest.mark.parametrize("era", ERAS)
 
 

@@ -57,8 +57,6 @@ from fastn_mcp.sandbox.auth import KEY
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, GetCustomer, ListCustomers, UpdateCustomer
 from fastn_mcp.tools.operation import Operation
 
-pytestmark = pytest.mark.anyio
-
 SINK = "http://sink.invalid"
 """Where redirects point to, until a test has a socket for it."""
 

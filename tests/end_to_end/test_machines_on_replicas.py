@@ -39,7 +39,7 @@ from fastn_mcp.build.composition import account_of, plan_account_of
 from fastn_mcp.hosted.team_config import load_team
 from fastn_mcp.sandbox.auth import KEY
 
-pytestmark = [pytest.mark.long, pytest.mark.anyio]
+pytestmark = pytest.mark.long
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "team_machine.py"
 ERAS = {"2025-11-25": "legacy", "2026-07-28": "2026-07-28"}

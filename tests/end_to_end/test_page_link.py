@@ -15,7 +15,6 @@ from support.server_process import ERAS, Person, Upstream, approving, body, envi
 from fastn_mcp.channels.elicitation import link_in_result
 from fastn_mcp.guard.approval_form import PendingApproval
 
-pytestmark = pytest.mark.anyio
 each_era = pytest.mark.parametrize("era", ERAS)
 
 

@@ -8,8 +8,6 @@ from support.server_process import ERAS, Connect, each_transport_and_era
 from fastn_mcp.procedures.catalog import ALL_TOOLS
 from fastn_mcp.server.prompts import available
 
-pytestmark = pytest.mark.anyio
-
 
 @each_transport_and_era
 async def test_prompts_are_listed_and_rendered(client: Client) -> None:

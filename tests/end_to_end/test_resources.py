@@ -10,10 +10,7 @@ from support.server_process import Upstream, each_transport_and_era
 
 from fastn_mcp.procedures.catalog import TOOLS
 
-pytestmark = [
-    pytest.mark.anyio,
-    each_transport_and_era,
-]
+pytestmark = each_transport_and_era
 
 ONE_EACH = {
     "fastn://customers/{customer_id}": "acme",

@@ -11,8 +11,6 @@ from support.server_process import Connect, each_transport_and_era
 
 from fastn_mcp.server.handshake import HANDSHAKE, MODERN
 
-pytestmark = pytest.mark.anyio
-
 
 async def discovered(client: Client) -> dict[str, Any]:
     return await client.session.send_discover(MODERN)

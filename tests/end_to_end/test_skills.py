@@ -14,7 +14,6 @@ from support.server_process import Upstream, each_transport_and_era, environment
 
 from fastn_mcp.server.skills import EXTENSION
 
-pytestmark = pytest.mark.anyio
 ROOT = Path(__file__).parents[2]
 URI = "skill://fastn/SKILL.md"
 

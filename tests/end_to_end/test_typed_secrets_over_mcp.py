@@ -4,14 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import pytest
 from mcp import Client
 from mcp.client.stdio import stdio_client
 from support.folder_texts import files
 from support.local_page import CANARY, recording_browser, typed_on_the_page
 from support.server_process import Person, Upstream, approving, body, environment, stdio
-
-pytestmark = pytest.mark.anyio
 
 
 async def test_secret_typed_on_the_page_is_not_kept(upstream: Upstream, tmp_path: Path) -> None:

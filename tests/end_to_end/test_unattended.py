@@ -16,8 +16,6 @@ from support.signed_plans import plan_text, sign_plan
 from fastn_mcp.build.composition import plan_account_of
 from fastn_mcp.config.load import load
 
-pytestmark = pytest.mark.anyio
-
 each_era = pytest.mark.parametrize("era", ERAS)
 
 

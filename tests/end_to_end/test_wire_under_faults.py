@@ -128,7 +128,6 @@ def test_http_server_log_is_json_lines(level: str, upstream: Upstream) -> None:
     assert level == "error" or "uvicorn.error" in [event["logger"] for event in events]
 
 
-@pytest.mark.anyio
 @pytest.mark.long
 @pytest.mark.parametrize("era", ERAS)
 async def test_log_never_contains_response_data(era: str, tmp_path: Path) -> None:

@@ -24,8 +24,6 @@ from fastn_mcp.policy.policy import Policy
 from fastn_mcp.tools.customers import CreateCustomer, ListCustomers, UpdateCustomer
 from fastn_mcp.tools.tool import Effect
 
-pytestmark = pytest.mark.anyio
-
 
 async def stop(world: World, **whom: str) -> Stop:
     order = replace(Stop(world.system.token(), world.timestamp, "Dana", "agent went wrong"), **whom)

@@ -18,8 +18,6 @@ from fastn_mcp.guard.seal import Seal
 from fastn_mcp.ledger.stop import Stop
 from fastn_mcp.runtime import System
 
-pytestmark = pytest.mark.anyio
-
 FILE = (
     HEAD
     + PAGE

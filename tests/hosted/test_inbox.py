@@ -27,8 +27,6 @@ from fastn_mcp.ledger.stop import Stop
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.runtime import System
 
-pytestmark = pytest.mark.anyio
-
 ISSUER = "https://issuer.example"
 NOW = 1_795_570_835.5
 

@@ -20,8 +20,6 @@ from fastn_mcp.hosted.machines import MachineIdentity
 from fastn_mcp.ledger.stop import Stop
 from fastn_mcp.runtime import System
 
-pytestmark = pytest.mark.anyio
-
 CREATED = {"name": "Initech"}
 LATER = 4_000_000_000
 """The end of a token for tests that move the server's clock: the SDK compares with the machine's."""

@@ -25,8 +25,6 @@ from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.workflows import ListExecutions
 
-pytestmark = pytest.mark.anyio
-
 _GLOBEX = "5c4bc270-6e5f-4523-afd7-6538d17c6c3a"
 
 

@@ -24,8 +24,6 @@ from fastn_mcp.records.rows import row_of
 from fastn_mcp.sandbox.state import Row
 from fastn_mcp.tools.billing import GetUsage
 
-pytestmark = pytest.mark.anyio
-
 each_filtering = pytest.mark.parametrize("filtering", Filtering)
 
 

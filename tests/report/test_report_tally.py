@@ -15,8 +15,6 @@ from fastn_mcp.policy.policy import Policy
 from fastn_mcp.report.collector import Attempt, OutcomeGroup, Tally
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers, UpdateCustomer
 
-pytestmark = pytest.mark.anyio
-
 
 class Watched(World):
     def __init__(
