@@ -20,7 +20,7 @@ from fastn_mcp.guard.recorder import record_fact
 from fastn_mcp.guard.stops import in_words, stop_entry, void_approvals
 from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.ledger.identity import account_name, holder, who
-from fastn_mcp.ledger.stop import Stop
+from fastn_mcp.ledger.ledger import Stop
 from fastn_mcp.policy.asker import LOCAL
 from fastn_mcp.policy.decision import Decision, least
 from fastn_mcp.records.formats import counted, sentence
