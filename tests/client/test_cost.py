@@ -4,8 +4,7 @@ import anyio
 from support.clock import Clock
 from support.fake_fastn import Fastn, client, error_of, reply
 
-from fastn_mcp.client.cost import Spent, counted_requests, spent
-from fastn_mcp.client.exchange import NotSentError, ResponseLost
+from fastn_mcp.client.exchange import NotSentError, ResponseLost, Spent, counted_requests, spent
 from fastn_mcp.tools.customers import CreateCustomer, GetCustomer, UpdateCustomer
 
 READ = GetCustomer(customer_id="acme")

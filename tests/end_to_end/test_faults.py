@@ -48,8 +48,7 @@ from support.outcome_table import (
 from support.served_sandbox import create_faulty_app
 
 from fastn_mcp.client.client import FastnClient
-from fastn_mcp.client.endpoint import headers
-from fastn_mcp.client.exchange import HttpExchange, TransportFactory, transport_of
+from fastn_mcp.client.exchange import HttpExchange, TransportFactory, headers, transport_of
 from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import FastnError
 from fastn_mcp.runtime import System
