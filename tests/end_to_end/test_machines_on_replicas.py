@@ -32,6 +32,7 @@ from support.machine_world import github_claims
 from support.openid_provider import OpenIDProviders, Shape, Storage
 from support.raw_client import HTTP_HEADERS
 from support.replica_pair import Replicas, two_replicas
+from support.server_process import ERAS
 from support.signed_plans import plan_text, sign_plan
 from support.valkey_server import valkey_for
 
@@ -42,7 +43,6 @@ from fastn_mcp.sandbox.auth import KEY
 pytestmark = pytest.mark.long
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "team_machine.py"
-ERAS = {"2025-11-25": "legacy", "2026-07-28": "2026-07-28"}
 ALLOW = '[[allow]]\ntool = "create_customer"\narguments = "any"\ncount = 7\n'
 MACHINES = """
 [[machine]]

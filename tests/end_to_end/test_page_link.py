@@ -10,12 +10,10 @@ import pytest
 from mcp import Client
 from support.local_page import approve_all, globex
 from support.policy_files import policy_file
-from support.server_process import ERAS, Person, Upstream, approving, body, environment, stdio
+from support.server_process import ERAS, Person, Upstream, approving, body, each_era, environment, stdio
 
 from fastn_mcp.channels.elicitation import link_in_result
 from fastn_mcp.guard.approval_form import PendingApproval
-
-each_era = pytest.mark.parametrize("era", ERAS)
 
 
 @asynccontextmanager

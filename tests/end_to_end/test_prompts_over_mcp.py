@@ -3,7 +3,7 @@
 import pytest
 from mcp import Client, MCPError
 from mcp.types import ResourceTemplateReference, TextContent
-from support.server_process import ERAS, Connect, each_transport_and_era
+from support.server_process import Connect, each_era, each_transport_and_era
 
 from fastn_mcp.procedures.catalog import ALL_TOOLS
 from fastn_mcp.server.prompts import available
@@ -37,7 +37,7 @@ async def test_unknown_prompt_or_argument_is_named(client: Client) -> None:
         assert message in raised.value.error.message
 
 
-@pytest.mark.parametrize("era", ERAS)
+@each_era
 async def test_settings_filter_prompts_and_resources_like_tools(era: str, connect: Connect) -> None:
     async with connect("stdio", era, flags=("--read-only",)) as client:
         assert "rotate_api_key" not in [prompt.name for prompt in (await client.list_prompts()).prompts]
