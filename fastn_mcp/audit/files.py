@@ -11,15 +11,16 @@ import os
 import sys
 import time
 import zlib
-from collections.abc import Iterable, Iterator
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain, count
 from pathlib import Path
-from typing import cast
+from typing import BinaryIO, cast
 
 from pydantic import JsonValue
 
-from fastn_mcp.audit.chain import End, Report, end_of, first_of
+from fastn_mcp.audit.chain import End, Report, end_of, first_of, link_of
 from fastn_mcp.audit.chain import verify as verify_lines
 
 _BLOCK = 65_536
@@ -65,23 +66,28 @@ def has_entries(log: Path) -> bool:
 
 def log_files(log: Path) -> list[Path]:
     """Return the files of the chain that ends in `log`, the oldest first. Raises `OSError`."""
-    ends = {file: end for file in _beside(log) if (end := end_in(file)) is not None}
-    files = [log] if log.exists() else []
-    first = first_of(lines_of(files))
-    if first is None and ends:  # nothing was written since the last rotation
-        newest = max(ends, key=lambda file: file.stat().st_mtime)
-        files.insert(0, newest)
-        del ends[newest]
-        first = first_of(lines_of([newest]))
-    while first is not None:
-        same = [file for file, end in ends.items() if end.n == first.n]
-        earlier = next((file for file in same if ends[file].head == first.head), next(iter(same), None))
-        if earlier is None:
-            break
-        files.insert(0, earlier)
-        del ends[earlier]
-        first = first_of(lines_of([earlier]))
-    return files
+    return [*newest_files(log)][::-1]
+
+
+def newest_files(log: Path, *, with_compressed: bool = True) -> Iterator[Path]:
+    """Yield the files of the chain that ends in `log`, the newest first. Raises `OSError`."""
+    first = None
+    if log.exists():
+        first = first_of(lines_of([log]))
+        yield log
+    ends = _ends_beside(log, with_compressed=with_compressed)
+    # Without a first entry, nothing was written since the last rotation.
+    file = max(ends, key=lambda file: file.stat().st_mtime, default=None) if first is None else _before(first, ends)
+    while file is not None:
+        yield file
+        del ends[file]
+        first = first_of(lines_of([file]))
+        file = None if first is None else _before(first, ends)
+
+
+def _before(first: End, ends: Mapping[Path, End]) -> Path | None:
+    same = [file for file, end in ends.items() if end.n == first.n]
+    return next((file for file in same if ends[file].head == first.head), next(iter(same), None))
 
 
 def moved_end(log: Path, known: End) -> End | None:
@@ -89,7 +95,7 @@ def moved_end(log: Path, known: End) -> End | None:
 
     `known` is an earlier entry of the chain: files that end before it are old copies. Of the others, the newest counts.
     """
-    ends = {file: end for file in _beside(log) if (end := end_in(file)) is not None and end.n >= known.n}
+    ends = {file: end for file, end in _ends_beside(log).items() if end.n >= known.n}
     newest = max(ends, key=lambda file: (file.stat().st_mtime_ns, ends[file].n), default=None)
     return None if newest is None else ends[newest]
 
@@ -119,15 +125,44 @@ def read_end(file: int, size: int) -> End:
         block *= 4
 
 
-def by_end(log: Path) -> dict[int, Path]:
-    """Return the rotated files of a log that are not compressed, by the number of their last entry."""
-    plain = (file for file in _beside(log) if file.suffix != ".gz")
-    return {end.n: file for file in plain if (end := end_in(file)) is not None}
+def _ends_beside(log: Path, *, with_compressed: bool = True) -> dict[Path, End]:
+    """Return the ends of the log files beside `log`."""
+    files = sorted(file for file in log.parent.glob(f"{log.stem}[._-]*") if with_compressed or file.suffix != ".gz")
+    others = (file for file in files if file.name != log.name and not file.is_symlink() and file.is_file())
+    return {file: end for file in others if (end := end_in(file)) is not None}
 
 
-def _beside(log: Path) -> list[Path]:
-    files = log.parent.glob(f"{log.stem}[._-]*")
-    return sorted(file for file in files if file.name != log.name and not file.is_symlink() and file.is_file())
+def seek_entry(data: BinaryIO, is_later: Callable[[bytes], bool | None]) -> int:
+    """Seek the first entry of a log file that `is_later`, in few reads, or the end. Return where its line begins.
+
+    `is_later` returns None for a line without an entry.
+    """
+
+    def from_line(position: int) -> int:
+        data.seek(max(0, position - 1))
+        if position:
+            data.readline()
+        return data.tell()
+
+    def is_found(position: int) -> bool:
+        from_line(position)
+        return next((later for line in data if (later := is_later(line)) is not None), True)
+
+    return from_line(bisect_left(range(data.seek(0, os.SEEK_END)), True, key=is_found))
+
+
+def lines_after(file: Path, number: int) -> Iterator[bytes]:
+    """Yield the lines of a log file after the entry of this number, or all of a compressed one. Raises `OSError`."""
+
+    def is_later(line: bytes) -> bool | None:
+        return None if (link := link_of(line)) is None else link[1].n > number
+
+    if file.suffix == ".gz":
+        yield from lines_of([file])
+        return
+    with file.open("rb") as data:
+        seek_entry(data, is_later)
+        yield from data
 
 
 def end_in(file: Path) -> End | None:

@@ -8,14 +8,25 @@ holds the lock of the position exports.
 import logging
 import os
 import re
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 
 from fastn_mcp.audit.chain import End, first_of, link_of
-from fastn_mcp.audit.files import OPEN_FLAGS, end_in, lines_of, log_files, parsed, sync, try_lock, unlock
+from fastn_mcp.audit.files import (
+    OPEN_FLAGS,
+    end_in,
+    lines_after,
+    lines_of,
+    newest_files,
+    parsed,
+    sync,
+    try_lock,
+    unlock,
+)
 from fastn_mcp.config.paths import make_private_folder
 from fastn_mcp.errors import Refused
 
@@ -28,9 +39,6 @@ _POSITION = re.compile(rb'\{"n":(\d{1,18}),"hash":"([0-9a-f]{64})"\} *\n')
 _POSITION_BYTES = 110
 """Bytes of a stored position. All have the same number, so that one write replaces the position as a whole."""
 
-_HEAD = 64
-"""First bytes of a log file, which hold the number of its first entry and so tell it from the other files."""
-
 _EPOCH = datetime.fromtimestamp(0, UTC)
 
 
@@ -42,19 +50,6 @@ class NotExported(Refused):
             f"The audit log {why}, and no change is made before that (audit_export).",
             "Reading still works. Call again later, and tell the operator: the server log says more.",
         )
-
-
-_START = End()
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where to read on in the current file of the log."""
-
-    head: bytes = b""
-    offset: int = 0
-    last: End = _START
-    """Newest entry before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +83,6 @@ class Outbox:
         """File of the position."""
         self._limit = limit
         self.on_entry = on_entry
-        self._place = _Place()
 
     def check(self, now: datetime) -> None:
         """Raise `NotExported` if an entry has waited for longer than the limit, or if that cannot be read."""
@@ -113,8 +107,33 @@ class Outbox:
     def unsent(self, most: int) -> list[Unsent]:
         """Return the next entries to export, oldest first, at most `most`. Raises `OSError`."""
         sent = self.sent()
-        entries = self._continued(sent, most)
-        return self._searched(sent, most) if entries is None else entries
+        entries = list(islice(self._after(sent.n), most))
+        before = entries[0].before if entries else self._end()
+        if sent.n == 0 or before in (sent, None):
+            return entries
+        if before.n > sent.n:
+            if entries:  # else an entry is being written
+                log.error("entries %s to %s of %s are gone, and were never exported", sent.n + 1, before.n, self.path)
+            return entries
+        log.warning("the audit log %s does not have its exported entry %s: all of it is exported", self.path, sent.n)
+        return list(islice(self._after(0), most))
+
+    def _after(self, number: int) -> Iterator[Unsent]:
+        """Yield the entries after the one of this number, oldest first."""
+        files: list[Path] = []
+        for file in newest_files(self.path):
+            files.insert(0, file)
+            if (first := first_of(lines_of([file]))) is not None and first.n <= number:
+                break
+        for file in files:
+            for line in lines_after(file, number):
+                if (link := link_of(line)) is not None and link[1].n > number and line.endswith(b"\n"):
+                    yield Unsent(line[:-1], *link)
+
+    def _end(self) -> End | None:
+        """Return the end of the log; None if it has no entry."""
+        end = next((end for file in newest_files(self.path) if (end := end_in(file)) is not None), None)
+        return None if end is None else End(end.n, end.head)
 
     def accepted(self, entry: Unsent) -> None:
         """Store that the entries up to this one are exported. Requires the claim. Raises `OSError`."""
@@ -154,60 +173,3 @@ class Outbox:
                 break
             exported.append(file)
         return exported
-
-    def _continued(self, sent: End, most: int) -> list[Unsent] | None:
-        """Read on from where the last reading ended; None if the files have to be searched."""
-        place = self._place
-        if place.offset == 0 or place.last.n > sent.n:
-            return None
-        with suppress(FileNotFoundError), self.path.open("rb") as file:
-            if file.read(_HEAD) == place.head:
-                file.seek(place.offset)
-                entries, self._place = _read(file, place, sent, most)
-                if not entries or sent in (entries[0].before, End()):
-                    return entries
-        return None
-
-    def _searched(self, sent: End, most: int) -> list[Unsent]:
-        files: list[Path] = []
-        first = None
-        for file in reversed(log_files(self.path)):
-            files.insert(0, file)
-            first = first_of(lines_of([file]))
-            if first is not None and first.n <= sent.n:
-                break
-        if first is None:
-            return []
-        entries, last = list[Unsent](), first
-        for file in files:
-            head = next(iter(lines_of([file])), b"")[:_HEAD]
-            more, place = _read(lines_of([file]), _Place(head, last=last), sent, most - len(entries))
-            entries, last = entries + more, place.last
-            if file == self.path:
-                self._place = place
-            if len(entries) == most:
-                break
-        if sent.n == 0 or last == sent:
-            return entries
-        if last.n <= sent.n:
-            log.warning(
-                "the audit log %s does not have its exported entry %s: all of it is exported", self.path, sent.n
-            )
-            return self._searched(End(), most)
-        log.error("entries %s to %s of %s are gone, and were never exported", sent.n + 1, last.n, self.path)
-        return entries
-
-
-def _read(lines: Iterable[bytes], place: _Place, sent: End, most: int) -> tuple[list[Unsent], _Place]:
-    """Return the entries after `sent`, at most `most`, of lines that begin at `place`, and the place before them."""
-    offset, entries = place.offset, list[Unsent]()
-    for line in lines:
-        if len(entries) == most or not line.endswith(b"\n"):  # an unfinished line may still be being written
-            break
-        offset += len(line)
-        link = link_of(line)
-        if link is not None and link[1].n > sent.n:
-            entries.append(Unsent(line[:-1], *link))
-        elif not entries:
-            place = _Place(place.head, offset, place.last if link is None else link[1])
-    return entries, place

@@ -1,18 +1,16 @@
 """Read an audit log: its entries over all files, the entries of one call, new entries as they are written."""
 
 import os
-from bisect import bisect_left
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
 from pydantic import JsonValue
 
 from fastn_mcp.audit import files
-from fastn_mcp.audit.chain import End, Report, first_of
+from fastn_mcp.audit.chain import End, Report
 from fastn_mcp.audit.outbox import Outbox
 from fastn_mcp.errors import SettingsError
 
@@ -125,37 +123,14 @@ def newest_first(log: Path, is_later: Callable[[Entry], bool] | None = None) -> 
 
     Reads blocks, and only those that are needed. Ends at a file that is compressed. Raises `OSError`.
     """
-    for file in _newest_files(log):
+
+    def is_later_line(line: bytes) -> bool | None:
+        return None if is_later is None or (entry := files.parsed(line)) is None else is_later(entry)
+
+    for file in files.newest_files(log, with_compressed=False):
         with file.open("rb") as data:
-            end = data.seek(0, os.SEEK_END)
-            if is_later is not None:
-                end = bisect_left(range(end), True, key=partial(_is_later, data, is_later))
-                end = _line_from(data, end)
+            end = data.seek(0, os.SEEK_END) if is_later is None else files.seek_entry(data, is_later_line)
             yield from _backwards(data, end)
-
-
-def _newest_files(log: Path) -> Iterator[Path]:
-    first = first_of(files.lines_of([log])) if log.exists() else None
-    if log.exists():
-        yield log
-    ends = files.by_end(log)
-    last = max(ends, default=0) if first is None else first.n
-    while (file := ends.pop(last, None)) is not None:
-        yield file
-        last = getattr(first_of(files.lines_of([file])), "n", 0)
-
-
-def _line_from(data: BinaryIO, position: int) -> int:
-    """Seek the first line that begins at `position` or after it, and return where it begins."""
-    data.seek(max(0, position - 1))
-    if position:
-        data.readline()
-    return data.tell()
-
-
-def _is_later(data: BinaryIO, is_later: Callable[[Entry], bool], position: int) -> bool:
-    _line_from(data, position)
-    return next(map(is_later, parsed(data)), True)
 
 
 def _backwards(data: BinaryIO, end: int) -> Iterator[bytes]:

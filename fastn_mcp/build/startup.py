@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from fastn_mcp.channels.webhook.webhook import Webhook
     from fastn_mcp.guard.caller import ApprovalChannel
     from fastn_mcp.guard.seal import Seal
-    from fastn_mcp.ledger.stop import StopOrders
+    from fastn_mcp.ledger.ledger import StopOrders
     from fastn_mcp.report.collector import Tally
     from fastn_mcp.telemetry.instruments import Instruments
 

@@ -1,5 +1,8 @@
 """One request to Fastn and its answer, by the types of httpx2. No redirects, cookies or retries.
 
+Fastn's pages disagree on the headers: the specification names x-fastn-api-key, newer documentation a bearer token, and
+older pages require a space and a tenant as well. Each is therefore a setting, and so are names of fields.
+
 A transport sends the request, chosen by `transport_of`. `httpx2.AsyncClient` is not used: it keeps cookies, logs
 addresses, and unpacks bodies without a limit.
 """
@@ -7,19 +10,24 @@ addresses, and unpacks bodies without a limit.
 import re
 import ssl
 import zlib
-from collections.abc import AsyncGenerator, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Protocol, cast
 from urllib.parse import urlencode, urlsplit
 
 import httpx2
+from pydantic import JsonValue
 from pydantic_core import to_json
 
-from fastn_mcp.client.endpoint import TransportOptions, proxy_of, tls_context
+from fastn_mcp import __version__
 from fastn_mcp.client.error_mapping import CHECK_CA_FILE, lost_reason, unreachable
-from fastn_mcp.client.transport import HttpTransport
-from fastn_mcp.tools.operation import Request
+from fastn_mcp.client.transport import HttpTransport, TransportOptions, proxy_of, tls_context
+from fastn_mcp.config.model import Settings
+from fastn_mcp.tools.operation import Call, Request
+from fastn_mcp.tools.paging import List, rows_of
 
 MAX_BODY_BYTES = 10 * 1024 * 1024
 """Maximum size of an unpacked body in bytes. No more is read."""
@@ -32,7 +40,6 @@ _NOT_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError, http
 
 _TARGET = re.compile(r"[\x21-\x7e]+")
 _VALUES = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]*")
-
 
 CHECK_ADDRESS = "Check FASTN_BASE_URL: it may name a website, such as the dashboard."
 """Next step where the body of a response is not Fastn's."""
@@ -74,6 +81,76 @@ class NotSentError(Exception):
 
 class ResponseLost(Exception):
     """The request may have arrived; no complete status was received."""
+
+
+@dataclass(slots=True)
+class Spent:
+    """Cost of one call, counted while it runs."""
+
+    requests: int = 0
+    """Requests sent to Fastn, retries included."""
+    oldest: float | None = None
+    """Monotonic time of the oldest read that the answer uses, if it was not made for this call."""
+    _recorded: int = 0
+
+    def unrecorded(self) -> int:
+        """Return the requests since the last call of this method. Each is counted for one entry of the audit log."""
+        requests, self._recorded = self.requests - self._recorded, self.requests
+        return requests
+
+
+spent: ContextVar[Spent | None] = ContextVar("spent", default=None)
+"""Cost of the call in this context."""
+
+
+@contextmanager
+def counted_requests() -> Generator[Spent]:
+    """Count the requests of the calls in this block. In another such block, it is that one's count."""
+    if (outer := spent.get()) is not None:
+        yield outer
+        return
+    token = spent.set(inner := Spent())
+    try:
+        yield inner
+    finally:
+        spent.reset(token)
+
+
+def headers(settings: Settings) -> dict[str, str]:
+    """Return the headers of every request."""
+    key = settings.api_key
+    sent = {
+        "Accept": "application/json",
+        "Accept-Encoding": "identity",  # so that the body limit applies to the unpacked size
+        "User-Agent": f"fastn-mcp/{__version__}",
+    }
+    sent |= {"Authorization": f"Bearer {key}"} if settings.auth == "bearer" else {"x-fastn-api-key": key}
+    if settings.test_mode == "on" or (settings.test_mode == "auto" and settings.key_kind == "test"):
+        sent["X-fastn-Test-Mode"] = "true"
+    optional = {
+        "x-fastn-space-id": settings.space_id,
+        "x-fastn-space-tenantid": settings.tenant_id,
+        "x-end-org-id": settings.end_org_id,
+        "x-fastn-env": settings.env,
+    }
+    return sent | {name: value for name, value in optional.items() if value}
+
+
+def to_wire(request: Request, names: Mapping[str, str]) -> Request:
+    """Return the request with the account's field names in its body. `names` are ours, each with the account's."""
+    if request.body is None:
+        return request
+    body = {name: value for name, value in request.body.items() if name not in names}
+    return replace(request, body=body | {names[name]: request.body[name] for name in names if name in request.body})
+
+
+def from_wire(call: Call, body: JsonValue, names: Mapping[str, str]) -> None:
+    """Add our field names to each row, beside the account's."""
+    rows = rows_of(body)[0] if isinstance(call, List) else [body] if isinstance(body, dict) else []
+    for row in rows:
+        for our, their in names.items():
+            if our not in row and their in row:
+                row[our] = row[their]
 
 
 class Exchange(Protocol):

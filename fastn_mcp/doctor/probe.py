@@ -3,8 +3,7 @@
 from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
 
-from fastn_mcp.client.endpoint import headers
-from fastn_mcp.client.exchange import CHECK_ADDRESS, Answer, Exchange, NotSentError, ResponseLost
+from fastn_mcp.client.exchange import CHECK_ADDRESS, Answer, Exchange, NotSentError, ResponseLost, headers
 from fastn_mcp.client.retry import announce_wait, exhausted_for, retry_after
 from fastn_mcp.config.model import Settings, kind_of
 from fastn_mcp.doctor.check import Check, CheckGroup, Proposal, seconds_ahead

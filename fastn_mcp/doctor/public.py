@@ -10,8 +10,8 @@ import httpx2
 from mcp.server.auth.routes import build_resource_metadata_url
 from pydantic import AnyHttpUrl
 
-from fastn_mcp.client.endpoint import TransportOptions, tls_context
 from fastn_mcp.client.error_mapping import unreachable
+from fastn_mcp.client.transport import TransportOptions, tls_context
 from fastn_mcp.doctor.check import Check, CheckGroup, CheckResult
 from fastn_mcp.guard.seal import Seal
 from fastn_mcp.hosted.app import ALIVE

@@ -11,8 +11,7 @@ from fastn_mcp.audit.log import AuditEvent, LogEntry
 from fastn_mcp.errors import Refused, Stopped
 from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.ledger.identity import without_issuers
-from fastn_mcp.ledger.ledger import Ledger
-from fastn_mcp.ledger.stop import Stop, StopOrders
+from fastn_mcp.ledger.ledger import Ledger, Stop, StopOrders
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.records.formats import aged
 from fastn_mcp.redaction import quote, sanitize

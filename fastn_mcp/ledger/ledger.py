@@ -3,7 +3,7 @@
 Times are Unix seconds. If a method raises, the call that needed it is refused.
 """
 
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -16,7 +16,8 @@ from fastn_mcp.ledger.approval_request import (
     Vote,
 )
 from fastn_mcp.ledger.change import Journal
-from fastn_mcp.ledger.stop import StopOrders
+from fastn_mcp.policy.asker import LOCAL, Asker
+from fastn_mcp.redaction import name_as_read
 
 MAX_WAITING = 32
 """Limit of open requests of one principal on one account."""
@@ -229,6 +230,76 @@ class Marks(Protocol):
     async def marked(self, name: str) -> float:
         """Return until when something holds: a past time or 0 if it does not."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Order that no change is sent for some callers, or for all: an empty `tenant`, `person` or `client` is any."""
+
+    id: str
+    at: float
+    by: str
+    """Who ordered it: the name and principal of a person, or the channel."""
+    reason: str = ""
+    tenant: str = ""
+    person: str = ""
+    """Principal, subject, user name, e-mail address or name."""
+    client: str = ""
+    """Id of an OAuth client, or what a client calls itself."""
+    lifted: float | None = None
+    lifted_by: str = ""
+    is_operators: bool = True
+    """Whether the operator ordered it, at a terminal or on a page without sign-in."""
+
+    @property
+    def whom(self) -> str:
+        """Whose changes are stopped, in words."""
+        named = (("the tenant", self.tenant), ("the person", self.person), ("the client", self.client))
+        return " and ".join(f'{what} "{name}"' for what, name in named if name) or "everybody"
+
+    def names(self, asker: Asker) -> bool:
+        """Whether it names a caller, as far as is known of them. Names are compared as they read."""
+        wanted = ((self.tenant, ("tenant",)), (self.person, ("person",)), (self.client, ("client", "client_name")))
+        return all(not name or _is_any(name, asker, facts) for name, facts in wanted)
+
+    def covers(self, asker: Asker) -> bool:
+        """Whether it stops the changes of a caller: those whom it names, and who may be named and do not say enough."""
+        is_local = asker.principal == LOCAL
+        person = self.person if is_local or asker.knows("person") else ""
+        names = ("client_name",) if is_local else ("client", "client_name")
+        client = self.client if asker.is_by_hand or all(map(asker.knows, names)) else ""
+        return replace(self, person=person, client=client).names(asker)
+
+    def lift(self, by: str, now: float) -> "Stop":
+        return replace(self, lifted=now, lifted_by=by)
+
+
+def _is_any(name: str, asker: Asker, facts: Iterable[str]) -> bool:
+    values = (value for fact in facts for value in asker.values(fact, verified=False))
+    return name_as_read(name) in map(name_as_read, values)
+
+
+class StopOrders(Protocol):
+    """Storage of stops."""
+
+    async def add_stop(self, stop: Stop) -> None:
+        """Record a stop, and forget those that were lifted more than `KEPT_DAYS` (`change`) before it.
+
+        That is far longer than an approval that they made void could be used.
+        """
+        ...
+
+    async def lift_stop(self, stop: Stop) -> bool:
+        """Record that a stop was lifted. False if it was lifted before, or there is none."""
+        ...
+
+    async def stops(self) -> list[Stop]:
+        """Return the stops that hold and those that were lifted lately, oldest first."""
+        ...
+
+    async def holding(self) -> list[Stop]:
+        """Return the stops that hold, oldest first."""
+        return [stop for stop in await self.stops() if stop.lifted is None]
 
 
 class Ledger(ApprovalRequests, BudgetUses, Marks, Journal, StopOrders, Protocol):

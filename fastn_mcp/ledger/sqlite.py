@@ -20,12 +20,13 @@ from fastn_mcp.ledger.ledger import (
     BudgetUses,
     Ledger,
     Marks,
+    Stop,
+    StopOrders,
     TooManyWaiting,
     rate_free_at,
 )
 from fastn_mcp.ledger.serialization import columns, load, store
 from fastn_mcp.ledger.sqlite_file import SqliteFile, named
-from fastn_mcp.ledger.stop import Stop, StopOrders
 
 FILE = "ledger.sqlite"
 """File name in the state folder."""

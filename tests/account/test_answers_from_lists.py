@@ -11,8 +11,6 @@ from fastn_mcp.procedures.reads import read_back
 from fastn_mcp.sandbox.state import stamp
 from fastn_mcp.tools.workflows import ListExecutions
 
-pytestmark = pytest.mark.anyio
-
 
 @pytest.fixture
 def look(world: World) -> AnswerReads:

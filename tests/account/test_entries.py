@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from support.clock import Clock
-from support.many_names import Listing, large
+from support.many_names import large, listing
 from support.row_source import RowSource
 from support.world import World
 
@@ -25,8 +25,6 @@ from fastn_mcp.procedures.reads import AccountReads
 from fastn_mcp.tools.connectors import ListConnections
 from fastn_mcp.tools.customers import ListCustomers
 
-pytestmark = pytest.mark.anyio
-
 
 class Answers:
     """The answers about an account whose lists come from a sender."""
@@ -45,7 +43,7 @@ def customers(number: int) -> list[dict[str, Any]]:
 
 
 async def test_kind_is_read_completely_once_in_a_while(world: World) -> None:
-    answers = Answers(world, Listing(large()))
+    answers = Answers(world, listing(large()))
     contents = await read_contents("customer", answers.look())
     assert (len(contents.entries), contents.complete, len(answers.sender.calls)) == (2_000, True, 20)
     world.clock.pass_(89)
@@ -57,14 +55,14 @@ async def test_kind_is_read_completely_once_in_a_while(world: World) -> None:
 
 @pytest.mark.parametrize("number", [3_000, 3_001])
 async def test_kind_beyond_the_bound_is_incomplete(world: World, number: int) -> None:
-    answers = Answers(world, Listing(large(connections=number)))
+    answers = Answers(world, listing(large(connections=number)))
     contents = await read_contents("connection", answers.look())
     assert (len(contents.entries), len(answers.sender.calls)) == (100 * MAX_PAGES, MAX_PAGES)
     assert contents.complete == (number == 3_000)
 
 
 async def test_failure_is_not_kept(world: World) -> None:
-    answers = Answers(world, Listing(large(), {"user": Forbidden("no")}))
+    answers = Answers(world, listing(large(), {"user": Forbidden("no")}))
     with pytest.raises(Forbidden):
         await read_contents("user", answers.look())
     answers.sender.failing.clear()
@@ -92,7 +90,7 @@ async def test_kind_of_which_rows_went_while_it_was_read_is_incomplete(world: Wo
 
 
 async def test_names_are_those_of_the_list_that_was_read(world: World) -> None:
-    answers = Answers(world, Listing(large()))
+    answers = Answers(world, listing(large()))
     known = (await read_contents("customer", answers.look())).entries[:50]
     answers.sender.calls.clear()
     names = await read_labels("customer", [found.id for found in known], answers.look())

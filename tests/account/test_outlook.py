@@ -15,8 +15,6 @@ from fastn_mcp.tools.catalog import OPERATIONS
 from fastn_mcp.tools.connectors import ListConnections
 from fastn_mcp.tools.workflows import UNNAMED_ENVIRONMENT, RunWorkflow
 
-pytestmark = pytest.mark.anyio
-
 ORDERS = "process-new-orders"
 
 

@@ -23,8 +23,6 @@ from fastn_mcp.tools.connectors import DeleteConnection, ListConnections
 from fastn_mcp.tools.customers import CreateCustomer
 from fastn_mcp.tools.tool import Tool
 
-pytestmark = pytest.mark.anyio
-
 _REFERENCE = re.compile(r"ref_[a-z2-7]{10}")
 
 

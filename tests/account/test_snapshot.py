@@ -24,8 +24,6 @@ from fastn_mcp.tools.paging import List, Position
 from fastn_mcp.tools.triggers import ListTriggers
 from fastn_mcp.tools.workflows import GetExecution, ListExecutions, ListWorkflows
 
-pytestmark = pytest.mark.anyio
-
 MAX_AGE = 90.0
 HUNDRED = ListExecutions(limit=100)
 

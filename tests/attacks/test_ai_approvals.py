@@ -5,15 +5,14 @@ from typing import Any
 
 import pytest
 from support.policy_files import rules_of
-from support.scripted_client import LATEST, connected, data, each_version, session
+from support.scripted_client import LATEST, connected, each_version, session
+from support.server_process import body
 from support.slack import served_slack
 from support.slack_world import DANA, slack_world
 from support.world import World
 
 from fastn_mcp.config.model import Mode
 from fastn_mcp.policy.policy import Policy
-
-pytestmark = pytest.mark.anyio
 
 ORDERS = "wf_0d93ee5b1f62"
 OPEN = """
@@ -104,8 +103,8 @@ async def test_question_of_the_ai_is_shown_in_slack_before_an_answer(tmp_path: P
     with served_slack() as slack:
         async with slack_world(tmp_path, slack, policy) as world, connected(world, LATEST) as client:
             pending = await client.call_tool("ai_chat", {"message": f"Delete the workflow {ORDERS} now"})
-            answer = {"message": "approve", "session_id": session_of(data(pending))}
-            assert data(await client.call_tool("ai_chat", answer))["status"] == "approval_required"
+            answer = {"message": "approve", "session_id": session_of(body(pending))}
+            assert body(await client.call_tool("ai_chat", answer))["status"] == "approval_required"
             (message,) = slack.messages
             assert "deleteWorkflow" in message.text
             assert ORDERS in message.text
@@ -113,5 +112,5 @@ async def test_question_of_the_ai_is_shown_in_slack_before_an_answer(tmp_path: P
             assert await slack.decide(DANA, message) == ""
             await client.call_tool("ai_chat", answer)
             assert world.sandbox.state.get("workflows", ORDERS) is None
-            assert data(await client.call_tool("ai_chat", answer))["status"] == "approval_required"
+            assert body(await client.call_tool("ai_chat", answer))["status"] == "approval_required"
             assert len(world.changes) == 2

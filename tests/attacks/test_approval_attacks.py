@@ -13,19 +13,8 @@ from support.decisions import answered
 from support.direct_sandbox import Fastn
 from support.faulty_sandbox import Status
 from support.policy_files import rules_of
-from support.scripted_client import (
-    LATEST,
-    Content,
-    Fields,
-    Program,
-    approval,
-    changing,
-    connected,
-    data,
-    each_version,
-    one_in_four,
-    typed,
-)
+from support.scripted_client import LATEST, Content, Fields, Program, changing, connected, each_version, one_in_four
+from support.server_process import approval, body, typed
 from support.slack import TEAM, Slack
 from support.slack_world import DANA, KIM, MALLORY, slack_world
 from support.world import World
@@ -36,8 +25,6 @@ from fastn_mcp.procedures.catalog import ALL_TOOLS
 from fastn_mcp.runtime import System
 from fastn_mcp.server.handlers import build
 from fastn_mcp.tools.connectors import CreateConnection, DeleteConnection
-
-pytestmark = pytest.mark.anyio
 
 CYRILLIC = "\u0430\u0441\u0435\u043e\u0440\u0445\u0443\u0410\u0421\u0415\u041d\u041a\u041c\u041e\u0420\u0422\u0425"
 
@@ -93,7 +80,7 @@ async def test_invalid_answer_sends_nothing_by_any_tool(step: int, version: str,
             program.content, program.seconds, program.action = content, seconds, action
             for tool, arguments in changing(world)[number % step :: step]:
                 before = len(program.messages)
-                result = data(await client.call_tool(tool, arguments))
+                result = body(await client.call_tool(tool, arguments))
                 assert len(program.messages) == before + 1, (answer, tool)
                 assert world.changes == [], (answer, tool, result)
                 outcome = result.get("outcome") or result["status"]
@@ -142,7 +129,7 @@ async def test_form_that_a_client_cannot_answer_leads_to_the_next_channel(
 
     world = World(tmp_path, Policy("manual"))
     async with Client(build(world.dispatch, ALL_TOOLS, {}), mode="legacy", elicitation_callback=fail) as client:
-        waits = data(await client.call_tool(*changing(world)[0]))
+        waits = body(await client.call_tool(*changing(world)[0]))
     assert waits["status"] == "approval_required"
     assert "the client did not show the form, or answered with an error" in waits["message"]
     assert world.changes == []
@@ -153,7 +140,7 @@ async def test_invalid_answer_in_slack_sends_nothing_of_any_effect(slack: Slack,
     async with slack_world(tmp_path, slack, policy) as world, connected(world, LATEST) as client:
         arguments, tried = dict(changing(world)), 0
         for tool in OF_EACH_EFFECT:
-            assert data(await client.call_tool(tool, arguments[tool]))["status"] == "approval_required"
+            assert body(await client.call_tool(tool, arguments[tool]))["status"] == "approval_required"
             request, message = await world.open_request(), slack.messages[-1]
             for what, answer in UNDECIDED.items():
                 if answer.typed is None or request.expected is not None:
@@ -161,9 +148,9 @@ async def test_invalid_answer_in_slack_sends_nothing_of_any_effect(slack: Slack,
                     assert await slack.decide(answer.user, message, typed=typed, team=answer.team, edits=answer.edits)
                     assert (await world.open_request()).votes == (), (tool, what)
                     tried += 1
-            assert data(await client.call_tool(tool, arguments[tool]))["status"] == "approval_required"
+            assert body(await client.call_tool(tool, arguments[tool]))["status"] == "approval_required"
             assert await slack.decide(KIM, message, "decline") == ""
-            result = data(await client.call_tool(tool, arguments[tool]))
+            result = body(await client.call_tool(tool, arguments[tool]))
             assert result["outcome"] == "declined", (tool, result)
             assert world.changes == []
         assert tried > 4 * len(OF_EACH_EFFECT)
@@ -193,17 +180,17 @@ async def test_temporary_approval_covers_only_the_same_fields_and_fixed_values(v
     world = World(tmp_path)
     person = Program(world, quarter)
     async with connected(world, version, person) as client:
-        assert "done" in data(await client.call_tool("run_workflow", RUN))
+        assert "done" in body(await client.call_tool("run_workflow", RUN))
         (question,) = person.messages
         assert "For 15 minutes, runs of this workflow with" in question
         assert "the same customer and environment and any input need no approval." in question
-        assert "done" in data(await client.call_tool("run_workflow", RUN | {"input": {"n": 2}}))
+        assert "done" in body(await client.call_tool("run_workflow", RUN | {"input": {"n": 2}}))
         assert len(person.messages) == 1
         person.content, person.action = (lambda _: None), "decline"
         sent = len(world.changes)
         for other, change in OTHER_RUNS.items():
             arguments = {name: value for name, value in (RUN | change).items() if value is not None}
-            assert data(await client.call_tool("run_workflow", arguments))["outcome"] == "declined", other
+            assert body(await client.call_tool("run_workflow", arguments))["outcome"] == "declined", other
             world.clock.pass_(60)
             await answered(world.ledger, "local", world.clock.at.timestamp(), approves=True)
         assert len(world.changes) == sent
@@ -215,8 +202,8 @@ async def test_temporary_approval_of_one_field_covers_no_other(version: str, tmp
     person = Program(world, quarter)
     async with connected(world, version, person) as client:
         update = {"workflow_id": WORKFLOW, "description": "One"}
-        assert "done" in data(await client.call_tool("update_workflow", update))
-        assert "done" in data(await client.call_tool("update_workflow", update | {"description": "Two"}))
+        assert "done" in body(await client.call_tool("update_workflow", update))
+        assert "done" in body(await client.call_tool("update_workflow", update | {"description": "Two"}))
         assert len(person.messages) == 1
         sent = len(world.changes)
         person.content, person.action = (lambda _: None), "decline"
@@ -225,7 +212,7 @@ async def test_temporary_approval_of_one_field_covers_no_other(version: str, tmp
             {"description": "Three", "code": "x"},
             {"description": "x", "extra": {"a": 1}},
         ):
-            answer = data(await client.call_tool("update_workflow", {"workflow_id": WORKFLOW, **arguments}))
+            answer = body(await client.call_tool("update_workflow", {"workflow_id": WORKFLOW, **arguments}))
             assert answer["outcome"] == "declined"
         assert len(world.changes) == sent
 
@@ -235,13 +222,13 @@ async def test_temporary_approval_of_one_field_covers_no_other(version: str, tmp
 async def test_temporary_approval_is_bound_to_key_mode_and_policy(other: str, version: str, tmp_path: Path) -> None:
     world = World(tmp_path, bound="one")
     async with connected(world, version, Program(world, quarter)) as client:
-        assert "done" in data(await client.call_tool("run_workflow", RUN))
+        assert "done" in body(await client.call_tool("run_workflow", RUN))
     rules = rules_of(tmp_path, "[budget]\nexternal = 50\n")
     policy = {"mode": Policy("manual"), "policy": Policy(rules=rules)}.get(other)
     again = World(tmp_path, policy, world.clock, tokens="u", bound="two" if other == "key" else "one")
     asked = Program(again, lambda _: None, action="decline")
     async with connected(again, version, asked) as client:
-        assert data(await client.call_tool("run_workflow", RUN))["outcome"] == "declined"
+        assert body(await client.call_tool("run_workflow", RUN))["outcome"] == "declined"
     assert len(asked.messages) == 1
     assert again.changes == []
 
@@ -273,11 +260,11 @@ async def test_new_dependents_void_the_approval(
         arguments = {"changes": [{"tool": "delete_customer", "arguments": arguments}, secret]}
     person = Program(world, grows)
     async with connected(world, version, person) as client:
-        answer = data(await client.call_tool(tool, arguments))
+        answer = body(await client.call_tool(tool, arguments))
         assert answer["outcome"] == "target_changed"
         assert [request.tool for request in world.changes] == ["create_connection"]
         person.content = shrinks
-        answer = data(await client.call_tool(tool, arguments))
+        answer = body(await client.call_tool(tool, arguments))
         assert answer.get("done") == "delete_customer" or "data" in answer, answer
     deleted = [request.tool for request in world.changes if request.method == "DELETE"]
     assert deleted.count("delete_customer") == 1
@@ -295,9 +282,9 @@ async def test_unreadable_dependents_void_the_approval(version: str, tmp_path: P
 
     person = Program(world, fails)
     async with connected(world, version, person) as client:
-        answer = data(await client.call_tool("delete_customer", {"customer_id": customer}))
+        answer = body(await client.call_tool("delete_customer", {"customer_id": customer}))
         assert (answer["outcome"], len(person.messages), world.changes) == ("target_changed", 1, [])
         world.sandbox.faults.clear()
         person.content = approval
-        assert data(await client.call_tool("delete_customer", {"customer_id": customer}))["done"] == "delete_customer"
+        assert body(await client.call_tool("delete_customer", {"customer_id": customer}))["done"] == "delete_customer"
     assert [request.method for request in world.changes] == ["DELETE"]

@@ -13,7 +13,8 @@ from mcp.types import ElicitRequest, ElicitResult, InputRequiredResult
 from support.decisions import moved
 from support.direct_sandbox import Fastn
 from support.policy_files import rules_of
-from support.scripted_client import VERSIONS, Program, approval, changing, data, one_in_four
+from support.scripted_client import Program, changing, one_in_four
+from support.server_process import ERAS, approval, body
 from support.slack import Slack, served_slack
 from support.slack_world import DANA, SlackWorld
 from support.world import FormLater, World
@@ -28,8 +29,6 @@ from fastn_mcp.policy.policy import Policy
 from fastn_mcp.procedures.catalog import ALL_TOOLS, TOOLS, parse
 from fastn_mcp.server.handlers import build
 from fastn_mcp.tools.customers import UpdateCustomer
-
-pytestmark = pytest.mark.anyio
 
 OUT_OF_BAND = ("page", "slack")
 SEAL = "a secret that all processes of a fleet have"
@@ -151,7 +150,7 @@ class Agent:
     async def approved(self, call: Call) -> Any:
         """Return what a client holds after a person approved the call; None if the call needs no approval."""
         if self.channel in OUT_OF_BAND:
-            answer = data(await self.client.call_tool(call.tool, call.arguments))
+            answer = body(await self.client.call_tool(call.tool, call.arguments))
             if answer.get("status") != "approval_required":
                 return None
             (grant,) = await self.world.ledger.waiting(self.now)
@@ -213,7 +212,7 @@ async def agent(world: World, channel: str, version: str, seal: str | None = Non
     form = None if channel in OUT_OF_BAND else Program(world, lambda _: None, action="decline")
     if isinstance(world, SlackWorld) and seal is None:
         world.channel.begin()
-    async with Client(server, mode=VERSIONS[version], elicitation_callback=form) as client:
+    async with Client(server, mode=ERAS[version], elicitation_callback=form) as client:
         yield Agent(world, client, channel)
     if isinstance(world, SlackWorld):
         await world.channel.aclose()

@@ -19,8 +19,6 @@ from support.identity_provider import ISSUER, listening
 from support.team_world import HEAD
 from support.webhook_world import approvers_file, public, signed_approval
 
-pytestmark = pytest.mark.anyio
-
 NAME = "Globex Exports"
 FOUR = '[[rule]]\ntool = "delete_customer"\nthen = "four_eyes"\n'
 HOOK = """

@@ -34,8 +34,6 @@ from fastn_mcp.tools.operation import Operation, RefusedValue
 from fastn_mcp.tools.triggers import CreateTrigger, DeleteTrigger, UpdateTrigger
 from fastn_mcp.tools.workflows import CreateWorkflow, DeleteWorkflow, RunWorkflow, UpdateWorkflow
 
-pytestmark = pytest.mark.anyio
-
 ALLOW, CONFIRM, DENY = Decision.ALLOW, Decision.CONFIRM, Decision.DENY
 ACME, ORDERS = "c009d6af-1950-4428-ad06-a70af567801a", "wf_0d93ee5b1f62"
 

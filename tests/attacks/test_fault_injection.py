@@ -7,8 +7,6 @@ from fault_injection import KINDS, LEDGERS, PROGRAM, TRANSPORTS, WITH_LIBRARY, i
 
 from fastn_mcp.client.exchange import TransportFactory, library_transport
 
-pytestmark = pytest.mark.anyio
-
 SEED = 20261126
 
 

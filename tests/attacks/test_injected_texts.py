@@ -33,7 +33,7 @@ from fastn_mcp.tools.access import DeleteSecret
 from fastn_mcp.tools.catalog import OPERATIONS
 from fastn_mcp.tools.tool import AnyTool, Effect, Tool
 
-pytestmark = [pytest.mark.anyio, pytest.mark.no_cover]
+pytestmark = pytest.mark.no_cover
 
 READING = [tool for tool in ALL_TOOLS if tool.effect is Effect.READ and tool.tool_name() != "preview_change"]
 COMPOSED_TOOLS = [tool for tool in READING if tool.tool_name() not in OPERATIONS]

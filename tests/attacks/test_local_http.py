@@ -81,7 +81,6 @@ def test_served_address_is_an_allowed_host(host: str, sent: str) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.anyio
 @pytest.mark.parametrize("era", ERAS)
 async def test_token_is_valid_after_a_restart(era: str, home: Path) -> None:
     """A client's configuration outlives the server. Its forms are trusted, as the client has the token."""

@@ -39,8 +39,6 @@ from support.server_process import (
 )
 from support.team_world import MODERN, modern
 
-pytestmark = pytest.mark.anyio
-
 each_version = pytest.mark.parametrize("version", [pytest.param("2025-11-25", marks=pytest.mark.long), "2026-07-28"])
 
 CREATE = {"name": "Initech"}

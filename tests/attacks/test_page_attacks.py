@@ -18,8 +18,6 @@ from support.other_user import as_other_user, needs_two_users
 from support.page_visitor import posted_by
 from support.server_process import ERAS, TLS, body
 
-pytestmark = pytest.mark.anyio
-
 WATCH = """
 import re
 

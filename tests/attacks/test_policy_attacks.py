@@ -46,7 +46,6 @@ def test_regular_file_is_read_up_to_its_limit(tmp_path: Path) -> None:
         read_regular(path, 99)
 
 
-@pytest.mark.anyio
 @each_version
 @pytest.mark.parametrize("named", [{"customer_ref": "crm-1001"}, {"installation_id": "inst_5d20c1e97ab4"}])
 async def test_protection_holds_for_other_identifiers(tmp_path: Path, version: str, named: dict[str, str]) -> None:

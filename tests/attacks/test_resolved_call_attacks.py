@@ -17,8 +17,6 @@ from fastn_mcp.tools.connectors import CreateConnection, CreateConnector, Update
 from fastn_mcp.tools.customers import DeleteCustomer, UpdateCustomer
 from fastn_mcp.tools.workflows import RunWorkflow
 
-pytestmark = pytest.mark.anyio
-
 CANARY = "canary-4711-typed"
 ADDRESS = "api.ledgerly.example"
 LEDGERLY = CreateConnector(

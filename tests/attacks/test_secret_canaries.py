@@ -140,7 +140,6 @@ def calls(customer: str, workflow: str, connector: str) -> list[tuple[str, dict[
     ]
 
 
-@pytest.mark.anyio
 @each_transport_and_era
 async def test_canary_never_leaves_the_server(era: str, transport: str, tmp_path: Path) -> None:
     port, listener, person = free_port(), Listener(), Person(approving)
@@ -212,7 +211,6 @@ def test_canary_in_a_frame_before_the_first_request_is_not_logged(tmp_path: Path
         assert SENT not in text
 
 
-@pytest.mark.anyio
 @pytest.mark.parametrize("mode", ERAS.values())
 async def test_result_rejected_by_the_sdk_is_logged_without_content(
     mode: str, caplog: pytest.LogCaptureFixture

@@ -14,7 +14,8 @@ from support.fake_fastn import Fastn, client, error_of, reply
 from support.fastn_process import held
 from support.hostile_account import Edited
 from support.policy_files import rules_of
-from support.scripted_client import LATEST, Program, approval, connected, data, each_version
+from support.scripted_client import LATEST, Program, connected, each_version
+from support.server_process import approval, body
 from support.world import World, batch_of
 
 from fastn_mcp.build.composition import may_own
@@ -30,8 +31,6 @@ from fastn_mcp.tools.access import CreateSecret
 from fastn_mcp.tools.customers import CreateCustomer, UpdateCustomer
 from fastn_mcp.tools.operation import Request
 from fastn_mcp.tools.tool import AnyTool, Effect
-
-pytestmark = pytest.mark.anyio
 
 CANARY = "kAnar13nvogel-41"
 HELD: dict[str, JsonValue] = held(CANARY)
@@ -99,7 +98,7 @@ async def test_own_key_in_an_argument_is_refused_first(tmp_path: Path) -> None:
                 result = await client.call_tool(tool, arguments)
                 assert isinstance(result, CallToolResult)
                 assert result.is_error, tool
-                answer = data(result)
+                answer = body(result)
                 assert answer["outcome"] == "not_sent", answer
                 assert answer["message"].startswith(f"{where}: holds the API key"), answer
                 assert KEY not in to_json(answer).decode()
@@ -115,7 +114,7 @@ async def test_own_key_in_an_argument_is_refused_first(tmp_path: Path) -> None:
 async def test_own_key_as_a_tool_or_argument_name_is_redacted(version: str, tmp_path: Path) -> None:
     world = World(tmp_path)
     async with connected(world, version) as client:
-        answer = data(await client.call_tool("list_customers", {KEY: 1}))
+        answer = body(await client.call_tool("list_customers", {KEY: 1}))
         assert KEY not in to_json(answer).decode()
         with pytest.raises(Exception) as refused:  # noqa: PT011 - of whatever class the client makes it
             await client.call_tool(KEY, {})
@@ -141,12 +140,12 @@ async def test_secret_values_and_api_keys_never_reach_the_model(version: str, tm
         texts: list[str] = []
         for tool in ("list_secrets", "list_api_keys"):
             for shape in ({"detail": "concise"}, {"detail": "full"}, {"limit": 100}):
-                answer = data(await client.call_tool(tool, shape))
+                answer = body(await client.call_tool(tool, shape))
                 assert answer["data"], answer
                 texts.append(to_json(answer).decode())
-        created = data(await client.call_tool("create_secret", {"name": "NEW", "value": "a-value-of-it"}))
-        gone = data(await client.call_tool("delete_secret", {"secret_id": created["data"]["id"]}))
-        key = data(await client.call_tool("create_api_key", {"name": "CI", "extra": {"key": "", "note": "x"}}))
+        created = body(await client.call_tool("create_secret", {"name": "NEW", "value": "a-value-of-it"}))
+        gone = body(await client.call_tool("delete_secret", {"secret_id": created["data"]["id"]}))
+        key = body(await client.call_tool("create_api_key", {"name": "CI", "extra": {"key": "", "note": "x"}}))
         texts += [to_json(answer).decode() for answer in (created, gone, key)]
     for text in texts:
         assert CANARY not in text
@@ -163,11 +162,11 @@ async def test_own_environment_variables_cannot_be_used_as_secrets(tmp_path: Pat
     person = Program(world, approval)
     async with connected(world, LATEST, person) as client:
         for name in ("FASTN_API_KEY", "COPY_OF_IT", "FASTN_PROFILE", "fastn_api_key"):
-            answer = data(await client.call_tool("create_secret", {"name": "STOLEN", "value_from_env": name}))
+            answer = body(await client.call_tool("create_secret", {"name": "STOLEN", "value_from_env": name}))
             assert answer["outcome"] == "not_sent", answer
             assert KEY not in to_json(answer).decode()
         assert world.changes == []
-        answer = data(await client.call_tool("create_secret", {"name": "OTHER", "value_from_env": "STRIPE"}))
+        answer = body(await client.call_tool("create_secret", {"name": "OTHER", "value_from_env": "STRIPE"}))
         assert answer.get("done") == "create_secret", answer
     world.close()
     assert KEY not in everything(tmp_path)
@@ -219,7 +218,7 @@ async def test_redacted_value_is_not_sent_back(tmp_path: Path) -> None:
         for offer in CHANGING:
             refused = 0
             for arguments in with_hidden(offer):
-                answer = data(await client.call_tool(offer.tool_name(), arguments))
+                answer = body(await client.call_tool(offer.tool_name(), arguments))
                 assert answer["outcome"] == "not_sent", answer
                 refused += f"holds {REDACTED}" in answer["message"]
             assert refused, offer
@@ -230,18 +229,18 @@ async def test_redacted_value_is_not_sent_back(tmp_path: Path) -> None:
 async def test_row_read_and_sent_back_loses_no_secret(tmp_path: Path) -> None:
     world = planted(tmp_path, {"metadata": HELD}, Policy("auto"))
     async with connected(world, LATEST, Program(world, approval)) as client:
-        row = data(await client.call_tool("list_customers", {"detail": "full"}))["data"][0]
+        row = body(await client.call_tool("list_customers", {"detail": "full"}))["data"][0]
         arguments = {"customer_id": row["id"], "extra": {"metadata": {**row["metadata"], "region": "us"}}}
-        answer = data(await client.call_tool("update_customer", arguments))
+        answer = body(await client.call_tool("update_customer", arguments))
         assert answer["outcome"] == "not_sent", answer
         assert answer["message"].startswith("extra.metadata.apiKey: holds [hidden-by-fastn-mcp]"), answer
         batch = {"changes": [{"tool": "update_customer", "arguments": arguments}]}
-        answer = data(await client.call_tool("apply_changes", batch))
+        answer = body(await client.call_tool("apply_changes", batch))
         assert answer["outcome"] == "not_sent", answer
         assert answer["message"].startswith(
             "changes[0].arguments.extra.metadata.apiKey: holds [hidden-by-fastn-mcp]"
         ), answer
-        answer = data(await client.call_tool("find", {"query": REDACTED}))
+        answer = body(await client.call_tool("find", {"query": REDACTED}))
         assert "outcome" not in answer, answer
     assert world.changes == []
 
@@ -252,7 +251,7 @@ async def test_code_with_a_css_selector_of_hidden_elements_is_sent(tmp_path: Pat
     world = World(tmp_path, Policy("auto"))
     async with connected(world, LATEST, Program(world, approval)) as client:
         arguments = {"name": "Selector", "slug": "selector", "code": code}
-        answer = data(await client.call_tool("create_workflow", arguments))
+        answer = body(await client.call_tool("create_workflow", arguments))
         assert answer.get("done") == "create_workflow", answer
 
 
@@ -271,8 +270,8 @@ async def test_key_that_may_be_our_own_is_not_revoked(row: dict[str, JsonValue],
     world.own = may_own(KEY)
     person = Program(world, approval)
     async with connected(world, LATEST, person) as client:
-        keys = data(await client.call_tool("list_api_keys", {"detail": "full"}))["data"]
-        answer = data(await client.call_tool("revoke_api_key", {"api_key_id": str(keys[0]["id"])}))
+        keys = body(await client.call_tool("list_api_keys", {"detail": "full"}))["data"]
+        answer = body(await client.call_tool("revoke_api_key", {"api_key_id": str(keys[0]["id"])}))
     assert answer["outcome"] == "refused", answer
     assert answer["rule"] == "own key"
     assert person.messages == []
@@ -286,7 +285,7 @@ async def test_name_with_blanks_or_invisible_letters_is_protected(tmp_path: Path
     person = Program(world, approval)
     async with connected(world, LATEST, person) as client:
         for name in LOOK_ALIKES:
-            answer = data(await client.call_tool("create_secret", {"name": name, "value": "another-value"}))
+            answer = body(await client.call_tool("create_secret", {"name": name, "value": "another-value"}))
             assert answer["outcome"] == "refused", answer
     assert person.messages == []
     assert world.changes == []
@@ -303,8 +302,8 @@ async def test_blank_in_a_name_is_visible_in_the_form_and_the_result(version: st
     async with connected(world, version, person) as client:
         for blank in ("\u00a0", "\u3000", "\u2009", "\u200b", "\u2800", "\u3164"):
             slug = f"acme-{ord(blank):x}"
-            answer = data(await client.call_tool("create_customer", {"name": f"Acme{blank}GmbH", "slug": slug}))
-            rows = data(await client.call_tool("list_customers", {"search": slug}))
+            answer = body(await client.call_tool("create_customer", {"name": f"Acme{blank}GmbH", "slug": slug}))
+            rows = body(await client.call_tool("list_customers", {"search": slug}))
             escaped = f"Acme\\u{{{ord(blank):x}}}GmbH"
             assert escaped in person.messages[-1]
             assert answer["data"]["name"] == escaped

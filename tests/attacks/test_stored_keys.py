@@ -2,13 +2,15 @@
 
 import os
 import subprocess
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from collections.abc import Generator
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 from support.command_line import Run, run_command
+from support.identity_provider import listening
 
 KEY = "fsk_live_of_the_owner_0001"
 OTHER = "fsk_test_of_somewhere_0002"
@@ -34,25 +36,16 @@ def run(tmp_path: Path) -> Run:
 
 
 @pytest.fixture
-def thief() -> Any:
+def thief() -> Generator[tuple[str, list[str]]]:
     """Run a foreign server that records the heads of requests."""
     heads: list[str] = []
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            heads.append(str(self.headers))
-            self.send_response(401)
-            self.end_headers()
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        heads.append(str(scope["headers"]))
+        await Response(status_code=401)(scope, receive, send)
 
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - as the library names it
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}", heads
-        server.shutdown()
-        thread.join()
+    with listening(app) as url:
+        yield url, heads
 
 
 @pytest.mark.parametrize("how", WRITTEN)

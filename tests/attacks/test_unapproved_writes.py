@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from support.faulty_sandbox import FaultMoment, Reset
 from support.policy_files import rules_of
-from support.scripted_client import LATEST, connected, data, each_version, session
+from support.scripted_client import LATEST, connected, each_version, session
+from support.server_process import body
 from support.slack import served_slack
 from support.slack_world import slack_world
 from support.world import FormNow, World
@@ -18,8 +19,6 @@ from fastn_mcp.policy.decision import Decision
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.tools.catalog import CATALOG
 from fastn_mcp.tools.customers import UpdateCustomer
-
-pytestmark = pytest.mark.anyio
 
 ORDERS = "wf_0d93ee5b1f62"
 ROUTE = {"routeId": ORDERS, "environment": "live"}
@@ -103,7 +102,7 @@ async def test_disguised_write_is_shown_in_slack(tmp_path: Path) -> None:
             ids = unused(world)
             for number, (tool, fields) in enumerate(of_each_tool.items(), 1):
                 arguments = (ids[toolset(tool)] if tool.startswith("update_") else {}) | fields
-                reply = data(await client.call_tool(tool, arguments))
+                reply = body(await client.call_tool(tool, arguments))
                 assert reply["status"] == "approval_required", tool
                 assert (len(slack.messages), world.changes) == (number, []), tool
                 assert slack.messages[-1].buttons.keys() == {"approve", "decline"}, tool

@@ -27,8 +27,6 @@ from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.runtime import System
 
-pytestmark = pytest.mark.anyio
-
 OUTCOME = replace(INTENT, event=AuditEvent.OUTCOME)
 
 Opened = Callable[..., AuditFile]

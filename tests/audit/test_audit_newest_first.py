@@ -21,67 +21,61 @@ def numbers(log: Path, below: int | None = None) -> list[int]:
 
 
 @pytest.mark.parametrize("per_file", [None, 7, 150])
-def test_log_is_read_backwards_over_all_its_files(tmp_path: Path, per_file: int | None) -> None:
-    log = tmp_path / "audit.jsonl"
-    write_log(log, 600, per_file=per_file)
-    lines = [line.rstrip(b"\n") for line in lines_of(log_files(log))]
-    assert list(newest_first(log)) == lines[::-1]
+def test_log_is_read_backwards_over_all_its_files(path: Path, per_file: int | None) -> None:
+    write_log(path, 600, per_file=per_file)
+    lines = [line.rstrip(b"\n") for line in lines_of(log_files(path))]
+    assert list(newest_first(path)) == lines[::-1]
 
 
 @pytest.mark.parametrize("per_file", [None, 50])
-def test_reading_begins_before_any_entry(tmp_path: Path, per_file: int | None) -> None:
-    log = tmp_path / "audit.jsonl"
-    write_log(log, 120, per_file=per_file)
-    last = max(int(str(entry["n"])) for entry in entries(log))
+def test_reading_begins_before_any_entry(path: Path, per_file: int | None) -> None:
+    write_log(path, 120, per_file=per_file)
+    last = max(int(str(entry["n"])) for entry in entries(path))
     for below in range(1, last + 3):
-        assert numbers(log, below) == list(range(min(below - 1, last), 0, -1)), below
+        assert numbers(path, below) == list(range(min(below - 1, last), 0, -1)), below
 
 
-def test_unfinished_last_line_is_read_once_it_is_finished(tmp_path: Path) -> None:
-    log = tmp_path / "audit.jsonl"
-    write_log(log, 3)
-    whole = log.read_bytes()
-    log.write_bytes(whole[:-1])
-    assert numbers(log)[0] == len(whole.splitlines()) - 1
-    log.write_bytes(whole)
-    assert numbers(log)[0] == len(whole.splitlines())
+def test_unfinished_last_line_is_read_once_it_is_finished(path: Path) -> None:
+    write_log(path, 3)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    assert numbers(path)[0] == len(whole.splitlines()) - 1
+    path.write_bytes(whole)
+    assert numbers(path)[0] == len(whole.splitlines())
 
 
-def test_log_that_was_just_rotated_is_read_from_its_newest_file(tmp_path: Path) -> None:
-    log = tmp_path / "audit.jsonl"
-    write_log(log, 30, per_file=10)
-    newest = max(numbers(log))
-    log.rename(tmp_path / "audit.latest.jsonl")
-    assert numbers(log) == list(range(newest, 0, -1))
+def test_log_that_was_just_rotated_is_read_from_its_newest_file(path: Path) -> None:
+    write_log(path, 30, per_file=10)
+    newest = max(numbers(path))
+    path.rename(path.with_name("audit.latest.jsonl"))
+    assert numbers(path) == list(range(newest, 0, -1))
 
 
-def test_reading_ends_at_a_compressed_file(tmp_path: Path) -> None:
-    log = tmp_path / "audit.jsonl"
-    write_log(log, 35, per_file=10)
-    oldest = tmp_path / "audit.000000010.jsonl"
+def test_reading_ends_at_a_compressed_file(path: Path) -> None:
+    write_log(path, 35, per_file=10)
+    oldest = path.with_name("audit.000000010.jsonl")
     with gzip.open(f"{oldest}.gz", "wb") as packed:
         packed.write(oldest.read_bytes())
     oldest.unlink()
-    assert min(numbers(log)) == 11
+    assert min(numbers(path)) == 11
 
 
-def test_damaged_lines_do_not_stop_the_search_for_an_entry(tmp_path: Path) -> None:
-    log = tmp_path / "audit.jsonl"
-    write_log(log, 100)
-    lines = log.read_bytes().splitlines(keepends=True)
+def test_damaged_lines_do_not_stop_the_search_for_an_entry(path: Path) -> None:
+    write_log(path, 100)
+    lines = path.read_bytes().splitlines(keepends=True)
     lines[40:60] = [b"\0" * 500 + b"\n", b"[" * 100_000 + b"\n", b"\xff\xfe{}\n"]
-    log.write_bytes(b"".join(lines))
+    path.write_bytes(b"".join(lines))
     for below in (30, 45, 60, 80):
         expected = [n for n in range(below - 1, 0, -1) if not 40 < n <= 60]
-        assert numbers(log, below) == expected
+        assert numbers(path, below) == expected
 
 
-def test_lines_longer_than_a_block_are_whole(tmp_path: Path) -> None:
-    log = tmp_path / "audit.jsonl"
+def test_lines_longer_than_a_block_are_whole(path: Path) -> None:
     lines = [b'{"event":"%s"}' % (letter * 200_000) for letter in (b"a", b"b", b"c")]
-    log.write_bytes(b"\n".join(lines) + b"\n")
-    assert list(islice(newest_first(log), 3)) == lines[::-1]
+    path.parent.mkdir()
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    assert list(islice(newest_first(path), 3)) == lines[::-1]
 
 
-def test_missing_log_has_no_lines(tmp_path: Path) -> None:
-    assert list(newest_first(tmp_path / "audit.jsonl")) == []
+def test_missing_log_has_no_lines(path: Path) -> None:
+    assert list(newest_first(path)) == []

@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 from support.audit_entries import INTENT, NOW
+from support.long_log import write_log
 
+from fastn_mcp.audit import files
 from fastn_mcp.audit import outbox as outbox_module
-from fastn_mcp.audit.chain import End
+from fastn_mcp.audit.chain import End, link_of
 from fastn_mcp.audit.files import Keeping, log_files
 from fastn_mcp.audit.log import AuditEvent, AuditFile
 from fastn_mcp.audit.outbox import NotExported, Outbox
 from fastn_mcp.guard.recorder import Recorder
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.runtime import System
-
-pytestmark = pytest.mark.anyio
 
 SMALL = Keeping(max_bytes=1)
 """Each entry has a file of its own."""
@@ -61,20 +61,21 @@ def test_entries_wait_in_order_until_they_are_accepted(path: Path) -> None:
     assert numbers(outbox) == numbers(Outbox(path)) == [6]
 
 
-def test_log_is_read_from_its_beginning_only_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    recorded(path, 3)
+def test_position_is_sought_without_reading_the_log(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_log(path, 600)
     outbox = Outbox(path)
-    accept(outbox)
-    recorded(path, 2)
-    assert numbers(outbox) == [4, 5]
-    late = Outbox(path)
-    assert numbers(late) == [4, 5]
-    monkeypatch.delattr(Outbox, "_searched")
-    assert numbers(outbox) == numbers(late) == [4, 5]
-    accept(outbox)
-    assert numbers(late) == []
-    recorded(path, 1)
-    assert numbers(outbox) == numbers(late) == [6]
+    *_, last, late, latest = outbox.unsent(1000)
+    outbox.accepted(last)
+    read: list[bytes] = []
+
+    def counted(line: bytes) -> tuple[End, End] | None:
+        read.append(line)
+        return link_of(line)
+
+    for module in (files, outbox_module):
+        monkeypatch.setattr(module, "link_of", counted)
+    assert outbox.unsent(1000) == [late, latest]
+    assert 2 < len(read) < 40
 
 
 def test_entries_are_read_across_rotation_and_compression(path: Path) -> None:
@@ -114,15 +115,18 @@ def test_read_is_limited_to_the_requested_number(path: Path) -> None:
     assert numbers(Outbox(path), 4) == [1, 2, 3, 4]
 
 
-def test_incomplete_line_is_not_read(path: Path) -> None:
+def test_incomplete_line_is_not_read(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     recorded(path, 2)
     outbox = Outbox(path)
     first, second = path.read_bytes().splitlines(keepends=True)
     for cut in (second[:20], second[:-1]):
         path.write_bytes(first + cut)
         assert numbers(outbox) == numbers(Outbox(path)) == [1]
+    accept(outbox)
+    assert numbers(outbox) == []
+    assert caplog.text == ""
     path.write_bytes(first + second)
-    assert numbers(outbox) == [1, 2]
+    assert numbers(outbox) == [2]
     accept(outbox)
     with path.open("ab") as file:
         file.write(b'{"n":3,"ti')

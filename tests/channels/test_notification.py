@@ -30,8 +30,6 @@ from fastn_mcp.tools.access import CreateApiKey, CreateRole, InviteUser
 from fastn_mcp.tools.ai import AiChat
 from fastn_mcp.tools.workflows import RunWorkflow
 
-pytestmark = pytest.mark.anyio
-
 SECRET = "a secret of the receiver, of a good length"
 URL = "https://hooks.example.com/services/T0/B0/XyZ"
 CANARY = "canary-in-the-arguments"

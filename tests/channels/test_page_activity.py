@@ -15,8 +15,6 @@ from fastn_mcp.audit.log import AuditEvent, LogEntry
 from fastn_mcp.channels.page.activity import MAX_ENTRIES, LogPage, Row, Search, read_page
 from fastn_mcp.ledger.approval_request import RequestState
 
-pytestmark = pytest.mark.anyio
-
 ASKED, APPROVED, INTENT, OUTCOME = AuditEvent.ASKED, AuditEvent.APPROVED, AuditEvent.INTENT, AuditEvent.OUTCOME
 
 

@@ -24,7 +24,7 @@ from fastn_mcp.tools.access import CreateApiKey
 
 expect.set_options(timeout=10_000)
 
-pytestmark = [pytest.mark.anyio, needs_chromium]
+pytestmark = needs_chromium
 
 
 async def visit(browser: Browser, desk: Desk, **options: Any) -> Page:

@@ -21,8 +21,6 @@ from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vot
 from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.tools.access import CreateSecret
 
-pytestmark = pytest.mark.anyio
-
 VALUE = TypedArgument("value", (TypedField("value"),))
 
 

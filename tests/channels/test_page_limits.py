@@ -22,8 +22,6 @@ from fastn_mcp.policy.plan import Plan, PlannedCalls
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.tools.tool import Effect
 
-pytestmark = pytest.mark.anyio
-
 FILE = """
 [[protect]]
 customer = "northwind-*"

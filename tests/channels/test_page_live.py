@@ -3,14 +3,11 @@
 from collections.abc import AsyncIterator
 
 import anyio
-import pytest
 from support.page_visitor import Visitor
 from support.page_world import Desk, question
 
 from fastn_mcp.channels.page.access import SESSION_HOLDS
 from fastn_mcp.ledger.approval_request import RequestState
-
-pytestmark = pytest.mark.anyio
 
 
 async def event(lines: AsyncIterator[str]) -> list[str]:

@@ -22,8 +22,6 @@ from fastn_mcp.guard.batch import Done
 from fastn_mcp.ledger.approval_request import RequestState, ShownCall
 from fastn_mcp.tools.customers import UpdateCustomer
 
-pytestmark = pytest.mark.anyio
-
 
 async def approved(desk: Desk, name: str, *uses: int, calls: int = 1) -> float:
     now = desk.clock.now().timestamp()

@@ -12,10 +12,10 @@ from support.policy_files import rules_of
 from support.real_browser import axe_violations, needs_chromium
 
 from fastn_mcp.audit.log import AuditEvent
-from fastn_mcp.ledger.stop import Stop
+from fastn_mcp.ledger.ledger import Stop
 from fastn_mcp.policy.policy import Policy
 
-pytestmark = [pytest.mark.anyio, needs_chromium]
+pytestmark = needs_chromium
 
 SIZES = [ViewportSize(width=width, height=800) for width in (320, 390, 900, 1280)]
 FILE = f"""

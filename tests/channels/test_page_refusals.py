@@ -4,7 +4,6 @@ from itertools import product
 from typing import Any
 
 import httpx2
-import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.types import ASGIApp, Message
@@ -15,8 +14,6 @@ from fastn_mcp.channels.page.access import MAX_BODY, SESSION_HOLDS, LocalPageAcc
 from fastn_mcp.channels.page.app import page
 from fastn_mcp.channels.page.inbox import Inbox, InboxAccount
 from fastn_mcp.guard.approval.votes import unrecorded
-
-pytestmark = pytest.mark.anyio
 
 POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self' data:;"

@@ -13,8 +13,6 @@ from support.page_world import Desk, enter, question, update_of_workflow
 
 from fastn_mcp.channels.page.page import ApprovalPage, read_page_file
 
-pytestmark = pytest.mark.anyio
-
 
 def modes(url: str) -> tuple[int, int] | None:
     """Return the modes of a key file and its folder, or None if the file is gone."""

@@ -12,10 +12,7 @@ from support.stores import add_temporary, with_temporary
 
 from fastn_mcp.channels.page.access import MAX_BODY
 from fastn_mcp.ledger.approval_request import RequestState
-from fastn_mcp.ledger.ledger import LedgerLost
-from fastn_mcp.ledger.stop import Stop
-
-pytestmark = pytest.mark.anyio
+from fastn_mcp.ledger.ledger import LedgerLost, Stop
 
 PLACES = ("", "activity", "limits", "stop", "allow")
 

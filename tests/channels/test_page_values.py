@@ -6,7 +6,6 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 
-import pytest
 from pydantic import JsonValue
 from support.page_visitor import Visitor
 from support.page_world import Desk, question, update_of_workflow
@@ -14,8 +13,6 @@ from support.stores import add_temporary, with_temporary
 from typing_extensions import override
 
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState
-
-pytestmark = pytest.mark.anyio
 
 HOSTILE = {
     "markup": '"><button name="extent" value="once">Approve all</button><script>alert(1)</script>',

@@ -32,8 +32,6 @@ from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer
 
 FOUR_EYES = '[defaults]\ndestroy = "four_eyes"\n'
 
-pytestmark = pytest.mark.anyio
-
 
 @pytest.fixture
 async def world(slack: Slack, tmp_path: Path) -> AsyncGenerator[SlackWorld]:

@@ -17,8 +17,6 @@ from fastn_mcp.guard.batch import Done
 from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.ledger.ledger import LedgerLost
 
-pytestmark = pytest.mark.anyio
-
 
 @pytest.fixture
 def world(tmp_path: Path) -> WebhookWorld:

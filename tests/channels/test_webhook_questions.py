@@ -18,8 +18,6 @@ from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.tools.access import CreateSecret
 
-pytestmark = pytest.mark.anyio
-
 
 @pytest.fixture
 def world(tmp_path: Path) -> WebhookWorld:

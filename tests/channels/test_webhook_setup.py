@@ -18,8 +18,6 @@ from fastn_mcp.config.load import load
 from fastn_mcp.errors import Refused, SettingsError
 from fastn_mcp.ledger.approval_request import ApprovalRequest
 
-pytestmark = pytest.mark.anyio
-
 KEY, OTHER = (public(Ed25519PrivateKey.from_private_bytes(bytes([n] * 32))) for n in (1, 2))
 SHARED = "a secret that is long enough to be one"
 

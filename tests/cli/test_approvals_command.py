@@ -263,7 +263,6 @@ def test_line_that_the_terminal_cut_has_to_be_typed_again(state: Folder) -> None
         person.leaves()
 
 
-@pytest.mark.anyio
 async def test_secret_is_not_typed_where_no_server_could_open_it(tmp_path: Path) -> None:
     """Servers on a shared ledger open it by their state secret, which this process may lack."""
     shared = ApprovalStore(tmp_path, "valkey://ledger:6379", PROGRAM, print)

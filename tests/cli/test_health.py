@@ -2,12 +2,13 @@
 
 from collections.abc import Generator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from threading import Thread
-from typing import Any
 
 import pytest
+from starlette.applications import Starlette
+from starlette.responses import Response
+from starlette.routing import Route
 from support.command_line import Run
+from support.identity_provider import listening
 
 from fastn_mcp.cli.health import problem_of
 
@@ -16,22 +17,8 @@ from fastn_mcp.cli.health import problem_of
 def answering_server(status: int) -> Generator[int]:
     """Serve this status on loopback, and yield the port."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(status if self.path == "/healthz" else 404)
-            self.end_headers()
-
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base's name for it
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield server.server_port
-        finally:
-            server.shutdown()
-            thread.join()
+    with listening(Starlette(routes=[Route("/healthz", Response(status_code=status))])) as url:
+        yield int(url.rpartition(":")[2])
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])  # noqa: S104

@@ -11,8 +11,8 @@ from support.state_folder import StateFolder
 from support.terminal import sitting
 
 from fastn_mcp.ledger.approval_request import RequestState
+from fastn_mcp.ledger.ledger import Stop
 from fastn_mcp.ledger.sqlite import SqliteLedger
-from fastn_mcp.ledger.stop import Stop
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from support.clock import Clock
 from support.fake_fastn import Fastn, client, reply
 
 from fastn_mcp.client.client import FastnClient
-from fastn_mcp.client.endpoint import TransportOptions, headers, to_wire
-from fastn_mcp.client.exchange import HttpExchange, NotSentError, TransportFactory
+from fastn_mcp.client.exchange import HttpExchange, NotSentError, TransportFactory, headers, to_wire
+from fastn_mcp.client.transport import TransportOptions
 from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import InvalidArgument, NotSent
 from fastn_mcp.tools.billing import GetUsage
@@ -19,8 +19,6 @@ from fastn_mcp.tools.connectors import ListConnections
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, GetCustomer, ListCustomers, UpdateCustomer
 from fastn_mcp.tools.operation import Request
 from fastn_mcp.tools.workflows import UpdateWorkflow
-
-pytestmark = pytest.mark.anyio
 
 NAMES = {"customers": {"id": "orgId", "name": "title"}}
 

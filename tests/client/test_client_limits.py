@@ -1,16 +1,17 @@
-"""A used-up rate limit is shared between processes with the same key; a call within the limit costs nothing."""
+"""Limits of a client: a rate limit that processes share, retries in an outage, waiting calls, and requests counted."""
 
 import anyio
+import anyio.lowlevel
 import pytest
 from support.clock import NOW, Clock
-from support.fake_fastn import KEY, Fastn, Step, reply
+from support.fake_fastn import KEY, Fastn, Step, client, error_of, reply
 
-from fastn_mcp.client.client import FastnClient
+from fastn_mcp.client.client import MAX_QUEUED_CALLS, FastnClient
+from fastn_mcp.client.exchange import Answer, NotSentError, ResponseLost, Spent, counted_requests, spent
 from fastn_mcp.config.model import Settings
-from fastn_mcp.errors import RateLimited
-from fastn_mcp.tools.customers import CreateCustomer, GetCustomer
-
-pytestmark = pytest.mark.anyio
+from fastn_mcp.errors import NotSent, RateLimited
+from fastn_mcp.tools.customers import CreateCustomer, GetCustomer, UpdateCustomer
+from fastn_mcp.tools.operation import Request
 
 READ = GetCustomer(customer_id="acme")
 OK = reply(200, {"id": "acme"})
@@ -145,3 +146,119 @@ async def test_implausible_shared_time_is_ignored() -> None:
     second, other = process(store, clock, OK)
     await second.send(READ)
     assert (clock.waits, len(other.requests)) == ([], 1)
+
+
+async def test_retries_during_an_outage_are_bounded() -> None:
+    fastn = Fastn(reply(503))
+    calling = client(fastn)
+    for _ in range(50):
+        await error_of(calling, READ)
+    assert 50 <= len(fastn.requests) <= 100
+
+
+async def test_answers_refill_the_retry_budget() -> None:
+    outage, fine = reply(503), reply(200, {"id": "a"})
+    fastn = Fastn(*[outage] * 90, *[fine] * 20, outage)
+    clock = Clock()
+    calling = client(fastn, clock)
+    while len(fastn.requests) < 90:
+        await error_of(calling, READ)
+    slept = len(clock.waits)
+    for _ in range(20):
+        await calling.send(READ)
+    await error_of(calling, READ)
+    assert len(clock.waits) > slept
+
+
+async def test_calls_beyond_the_queue_are_not_sent() -> None:
+    release = anyio.Event()
+    under_way = 0
+    most = 0
+
+    class Slow(Fastn):
+        async def __call__(self, request: Request) -> Answer:
+            nonlocal under_way, most
+            under_way += 1
+            most = max(most, under_way)
+            await release.wait()
+            under_way -= 1
+            return await super().__call__(request)
+
+    fastn = Slow(reply(200, {"id": "a"}))
+    calling = client(fastn, concurrency=8)
+    outcomes: list[str] = []
+
+    async def call() -> None:
+        try:
+            await calling.send(READ)
+            outcomes.append("done")
+        except NotSent as error:
+            outcomes.append(error.outcome)
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(8 + MAX_QUEUED_CALLS + 5):
+            tasks.start_soon(call)
+        while outcomes.count("not_sent") < 5:
+            await anyio.lowlevel.checkpoint()
+        release.set()
+    assert most == 8
+    assert outcomes.count("not_sent") == 5
+    assert outcomes.count("done") == 8 + MAX_QUEUED_CALLS
+
+
+async def test_each_attempt_is_one_request() -> None:
+    fastn = client(Fastn(reply(503), ResponseLost("it broke"), OK))
+    with counted_requests() as cost:
+        await fastn.send(READ)
+    assert (cost.requests, fastn.requests_sent) == (3, 3)
+
+
+async def test_attempt_that_was_not_sent_is_no_request() -> None:
+    fastn = client(Fastn(NotSentError("refused")))
+    with counted_requests() as cost:
+        await error_of(fastn, CreateCustomer(name="Initech"))
+    assert (cost.requests, fastn.requests_sent) == (0, 0)
+
+
+async def test_read_before_a_merged_update_is_a_request() -> None:
+    fastn = client(Fastn(reply(200, {"id": "acme", "name": "Acme"}), OK), update="merge")
+    with counted_requests() as cost:
+        await fastn.send(UpdateCustomer(customer_id="acme", plan="Growth"))
+    assert cost.requests == 2
+
+
+async def test_concurrent_calls_are_counted_apart() -> None:
+    fastn, costs = client(Fastn(OK), Clock()), list[Spent]()
+
+    async def call(times: int) -> None:
+        with counted_requests() as cost:
+            for _ in range(times):
+                await fastn.send(READ)
+                await anyio.lowlevel.checkpoint()
+        costs.append(cost)
+
+    async with anyio.create_task_group() as group:
+        for times in (1, 2, 3):
+            group.start_soon(call, times)
+    assert sorted(cost.requests for cost in costs) == [1, 2, 3]
+    await fastn.send(READ)
+    assert (sum(cost.requests for cost in costs), fastn.requests_sent) == (6, 7)
+
+
+async def test_inner_block_counts_for_the_outer_one() -> None:
+    fastn = client(Fastn(OK))
+    with counted_requests() as outer:
+        await fastn.send(READ)
+        with counted_requests() as inner:
+            await fastn.send(READ)
+        await fastn.send(READ)
+    assert inner is outer
+    assert outer.requests == 3
+    assert spent.get() is None
+
+
+def test_each_request_is_recorded_once() -> None:
+    cost = Spent(requests=3)
+    assert [cost.unrecorded(), cost.unrecorded()] == [3, 0]
+    cost.requests += 2
+    assert cost.unrecorded() == 2

@@ -28,8 +28,6 @@ from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, GetCustome
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.workflows import RunWorkflow
 
-pytestmark = pytest.mark.anyio
-
 CALLS: dict[str, Operation[Any]] = {
     "GET": GetCustomer(customer_id="acme"),
     "PUT": UpdateCustomer(customer_id="acme", name="Acme"),

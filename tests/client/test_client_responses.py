@@ -18,8 +18,6 @@ from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, GetCustome
 from fastn_mcp.tools.operation import POST, Operation, Request, unwrap
 from fastn_mcp.tools.workflows import GetExecution, GetWorkflow, RunWorkflow, UpdateWorkflow
 
-pytestmark = pytest.mark.anyio
-
 READ = GetCustomer(customer_id="acme")
 ACME: dict[str, Any] = {"id": "acme", "name": "Acme", "later": {"data": [1]}}
 ROWS = [{"id": "a"}, {"id": "b"}]

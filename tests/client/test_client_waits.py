@@ -19,8 +19,6 @@ from fastn_mcp.tools.ai import AiChat
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, GetCustomer, ListCustomers, UpdateCustomer
 from fastn_mcp.tools.operation import Operation
 
-pytestmark = pytest.mark.anyio
-
 READ = GetCustomer(customer_id="acme")
 OK = reply(200, {"id": "acme"})
 RESET = int(NOW.timestamp())

@@ -18,7 +18,6 @@ from support.fake_fastn import KEY
 from support.raw_server import answer, serving
 
 from fastn_mcp.client.client import FastnClient
-from fastn_mcp.client.endpoint import headers
 from fastn_mcp.client.exchange import (
     MAX_BODY_BYTES,
     Answer,
@@ -27,14 +26,13 @@ from fastn_mcp.client.exchange import (
     ResponseLost,
     TransportFactory,
     UnreadableBody,
+    headers,
 )
 from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import FastnError
 from fastn_mcp.tools.customers import GetCustomer
 from fastn_mcp.tools.operation import Request
 from fastn_mcp.tools.workflows import RunWorkflow
-
-pytestmark = pytest.mark.anyio
 
 READ = Request("GET", "/api/v1/customers")
 Talking = Callable[["Serve"], AbstractAsyncContextManager[HttpExchange]]

@@ -16,8 +16,6 @@ from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import FastnError
 from fastn_mcp.tools.customers import GetCustomer
 
-pytestmark = pytest.mark.anyio
-
 READ = GetCustomer(customer_id="acme")
 PLAIN = reply(200, {"id": "acme"})
 HOUR = 3_600

@@ -17,8 +17,6 @@ from fastn_mcp.client.exchange import HttpExchange, TransportFactory
 from fastn_mcp.client.transport import HttpConnection, HttpTransport
 from fastn_mcp.tools.operation import Request
 
-pytestmark = pytest.mark.anyio
-
 READ = Request("GET", "/api/v1/customers")
 
 

@@ -14,12 +14,10 @@ from anyio.abc import SocketAttribute, SocketStream
 from anyio.streams.tls import TLSStream
 from support.raw_server import answer, serving
 
-from fastn_mcp.client.endpoint import TransportOptions
 from fastn_mcp.client.exchange import HttpExchange, NotSentError, ResponseLost, TransportFactory, library_transport
+from fastn_mcp.client.transport import TransportOptions
 from fastn_mcp.config.load import load
 from fastn_mcp.tools.operation import Request
-
-pytestmark = pytest.mark.anyio
 
 READ = Request("GET", "/api/v1/customers")
 Failure = Callable[..., Awaitable[NotSentError]]

@@ -29,8 +29,6 @@ from fastn_mcp.tools.customers import GetCustomer, ListCustomers
 from fastn_mcp.tools.operation import Request
 from fastn_mcp.tools.workflows import ListWorkflows
 
-pytestmark = pytest.mark.anyio
-
 
 @pytest.fixture
 def clock() -> Clock:

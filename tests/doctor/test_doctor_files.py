@@ -42,7 +42,6 @@ def texts_of(sandbox: FaultySandbox) -> set[str]:
     return {text for text in values if len(text) > 5}
 
 
-@pytest.mark.anyio
 @pytest.mark.parametrize("guise", VARIANTS)
 async def test_reports_hold_no_data_of_the_account(guise: str) -> None:
     clock = Clock()
@@ -67,7 +66,6 @@ async def test_reports_hold_no_data_of_the_account(guise: str) -> None:
         }  # quotas are called so
 
 
-@pytest.mark.anyio
 async def test_field_names_that_could_be_data_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
     clock = Clock()
     sandbox = FaultySandbox(clock.now, behaviour=Behaviour(fields={"byCustomer": "acme-corp", "apiCalls": "Acme"}))

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
-import pytest
 from support.clock import Clock
 from support.doctor_runs import by_name
 from support.machine_world import MachineWorld
@@ -13,8 +12,6 @@ from support.team_world import TENANTS
 from fastn_mcp.doctor.check import Check, CheckResult
 from fastn_mcp.doctor.team import check_provider, check_settings, check_token
 from fastn_mcp.runtime import System
-
-pytestmark = pytest.mark.anyio
 
 KEYS = "keys of token.actions.githubusercontent.com"
 

@@ -14,15 +14,13 @@ from support.doctor_runs import Proxy, run_proxy, sandbox_in, serve_sandbox
 from support.ports import free_port
 from support.raw_server import serving
 
-from fastn_mcp.client.endpoint import TransportOptions
+from fastn_mcp.client.transport import TransportOptions
 from fastn_mcp.config.addresses import address_of, named_by
 from fastn_mcp.config.load import load
 from fastn_mcp.doctor import machine
 from fastn_mcp.doctor.check import Check, CheckResult
 from fastn_mcp.doctor.machine import check_network
 from fastn_mcp.doctor.runner import Examination, summary
-
-pytestmark = pytest.mark.anyio
 
 PROXY = "http://proxy.example:3128"
 NAMED: list[tuple[dict[str, str], str, bool]] = [

@@ -11,8 +11,6 @@ from fastn_mcp.doctor.check import Check, CheckResult
 from fastn_mcp.doctor.slack import check_slack
 from fastn_mcp.errors import SettingsError
 
-pytestmark = pytest.mark.anyio
-
 
 async def checked(variables: dict[str, str]) -> list[Check]:
     return await check_slack(load({}, {"FASTN_API_KEY": "k", **variables}, None), None)

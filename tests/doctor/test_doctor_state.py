@@ -18,8 +18,6 @@ from fastn_mcp.ledger.ledger import BudgetLimit
 from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.runtime import System
 
-pytestmark = pytest.mark.anyio
-
 
 def test_file_in_place_of_the_folder_fails(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("a file")

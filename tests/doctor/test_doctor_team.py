@@ -33,8 +33,6 @@ from fastn_mcp.hosted.oidc import IssuerKeys
 from fastn_mcp.ledger.valkey.ledger import ValkeyLedger
 from fastn_mcp.runtime import System
 
-pytestmark = pytest.mark.anyio
-
 SECRET = "0123456789abcdef0123456789abcdef"
 WITH_PAGE = HEAD + PAGE + APPROVERS
 ENVIRONMENT = KEYS | {"PAGE_SECRET": "egap", "FASTN_STATE_SECRET": SECRET}

@@ -12,8 +12,6 @@ from fastn_mcp.procedures.catalog import ALL_TOOLS
 from fastn_mcp.server.approval_app import RESULT_META, URI
 from fastn_mcp.tools.tool import Effect
 
-pytestmark = pytest.mark.anyio
-
 
 @each_transport_and_era
 async def test_clients_that_show_apps_get_one(upstream: Upstream, tmp_path: Path, transport: str, era: str) -> None:

@@ -19,11 +19,11 @@ from support.ports import free_port
 from support.raw_client import META
 from support.real_browser import axe_violations, needs_chromium
 from support.sensible_calls import sensible_arguments
-from support.server_process import BEARER, ERAS, Upstream, body, environment, over_http, running, served
+from support.server_process import BEARER, Upstream, body, each_era, environment, over_http, running, served
 
 from fastn_mcp.server.approval_app import URI
 
-pytestmark = [pytest.mark.long, pytest.mark.anyio, needs_chromium]
+pytestmark = [pytest.mark.long, needs_chromium]
 
 LOOKS = {"name": "get_overview", "arguments": {"about": "approvals"}}
 """The only call of the app."""
@@ -104,7 +104,7 @@ async def chat(
         yield Chat(client, host, context, opened, (await globex(client))["id"])
 
 
-@pytest.mark.parametrize("era", ERAS)
+@each_era
 async def test_request_and_its_decision_are_shown(
     upstream: Upstream, tmp_path: Path, chromium: Browser, era: str
 ) -> None:

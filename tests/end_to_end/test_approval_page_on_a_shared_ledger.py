@@ -23,7 +23,7 @@ from support.tcp_proxy import Proxy, proxied
 from support.team_page import approve, looked_at, result
 from support.valkey_server import ValkeyServer
 
-pytestmark = [pytest.mark.long, pytest.mark.anyio, needs_chromium]
+pytestmark = [pytest.mark.long, needs_chromium]
 
 FOUR_EYES = '[[rule]]\ntool = "delete_connector"\nthen = "four_eyes"\n'
 LOST = "The shared ledger cannot be used"

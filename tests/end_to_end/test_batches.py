@@ -14,11 +14,7 @@ import anyio
 import anyio.to_thread
 import pytest
 from mcp import Client, StdioServerParameters
-from support.server_process import ERAS, Person, Upstream, approving, body, environment
-
-pytestmark = pytest.mark.anyio
-
-each_era = pytest.mark.parametrize("era", ERAS)
+from support.server_process import ERAS, Person, Upstream, approving, body, each_era, environment
 
 
 class Server:

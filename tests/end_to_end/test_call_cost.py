@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import pytest
 from mcp import Client
 from mcp.types import InputRequiredResult
 from support.local_page import globex, recording_browser
@@ -18,14 +17,11 @@ from support.server_process import (
 )
 from support.world import World
 
-from fastn_mcp.client.cost import spent
-from fastn_mcp.client.exchange import Answer
+from fastn_mcp.client.exchange import Answer, spent
 from fastn_mcp.procedures.catalog import ALL_TOOLS
 from fastn_mcp.sandbox.server import InProcess
 from fastn_mcp.server.handlers import AGE_META, REQUESTS_META, build
 from fastn_mcp.tools.operation import Request
-
-pytestmark = pytest.mark.anyio
 
 
 @each_transport_and_era

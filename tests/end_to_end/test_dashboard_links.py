@@ -19,8 +19,6 @@ from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.server.handlers import build
 from fastn_mcp.server.rendering import with_dashboard
 
-pytestmark = pytest.mark.anyio
-
 AT = "https://dashboard.example/app"
 SETTLEMENTS = "wf_e5047fb2a8c3"
 

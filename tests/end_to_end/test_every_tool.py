@@ -2,7 +2,6 @@
 
 import json
 
-import pytest
 from mcp.types import TextContent
 from support.sensible_calls import sensible_arguments
 from support.server_process import Connect, Person, Upstream, approving, body, each_transport_and_era
@@ -10,8 +9,6 @@ from support.server_process import Connect, Person, Upstream, approving, body, e
 from fastn_mcp.procedures.catalog import ALL_TOOLS
 from fastn_mcp.tools.catalog import CATALOG
 from fastn_mcp.tools.tool import Effect
-
-pytestmark = pytest.mark.anyio
 
 
 @each_transport_and_era

@@ -56,6 +56,17 @@ class Example:
             yield person
             person.leaves()
 
+    def approve(self) -> None:
+        with self.question() as person:
+            person.types(f"{NAME}\r")
+            person.sees("Approved.")
+
+    def rest(self) -> str:
+        """Wait for its successful end. Returns what it showed since the last look."""
+        code, shown = self.user.leaves()
+        assert code == 0, shown
+        return shown.strip()
+
 
 PAUSED = ["PUT /api/v1/triggers"]
 PAUSED_AND_DELETED = [*PAUSED, "DELETE /api/v1/triggers"]
@@ -85,13 +96,9 @@ def test_agent_deletes_only_after_a_person_approved(name: str, upstream: Upstrea
             example.looks_again()
         example.user.sees(_LOOK_AGAIN)
         assert example.changes() == PAUSED
-        with example.question() as person:
-            person.types(f"{NAME}\r")
-            person.sees("Approved.")
+        example.approve()
         example.user.types("\r")
-        code, shown = example.user.leaves()
-        assert code == 0, shown
-        assert shown.strip() == f"{NAME} is paused and deleted."
+        assert example.rest() == f"{NAME} is paused and deleted."
         assert example.changes() == PAUSED_AND_DELETED
 
 
@@ -104,10 +111,9 @@ def test_decline_reaches_the_agent_with_its_note(name: str, upstream: Upstream) 
             person.answers("A note for the agent, or Enter > ", "Katana needs it on Monday")
             person.sees("Declined.")
         example.user.types("\r")
-        code, shown = example.user.leaves()
-        assert code == 0, shown
-        assert shown.strip().startswith(f"{NAME} is paused, not deleted: A person declined this call.")
-        assert shown.strip().endswith("Katana needs it on Monday")
+        shown = example.rest()
+        assert shown.startswith(f"{NAME} is paused, not deleted: A person declined this call.")
+        assert shown.endswith("Katana needs it on Monday")
         assert example.changes() == PAUSED
 
 
@@ -118,9 +124,7 @@ def test_plain_client_deletes_the_typed_name(upstream: Upstream) -> None:
         assert example.changes() == PAUSED
         time.sleep(READING)
         example.user.types(f"{NAME}\r")
-        code, shown = example.user.leaves()
-        assert code == 0, shown
-        assert shown.strip().endswith(f"{NAME} is deleted."), shown
+        assert example.rest().endswith(f"{NAME} is deleted.")
         assert example.changes() == PAUSED_AND_DELETED
 
 
@@ -130,9 +134,7 @@ def test_plain_client_deletes_nothing_for_another_answer(typed: str, upstream: U
         example.user.sees(f'"{NAME}" > ')
         time.sleep(READING)
         example.user.types(f"{typed}\r")
-        code, shown = example.user.leaves()
-        assert code == 0, shown
-        assert "Not deleted: " in shown
+        assert "Not deleted: " in example.rest()
         assert example.changes() == PAUSED
 
 
@@ -142,11 +144,7 @@ def test_plain_client_repeats_an_out_of_band_call(upstream: Upstream, tmp_path: 
         example.looks_again()
         example.user.sees(_LOOK_AGAIN)
         assert example.changes() == PAUSED
-        with example.question() as person:
-            person.types(f"{NAME}\r")
-            person.sees("Approved.")
+        example.approve()
         example.user.types("\r")
-        code, shown = example.user.leaves()
-        assert code == 0, shown
-        assert shown.strip().endswith(f"{NAME} is deleted."), shown
+        assert example.rest().endswith(f"{NAME} is deleted.")
         assert example.changes() == PAUSED_AND_DELETED

@@ -20,8 +20,6 @@ from fastn_mcp.policy.asker import Asker
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.customers import CreateCustomer
 
-pytestmark = pytest.mark.anyio
-
 
 @pytest.fixture
 def collector(tmp_path: Path) -> Generator[CollectorProcess]:

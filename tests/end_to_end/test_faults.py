@@ -6,7 +6,6 @@ client is used, and the sandbox's data show whether an error tells the truth.
 
 import json
 import socket
-import threading
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
@@ -15,7 +14,6 @@ from typing import Any, Literal
 
 import anyio
 import pytest
-import uvicorn
 from support.faulty_sandbox import (
     Drip,
     EchoKey,
@@ -30,6 +28,7 @@ from support.faulty_sandbox import (
     Status,
     Truncate,
 )
+from support.identity_provider import listening
 from support.outcome_table import (
     BROKEN,
     DONE,
@@ -48,16 +47,13 @@ from support.outcome_table import (
 from support.served_sandbox import create_faulty_app
 
 from fastn_mcp.client.client import FastnClient
-from fastn_mcp.client.endpoint import headers
-from fastn_mcp.client.exchange import HttpExchange, TransportFactory, transport_of
+from fastn_mcp.client.exchange import HttpExchange, TransportFactory, headers, transport_of
 from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import FastnError
 from fastn_mcp.runtime import System
 from fastn_mcp.sandbox.auth import KEY
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, GetCustomer, ListCustomers, UpdateCustomer
 from fastn_mcp.tools.operation import Operation
-
-pytestmark = pytest.mark.anyio
 
 SINK = "http://sink.invalid"
 """Where redirects point to, until a test has a socket for it."""
@@ -140,18 +136,9 @@ class Served:
 @pytest.fixture(scope="module")
 def serving() -> Generator[Served]:
     sandbox = FaultySandbox(lambda: datetime.now(UTC))
-    app = create_faulty_app(sandbox)
-    config = uvicorn.Config(app, log_level="critical", access_log=False, lifespan="off", timeout_graceful_shutdown=1)
-    server = uvicorn.Server(config)
-    with socket.create_server(("127.0.0.1", 0), backlog=64) as listening:
-        # The event loop does this only for its own sockets. Saves 40 ms per answer.
-        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
-        yield Served(sandbox, f"http://127.0.0.1:{listening.getsockname()[1]}", transport_of)
-        server.should_exit = True
-        thread.join(10)
-    assert not thread.is_alive()
+    options: dict[str, Any] = {"log_level": "critical", "access_log": False, "timeout_graceful_shutdown": 1}
+    with listening(create_faulty_app(sandbox), **options) as url:
+        yield Served(sandbox, url, transport_of)
 
 
 @pytest.fixture
@@ -163,13 +150,13 @@ def served(serving: Served, transport_factory: TransportFactory) -> Served:
 @pytest.fixture
 def sink() -> Generator[socket.socket]:
     """Open a socket that never answers. Its port may be one at which another test still looks for a server."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        listening.setblocking(False)
-        yield listening
+    with socket.create_server(("127.0.0.1", 0)) as unheard:
+        unheard.setblocking(False)
+        yield unheard
         failure = b""
         with suppress(BlockingIOError):
             while True:
-                with listening.accept()[0] as came, suppress(TimeoutError):
+                with unheard.accept()[0] as came, suppress(TimeoutError):
                     came.settimeout(1)
                     failure += came.recv(1000)
         assert failure == b""

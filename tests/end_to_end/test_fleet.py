@@ -24,7 +24,7 @@ from fastn_mcp.audit.files import lines_of, log_files
 from fastn_mcp.audit.outbox import Outbox
 from fastn_mcp.audit.remote import compare, stored
 
-pytestmark = [pytest.mark.long, pytest.mark.anyio]
+pytestmark = pytest.mark.long
 
 SECONDS = float(os.environ.get("FLEET_SECONDS", "20"))
 CLIENTS = 60

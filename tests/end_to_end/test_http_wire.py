@@ -14,7 +14,7 @@ import pytest
 from support.command_line import error_line, run_command
 from support.ports import free_port
 from support.raw_client import HTTP_HEADERS, META, in_era, search
-from support.server_process import BEARER, ERAS, HTTP_TOKEN, running, started
+from support.server_process import BEARER, HTTP_TOKEN, each_era, running, started
 from support.team_world import MODERN, modern, reply_of
 
 CANARY = "C4N4RY"
@@ -116,7 +116,7 @@ HOSTILE: dict[str, str | bytes] = {
 }
 
 
-@pytest.mark.parametrize("era", ERAS)
+@each_era
 @pytest.mark.parametrize("what", HOSTILE)
 def test_hostile_body_gets_an_error(what: str, era: str, served: str) -> None:
     sent = HOSTILE[what]

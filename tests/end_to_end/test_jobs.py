@@ -3,12 +3,10 @@
 import json
 import re
 import statistics
-import threading
 from collections.abc import Callable, Generator
 from dataclasses import replace
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, ClassVar
+from typing import Any
 
 import anyio
 import pytest
@@ -18,6 +16,11 @@ from jobs import JOBS, LARGEST, MAX_CALLS, MAX_REQUESTS, MAX_TOKENS, MEDIAN_CALL
 from model import Model, of_environment
 from question_jobs import LIMITS
 from scripted import Outcome, do, server_on
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from support.identity_provider import listening
 from support.ports import free_port
 from support.server_process import Person, approving
 
@@ -75,56 +78,43 @@ CONNECTIONS_OF_ACME = replace(next(job for job in JOBS if job.number == 28), fac
 """What is connected on the small account."""
 
 
-class FakeModel(BaseHTTPRequestHandler):
-    """Speaks both APIs, and makes these calls in turn; then it says what the last answer said."""
+TURNS: list[Callable[[Any], tuple[str, dict[str, Any]]]] = [
+    lambda _: ("find", {"query": "Acme Corp", "kind": "customer"}),
+    lambda answer: ("list_connections", {"customer_id": answer["data"]["found"][0]["id"]}),
+]
 
-    turns: ClassVar[list[Callable[[Any], tuple[str, dict[str, Any]]]]] = [
-        lambda _: ("find", {"query": "Acme Corp", "kind": "customer"}),
-        lambda answer: ("list_connections", {"customer_id": answer["data"]["found"][0]["id"]}),
+
+async def fake_model(request: Request) -> Response:
+    """Speak either API, and make the calls of `TURNS`; then say what the last answer said."""
+    body = await request.json()
+    is_anthropic = request.url.path == "/v1/messages"
+    results = [
+        block["content"] if is_anthropic else message["content"]
+        for message in body["messages"]
+        if message["role"] == "tool" or isinstance(message["content"], list)
+        for block in (message["content"] if is_anthropic else [message])
+        if block.get("type") == "tool_result" or not is_anthropic
     ]
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        is_anthropic = self.path == "/v1/messages"
-        results = [
-            block["content"] if is_anthropic else message["content"]
-            for message in body["messages"]
-            if message["role"] == "tool" or isinstance(message["content"], list)
-            for block in (message["content"] if is_anthropic else [message])
-            if block.get("type") == "tool_result" or not is_anthropic
-        ]
-        assert any("find" in json.dumps(tool) for tool in body["tools"])
-        if len(results) < len(self.turns):
-            name, arguments = self.turns[len(results)](json.loads(results[-1]) if results else None)
-            content: Any = [{"type": "tool_use", "id": f"t{len(results)}", "name": name, "input": arguments}]
-            function = {"name": name, "arguments": json.dumps(arguments)}
-            message = {
-                "role": "assistant",
-                "content": None,
-                "tool_calls": [{"id": f"t{len(results)}", "function": function}],
-            }
-        else:
-            content = [{"type": "text", "text": results[-1]}]
-            message = {"role": "assistant", "content": results[-1]}
-        text = json.dumps({"content": content} if is_anthropic else {"choices": [{"message": message}]}).encode()
-        self.send_response(200)
-        self.send_header("content-length", str(len(text)))
-        self.end_headers()
-        self.wfile.write(text)
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name of the base class
-        pass
+    assert any("find" in json.dumps(tool) for tool in body["tools"])
+    if len(results) < len(TURNS):
+        key = f"t{len(results)}"
+        name, arguments = TURNS[len(results)](json.loads(results[-1]) if results else None)
+        content: Any = [{"type": "tool_use", "id": key, "name": name, "input": arguments}]
+        function = {"name": name, "arguments": json.dumps(arguments)}
+        message = {"role": "assistant", "content": None, "tool_calls": [{"id": key, "function": function}]}
+    else:
+        content = [{"type": "text", "text": results[-1]}]
+        message = {"role": "assistant", "content": results[-1]}
+    return JSONResponse({"content": content} if is_anthropic else {"choices": [{"message": message}]})
 
 
 @pytest.mark.parametrize("api", ["anthropic", "openai"])
 def test_model_at_an_address_does_a_job(api: str, account: Account) -> None:
-    with ThreadingHTTPServer(("127.0.0.1", 0), FakeModel) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        environment = {"AGENT_URL": f"http://127.0.0.1:{server.server_port}", "AGENT_MODEL": "fake", "AGENT_API": api}
+    with listening(Starlette(routes=[Route("/{path:path}", fake_model, methods=["POST"])])) as url:
+        environment = {"AGENT_URL": url, "AGENT_MODEL": "fake", "AGENT_API": api}
         agent = of_environment(environment)
         assert isinstance(agent, Model)
         outcome = anyio.run(_outcome, CONNECTIONS_OF_ACME, account, agent)
-        server.shutdown()
     assert (outcome.problems, outcome.calls) == ([], 2)
 
 

@@ -10,8 +10,6 @@ from support.page_visitor import Visitor
 from support.replica_pair import two_replicas
 from support.valkey_server import ValkeyServer
 
-pytestmark = pytest.mark.anyio
-
 
 async def approve(visitor: Visitor, name: str) -> None:
     await visitor.until(f"Delete customer {name}")

@@ -28,10 +28,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from support.identity_provider import listening
-from support.machine_world import github_claims
+from support.machine_world import github_claims, machine
 from support.openid_provider import OpenIDProviders, Shape, Storage
 from support.raw_client import HTTP_HEADERS
 from support.replica_pair import Replicas, two_replicas
+from support.server_process import ERAS
 from support.signed_plans import plan_text, sign_plan
 from support.valkey_server import valkey_for
 
@@ -39,34 +40,10 @@ from fastn_mcp.build.composition import account_of, plan_account_of
 from fastn_mcp.hosted.team_config import load_team
 from fastn_mcp.sandbox.auth import KEY
 
-pytestmark = [pytest.mark.long, pytest.mark.anyio]
+pytestmark = pytest.mark.long
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "team_machine.py"
-ERAS = {"2025-11-25": "legacy", "2026-07-28": "2026-07-28"}
 ALLOW = '[[allow]]\ntool = "create_customer"\narguments = "any"\ncount = 7\n'
-MACHINES = """
-[[machine]]
-name = "nightly-report"
-issuer = "{github}"
-claims = {{ repository = "acme/reports", ref = "refs/heads/main" }}
-tenant = "acme"
-plan = "nightly.toml"
-plan_keys = "plan-keys.toml"
-
-[[machine]]
-name = "billing"
-client_id = "billing-agent"
-tenant = "acme"
-plan = "nightly.toml"
-plan_keys = "plan-keys.toml"
-
-[[machine]]
-name = "cleanup"
-client_id = "cleanup-agent"
-tenant = "acme"
-plan = "nightly.toml"
-plan_keys = "plan-keys.toml"
-"""
 SIGNS = ec.generate_private_key(ec.SECP256R1())
 PEM = SIGNS.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
 
@@ -78,6 +55,12 @@ def _shape() -> Shape:
     secret = {"client_id": "billing-agent", "client_secret": "of-the-billing-agent"}
     signs = {"client_id": "cleanup-agent", "token_endpoint_auth_method": "private_key_jwt", "jwks": {"keys": [public]}}
     return Shape("/team", {}, clients=(both | secret, both | signs), token_claims={"aud": "the-team"})
+
+
+def _machines(github: str) -> str:
+    claims = 'claims = { repository = "acme/reports", ref = "refs/heads/main" }'
+    clients = (machine(name, f'client_id = "{name}-agent"') for name in ("billing", "cleanup"))
+    return machine("nightly-report", f'issuer = "{github}"', claims) + "".join(clients)
 
 
 @pytest.fixture(scope="module")
@@ -134,9 +117,7 @@ async def test_machines_run_a_signed_plan_on_two_replicas(tmp_path: Path, issuer
     (tmp_path / "valkey").mkdir()
     with (
         valkey_for(tmp_path / "valkey") as valkey,
-        two_replicas(
-            tmp_path, valkey.url(), issuer=issuer, settings=lambda github: MACHINES.format(github=github)
-        ) as replicas,
+        two_replicas(tmp_path, valkey.url(), issuer=issuer, settings=_machines) as replicas,
     ):
         tenant = load_team(tmp_path / "team.toml").named("acme")
         assert tenant is not None

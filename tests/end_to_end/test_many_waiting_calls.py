@@ -18,8 +18,6 @@ from support.server_process import Upstream, body, environment, over_http, runni
 
 from fastn_mcp.ledger.ledger import MAX_WAITING
 
-pytestmark = pytest.mark.anyio
-
 CALLS = 2 * MAX_WAITING
 """Each request is waited for by two calls: more cannot be open."""
 

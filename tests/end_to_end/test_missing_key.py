@@ -35,7 +35,6 @@ def address(sandbox_process: Upstream) -> Generator[str]:
         yield f"http://127.0.0.1:{port}/mcp"
 
 
-@pytest.mark.anyio
 @each_transport_and_era
 async def test_missing_key_is_explained_in_every_call(
     transport: str, era: str, address: str, upstream: Upstream

@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterator
 from typing import Any, cast
 
-import pytest
 from jsonschema import Draft202012Validator
 from mcp import Client
 from mcp.client import ClientRequestContext
@@ -19,8 +18,6 @@ from fastn_mcp.procedures.catalog import ALL_TOOLS, PROCEDURES
 from fastn_mcp.server.handlers import build
 from fastn_mcp.server.tool_list import output_schema
 from fastn_mcp.tools.tool import AnyTool, Effect
-
-pytestmark = pytest.mark.anyio
 
 ORDERS = "wf_0d93ee5b1f62"
 

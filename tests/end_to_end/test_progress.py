@@ -19,10 +19,7 @@ from mcp.types import (
 )
 from support.server_process import Connect, Person, Upstream, approving, each_transport_and_era
 
-pytestmark = [
-    pytest.mark.anyio,
-    each_transport_and_era,
-]
+pytestmark = each_transport_and_era
 
 Told = tuple[float, float | None, str | None]
 

@@ -108,7 +108,6 @@ def test_stdio_server_records_its_calls_on_exit(upstream: Upstream, tmp_path: Pa
     assert upstream.changes() == ["POST /api/v1/customers"] * 2
 
 
-@pytest.mark.anyio
 async def test_http_server_reports_all_callers(upstream: Upstream, tmp_path: Path) -> None:
     port, env = free_port(), environment(upstream)
     with running("--http", f"127.0.0.1:{port}", "--report", str(tmp_path / "r.json"), port=port, env=env) as server:

@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import pytest
 from mcp import Client, StdioServerParameters
 from support.forkserver import forked
 from support.server_process import body
@@ -23,7 +22,6 @@ def environment(folder: Path) -> dict[str, str]:
     return folders | own | {"PATH": os.environ["PATH"]}
 
 
-@pytest.mark.anyio
 async def test_approval_in_one_sandbox_process_counts_in_another(tmp_path: Path) -> None:
     env = environment(tmp_path)
     server = StdioServerParameters(command=sys.executable, args=["-m", "fastn_mcp", "--sandbox"], env=env)

@@ -6,7 +6,6 @@ from typing import Any
 
 import anyio
 import anyio.to_thread
-import pytest
 from support.local_page import approve_form, recording_browser
 from support.replica_pair import two_replicas
 from support.server_process import Upstream, body, each_transport_and_era, environment, served
@@ -15,8 +14,6 @@ from support.slack_world import DANA, KIM, settings_of
 from support.terminal import sitting
 from support.valkey_server import ValkeyServer
 from support.webhook_world import approvers_file
-
-pytestmark = pytest.mark.anyio
 
 
 @each_transport_and_era

@@ -33,14 +33,13 @@ from support.raw_client import (
     serving,
     started,
 )
-from support.server_process import Upstream, environment
+from support.server_process import Upstream, each_era, environment
 
 SOON = 4.0
 """Seconds; less than the five that a call in flight is given once the input ends."""
 
 PROGRAM = (sys.executable, "-m", "fastn_mcp")
 CANARY = "C4N4RY"
-ERAS = ["2025-11-25", "2026-07-28"]
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +96,7 @@ REFUSED: dict[str, tuple[str | bytes, object, int]] = {
 }
 
 
-@pytest.mark.parametrize("era", ERAS)
+@each_era
 @pytest.mark.parametrize("what", REFUSED)
 def test_invalid_message_is_answered_with_an_error(what: str, era: str, servers: dict[str, Server]) -> None:
     """JSON-RPC 2.0, MCP: the error codes. Every request gets an error, which repeats none of its values."""

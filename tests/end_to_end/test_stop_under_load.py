@@ -25,7 +25,7 @@ from fastn_mcp.build.composition import plan_account_of
 from fastn_mcp.config.load import load
 from fastn_mcp.sandbox.auth import KEY
 
-pytestmark = [pytest.mark.anyio, pytest.mark.posix, pytest.mark.long]
+pytestmark = [pytest.mark.posix, pytest.mark.long]
 
 CLIENTS, WAITING, BATCHES = 200, 64, 4
 WAIT = 55

@@ -29,8 +29,6 @@ from support.team_world import ALL, Caller, tenant
 
 from fastn_mcp.sandbox.auth import KEY, LIVE_KEY
 
-pytestmark = pytest.mark.anyio
-
 CALLS = 200
 
 LIMITS = """

@@ -31,8 +31,6 @@ from support.valkey_server import valkey_program
 from fastn_mcp.cli.program import cli
 from fastn_mcp.hosted.team_config import load_team
 
-pytestmark = pytest.mark.anyio
-
 PAGE = (DEPLOY.parent / "docs" / "hosting.md").read_text(encoding="utf-8")
 
 

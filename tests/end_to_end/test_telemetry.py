@@ -23,14 +23,13 @@ from support.server_process import (
     Upstream,
     approving,
     body,
+    each_era,
     environment,
     over_http,
     running,
     stdio,
 )
 from support.team_world import Caller, modern, request
-
-pytestmark = pytest.mark.anyio
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
@@ -74,7 +73,7 @@ def _arrived(collector: Receiver, customer: str) -> None:
         assert text not in everything
 
 
-@pytest.mark.parametrize("era", ["2025-11-25", "2026-07-28"])
+@each_era
 async def test_stdio_server_exports_everything_by_its_exit(era: str, upstream: Upstream, collector: Receiver) -> None:
     env = sending(upstream, collector.url, OTEL_SERVICE_NAME="our-fastn", FASTN_LOG_LEVEL="info")
     async with Client(stdio(env), mode=ERAS[era], elicitation_callback=Person(approving)) as client:

@@ -10,15 +10,11 @@ from typing import Any
 import anyio
 import pytest
 from mcp import Client
-from support.server_process import ERAS, Person, Upstream, approving, body, environment, stdio
+from support.server_process import ERAS, Person, Upstream, approving, body, each_era, environment, stdio
 from support.signed_plans import plan_text, sign_plan
 
 from fastn_mcp.build.composition import plan_account_of
 from fastn_mcp.config.load import load
-
-pytestmark = pytest.mark.anyio
-
-each_era = pytest.mark.parametrize("era", ERAS)
 
 
 class Run:

@@ -23,8 +23,6 @@ from support.webhook_world import approvers_file
 
 from fastn_mcp.channels.webhook.webhook import signature_headers
 
-pytestmark = pytest.mark.anyio
-
 
 @dataclass
 class Folder:

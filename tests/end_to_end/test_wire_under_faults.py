@@ -15,7 +15,7 @@ from mcp import Client
 from support.forkserver import forked
 from support.ports import free_port
 from support.raw_client import HTTP_HEADERS, PATIENCE, answers_to, call, introducing
-from support.server_process import BEARER, ERAS, HTTP_TOKEN, KEY, Upstream, environment, over_http, running
+from support.server_process import BEARER, ERAS, HTTP_TOKEN, KEY, Upstream, each_era, environment, over_http, running
 
 LEVELS = ("debug", "info", "warning", "error")
 each_level = pytest.mark.parametrize("level", ["debug", pytest.param("error", marks=pytest.mark.long)])
@@ -128,9 +128,8 @@ def test_http_server_log_is_json_lines(level: str, upstream: Upstream) -> None:
     assert level == "error" or "uvicorn.error" in [event["logger"] for event in events]
 
 
-@pytest.mark.anyio
 @pytest.mark.long
-@pytest.mark.parametrize("era", ERAS)
+@each_era
 async def test_log_never_contains_response_data(era: str, tmp_path: Path) -> None:
     async def progresses(progress: float, total: float | None, message: str | None) -> None:
         """Ignore progress. Asking for it makes the response a stream."""

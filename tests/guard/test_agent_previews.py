@@ -19,8 +19,6 @@ from fastn_mcp.tools.connectors import DeleteConnector
 from fastn_mcp.tools.customers import CreateCustomer
 from fastn_mcp.tools.workflows import RunWorkflow
 
-pytestmark = pytest.mark.anyio
-
 APPROVAL = {
     Decision.ALLOW: "none: the policy allows it",
     Decision.CONFIRM: "a person has to approve it",

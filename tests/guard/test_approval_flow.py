@@ -38,8 +38,6 @@ from fastn_mcp.tools.tool import Effect
 from fastn_mcp.tools.triggers import CreateTrigger
 from fastn_mcp.tools.workflows import RunWorkflow
 
-pytestmark = pytest.mark.anyio
-
 
 def temporary_approval(question: ApprovalForm) -> Approve:
     return Approve(question.expected, is_temporary=True)

@@ -42,8 +42,6 @@ from fastn_mcp.tools.access import CreateSecret
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, UpdateCustomer
 from fastn_mcp.tools.workflows import RunWorkflow, UpdateWorkflow
 
-pytestmark = pytest.mark.anyio
-
 NAMES = ("Globex Exports", "Katana", "Acme Corp")
 
 

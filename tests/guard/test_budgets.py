@@ -20,8 +20,6 @@ from fastn_mcp.procedures.overview.get_overview import GetOverview
 from fastn_mcp.tools.access import CreateSecret, DeleteSecret, ListSecrets
 from fastn_mcp.tools.customers import CreateCustomer
 
-pytestmark = pytest.mark.anyio
-
 ANA = Caller(Asker("ana"), None)
 _RUNS = itertools.count(1)
 _NAMES = itertools.count(1)

@@ -11,8 +11,6 @@ from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.policy.decision import Decision
 from fastn_mcp.tools.customers import CreateCustomer, UpdateCustomer
 
-pytestmark = pytest.mark.anyio
-
 NEW = CreateCustomer(name="Nordlicht Bikes", admin_email="ops@nordlicht.example")
 
 

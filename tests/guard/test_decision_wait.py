@@ -27,8 +27,6 @@ from fastn_mcp.runtime import System
 from fastn_mcp.tools.access import CreateSecret
 from fastn_mcp.tools.customers import UpdateCustomer
 
-pytestmark = pytest.mark.anyio
-
 
 def waits(folder: Path, seconds: float = 45, **more: Any) -> World:
     return World(folder, Policy(approval_wait=seconds), **more)

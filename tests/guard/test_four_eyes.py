@@ -21,8 +21,6 @@ from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.policy.decision import StepUp
 from fastn_mcp.tools.customers import DeleteCustomer
 
-pytestmark = pytest.mark.anyio
-
 POLICY = '[defaults]\ndestroy = "four_eyes"\n'
 
 

@@ -26,8 +26,6 @@ from fastn_mcp.tools.customers import ListCustomers, UpdateCustomer
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.tool import Effect
 
-pytestmark = [pytest.mark.anyio]
-
 CHANGES = [operation.tool_name() for operation in CATALOG if operation.effect is not Effect.READ]
 ONE_OF_EACH_TOOLSET = {operation.toolset(): operation.tool_name() for operation in CATALOG}.values()
 """One tool of each toolset: what a change makes stale follows from its toolset."""

@@ -29,8 +29,6 @@ from fastn_mcp.procedures.undo_change import ListChanges
 from fastn_mcp.tools.access import CreateApiKey
 from fastn_mcp.tools.customers import CreateCustomer, ListCustomers, UpdateCustomer
 
-pytestmark = pytest.mark.anyio
-
 
 async def test_guarded_mode_sends_reads_and_writes_without_approval(world: World) -> None:
     """A read opens no ledger."""

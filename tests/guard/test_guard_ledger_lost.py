@@ -27,8 +27,6 @@ from fastn_mcp.sandbox.replies import SandboxReply
 from fastn_mcp.sandbox.server import SandboxRequest
 from fastn_mcp.tools.customers import CreateCustomer, ListCustomers
 
-pytestmark = pytest.mark.anyio
-
 
 @pytest.fixture
 async def own(tmp_path: Path) -> AsyncGenerator[ValkeyServer]:

@@ -15,8 +15,6 @@ from fastn_mcp.policy.policy import Policy
 from fastn_mcp.runtime import SpanFacts, System
 from fastn_mcp.tools.customers import CreateCustomer
 
-pytestmark = pytest.mark.anyio
-
 
 class Spans:
     """Keeps the facts of each span, by kind and subject."""

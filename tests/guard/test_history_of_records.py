@@ -1,14 +1,11 @@
 """What a person is told of what this server did lately to the records of a call."""
 
-import pytest
 from support.world import World
 
 from fastn_mcp.account.resolve import by_arguments
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.ledger.change import Change
 from fastn_mcp.tools.connectors import CreateConnector, DeleteConnector, UpdateConnector
-
-pytestmark = pytest.mark.anyio
 
 
 async def told(world: World, connector: str) -> tuple[tuple[str, str], ...]:

@@ -26,8 +26,6 @@ from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustom
 from fastn_mcp.tools.triggers import UpdateTrigger
 from fastn_mcp.tools.workflows import UpdateWorkflow
 
-pytestmark = pytest.mark.anyio
-
 
 def row(world: World, kind: str, name: str) -> dict[str, Any]:
     return dict(world.sandbox.state.named(kind, name, by="name"))

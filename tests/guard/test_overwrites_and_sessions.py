@@ -30,8 +30,6 @@ from fastn_mcp.tools.customers import CreateCustomer
 from fastn_mcp.tools.tool import Effect, Tool
 from fastn_mcp.tools.workflows import CreateWorkflow, DeleteWorkflow, UpdateWorkflow
 
-pytestmark = pytest.mark.anyio
-
 NEW = CreateWorkflow(name="Nightly import", slug="nightly-import", extra={"timezone": "UTC"})
 
 

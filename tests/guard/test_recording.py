@@ -26,8 +26,6 @@ from fastn_mcp.tools.access import CreateSecret
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, GetCustomer
 from fastn_mcp.tools.tool import Effect
 
-pytestmark = pytest.mark.anyio
-
 
 def recorded(world: World) -> list[dict[str, JsonValue]]:
     """Its entries, without what the chain adds, and without the account and the caller, which are those of all."""

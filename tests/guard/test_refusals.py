@@ -29,8 +29,6 @@ from fastn_mcp.tools.access import DeleteSecret, ListSecrets
 from fastn_mcp.tools.customers import CreateCustomer, UpdateCustomer
 from fastn_mcp.tools.tool import Effect
 
-pytestmark = pytest.mark.anyio
-
 NO_CREATES = '[[rule]]\ntool = "create_*"\nthen = "deny"\nreason = "Not today."\n'
 
 

@@ -34,7 +34,6 @@ from fastn_mcp.tools.triggers import CreateTrigger, DeleteTrigger, UpdateTrigger
 from fastn_mcp.tools.workflows import RunWorkflow, UpdateWorkflow
 
 Call = Operation[Any]
-pytestmark = pytest.mark.anyio
 
 
 RUN_IN_LIVE = '[[rule]]\ntool = "run_workflow"\nwhen = { environment = "live" }\nthen = "deny"\n'

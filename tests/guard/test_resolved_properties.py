@@ -22,7 +22,6 @@ from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.tool import Effect
 
 Call = Operation[Any]
-pytestmark = pytest.mark.anyio
 
 CHANGING = [operation.tool_name() for operation in CATALOG if operation.effect is not Effect.READ]
 OWNER_FIELDS = {"connections": "endOrgId", "triggers": "endOrgId", "secrets": "customerId"}

@@ -16,8 +16,6 @@ from fastn_mcp.server.context import ResponseDelivery
 from fastn_mcp.tools.customers import CreateCustomer
 from fastn_mcp.tools.operation import Call
 
-pytestmark = pytest.mark.anyio
-
 NEVER = 3600.0
 
 

@@ -9,9 +9,6 @@ from fastn_mcp.policy.asker import Asker
 from fastn_mcp.tools.customers import CreateCustomer, ListCustomers, UpdateCustomer
 from fastn_mcp.tools.tool import Effect
 
-pytestmark = pytest.mark.anyio
-
-
 NEEDED = {
     Effect.READ: READ,
     Effect.WRITE: WRITE,

@@ -27,8 +27,6 @@ from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.tools.access import CreateSecret
 from fastn_mcp.tools.connectors import CreateConnection
 
-pytestmark = pytest.mark.anyio
-
 CANARY = "canary-typed-by-a-person"
 CALL = CreateSecret(name="STRIPE_KEY")
 

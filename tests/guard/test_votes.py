@@ -27,8 +27,6 @@ from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vot
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.tools.workflows import RunWorkflow
 
-pytestmark = pytest.mark.anyio
-
 
 @pytest.fixture(params=stores.KINDS)
 async def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenerator[Ledger]:

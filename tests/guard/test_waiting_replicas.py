@@ -22,7 +22,7 @@ from fastn_mcp.ledger.valkey.server import parse
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.runtime import System
 
-pytestmark = [pytest.mark.anyio, pytest.mark.long]
+pytestmark = pytest.mark.long
 
 CALLS = 1_000
 WAIT, HANGING = 5.0, 120.0

@@ -10,8 +10,6 @@ from fastn_mcp.guard.approval_use import Approval
 from fastn_mcp.guard.batch import Evaluation
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
 
-pytestmark = pytest.mark.anyio
-
 
 async def taken_back(world: World, request: str, note: str | None = None) -> ApprovalRequest | NotCounted:
     current = await world.ledger.find(request)

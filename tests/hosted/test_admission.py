@@ -17,8 +17,6 @@ from support.team_world import ALL, HEAD, META, MODERN, NO_FORMS, TENANTS, Calle
 from fastn_mcp.hosted.app import Health
 from fastn_mcp.runtime import System
 
-pytestmark = pytest.mark.anyio
-
 METADATA = "https://fastn-mcp.example.com/.well-known/oauth-protected-resource/mcp"
 
 

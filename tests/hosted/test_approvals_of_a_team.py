@@ -29,8 +29,6 @@ from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.tools.customers import DeleteCustomer, ListCustomers
 
-pytestmark = pytest.mark.anyio
-
 GUESSES = 10_000
 
 

@@ -19,7 +19,7 @@ from support.team_world import HEAD, TENANTS, Caller, TeamWorld
 
 from fastn_mcp.hosted.oidc import IssuerKeys
 
-pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("provider_elsewhere")]
+pytestmark = pytest.mark.usefixtures("provider_elsewhere")
 
 CLIENT = {
     "client_id": "an-assistant",

@@ -17,8 +17,6 @@ from support.ports import free_port
 from fastn_mcp.channels.http_server import RESPONSE_LOST, ConnectionLimits
 from fastn_mcp.hosted.authentication import HostCheck
 
-pytestmark = pytest.mark.anyio
-
 JAVA = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABk\r\n"
 """What Java's own client sends with its first request over http."""
 SOCKET = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"

@@ -21,13 +21,10 @@ from fastn_mcp.hosted.approvers import SignedInPerson, TeamInbox
 from fastn_mcp.hosted.team_config import ApprovalsSection, ApproverRule, Team, Tenant
 from fastn_mcp.hosted.tenants import CallerAccount, ConcurrencyLimit, TenantAccount, Tenants
 from fastn_mcp.ledger.approval_request import ApprovalRequest, ShownCall
-from fastn_mcp.ledger.ledger import LedgerLost
+from fastn_mcp.ledger.ledger import LedgerLost, Stop
 from fastn_mcp.ledger.sqlite import SqliteLedger
-from fastn_mcp.ledger.stop import Stop
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.runtime import System
-
-pytestmark = pytest.mark.anyio
 
 ISSUER = "https://issuer.example"
 NOW = 1_795_570_835.5

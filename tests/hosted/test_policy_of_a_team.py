@@ -6,11 +6,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
 from support.policy_files import policy_file
 from support.team_world import ALL, HEAD, NO_FORMS, TENANTS, TeamWorld, modern, request
-
-pytestmark = pytest.mark.anyio
 
 TEXT = HEAD + TENANTS.replace('mode = "guarded"', 'mode = "guarded"\npolicy = "policy.toml"', 1)
 REFUSED = """[defaults]

@@ -28,8 +28,6 @@ from starlette.types import Message, Receive, Scope, Send
 from fastn_mcp.hosted.authentication import body_message, read, replay
 from fastn_mcp.hosted.mcp_endpoint import McpEndpoint, ResponseMode
 
-pytestmark = pytest.mark.anyio
-
 CALL = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "find", "arguments": {"query": "x"}}}
 PROGRESS = {**CALL, "params": {"name": "find", "_meta": {"progressToken": 7}}}
 LOGS = {**CALL, "params": {"name": "find", "_meta": {"io.modelcontextprotocol/logLevel": "info"}}}

@@ -38,7 +38,7 @@ from fastn_mcp.doctor.check import CheckResult
 from fastn_mcp.doctor.team import check_provider, check_token
 from fastn_mcp.hosted.oidc import IssuerKeys
 
-pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("provider_elsewhere")]
+pytestmark = pytest.mark.usefixtures("provider_elsewhere")
 
 PAGE = Path(__file__).parents[2] / "docs" / "identity-providers.md"
 SITE = "https://fastn-mcp.example.com"

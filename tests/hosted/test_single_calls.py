@@ -20,8 +20,6 @@ from starlette.types import Receive, Scope, Send
 from fastn_mcp.hosted.authentication import body_message, read, replay
 from fastn_mcp.hosted.mcp_endpoint import PlainCalls
 
-pytestmark = pytest.mark.anyio
-
 LARGEST = 4_000
 HEADERS = {
     "Accept": "application/json, text/event-stream",

@@ -25,8 +25,6 @@ from fastn_mcp.errors import SettingsError
 from fastn_mcp.guard.approval.votes import TerminalApprovals
 from fastn_mcp.hosted.team_config import load_team
 
-pytestmark = pytest.mark.anyio
-
 AT = f"{SITE}/approvals/"
 STEP_UP = """
 [approvals.step_up]

@@ -29,7 +29,7 @@ from fastn_mcp.build.team import application
 from fastn_mcp.hosted.oidc import IssuerKeys
 from fastn_mcp.runtime import System
 
-pytestmark = [pytest.mark.anyio, needs_chromium]
+pytestmark = needs_chromium
 
 SECRET = "of-the-page-and-long-enough"
 AGENT = "an-mcp-client"

@@ -14,8 +14,6 @@ from fastn_mcp.errors import SettingsError
 from fastn_mcp.hosted.team_config import TeamLimits, Tenant
 from fastn_mcp.hosted.tenants import KEYS_EACH, Busy, CallerAccount, ConcurrencyLimit, TenantAccount, Tenants
 
-pytestmark = pytest.mark.anyio
-
 
 def tenant(name: str) -> Tenant:
     return Tenant(name=name, subjects=[name])

@@ -14,8 +14,6 @@ from support.identity_provider import AUDIENCE, ISSUER, Key, Provider, rsa
 from fastn_mcp.hosted.oidc import FIRST_RETRY_AFTER, REFRESH_AFTER, RETRY_AFTER, TRUST_FOR, IssuerKeys, NoKeys
 from fastn_mcp.hosted.tokens import ALGORITHMS, TokenRefused, Tokens, Trust, person_name, scopes
 
-pytestmark = pytest.mark.anyio
-
 
 class Verifier:
     """The verifier of one server, and the provider that it trusts."""

@@ -32,8 +32,6 @@ from fastn_mcp.tools.operation import Operation, Request
 from fastn_mcp.tools.tool import Tool
 from fastn_mcp.tools.workflows import CreateWorkflow
 
-pytestmark = pytest.mark.anyio
-
 _NUMBERS = itertools.count(1)
 
 

@@ -27,8 +27,6 @@ from fastn_mcp.ledger.ledger import (
     rate_free_at,
 )
 
-pytestmark = pytest.mark.anyio
-
 FINAL = [state for state in RequestState if state not in (RequestState.OPEN, RequestState.APPROVED)]
 
 

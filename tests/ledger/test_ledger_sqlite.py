@@ -25,8 +25,6 @@ from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.ledger.ledger import BudgetLimit, LedgerUnusable
 from fastn_mcp.ledger.sqlite import SqliteLedger
 
-pytestmark = pytest.mark.anyio
-
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:

@@ -26,8 +26,6 @@ from fastn_mcp.ledger.valkey.server import Address, parse
 from fastn_mcp.policy.decision import PLANNED
 from fastn_mcp.runtime import System
 
-pytestmark = pytest.mark.anyio
-
 ASKABLE = (RequestState.OPEN, RequestState.APPROVED)
 
 

@@ -21,8 +21,6 @@ from support.team_world import ALL, Caller
 
 from fastn_mcp.audit.files import verify
 
-pytestmark = pytest.mark.anyio
-
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = {name: (DOCS / name).read_text(encoding="utf-8") for name in ("operations.md", "incidents.md")}
 STATE = "state=~/.local/state/fastn-mcp"

@@ -15,8 +15,6 @@ from fastn_mcp.procedures.catalog import ALL_TOOLS
 from fastn_mcp.server.handlers import build
 from fastn_mcp.server.handshake import APPS, HANDSHAKE, Introduction
 
-pytestmark = pytest.mark.anyio
-
 WITH_APPS: dict[str, object] = {
     "_meta": META["_meta"] | {"io.modelcontextprotocol/clientCapabilities": {"extensions": {APPS: {}}}}
 }

@@ -51,8 +51,6 @@ from fastn_mcp.tools.tool import Tool
 from fastn_mcp.tools.triggers import CreateTrigger, DeleteTrigger, UpdateTrigger
 from fastn_mcp.tools.workflows import CreateWorkflow, RunWorkflow
 
-pytestmark = pytest.mark.anyio
-
 NOW = datetime(2026, 11, 25, 9, 0, tzinfo=UTC)
 HEAD = 'name = "night"\naccount = "test"\nuntil = 2026-11-26T00:00:00Z\n'
 DANA, LEE = new_key(), new_key()

@@ -29,7 +29,7 @@ from fastn_mcp.tools.customers import DeleteCustomer
 from fastn_mcp.tools.tool import Tool
 from fastn_mcp.tools.workflows import ListExecutions
 
-pytestmark = [pytest.mark.anyio, pytest.mark.no_cover]  # each tool has its own tests
+pytestmark = pytest.mark.no_cover  # each tool has its own tests
 
 Answer = dict[str, Any]
 HOURS = 72

@@ -25,8 +25,6 @@ from fastn_mcp.sandbox.state import Row, stamp
 from fastn_mcp.sandbox.workflows import new_workflow
 from fastn_mcp.tools.ai import AiBuild, AiChat, AiReply, normalize_reply
 
-pytestmark = pytest.mark.anyio
-
 ORDERS, SLACK = "wf_0d93ee5b1f62", "wf_b5880b29eb25"
 ASKING = 5.0
 """Seconds until a person approves spending credits."""

@@ -17,8 +17,6 @@ from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.tools.access import QueryAuditLog
 from fastn_mcp.tools.operation import Operation
 
-pytestmark = pytest.mark.anyio
-
 _WORKFLOW = "wf_b5880b29eb25"
 _NAME = "Slack Messages to Supabase Hourly Sync"
 

@@ -12,8 +12,6 @@ from fastn_mcp.server.tool_list import tool as listed
 from fastn_mcp.tools.paging import List, Position
 from fastn_mcp.tools.tool import AnyTool
 
-pytestmark = pytest.mark.anyio
-
 PAGED = [tool for tool in ALL_TOOLS if "cursor" in tool.model_fields]
 OTHER_CURSORS = {
     "get_overview": "1.1",

@@ -23,8 +23,6 @@ from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.tools.connectors import GetConnector
 from fastn_mcp.tools.workflows import DeleteWorkflow, GetWorkflow, ListWorkflows, RunWorkflow
 
-pytestmark = pytest.mark.anyio
-
 Answer = dict[str, Any]
 
 

@@ -21,8 +21,6 @@ from fastn_mcp.sandbox.state import Row
 from fastn_mcp.tools.triggers import UpdateTrigger
 from fastn_mcp.tools.workflows import ListWorkflows
 
-pytestmark = pytest.mark.anyio
-
 TIKTOK, ORDERS, CONTACTS = "wf_96d1b3072c5a", "wf_0d93ee5b1f62", "wf_7be2150c84af"
 SETTLEMENTS, BACKFILL = "wf_e5047fb2a8c3", "wf_58c9d02e7f14"
 TRACKING, INVENTORY = "wf_3a8e47d19b60", "wf_c27aa8f04e19"

@@ -18,8 +18,6 @@ from fastn_mcp.procedures.overview.get_overview import GetOverview
 from fastn_mcp.sandbox.executions import unusable
 from fastn_mcp.tools.workflows import ListExecutions
 
-pytestmark = pytest.mark.anyio
-
 BACKFILL, ORDERS = "wf_58c9d02e7f14", "wf_0d93ee5b1f62"
 
 

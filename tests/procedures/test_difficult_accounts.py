@@ -31,7 +31,7 @@ from fastn_mcp.sandbox.state import SandboxState, parse_stamp, stamp
 from fastn_mcp.tools.operation import Request
 from fastn_mcp.tools.tool import Tool
 
-pytestmark = [pytest.mark.anyio, pytest.mark.no_cover]
+pytestmark = pytest.mark.no_cover
 
 ACME = "c009d6af-1950-4428-ad06-a70af567801a"
 HOURS = 72

@@ -12,7 +12,7 @@ from large_account import large_account
 from pydantic_core import to_json
 from support.behaviour import Filtering, Paging
 from support.faulty_sandbox import Status
-from support.many_names import Listing, large, uuid
+from support.many_names import large, listing, uuid
 from support.tokens import tokens
 from support.world import World
 
@@ -24,8 +24,6 @@ from fastn_mcp.procedures.ranking import Index, leaders, units
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.workflows import ListExecutions
-
-pytestmark = pytest.mark.anyio
 
 _GLOBEX = "5c4bc270-6e5f-4523-afd7-6538d17c6c3a"
 
@@ -138,20 +136,20 @@ async def test_customers_are_searched_for_and_read_whole_if_a_word_is_unknown(
     world: World, query: str, customer: str, pages: int
 ) -> None:
     """Requests are bounded, and what was read is cached for a minute."""
-    listing = Listing(large())
-    answer = await search_in(world, listing, query)
+    source = listing(large())
+    answer = await search_in(world, source, query)
     assert first(answer) == ("customer", customer)
     assert "customer" not in str(answer.get("not_searched"))
-    assert listing.counts["list_customers"] <= pages + 1
-    read = listing.counts["list_customers"]
-    await Find(query=query).run(world.context(listing))
-    assert listing.counts["list_customers"] == read
+    assert source.counts()["list_customers"] <= pages + 1
+    read = source.counts()["list_customers"]
+    await Find(query=query).run(world.context(source))
+    assert source.counts()["list_customers"] == read
 
 
 @pytest.mark.parametrize("ignores", [True, False])
 async def test_customers_are_read_whole_if_fastn_does_not_search(world: World, *, ignores: bool) -> None:
-    listing = Listing(large())
-    answer_to = listing.__call__
+    source = listing(large())
+    answer_to = source.__call__
 
     async def send(call: Operation[Any]) -> Any:
         if getattr(call, "search", None) and call.tool_name() == "list_customers":
@@ -177,7 +175,7 @@ async def test_customer_of_a_match_is_named_although_not_all_were_read(large_wor
 
 
 async def test_index_is_built_once(world: World) -> None:
-    context = world.context(Listing(large(customers=300)))
+    context = world.context(listing(large(customers=300)))
 
     async def looked_at() -> int:
         before = units.cache_info()
@@ -195,7 +193,7 @@ async def test_rows_added_by_one_query_are_not_shared(world: World) -> None:
     rows = large(10, 1, 10, 10)
     rows["customer"] = [{"id": uuid(9, n), "name": f"Filler {n}"} for n in range(100 * MAX_PAGES)]
     rows["customer"].append({"id": uuid(8, 1), "name": "Zebulon Partners"})
-    context = world.context(Listing(rows))
+    context = world.context(listing(rows))
     for _ in range(2):
         found = (await Find(query="zebulon", kind="customer").run(context)).model_dump()
         assert first(found) == ("customer", "Zebulon Partners")
@@ -209,18 +207,18 @@ async def test_incomplete_kind_is_searched_by_the_rarest_words(world: World) -> 
     more = [{"id": uuid(9, n), "name": f"Filler {n}"} for n in range(1_200)]
     rows["customer"] += [*more, {"id": uuid(8, 1), "name": "Zephyrine Looms"}]
     rows["connection"] += [{"id": "late", "name": "default", "endOrgId": uuid(8, 1), "connectorId": uuid(2, 0)}]
-    listing = Listing(rows)
-    answer = await search_in(world, listing, "the zephyrine looms customer")
+    source = listing(rows)
+    answer = await search_in(world, source, "the zephyrine looms customer")
     assert first(answer) == ("customer", "Zephyrine Looms")
     assert "not_searched" not in answer
-    assert listing.counts["list_customers"] <= 3
-    answer = await search_in(world, listing, "the zephirine looms customer")
+    assert source.counts()["list_customers"] <= 3
+    answer = await search_in(world, source, "the zephirine looms customer")
     assert first(answer) == ("customer", "Zephyrine Looms")
     assert answer["not_searched"] == ["customer: only the first 3000"]
-    assert listing.counts["list_customers"] <= MAX_PAGES + 5
-    answer = await search_in(world, listing, "zephyrine looms hubspot")
+    assert source.counts()["list_customers"] <= MAX_PAGES + 5
+    answer = await search_in(world, source, "zephyrine looms hubspot")
     assert first(answer) == ("connection", "HubSpot of Zephyrine Looms")
-    assert listing.counts["list_connections"] <= 3
+    assert source.counts()["list_connections"] <= 3
 
 
 @pytest.mark.parametrize(
@@ -332,7 +330,7 @@ async def test_equal_matches_are_ambiguous(world: World) -> None:
     assert sorted(names(answer["found"][:2])) == ["Acme Corp", "John-Acme"]
     assert "first 2" in answer["ambiguous"]
     assert "ambiguous" not in await search_for(world, "Acme Corp")
-    twins = Listing({kind: [] for kind in LISTS} | {"customer": [{"id": n, "name": "Acme Corp"} for n in "ab"]})
+    twins = listing({kind: [] for kind in LISTS} | {"customer": [{"id": n, "name": "Acme Corp"} for n in "ab"]})
     answer = await search_in(world, twins, "Acme Corp")
     assert [row["score"] for row in answer["found"]] == [100, 100]
     assert "first 2" in answer["ambiguous"]
@@ -346,18 +344,18 @@ async def test_draft_and_pending_customer_are_no_alternatives(world: World) -> N
     draft = {"id": "wf_2", "name": "Order exports", "slug": "x", "status": "draft", "publishedVersion": None}
     rows = {kind: list[Any]() for kind in LISTS} | {"workflow": [draft, live | {"id": "wf_1"}]}
     for query in ("the order exports", "order-exports"):
-        answer = await search_in(world, Listing(rows), query)
+        answer = await search_in(world, listing(rows), query)
         assert ("ambiguous" in answer, answer["found"][0]["id"]) == (False, "wf_2")  # named as it is
-    answer = await search_in(world, Listing(rows), "orders export")
+    answer = await search_in(world, listing(rows), "orders export")
     assert ("ambiguous" in answer, answer["found"][0]["id"]) == (False, "wf_1")
-    answer = await search_in(world, Listing(rows), "orders export draft")
+    answer = await search_in(world, listing(rows), "orders export draft")
     assert "ambiguous" in answer
     rows["workflow"].append(live | {"id": "wf_3", "slug": "other"})
-    answer = await search_in(world, Listing(rows), "orders export")
+    answer = await search_in(world, listing(rows), "orders export")
     assert "first 2" in answer["ambiguous"]
     assert {row["id"] for row in answer["found"][:2]} == {"wf_1", "wf_3"}
     rows["workflow"] = [draft]
-    answer = await search_in(world, Listing(rows), "orders export")
+    answer = await search_in(world, listing(rows), "orders export")
     assert (answer["found"][0]["id"], answer["found"][0]["state"]) == ("wf_2", "never published")
 
 
@@ -504,7 +502,7 @@ async def test_next_calls_fit_the_state(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    ("query", "listing", "requests"),
+    ("query", "offered", "requests"),
     [
         ("failed workflows", "list_workflows()", 4),
         ("which api keys expire soon", "list_api_keys()", 1),
@@ -515,11 +513,11 @@ async def test_next_calls_fit_the_state(world: World) -> None:
     ],
 )
 async def test_list_of_a_kind_is_offered_if_nothing_else_is_named(
-    large_world: World, query: str, listing: str, requests: int
+    large_world: World, query: str, offered: str, requests: int
 ) -> None:
     """And only that kind is read, unless its word may be a name."""
     answer = await search_for(large_world, query)
-    assert listing in answer["next"]
+    assert offered in answer["next"]
     assert not any("connection" in gap for gap in answer.get("not_searched", [])), "no kind but one was searched"
     assert len(large_world.sandbox.requests) == requests
 
@@ -565,7 +563,7 @@ async def test_unreadable_kind_is_reported_and_the_rest_searched(world: World, s
 
 
 async def test_all_kinds_unreadable(world: World) -> None:
-    answer = await search_in(world, Listing({}, dict.fromkeys(LISTS, Forbidden("no"))), "acme")
+    answer = await search_in(world, listing({}, dict.fromkeys(LISTS, Forbidden("no"))), "acme")
     assert answer["found"] == []
     kinds, _, why = answer["not_searched"][0].partition(": ")
     assert ({*kinds.split(", ")}, why) == (LISTS.keys() - {"connection"}, "forbidden")
@@ -627,14 +625,14 @@ async def test_unexpected_rows_are_tolerated(world: World) -> None:
     rows["trigger"] = [
         {"id": "t", "name": "Clock", "routes": ["w", {"routeId": {}}, {"routeId": "w"}], "endOrgId": "c"}
     ]
-    listing = Listing(rows)
-    answer = await search_in(world, listing, "nameless")
+    source = listing(rows)
+    answer = await search_in(world, source, "nameless")
     assert (answer["found"][0]["id"], answer["found"][0]["name"]) == (None, "Nameless Id")
-    answer = await search_in(world, listing, "deep")
+    answer = await search_in(world, source, "deep")
     assert first(answer) == ("secret", "DEEP")
     for query in ("orders of nameless id", "the workflow without id", "odd", "clock", f"{'x' * 200} workflows"):
-        assert (await search_in(world, listing, query))["found"]
-    answer = await search_in(world, listing, "x" * 200, kind="customer")
+        assert (await search_in(world, source, query))["found"]
+    answer = await search_in(world, source, "x" * 200, kind="customer")
     assert len(answer["found"][0]["name"]) == 101
 
 

@@ -9,8 +9,6 @@ from support.world import World
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.tools.connectors import GetConnector, UpdateConnector
 
-pytestmark = pytest.mark.anyio
-
 
 async def actions_of(world: World, key: str) -> dict[str, Any]:
     return await world.ask(GetConnector(connector_id=key))

@@ -19,8 +19,6 @@ from fastn_mcp.server.rendering import BUDGET
 from fastn_mcp.tools.operation import Request
 from fastn_mcp.tools.workflows import ListExecutions
 
-pytestmark = pytest.mark.anyio
-
 RUNS = 200_000
 MEGABYTE = 1_000_000
 

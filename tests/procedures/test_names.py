@@ -20,8 +20,6 @@ from fastn_mcp.tools.customers import DeleteCustomer, GetCustomer, UpdateCustome
 from fastn_mcp.tools.tool import AnyTool, Effect
 from fastn_mcp.tools.workflows import GetWorkflow, ListExecutions, RunWorkflow
 
-pytestmark = pytest.mark.anyio
-
 NAMES = {
     "customer": "Globex Exports",
     "connector": "HubSpot",

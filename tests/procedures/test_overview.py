@@ -23,8 +23,6 @@ from fastn_mcp.sandbox.auth import KEY
 from fastn_mcp.sandbox.state import stamp
 from fastn_mcp.tools.customers import DeleteCustomer
 
-pytestmark = pytest.mark.anyio
-
 Answer = dict[str, Any]
 
 

@@ -25,8 +25,6 @@ from fastn_mcp.sandbox.state import stamp
 from fastn_mcp.server.rendering import BUDGET
 from fastn_mcp.tools.billing import GetQuotas
 
-pytestmark = pytest.mark.anyio
-
 Answer = dict[str, Any]
 
 

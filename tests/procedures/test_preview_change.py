@@ -18,8 +18,6 @@ from fastn_mcp.server.handlers import build
 from fastn_mcp.tools.catalog import CATALOG
 from fastn_mcp.tools.tool import AnyTool, Effect
 
-pytestmark = pytest.mark.anyio
-
 CHANGING = [operation for operation in CATALOG if operation.effect is not Effect.READ]
 READING = [tool for tool in ALL_TOOLS if tool.effect is Effect.READ]
 

@@ -17,8 +17,6 @@ from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.tools.customers import ListCustomers, UpdateCustomer
 from fastn_mcp.tools.paging import Listed, Position
 
-pytestmark = pytest.mark.anyio
-
 
 async def ids(world: World, kind: str, typed: str) -> list[str]:
     return (await world.ask(CompleteId(kind=kind, typed=typed)))["values"]

@@ -31,8 +31,6 @@ from fastn_mcp.tools.paging import List
 from fastn_mcp.tools.triggers import ListTriggers
 from fastn_mcp.tools.workflows import ListExecutions, ListWorkflows, UpdateWorkflow
 
-pytestmark = pytest.mark.anyio
-
 LISTS: list[type[List[Any]]] = [operation for operation in CATALOG if issubclass(operation, List)]
 
 

@@ -15,8 +15,6 @@ from fastn_mcp.tools.operation import Call, Create, Operation
 from fastn_mcp.tools.related_reads import settling_read
 from fastn_mcp.tools.workflows import ListWorkflows, RunWorkflow
 
-pytestmark = pytest.mark.anyio
-
 
 class Reads:
     """Sender that answers reads from a script, and records them."""

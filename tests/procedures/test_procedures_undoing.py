@@ -43,7 +43,6 @@ from fastn_mcp.tools.tool import Effect
 from fastn_mcp.tools.triggers import DeleteTrigger
 from fastn_mcp.tools.workflows import DeleteWorkflow, UpdateWorkflow
 
-pytestmark = pytest.mark.anyio
 _BY_ITSELF = {"version", "updatedAt", "updatedBy", "nextRun", "statusHistory", "stage"}
 
 

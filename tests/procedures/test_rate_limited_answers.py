@@ -16,8 +16,6 @@ from fastn_mcp.procedures.overview.get_overview import GetOverview
 from fastn_mcp.sandbox.server import Dataset, dataset
 from fastn_mcp.tools.billing import GetQuotas
 
-pytestmark = pytest.mark.anyio
-
 ACCOUNTS = pytest.mark.parametrize("begin", [dataset, large_account], ids=["small", "large"])
 LEFT_OUT = "Left out, to keep within Fastn's rate limit"
 

@@ -22,8 +22,6 @@ from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.triggers import DeleteTrigger, UpdateTrigger
 from fastn_mcp.tools.workflows import DeleteWorkflow, GetExecution, GetWorkflow
 
-pytestmark = pytest.mark.anyio
-
 
 async def receipt(world: World, call: Operation[Any]) -> dict[str, Any]:
     shown = (await world.rendered(call, world.form()))["receipt"]

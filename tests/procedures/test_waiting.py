@@ -22,8 +22,6 @@ from fastn_mcp.tools.ai import AiBuild
 from fastn_mcp.tools.tool import Tool
 from fastn_mcp.tools.workflows import RunWorkflow
 
-pytestmark = pytest.mark.anyio
-
 SLACK, TIKTOK, ORDERS, BACKFILL = "wf_b5880b29eb25", "wf_96d1b3072c5a", "wf_0d93ee5b1f62", "wf_58c9d02e7f14"
 LOOKS = "/api/v1/executions/{execution_id}"
 

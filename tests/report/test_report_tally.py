@@ -9,13 +9,11 @@ from support.clock import Clock
 from support.faulty_sandbox import Reset
 from support.world import FormLater, FormNow, World, yes
 
-from fastn_mcp.client.cost import counted_requests
+from fastn_mcp.client.exchange import counted_requests
 from fastn_mcp.guard.approval_form import Approve, Decline, PendingApproval
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.report.collector import Attempt, OutcomeGroup, Tally
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers, UpdateCustomer
-
-pytestmark = pytest.mark.anyio
 
 
 class Watched(World):

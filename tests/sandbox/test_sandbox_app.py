@@ -6,7 +6,6 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import httpx2
-import pytest
 from starlette.types import ASGIApp, Message
 from support.direct_sandbox import Fastn
 from support.faulty_sandbox import FaultySandbox
@@ -14,8 +13,6 @@ from support.faulty_sandbox import FaultySandbox
 from fastn_mcp.sandbox.app import create_app
 from fastn_mcp.sandbox.auth import KEY
 from fastn_mcp.tools.connectors import DeleteConnection
-
-pytestmark = pytest.mark.anyio
 
 HEADERS = {"x-fastn-api-key": KEY, "X-fastn-Test-Mode": "true"}
 CUSTOMERS = "/api/v1/customers"

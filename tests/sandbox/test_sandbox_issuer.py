@@ -21,8 +21,6 @@ from fastn_mcp.hosted.tokens import Tokens, Trust
 from fastn_mcp.runtime import System
 from fastn_mcp.sandbox.issuer import CLIENT, CLIENT_SECRET, TrialIssuer
 
-pytestmark = pytest.mark.anyio
-
 URL = "http://127.0.0.1:8765"
 SERVER = "http://127.0.0.1:8080/mcp"
 BACK = "http://127.0.0.1:8080/approvals/callback"

@@ -31,8 +31,6 @@ from fastn_mcp.server.rendering import render
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.tool import Effect
 
-pytestmark = pytest.mark.anyio
-
 ALONE = Caller(Asker(), None)
 ACME = {"profile": "acme", "env": "test", "tenant_id": "t-1"}
 

@@ -17,8 +17,6 @@ from fastn_mcp.runtime import System
 from fastn_mcp.server.progress import Levels, reporter
 from fastn_mcp.tools.billing import GetBilling
 
-pytestmark = pytest.mark.anyio
-
 
 def _request(meta: dict[str, Any] | None, session: object = None) -> Context:
     request = SimpleNamespace(meta=meta, protocol_version="2025-11-25", request=None, request_id=7, session=session)

@@ -160,6 +160,8 @@ def listening(app: Any, port: int = 0, **options: Any) -> Generator[str]:
     """An application on the loopback address, in a thread of this process. `options` are uvicorn's."""
     # Listening before anybody runs, so that who comes early only waits.
     with socket.create_server(("127.0.0.1", port)) as taken:
+        # The event loop does this only for its own sockets. Saves 40 ms per answer.
+        taken.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off", ws="none", **options))
         thread = threading.Thread(target=server.run, args=([taken],), daemon=True)
         thread.start()

@@ -19,22 +19,19 @@ from support.values import not_none
 
 GITHUB = "https://token.actions.githubusercontent.com"
 CREATE = '[[allow]]\ntool = "create_customer"\narguments = { name = "Initech" }\ncount = 2\n'
-MACHINES = f"""
-[[machine]]
-name = "nightly-report"
-issuer = "{GITHUB}"
-claims = {{ repository = "acme/reports", ref = ["refs/heads/main", "refs/tags/v*"], environment = "production" }}
-tenant = "acme"
-plan = "nightly.toml"
-plan_keys = "plan-keys.toml"
 
-[[machine]]
-name = "billing"
-client_id = "billing-agent"
-tenant = "acme"
-plan = "nightly.toml"
-plan_keys = "plan-keys.toml"
-"""
+
+def machine(name: str, *facts: str) -> str:
+    """Return the entry of a machine of acme that follows the nightly plan, with the facts by which it is known."""
+    lines = ("[[machine]]", f'name = "{name}"', *facts, 'tenant = "acme"', 'plan = "nightly.toml"')
+    return "\n".join(("", *lines, 'plan_keys = "plan-keys.toml"', ""))
+
+
+MACHINES = machine(
+    "nightly-report",
+    f'issuer = "{GITHUB}"',
+    'claims = { repository = "acme/reports", ref = ["refs/heads/main", "refs/tags/v*"], environment = "production" }',
+) + machine("billing", 'client_id = "billing-agent"')
 
 
 def github_claims(repository: str = "acme/reports", ref: str = "refs/heads/main", **more: Any) -> dict[str, Any]:

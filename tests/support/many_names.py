@@ -1,18 +1,10 @@
-"""A large account of names, the same in every run, and a sender that lists it as Fastn might."""
+"""A large account of names, the same in every run, and a sender that lists it."""
 
 import random
-from collections import Counter
-from dataclasses import dataclass, field
-from typing import Any, cast
-
-from pydantic import JsonValue
 
 from fastn_mcp.account.entries import LISTS
-from fastn_mcp.errors import FastnError, NotFound
-from fastn_mcp.records.rows import FastnObject
-from fastn_mcp.tools.operation import Operation
-
-Row = dict[str, Any]
+from fastn_mcp.errors import FastnError
+from support.row_source import Row, RowSource
 
 _FIRST = (
     "Nor",
@@ -83,30 +75,7 @@ def large(
     return rows
 
 
-@dataclass
-class Listing:
-    """Sender that answers lists from `rows` in pages, and counts the calls; `failing` kinds raise their error."""
-
-    rows: dict[str, list[Row]]
-    failing: dict[str, FastnError] = field(default_factory=dict[str, FastnError])
-    calls: list[Operation[Any]] = field(default_factory=list[Operation[Any]])
-
-    async def __call__(self, call: Operation[Any]) -> FastnObject:
-        self.calls.append(call)
-        kind = next((kind for kind, lists in LISTS.items() if isinstance(call, lists)), None)
-        if kind is None:
-            raise NotFound("There is none.")
-        if kind in self.failing:
-            raise self.failing[kind]
-        query = call.request().query
-        wanted = str(query.get("search") or "").casefold()
-        rows = [row for row in self.rows[kind] if wanted in f"{row.get('name')} {row.get('slug')}".casefold()]
-        for name in ("endOrgId", "connectorId"):
-            if name in query:
-                rows = [row for row in rows if row.get(name) == query[name]]
-        start = int(str(query.get("offset") or 0))
-        return cast(FastnObject, call.result(cast(JsonValue, {"data": rows[start : start + 100], "total": len(rows)})))
-
-    @property
-    def counts(self) -> Counter[str]:
-        return Counter(call.tool_name() for call in self.calls)
+def listing(rows: dict[str, list[Row]], failing: dict[str, FastnError] | None = None) -> RowSource:
+    """Return a source of the rows by kind. Lists of `failing` kinds raise their error."""
+    failures = {LISTS[kind]: error for kind, error in (failing or {}).items()}
+    return RowSource({LISTS[kind]: listed for kind, listed in rows.items()}, failing=failures)

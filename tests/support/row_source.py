@@ -1,6 +1,6 @@
 """A sender that filters, counts and pages rows as Fastn may, and records the calls."""
 
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -42,6 +42,8 @@ class RowSource:
     is_filtering: bool = True
     error: FastnError | None = None
     """Raised once instead of the next answer."""
+    failing: dict[type[List[Any]], FastnError] = field(default_factory=dict[type[List[Any]], FastnError])
+    """Raised instead of each answer."""
     meanwhile: Callable[[], object] = lambda: None
     """Called before each answer."""
     calls: list[Operation[Any]] = field(default_factory=list[Operation[Any]])
@@ -53,7 +55,10 @@ class RowSource:
             error, self.error = self.error, None
             raise error
         if isinstance(call, List):
-            return self.page(cast("List[Any]", call))
+            listed = cast("List[Any]", call)
+            if type(listed) in self.failing:
+                raise self.failing[type(listed)]
+            return self.page(listed)
         if isinstance(call, GetCustomer):
             return FastnObject.model_validate({"id": call.customer_id, "name": call.customer_id.upper()})
         raise NotFound("There is none.")
@@ -74,12 +79,9 @@ class RowSource:
             body["nextCursor"] = str(start + limit)
         return call.result(body)
 
-    def counts(self) -> dict[str, int]:
+    def counts(self) -> Counter[str]:
         """Return the number of calls by operation."""
-        counts: defaultdict[str, int] = defaultdict(int)
-        for call in self.calls:
-            counts[call.tool_name()] += 1
-        return dict(counts)
+        return Counter(call.tool_name() for call in self.calls)
 
 
 def runs(*rows: Row, **options: Any) -> RowSource:

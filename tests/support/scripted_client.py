@@ -8,32 +8,21 @@ from typing import Any, cast
 import pytest
 from mcp import Client
 from mcp.client import ClientRequestContext
-from mcp.types import CallToolResult, ElicitRequestFormParams, ElicitRequestParams, ElicitResult
+from mcp.types import ElicitRequestFormParams, ElicitRequestParams, ElicitResult
 
 from fastn_mcp.procedures.catalog import ALL_TOOLS
 from fastn_mcp.server.handlers import build
 from fastn_mcp.tools.tool import Effect
 from support.direct_sandbox import Fastn
 from support.sensible_calls import sensible
+from support.server_process import ERAS, body
 from support.world import World
 
-VERSIONS = {"2025-11-25": "legacy", "2026-07-28": "2026-07-28"}
 LATEST = "2026-07-28"
-each_version = pytest.mark.parametrize("version", VERSIONS)
+each_version = pytest.mark.parametrize("version", ERAS)
 
 Content = dict[str, Any]
 Fields = dict[str, Any]
-
-
-def typed(fields: Fields) -> str | None:
-    """Return the text to type, if the form asks for it."""
-    return fields["name"]["description"].partition('quotes: "')[2][:-1] if "name" in fields else None
-
-
-def approval(fields: Fields) -> Content:
-    """Return the content that approves the form."""
-    name = typed(fields)
-    return {"decision": "approve"} if name is None else {"name": name}
 
 
 @dataclass
@@ -59,7 +48,7 @@ class Program:
 async def connected(world: World, version: str, program: Program | None = None) -> AsyncGenerator[Client]:
     """Connect a real client to the real server in this process, so that its clock can be moved."""
     server = build(world.dispatch, ALL_TOOLS, {})
-    async with Client(server, mode=VERSIONS[version], elicitation_callback=program) as client:
+    async with Client(server, mode=ERAS[version], elicitation_callback=program) as client:
         yield client
 
 
@@ -71,7 +60,7 @@ class Session:
     messages: list[str]
 
     async def __call__(self, tool: str, **arguments: Any) -> dict[str, Any]:
-        return data(await self.client.call_tool(tool, arguments))
+        return body(await self.client.call_tool(tool, arguments))
 
 
 @asynccontextmanager
@@ -80,11 +69,6 @@ async def session(world: World, version: str, *, approves: bool = False) -> Asyn
     person = Program(world, lambda _: {"decision": "approve" if approves else "decline"})
     async with connected(world, version, person) as client:
         yield Session(client, person.messages)
-
-
-def data(result: object) -> dict[str, Any]:
-    assert isinstance(result, CallToolResult)
-    return cast("dict[str, Any]", result.structured_content)
 
 
 one_in_four = pytest.mark.parametrize(

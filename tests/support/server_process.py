@@ -1,7 +1,6 @@
 """The real server in its own process, a real client, and a sandbox over HTTP that counts its requests."""
 
 import os
-import re
 import ssl
 import subprocess
 import sys
@@ -37,6 +36,8 @@ READING = 1.05
 HTTP_TOKEN = "a-token-of-the-tests-that-nobody-guesses"
 BEARER = {"authorization": f"Bearer {HTTP_TOKEN}"}
 ERAS = {"2025-11-25": "legacy", "2026-07-28": "2026-07-28"}
+"""Protocol versions, with the modes of a client that speaks them."""
+each_era = pytest.mark.parametrize("era", ERAS)
 TLS = ssl.create_default_context()
 """Shared by all clients: to load the certificates takes longer than the requests of most tests."""
 HTTP = httpx2.Client(verify=TLS, timeout=30, limits=httpx2.Limits(max_keepalive_connections=0))
@@ -107,14 +108,20 @@ class Person:
         return self.answer(params)
 
 
+def typed(fields: dict[str, Any]) -> str | None:
+    """Return the text to type, if the form asks for it."""
+    return fields["name"]["description"].partition('quotes: "')[2][:-1] if "name" in fields else None
+
+
+def approval(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the content that approves the form."""
+    name = typed(fields)
+    return {"decision": "approve"} if name is None else {"name": name}
+
+
 def approving(params: ElicitRequestFormParams) -> ElicitResult:
     """Answer a form by reading it and typing what it asks for."""
-    properties = params.requested_schema["properties"]
-    if "name" not in properties:
-        return ElicitResult(action="accept", content={"decision": "approve"})
-    asked = re.search(r'quotes: "(.*)"$', properties["name"]["description"])
-    assert asked is not None
-    return ElicitResult(action="accept", content={"name": asked[1]})
+    return ElicitResult(action="accept", content=approval(params.requested_schema["properties"]))
 
 
 Connect = Callable[..., AbstractAsyncContextManager[Client]]

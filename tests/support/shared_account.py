@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from fastn_mcp.client.endpoint import headers
+from fastn_mcp.client.exchange import headers
 from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.batch import Done

@@ -16,8 +16,7 @@ from fastn_mcp.account.resolved_call import Surroundings
 from fastn_mcp.account.snapshot import AccountSnapshot
 from fastn_mcp.audit.log import AuditFile
 from fastn_mcp.client.client import FastnClient
-from fastn_mcp.client.endpoint import headers
-from fastn_mcp.client.exchange import Exchange
+from fastn_mcp.client.exchange import Exchange, headers
 from fastn_mcp.config.model import Mode, Settings
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.approval.obtain import Approvals

@@ -29,8 +29,6 @@ from fastn_mcp.server.handlers import build
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers, UpdateCustomer
 from fastn_mcp.tools.operation import Request
 
-pytestmark = pytest.mark.anyio
-
 LISTING = {
     "gen_ai.tool.name": "list_customers",
     "fastn_mcp.effect": "read",

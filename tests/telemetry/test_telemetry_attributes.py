@@ -21,8 +21,6 @@ from fastn_mcp.telemetry.exporter import LogRecordHandler
 from fastn_mcp.tools.catalog import CATALOG, AnyOperation
 from fastn_mcp.tools.operation import Operation
 
-pytestmark = pytest.mark.anyio
-
 PAGE = Path(__file__).parents[2] / "docs" / "observability.md"
 CANARY = "Canary0x7"
 

@@ -28,11 +28,12 @@ from fastn_mcp.ledger.ledger import (
     BudgetUses,
     Ledger,
     Marks,
+    Stop,
+    StopOrders,
     TooManyWaiting,
     rate_free_at,
 )
 from fastn_mcp.ledger.serialization import StoredValue, load, store
-from fastn_mcp.ledger.stop import Stop, StopOrders
 from fastn_mcp.ledger.valkey.server import MAX_READ, Address, Durability, Server
 from fastn_mcp.policy.decision import PLANNED
 from fastn_mcp.redaction import sanitize
