@@ -139,11 +139,11 @@ QUESTIONS: tuple[Job, ...] = (
             Call(
                 "preview_change",
                 {"tool": "delete_connector", "arguments": {"connector_id": From(0, ("of", "id"))}},
-                ("Stops ", '"dependents": {"tool": "find_dependents"'),
+                ("workflows stop", '"dependents": {"tool": "find_dependents"'),
             ),
         ),
         holds=any_row("connectors", slug="slack"),
-        facts=("Slack of Acme Corp", "by typing", "authorise again"),
+        facts=("Slack of Acme Corp", "by typing", "have to authorise again"),
     ),
     Job(
         37,

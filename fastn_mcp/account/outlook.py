@@ -1,15 +1,16 @@
-"""Outlook on a call: notes on the defaults that will be used, and on the state that matters."""
+"""Outlook on a call: the defaults that will be used, and the state that matters."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pydantic import JsonValue
 
 from fastn_mcp.account.dependents import run_in_words
-from fastn_mcp.account.resolved_call import ResolvedCall, Surroundings
+from fastn_mcp.account.resolved_call import Relation, ResolvedCall, Surroundings
 from fastn_mcp.client.reads import read_page
 from fastn_mcp.errors import FastnError, NotFound
 from fastn_mcp.records.cron import next_run
@@ -43,7 +44,7 @@ from fastn_mcp.records.states import (
 from fastn_mcp.redaction import quote, texts_in
 from fastn_mcp.tools.access import CreateApiKey, CreateRole, InviteUser, ListApiKeys, ListRoles, ListUsers
 from fastn_mcp.tools.connectors import CreateConnection, ListConnections, UpdateConnector
-from fastn_mcp.tools.operation import Send
+from fastn_mcp.tools.operation import Call, Send
 from fastn_mcp.tools.paging import List
 from fastn_mcp.tools.triggers import CreateTrigger, UpdateTrigger
 from fastn_mcp.tools.workflows import UNNAMED_ENVIRONMENT, ListExecutions, RunWorkflow, UpdateWorkflow
@@ -52,57 +53,77 @@ _RUNS = 5
 """Number of runs read for the last outcome."""
 
 
-async def outlook_of(resolved: ResolvedCall, send: Send, now: datetime, around: Surroundings) -> tuple[str, ...]:
-    """Return what helps to decide a call besides its target, its changes and its dependents, with values quoted.
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What helps to decide a call, besides its target, its changes and its dependents."""
 
-    Reads earlier runs for it; what cannot be read is said, not raised.
-    """
-    missing = [
+    defaults: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Values of arguments that were not given."""
+    notes: tuple[str, ...] = ()
+    """Sentences on the defaults and on the state that matters, with values quoted."""
+
+    def data(self) -> dict[str, JsonValue]:
+        body: dict[str, JsonValue] = {"defaults": dict(self.defaults)} if self.defaults else {}
+        if self.notes:
+            body["notes"] = [*self.notes]
+        return body
+
+
+async def outlook_of(resolved: ResolvedCall, send: Send, now: datetime, around: Surroundings) -> Outlook:
+    """Return the outlook on a call. Reads earlier runs for it; what cannot be read is said, not raised."""
+    outlook = await _of_call(resolved.call, resolved, send, now, around)
+    missing = (
         f"No {each.kind} has the id {quote(each.id)}, or this API key has no access to it. Fastn may refuse the call."
-        for each in resolved.named
-        if isinstance(each.error, NotFound)
-    ]
-    return tuple(filter(None, (*missing, *await _notes(resolved, send, now, around))))
+        for each in resolved.records
+        if each.relation is Relation.NAMED and isinstance(each.error, NotFound)
+    )
+    return replace(outlook, notes=(*missing, *outlook.notes))
 
 
-async def _notes(resolved: ResolvedCall, send: Send, now: datetime, around: Surroundings) -> Sequence[str]:
-    call, row = resolved.call, row_of(resolved.target)
+async def _of_call(call: Call, resolved: ResolvedCall, send: Send, now: datetime, around: Surroundings) -> Outlook:
+    target = resolved.target
     match call:
         case RunWorkflow():
             return await _of_run(call, resolved, send, now, around)
         case CreateApiKey():
-            return [*_of_new_key(call, now, around), await _namesake(call.name, ListApiKeys, send)]
+            outlook = _of_new_key(call, now, around)
+            return replace(outlook, notes=(*outlook.notes, *await _namesake(call.name, ListApiKeys, send)))
         case CreateRole():
-            return [await _namesake(call.name, ListRoles, send)]
+            return Outlook(notes=await _namesake(call.name, ListRoles, send))
         case InviteUser():
-            return [await _namesake(call.email, ListUsers, send)]
+            return Outlook(notes=await _namesake(call.email, ListUsers, send))
         case CreateConnection():
-            return [_auth_method(call, resolved), await _connected(call, resolved, send)]
+            return Outlook(notes=(*_auth_method(call, resolved), *await _connected(call, resolved, send)))
         case CreateTrigger() | UpdateTrigger():
-            return [_next_run(call, row, now)]
-        case UpdateConnector() if word(row, "origin", "badge") == "managed":
-            return ["Fastn manages it, and managed connectors are read-only: the change will be refused."]
+            return Outlook(notes=tuple(_next_run(call, row_of(target), now)))
+        case UpdateConnector() if word(row_of(target), "origin", "badge") == "managed":
+            return Outlook(
+                notes=("Fastn manages it, and managed connectors are read-only: the change will be refused.",)
+            )
         case UpdateWorkflow() if as_word(call.status or "") == "inactive":
-            return ["Its triggers no longer start it; it can still be run by hand."]
+            return Outlook(notes=("Its triggers no longer start it; it can still be run by hand.",))
         case _:
-            return ()
+            return Outlook()
 
 
 async def _of_run(
     call: RunWorkflow, resolved: ResolvedCall, send: Send, now: datetime, around: Surroundings
-) -> list[str]:
-    workflow, own = row_of(resolved.target), around.environment
-    notes = [_STATE_OF_RUN.get(workflow_state(workflow), ""), _input(call, workflow)]
+) -> Outlook:
+    workflow = row_of(resolved.target)
+    defaults: dict[str, str] = {}
     if call.environment is None:
-        default = f"{quote(own)}, by this server's settings" if own else UNNAMED_ENVIRONMENT
-        notes.insert(0, f"Environment: {default}.")
+        own = around.environment
+        defaults["environment"] = f"{quote(own)}, by this server's settings" if own else UNNAMED_ENVIRONMENT
+    where = f"Environment: {defaults['environment']}." if defaults else ""
+    notes = [where, _STATE_OF_RUN.get(workflow_state(workflow), ""), _input(call, workflow)]
     if resolved.customer.values:
         notes.append(_customer(resolved.customer.values[0], resolved))
         notes += await _connections(workflow, resolved, send, now)
     elif call.customer_ref is None and (apps := apps_of_customers(workflow)):
         named = ", ".join(_app(dict(app)) for app in apps)
         notes.append(f"No customer is named, and it uses connections of customers: {named}.")
-    return [*notes, await _last_runs(call, workflow, send, now)]
+    notes.append(await _last_runs(call, workflow, send, now))
+    return Outlook(defaults, tuple(filter(None, notes)))
 
 
 _STATE_OF_RUN = {
@@ -185,59 +206,64 @@ async def _last_runs(call: RunWorkflow, workflow: Row, send: Send, now: datetime
     return f"{sentence}{f': {quote(cause)}' if cause else ''}.{count}"
 
 
-def _auth_method(call: CreateConnection, resolved: ResolvedCall) -> str:
-    """Return a note if the connector does not have the auth method that the call names."""
+def _auth_method(call: CreateConnection, resolved: ResolvedCall) -> Iterable[str]:
+    """Yield a note if the connector does not have the auth method that the call names."""
     connector = resolved.record("connector", call.connector_id)
-    methods = objects(connector.row or {}, "authMethods") if connector else ()
-    if connector is None or not methods or call.auth_method_id in (None, *map(key_of, methods)):
-        return ""
-    known = ", ".join(f"{quote(key_of(each))} ({quote(text(each, 'type'))})" for each in methods)
-    return f"{quote(connector.name)} has no auth method {quote(call.auth_method_id)}, but {known}."
+    if connector is None or call.auth_method_id is None:
+        return
+    methods = objects(connector.row or {}, "authMethods")
+    if methods and call.auth_method_id not in map(key_of, methods):
+        known = ", ".join(f"{quote(key_of(each))} ({quote(text(each, 'type'))})" for each in methods)
+        yield f"{quote(connector.name)} has no auth method {quote(call.auth_method_id)}, but {known}."
 
 
-async def _connected(call: CreateConnection, resolved: ResolvedCall, send: Send) -> str:
+async def _connected(call: CreateConnection, resolved: ResolvedCall, send: Send) -> tuple[str, ...]:
     """Return a note on the connection that the customer has to the app already."""
     page = None
     with suppress(FastnError, ValueError):
         reading = ListConnections(connector_id=call.connector_id, customer_id=call.customer_id, limit=100)
         page = await read_page(reading, send)
     if page is None or page.not_checked:
-        return "Not checked: whether it is connected already."
+        return ("Not checked: whether it is connected already.",)
     row = next((row for row in page.rows if owner_of(row) == call.customer_id), None)
     if row is None:
-        return ""
+        return ()
     label = quote(str(label_of("connection", row, resolved.names)))
-    return f"{label} exists already, with status {quote(text(row, 'status').upper())}. Fastn may refuse another."
+    return (f"{label} exists already, with status {quote(text(row, 'status').upper())}. Fastn may refuse another.",)
 
 
-async def _namesake(name: str, lister: type[List[Any]], send: Send) -> str:
+async def _namesake(name: str, lister: type[List[Any]], send: Send) -> tuple[str, ...]:
     """Return a note on the row with the name or email that a new one is to have, from one page of the list."""
     try:
         page = await read_page(lister(limit=100), send)
     except FastnError:
-        return f"Not checked: whether {quote(name)} exists already."
+        return (f"Not checked: whether {quote(name)} exists already.",)
     same = (row for row in page.rows if name.casefold() in (text(row, key).casefold() for key in ("name", "email")))
     if (row := next(same, None)) is None:
         unread = f"Not checked beyond the first {len(page.rows)}: whether {quote(name)} exists already."
-        return unread if page.next_cursor else ""
+        return (unread,) if page.next_cursor else ()
     kind = lister.toolset().removesuffix("s")
     facts = [text(row, key) for key in ("role", "status")]
     label = ", ".join(filter(None, (str(label_of(kind, row) or name), *facts)))
-    return f"It exists already: {quote(label)}. Fastn may refuse another."
+    return (f"It exists already: {quote(label)}. Fastn may refuse another.",)
 
 
 _DAYS = {"d": 1, "y": 365}
 
 
-def _of_new_key(call: CreateApiKey, now: datetime, around: Surroundings) -> list[str]:
+def _of_new_key(call: CreateApiKey, now: datetime, around: Surroundings) -> Outlook:
+    role = f"{call.defaults['permissions']} (read-only)"
+    standard = {**call.defaults, "permissions": role, "customers": "all"}
+    defaults = {name: default for name, default in standard.items() if getattr(call, name) is None}
     is_test = (call.mode or call.defaults["mode"]).casefold() == "test"
-    return [
+    notes = (
         "A Test key is refused unless X-fastn-Test-Mode is sent with it." if is_test else "",
         _expiry(call.expires or call.defaults["expires"], now),
         f"The key is written to a file in {quote(around.key_folder)} on this server's machine and is not returned."
         if around.key_folder
         else "The key is returned once, in the result, and stays in the conversation.",
-    ]
+    )
+    return Outlook(defaults, tuple(filter(None, notes)))
 
 
 def _expiry(expires: str, now: datetime) -> str:
@@ -248,13 +274,14 @@ def _expiry(expires: str, now: datetime) -> str:
     return f"It expires on {dated(at, now)}." if at else "Its expiry is not documented."
 
 
-def _next_run(call: CreateTrigger | UpdateTrigger, trigger: Row, now: datetime) -> str:
+def _next_run(call: CreateTrigger | UpdateTrigger, trigger: Row, now: datetime) -> Iterable[str]:
     is_off = as_word(call.status or text(trigger, "status")) == "disabled"
     kind = call.type if isinstance(call, CreateTrigger) else text(trigger, "type")
     if call.schedule is None or is_off or as_word(kind) in ("webhook", "app event"):
-        return ""
+        return
     try:
         at = next_run(call.schedule, call.timezone or text(trigger, "timezone") or "UTC", now)
     except ValueError as error:
-        return f"When it fires next is unknown: {error}. Fastn may refuse it."
-    return f"It fires next at {aged(at.astimezone(UTC), now)}."
+        yield f"When it fires next is unknown: {error}. Fastn may refuse it."
+    else:
+        yield f"It fires next at {aged(at.astimezone(UTC), now)}."

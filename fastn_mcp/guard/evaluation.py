@@ -13,7 +13,7 @@ import anyio
 from pydantic_core import to_jsonable_python
 
 from fastn_mcp.account.dependents import describe_dependents
-from fastn_mcp.account.outlook import outlook_of
+from fastn_mcp.account.outlook import Outlook, outlook_of
 from fastn_mcp.account.resolve import by_arguments, check_settings, resolve, with_owners
 from fastn_mcp.account.resolved_call import ResolvedCall, Surroundings, TypedArgument
 from fastn_mcp.client.reads import after_creates, remembered
@@ -205,13 +205,13 @@ class Evaluator:
         for place, (number, one) in enumerate(evaluation.calls.items()):
             if one.preview is None or one.reads is None:
                 continue
-            history, dependence, notes = await self._journalling.history(one.resolved), None, ()
+            history, dependence, outlook = await self._journalling.history(one.resolved), None, Outlook()
             costs = await self.ai_sessions.costs(one.reads) if isinstance(one.call, (AiChat, AiBuild)) else ""
             if place < _MAX_DESCRIBED:
                 with anyio.CancelScope(deadline=deadline):
                     dependence = await describe_dependents(one.call, one.resolved.target, one.reads, now)
-                    notes = await outlook_of(one.resolved, one.reads, now, self._surroundings)
-            calls[number] = replace(one, preview=one.preview.described(history, dependence, notes, costs))
+                    outlook = await outlook_of(one.resolved, one.reads, now, self._surroundings)
+            calls[number] = replace(one, preview=one.preview.described(history, dependence, outlook, costs))
         return evaluation_of(evaluation.batch, evaluation.id, calls)
 
     async def check_customers(self) -> None:

@@ -1,4 +1,4 @@
-"""Outlook on a call: notes on the defaults that will be used, and on the state that matters."""
+"""Outlook on a call: the defaults that will be used, and the state that matters."""
 
 import re
 from datetime import timedelta
@@ -7,6 +7,7 @@ from typing import Any, cast
 import pytest
 from support.world import World
 
+from fastn_mcp.account.outlook import Outlook
 from fastn_mcp.account.resolved_call import Surroundings
 from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.records.states import State
@@ -36,10 +37,11 @@ async def of_run(world: World, slug: str = ORDERS, **arguments: Any) -> dict[str
 async def test_run_names_its_environment(world: World) -> None:
     """Which one Fastn chooses is not documented; a setting of this server is known."""
     data = await of_run(world)
+    assert data["defaults"] == {"environment": UNNAMED_ENVIRONMENT}
     assert data["notes"][0] == f"Environment: {UNNAMED_ENVIRONMENT}."
-    assert not any("Environment" in note for note in (await of_run(world, environment="live"))["notes"])
+    assert "defaults" not in await of_run(world, environment="live")
     world.evaluator._surroundings = Surroundings("staging")  # pyright: ignore[reportPrivateUsage]
-    assert 'Environment: "staging", by this server\'s settings.' in (await of_run(world))["notes"]
+    assert (await of_run(world))["defaults"] == {"environment": '"staging", by this server\'s settings'}
 
 
 @pytest.mark.parametrize(
@@ -138,7 +140,12 @@ async def test_run_says_how_the_last_ones_ended(world: World) -> None:
 
 async def test_new_key_names_defaults_expiry_and_destination(world: World) -> None:
     data = await preview(world, "create_api_key", name="BI")
-    assert data["does"] == 'Create a Test API key "BI": read only, valid for 90 days.'
+    assert data["defaults"] == {
+        "mode": "Test",
+        "permissions": "Viewer (read-only)",
+        "expires": "90d",
+        "customers": "all",
+    }
     assert data["notes"] == [
         "A Test key is refused unless X-fastn-Test-Mode is sent with it.",
         "It expires on 2027-02-23 (in 2 months).",
@@ -148,6 +155,7 @@ async def test_new_key_names_defaults_expiry_and_destination(world: World) -> No
     given: dict[str, Any] = {"mode": "live", "permissions": "viewer", "expires": "1y", "customers": [acme]}
     world.evaluator._surroundings = Surroundings()  # pyright: ignore[reportPrivateUsage]
     data = await preview(world, "create_api_key", name="BI", **given)
+    assert "defaults" not in data
     assert data["notes"] == [
         "It expires on 2027-11-25 (in 1 year).",
         "The key is returned once, in the result, and stays in the conversation.",
@@ -187,6 +195,10 @@ async def test_switching_off_a_workflow_names_what_it_blocks(world: World) -> No
     off = await preview(world, "update_workflow", workflow_id=flow, status="inactive")
     assert off["notes"] == ["Its triggers no longer start it; it can still be run by hand."]
     assert "notes" not in await preview(world, "update_workflow", workflow_id=flow, status="active")
+
+
+def test_call_without_an_outlook_adds_nothing() -> None:
+    assert Outlook().data() == {}
 
 
 def connect(world: World, customer: str, app: str, **fields: Any) -> None:

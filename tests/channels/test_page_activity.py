@@ -218,7 +218,7 @@ async def test_page_of_a_row_says_what_is_known(desk: Desk, visitor: Visitor) ->
     page = await details(visitor)
     for text in (
         "Done Thursday, 1 January, 00:00 UTC Delete customer Globex .",
-        "Lost for good: 2 connections ( Shopify and Slack ).",
+        "Its connections Shopify and Slack are lost for good.",
         "00:00:00 Asked",
         "00:00:01 Approved. Dana Example",
         "00:00:02 Sent to Fastn",

@@ -308,12 +308,12 @@ async def test_request_shows_everything_needed_to_decide(desk: Desk, visitor: Vi
     page = await visitor.read()
     for part in (
         "2 calls wait for you",
-        "Delete customer Globex . Lost for good: 2 connections ( Shopify and Slack ). The customer itself can be",
+        "Delete customer Globex . Its connections Shopify and Slack are lost for good. The customer itself can be",
         "Not checked: triggers. Asked by local 2 minutes ago account default at live.fastn.ai 7 minutes left Delete",
         "2 connections: Shopify , Slack",
         'Exact call delete_customer customer_id = "cus_8fQ2" Approved once, for this call only.',
         "Change 2 fields of workflow Orders : name and status. It can be changed back.",
-        "name Orders → Orders v2 status Draft → Live Change workflow Decline",
+        "name Orders → Orders v2 status Draft → Live Change Orders Decline",
         "Approve, and allow the same for 15 minutes",
     ):
         assert part in page

@@ -43,7 +43,7 @@ async def test_approved_call_is_sent_once_and_the_message_says_so(slack: Slack, 
     call = world.deletion()
     message = await world.asked(call)
     assert 'Delete customer "Globex Exports"' in message.text
-    assert message.buttons["approve"]["text"]["text"] == "Delete customer"
+    assert message.buttons["approve"]["text"]["text"] == 'Delete "Globex Exports"'
     assert await slack.decide(DANA, message, typed="Globex Exports") == ""
     await world.shows(message, "Not used yet")
     assert message.buttons.keys() == {"withdraw"}

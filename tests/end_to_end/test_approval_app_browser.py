@@ -85,7 +85,7 @@ class Chat:
     async def approve(self) -> None:
         tab = await self.page()
         await tab.get_by_label("to confirm").fill("Globex Exports")
-        await tab.get_by_role("button", name="Delete customer").click()
+        await tab.get_by_role("button", name="Delete Globex Exports").click()
         await expect(tab.get_by_text("Approved: Delete customer")).to_be_visible()
         await tab.close()
 
@@ -112,7 +112,7 @@ async def test_request_and_its_decision_are_shown(
         await talk.waits()
         app = talk.app
         await expect(app.locator(".lost")).to_have_text(
-            "Lost for good: 1 connection (Shopify) and 1 secret (PARTNER_TOKEN)."
+            "Its connection Shopify and its secret PARTNER_TOKEN are lost for good."
         )
         await expect(app.locator("#left")).to_contain_text("left to decide")
         await app.get_by_text("Exact call").click()

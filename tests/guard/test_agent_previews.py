@@ -90,7 +90,7 @@ async def test_sentences_contain_further_facts(world: World) -> None:
     assert plain is not None
     assert "Not checked: workflows." in plain.says.unchecked
     assert shown.says.unchecked == ""
-    assert 'workflows ("Sync HubSpot contacts' in shown.says.then
+    assert 'Workflows "Sync HubSpot contacts' in shown.says.then
     assert shown.facts.resolved.dependence == plain.facts.dependence
 
 

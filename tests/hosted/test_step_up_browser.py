@@ -142,7 +142,7 @@ async def sign_in(tab: Page, site: Site, person: str = "dana") -> None:
 async def confirm(tab: Page) -> None:
     await tab.get_by_label("Type Globex Exports to confirm").fill("Globex Exports")
     await expect(tab.locator("#main:not([data-settling])")).to_be_visible()  # it ignores clicks until then
-    await tab.get_by_role("button", name="Delete customer", exact=True).click()
+    await tab.get_by_role("button", name="Delete Globex Exports", exact=True).click()
 
 
 AGAIN = "Sign in again to approve"

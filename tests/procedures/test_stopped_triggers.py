@@ -84,7 +84,7 @@ async def test_trigger_that_starts_another_workflow_too_goes_on(world: World) ->
     form = world.form()
     await world.call(DeleteWorkflow(workflow_id=world.id_of("workflows", "process-new-orders")), form)
     (asked,) = form.asked
-    assert 'Stops 1 trigger ("Paid Shopify orders"). Leaves 1 trigger ("Shop events") on for other' in asked.text
+    assert 'Its trigger "Paid Shopify orders" stops. Its trigger "Shop events" goes on unless all' in asked.text
     row = world.sandbox.state.named("triggers", "Shop events", "name")
     assert row["status"] == "Active"
     row["status"] = "Disabled"

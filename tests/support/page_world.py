@@ -38,19 +38,22 @@ if TYPE_CHECKING:
 
 DELETION = Sentences(
     'Delete customer "Globex".',
+    'Delete "Globex"',
     'Delete customer "Globex"',
-    'Lost for good: 2 connections ("Shopify" and "Slack").',
+    'Its connections "Shopify" and "Slack" are lost for good.',
     "The customer itself can be created again, under a new id.",
     "Not checked: triggers.",
 )
 UPDATE = Sentences(
     'Change 2 fields of workflow "Orders": name and status.',
+    'Change "Orders"',
     'Change workflow "Orders"',
     then="It can be changed back.",
 )
 
 CONNECTION = Sentences(
     'Connect "Gamma" for customer "Globex". You enter its credentials.',
+    'Connect "Gamma of Globex"',
     'Connect "Gamma of Globex"',
     then="Workflows can use it immediately. It can be deleted again.",
 )

@@ -262,7 +262,7 @@ class Activity:
         what = f"{view.title(call.tool)} {quote(name, len(name)) if name else ''}".rstrip()
         if len(row.calls) > 1:
             what = f"Make {counted(len(row.calls), 'change')}"
-        says = view.sentences(request.tool, request.preview) if request else Sentences(f"{what}.", what)
+        says = view.sentences(request.tool, request.preview) if request else Sentences(f"{what}.", what, what)
         if not asker and call.principal != "local":
             asker = without_issuers(who(call.principal or "", call.principal_name))
         seen = {

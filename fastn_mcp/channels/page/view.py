@@ -26,7 +26,7 @@ from fastn_mcp.tools.fields import FIELD
 _FIELDS = {
     "call", "arguments", "account", "effect", "does", "undo", "target", "changes", "more_changes", "used_by",
     "not_checked", "calls", "effects", "number", "makes", "says", "approval", "because", "then", "notes",
-    "costs", "may_be_used_by",
+    "defaults", "costs", "may_be_used_by",
 }  # fmt: skip
 _MAX_HEADING = 80
 """Characters of a first sentence in large type."""
@@ -59,7 +59,7 @@ def parts(sentence: str) -> list[Part]:
 def sentences(tool: str, card: Mapping[str, JsonValue]) -> Sentences:
     """Return the sentences of a stored preview. Without them, what the call loses is unknown: the stricter case."""
     what = title(tool)
-    return read(card) or Sentences(f"{what}.", what, "What is lost for good was not recorded.")
+    return read(card) or Sentences(f"{what}.", what, what, "What is lost for good was not recorded.", "", "")
 
 
 def pending(pending: PendingRequest, now: float) -> View:

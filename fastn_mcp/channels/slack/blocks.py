@@ -20,6 +20,9 @@ from fastn_mcp.redaction import sanitize
 _CHARACTERS = 550
 """Characters per block. Escaping can multiply them by five, within Slack's limit of 3,000."""
 
+_MAX_LABEL = 75
+"""Characters that Slack accepts on a button."""
+
 _BLOCKS = 40
 """Text blocks per message. Slack accepts 50 blocks."""
 
@@ -77,7 +80,7 @@ def message(request: ApprovalRequest, changes: Sequence[Change], now: float, ten
         texts = [elsewhere] if (elsewhere := approved_elsewhere(request)) else []
         if not texts:
             says = sentences.read(request.preview)
-            label = "Approve" if says is None else says.button
+            label = says.button if says and len(_escaped(says.button)) <= _MAX_LABEL else "Approve"
             style = "danger" if says is None or says.lost else "primary"
             buttons.append({**_button("approve", label, value), "style": style})
         buttons.append(_button("decline", "Decline", value))

@@ -7,6 +7,7 @@ from pydantic import JsonValue
 
 from fastn_mcp.guard.sentences.facts import (
     MAX_FACTS,
+    MAX_ON_BUTTON,
     UNCUT,
     Facts,
     Sentences,
@@ -18,6 +19,7 @@ from fastn_mcp.guard.sentences.facts import (
     quoted,
     say,
     series,
+    short_name,
     undo_words,
 )
 from fastn_mcp.records.formats import counted
@@ -39,7 +41,8 @@ def run_workflow(facts: Facts) -> Sentences:
     reached = series(map(quoted, apps)) if all(apps) and 0 < len(apps) <= MAX_FACTS else "other systems"
     return Sentences(
         f"Run workflow {facts.name} now{where}{whose}.",
-        brief=f"Run workflow {facts.name}{where}",
+        button=f"Run {short_name(facts)}{where}",
+        brief=f"Run{where}: {facts.name}",
         then=f"What it does in {reached} cannot be taken back from here.",
         facts=(("Input", quote(quote(arguments["input"], UNCUT))),) if arguments.get("input") else (),
     )
@@ -48,9 +51,10 @@ def run_workflow(facts: Facts) -> Sentences:
 def invite_user(facts: Facts) -> Sentences:
     email, role, unchecked = quoted(facts.arguments.get("email")), *_role(facts, "role")
     sent = "An invitation e-mail goes out immediately and cannot be recalled."
-    brief = f"Invite {email} as {role}"
-    first = joined(f"{brief}.", look_alikes(facts.arguments.get("email")))
-    return Sentences(first, brief, then=f"{sent} {PEOPLE}", unchecked=unchecked)
+    button = f"Invite as {role}" if len(role) <= MAX_ON_BUTTON else "Invite this person"
+    then = f"{sent} {PEOPLE}"
+    first = joined(f"Invite {email} as {role}.", look_alikes(facts.arguments.get("email")))
+    return Sentences(first, button, f"Invite as {role}: {email}", then=then, unchecked=unchecked)
 
 
 def _role(facts: Facts, argument: str) -> tuple[str, str]:
@@ -63,18 +67,22 @@ def _role(facts: Facts, argument: str) -> tuple[str, str]:
 def create_role(facts: Facts) -> Sentences:
     permissions = list(cast("list[str]", facts.arguments.get("permissions")) or ())
     parent, unchecked = _role(facts, "parent")
-    can = f"with {counted(len(permissions), 'permission')}"
+    count, only = counted(len(permissions), "permission"), len(permissions) == 1
     powerful = [quote(each, UNCUT, is_name=True) for each in sorted(permissions, key=power) if power(each) <= 1]
     if any(each.strip() in _ALL_PERMISSIONS for each in permissions):
         can = f"that may do everything ({quote('*')})"
     elif powerful:
-        can += f", powerful: {series(powerful)}"
-    elif all(power(each) == _HARMLESS_RANK for each in permissions):
-        can += ", only to read"
-    return say(
-        facts, "Create", first=f"Create role {facts.name} {can}.", then=undo_words(facts), unchecked=unchecked,
+        can = f"with {count}, {'a' if only else f'{len(powerful)} of them'} powerful{' one' if only else ''}"
+        can += f": {series(powerful)}"
+    else:
+        are_harmless = all(power(each) == _HARMLESS_RANK for each in permissions)
+        can = f"with {count}{'' if not are_harmless else ', to read' if only else ', all of them to read'}"
+    sentences = say(
+        facts, "Create", first=f"Create role {facts.name} {can}.", button=f"Create {short_name(facts, 'role')}",
+        then=undo_words(facts),
         further=[("Narrows", parent)] if facts.arguments.get("parent") else [],
     )  # fmt: skip
+    return replace(sentences, unchecked=joined(sentences.unchecked, unchecked))
 
 
 _ALL_PERMISSIONS = ("*", "*:*", "*.*")
@@ -106,8 +114,12 @@ def create_api_key(facts: Facts) -> Sentences:
     names = [quoted(of_customer.get(key, key)) for key in texts_in(customers)]
     allowed = [quoted(address) for address in texts_in(addresses)]
     further = [("Customers", series(names or ["all"])), ("IP addresses", series(allowed or ["any"]))]
-    brief, then = f"Create {what}, {until}", f"Anyone with this key can {does}.{live} You can revoke it at any time."
-    return Sentences(f"{brief}.", brief, then=then, facts=tuple(further))
+    sentences = say(
+        facts, "Create", first=f"Create {what}, {until}.",
+        button=f"Create {short_name(facts, 'full-access key' if is_full else 'key')}",
+        then=f"Anyone with this key can {does}.{live} You can revoke it at any time.", further=further,
+    )  # fmt: skip
+    return replace(sentences, brief=f"Create {what}, {until}")
 
 
 def ai_chat(facts: Facts) -> Sentences:
@@ -120,16 +132,19 @@ def ai_build(facts: Facts) -> Sentences:
     name = facts.arguments.get("name")
     what = f"{kind} {quoted(name)}" if name else f"a {kind}"
     sentences = _ai(facts, f"Let Fastn's AI build {what}", _message(facts.arguments.get("prompt")))
-    return replace(sentences, then=joined(sentences.then, "What it builds can be deleted."))
+    return replace(sentences, button="Let it build", then=joined(sentences.then, "What it builds can be deleted."))
 
 
 def _ai(facts: Facts, what: str, message: str) -> Sentences:
-    then = "It asks before each change."
+    button = "Ask Fastn's AI"
+    then = "AI credits are spent. It asks before each change."
     if facts.call.arguments().get("session_id") is not None:
-        what, then = "Answer Fastn's AI", "Its changes have to be undone by hand."
+        what, button = "Answer Fastn's AI", "Send this answer"
+        then = "AI credits are spent. Its changes have to be undone by hand."
     if facts.call.arguments().get("approval_mode") != "manual":
-        what, then = f"{what}, which may act without asking", "Its changes have to be undone by hand."
-    return Sentences(f"{what}: {message}.", f"{what}: {message}", then=f"AI credits are spent. {then}")
+        what, button = f"{what}, which may act without asking", "Let it act without asking"
+        then = "AI credits are spent. Its changes have to be undone by hand."
+    return Sentences(f"{what}: {message}.", button, f"{what}: {message}", then=then)
 
 
 def _message(content: JsonValue) -> str:

@@ -33,7 +33,9 @@ def describe(facts: Facts) -> Sentences:
         sentences = replace(sentences, then=f"Pending there: {pending}. {sentences.then}")
     if facts.undoes:
         first = f"Undo {facts.undoes}: {sentences.first[0].lower()}{sentences.first[1:]}"
-        sentences = replace(sentences, first=first, brief=f"Undo: {sentences.brief}")
+        sentences = replace(
+            sentences, first=first, button=f"Undo: {sentences.button}", brief=f"Undo: {sentences.brief}"
+        )
     if kinds := facts.dependence.unchecked:
         sentences = replace(sentences, unchecked=f"Not checked: {', '.join(kinds)}. {sentences.unchecked}".strip())
     label, details = facts.resolved.label, list[tuple[str, str]]()
@@ -54,6 +56,7 @@ def describe_batch(calls: Mapping[int, Sentences], *, keep_going: bool = False) 
         first = f"{these}."
     return Sentences(
         first,
+        button=f"Make {'this change' if count == 1 else f'these {count} changes'}",
         brief=these,
         lost=" ".join(f"{number}: {calls[number].lost}" for number in losing),
         then=then if count > 1 else "",

@@ -1,13 +1,12 @@
 """Sentences about creates, updates and deletions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
 from pydantic import JsonValue
 
 from fastn_mcp.guard.sentences.facts import (
     Facts,
-    FieldChange,
     Sentences,
     field_words,
     fields_in_words,
@@ -19,6 +18,7 @@ from fastn_mcp.guard.sentences.facts import (
     quoted,
     say,
     series,
+    short_name,
     stops,
     undo_words,
 )
@@ -37,12 +37,9 @@ _MAX_VALUE = 80
 """Characters of a value that the first sentence gives. Longer ones stand in the list of changes."""
 
 
-_BACK = "It can be changed back."
-
-
-def _changed_back(facts: Facts, back: str = _BACK) -> tuple[str, str, str]:
+def _changed_back(facts: Facts, back: str = "It can be changed back.") -> tuple[str, str, str]:
     """Return what is lost by changing fields, what can be undone (`back` if all can), and what is not known."""
-    changed = [each.field for each in facts.changes]
+    changed = [field for field, _, _ in facts.changes]
     missing = changed if isinstance(facts.undo, NotUndoable) else facts.undo.not_restored
     shown = [name for name in missing if facts.row.get(name) is not None]
     hidden = [name for name in missing if facts.row.get(name) is None]
@@ -64,16 +61,15 @@ def _created(facts: Facts, first: str, then: str) -> Sentences:
     if not facts.row:
         return replace(sentences, unchecked="Its name or slug may be taken: Fastn may overwrite something.")
     lost, back, unknown = _changed_back(facts)
-    first = f"Overwrite {facts.kind} {facts.name}, which exists."
+    over = say(facts, "Overwrite", first=f"Overwrite {facts.kind} {facts.name}, which exists.")
     taken = f"The name or slug is taken by {quoted(key_of(facts.row))}."
-    then = joined(taken, back, _uses(facts))
-    return say(facts, "Overwrite", first=first, lost=lost, then=then, unchecked=unknown)
+    return replace(over, lost=lost, then=joined(taken, back, _uses(facts)), unchecked=unknown)
 
 
 def _uses(facts: Facts) -> str:
     """Say how many connections use the target; empty if none does."""
     connections = facts.dependents("connections")
-    return f"Used by {connections.words()}." if connections else ""
+    return f"{sentence(connections.words())} {'uses' if connections.is_one else 'use'} it." if connections else ""
 
 
 def _invited(facts: Facts) -> str:
@@ -87,36 +83,38 @@ def create_customer(facts: Facts) -> Sentences:
     invites = f" and invite {quoted(email)}" if email else ""
     role = " as its administrator" if email else ""
     sentences = _created(facts, f"Create customer {facts.name}{invites}{role}.", "It can be deleted again.")
-    return replace(sentences, then=joined(sentences.then, _invited(facts)), brief=f"{sentences.brief}{invites}")
+    return replace(sentences, then=joined(sentences.then, _invited(facts)), button=f"{sentences.button}{invites}")
 
 
 def create_connector(facts: Facts) -> Sentences:
     return _created(facts, f"Create private connector {facts.name}.", "It can be deleted again.")
 
 
-def updated(facts: Facts, back: str = _BACK, *also: str) -> Sentences:
+def updated(facts: Facts, back: str = "It can be changed back.", *also: str) -> Sentences:
     lost, then, unknown = _changed_back(facts, back)
     then = joined(*also, _invited(facts), _uses(facts), then)
-    return say(facts, "Change", first=_change(facts), lost=lost, then=then, unchecked=unknown)
+    return replace(say(facts, "Change", first=_change(facts), lost=lost, then=then), unchecked=unknown)
 
 
 def _change(facts: Facts) -> str:
     """Say which fields change: `Rename …`, `Switch off …`, `Change plan of … from … to …`."""
-    of, documented = f"{facts.kind} {facts.name}", documented_fields(facts.call)
-    changes = [each for each in facts.changes if each.field in documented]
+    of = f"{facts.kind} {facts.name}"
+    documented = documented_fields(facts.call)
+    changes = {field: (before, after) for field, before, after in facts.changes if field in documented}
     if not changes:
         fields = sorted(facts.arguments.keys() - {*type(facts.call).route.parameters, "extra"})
-        if not fields:
+        words = series(name.replace("_", " ") for name in fields) if fields else ""
+        if not words:
             return f"Change {of}."
-        words = series(name.replace("_", " ") for name in fields)
         return f"Set {words} of {of}, {'which changes nothing' if facts.row else 'which could not be read'}."
-    status = next((each for each in changes if each.field == "status"), None)
-    state = State.UNKNOWN if status is None else _state(facts, {"status": status.after})
-    if state is State.UNKNOWN:
-        return f"{sentence(_changes(facts, changes, of))}."
-    switch = f"Switch {'off' if state is State.OFF else 'on'} {of}"
-    others = [each for each in changes if each.field != "status"]
-    return f"{switch} and {_changes(facts, others, 'it')}." if others else f"{switch}."
+    switch = ""
+    if "status" in changes and (state := _state(facts, {"status": changes["status"][1]})) is not State.UNKNOWN:
+        del changes["status"]
+        switch = f"Switch {'off' if state is State.OFF else 'on'} {of}"
+    if not changes:
+        return f"{switch}."
+    what = _changes(facts, changes, "it" if switch else of)
+    return f"{switch} and {what}." if switch else f"{sentence(what)}."
 
 
 def _state(facts: Facts, fields: Row) -> State:
@@ -126,35 +124,44 @@ def _state(facts: Facts, fields: Row) -> State:
     return state if state in (State.LIVE, State.OFF) else State.UNKNOWN
 
 
-def _changes(facts: Facts, changes: Sequence[FieldChange], of: str) -> str:
-    """Say how fields change: one from its value to another, unless these are long, or which of several."""
+def _changes(facts: Facts, changes: Mapping[str, tuple[JsonValue, JsonValue]], of: str) -> str:
+    if of == "it" and "schedule" in changes and changes.keys() <= {"schedule", "timezone"}:
+        return f"run it {_schedule(changes['schedule'][1], facts.arguments.get('timezone'))}"
     if len(changes) > 1:
-        return f"change {len(changes)} fields of {of}: {fields_in_words(facts, (each.field for each in changes))}"
-    (change,) = changes
-    if change.field == "name":
-        return f"rename {of} to {quoted(change.after)}"
-    what, values = f"change {field_words(facts, change.field)} of {of}", (change.before, change.after)
-    if change.field == "code" or any(isinstance(each, (dict, list)) or len(str(each)) > _MAX_VALUE for each in values):
-        return what
-    words = _schedule if change.field == "schedule" else quoted
-    before, after = ("nothing" if each is None else words(each) for each in values)
-    return f"{what} from {before} to {after}"
+        return f"change {len(changes)} fields of {of}: {fields_in_words(facts, changes)}"
+    ((field, (before, after)),) = changes.items()
+    return _one_change(facts, field, before, after, of)
 
 
-def _schedule(schedule: JsonValue) -> str:
+def _one_change(facts: Facts, field: str, before: JsonValue, after: JsonValue, of: str) -> str:
+    if field == "name":
+        return f"rename {of} to {quoted(after)}"
+    what = f"{'the ' if field == 'code' else ''}{field_words(facts, field)} of {of}"
+    if field == "code" or any(
+        isinstance(each, (dict, list)) or len(str(each)) > _MAX_VALUE for each in (before, after)
+    ):
+        return f"change {what}"
+    was, now = (_schedule(each) if field == "schedule" else quoted(each) for each in (before, after))
+    if after is None:
+        return f"clear {what}, which is {was}"
+    return f"set {what} to {now}" if before is None else f"change {what} from {was} to {now}"
+
+
+def _schedule(schedule: JsonValue, timezone: JsonValue = None) -> str:
+    zone = f" ({quoted(timezone)})" if timezone else ""
     known = cron.words(schedule) if isinstance(schedule, str) else None
-    return known or f"on the schedule {quoted(schedule)}"
+    return f"{known or f'on the schedule {quoted(schedule)}'}{zone}"
 
 
 def update_connector(facts: Facts) -> Sentences:
-    return updated(facts, _BACK, "The change stays in test until it is published.")
+    return updated(facts, "It can be changed back.", "The change stays in test until it is published.")
 
 
 def update_workflow(facts: Facts) -> Sentences:
     changed = facts.arguments.keys() - {"workflow_id", "name", "description"}
     only_switches = changed == {"status"} and _state(facts, facts.arguments) is not State.UNKNOWN
     publishes = "" if only_switches or not changed else "Fastn may publish new code within minutes, or not at all."
-    return updated(facts, _BACK, publishes)
+    return updated(facts, "It can be changed back.", publishes)
 
 
 def update_trigger(facts: Facts) -> Sentences:
@@ -182,6 +189,7 @@ def create_connection(facts: Facts) -> Sentences:
     hosts = [quoted(host) for host in _sign_in_hosts(row) if not f".{host}".endswith(f".{host_of(domain)}")]
     return Sentences(
         f"Connect {quoted(app)}{at} for {whose}.{facts.entered}",
+        button=f"Connect {short_name(facts) if facts.owner else 'it'}",
         brief=f"Connect {facts.name if facts.owner else quoted(app)}",
         then=joined("Workflows can use it immediately." if has_credentials else "", "It can be deleted again."),
         unchecked="Not checked: which credentials it takes." if is_unknown else "",
@@ -236,8 +244,8 @@ _WEBHOOK_CALLERS = {
 def _when(arguments: Mapping[str, JsonValue]) -> str:
     match word(arguments, "type"):
         case "scheduler":
-            schedule, zone = arguments.get("schedule"), arguments.get("timezone")
-            return f"{_schedule(schedule)}{f' ({quoted(zone)})' if zone else ''}" if schedule else "on a schedule"
+            schedule = arguments.get("schedule")
+            return _schedule(schedule, arguments.get("timezone")) if schedule else "on a schedule"
         case "webhook":
             authentication = word(arguments, "authentication.type", "authentication")
             return _WEBHOOK_CALLERS.get(authentication, "whenever its address is called, perhaps by anybody")
@@ -254,7 +262,7 @@ def _itself(facts: Facts) -> str:
 
 
 def delete_customer(facts: Facts) -> Sentences:
-    owned = list[str]()
+    owned, are = list[str](), "is"
     for kind in ("connections", "secrets"):
         dependents = facts.dependents(kind)
         if dependents is not None:
@@ -262,26 +270,30 @@ def delete_customer(facts: Facts) -> Sentences:
             owned.append(listed(replace(dependents, rows=tuple({"name": name} for name in names))))
         if kind in facts.dependence.unchecked:
             owned.append(f"all its {'other ' if dependents else ''}{kind}")
-    lost = f"Lost for good: {series(owned)}." if owned else _itself(facts)
+        if len(owned) > 1 or facts.may_have_several(kind):
+            are = "are"
+    lost = f"{sentence(series(owned))} {are} lost for good." if owned else _itself(facts)
     runs = facts.dependents("executions")
     history = (("History", counted(runs.count, "run", at_least=runs.more)),) if runs else ()
     return say(facts, "Delete", lost=lost, then=f"Its triggers stop. {undo_words(facts)}", further=history)
 
 
 def delete_connector(facts: Facts) -> Sentences:
-    lost, connections = "Lost for good: its actions and events", facts.dependents("connections")
+    connections, credentials = facts.dependents("connections"), ""
     if connections is not None:
-        lost += f", and the credentials of {listed(connections)}. Each owner has to authorise again"
-    elif "connections" in facts.dependence.unchecked:
-        lost += ", and the credentials of all its connections"
-    then = joined(stops(facts.dependents("workflows")), stops(facts.dependents("triggers")), undo_words(facts))
-    return say(facts, "Delete", lost=f"{lost}.", then=then)
+        each = "their owners have" if facts.may_have_several("connections") else "its owner has"
+        credentials = f", and the credentials of {listed(connections)}; {each} to authorise again"
+    elif facts.may_have_several("connections"):
+        credentials = ", and the credentials of all its connections"
+    lost = f"Its actions and events are lost for good{credentials}."
+    then = joined(stops(facts.dependents("workflows"), ""), stops(facts.dependents("triggers"), ""), undo_words(facts))
+    return say(facts, "Delete", lost=lost, then=then)
 
 
 def delete_connection(facts: Facts) -> Sentences:
     whose = facts.owner or "Somebody"
     lost = f"Its credentials are lost for good. {whose} has to authorise again."
-    return say(facts, "Delete", lost=lost, then=stops(facts.dependents("triggers")))
+    return say(facts, "Delete", lost=lost, then=stops(facts.dependents("triggers"), ""))
 
 
 def delete_workflow(facts: Facts) -> Sentences:
@@ -292,9 +304,15 @@ def delete_workflow(facts: Facts) -> Sentences:
         stopping = tuple(row for row in triggers.rows if row not in going_on)
         others, go_on = replace(triggers, rows=going_on, count=len(going_on), more=False), ""
         if going_on:
-            go_on = f"Leaves {listed(others)} on for other workflows, unless these are deleted too."
+            go, they_start = ("goes", "it starts") if others.is_one else ("go", "they start")
+            go_on = f"{sentence(listed(others))} {go} on unless all other workflows that {they_start} are deleted too."
         then = joined(stops(replace(triggers, rows=stopping, count=triggers.count - len(going_on))), go_on, then)
-    return Sentences(f"Move workflow {facts.name} to Trash.", f"Move to Trash: {facts.name}", then=then)
+    return Sentences(
+        f"Move workflow {facts.name} to Trash.",
+        button=f"Move {short_name(facts)} to Trash",
+        brief=f"To Trash: workflow {facts.name}",
+        then=then,
+    )
 
 
 def delete_trigger(facts: Facts) -> Sentences:
@@ -311,20 +329,26 @@ def revoke_api_key(facts: Facts) -> Sentences:
 
 def create_secret(facts: Facts) -> Sentences:
     whose = f"{f' for customer {facts.owner}' if facts.owner else ''}{place(facts)}"
-    source, same = facts.arguments.get("value_from_env"), "secret has this name, customer and environment."
-    lost = then = unchecked = ""
-    if facts.target is None:
-        then = f"No other {same} It can be deleted again."
-    elif facts.row:
-        lost = "The old value is lost for good."
-    else:
-        lost = "If Fastn takes another secret for this one, its value is lost for good."
-        unchecked = f"Not checked: whether another {same}"
-    verb = "Overwrite" if facts.row else "Store"
-    return say(
-        facts, verb, first=f"{verb} secret {facts.name}{whose}.{facts.entered}", lost=lost, then=then,
-        unchecked=unchecked, further=(("Value", f"from the server's variable {quoted(source)}"),) if source else (),
+    source = facts.arguments.get("value_from_env")
+    sentences = say(
+        facts, "Store", first=f"Store secret {facts.name}{whose}.{facts.entered}",
+        then="No other secret has this name, customer and environment. It can be deleted again.",
+        further=(("Value", f"from the server's variable {quoted(source)}"),) if source else (),
     )  # fmt: skip
+    if facts.target is None:
+        return sentences
+    if not facts.row:
+        unknown = "If Fastn takes another secret for this one, its value is lost for good."
+        return replace(
+            sentences,
+            lost=unknown,
+            then="",
+            unchecked="Not checked: whether another secret has this name, customer and environment.",
+        )
+    over = say(
+        facts, "Overwrite", first=f"Overwrite secret {facts.name}{whose}.{facts.entered}", further=sentences.facts
+    )
+    return replace(over, lost="The old value is lost for good.")
 
 
 def delete_secret(facts: Facts) -> Sentences:
@@ -332,4 +356,5 @@ def delete_secret(facts: Facts) -> Sentences:
     return say(
         facts, "Delete", first=f"Delete secret {facts.name}{whose}.",
         lost="Its value is lost for good; somebody has to enter it again.",
+        then=stops(facts.dependents("workflows"), "", does="fail"),
     )  # fmt: skip

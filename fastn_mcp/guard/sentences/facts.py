@@ -5,7 +5,7 @@ that the preview read; what could not be read is said.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, cast
 
 from pydantic import JsonValue
@@ -13,7 +13,7 @@ from pydantic import JsonValue
 from fastn_mcp.account.dependence import Dependence, Dependents
 from fastn_mcp.account.resolved_call import ResolvedCall, TypedArgument
 from fastn_mcp.guard.undo import NotUndoable, Undo
-from fastn_mcp.records.formats import field_in_words, kind_in_words
+from fastn_mcp.records.formats import field_in_words, kind_in_words, sentence
 from fastn_mcp.records.labels import Names, owner_name
 from fastn_mcp.records.rows import FastnObject, Row, owner_of, row_of
 from fastn_mcp.records.states import State
@@ -23,6 +23,8 @@ from fastn_mcp.tools.related_reads import documented_fields, kind_of
 from fastn_mcp.tools.tool import Effect
 
 UNCUT = 1 << 31
+MAX_ON_BUTTON = 40
+"""Characters of a name on a button. A longer one is "this customer"."""
 MAX_FACTS = 5
 MAX_HISTORY = 3
 """Number of facts on what this server did lately to the records."""
@@ -34,6 +36,8 @@ class Sentences:
 
     first: str
     """What will happen, and to which thing."""
+    button: str
+    """Label of the button that approves it."""
     brief: str
     """The first sentence for a list: short, with the name last."""
     lost: str = ""
@@ -46,17 +50,12 @@ class Sentences:
     """At most five further facts, by name."""
 
     @property
-    def button(self) -> str:
-        """Label of the button that approves it: the words of `brief` before the first name: `Delete customer`."""
-        return self.brief.partition(' "')[0].rstrip(":")
-
-    @property
     def second(self) -> str:
         """What is lost, what follows and what could not be checked, on one line."""
         return " ".join(filter(None, (self.lost, self.then, self.unchecked)))
 
     def lines(self) -> list[str]:
-        """Return everything, for a channel that shows plain text."""
+        """Return everything but the button, for a channel that shows plain text."""
         facts = " ".join(f"{name}: {sentence}." for name, sentence in self.facts)
         return [*filter(None, (self.first, self.second, facts))]
 
@@ -72,30 +71,7 @@ def read(stored: Mapping[str, JsonValue]) -> Sentences | None:
     says = cast("dict[str, Any] | None", stored.get("says"))
     if says is None:
         return None
-    parts: dict[str, Any] = {each.name: says[each.name] for each in fields(Sentences)}
-    parts["facts"] = tuple((name, sentence) for name, sentence in says["facts"])
-    return Sentences(**parts)
-
-
-@dataclass(frozen=True, slots=True)
-class FieldChange:
-    """A field of the target, by Fastn's name, before and after the call."""
-
-    field: str
-    before: JsonValue
-    after: JsonValue
-    is_shown: bool = True
-    """Whether Fastn showed the earlier value."""
-
-    def words(self, limit: int) -> str:
-        """Return the change in words, with values quoted and cut at `limit` characters."""
-        before = f": {quote(self.before, limit)}" if self.is_shown else " (not shown by Fastn)"
-        return f"{quote(self.field, 60)}{before} becomes {quote(self.after, limit)}"
-
-    def data(self) -> dict[str, JsonValue]:
-        """Return the change as JSON, without `from` if Fastn did not show the earlier value."""
-        before = {"from": self.before} if self.is_shown else {}
-        return {"field": self.field, **before, "to": self.after}
+    return replace(Sentences(**says), facts=tuple((name, sentence) for name, sentence in says["facts"]))
 
 
 @dataclass(slots=True)
@@ -108,9 +84,9 @@ class Facts:
     effect: Effect
     undo: Undo | NotUndoable
     dependence: Dependence
-    changes: Sequence[FieldChange]
+    changes: Sequence[tuple[str, JsonValue, JsonValue]]
+    """Fields that would change, by Fastn's names, each with its value before and after."""
     pending: Sequence[JsonValue]
-    """Plan, requests and questions of Fastn's AI in the session that the call continues."""
     undoes: str
     """The earlier change that this call undoes, in words."""
     history: tuple[tuple[str, str], ...] = ()
@@ -154,6 +130,11 @@ class Facts:
     def dependents(self, kind: str) -> Dependents | None:
         return next((each for each in self.dependence.certain if each.kind == kind), None)
 
+    def may_have_several(self, kind: str) -> bool:
+        """Whether there may be more than one dependent of a kind."""
+        dependents = self.dependents(kind)
+        return kind in self.dependence.unchecked or (dependents is not None and not dependents.is_one)
+
 
 def quoted(content: JsonValue) -> str:
     return quote(content if isinstance(content, str) else quote(content, UNCUT), UNCUT)
@@ -188,20 +169,26 @@ def fields_in_words(facts: Facts, wires: Iterable[str]) -> str:
     return series(field_words(facts, wire) for wire in wires)
 
 
-def listed(dependents: Dependents) -> str:
-    """List dependents: `2 secrets ("A" and "B")`, or their number alone if not all are named: `12 secrets`."""
-    is_whole = not dependents.more and len(dependents.examples) == dependents.count
-    return f"{dependents.words()} ({series(map(quoted, dependents.examples))})" if is_whole else dependents.words()
+def listed(dependents: Dependents, prefix: str = "its") -> str:
+    """List dependents: `its connection "A"`, `its secrets "A" and "B"`, `its 12 connections`."""
+    if dependents.more:
+        return f"{prefix} {dependents.kind} (at least {dependents.count:,})".lstrip()
+    if len(dependents.examples) != dependents.count:
+        return f"{prefix} {dependents.words()}".lstrip()
+    kind = dependents.kind.removesuffix("s") if dependents.is_one else dependents.kind
+    return f"{prefix} {kind} {series(map(quoted, dependents.examples))}".lstrip()
 
 
-def stops(dependents: Dependents | None) -> str:
-    """Say which dependents stop, without those that are off already; empty if there are none."""
+def stops(dependents: Dependents | None, prefix: str = "its", *, does: str = "stop") -> str:
+    """Say that dependents stop which are not off already; empty if there are none."""
     if dependents is None:
         return ""
     rows = tuple(row for row in dependents.rows if row.get("state") not in _OFF)
     off = sum((dependents.states or {}).get(state, 0) for state in _OFF) or len(dependents.rows) - len(rows)
     dependents = replace(dependents, rows=rows, count=dependents.count - off)
-    return f"Stops {listed(dependents)}." if dependents.count else ""
+    if not dependents.count:
+        return ""
+    return f"{sentence(listed(dependents, prefix))} {does}{'s' if dependents.is_one else ''}."
 
 
 _OFF = (State.OFF.value, State.DRAFT.value)
@@ -213,12 +200,20 @@ def joined(*sentences: str) -> str:
 
 
 def say(
-    facts: Facts, verb: str, *, first: str = "", lost: str = "", then: str = "", unchecked: str = "",
+    facts: Facts, verb: str, *, first: str = "", button: str = "", lost: str = "", then: str = "",
     further: Iterable[tuple[str, str]] = (),
 ) -> Sentences:  # fmt: skip
-    """Return sentences about the target: by default `Delete customer "Acme".`, and the same for a list."""
-    brief = f"{verb} {facts.kind} {facts.name}"
-    return Sentences(first or f"{brief}.", brief, lost, then, unchecked, tuple(further))
+    """Return sentences about the target: by default `Delete customer "Acme".`, and the same for button and list."""
+    plain = f"{verb} {facts.kind} {facts.name}"
+    label = button or f"{verb} {short_name(facts)}"
+    return Sentences(first or f"{plain}.", label, plain, lost, then, facts=tuple(further))
+
+
+def short_name(facts: Facts, noun: str = "") -> str:
+    """Return the name for a button, after `noun` if that is given: `role "Auditor"`, or "this role" if it is long."""
+    if len(facts.plain) > MAX_ON_BUTTON:
+        return f"this {noun or facts.kind}"
+    return f"{noun} {facts.name}".lstrip()
 
 
 def undo_words(facts: Facts) -> str:
