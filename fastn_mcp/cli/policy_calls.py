@@ -58,7 +58,8 @@ def replay(lines: Iterable[bytes], policy: Policy) -> tuple[list[Replayed], list
     """Evaluate each call of an audit log once: sent, refused, or asked about and never sent. Return problems as well.
 
     The log holds ids, the effect, environment and customer, and not the state of a target. So names are not compared,
-    and dependents count as unknown. The budget and the circuit breaker follow the log.
+    and dependents count as unknown. Daily budgets and the circuit breaker follow the log, which does not tell where a
+    run began.
     """
     numbered = [(number, parsed(line)) for number, line in enumerate(lines, 1)]
     problems = [(number, "it is not an audit entry") for number, entry in numbered if entry is None]
@@ -99,7 +100,8 @@ class _History:
         elif entry["event"] == AuditEvent.INTENT.value:
             effect = _effect(entry)
             for each in (effect, *(effects_below(call, effect) if call else ())):
-                self._spent.update((period, each) for period in self.policy.rules.budgets(each, _time(entry)))
+                periods = self.policy.rules.budgets(each, _time(entry))
+                self._spent.update((period, each) for period in periods if period != "run")
             if entry.get("approved_by") != "policy":
                 self._declines.pop(principal, None)  # a person approved
 

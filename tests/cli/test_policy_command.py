@@ -201,7 +201,7 @@ def test_simulate_follows_budgets_and_the_circuit_breaker(
     late = created | {"time": "2026-11-26T09:00:00.000Z"}
     declined = [entry("declined", "run_workflow", {"workflow_id": "w"}, "external")] * 2
     audit = audit_of(tmp_path, created, created, late, *declined, created | {"effect": "external"})
-    path = file("[budget]\nwrite = 1\n[breaker]\ndeclined = 2")
+    path = file("[budget]\nwrite = 1\n[budget.run]\nwrite = 1\n[breaker]\ndeclined = 2")  # where runs began is unknown
     result = fastn("policy", "simulate", "--audit", audit, "--file", path)
     rows = [line.split() for line in result.stdout.splitlines()]
     assert [row[0] for row in rows if row[-3:] == ["line", "1:", "budget"]] == ["2"]
