@@ -50,11 +50,6 @@ class InstallOptions:
         if self.project and self.file is not None:
             raise click.UsageError("--project names a file, and so does --file. Give one.")
 
-    def uninstall_command(self, client: McpClient) -> str:
-        options = (["--name", self.name] if self.name != "fastn" else []) + (["--project"] if self.project else [])
-        options += ["--file", str(self.file.absolute())] if self.file is not None else []
-        return this_program(os.environ).to("uninstall", client.name, *options)
-
 
 def _options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options of `InstallOptions` to a command."""
@@ -194,7 +189,9 @@ def _apply(client: McpClient, wanted: InstallOptions, additions: Sequence[Additi
     say(f"Done. {client.after}.")
     if change is not None and change.before is not None:
         say(f"What the file was: {target.backup.copy}")
-    say(f"Undo: {wanted.uninstall_command(client)}")
+    options = (["--name", wanted.name] if wanted.name != "fastn" else []) + ["--project"] * wanted.project
+    options += ["--file", str(wanted.file.absolute())] if wanted.file is not None else []
+    say(f"Undo: {this_program(os.environ).to('uninstall', client.name, *options)}")
     if note:
         say(note)
     return True

@@ -250,15 +250,10 @@ def _no_key(account: Chosen, settings: Settings, why: str, environment: Mapping[
     if (name := account.values.get("profile", DEFAULT)) != DEFAULT:  # a label, if there were a key
         error = account.file.no_profile(str(name))
         return NoKey(error.what, error.next_step)
+    names = (name for name in environment if name.upper().startswith("FASTN") and name not in _VARIABLES.values())
+    close = closest(VARIABLE, names, 0.75)
     return NoKey(
-        f"There is no API key{_misspelt(environment)}.",
+        f"There is no API key{f'; {close} is set, and is not {VARIABLE}' if close else ''}.",
         "Set FASTN_API_KEY (Fastn dashboard: Settings, API keys), or store one: fastn-mcp login"
         f"{' --file' if why else ''}. Without an account: fastn-mcp --sandbox",
     )
-
-
-def _misspelt(environment: Mapping[str, str]) -> str:
-    """Return a note on a variable whose name is close to the key's, if one is set."""
-    names = (name for name in environment if name.upper().startswith("FASTN") and name not in _VARIABLES.values())
-    close = closest(VARIABLE, names, 0.75)
-    return f"; {close} is set, and is not {VARIABLE}" if close else ""

@@ -230,8 +230,9 @@ class Machine:
 def place(client: McpClient, machine: Machine) -> PurePath:
     """Return the client's file: the one that exists, or the one that it would create."""
     candidates: list[PurePath] = []
+    folders = {name: machine.environment.get(name) or path.format(HOME=machine.home) for name, path in _FOLDERS.items()}
     for template in client.places.get(machine.platform, client.places["linux"]):
-        path = machine.path(_filled(template, machine))
+        path = machine.path(template.format(HOME=machine.home, **folders))
         if "*" not in template:
             candidates.append(path)
         else:
@@ -249,11 +250,6 @@ def sign(client: McpClient, machine: Machine) -> str:
     """Return what exists once the client has run: its folder, or its file if that is in the home folder."""
     file = place(client, machine)
     return str(file if file.parent == machine.path(machine.home) else file.parent)
-
-
-def _filled(template: str, machine: Machine) -> str:
-    folders = {name: machine.environment.get(name) or path.format(HOME=machine.home) for name, path in _FOLDERS.items()}
-    return template.format(HOME=machine.home, **folders)
 
 
 # --- entries -----------------------------------------------------------------------------------------------------
