@@ -387,4 +387,4 @@ def report_(options: AuditOptions, since: datetime | None, as_json: bool, output
     elif columns_of() is None:
         click.echo(writer.markdown(report), nl=False)
     else:
-        say(*writer.summary(report))
+        say(*writer.lines(report))
