@@ -196,6 +196,15 @@ CLIENTS = (
 
 BY_NAME: Mapping[str, McpClient] = {client.name: client for client in CLIENTS}
 
+OTHER = McpClient(
+    name="json",
+    title="any other client",
+    places={},
+    after="",
+    http=Http({"type": "http", "url": "{url}", **_bearer(f"${{{_BEARER_VARIABLE}}}")}),
+)
+"""A client that is not in the table: its entry, in the common format, is printed."""
+
 
 _FOLDERS = {
     "XDG_CONFIG_HOME": "{HOME}/.config",
@@ -294,15 +303,6 @@ def _with_inputs(client: McpClient, name: str, entry: dict[str, Any]) -> tuple[A
     text = json.dumps(entry)
     inputs = (Addition("inputs", None, value) for reference, value in _INPUTS.items() if reference in text)
     return (Addition(client.servers, name, entry), *inputs)
-
-
-def printed(name: str, start: CommandLine) -> dict[str, Any]:
-    """Return the entry in the common format, for a client that is not in the table."""
-    return {"mcpServers": {name: {"command": start.command, "args": list(start.arguments)}}}
-
-
-def printed_http(name: str, url: str) -> dict[str, Any]:
-    return {"mcpServers": {name: {"type": "http", "url": url, **_bearer(f"${{{_BEARER_VARIABLE}}}")}}}
 
 
 def check_url(url: str) -> None:
