@@ -107,7 +107,12 @@ def show_(options: AuditOptions, entry: str, as_json: bool) -> None:
     if as_json:
         _print_entries([selected, *others], as_json=True)
         return
-    click.echo("\n".join(_show_lines(selected, columns_of())))
+    columns = columns_of()
+    for name, value in selected.items():
+        text = sanitize(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+        if columns is not None:
+            text = wrapped(text, columns - _VALUE, indent=0)
+        click.echo(f"{name:>12}  {text.replace(chr(10), chr(10) + ' ' * _VALUE)}")
     if others:
         click.echo("\nOf the same call:")
         _print_entries(others, [selected])
@@ -196,14 +201,6 @@ def _summary(entry: Entry) -> str:
 def _field(entry: Entry, field: str) -> str:
     value = entry.get(field)
     return "" if value is None else str(value)
-
-
-def _show_lines(entry: Entry, columns: int | None) -> Iterator[str]:
-    for name, value in entry.items():
-        text = sanitize(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
-        if columns is not None:
-            text = wrapped(text, columns - _VALUE, indent=0)
-        yield f"{name:>12}  {text.replace(chr(10), chr(10) + ' ' * _VALUE)}"
 
 
 # --- verify ------------------------------------------------------------------------------------------------------
@@ -390,4 +387,4 @@ def report_(options: AuditOptions, since: datetime | None, as_json: bool, output
     elif columns_of() is None:
         click.echo(writer.markdown(report), nl=False)
     else:
-        say(*writer.summary(report))
+        say(*writer.lines(report))

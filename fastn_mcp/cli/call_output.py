@@ -168,14 +168,15 @@ class Output:
 
     def _command(self, tool: str, arguments: Mapping[str, JsonValue]) -> str:
         """Return the command line of a call."""
-        words = [
-            word
-            for name, value in arguments.items()
-            if value is not None and value is not False
-            for each in (value if isinstance(value, list) else [value])
-            for word in (f"--{name.replace('_', '-')}", *([] if each is True else [_word(each)]))
-        ]
-        return self.context.obj.command_line().to("call", tool.replace("_", "-"), *words)
+        words = ["call", tool.replace("_", "-")]
+        for name, value in arguments.items():
+            for each in value if isinstance(value, list) else [value]:
+                if each is None or each is False:
+                    continue
+                words.append(f"--{name.replace('_', '-')}")
+                if each is not True:
+                    words.append(each if isinstance(each, str) else json.dumps(each, ensure_ascii=False))
+        return self.context.obj.command_line().to(*words)
 
     def _selected(self, body: Mapping[str, JsonValue]) -> JsonValue:
         """Return the wanted fields: of each row of a list, or of the data and what is around it."""
@@ -190,7 +191,3 @@ class Output:
             warn(f"Not in the answer, so null: {', '.join(absent)}.")
         picked: list[JsonValue] = [{name: source.get(name) for name in self.fields} for source in sources]
         return picked[0] if rows is None else picked
-
-
-def _word(value: JsonValue) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

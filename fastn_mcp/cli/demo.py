@@ -143,21 +143,19 @@ class DemoStory:
         self._say(f"What will not help: {cause['will_not_help']}\n")
 
     async def decline_deletion(self, customer: dict[str, Any]) -> None:
-        before = self._received["DELETE"]
         self._answers.append(ElicitResult(action="decline"))
         answer = await self._call("delete_customer", customer_id=customer["id"])
         _require(answer.get("outcome") == "declined", "the call was declined")
-        _require(self._received["DELETE"] == before, "no deletion reached Fastn")
-        self._say(f"{answer['message']} (deletions that reached Fastn: {before})\n")
+        self._require_sent("DELETE", 0, "no deletion reached Fastn")
+        self._say(f"{answer['message']} (deletions that reached Fastn: 0)\n")
 
     async def approve_deletion(self, customer: dict[str, Any]) -> dict[str, Any]:
         """Delete the customer, approved by typing its name, and return the receipt."""
         self._console.print("[bold]It tries again, and the person types the name.[/]")
-        before = self._received["DELETE"]
         self._answers.append(ElicitResult(action="accept", content={"name": customer["name"]}))
         answer = await self._call("delete_customer", customer_id=customer["id"])
         _require(answer.get("done") == "delete_customer", "the deletion was made")
-        _require(self._received["DELETE"] == before + 1, "exactly one deletion reached Fastn")
+        self._require_sent("DELETE", 1, "exactly one deletion reached Fastn")
         gone = await self._call("get_customer", customer_id=customer["id"])
         _require(gone.get("outcome") == "not_found", "the customer is gone")
         self._say(f"done, once; get_customer now says {gone['outcome']}\n")
@@ -165,18 +163,16 @@ class DemoStory:
 
     async def undo(self, receipt: dict[str, Any]) -> None:
         self._console.print("[bold]It was the wrong one. The undo restores what it can, and says what it cannot.[/]")
-        before = self._received["POST"]
         # Creating the customer again invites its administrator. That gives access, so it needs approval.
         self._answers.append(ElicitResult(action="accept", content={"decision": "approve"}))
         answer = (await self._call("undo_change", change_id=receipt["change_id"]))["data"]
-        _require(self._received["POST"] == before + 1, "the customer was created again, once")
+        self._require_sent("POST", 1, "the customer was created again, once")
         again = (await self._call("get_customer", customer_id=answer["new_id"]))["data"]
         self._say(f"{again['name']} is there again, as {answer['new_id']}. {answer['stays']}\n")
 
     async def replay_approval(self) -> None:
         self._console.print("[bold]An approval is sent a second and a third time.[/]")
         workflow = await self.find("proces new orders", "process-new-orders")
-        before = self._received["POST"]
         run = {"workflow_id": workflow["id"]}
         self._console.print(Text(f'  agent: run_workflow workflow_id="{workflow["id"]}"', style="cyan"))
         request = await self.client.session.call_tool("run_workflow", run, allow_input_required=True)
@@ -195,8 +191,12 @@ class DemoStory:
             body = _body(cast(CallToolResult, result))
             outcomes.append("done" if "done" in body else str(body["outcome"]))
         _require(outcomes[0] == "done" and "done" not in outcomes[1:], "the approval works once")
-        _require(self._received["POST"] == before + 1, "exactly one run reached Fastn")
+        self._require_sent("POST", 1, "exactly one run reached Fastn")
         self._console.print(f"    the same approval used three times: {', '.join(outcomes)}\n")
+
+    def _require_sent(self, method: str, times: int, description: str) -> None:
+        """Require that so many requests reached the sandbox since the last check."""
+        _require(self._received.pop(method, 0) == times, description)
 
     async def _call(self, tool: str, **arguments: Any) -> dict[str, Any]:
         words = " ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in arguments.items())

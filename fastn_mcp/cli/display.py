@@ -216,18 +216,13 @@ class Display:
 
     def table(self, rows: Sequence[Row], first: Sequence[str] = ()) -> RenderableType:
         """Render rows under the columns that fit: names first. An id without room beside stands below the name."""
-        names = {name for row in rows for name, item in row.items() if item not in (None, "", [], {})}
-        names -= {*_FOR_AGENTS, "next", "more"}
+        shown = {name for row in rows for name, item in row.items() if item not in (None, "", [], {})}
+        shown -= {*_FOR_AGENTS, "next", "more"}
         every = dict.fromkeys((*first, *_ordered(dict.fromkeys(name for row in rows for name in row))))
-        id_ = next(
-            (
-                name
-                for name in (*_ID_COLUMNS, *every)
-                if name in names and (name in _ID_COLUMNS or name.endswith("_id"))
-            ),
-            "",
-        )
-        lead, *others = [name for name in every if name in names and name != id_] or [""]
+        names = [name for name in every if name in shown]
+        ids_first = sorted(names, key=lambda name: name not in _ID_COLUMNS)
+        id_ = next((name for name in ids_first if name in _ID_COLUMNS or name.endswith("_id")), "")
+        lead, *others = [name for name in names if name != id_] or [""]
         cells = {name: [self.cell(name, row.get(name)) for row in rows] for name in (lead, *others)}
         ids = [short_id(self.plain(row.get(id_))) for row in rows]
         longest = max(map(len, ids))

@@ -26,7 +26,7 @@ from fastn_mcp.config.model import SOURCES
 from fastn_mcp.config.paths import state_dir
 from fastn_mcp.errors import NoKey, nearest
 from fastn_mcp.install import apply, clients
-from fastn_mcp.install.clients import BY_NAME, CLIENTS, KEY_VARIABLE, Key, Machine, McpClient, is_present, place
+from fastn_mcp.install.clients import BY_NAME, CLIENTS, KEY_VARIABLE, OTHER, Key, Machine, McpClient, is_present, place
 from fastn_mcp.install.edit import Addition, NotInstalled
 from fastn_mcp.redaction import sanitize
 
@@ -49,11 +49,6 @@ class InstallOptions:
     def __post_init__(self) -> None:
         if self.project and self.file is not None:
             raise click.UsageError("--project names a file, and so does --file. Give one.")
-
-    def uninstall_command(self, client: McpClient) -> str:
-        options = (["--name", self.name] if self.name != "fastn" else []) + (["--project"] if self.project else [])
-        options += ["--file", str(self.file.absolute())] if self.file is not None else []
-        return this_program(os.environ).to("uninstall", client.name, *options)
 
 
 def _options(command: Callable[..., None]) -> Callable[..., None]:
@@ -143,18 +138,14 @@ def install_stdio(wanted: InstallOptions, arguments: Sequence[str], login: str |
 
     `login` is the command that stores the key, if the account may have none yet.
     """
-    start = _program(wanted).with_(arguments)
-    if wanted.client == "json":
-        click.echo(json.dumps(clients.printed(wanted.name, start), indent=2))
-        return False
-    client = _present_client(wanted)
+    start, client = _program(wanted).with_(arguments), _present_client(wanted)
     is_sandbox = any(argument.startswith("--sandbox") for argument in arguments)
     settable = [
         each.variable
         for each in SOURCES
         if each.flag and each.flag not in arguments and not (is_sandbox and each.field in SANDBOX_SETTINGS)
     ]
-    if variables := list(filter(os.environ.get, settable)):
+    if client is not OTHER and (variables := list(filter(os.environ.get, settable))):
         only = f"The server has {', '.join(variables)} only if {client.title} is started from this shell."
         warn(f"{only} To set it for good, give the option before the command, or write it into the configuration file.")
     additions = clients.additions(client, wanted.name, start, wanted.key)
@@ -170,11 +161,7 @@ def _install_http(wanted: InstallOptions, arguments: Sequence[str], url: str) ->
             "With --url the server runs already, and keeps the account and the options that it was started with.",
             "Leave out --key, --profile and the options before install. --sandbox says whose token is used.",
         )
-    if wanted.client == "json":
-        click.echo(json.dumps(clients.printed_http(wanted.name, url), indent=2))
-        return
-    client = _present_client(wanted)
-    token = [*arguments, "http-token"]
+    client, token = _present_client(wanted), [*arguments, "http-token"]
     header = _program(wanted).with_([*token, "--header"]).line()
     additions = clients.http_additions(client, wanted.name, url, header)
     note = clients.http_of(client).token.format(title=client.title, command=this_program(os.environ).to(*token))
@@ -182,6 +169,9 @@ def _install_http(wanted: InstallOptions, arguments: Sequence[str], url: str) ->
 
 
 def _apply(client: McpClient, wanted: InstallOptions, additions: Sequence[Addition], note: str) -> bool:
+    if client is OTHER:
+        click.echo(json.dumps({each.section: each.contents for each in additions}, indent=2))
+        return False
     target = _target(client, wanted)
     compute = partial(apply.plan_install, target, additions, overwrite=wanted.replace)
     change = compute()
@@ -194,7 +184,9 @@ def _apply(client: McpClient, wanted: InstallOptions, additions: Sequence[Additi
     say(f"Done. {client.after}.")
     if change is not None and change.before is not None:
         say(f"What the file was: {target.backup.copy}")
-    say(f"Undo: {wanted.uninstall_command(client)}")
+    options = (["--name", wanted.name] if wanted.name != "fastn" else []) + ["--project"] * wanted.project
+    options += ["--file", str(wanted.file.absolute())] if wanted.file is not None else []
+    say(f"Undo: {this_program(os.environ).to('uninstall', client.name, *options)}")
     if note:
         say(note)
     return True
@@ -258,6 +250,8 @@ def _client(name: str) -> McpClient:
 
 def _present_client(wanted: InstallOptions) -> McpClient:
     """Return the client. Raises `NotInstalled` if this machine does not have it, unless `wanted.anyway`."""
+    if wanted.client == OTHER.name:
+        return OTHER
     client, machine = _client(wanted.client), _machine()
     if not wanted.anyway and wanted.file is None and not wanted.project and not is_present(client, machine):
         others = ", ".join(name for name in BY_NAME if name != client.name)

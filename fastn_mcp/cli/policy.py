@@ -19,6 +19,7 @@ from pydantic import AwareDatetime, TypeAdapter, ValidationError
 from fastn_mcp.account.dependents import MAX_PAGES
 from fastn_mcp.account.resolve import by_arguments
 from fastn_mcp.account.resolved_call import ResolvedCall, Surroundings
+from fastn_mcp.audit.reader import AuditLog
 from fastn_mcp.build.composition import AccountParts, policy_of
 from fastn_mcp.build.startup import policy_file
 from fastn_mcp.cli.help import EnumChoice, completing
@@ -349,11 +350,9 @@ def simulate_(
     """
     settings = start.with_flags(policy=file, mode=mode).keyless()
     policy = replace(policy_of(settings, os.environ, start.command_line()), live=key == "live")
-    try:
-        lines = audit.read_bytes().splitlines(keepends=True)
-    except FileNotFoundError:
-        begins = "It begins with the first call that changes something."
-        raise SettingsError(f"There is no audit log at {audit}.", begins) from None
+    log = AuditLog(audit)
+    log.files()  # raises if there are none
+    lines = [*log.lines([audit])]
     (rows, problems), titles = replay(lines, policy), ("recorded", "now")
     if against is not None:
         candidate = replace(policy, rules=load_rules(against, start.command_line()))

@@ -138,20 +138,23 @@ def read_file(file: Path | None) -> ConfigFile:
 
 def key_of(account: Chosen, environment: Mapping[str, str], keyring: SystemKeyring) -> Key:
     """Return the key of an account from the file or the keyring. Raises `SettingsError`."""
-    written = keys.key_in_file(account.file, account.profile, environment)
+    written, settings, why = keys.key_in_file(account.file, account.profile, environment), account.keyless(), ""
     if written is None:
-        return _kept(account, environment, keyring)
-    host = account.keyless().host
-    if account.key_host != host.lower():
-        name = f" {account.profile}" if account.profile else ""
-        raise SettingsError(
-            f"The key ({written.place}) was given for {account.key_host}, and is not sent to {host}.",
-            f"Set --base-url or FASTN_BASE_URL to the address of {account.key_host}; or use a profile of its own "
-            "(fastn-mcp profiles add NAME --base-url URL), "
-            f"replace the key (fastn-mcp login{name} --file --replace), or write "
-            f'{KEY_HOST} = "{host}" beside it.',
-        )
-    return written
+        try:
+            if (key := keyring.get(keys.entry(settings.profile, settings.host))) is not None:
+                return Key(key, "keyring")
+        except NoKeyring as error:
+            why = error.what
+        raise _no_key(account, settings, why, environment)
+    if account.key_host == settings.host.lower():
+        return written
+    name = f" {account.profile}" if account.profile else ""
+    raise SettingsError(
+        f"The key ({written.place}) was given for {account.key_host}, and is not sent to {settings.host}.",
+        f"Set --base-url or FASTN_BASE_URL to the address of {account.key_host}; or use a profile of its own "
+        f"(fastn-mcp profiles add NAME --base-url URL), replace the key (fastn-mcp login{name} --file --replace), or "
+        f'write {KEY_HOST} = "{settings.host}" beside it.',
+    )
 
 
 def choose(
@@ -233,16 +236,6 @@ def _one_account(
         )
 
 
-def _kept(account: Chosen, environment: Mapping[str, str], keyring: SystemKeyring) -> Key:
-    settings, why = account.keyless(), ""
-    try:
-        if (key := keyring.get(keys.entry(settings.profile, settings.host))) is not None:
-            return Key(key, "keyring")
-    except NoKeyring as error:
-        why = error.what
-    raise _no_key(account, settings, why, environment)
-
-
 def _no_key(account: Chosen, settings: Settings, why: str, environment: Mapping[str, str]) -> NoKey:
     if account.profile is not None:
         return NoKey(
@@ -257,15 +250,10 @@ def _no_key(account: Chosen, settings: Settings, why: str, environment: Mapping[
     if (name := account.values.get("profile", DEFAULT)) != DEFAULT:  # a label, if there were a key
         error = account.file.no_profile(str(name))
         return NoKey(error.what, error.next_step)
+    names = (name for name in environment if name.upper().startswith("FASTN") and name not in _VARIABLES.values())
+    close = closest(VARIABLE, names, 0.75)
     return NoKey(
-        f"There is no API key{_misspelt(environment)}.",
+        f"There is no API key{f'; {close} is set, and is not {VARIABLE}' if close else ''}.",
         "Set FASTN_API_KEY (Fastn dashboard: Settings, API keys), or store one: fastn-mcp login"
         f"{' --file' if why else ''}. Without an account: fastn-mcp --sandbox",
     )
-
-
-def _misspelt(environment: Mapping[str, str]) -> str:
-    """Return a note on a variable whose name is close to the key's, if one is set."""
-    names = (name for name in environment if name.upper().startswith("FASTN") and name not in _VARIABLES.values())
-    close = closest(VARIABLE, names, 0.75)
-    return f"; {close} is set, and is not {VARIABLE}" if close else ""

@@ -196,6 +196,15 @@ CLIENTS = (
 
 BY_NAME: Mapping[str, McpClient] = {client.name: client for client in CLIENTS}
 
+OTHER = McpClient(
+    name="json",
+    title="any other client",
+    places={},
+    after="",
+    http=Http({"type": "http", "url": "{url}", **_bearer(f"${{{_BEARER_VARIABLE}}}")}),
+)
+"""A client that is not in the table: its entry, in the common format, is printed."""
+
 
 _FOLDERS = {
     "XDG_CONFIG_HOME": "{HOME}/.config",
@@ -230,8 +239,9 @@ class Machine:
 def place(client: McpClient, machine: Machine) -> PurePath:
     """Return the client's file: the one that exists, or the one that it would create."""
     candidates: list[PurePath] = []
+    folders = {name: machine.environment.get(name) or path.format(HOME=machine.home) for name, path in _FOLDERS.items()}
     for template in client.places.get(machine.platform, client.places["linux"]):
-        path = machine.path(_filled(template, machine))
+        path = machine.path(template.format(HOME=machine.home, **folders))
         if "*" not in template:
             candidates.append(path)
         else:
@@ -249,11 +259,6 @@ def sign(client: McpClient, machine: Machine) -> str:
     """Return what exists once the client has run: its folder, or its file if that is in the home folder."""
     file = place(client, machine)
     return str(file if file.parent == machine.path(machine.home) else file.parent)
-
-
-def _filled(template: str, machine: Machine) -> str:
-    folders = {name: machine.environment.get(name) or path.format(HOME=machine.home) for name, path in _FOLDERS.items()}
-    return template.format(HOME=machine.home, **folders)
 
 
 # --- entries -----------------------------------------------------------------------------------------------------
@@ -298,15 +303,6 @@ def _with_inputs(client: McpClient, name: str, entry: dict[str, Any]) -> tuple[A
     text = json.dumps(entry)
     inputs = (Addition("inputs", None, value) for reference, value in _INPUTS.items() if reference in text)
     return (Addition(client.servers, name, entry), *inputs)
-
-
-def printed(name: str, start: CommandLine) -> dict[str, Any]:
-    """Return the entry in the common format, for a client that is not in the table."""
-    return {"mcpServers": {name: {"command": start.command, "args": list(start.arguments)}}}
-
-
-def printed_http(name: str, url: str) -> dict[str, Any]:
-    return {"mcpServers": {name: {"type": "http", "url": url, **_bearer(f"${{{_BEARER_VARIABLE}}}")}}}
 
 
 def check_url(url: str) -> None:

@@ -228,7 +228,8 @@ def _insert_json(text: str, addition: Addition) -> str:
     if "\n" not in lead:
         added = f"{name}{json.dumps(value, ensure_ascii=False)}, "
     else:
-        outer, own = _indent_at(text, box.start), lead.rpartition("\n")[2]
+        line = text[text.rfind("\n", 0, box.start) + 1 : box.start]
+        outer, own = line[: len(line) - len(line.lstrip(" \t"))], lead.rpartition("\n")[2]
         indent = own if box.members and not own.strip(_BLANK) else outer + unit
         end = "," if box.members else "" if "\n" in text[box.start : box.end] else newline + outer
         added = newline + indent + name + render(value, indent) + end
@@ -305,11 +306,6 @@ def _box(plain: str, start: int) -> _Box:
         if plain[at] == ",":
             at = _skip(plain, at + 1)
     return _Box(start + 1, at, members)
-
-
-def _indent_at(text: str, position: int) -> str:
-    line = text[text.rfind("\n", 0, position) + 1 : position]
-    return line[: len(line) - len(line.lstrip(" \t"))]
 
 
 def _skip(text: str, at: int) -> int:

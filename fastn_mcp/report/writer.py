@@ -20,7 +20,7 @@ Text that is not ours is in a code span that it cannot close, so it is never mar
 import json
 import os
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -111,23 +111,20 @@ HEADINGS = {
 
 def markdown(report: Document) -> str:
     """Render a report as Markdown."""
-    return "\n".join(_lines(cast("dict[str, Any]", report)))
+    return "\n".join((*lines(report, code), ""))
 
 
 def code(value: object) -> str:
-    """Format a value as a code span. Quote text of others first."""
-    text = shorten(sanitize(str(value)), _MAX_TEXT)
-    # A backtick ends a span and a bar ends a cell, whatever precedes them.
-    text = text.replace("`", "\\u{60}").replace("|", "\\u{7c}")
+    """Format a value as a code span, which a backtick would end. Quote text of others first."""
+    text = shorten(sanitize(str(value)), _MAX_TEXT).replace("`", "\\u{60}")
     return f"`{text}`" if text.strip() else ""
 
 
-def _lines(report: dict[str, Any]) -> Iterator[str]:
+def lines(document: Document, span: Callable[[object], str] = str) -> Iterator[str]:
+    """Render a report for people. `span` formats values, which can come from Fastn."""
+    report = cast("dict[str, Any]", document)
     counts, audit = report["counts"], report["audit"]
-    yield "# Run report"
-    yield ""
-    yield "| | |"
-    yield "|---|---|"
+    yield from ("# Run report", "")
     for label, value in (
         ("Account", report["account"]),
         ("Mode", report["mode"]),
@@ -139,81 +136,43 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
         ("Program", report["program"]),
         ("Audit", audit["file"]),
         ("Newest entry", audit["n"] and f"{audit['n']} {audit['hash']}"),
+        ("Reads", counts["reads"]),
+        ("Requests to Fastn", counts["requests"]),
     ):
         if value is not None:
-            yield f"| {label} | {code(value)} |"
+            yield f"- {label}: {span(value)}"
     yield ""
-    yield (
-        ", ".join(f"**{counts[group.value]}** {group.value}" for group in HEADINGS if counts[group.value])
-        or "No calls."
-    )
-    if counts["reads"] is not None:
-        yield f"Reads: {counts['reads']}."
-    if counts["requests"] is not None:
-        yield f"Requests to Fastn: {counts['requests']}."
+    yield ", ".join(f"{count} {group.value}" for group in HEADINGS if (count := counts[group.value])) or "No calls."
     for group, heading in HEADINGS.items():
         if calls := report["calls"][group.value]:
-            of_people = any(map(caller, calls))
             yield from ("", f"## {heading} ({len(calls)})", "")
-            head = "| # | time | tool | target | effect | rule, approval | outcome | ms | requests | change | audit |"
-            yield head + (" who |" if of_people else "")
-            yield "|---:|---|---|---|---|---|---|---:|---:|---|---|" + ("---|" if of_people else "")
-            for call in calls:
-                yield _row(call) + (f" {code(caller(call))} |" if of_people else "")
+        for call in calls:
+            yield from _call_lines(call, span)
     if audit["n"] is not None:
         yield ""
         yield "Each call names its newest entry in the audit log, and the beginning of its hash; the JSON holds all."
         checking = f"fastn-mcp audit --file {shlex.quote(audit['file'])} verify --head {audit['hash']}"
-        yield f"To check that they still stand: {code(checking)}"
-    yield ""
+        yield f"To check that they still stand: {span(checking)}"
 
 
-def summary(document: Document) -> Iterator[str]:
-    """Render a report for a terminal: a few lines per call, in place of Markdown tables."""
-    report = cast("dict[str, Any]", document)
-    began = f"{report['began']} to" if report["began"] else "up to"
-    yield f"{report['account']}, {began} {report['ended']}"
-    yield ", ".join(f"{count} {group.value}" for group in HEADINGS if (count := report["counts"][group.value]))
-    for group, heading in HEADINGS.items():
-        if calls := report["calls"][group.value]:
-            yield from ("", f"{heading} ({len(calls)})")
-        for call in calls:
-            about = " ".join(filter(None, (call["tool"], call["target"]["name"] or call["target"]["id"])))
-            newest = f"audit {call['audit'][-1]['n']}" if call["audit"] else ""
-            requests = "" if call["requests"] is None else f"requests {call['requests']}"
-            facts = (caller(call), call["approved_by"], call["rule"], call["change_id"], requests, newest)
-            yield f"  {call['number']}. {about}, {str(call['time']).replace('T', ' ')[:19]}Z"
-            yield f"     {': '.join(filter(None, (call['outcome'], call['message'])))}"
-            yield f"     {'; '.join(filter(None, facts))}"
-
-
-def caller(call: dict[str, Any]) -> str:
-    """Return who made a call of a report; empty for the one user of a local server."""
-    return "" if call["principal"] in (None, "local") else who(call["principal"], call["principal_name"])
-
-
-def _row(call: dict[str, Any]) -> str:
-    outcome = code(call["outcome"]) + (f" {code(call['message'])}" if call["message"] else "")
-    newest = call["audit"][-1] if call["audit"] else None
-    cells = (
-        call["number"] if call["step"] is None else f"{call['number']} (step {call['step']})",
-        code(str(call["time"]).replace("T", " ")[:19]),
-        code(call["tool"]),
-        _target(call["target"]),
-        code(call["effect"] or ""),
-        " ".join(code(part) for part in (call["rule"], call["approved_by"]) if part),
-        outcome,
-        "" if call["duration_ms"] is None else f"{call['duration_ms']:.0f}",
-        "" if call["requests"] is None else call["requests"],
-        code(call["change_id"] or ""),
-        "" if newest is None else code(f"{newest['n']} {newest['hash'][:16]}"),
+def _call_lines(call: dict[str, Any], span: Callable[[object], str]) -> Iterator[str]:
+    step = "" if call["step"] is None else f" (step {call['step']})"
+    target, newest = call["target"], call["audit"][-1] if call["audit"] else None
+    about = [call["tool"], target["name"] and quote(target["name"], _MAX_TEXT), target["id"]]
+    time = f"{str(call['time']).replace('T', ' ')[:19]}Z"
+    yield f"- Call {call['number']}{step}: {' '.join(span(part) for part in about if part)}, {span(time)}"
+    yield f"  - {': '.join(span(part) for part in (call['outcome'], call['message']) if part)}"
+    facts = (
+        ("for", "" if call["principal"] in (None, "local") else who(call["principal"], call["principal_name"])),
+        ("effect", call["effect"]),
+        ("rule", call["rule"]),
+        ("approved by", call["approved_by"]),
+        ("took", None if call["duration_ms"] is None else f"{call['duration_ms']:.0f} ms"),
+        ("requests", call["requests"]),
+        ("change", call["change_id"]),
+        ("audit", newest and f"{newest['n']} {newest['hash'][:16]}"),
     )
-    return f"| {' | '.join(map(str, cells))} |"
-
-
-def _target(target: dict[str, Any]) -> str:
-    name = "" if target["name"] is None else code(quote(target["name"], _MAX_TEXT))
-    return " ".join(part for part in (name, code(target["id"] or "")) if part)
+    yield f"  - {'; '.join(f'{label} {span(value)}' for label, value in facts if value not in (None, ''))}"
 
 
 def readable(path: Path) -> Path:

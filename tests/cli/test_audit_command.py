@@ -173,17 +173,17 @@ def test_tail_and_show_read_rotated_files(path: Path) -> None:
 
 @pytest.mark.usefixtures("log")
 def test_report_on_a_terminal_has_a_few_lines_per_call(path: Path) -> None:
-    """A pipe and a file get Markdown, whose tables are unreadable at 80 columns."""
+    """A pipe and a file get Markdown, with values in code spans."""
     env = {"FASTN_CONFIG": os.devnull, "COLUMNS": "80"}
     with sitting(["-m", "fastn_mcp", "audit", "--file", str(path), "report"], env) as person:
         output = person.leaves()[1]
-    assert output.startswith(f"{ACCOUNT}, up to 20")
-    assert "Refused (1)\n  2. run_workflow wf_1, 2026-11-25 01:40:35Z\n     refused: The policy refuses it.\n" in output
-    assert "Done (1)\n  1. delete_customer cus_1, 2026-11-25 01:40:35Z\n     done\n" in output
-    assert "     client_form; requests 6; audit 3\n" in output
-    assert "|" not in output
-    assert all(cell_len(line) <= 80 for line in output.split("\n"))
-    assert run(path, "report").stdout.startswith("# Run report\n")
+    assert f"- Account: {ACCOUNT}\n" in output
+    assert "Refused (1)\n\n- Call 2: run_workflow wf_1, 2026-11-25 01:40:35Z\n  - refused: The policy refuses" in output
+    assert "Done (1)\n\n- Call 1: delete_customer cus_1, 2026-11-25 01:40:35Z\n  - done\n" in output
+    assert "approved by client_form; took 41 ms; requests 6" in output
+    assert "`" not in output
+    assert [line for line in output.split("\n") if cell_len(line) > 80 and " " in line.strip()] == []
+    assert "- Call 2: `run_workflow` `wf_1`, `2026-11-25 01:40:35Z`\n  - `refused`: " in run(path, "report").stdout
 
 
 def test_tail_follows_another_process_until_ctrl_c(path: Path, log: AuditFile) -> None:

@@ -66,12 +66,16 @@ def _imported(*arguments: str, environment: dict[str, str]) -> set[str]:
         (("--help",), {"mcp", "httpx2", "starlette", "uvicorn", "rich"}),
         (("health",), {"pydantic", "fastn_mcp.config.model"}),
         (("--sandbox",), {"rich"}),
+        ((), {"keyring", "tomlkit", "fastn_mcp.config.file", "fastn_mcp.config.strict_toml"}),
     ],
 )
 def test_command_imports_only_what_it_needs(
     arguments: tuple[str, ...], unwanted: set[str], environment: dict[str, str]
 ) -> None:
-    assert not _imported(*arguments, environment=environment) & unwanted
+    """Serving with a key of the environment needs neither a keyring nor a TOML parser."""
+    imported = _imported(*arguments, environment=environment | {"FASTN_API_KEY": "fsk_test_1"})
+    assert "fastn_mcp.cli.program" in imported
+    assert not imported & unwanted
 
 
 def account_of(done: "subprocess.CompletedProcess[str]") -> str:

@@ -6,7 +6,6 @@ import re
 import socket
 import stat
 import subprocess
-import sys
 from collections.abc import Generator
 from pathlib import Path
 
@@ -334,18 +333,3 @@ def test_whoami_of_the_sandbox(fastn: Run) -> None:
 )
 def test_sandbox_with_a_profile_is_rejected(arguments: tuple[str, ...], fastn: Run) -> None:
     assert "Leave out --profile" in error_line(fastn(*arguments))
-
-
-def test_serving_with_a_key_of_the_environment_skips_the_keyring(environment: dict[str, str]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "fastn_mcp"],
-        capture_output=True,
-        text=True,
-        env=environment | {"FASTN_API_KEY": KEY},
-        timeout=30,
-        stdin=subprocess.DEVNULL,
-        check=True,
-    )
-    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-    assert "fastn_mcp.config.load" in loaded
-    assert not loaded & {"keyring", "tomlkit", "fastn_mcp.config.file", "fastn_mcp.config.strict_toml"}

@@ -31,12 +31,6 @@ def written(folder: Path, text: str) -> Path:
     return file
 
 
-def test_flag_overrides_the_environment_which_overrides_the_file(tmp_path: Path) -> None:
-    file = written(tmp_path, 'api_key = "file"\nenv = "file"\nprofile = "file"\nauth = "bearer"\n')
-    settings = load({"env": "flag"}, {"FASTN_ENV": "variable", "FASTN_PROFILE": "variable"}, file)
-    assert (settings.env, settings.profile, settings.api_key, settings.auth) == ("flag", "variable", "file", "bearer")
-
-
 def test_defaults_apply_if_only_a_key_is_set() -> None:
     settings = load({}, KEY, None)
     assert settings.base_url == DEFAULT_BASE_URL == "https://live.fastn.ai"
