@@ -1,7 +1,7 @@
 """Look up a resource by id, slug or name, or in a list, and complete ids from what was typed."""
 
 import re
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -13,7 +13,6 @@ from fastn_mcp.client.reads import connections_like, find_row, has_id, read_page
 from fastn_mcp.errors import Failed, FastnError, InvalidArgument, LeftOut, NotFound, NotSent
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.ranking import Index, words_of
-from fastn_mcp.procedures.tables import Table
 from fastn_mcp.records.formats import quoted
 from fastn_mcp.records.labels import distinction, label_of
 from fastn_mcp.records.rows import FastnObject, Row, key_of, row_of, short, text
@@ -49,19 +48,15 @@ _MAX_CANDIDATES = 10
 """Maximum number of resources of one name that are listed to choose from."""
 
 
-async def read_by_name(
-    call: Operation[Any], context: ProcedureContext, read: Callable[[Any, ProcedureContext], Awaitable[FastnObject]]
-) -> FastnObject:
-    """Read with `read`. What an argument takes for an id, and is not in the form of one, is resolved first."""
+async def ids_named(call: Operation[Any], context: ProcedureContext) -> dict[str, str]:
+    """Return the ids of what a reading call names otherwise, by argument. Raises a `FastnError` if that is unclear."""
     ids: dict[str, str] = {}
     for argument, kind in _NAMED_BY.items():
         typed: str | None = getattr(call, argument, None)
         if typed is not None and not is_id(typed):
             resource = await resolve(kind, typed, context)
             ids[argument] = text(resource.row, "slug") or resource.id if argument == kind else resource.id
-    result = await read(call.model_copy(update=ids), context)
-    is_named = any(getattr(call, argument) != id_ for argument, id_ in ids.items())
-    return result.model_copy(update={"named": ids}) if is_named and isinstance(result, Table) else result
+    return {argument: id_ for argument, id_ in ids.items() if getattr(call, argument) != id_}
 
 
 def is_id(typed: str) -> bool:
@@ -221,7 +216,12 @@ class CompleteId(Procedure[Ids]):
     typed: Annotated[str, Field(description="What was typed so far.")] = ""
 
     async def run(self, context: ProcedureContext) -> Ids:
-        contents = await _contents(self.kind, context)
+        if self.kind == "execution":
+            page = await read_page(ListExecutions(limit=MAX_NAMES), context.look)
+            rows = ({**row, "name": row.get("workflowName"), "slug": row.get("workflowSlug")} for row in page.rows)
+            contents = Contents(tuple(entry("execution", row) for row in rows), complete=page.next_cursor is None)
+        else:
+            contents = await read_contents(self.kind, context.look)
         matching = [entry.id for entry in ranked(self.typed, contents.entries) if entry.id]
         total = len(matching) if contents.complete else None
         return Ids(
@@ -229,14 +229,6 @@ class CompleteId(Procedure[Ids]):
             total=total,
             more=len(matching) > MAX_NAMES or not contents.complete,
         )
-
-
-async def _contents(kind: str, context: ProcedureContext) -> Contents:
-    if kind != "execution":
-        return await read_contents(kind, context.look)
-    page = await read_page(ListExecutions(limit=MAX_NAMES), context.look)
-    named = ({**row, "name": row.get("workflowName"), "slug": row.get("workflowSlug")} for row in page.rows)
-    return Contents(tuple(entry("execution", row) for row in named), complete=page.next_cursor is None)
 
 
 def ranked(typed: str, entries: Iterable[Entry]) -> list[Entry]:

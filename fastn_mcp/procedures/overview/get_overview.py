@@ -13,7 +13,7 @@ from fastn_mcp.account.entries import MAX_PAGES
 from fastn_mcp.client.reads import read_page
 from fastn_mcp.errors import FastnError, InvalidArgument
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
-from fastn_mcp.procedures.diagnosis.blockers import PartState, connection_states, workflow_setup
+from fastn_mcp.procedures.diagnosis.blockers import PartState, apps_of, connection_states
 from fastn_mcp.procedures.diagnosis.failures import EndedRun, Period, RunFilter, grouped, newest_first
 from fastn_mcp.procedures.diagnosis.run_counts import FAILED, RunRecord, read_records
 from fastn_mcp.procedures.diagnosis.stuck_runs import read_stuck_runs
@@ -271,7 +271,7 @@ def _fails_without(
     connections: Sequence[PartState], failures: Sequence[EndedRun], workflows: Sequence[Row]
 ) -> dict[str, dict[str, int]]:
     """Return by connection the workflows whose runs failed for its customer at its app, with the number of runs."""
-    setups = {key_of(row): workflow_setup(row).apps for row in workflows}
+    setups = {key_of(row): apps_of(row) for row in workflows}
     current = {key_of(row): name_of(row) for row in workflows}
     by_customer: dict[str | None, list[EndedRun]] = {}
     for run in failures:
