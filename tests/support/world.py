@@ -316,7 +316,9 @@ class World:
         return await self.ledger.temporary_approvals(self.timestamp)
 
     def id_of(self, collection: str, name: str) -> str:
-        return str(self.sandbox.state.named(collection, name, by="name")["id"])
+        """Return the id of the row with this name or slug."""
+        rows = self.sandbox.state.all(collection)
+        return next(str(row["id"]) for row in rows if name in (row.get("name"), row.get("slug")))
 
     def run(self) -> RunWorkflow:
         """Return a call that the policy asks about: a run of a live workflow."""
