@@ -370,13 +370,8 @@ async def test_list_changes_has_pages(world: World) -> None:
     for number in range(5):
         world.clock.pass_(1)
         await changed(world, CreateCustomer(name=f"Customer {number}"))
-    seen: list[str] = []
-    cursor: str | None = None
-    while True:
-        page = await world.ask(ListChanges(limit=2, cursor=cursor))
-        seen += [change["name"] for change in page["changes"]]
-        if (cursor := page.get("next_cursor")) is None:
-            break
+    answers = await world.pages("list_changes", limit=2)
+    seen = [change["name"] for answer in answers for change in answer["data"]["changes"]]
     assert seen == [f"Customer {number}" for number in (4, 3, 2, 1, 0)]
 
 
