@@ -53,9 +53,12 @@ async def ids_named(call: Operation[Any], context: ProcedureContext) -> dict[str
     ids: dict[str, str] = {}
     for argument, kind in _NAMED_BY.items():
         typed: str | None = getattr(call, argument, None)
-        if typed is not None and not is_id(typed):
+        takes_slug = argument == kind
+        if typed is not None and (takes_slug or not is_id(typed)):
             resource = await resolve(kind, typed, context)
-            ids[argument] = text(resource.row, "slug") or resource.id if argument == kind else resource.id
+            if takes_slug and resource.error is not None:
+                raise resource.error
+            ids[argument] = text(resource.row, "slug") or resource.id if takes_slug else resource.id
     return {argument: id_ for argument, id_ in ids.items() if getattr(call, argument) != id_}
 
 
