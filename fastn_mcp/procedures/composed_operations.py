@@ -12,8 +12,8 @@ from fastn_mcp.guard.batch import Done
 from fastn_mcp.procedures.ai import build, chat
 from fastn_mcp.procedures.audit_log import entries
 from fastn_mcp.procedures.context import Pending, Procedure, ProcedureContext
-from fastn_mcp.procedures.lookup import read_by_name
-from fastn_mcp.procedures.tables import listed
+from fastn_mcp.procedures.lookup import ids_named
+from fastn_mcp.procedures.tables import Table, listed
 from fastn_mcp.procedures.wait_for_execution import run_workflow
 from fastn_mcp.records.labels import name_of
 from fastn_mcp.records.rows import FastnObject, Row, inside, key_of, objects, row_of, started_workflows, text
@@ -127,7 +127,7 @@ async def perform(call: Tool[Any], context: ProcedureContext) -> FastnObject | D
         case Procedure():
             return await cast("Procedure[FastnObject]", call).run(context)
         case Operation() if call.effect is Effect.READ:
-            return await read_by_name(call, context, _read)
+            return await _read(call, context)
         case Operation():
             return await context.change(call)
         case _:
@@ -135,6 +135,13 @@ async def perform(call: Tool[Any], context: ProcedureContext) -> FastnObject | D
 
 
 async def _read(call: Operation[Any], context: ProcedureContext) -> FastnObject:
+    """Read, with names and slugs in place of ids where they are clear."""
+    ids = await ids_named(call, context)
+    call = call.model_copy(update=ids)
     if (read := _READS.get(type(call))) is not None:
-        return await read(call, context)
-    return await (listed(cast("List[Any]", call), context) if isinstance(call, List) else context.read(call))
+        result = await read(call, context)
+    elif isinstance(call, List):
+        result = await listed(cast("List[Any]", call), context)
+    else:
+        result = await context.read(call)
+    return result.model_copy(update={"named": ids}) if ids and isinstance(result, Table) else result

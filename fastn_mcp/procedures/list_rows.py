@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Annotated, Any
-from uuid import UUID
 
 from pydantic import Field, JsonValue, SkipValidation
 
@@ -14,11 +13,10 @@ from fastn_mcp.errors import FastnError
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.reads import unique
 from fastn_mcp.records.formats import counted, quoted, stamp
-from fastn_mcp.records.rows import FastnObject, Row, parse_timestamp, row_of, text, timestamp
-from fastn_mcp.tools.connectors import GetConnector
+from fastn_mcp.records.rows import FastnObject, Row, parse_timestamp, text, timestamp
 from fastn_mcp.tools.fields import in_words
 from fastn_mcp.tools.paging import MAX_LIMIT, MAX_OBJECTS, ORDERS, List, Place, Position, mark
-from fastn_mcp.tools.workflows import ListExecutions, ListWorkflows
+from fastn_mcp.tools.workflows import ListExecutions
 
 _NOT_ENDED = "!completed,failed,timeout,cancelled"
 
@@ -50,20 +48,8 @@ MAX_FURTHER_PAGES = 10
 """Maximum number of further pages of 100 rows read to fill one page, if Fastn does not filter."""
 
 
-async def _by_slug(call: ListWorkflows, connector: str, context: ProcedureContext) -> ListWorkflows:
-    """Replace the id of a connector by its slug, as workflows name connectors by slug."""
-    try:
-        UUID(connector)
-    except ValueError:
-        return call
-    row = row_of(await context.read(GetConnector(connector_id=connector)))
-    return call.model_copy(update={"connector": text(row, "slug") or connector})
-
-
 async def collected(call: List[Any], context: ProcedureContext) -> Table:
     """Return the page with Fastn's rows. Reads further pages while filters leave it short of rows."""
-    if isinstance(call, ListWorkflows) and call.connector is not None:
-        call = await _by_slug(call, call.connector, context)
     if isinstance(call, ListExecutions) and call.under_way_minutes is not None:
         begun = context.system.now() - timedelta(minutes=call.under_way_minutes)
         until = stamp(min(begun, parse_timestamp(call.until) or begun))

@@ -1,7 +1,7 @@
 """Look up a resource by id, slug or name, or in a list, and complete ids from what was typed."""
 
 import re
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -13,13 +13,12 @@ from fastn_mcp.client.reads import connections_like, find_row, has_id, read_page
 from fastn_mcp.errors import Failed, FastnError, InvalidArgument, LeftOut, NotFound, NotSent
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.ranking import Index, words_of
-from fastn_mcp.procedures.tables import Table
 from fastn_mcp.records.formats import quoted
 from fastn_mcp.records.labels import distinction, label_of
 from fastn_mcp.records.rows import FastnObject, Row, key_of, row_of, short, text
 from fastn_mcp.tools.catalog import OPERATIONS
 from fastn_mcp.tools.operation import Operation
-from fastn_mcp.tools.tool import MAY_BE_ID, Effect
+from fastn_mcp.tools.tool import Effect
 from fastn_mcp.tools.workflows import ListExecutions
 
 
@@ -39,6 +38,9 @@ ID = re.compile(
 )
 """An id, in a group by the kind of resource; in none if it may be of several kinds."""
 
+_NAMED_BY = {f"{kind}_id": kind for kind in LISTS} | {"connector": "connector"}
+"""Kinds of resources by the arguments that take their ids, or the slug of a connector."""
+
 _MAX_SUGGESTIONS = 3
 """Maximum number of names suggested if none matches."""
 
@@ -46,39 +48,18 @@ _MAX_CANDIDATES = 10
 """Maximum number of resources of one name that are listed to choose from."""
 
 
-async def read_by_name(
-    call: Operation[Any], context: ProcedureContext, read: Callable[[Any, ProcedureContext], Awaitable[FastnObject]]
-) -> FastnObject:
-    """Read with `read`. What an argument takes for an id is tried as one, and else looked up as a slug or name.
-
-    An id takes no further request where it looks like one of Fastn's, or where the read has rows.
-    """
-    kinds: dict[str, str] = {
-        argument: kind
-        for argument in type(call).model_fields
-        if (kind := argument.removesuffix("_id")) in LISTS
-        and isinstance(typed := getattr(call, argument), str)
-        and not is_id(typed)
-    }
-    result: FastnObject | None = None
-    if may_be_ids := all(MAY_BE_ID.fullmatch(getattr(call, argument)) for argument in kinds):
-        try:
-            result = await read(call, context)
-        except (NotFound, NotSent):
-            if not kinds:
-                raise
-        # Without rows, or with rows that may not match these arguments, it is not settled that they are ids.
-        may_be_names = isinstance(result, Table) and (not result.items or {*kinds} & {*(result.not_checked or ())})
-        if result is not None and not (kinds and may_be_names):
-            return result
+async def ids_named(call: Operation[Any], context: ProcedureContext) -> dict[str, str]:
+    """Return the ids of what a reading call names otherwise, by argument. Raises a `FastnError` if that is unclear."""
     ids: dict[str, str] = {}
-    for argument, kind in kinds.items():
-        resource = await resolve(kind, getattr(call, argument), context, is_tried=may_be_ids and result is None)
-        ids[argument] = text(resource.row, "slug") or resource.id if argument == kind else resource.id
-    if result is not None and all(getattr(call, argument) == id_ for argument, id_ in ids.items()):
-        return result
-    result = await read(call.model_copy(update=ids), context)
-    return result.model_copy(update={"named": ids}) if isinstance(result, Table) else result
+    for argument, kind in _NAMED_BY.items():
+        typed: str | None = getattr(call, argument, None)
+        takes_slug = argument == kind
+        if typed is not None and (takes_slug or not is_id(typed)):
+            resource = await resolve(kind, typed, context)
+            if takes_slug and resource.error is not None:
+                raise resource.error
+            ids[argument] = text(resource.row, "slug") or resource.id if takes_slug else resource.id
+    return {argument: id_ for argument, id_ in ids.items() if getattr(call, argument) != id_}
 
 
 def is_id(typed: str) -> bool:
@@ -86,41 +67,40 @@ def is_id(typed: str) -> bool:
     return ID.fullmatch(typed) is not None
 
 
-async def resolve(
-    kind: str, typed: str, context: ProcedureContext, *, is_tried: bool = False, fields: Collection[str] = ()
-) -> FoundResource:
+async def resolve(kind: str, typed: str, context: ProcedureContext, *, fields: Collection[str] = ()) -> FoundResource:
     """Return the resource with this id, slug or name. Raises `NotFound` if there is none, `NotSent` if several.
 
-    `is_tried`: it is not an id. `fields`: the resource itself is read if the row of a list lacks one of these.
+    `fields`: the resource itself is read if the row of a list lacks one of these.
     """
-    listing = LISTS[kind](limit=MAX_NAMES)
+    listing, candidates, is_complete = LISTS[kind](limit=MAX_NAMES), tuple[Entry, ...](), False
     stored = [entry(kind, row) for row in context.look.stored(listing).rows]
     known = {item.id: item for item in named(typed, stored) if item.id}
     if len(known) == 1 and (typed in known or context.look.snapshot.pages_left(listing) == 0):
-        (typed,), is_tried = known, False
-        if known[typed].row.keys() >= {*fields}:
-            return FoundResource(typed, known[typed].row)
-    else:
-        is_tried = is_tried or await _is_name(kind, typed, context)
-    resource = None if is_tried else await read_by_id(kind, typed, context)
-    if resource is not None and isinstance(resource.error, LeftOut):
-        if typed in known:
-            return FoundResource(typed, known[typed].row)
-        if not is_id(typed):
-            raise resource.error  # it may be a name
+        return await _with_fields(next(iter(known.values())), fields, context)
+    if not is_id(typed):
+        with suppress(FastnError):  # it may be readable by its id
+            candidates, is_complete = await _search(kind, typed, context)
+    resource = None if len(named(typed, candidates)) == 1 else await read_by_id(kind, typed, context)
+    if resource is not None and isinstance(resource.error, LeftOut) and not is_id(typed):
+        raise resource.error  # it may be a name
     if resource is not None and not isinstance(resource.error, NotFound):
         return resource
-    candidates, is_complete = await _search(kind, typed, context)
     contents = Contents(candidates, complete=True)
     if not (named(typed, candidates) or (candidates and is_complete)):  # Fastn's search may miss it
         contents = await read_contents(kind, context.look)
     matching = named(typed, contents.entries)
     if resource is not None and any(item.id == typed for item in matching):
         return resource  # it is listed, though it cannot be read
-    if len(matching) == 1 and (id_ := matching[0].id):
-        listed = FoundResource(id_, matching[0].row)
-        return listed if listed.row.keys() >= {*fields} else await read_by_id(kind, id_, context) or listed
+    if len(matching) == 1 and matching[0].id:
+        return await _with_fields(matching[0], fields, context)
     raise _unresolved(kind, typed, contents, matching)
+
+
+async def _with_fields(item: Entry, fields: Collection[str], context: ProcedureContext) -> FoundResource:
+    """Return a listed resource, read itself if its row lacks one of these fields."""
+    listed = FoundResource(item.id, item.row)
+    read = None if item.row.keys() >= {*fields} else await read_by_id(item.kind, item.id, context)
+    return listed if read is None or isinstance(read.error, (LeftOut, NotFound)) else read
 
 
 def _unresolved(kind: str, typed: str, contents: Contents, matching: Sequence[Entry]) -> FastnError:
@@ -178,16 +158,6 @@ async def read_by_id(kind: str, id_: str, context: ProcedureContext) -> FoundRes
     except FastnError as error:
         return FoundResource(id_, {}, error)
     return None
-
-
-async def _is_name(kind: str, typed: str, context: ProcedureContext) -> bool:
-    """Return whether it looks like no id, and Fastn finds one resource of this name."""
-    if is_id(typed):
-        return False
-    with suppress(FastnError):  # it may be readable by its id
-        candidates, _ = await _search(kind, typed, context)
-        return len(named(typed, candidates)) == 1
-    return False
 
 
 async def _search(kind: str, typed: str, context: ProcedureContext) -> tuple[tuple[Entry, ...], bool]:
@@ -249,7 +219,12 @@ class CompleteId(Procedure[Ids]):
     typed: Annotated[str, Field(description="What was typed so far.")] = ""
 
     async def run(self, context: ProcedureContext) -> Ids:
-        contents = await _contents(self.kind, context)
+        if self.kind == "execution":
+            page = await read_page(ListExecutions(limit=MAX_NAMES), context.look)
+            rows = ({**row, "name": row.get("workflowName"), "slug": row.get("workflowSlug")} for row in page.rows)
+            contents = Contents(tuple(entry("execution", row) for row in rows), complete=page.next_cursor is None)
+        else:
+            contents = await read_contents(self.kind, context.look)
         matching = [entry.id for entry in ranked(self.typed, contents.entries) if entry.id]
         total = len(matching) if contents.complete else None
         return Ids(
@@ -257,14 +232,6 @@ class CompleteId(Procedure[Ids]):
             total=total,
             more=len(matching) > MAX_NAMES or not contents.complete,
         )
-
-
-async def _contents(kind: str, context: ProcedureContext) -> Contents:
-    if kind != "execution":
-        return await read_contents(kind, context.look)
-    page = await read_page(ListExecutions(limit=MAX_NAMES), context.look)
-    named = ({**row, "name": row.get("workflowName"), "slug": row.get("workflowSlug")} for row in page.rows)
-    return Contents(tuple(entry("execution", row) for row in named), complete=page.next_cursor is None)
 
 
 def ranked(typed: str, entries: Iterable[Entry]) -> list[Entry]:

@@ -13,7 +13,7 @@ import anyio
 from pydantic import JsonValue
 
 from fastn_mcp.account.dependence import Unchecked, by_reason
-from fastn_mcp.account.entries import read_labels, read_many_labels
+from fastn_mcp.account.entries import read_many_labels
 from fastn_mcp.account.short_ids import short_id
 from fastn_mcp.client.reads import MAX_LOOKUPS
 from fastn_mcp.errors import FastnError, nearest
@@ -274,10 +274,8 @@ async def _concise(
     named, unnamed = referred(rows, columns)
     names = {**known, **named}
     for kind, keys in unnamed.items():
-        if kind == "workflow" and len(keys) > MAX_LOOKUPS:  # too many to be read one by one: their list has them
-            with suppress(FastnError):
-                await read_many_labels(kind, keys, context.look, MAX_LOOKUPS)
-        names[kind] = {**names.get(kind, {}), **await read_labels(kind, keys, context.look)}
+        with suppress(FastnError):  # the ids say enough
+            names[kind] = {**names.get(kind, {}), **await read_many_labels(kind, keys, context.look, MAX_LOOKUPS)}
     legend = legend_of(names, len(rows))
     now = None if len(rows) > MAX_OBJECTS else context.system.now()
     return ConciseRows(columns, call.row_type().never, names, legend, now), legend or None

@@ -26,7 +26,7 @@ from fastn_mcp.guard.batch import Done
 from fastn_mcp.procedures.ai import next_step
 from fastn_mcp.procedures.catalog import ALL_TOOLS, TOOLS, parse
 from fastn_mcp.procedures.find import NEXT, RUN
-from fastn_mcp.procedures.overview.get_overview import READS
+from fastn_mcp.procedures.overview.get_overview import SUBJECTS
 from fastn_mcp.procedures.wait_for_execution import WaitForExecution
 from fastn_mcp.server.handlers import build
 from fastn_mcp.tools.access import DeleteSecret
@@ -144,7 +144,7 @@ def calls_of(tool: AnyTool, known: dict[str, list[str]]) -> Iterator[Tool[Any]]:
             yield type_(query="acme", kind="role", limit=20)
             yield from (type_(query=keys[0]) for keys in known.values())
         case "get_overview":
-            yield from (type_(about=about, hours=720) for about in (None, *READS) if about != "expiry")
+            yield from (type_(about=about, hours=720) for about in (None, *SUBJECTS) if about != "expiry")
             yield type_(about="expiry")
         case "diagnose":
             yield type_(hours=720)

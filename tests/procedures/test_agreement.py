@@ -18,7 +18,7 @@ from fastn_mcp.procedures.catalog import TOOLS
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.procedures.find import Find
 from fastn_mcp.procedures.find_dependents import FindDependents
-from fastn_mcp.procedures.overview.get_overview import READS, GetOverview
+from fastn_mcp.procedures.overview.get_overview import SUBJECTS, GetOverview
 from fastn_mcp.records.formats import age
 from fastn_mcp.records.labels import ACCOUNT
 from fastn_mcp.sandbox.executions import execution, no_connection, out_of_memory, timed_out
@@ -301,7 +301,7 @@ async def test_names_and_dates_are_those_of_the_rows(account: Account) -> None:
     known, state = records(account), account.world.sandbox.state
     one = {kind: str(state.all(f"{kind}s")[0]["id"]) for kind in ("customer", "connector", "workflow", "trigger")}
     calls: list[Tool[Any]] = [GetOverview(hours=HOURS), Diagnose(hours=HOURS)]
-    calls += [GetOverview(about=about, hours=HOURS) for about in READS]
+    calls += [GetOverview(about=about, hours=HOURS) for about in SUBJECTS]
     calls += [Diagnose.model_validate({f"{kind}_id": key, "hours": HOURS}) for kind, key in one.items()]
     calls += [Find(query=key) for key in one.values()] + [Find(query="sync orders", limit=20)]
     for call in calls:

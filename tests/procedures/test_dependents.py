@@ -30,8 +30,9 @@ async def dependents(world: World, kind: Kind, key: str) -> Answer:
     return await world.ask(FindDependents(kind=kind, id=key))
 
 
-def key(world: World, collection: str, value: str, by: str = "slug") -> str:
-    return str(world.sandbox.state.named(collection, value, by)["id"])
+def connection_of(world: World, connector: str) -> str:
+    id_ = world.id_of("connectors", connector)
+    return str(world.sandbox.state.named("connections", id_, by="connectorId")["id"])
 
 
 def counts(rows: list[Answer]) -> dict[str, int]:
@@ -88,9 +89,9 @@ DEPENDENTS = [
 
 @pytest.mark.parametrize("expected", DEPENDENTS, ids=lambda expected: expected.kind)
 async def test_dependents_of_each_kind(world: World, expected: Dependents) -> None:
-    id_ = key(world, f"{expected.kind}s", expected.name, by="name")
+    id_ = world.id_of(f"{expected.kind}s", expected.name)
     if expected.kind == "connection":
-        id_ = key(world, "connections", key(world, "connectors", "hubspot"), by="connectorId")
+        id_ = connection_of(world, "hubspot")
     answer = await dependents(world, expected.kind, id_)
     assert counts(answer["used_by"]) == expected.used
     may_use = answer.get("may_be_used_by", [])
@@ -100,7 +101,7 @@ async def test_dependents_of_each_kind(world: World, expected: Dependents) -> No
 
 
 async def test_workflows_of_a_connector_have_state_last_run_and_triggers(world: World) -> None:
-    answer = await dependents(world, "connector", key(world, "connectors", "hubspot"))
+    answer = await dependents(world, "connector", world.id_of("connectors", "hubspot"))
     (workflows,) = [row for row in answer["used_by"] if row["kind"] == "workflows"]
     assert [example["state"] for example in workflows["all"]] == ["live", "live"]
     assert all(re.match(r"(completed|failed|cancelled) 2026-.* ago\)$", e["last_run"]) for e in workflows["all"])
@@ -109,7 +110,7 @@ async def test_workflows_of_a_connector_have_state_last_run_and_triggers(world: 
 
 
 async def test_triggers_that_only_mention_a_workflow_do_not_depend_on_it(world: World) -> None:
-    flow, other = key(world, "workflows", "process-new-orders"), key(world, "workflows", "update-inventory")
+    flow, other = world.id_of("workflows", "process-new-orders"), world.id_of("workflows", "update-inventory")
     for row in world.sandbox.state.all("triggers"):
         row["routes"] = [{"routeId": other, "filter": {"field": "source", "value": flow}}]
     assert (await dependents(world, "workflow", flow))["used_by"] == []
@@ -120,7 +121,7 @@ async def test_triggers_with_unreadable_routes_are_not_checked(world: World) -> 
     rows = world.sandbox.state.all("triggers")
     for row in rows:
         row["routes"] = [{"target": {"ref": "flows/1"}}]
-    answer = await dependents(world, "workflow", key(world, "workflows", "process-new-orders"))
+    answer = await dependents(world, "workflow", world.id_of("workflows", "process-new-orders"))
     assert [gap["what"] for gap in answer["not_checked"]] == [f"{len(rows)} triggers", "other callers"]
 
 
@@ -128,7 +129,7 @@ async def test_secret_dependents_are_found_in_workflow_code(world: World) -> Non
     """Lists contain no code, so each workflow is read; a name built at run time is not found."""
     flow = world.sandbox.state.named("workflows", "update-inventory")
     flow["code"] = 'export default async (ctx) => fastn.secrets.get("SHOPIFY_API_TOKEN");'
-    answer = await dependents(world, "secret", key(world, "secrets", "SHOPIFY_API_TOKEN", by="name"))
+    answer = await dependents(world, "secret", world.id_of("secrets", "SHOPIFY_API_TOKEN"))
     assert names(answer["may_be_used_by"], "workflows") == ["update-inventory"]
     assert [gap["what"] for gap in answer["not_checked"]] == ["workflows that read it"]
     # The secrets, the workflows, the triggers and the last run of the one that was found.
@@ -139,7 +140,7 @@ async def test_workflow_reads_are_bounded_and_the_rest_is_not_checked(world: Wor
     flow = world.sandbox.state.named("workflows", "update-inventory")
     for number in range(90):
         world.sandbox.state.put("workflows", flow | {"id": f"wf_{number}", "slug": f"copy-{number}"})
-    answer = await dependents(world, "secret", key(world, "secrets", "GOOGLE_SA", by="name"))
+    answer = await dependents(world, "secret", world.id_of("secrets", "GOOGLE_SA"))
     reads = [request for request in world.sandbox.requests if request.tool == GetWorkflow.tool_name()]
     assert len(reads) == MAX_DETAILS
     assert f"{99 - MAX_DETAILS} workflows" in [gap["what"] for gap in answer["not_checked"]]
@@ -182,7 +183,7 @@ async def test_preview_of_the_deletion_lists_the_same_dependents(world: World, k
 
 async def test_unreadable_runs_of_workflows_are_said_to_be_unread(world: World) -> None:
     world.refuse("/api/v1/executions", "/api/v1/triggers")
-    answer = await dependents(world, "connector", key(world, "connectors", "hubspot"))
+    answer = await dependents(world, "connector", world.id_of("connectors", "hubspot"))
     (workflows,) = [row for row in answer["used_by"] if row["kind"] == "workflows"]
     assert all(example.keys() == {"id", "name", "state", "last_run"} for example in workflows["all"])
     assert {example["last_run"] for example in workflows["all"]} == {"not read"}
@@ -190,7 +191,7 @@ async def test_unreadable_runs_of_workflows_are_said_to_be_unread(world: World) 
 
 
 async def test_many_connections_are_counted_by_state_and_listed_by_a_further_call(world: World) -> None:
-    state, slack = world.sandbox.state, key(world, "connectors", "slack")
+    state, slack = world.sandbox.state, world.id_of("connectors", "slack")
     row = state.first("connections", "connectorId", slack)
     assert row is not None
     for number in range(9):
@@ -230,7 +231,7 @@ async def test_dependents_do_not_depend_on_envelope_paging_or_filtering(world: W
 async def test_unreadable_kind_is_not_checked_and_the_rest_is_found(world: World) -> None:
     """A 403 on one list, or on the resource itself, fails nothing else."""
     world.refuse("/api/v1/connections", GetConnector.route.path)
-    answer = await dependents(world, "connector", key(world, "connectors", "hubspot"))
+    answer = await dependents(world, "connector", world.id_of("connectors", "hubspot"))
     assert [gap["what"] for gap in answer["not_checked"]] == ["the resource itself", "connections"]
     assert all("(403)" in gap["why"] for gap in answer["not_checked"])
     assert names(answer["used_by"], "triggers") == ["New HubSpot contact"]
@@ -247,7 +248,7 @@ async def test_workflows_without_connectors_in_the_list_are_read_one_by_one(worl
         return answer
 
     world.client.send = less  # pyright: ignore[reportAttributeAccessIssue]
-    connector = key(world, "connectors", "hubspot")
+    connector = world.id_of("connectors", "hubspot")
     answer = await dependents(world, "connector", connector)
     assert counts(answer["used_by"])["workflows"] == 2
     world.refuse("/api/v1/workflows/*", status=404)
@@ -258,7 +259,7 @@ async def test_workflows_without_connectors_in_the_list_are_read_one_by_one(worl
 async def test_many_runs_are_grouped_by_workflow_and_have_a_lower_bound(world: World) -> None:
     """Three pages of 100 are read; without a total from Fastn the count is a lower bound."""
     state = world.sandbox.state
-    widget = key(world, "customers", "widget-inc")
+    widget = world.id_of("customers", "widget-inc")
     row = state.all("executions")[0] | {"endOrgId": widget}
     for number in range(400):
         state.put("executions", row | {"id": f"exec_x{number}"})
@@ -283,7 +284,7 @@ async def test_unfiltered_total_is_not_reported(world: World) -> None:
     for number in range(400):
         state.put("executions", row | {"id": f"exec_x{number}"})
     world.behave(filtering=Filtering.IGNORED)
-    answer = await dependents(world, "customer", key(world, "customers", "widget-inc"))
+    answer = await dependents(world, "customer", world.id_of("customers", "widget-inc"))
     (runs,) = [used for used in answer["used_by"] if used["kind"] == "executions"] or [None]
     assert runs is None or (runs["count"] < 100 and runs["at_least"])
 
@@ -293,7 +294,7 @@ async def test_truncated_list_without_dependents_is_not_checked(world: World) ->
     hook: dict[str, Any] = {**state.named("triggers", "Shop events", by="name"), "routes": []}
     for number in range(400):
         state.put("triggers", hook | {"id": f"t{number}", "createdAt": "2026-11-24T00:00:00.000Z"})
-    flow = key(world, "workflows", "process-new-orders")
+    flow = world.id_of("workflows", "process-new-orders")
     answer = await dependents(world, "workflow", flow)
     assert [gap["what"] for gap in answer["not_checked"]] == ["triggers", "other callers"]
     shown = (await world.preview(DeleteWorkflow(workflow_id=flow))).data()
@@ -302,22 +303,22 @@ async def test_truncated_list_without_dependents_is_not_checked(world: World) ->
 
 async def test_connection_is_read_where_its_id_says_that_it_is(world: World) -> None:
     """A list of all connections would take a page for each hundred of them."""
-    connector = key(world, "connectors", "hubspot")
-    connection = key(world, "connections", connector, by="connectorId")
+    connector = world.id_of("connectors", "hubspot")
+    connection = connection_of(world, "hubspot")
     await dependents(world, "connection", connection)
     queries = [request.query for request in world.sandbox.requests if request.path.endswith("/connections")]
     assert [query["connectorId"] for query in queries] == [connector]
 
 
 async def test_connection_that_is_elsewhere_than_its_id_says_is_still_read(world: World) -> None:
-    connector = key(world, "connectors", "hubspot")
+    connector = world.id_of("connectors", "hubspot")
     row = world.sandbox.state.named("connections", connector, by="connectorId")
     row["connectorId"] = "moved"
     assert (await dependents(world, "connection", str(row["id"])))["of"]["id"] == reference_to(row["id"])
 
 
 async def test_last_runs_of_many_workflows_are_read_in_one_page_and_ten_one_by_one(world: World) -> None:
-    slack, state = key(world, "connectors", "slack"), world.sandbox.state
+    slack, state = world.id_of("connectors", "slack"), world.sandbox.state
 
     async def last_runs() -> dict[str, str]:
         answer = await dependents(world, "connector", slack)
@@ -342,7 +343,7 @@ async def test_last_runs_of_many_workflows_are_read_in_one_page_and_ten_one_by_o
 
 async def test_last_runs_of_a_connections_workflows_are_those_of_its_customer(large_world: World) -> None:
     """One request for all of them: runs for other customers say nothing about this connection."""
-    customer = key(large_world, "customers", "acme-corp")
+    customer = large_world.id_of("customers", "acme-corp")
     rows = [row for row in large_world.sandbox.state.all("connections") if row["endOrgId"] == customer]
     (connection,) = [str(row["id"]) for row in rows if row["connector"]["slug"] == "hubspot"]
     large_world.sandbox.requests.clear()
@@ -359,13 +360,13 @@ async def test_last_runs_of_a_customer_are_not_guessed_from_all_runs(world: Worl
     world.behave(filtering=Filtering.IGNORED)
     for run in world.sandbox.state.all("executions"):
         run.pop("endOrgId", None)
-    connection = key(world, "connections", key(world, "connectors", "hubspot"), by="connectorId")
+    connection = connection_of(world, "hubspot")
     (workflows,) = (await dependents(world, "connection", connection))["may_be_used_by"]
     assert {example["last_run"] for example in examples_of(workflows)} == {"not read"}
 
 
 async def test_triggers_of_a_customer_take_one_request(large_world: World) -> None:
-    customer = key(large_world, "customers", "acme-corp")
+    customer = large_world.id_of("customers", "acme-corp")
     answer = await dependents(large_world, "customer", customer)
     reads = [request.query for request in large_world.sandbox.requests if request.tool == "list_triggers"]
     assert reads == [{"limit": "100", "endOrgId": customer}]
@@ -422,7 +423,7 @@ async def test_resource_that_was_listed_is_not_read_again(world: World) -> None:
     await cached.call(GetOverview())
     for kind, slug in (("connector", "slack"), ("workflow", "process-new-orders"), ("customer", "katana-customer")):
         cached.sandbox.requests.clear()
-        answer = await dependents(cached, cast(Kind, kind), key(cached, f"{kind}s", slug))
+        answer = await dependents(cached, cast(Kind, kind), cached.id_of(f"{kind}s", slug))
         assert answer["of"]["name"] == cached.sandbox.state.named(f"{kind}s", slug, "slug")["name"]
         assert f"get_{kind}" not in [request.tool for request in cached.sandbox.requests]
     cached.close()
@@ -434,7 +435,7 @@ async def test_resource_that_was_listed_is_not_read_again(world: World) -> None:
 async def test_dependents_of_a_slug_are_those_of_the_id(tmp_path: Path, kind: Kind, slug: str) -> None:
     fastn = TakesSlugs()
     world = World(tmp_path, exchange=fastn.around)
-    fastn.ids[slug] = key(world, f"{kind}s", slug)
+    fastn.ids[slug] = world.id_of(f"{kind}s", slug)
     answer = await dependents(world, kind, slug)
     assert answer == await dependents(world, kind, fastn.ids[slug])
     assert answer["of"]["id"] == fastn.ids[slug]
@@ -448,7 +449,7 @@ async def test_dependents_of_a_slug_are_those_of_the_id(tmp_path: Path, kind: Ki
 async def test_last_run_is_found_by_the_slug_of_a_workflow(tmp_path: Path) -> None:
     fastn = TakesSlugs()
     world = World(tmp_path, exchange=fastn.around)
-    fastn.ids["process-new-orders"] = key(world, "workflows", "process-new-orders")
+    fastn.ids["process-new-orders"] = world.id_of("workflows", "process-new-orders")
     for typed in (*fastn.ids, *fastn.ids.values()):
         notes = (await world.preview(RunWorkflow(workflow_id=typed))).data()["notes"]
         assert notes[-1].startswith("Last run: completed "), typed

@@ -45,10 +45,6 @@ def _calls(value: object) -> list[dict[str, Any]]:
     return []
 
 
-def customer(world: World, slug: str) -> str:
-    return str(world.sandbox.state.named("customers", slug)["id"])
-
-
 async def test_verdict_names_a_revoked_connection_with_its_remedy(world: World) -> None:
     """Fastn's documentation: the customer re-authorises in the widget; a Dependency Error does not fix itself."""
     answer = await diagnosed(world, workflow_id=TIKTOK, hours=720)
@@ -84,7 +80,7 @@ async def test_verdict_names_a_revoked_connection_with_its_remedy(world: World) 
 
 
 async def test_since_is_searched_back_to_the_last_success(world: World) -> None:
-    add_run(world, TIKTOK, 0.5, endOrgId=customer(world, "katana-customer"), error={"message": "odd"})
+    add_run(world, TIKTOK, 0.5, endOrgId=world.id_of("customers", "katana-customer"), error={"message": "odd"})
     answer = await diagnosed(world, workflow_id=TIKTOK, hours=1)
     assert answer["verdict"].startswith("Failing for 8 days, since 2026-11-16 (")
     assert answer["causes"][0]["affected"][0]["since"].startswith("2026-11-16T15:00:00Z")
@@ -94,7 +90,7 @@ async def test_since_is_searched_back_to_the_last_success(world: World) -> None:
 @pytest.mark.parametrize("paging", [Paging.TOTAL_AND_CURSOR, Paging.CURSOR])
 async def test_since_of_many_failures_is_exact_if_fastn_pages_by_offset(world: World, paging: Paging) -> None:
     """Otherwise the oldest page cannot be read directly, and the time is a bound."""
-    katana = customer(world, "katana-customer")
+    katana = world.id_of("customers", "katana-customer")
     for hours_ago in (1, *range(100, 350)):
         add_run(world, ORDERS, hours_ago, endOrgId=katana, error={"message": "odd"})
     world.behave(paging=paging)
@@ -111,7 +107,7 @@ async def test_since_of_many_failures_is_exact_if_fastn_pages_by_offset(world: W
 
 async def test_failures_are_counted_exactly_and_requests_are_only_reads(world: World) -> None:
     """Pages are read at once where Fastn pages by offset."""
-    acme, widget = customer(world, "acme-corp"), customer(world, "widget-inc")
+    acme, widget = world.id_of("customers", "acme-corp"), world.id_of("customers", "widget-inc")
     for number in range(310):
         error: Row = {"code": f"E{'abcdefg'[number % 7]}", "message": "odd"}
         add_run(world, ORDERS, 0.1 + number / 10, endOrgId=acme, error=error)
@@ -135,7 +131,9 @@ async def test_failures_are_counted_exactly_and_requests_are_only_reads(world: W
 
 async def test_counts_are_bounds_if_a_limit_stops_the_reads(world: World) -> None:
     for number in range(620):
-        add_run(world, ORDERS, 0.1 + number / 10, endOrgId=customer(world, "acme-corp"), error={"message": "odd"})
+        add_run(
+            world, ORDERS, 0.1 + number / 10, endOrgId=world.id_of("customers", "acme-corp"), error={"message": "odd"}
+        )
     add_run(world, ORDERS, 70, "completed")
     world.behave(paging=Paging.CURSOR)
     answer = await diagnosed(world, workflow_id=ORDERS)
@@ -194,7 +192,7 @@ async def test_out_of_memory_is_recognized_by_peak_use(world: World) -> None:
 
 async def test_missing_connection_and_one_repaired_since(world: World) -> None:
     """Fastn's documentation: `No active connection for connector …`."""
-    globex, acme = customer(world, "widget-inc"), customer(world, "acme-corp")
+    globex, acme = world.id_of("customers", "widget-inc"), world.id_of("customers", "acme-corp")
     message = 'No active connection for connector "shopify" and end-org'
     for key in (globex, acme):
         add_run(world, ORDERS, 1, endOrgId=key, error={"code": "CONNECTION", "raw": f"{message} {key}"})
@@ -207,7 +205,7 @@ async def test_missing_connection_and_one_repaired_since(world: World) -> None:
 
 async def test_connection_not_found_suggests_the_installation(world: World) -> None:
     """Third parties: a workflow that a widget installed runs only with customer and installation."""
-    acme = customer(world, "acme-corp")
+    acme = world.id_of("customers", "acme-corp")
     add_run(world, TRACKING, 1, endOrgId=acme, error=no_connection("shopify", acme))
     answer = await diagnosed(world, workflow_id=TRACKING)
     (cause,) = answer["causes"]
@@ -244,7 +242,7 @@ async def test_verdict_says_since_when_and_for_whom(
     world: World, failures: list[tuple[float, str]], verdict: str
 ) -> None:
     for hours_ago, slug in failures:
-        add_run(world, ORDERS, hours_ago, endOrgId=customer(world, slug), error={"message": "odd"})
+        add_run(world, ORDERS, hours_ago, endOrgId=world.id_of("customers", slug), error={"message": "odd"})
     diagnosis = await diagnosed(world, workflow_id=ORDERS)
     assert diagnosis["verdict"].startswith(verdict)
     assert bool(diagnosis["causes"]) == bool(failures)
@@ -279,7 +277,7 @@ async def test_verdict_says_why_a_workflow_does_not_run(world: World, workflow: 
 
 async def test_last_run_before_the_period_says_why_a_trigger_was_switched_off(world: World) -> None:
     """After too many failures there are no further runs, and the cause is older than the period."""
-    nightly = str(world.sandbox.state.named("triggers", "Nightly contact sync", by="name")["id"])
+    nightly = world.id_of("triggers", "Nightly contact sync")
     row = add_run(world, CONTACTS, 80, error={"headline": "Cin7 refused the contact"})
     answer = await diagnosed(world, trigger_id=nightly)
     assert "the last run, 3 days ago, failed: Cin7 refused the contact" in answer["verdict"]
@@ -326,7 +324,7 @@ async def test_workflow_is_read_if_its_row_lacks_what_a_diagnosis_needs(world: W
 
 
 async def test_unread_connection_is_not_reported_as_missing(world: World) -> None:
-    key = customer(world, "widget-inc")
+    key = world.id_of("customers", "widget-inc")
     add_run(world, ORDERS, 1, endOrgId=key, error={"raw": 'No active connection for connector "shopify"'})
     assert "no affected customer has connected it" in str((await diagnosed(world, workflow_id=ORDERS))["causes"])
     world.refuse("/api/v1/connections", status=500)
@@ -359,7 +357,7 @@ async def test_connections_are_missing_only_where_those_of_all_customers_were_re
             world,
             ORDERS,
             1,
-            endOrgId=customer(world, name),
+            endOrgId=world.id_of("customers", name),
             error={"raw": 'No active connection for connector "slack"'},
         )
     assert "no affected customer has connected it" not in str((await diagnosed(world, workflow_id=ORDERS))["causes"])
@@ -387,7 +385,7 @@ async def test_failed_read_is_not_checked_and_the_rest_is_reported(
 
 
 async def test_unreadable_customer_is_not_checked_and_the_rest_is_reported(world: World) -> None:
-    katana = customer(world, "katana-customer")
+    katana = world.id_of("customers", "katana-customer")
     world.refuse("/api/v1/customers/*")
     answer = await diagnosed(world, customer_id=katana)
     assert answer["customer"] == {"id": katana, "name": katana}
@@ -479,7 +477,7 @@ async def test_longest_answer_fits(world: World) -> None:
             "headline": f'"{kind}\\' * 300,
             "raw": f"{kind} \u202e" * 300,
         }
-        add_run(world, TIKTOK, 1, endOrgId=customer(world, "katana-customer"), error=error)
+        add_run(world, TIKTOK, 1, endOrgId=world.id_of("customers", "katana-customer"), error=error)
     trigger = state.all("triggers")[0]
     for number in range(12):
         routes: list[JsonValue] = [{"routeId": TIKTOK}]
@@ -499,7 +497,7 @@ async def test_name_is_searched_for_before_it_is_tried_as_an_id(large_world: Wor
 
 async def test_orders_of_a_customer_that_do_not_arrive_are_one_call(large_world: World) -> None:
     answer = await diagnosed(large_world, customer_id="Acme Corp")
-    assert answer["customer"]["id"] == customer(large_world, "acme-corp")
+    assert answer["customer"]["id"] == large_world.id_of("customers", "acme-corp")
     assert answer["verdict"].startswith(
         "Acme Corp: 10 of 111 runs failed in 72 hours (last success 1 hour ago); Acme HubSpot sync failed each time "
         "for 1 day, since 2026-11-24: "
@@ -566,7 +564,7 @@ async def test_customer_whose_runs_do_not_come_gets_every_reason(world: World) -
 
 async def test_no_trigger_of_another_customer_is_blamed(world: World) -> None:
     """The trigger of Globex starts the workflow too, and has nothing to do with Acme."""
-    answer = await diagnosed(world, workflow_id=ORDERS, customer_id=customer(world, "acme-corp"))
+    answer = await diagnosed(world, workflow_id=ORDERS, customer_id=world.id_of("customers", "acme-corp"))
     assert [(trigger["name"], trigger["of"]) for trigger in answer["triggers"]] == [
         ("Shop events", "the account itself")
     ]
@@ -627,7 +625,7 @@ async def test_remedy_of_a_connection_fits_its_auth_type(world: World, auth: str
 
 async def test_changes_since_the_first_failure_are_reported(world: World) -> None:
     """Those of Fastn's audit log, those made through this server, and another version that ran."""
-    daily = str(world.sandbox.state.named("triggers", "Daily TikTok sync", by="name")["id"])
+    daily = world.id_of("triggers", "Daily TikTok sync")
     done = await world.expect(Done, UpdateTrigger(trigger_id=daily, description="ours"), world.form())
     answer = await diagnosed(world, trigger_id=daily)
     assert ("trigger", f"update_trigger ({done.change and done.change.id})", "this server") in [

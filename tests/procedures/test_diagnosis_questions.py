@@ -61,7 +61,7 @@ async def test_customers_whose_connector_stopped_and_what_to_tell_them_are_one_c
 )
 async def test_connector_has_its_customers_runs_and_remedy(world: World, typed: str, behaviour: Behaviour) -> None:
     world.sandbox.behaviour = behaviour
-    connector = str(world.sandbox.state.named("connectors", "tiktokShop")["id"])
+    connector = world.id_of("connectors", "tiktokShop")
     answer = await world.ask(Diagnose(connector_id=connector if typed == "id" else typed, hours=72))
     (row,) = answer["customers"]
     assert (row["customer"], row["connection"], row["failed"]) == ("Katana", "FAILED", 3)
@@ -112,7 +112,7 @@ async def test_customer_without_a_connection_to_the_connector_is_said_to_have_no
 
 @pytest.mark.parametrize("path", ["/api/v1/connections", "/api/v1/executions"])
 async def test_connector_that_was_not_looked_at_is_not_called_healthy(world: World, path: str) -> None:
-    connector = str(world.sandbox.state.named("connectors", "tiktokShop")["id"])
+    connector = world.id_of("connectors", "tiktokShop")
     world.refuse(path)
     answer = await world.ask(Diagnose(connector_id=connector))
     unread = (

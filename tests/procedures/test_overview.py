@@ -44,10 +44,6 @@ def rows(finding: Answer) -> list[Answer]:
     return finding.get("rows", [])
 
 
-def named(world: World, collection: str, name: str) -> str:
-    return str(world.sandbox.state.named(collection, name, by="name")["id"])
-
-
 def keep_only(world: World, collection: str, *, but: str = "") -> None:
     """Drop all but the rows of one name."""
     for row in world.sandbox.state.all(collection):
@@ -70,7 +66,7 @@ async def test_every_seeded_problem_is_found_with_its_id(world: World) -> None:
     answer = await overview(world)
     for words, severity, collection, name in SEEDED:
         finding = finding_about(answer, words)
-        assert ids(finding) == [named(world, collection, name)]
+        assert ids(finding) == [world.id_of(collection, name)]
         assert finding["severity"] == severity
     for status, name in (("FAILED", "TikTok Shop of Katana"), ("EXPIRED", "Cin7 Core of Katana")):
         finding = finding_about(answer, f"connection with status {status}")
@@ -108,7 +104,7 @@ async def test_draft_started_by_a_trigger_is_found(world: World) -> None:
 async def test_approvals_alone_are_read_without_a_request(world: World) -> None:
     """Whoever waits for a decision may look often. The overview of the account leaves out what was decided."""
     for name in ("Katana", "Globex Exports"):
-        deletion = DeleteCustomer(customer_id=named(world, "customers", name))
+        deletion = DeleteCustomer(customer_id=world.id_of("customers", name))
         await world.expect(PendingApproval, deletion)
     (first, _) = await world.ledger.waiting(world.clock.at.timestamp())
     await world.ledger.void(first.id, RequestState.DECLINED, world.clock.at.timestamp())

@@ -31,10 +31,6 @@ def answer(result: CallToolResult) -> dict[str, Any]:
     return result.structured_content
 
 
-def key(world: World, collection: str, slug: str) -> str:
-    return str(world.sandbox.state.named(collection, slug)["id"])
-
-
 @pytest.mark.parametrize("operation", CHANGING, ids=lambda operation: operation.tool_name())
 async def test_every_change_is_previewed_and_nothing_is_sent(world: World, operation: AnyTool) -> None:
     """Also in read-only mode, except for Fastn's AI, which reads nothing; dry_run says the same."""
@@ -62,7 +58,7 @@ async def test_preview_change_is_a_read_and_no_schema_lists_dry_run(world: World
 
 async def test_preview_in_read_only_mode_says_that_the_call_is_refused(tmp_path: Path) -> None:
     world = World(tmp_path, Policy("read-only"))
-    given = {"customer_id": key(world, "customers", "acme-corp")}
+    given = {"customer_id": world.id_of("customers", "acme-corp")}
     async with client(world, READING) as agent:
         shown = answer(await agent.call_tool("preview_change", {"tool": "delete_customer", "arguments": given}))
     assert shown["preview"]["approval"].startswith("refused by the policy (mode read-only")
@@ -73,11 +69,11 @@ APPROVAL: dict[str, tuple[str, Callable[[World], dict[str, Any]]]] = {
     "create_customer": ("none: the policy allows it", lambda _: {"name": "Initech"}),
     "run_workflow": (
         "a person has to approve it",
-        lambda world: {"workflow_id": key(world, "workflows", "process-new-orders")},
+        lambda world: {"workflow_id": world.id_of("workflows", "process-new-orders")},
     ),
     "delete_customer": (
         'a person has to approve it by typing "Katana"',
-        lambda world: {"customer_id": key(world, "customers", "katana-customer")},
+        lambda world: {"customer_id": world.id_of("customers", "katana-customer")},
     ),
 }
 
@@ -91,7 +87,7 @@ async def test_preview_says_who_approves(world: World, tool: str) -> None:
 
 
 async def test_lists_and_undo_are_previewed(world: World) -> None:
-    acme = key(world, "customers", "acme-corp")
+    acme = world.id_of("customers", "acme-corp")
     given = {"customer_id": acme, "plan": "Free"}
     change = {"tool": "update_customer", "arguments": given}
     async with client(world) as agent:

@@ -66,13 +66,9 @@ def row(world: World, collection: str, key: object) -> dict[str, JsonValue]:
     return {name: value for name, value in found.items() if name not in _BY_ITSELF and value is not None}
 
 
-def named(world: World, collection: str, name: str, by: str = "slug") -> str:
-    return str(world.sandbox.state.named(collection, name, by=by)["id"])
-
-
 async def acme_on_free(world: World) -> tuple[str, Change]:
     """Move Acme Corp from the plan Growth to Free. Return its id and the change."""
-    key = named(world, "customers", "acme-corp")
+    key = world.id_of("customers", "acme-corp")
     return key, await changed(world, UpdateCustomer(customer_id=key, plan="Free"))
 
 
@@ -90,7 +86,7 @@ async def test_undo_of_an_update_restores_the_state_before(world: World, what: s
     tool, slug, arguments = UPDATES[what]
     operation = OPERATIONS[tool]
     collection = operation.toolset()
-    key = named(world, collection, slug)
+    key = world.id_of(collection, slug)
     before = row(world, collection, key)
     change = await changed(world, operation.model_validate({operation.route.parameters[0]: key} | arguments))
     assert row(world, collection, key) != before
@@ -135,8 +131,8 @@ async def test_change_is_undone_only_once(world: World) -> None:
 
 
 async def test_undo_by_a_disabled_tool_is_refused(world: World) -> None:
-    update = await changed(world, UpdateCustomer(customer_id=named(world, "customers", "acme-corp"), plan="Free"))
-    deletion = await changed(world, DeleteCustomer(customer_id=named(world, "customers", "globex-exports")))
+    update = await changed(world, UpdateCustomer(customer_id=world.id_of("customers", "acme-corp"), plan="Free"))
+    deletion = await changed(world, DeleteCustomer(customer_id=world.id_of("customers", "globex-exports")))
     world.disabled |= {"update_customer": "exclude_tools", "delete_customer": "exclude_tools"}
     sent = len(world.changes)
     error = await world.expect(NotSent, UndoChange(change_id=update.id), world.form())
@@ -152,7 +148,7 @@ async def test_batch_with_a_disabled_tool_is_refused(world: World) -> None:
     world.disabled["update_customer"] = "toolsets"
     call: dict[str, JsonValue] = {
         "tool": "update_customer",
-        "arguments": {"customer_id": named(world, "customers", "acme-corp"), "plan": "Free"},
+        "arguments": {"customer_id": world.id_of("customers", "acme-corp"), "plan": "Free"},
     }
     error = await world.expect(NotSent, ApplyChanges(changes=[call]), world.form())
     assert "by the setting toolsets" in error.what
@@ -160,7 +156,7 @@ async def test_batch_with_a_disabled_tool_is_refused(world: World) -> None:
 
 
 async def test_undo_of_a_deletion_names_new_id_and_losses(world: World) -> None:
-    key = named(world, "customers", "globex-exports")
+    key = world.id_of("customers", "globex-exports")
     before = row(world, "customers", key)
     change = await changed(world, DeleteCustomer(customer_id=key))
     answer = await undone(world, change)
@@ -173,7 +169,7 @@ async def test_undo_of_a_deletion_names_new_id_and_losses(world: World) -> None:
 
 async def test_undo_whose_response_is_unreadable_is_not_made_again(world: World) -> None:
     """It was done: a second one would create the trigger twice."""
-    key = named(world, "triggers", "Hourly Slack sync", by="name")
+    key = world.id_of("triggers", "Hourly Slack sync")
     change = await changed(world, DeleteTrigger(trigger_id=key))
     world.sandbox.faults.add(NotANumber(method="POST", path="/api/v1/triggers"))
     await world.expect(AppliedUnreadable, UndoChange(change_id=change.id), world.form())
@@ -211,7 +207,7 @@ async def test_refused_undo_can_be_repeated(world: World) -> None:
 
 
 async def test_cancelled_undo_can_be_repeated(world: World) -> None:
-    change = await changed(world, UpdateCustomer(customer_id=named(world, "customers", "acme-corp"), name="A"))
+    change = await changed(world, UpdateCustomer(customer_id=world.id_of("customers", "acme-corp"), name="A"))
     form = world.form()
     form.ask = lambda _: anyio.sleep_forever()  # type: ignore[method-assign, assignment, return-value]
     with anyio.move_on_after(0.05):
@@ -265,9 +261,9 @@ async def test_undo_restores_all_but_the_announced_losses(world: World, tool: st
     """Preview, approval request and receipt agree, and whatever they do not call lost is restored."""
     (call,) = (call for call in sensible(Fastn(world.sandbox)) if call.tool_name() == tool)
     if tool == "delete_customer":
-        call = DeleteCustomer(customer_id=named(world, "customers", "globex-exports"))
+        call = DeleteCustomer(customer_id=world.id_of("customers", "globex-exports"))
     if tool == "delete_trigger":
-        call = DeleteTrigger(trigger_id=named(world, "triggers", "Hourly Slack sync", by="name"))
+        call = DeleteTrigger(trigger_id=world.id_of("triggers", "Hourly Slack sync"))
     previewed = await world.preview(call)
     undo_text, before = str(previewed.data()["undo"]), account(world)
     form = world.form()
@@ -319,12 +315,12 @@ async def test_undo_does_not_delete_an_overwritten_secret(world: World) -> None:
     assert change.before
     assert "earlier value is lost" in str(receipt(change)["why"])
     await world.expect(NotSent, UndoChange(change_id=change.id), world.form())
-    assert named(world, "secrets", "GOOGLE_SA", by="name") == change.target
+    assert world.id_of("secrets", "GOOGLE_SA") == change.target
 
 
 async def test_receipt_is_sanitized(world: World) -> None:
     """A name or a value of Fastn's cannot hide or reorder what is read beside it."""
-    key = named(world, "customers", "acme-corp")
+    key = world.id_of("customers", "acme-corp")
     world.sandbox.state.rows["customers"][key] |= {"name": "Acme\u202eCorp", "plan": "Gr\u200bowth"}
     outcome = await done(world, UpdateCustomer(customer_id=key, plan="Free"))
     answer: Any = render(UpdateCustomer(customer_id=key, plan="Free"), outcome.result, {}, outcome.change)
@@ -333,8 +329,8 @@ async def test_receipt_is_sanitized(world: World) -> None:
 
 
 async def test_each_call_of_a_list_has_its_receipt(world: World) -> None:
-    acme, katana = (named(world, "customers", slug) for slug in ("acme-corp", "katana-customer"))
-    flow = named(world, "workflows", "update-inventory")
+    acme, katana = (world.id_of("customers", slug) for slug in ("acme-corp", "katana-customer"))
+    flow = world.id_of("workflows", "update-inventory")
     calls = [
         {"tool": "update_customer", "arguments": {"customer_id": acme, "plan": "Free"}},
         {"tool": "create_customer", "arguments": {"name": "Initech", "admin_email": "bill@initech.example"}},
@@ -374,18 +370,13 @@ async def test_list_changes_has_pages(world: World) -> None:
     for number in range(5):
         world.clock.pass_(1)
         await changed(world, CreateCustomer(name=f"Customer {number}"))
-    seen: list[str] = []
-    cursor: str | None = None
-    while True:
-        page = await world.ask(ListChanges(limit=2, cursor=cursor))
-        seen += [change["name"] for change in page["changes"]]
-        if (cursor := page.get("next_cursor")) is None:
-            break
+    answers = await world.pages("list_changes", limit=2)
+    seen = [change["name"] for answer in answers for change in answer["data"]["changes"]]
     assert seen == [f"Customer {number}" for number in (4, 3, 2, 1, 0)]
 
 
 async def test_unknown_outcome_is_listed_and_can_be_undone(world: World) -> None:
-    key = named(world, "customers", "acme-corp")
+    key = world.id_of("customers", "acme-corp")
     world.sandbox.faults.add(Reset(method="PUT", path=UpdateCustomer.route.path, moment=FaultMoment.AFTER, times=3))
     call = UpdateCustomer(customer_id=key, plan="Free")
     await world.expect(UnknownOutcome, call)
@@ -413,7 +404,7 @@ async def test_undo_of_a_deletion_makes_nothing_beside_what_is_still_there(world
 
 
 async def test_undo_of_a_change_that_did_not_happen_is_refused(world: World) -> None:
-    key = named(world, "customers", "acme-corp")
+    key = world.id_of("customers", "acme-corp")
     world.sandbox.faults.add(Reset(method="PUT", path=UpdateCustomer.route.path, moment=FaultMoment.BEFORE, times=3))
     await world.call(UpdateCustomer(customer_id=key, plan="Free"))
     world.sandbox.faults.clear()
@@ -443,7 +434,7 @@ async def test_refused_call_is_not_journalled(world: World) -> None:
 
 async def test_no_secret_is_journalled(world: World) -> None:
     canary = "hunter2-canary"
-    gamma = named(world, "connectors", "gamma")
+    gamma = world.id_of("connectors", "gamma")
     methods: Any = [{"type": "API_KEY", "title": "Key", "isDefault": True, "config": {"clientSecret": canary}}]
     await changed(world, UpdateConnector(connector_id=gamma, auth_methods=methods))
     last = await changed(world, UpdateConnector(connector_id=gamma, domain="x.example"))
@@ -458,7 +449,7 @@ async def test_no_secret_is_journalled(world: World) -> None:
 
 
 async def test_overwritten_secrets_are_named_as_lost(world: World) -> None:
-    gamma = named(world, "connectors", "gamma")
+    gamma = world.id_of("connectors", "gamma")
     methods: Any = [{"type": "API_KEY", "title": "Key", "isDefault": True, "config": {"clientSecret": "hunter2"}}]
     await changed(world, UpdateConnector(connector_id=gamma, auth_methods=methods))
     other: Any = [{"type": "BASIC", "title": "Basic", "isDefault": True, "config": {}}]

@@ -252,6 +252,19 @@ class World:
         call: Any = parse(TOOLS, name, arguments).call
         return await self.rendered(call)
 
+    async def pages(self, name: str, **arguments: Any) -> list[Any]:
+        """Return the answers to a tool and to its further pages, as the model reads them."""
+        answers: list[Any] = []
+        cursor: str | None = None
+        for _ in range(200):
+            answer = await self.rendered_tool(name, **arguments, cursor=cursor)
+            answers.append(answer)
+            page = answer if isinstance(answer["data"], list) or "next_cursor" in answer else answer["data"]
+            cursor = page.get("next_cursor")
+            if cursor is None:
+                return answers
+        raise AssertionError("the list does not end")
+
     async def preview(self, call: Tool[Any]) -> Any:
         return await self.dispatch.preview(call, Caller(Asker(), None))
 
@@ -316,7 +329,9 @@ class World:
         return await self.ledger.temporary_approvals(self.timestamp)
 
     def id_of(self, collection: str, name: str) -> str:
-        return str(self.sandbox.state.named(collection, name, by="name")["id"])
+        """Return the id of the row with this name or slug."""
+        rows = self.sandbox.state.all(collection)
+        return next(str(row["id"]) for row in rows if name in (row.get("name"), row.get("slug")))
 
     def run(self) -> RunWorkflow:
         """Return a call that the policy asks about: a run of a live workflow."""

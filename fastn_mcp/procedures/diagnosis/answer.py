@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from fastn_mcp.account.dependence import by_reason
-from fastn_mcp.procedures.diagnosis.blockers import PartState, connections_to, repairs
+from fastn_mcp.procedures.diagnosis.blockers import PartState, blocked, connections_to, repairs
 from fastn_mcp.procedures.diagnosis.connector import advice, affected_customers, broken_connections, connector_verdict
 from fastn_mcp.procedures.diagnosis.evidence import MAX_AFFECTED, MAX_CAUSES, Changed, Evidence
 from fastn_mcp.procedures.diagnosis.failures import EndedRun, FailureGroup, RunFilter
@@ -103,9 +103,9 @@ def _blocked(evidence: Evidence, connections: Sequence[PartState]) -> list[str]:
         reasons.append(f"{quoted(owner)} waits for activation by its admin: nothing runs for it until then")
     workflows = evidence.relevant_workflows if subject.resources else ()
     for key in workflows:
-        if blocked := evidence.setup(key).blocked:
+        if predicate := blocked(evidence.workflows.get(key, {})):
             name = "the workflow" if len(workflows) == 1 else quote(evidence.workflow(key), is_name=True)
-            reasons.append(f"{name} {blocked}")
+            reasons.append(f"{name} {predicate}")
     if subject.trigger is not None and not workflows:
         reasons.append("the trigger starts no workflow")
     if not evidence.counts.failures and subject.customer:
@@ -135,14 +135,15 @@ def _runs(evidence: Evidence) -> Entry:
 
 
 def _remedy(evidence: Evidence, cause: FailureGroup, newest: EndedRun) -> Remedy:
-    connector, setup, customers = evidence.connector(newest), evidence.setup(newest.workflow), cause.customers
-    candidates = connections_to([connector] if connector else setup.apps, evidence.connections)
+    connector, customers = evidence.connector(newest), cause.customers
+    candidates = connections_to([connector] if connector else evidence.apps(newest.workflow), evidence.connections)
     own = [connection for connection in candidates if connection.customer in customers]
     relevant = own or [connection for connection in candidates if connection.customer is None]
+    workflow = evidence.workflows.get(newest.workflow, {})
     theirs = [connection.row for connection in evidence.connections if connection.customer in customers]
     is_known = {*customers} <= {*evidence.connected}
     is_known = is_known and all(text(row, "connectorSlug", "connector.slug") for row in theirs)
-    return remedy(FailureEvidence(newest, setup, bool(customers), connector, relevant, is_known))
+    return remedy(FailureEvidence(newest, workflow, bool(customers), connector, relevant, is_known))
 
 
 def _cause(evidence: Evidence, cause: _Cause) -> Entry:
@@ -244,7 +245,7 @@ def _connections(evidence: Evidence) -> list[PartState]:
     if subject.is_any_of_customer:
         return [connection for connection in evidence.connections if connection.customer == subject.customer]
     apps = {app for run in evidence.newest if (app := evidence.connector(run))}
-    apps |= {app for key in subject.workflows for app in evidence.setup(key).apps}
+    apps |= {app for key in subject.workflows for app in evidence.apps(key)}
     affected = {key for cause in evidence.causes for key in cause.customers} | {None, subject.customer}
     if not evidence.counts.failures and evidence.triggers:
         affected |= {trigger.customer for trigger in evidence.triggers}

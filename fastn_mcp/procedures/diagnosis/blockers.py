@@ -4,8 +4,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from pydantic import JsonValue
-
 from fastn_mcp.records.formats import age, counted, quoted, sentence
 from fastn_mcp.records.labels import ACCOUNT, app_of, label_of, name_of, owner_name
 from fastn_mcp.records.rows import Row, connector_keys, key_of, number, owner_of, short, text, value, word
@@ -18,18 +16,6 @@ from fastn_mcp.records.states import (
     trigger_state,
     workflow_state,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class WorkflowSetup:
-    """Configuration of a workflow. Unknown fields are empty."""
-
-    tier: str
-    timeout_ms: float | None
-    apps: tuple[str, ...]
-    """Slugs or ids of the connectors in its manifest."""
-    blocked: str
-    """Predicate that says what its state prevents, for example `is …`; empty if nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,18 +51,19 @@ _BLOCKED = {
 }
 
 
-def workflow_setup(row: Row) -> WorkflowSetup:
-    apps = row.get("connectors")
-    return WorkflowSetup(
-        tier=text(row, "executionTier").upper(),
-        timeout_ms=number(row, "timeoutMs"),
-        apps=tuple(app for entry in apps if (app := _app(entry))) if isinstance(apps, list) else (),
-        blocked=_BLOCKED.get(workflow_state(row), ""),
+def blocked(workflow: Row) -> str:
+    """Return what the state of a workflow prevents, as a predicate, for example `is …`; empty if nothing."""
+    return _BLOCKED.get(workflow_state(workflow), "")
+
+
+def apps_of(workflow: Row) -> list[str]:
+    """Return the slugs or ids of the connectors in the manifest of a workflow."""
+    apps = workflow.get("connectors")
+    slugs = (
+        text(app, "slug", "connectorId", "id", "name") if isinstance(app, dict) else str(app or "")
+        for app in (apps if isinstance(apps, list) else ())
     )
-
-
-def _app(entry: JsonValue) -> str:
-    return text(entry, "slug", "connectorId", "id", "name") if isinstance(entry, dict) else str(entry or "")
+    return [*filter(None, slugs)]
 
 
 _PROBLEMS = {

@@ -17,10 +17,9 @@ from fastn_mcp.ledger.change import MADE_OUTCOMES
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.diagnosis.blockers import (
     PartState,
-    WorkflowSetup,
+    apps_of,
     connection_states,
     trigger_states,
-    workflow_setup,
 )
 from fastn_mcp.procedures.diagnosis.failures import EndedRun, FailureGroup, Period, RunFilter, ended_run, grouped
 from fastn_mcp.procedures.diagnosis.run_counts import (
@@ -150,12 +149,12 @@ class Evidence:
             customer = "other customers"  # whose names would take a request each
         return " for ".join(filter(None, (workflow, customer))) or self.workflow(which.workflow)
 
-    def setup(self, workflow: str) -> WorkflowSetup:
-        return workflow_setup(self.workflows.get(workflow, {}))
+    def apps(self, workflow: str) -> list[str]:
+        return apps_of(self.workflows.get(workflow, {}))
 
     def connector(self, run: EndedRun) -> str | None:
         """Return the slug of the app at which a run failed."""
-        return run.app(self.setup(run.workflow).apps)
+        return run.app(self.apps(run.workflow))
 
     @property
     def affected(self) -> set[str]:
@@ -208,7 +207,7 @@ async def _read_lists(subject: Subject, period: Period, reads: AccountReads) -> 
         single.append(subject.resources["workflow"].row)
     workflows = {key_of(row): row for row in (*reads.rows(_WORKFLOWS), *single)}
     if subject.connector:
-        apps = {key: workflow_setup(row).apps for key, row in workflows.items()}
+        apps = {key: apps_of(row) for key, row in workflows.items()}
         counts = at_connector(counts, {subject.connector, text(subject.resources["connector"].row, "slug")}, apps)
     causes = grouped(counts.failures, lambda run: run.cause)
     names = {run.workflow: run.workflow_name for run in (*counts.failures, *newest) if run.workflow_name}
@@ -316,7 +315,7 @@ async def _read_details(evidence: Evidence, reads: AccountReads) -> Evidence:
 async def _read_others(evidence: Evidence, newest: Sequence[EndedRun], reads: AccountReads) -> None:
     """Read all connections that do not work, if a run may have failed at an app that the customer has not connected."""
     own = {key for row in reads.rows(_OWN) for key in connector_keys(row)}
-    apps = ({app} if (app := evidence.connector(run)) else {*evidence.setup(run.workflow).apps} for run in newest)
+    apps = ({app} if (app := evidence.connector(run)) else {*evidence.apps(run.workflow)} for run in newest)
     if _OWN not in reads.lists or any(of_run and own.isdisjoint(of_run) for of_run in apps):
         await reads.run(_connection_jobs(evidence.subject, {}, reads))
 
@@ -330,7 +329,7 @@ def _triggers(evidence: Evidence, reads: AccountReads) -> tuple[list[Row] | None
     rows, subject, workflows = reads.rows(_TRIGGERS), evidence.subject, {*evidence.relevant_workflows}
     if subject.connector:
         names = {subject.connector, text(subject.resources["connector"].row, "slug")}
-        workflows = {key for key in workflows if names.intersection(evidence.setup(key).apps)}
+        workflows = {key for key in workflows if names.intersection(evidence.apps(key))}
     if subject.trigger is not None:
         return [subject.trigger], 0
     if _TRIGGERS not in reads.lists or not subject.resources:

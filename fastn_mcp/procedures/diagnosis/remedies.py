@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fastn_mcp.procedures.diagnosis.blockers import PartState, WorkflowSetup, listed, repairs
+from fastn_mcp.procedures.diagnosis.blockers import PartState, listed, repairs
 from fastn_mcp.procedures.diagnosis.failures import EndedRun
 from fastn_mcp.records.formats import quoted
 from fastn_mcp.records.labels import app_of
+from fastn_mcp.records.rows import Row, number, text
 from fastn_mcp.records.states import State
 from fastn_mcp.tools.billing import GetQuotas
 from fastn_mcp.tools.connectors import ListConnections
@@ -25,7 +26,8 @@ class FailureEvidence:
 
     run: EndedRun
     """Its newest run, in full if that could be read."""
-    setup: WorkflowSetup
+    workflow: Row
+    """Its workflow; empty if that could not be read."""
     for_customers: bool
     """Whether it failed for any customer, and not only for the account itself."""
     connector: str | None
@@ -74,13 +76,13 @@ def _first_matching(rules: Mapping[str, Remedy], evidence: FailureEvidence) -> R
     rule = next((remedy for pattern, remedy in rules.items() if evidence.mentions(pattern)), None)
     if rule is None:
         return None
-    setup = evidence.setup
+    tier, timeout = text(evidence.workflow, "executionTier").upper(), number(evidence.workflow, "timeoutMs")
     facts = {
         "app": quoted(evidence.connector or "an app"),
-        "limit": "" if setup.timeout_ms is None else f" of {setup.timeout_ms / 1000:.0f} s",
-        "tier": f" (tier {quoted(setup.tier)})" if setup.tier else "",
+        "limit": "" if timeout is None else f" of {timeout / 1000:.0f} s",
+        "tier": f" (tier {quoted(tier)})" if tier else "",
         "longer": _LONGER_TIMEOUTS.get(
-            setup.tier, "Raise timeout_ms by update_workflow, and publish it, or let each run do less."
+            tier, "Raise timeout_ms by update_workflow, and publish it, or let each run do less."
         ),
     }
     return replace(rule, cause=rule.cause.format_map(facts), fix=rule.fix.format_map(facts))

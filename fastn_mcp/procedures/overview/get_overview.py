@@ -1,10 +1,10 @@
 """The tool `get_overview`: an overview of the account, or all of one subject in a table."""
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, JsonValue
 
@@ -13,7 +13,7 @@ from fastn_mcp.account.entries import MAX_PAGES
 from fastn_mcp.client.reads import read_page
 from fastn_mcp.errors import FastnError, InvalidArgument
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
-from fastn_mcp.procedures.diagnosis.blockers import PartState, connection_states, workflow_setup
+from fastn_mcp.procedures.diagnosis.blockers import PartState, apps_of, connection_states
 from fastn_mcp.procedures.diagnosis.failures import EndedRun, Period, RunFilter, grouped, newest_first
 from fastn_mcp.procedures.diagnosis.run_counts import FAILED, RunRecord, read_records
 from fastn_mcp.procedures.diagnosis.stuck_runs import read_stuck_runs
@@ -59,29 +59,27 @@ from fastn_mcp.tools.workflows import ListExecutions
 
 Subject = Literal["workflows", "connections", "customers", "expiry", "triggers", "access", "quotas", "approvals"]
 
-READS: Mapping[Subject, tuple[str, ...]] = {
-    "workflows": (RUNS, "workflows", "triggers"),
-    "connections": (FAILED, "connections", "workflows"),
-    "customers": (FAILED, "customers", "connections"),
-    "expiry": ("connections", "API keys"),
-    "triggers": ("triggers", "workflows"),
-    "access": ("users", "API keys"),
-    "quotas": ("quotas", "billing"),
-    "approvals": (),
-}
-"""What is read for one subject."""
 
-DEFAULT_ORDERS: Mapping[Subject | None, Order] = {
-    **dict.fromkeys(("workflows", "connections", "customers"), "failed"),
-    "expiry": "age",
-}
-"""Order of a table if none is chosen. The other subjects are in the order of their findings, worst first."""
+class SubjectTable(NamedTuple):
+    """What is read about a subject, and the orders of its rows beside name and age: the first is the default.
 
-SUBJECTS_BY_ORDER: Mapping[Order, Collection[Subject | None]] = {
-    "rate": ("workflows",),
-    "failed": ("workflows", "connections", "customers"),
+    Without a default, rows are in the order of their findings, worst first.
+    """
+
+    reads: tuple[str, ...] = ()
+    orders: tuple[Order, ...] = ()
+
+
+SUBJECTS: Mapping[Subject, SubjectTable] = {
+    "workflows": SubjectTable((RUNS, "workflows", "triggers"), ("failed", "rate")),
+    "connections": SubjectTable((FAILED, "connections", "workflows"), ("failed",)),
+    "customers": SubjectTable((FAILED, "customers", "connections"), ("failed",)),
+    "expiry": SubjectTable(("connections", "API keys"), ("age",)),
+    "triggers": SubjectTable(("triggers", "workflows")),
+    "access": SubjectTable(("users", "API keys")),
+    "quotas": SubjectTable(("quotas", "billing")),
+    "approvals": SubjectTable(),
 }
-"""Subjects whose rows have what an order sorts by; the other orders fit all."""
 
 MAX_ROWS: Mapping[Severity, int] = {Severity.HIGH: 3, Severity.MEDIUM: 2, Severity.LOW: 1}
 """Number of rows of each finding in the overview of the whole account."""
@@ -129,7 +127,7 @@ class GetOverview(Procedure[Overview]):
             return Overview.model_validate(answer)
         if self.order is not None and self.about is None:
             raise InvalidArgument("order: it sorts the table of one subject.", "Give about, too.")
-        if self.order is not None and self.about not in SUBJECTS_BY_ORDER.get(self.order, READS):
+        if self.order not in (None, "name", "age") and self.about and self.order not in SUBJECTS[self.about].orders:
             raise InvalidArgument(f"order: rows about {self.about} cannot be sorted by {self.order}.", "Give another.")
         look, is_expiry = context.look, self.about == "expiry"
         period = Period((not is_expiry and self.hours) or 24, look.snapshot.instant())
@@ -169,7 +167,7 @@ class GetOverview(Procedure[Overview]):
         """What is read; None for everything. Rates leave no room for what starts a workflow."""
         if self.about == "workflows" and self.order == "rate":
             return RUNS, "workflows"
-        return READS[self.about] if self.about else None
+        return SUBJECTS[self.about].reads if self.about else None
 
 
 def _by_name(rows: Sequence[TableRow], names: Mapping[str, str], reads: AccountReads) -> list[TableRow]:
@@ -183,7 +181,7 @@ def _by_name(rows: Sequence[TableRow], names: Mapping[str, str], reads: AccountR
 def _with_first_rows(subject: Subject, finding: AccountFinding, hours: int | None) -> AccountFinding:
     """Return a finding with its first rows, and the call for all of them."""
     shown = finding.rows[: MAX_ROWS[finding.severity]]
-    period = {"hours": hours} if hours and {RUNS, FAILED}.intersection(READS[subject]) else {}
+    period = {"hours": hours} if hours and {RUNS, FAILED}.intersection(SUBJECTS[subject].reads) else {}
     more = suggested(GetOverview, about=subject, **period) if len(shown) < len(finding.rows) else None
     return replace(finding, shown=shown, more=more)
 
@@ -250,12 +248,11 @@ async def _findings(
         (subject, one) for subject, of in findings.items() for one in of if asked.about in (None, subject)
     ]
     selected.sort(key=lambda each: list(Severity).index(each[1].severity))
-    if is_all:
+    if asked.about is None:
         return [_with_first_rows(subject, finding, asked.hours) for subject, finding in selected], []
     of_subject = [finding for _, finding in selected]
-    return of_subject, ordered(
-        _numbered(of_subject) if table is None else table, asked.order or DEFAULT_ORDERS.get(asked.about)
-    )
+    order = asked.order or next(iter(SUBJECTS[asked.about].orders), None)
+    return of_subject, ordered(_numbered(of_subject) if table is None else table, order)
 
 
 def _numbered(findings: Sequence[AccountFinding]) -> list[TableRow]:
@@ -271,7 +268,7 @@ def _fails_without(
     connections: Sequence[PartState], failures: Sequence[EndedRun], workflows: Sequence[Row]
 ) -> dict[str, dict[str, int]]:
     """Return by connection the workflows whose runs failed for its customer at its app, with the number of runs."""
-    setups = {key_of(row): workflow_setup(row).apps for row in workflows}
+    setups = {key_of(row): apps_of(row) for row in workflows}
     current = {key_of(row): name_of(row) for row in workflows}
     by_customer: dict[str | None, list[EndedRun]] = {}
     for run in failures:
