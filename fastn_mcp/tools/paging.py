@@ -253,12 +253,6 @@ class List(Operation[Listed[Item]], Generic[Item]):
         position = Position.decode(cursor)._replace(size=MAX_LIMIT)
         return self.model_copy(update={"cursor": position.encode(), "limit": limit})
 
-    @property
-    def filters(self) -> dict[str, Any]:
-        """Filters that were given."""
-        others = {"limit", "cursor", *self.ours()}
-        return {name: value for name, value in self if value is not None and name not in others}
-
     def applied_here(self) -> list[str]:
         """Return the names of the filters that are not sent, such as several values in one."""
         return [
