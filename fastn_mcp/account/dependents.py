@@ -246,7 +246,7 @@ async def _last_runs(keys: Sequence[str], customer: str | None, send: Send, now:
 
     With a customer, the runs are those for it, and only its page of newest runs is read.
     """
-    page: Listed[FastnObject] | None = None
+    page: Listed | None = None
     if customer is not None or len(keys) > _FEW_RUNS:
         with suppress(FastnError):
             page = await read_page(ListExecutions(customer_id=customer, limit=100), send)

@@ -101,7 +101,7 @@ class StoredList:
     begun: float
     """Time from which on all of them were read, on the monotonic clock."""
     size: int = 0
-    pages: dict[str | None, Listed[FastnObject]] = field(default_factory=dict[str | None, "Listed[FastnObject]"])
+    pages: dict[str | None, Listed] = field(default_factory=dict[str | None, Listed])
     _prefix: Prefix | None = None
 
     filters: dict[str, Any] = field(init=False)
@@ -110,7 +110,7 @@ class StoredList:
     def __post_init__(self) -> None:
         self.filters, self.toolset = self.call.filters, self.call.toolset()
 
-    def add(self, cursor: str | None, page: Listed[FastnObject], size: int) -> None:
+    def add(self, cursor: str | None, page: Listed, size: int) -> None:
         self.pages[cursor], self._prefix = page, None
         self.size += size
 
@@ -120,12 +120,12 @@ class StoredList:
             self._prefix = self._joined()
         return self._prefix
 
-    def page(self, cursor: str | None) -> Listed[FastnObject] | None:
+    def page(self, cursor: str | None) -> Listed | None:
         """Return the page at a cursor, also if it was read by its offset."""
         pages = self._in_order()
         return self.pages.get(cursor) or next((after for page, after in pages if page.next_cursor == cursor), None)
 
-    def _in_order(self) -> Iterator[tuple[Listed[FastnObject], Listed[FastnObject] | None]]:
+    def _in_order(self) -> Iterator[tuple[Listed, Listed | None]]:
         """Yield the pages from the first on, as far as none is missing, each with the one after it."""
         page, read = self.pages.get(None), 0
         while page is not None:
@@ -146,7 +146,7 @@ class StoredList:
         is_complete = pages[-1].next_cursor is None and (total is None or total <= len(rows))
         return Prefix([*rows.values()], is_complete, len(rows) if is_complete else total)
 
-    def answer(self, call: List[Any]) -> Listed[FastnObject] | None:
+    def answer(self, call: List[Any]) -> Listed | None:
         """Return the page that `call` asks for, derived from these rows; None if they do not settle it."""
         position, rest = call.position, self._further_filters(call)
         if rest is None or position.cursor is not None or position.skip:
@@ -160,8 +160,8 @@ class StoredList:
         if not is_settled or ((total is None or total > len(matching)) and len(matching) < end):
             return None
         following = Position(offset=end).encode() if total is None or end < total else None
-        values = {"rows": matching[begin:end], "total": total, "next_cursor": following}
-        return cast("Listed[FastnObject]", type(call).returns.model_validate(values))
+        rows = cast("list[dict[str, Any]]", matching[begin:end])
+        return Listed(rows=rows, total=total, next_cursor=following)
 
     def _total(self, call: List[Any], rest: Row, matching: Sequence[Row]) -> tuple[bool, int | None]:
         """Return whether the matching rows are the first that Fastn would return, and the number of all, if known."""
@@ -201,8 +201,7 @@ class _Answer:
 
     @property
     def prefix(self) -> Prefix:
-        is_page = isinstance(self.result, Listed)
-        rows = cast("Listed[FastnObject]", self.result).rows if is_page else [row_of(self.result)]
+        rows = self.result.rows if isinstance(self.result, Listed) else [row_of(self.result)]
         return Prefix(rows, is_complete=False, total=None)
 
 
@@ -338,7 +337,7 @@ class AccountSnapshot:
             return None
         listing = cast("List[Any]", call)
         filters = listing.filters
-        answers: list[tuple[Listed[FastnObject], StoredList]] = []
+        answers: list[tuple[Listed, StoredList]] = []
         for stored in self._lists.values():
             if type(stored.call) is not type(listing):
                 continue
@@ -357,8 +356,9 @@ class AccountSnapshot:
 
     def _keep(self, call: Call, key: Key, begun: float, result: FastnObject) -> None:
         size = len(to_json(result, fallback=str))
-        if isinstance(call, List) and call.limit == MAX_LIMIT and not cast("Listed[FastnObject]", result).not_checked:
-            self._keep_page(cast("List[Any]", call), begun, cast("Listed[FastnObject]", result), size)
+        is_page = isinstance(call, List) and call.limit == MAX_LIMIT
+        if is_page and isinstance(result, Listed) and not result.not_checked:
+            self._keep_page(cast("List[Any]", call), begun, result, size)
         else:
             self._answers[key] = _Answer(call.toolset(), begun, size, result)
         excess = self.size - MAX_BYTES
@@ -366,7 +366,7 @@ class AccountSnapshot:
             kept: Any = min(filter(None, (self._answers, self._lists)), key=lambda of: next(iter(of.values())).begun)
             excess -= kept.popitem(last=False)[1].size
 
-    def _keep_page(self, call: List[Any], begun: float, page: Listed[FastnObject], size: int) -> None:
+    def _keep_page(self, call: List[Any], begun: float, page: Listed, size: int) -> None:
         of = _key(_first_page(call))
         stored = None if call.cursor is None else self._lists.get(of)
         if call.cursor is None:

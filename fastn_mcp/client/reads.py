@@ -62,9 +62,9 @@ async def read_names(wanted: Mapping[str, Iterable[str]], send: Send) -> dict[st
     return names
 
 
-async def read_page(listing: List[Any], send: Send) -> Listed[FastnObject]:
+async def read_page(listing: List[Any], send: Send) -> Listed:
     """Read one page of a list. Raises a `FastnError`."""
-    return cast("Listed[FastnObject]", await send(cast(Call, listing)))
+    return cast(Listed, await send(cast(Call, listing)))
 
 
 @dataclass(slots=True)
@@ -75,7 +75,7 @@ class Pages:
     """The call for the next page."""
     send: Send
     limit: int
-    pages: list[Listed[FastnObject]] = field(default_factory=list["Listed[FastnObject]"])
+    pages: list[Listed] = field(default_factory=list[Listed])
     is_complete: bool = False
     """Whether no page is missing."""
     error: FastnError | None = None
@@ -84,7 +84,7 @@ class Pages:
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Listed[FastnObject]:
+    async def __anext__(self) -> Listed:
         if self.is_complete or len(self.pages) >= self.limit:
             raise StopAsyncIteration
         page = await read_page(self.reading, self.send)
@@ -130,7 +130,7 @@ async def read_pages(reading: List[Any], send: Send, limit: int, one_by_one: int
         except FastnError as error:
             pages.error = error
         return pages
-    later: list[Listed[FastnObject] | None] = [second, *(None for _ in rest[1:])]
+    later: list[Listed | None] = [second, *(None for _ in rest[1:])]
     errors: list[FastnError] = []
 
     async def read(number: int, call: List[Any]) -> None:
@@ -147,7 +147,7 @@ async def read_pages(reading: List[Any], send: Send, limit: int, one_by_one: int
     return pages
 
 
-async def _second(rest: Sequence[List[Any]], first: Listed[FastnObject], send: Send) -> Listed[FastnObject] | None:
+async def _second(rest: Sequence[List[Any]], first: Listed, send: Send) -> Listed | None:
     """Read the second page by its offset. Returns None if Fastn does not page by offset."""
     if not rest:
         return None

@@ -41,11 +41,6 @@ class Approval:
     """Whether the calls have to be evaluated again, since time has passed while a person decided."""
 
     @property
-    def approved_request(self) -> ApprovalRequest | None:
-        """The request that people approved for these or similar calls; None if nobody was asked."""
-        return self.request or self.temporary
-
-    @property
     def detail(self) -> str:
         """The people who approved it, one per line, if they are known, or how a temporary approval was given."""
         if self.temporary is not None:
@@ -168,10 +163,10 @@ class ApprovalUse:
         again.
         """
         request, by, reference = approval.request, approval.by, None
-        approved = approval.approved_request
-        stops = await (
-            self._stops.check(asker, approved.stops, approved.asker) if approved else self._stops.check(asker)
-        )
+        if (approved := request or approval.temporary) is None:
+            stops = await self._stops.check(asker)
+        else:
+            stops = await self._stops.check(asker, approved.stops, approved.asker)
         if request is not None:
             if not covers_call(request, number, current):
                 raise _changed("Look at it; call the batch again to ask again for the rest.")

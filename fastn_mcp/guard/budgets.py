@@ -96,10 +96,7 @@ class Budgets:
 
     async def destroyed(self, principal: str) -> int:
         """Return the number of approvals counted within the interval of the policy's `destroy_rate`."""
-        if self.policy.destroy_rate is None:
-            return 0
-        _, seconds = self.policy.destroy_rate
-        return len(await self._ledger.rate_uses(self.rate_budget(principal), seconds, self._system.timestamp()))
+        return 0 if (rate := self.policy.destroy_rate) is None else len(await self._rate_uses(principal, rate[1]))
 
     async def spend_allowed(self, current: CallEvaluation, principal: str) -> str | None:
         """Count an allowed call and return `policy` or `plan`; None if other calls used up what allowed it.
@@ -123,18 +120,20 @@ class Budgets:
 
     async def check_rate(self, effect: Effect, principal: str) -> None:
         """Raise a `Refused` that says when to call again if `destroy_rate` is used up."""
-        if effect is Effect.DESTROY and (rate := self.policy.destroy_rate) is not None:
-            (most, seconds), now = rate, self._system.timestamp()
-            uses = await self._ledger.rate_uses(self.rate_budget(principal), seconds, now)
-            if free_at := rate_free_at(uses, most, seconds):
-                raise _rate_used_up(free_at, most, seconds)
+        if effect is not Effect.DESTROY or (rate := self.policy.destroy_rate) is None:
+            return
+        if free_at := rate_free_at(await self._rate_uses(principal, rate[1]), *rate):
+            raise _rate_used_up(free_at, *rate)
 
     async def spend_rate(self, effect: Effect, principal: str) -> None:
         """Count an approval for `destroy_rate`. Raises a `Refused` that says when to call again if it is used up."""
         if effect is Effect.DESTROY and (rate := self.policy.destroy_rate) is not None:
-            (most, seconds), now = rate, self._system.timestamp()
-            if free_at := await self._ledger.spend_rate(self.rate_budget(principal), most, seconds, now):
-                raise _rate_used_up(free_at, most, seconds)
+            now = self._system.timestamp()
+            if free_at := await self._ledger.spend_rate(self.rate_budget(principal), *rate, now):
+                raise _rate_used_up(free_at, *rate)
+
+    async def _rate_uses(self, principal: str, seconds: float) -> Sequence[float]:
+        return await self._ledger.rate_uses(self.rate_budget(principal), seconds, self._system.timestamp())
 
     def _budget_limits(self, effects: Iterable[Effect], principal: str) -> list[BudgetLimit]:
         return [

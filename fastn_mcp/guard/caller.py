@@ -125,10 +125,6 @@ class Caller:
     delivery: Delivery | None = None
     """Delivery of the response, if it can be lost on the way to the caller."""
 
-    @property
-    def principal(self) -> str:
-        return self.asker.principal
-
     def check(self, tool: str, *effects: Effect) -> None:
         """Raise `InsufficientScope` if the sign-in does not permit a call of all of these effects."""
         for needed in (SCOPES[effect] for effect in effects):

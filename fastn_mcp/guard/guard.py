@@ -184,7 +184,9 @@ class Guard:
     async def _record_failure(
         self, error: BaseException, change: Change, intent: Intent | None, caller: Caller, *, is_sent: bool
     ) -> None:
-        outcome, message = _outcome_of(error, is_sent=is_sent)
+        outcome, message = ("unknown_outcome", type(error).__name__) if is_sent else ("cancelled", "")
+        if isinstance(error, FastnError):
+            outcome, message = error.outcome, error.what
         self._recorder.outcome(intent, outcome, message)
         await self._journal.end(change, outcome, delivery=caller.delivery)
         if is_sent and isinstance(error, FastnError):
@@ -300,13 +302,6 @@ class Guard:
 def _span(system: System, call: Tool[Any]) -> AbstractContextManager[SpanFacts]:
     facts: SpanFacts = {"operation": call.tool_name(), "effect": call.effective.value}
     return system.span("guard", call.tool_name(), facts)
-
-
-def _outcome_of(error: BaseException, *, is_sent: bool) -> tuple[str, str]:
-    """Return the outcome of a call that ended with this error, and the message to record."""
-    if isinstance(error, FastnError):
-        return error.outcome, error.what
-    return ("unknown_outcome", type(error).__name__) if is_sent else ("cancelled", "")
 
 
 def _decision_facts(evaluation: Evaluation | CallEvaluation) -> SpanFacts:

@@ -258,16 +258,16 @@ def signatures_of(path: Path) -> Path:
 
 def unsigned(path: Path, program: CommandLine = PROGRAM) -> tuple[bytes, Plan]:
     """Load a plan without verifying signatures. Raises `SettingsError` with the command to run next."""
-    data = _content(path, program)
-    return data, _loaded(data, path, program)
+    data, _ = read(path, "plan", f"Correct the path, or make one: {program.to('plan', 'new')}")
+    hint = f"Correct it there, and check it: {program.to('plan', 'verify', str(path))}"
+    return data, load(data, path, "plan", plan, hint)
 
 
 def signed(path: Path, keys: Path, account: PlanAccount, now: datetime, program: CommandLine = PROGRAM) -> Plan:
     """Load a plan that is valid for this account now. Raises `SettingsError` with the command to run next."""
-    data = _content(path, program)
+    data, loaded = unsigned(path, program)
     to_sign = f"A person signs it with: {program.to('plan', 'approve', str(path), '--as')} NAME"
     content, _ = read(signatures_of(path), "file of signatures", to_sign)
-    loaded = _loaded(data, path, program)
     raise_unless_for(loaded, path, account.name, now)
     try:
         signatures = parsed(content)
@@ -286,16 +286,6 @@ def raise_unless_for(plan: Plan, path: Path, account: str, now: datetime) -> Non
         raise SettingsError(f"{path} has expired: it was valid until {plan.until.isoformat()}.", "Make a new plan.")
     if plan.until - now > timedelta(days=MAX_DAYS):
         raise SettingsError(f"{path} is valid for more than {MAX_DAYS} days.", "Set an earlier `until`, and sign it.")
-
-
-def _content(path: Path, program: CommandLine) -> bytes:
-    data, _ = read(path, "plan", f"Correct the path, or make one: {program.to('plan', 'new')}")
-    return data
-
-
-def _loaded(data: bytes, path: Path, program: CommandLine) -> Plan:
-    hint = f"Correct it there, and check it: {program.to('plan', 'verify', str(path))}"
-    return load(data, path, "plan", plan, hint)
 
 
 def trusted(path: Path, program: CommandLine = PROGRAM) -> dict[str, str]:

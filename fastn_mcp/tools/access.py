@@ -48,9 +48,6 @@ class SecretRow(FastnObject):
 class User(FastnObject):
     columns = ("id", "name", "email", "role", "status", "lastActive")
 
-    id: JsonValue = None
-    name: JsonValue = None
-
 
 def _has_role(row: Row, wanted: str) -> bool | None:
     role = word(row, "role", "role.name", "roleName")
@@ -84,9 +81,6 @@ class InviteUser(Operation[User]):
 class Role(FastnObject):
     columns = ("id", "name", "description", "parent", "permissions")
 
-    id: JsonValue = None
-    name: JsonValue = None
-
 
 class ListRoles(List[Role]):
     """List roles: which permissions people can have."""
@@ -113,15 +107,9 @@ class ApiKey(SecretRow):
     columns = ("id", "name", "mode", "permissions", "keyPrefix", "last4", "expiresAt", "lastUsed", "lastUsedAt")
     never = EXPIRY_FIELDS
 
-    id: JsonValue = None
-    name: JsonValue = None
-
 
 class NewApiKey(FastnObject):
     """Response to a creation, including the key's secrets, which are delivered as configured."""
-
-    id: JsonValue = None
-    name: JsonValue = None
 
 
 def _is_unused(row: Row, wanted: bool) -> bool | None:
@@ -173,9 +161,6 @@ class RevokeApiKey(Operation[SecretRow]):
 
 class FastnSecret(SecretRow):
     columns = ("id", "name", "type", "customerId", "environment", "updatedAt")
-
-    id: JsonValue = None
-    name: JsonValue = None
 
 
 class ListSecrets(List[FastnSecret]):
@@ -249,8 +234,6 @@ _ROUTINE = (EXECUTION, "auth.login", "auth.logout", "credential.token_refresh")
 
 class AuditEntry(FastnObject):
     columns = ("timestamp", "actor", "action", "resource", "endOrgId", "outcome")
-
-    id: JsonValue = None
 
 
 def _acted_on(row: Row, wanted: str) -> bool | None:

@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import cache, partial
-from typing import Annotated, Any, ClassVar, Generic, NamedTuple, Self, TypeVar, cast
+from typing import Annotated, Any, ClassVar, Generic, NamedTuple, Self, TypeVar
 
 from pydantic import AfterValidator, Field, JsonValue, SkipValidation
 from pydantic_core import to_json
@@ -183,7 +183,7 @@ R = TypeVar("R", bound=Row)
 Item = TypeVar("Item", bound=FastnObject)
 
 
-class Listed(FastnObject, Generic[Item]):
+class Listed(FastnObject):
     """A page of a list as it was read. It can be cut at any row and continued from there."""
 
     rows: SkipValidation[list[dict[str, JsonValue]]]
@@ -195,14 +195,8 @@ class Listed(FastnObject, Generic[Item]):
     received: int = Field(default=0, exclude=True)
     """Number of rows that Fastn sent for it, with those that do not match."""
 
-    @property
-    def items(self) -> list[Item]:
-        """The rows as objects."""
-        row_type = cast("type[Item]", type(self).__pydantic_generic_metadata__["args"][0])
-        return list(map(row_type.model_validate, self.rows))
 
-
-class List(Operation[Listed[Item]], Generic[Item]):
+class List(Operation[Listed], Generic[Item]):
     """Base class of lists, with their common arguments."""
 
     effect = Effect.READ
@@ -228,7 +222,7 @@ class List(Operation[Listed[Item]], Generic[Item]):
     @classmethod
     @override
     def _result_type(cls) -> type[FastnObject]:
-        return Listed[cast("type[Item]", cls.row_type())]
+        return Listed
 
     @property
     def position(self) -> Position:
@@ -252,12 +246,6 @@ class List(Operation[Listed[Item]], Generic[Item]):
         """Return the list from `cursor` on, with `limit` rows, read in the largest pages."""
         position = Position.decode(cursor)._replace(size=MAX_LIMIT)
         return self.model_copy(update={"cursor": position.encode(), "limit": limit})
-
-    @property
-    def filters(self) -> dict[str, Any]:
-        """Filters that were given."""
-        others = {"limit", "cursor", *self.ours()}
-        return {name: value for name, value in self if value is not None and name not in others}
 
     def applied_here(self) -> list[str]:
         """Return the names of the filters that are not sent, such as several values in one."""
@@ -302,7 +290,7 @@ class List(Operation[Listed[Item]], Generic[Item]):
         ]
 
     @override
-    def result(self, body: JsonValue) -> Listed[Item]:
+    def result(self, body: JsonValue) -> Listed:
         position = self.position
         rows, around = rows_of(body)
         if position.before and mark(rows) == position.before:
@@ -318,17 +306,16 @@ class List(Operation[Listed[Item]], Generic[Item]):
         following = start.after(page[-1][0]) if len(matching) > len(page) else None
         if following is None:
             following = _following(position, requested, len(rows), fresh, around, total)
-        returns, kept = cast("type[Listed[Item]]", type(self).returns), self.row_type().kept
-        values: dict[str, Any] = {
-            "rows": [kept(row) for _, row in page],
-            "places": places,
-            "received": len(rows),
-            "next_cursor": following and following.encode(),
+        kept = self.row_type().kept
+        return Listed(
+            rows=[kept(row) for _, row in page],
+            places=places,
+            received=len(rows),
+            next_cursor=following and following.encode(),
             # A total that counts rows which do not match, or may not, would mislead.
-            "total": total if len(matching) == len(fresh) and not unchecked else None,
-            "not_checked": unchecked or None,
-        }
-        return returns.model_validate(values)
+            total=total if len(matching) == len(fresh) and not unchecked else None,
+            not_checked=unchecked or None,
+        )
 
     def _condition(self, name: str, wanted: Any) -> Condition:
         values, is_excluded = values_of(wanted) if self._known(name) else ([wanted], False)

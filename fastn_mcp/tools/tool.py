@@ -139,9 +139,13 @@ class Tool(BaseModel, Generic[Result]):
 
     def _digests(self) -> dict[str, str]:
         """Return digests of the tool and of its filters, by name."""
+        return {"tool": _digest(self.tool_name())} | {name: _digest(value) for name, value in self.filters.items()}
+
+    @property
+    def filters(self) -> dict[str, Any]:
+        """Arguments for Fastn that were given, besides those of a page: the filters of a list."""
         others = {"limit", "cursor", *self.ours()}
-        values = [("tool", self.tool_name()), *((name, value) for name, value in self if name not in others)]
-        return {name: _digest(value) for name, value in values if value is not None}
+        return {name: value for name, value in self if value is not None and name not in others}
 
     @model_validator(mode="after")
     def _refuse_control_characters(self) -> Self:

@@ -49,10 +49,6 @@ Header = AfterValidator(_header_value)
 class Workflow(FastnObject):
     columns = ("id", "name", "status", "executionTier", "publishedVersion", "updatedAt")
 
-    id: JsonValue = None
-    name: JsonValue = None
-    status: JsonValue = None
-
 
 class Run(FastnObject):
     """A started run, or a finished one if the workflow is INSTANT."""
@@ -230,9 +226,6 @@ class Execution(FastnObject):
         "id", "status", "workflowId", "workflowName", "endOrgId", "createdAt", "durationMs", "triggeredBy", "error",
         "errorCategory", "fixSuggestion", ELAPSED_COLUMN,
     )  # fmt: skip
-
-    id: JsonValue = None
-    status: JsonValue = None
 
 
 class ListExecutions(List[Execution]):

@@ -119,7 +119,7 @@ class Account:
         assert any(is_true(call, answer, state) for state in states), (call, answer)
 
 
-def is_true(call: ListExecutions, answer: Listed[Any], state: RowSource) -> bool:
+def is_true(call: ListExecutions, answer: Listed, state: RowSource) -> bool:
     """Whether an answer is that of an account in this state."""
     total = len(call.matching_rows(state.rows[ListExecutions])[0])
     end = int(call.position.cursor or call.position.offset) + len(answer.rows)

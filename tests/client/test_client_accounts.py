@@ -14,6 +14,7 @@ from fastn_mcp.client.exchange import HttpExchange, NotSentError, TransportFacto
 from fastn_mcp.client.transport import TransportOptions
 from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import InvalidArgument, NotSent
+from fastn_mcp.records.rows import row_of
 from fastn_mcp.tools.billing import GetUsage
 from fastn_mcp.tools.connectors import ListConnections
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, GetCustomer, ListCustomers, UpdateCustomer
@@ -27,19 +28,19 @@ async def test_rows_have_our_field_names_beside_the_accounts() -> None:
     row = {"orgId": "c1", "title": "Acme", "name": None, "plan": "Free"}
     fastn = Fastn(reply(200, {"data": [row, {"id": "own", "orgId": "c2"}, "text"]}))
     page = await client(fastn, fields=NAMES).send(ListCustomers())
-    assert [item.id for item in page.items] == ["c1", "own", None]
-    assert page.items[0].model_dump(exclude_unset=True) == {**row, "id": "c1"}
+    assert [row.get("id") for row in page.rows] == ["c1", "own", None]
+    assert page.rows[0] == {**row, "id": "c1"}
     row: Any = await client(Fastn(reply(200, {"data": {"orgId": "c1"}})), fields=NAMES).send(
         GetCustomer(customer_id="c1")
     )
-    assert (row.id, row.name) == ("c1", None)
+    assert row_of(row) == {"orgId": "c1", "id": "c1"}
 
 
 async def test_filters_apply_to_our_field_names() -> None:
     rows = [{"id": 1, "state": "ACTIVE"}, {"id": 2, "state": "FAILED"}]
     fastn = Fastn(reply(200, {"data": rows}))
     page = await client(fastn, fields={"connections": {"status": "state"}}).send(ListConnections(status="FAILED"))
-    assert ([item.id for item in page.items], page.not_checked) == ([2], None)
+    assert ([row["id"] for row in page.rows], page.not_checked) == ([2], None)
 
 
 async def test_bodies_have_the_accounts_field_names_only() -> None:

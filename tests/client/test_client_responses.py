@@ -61,13 +61,13 @@ def test_resource_with_an_id_is_not_unwrapped(body: Any) -> None:
 )
 async def test_rows_are_read_from_every_shape_of_a_list(body: Any) -> None:
     page = await client(Fastn(reply(200, body))).send(ListCustomers())
-    assert [row.id for row in page.items] == ["a", "b"]
+    assert [row["id"] for row in page.rows] == ["a", "b"]
 
 
 @pytest.mark.parametrize("body", [None, b"  \n", {}, [], {"data": []}, {"items": []}, {"items": None}])
 async def test_empty_body_is_an_empty_page(body: Any) -> None:
     page = await client(Fastn(reply(200, body))).send(ListCustomers())
-    assert (page.items, page.next_cursor, page.total) == ([], None, None)
+    assert (page.rows, page.next_cursor, page.total) == ([], None, None)
 
 
 @pytest.mark.parametrize("answer", [reply(200), reply(204), reply(202, b"\n"), reply(200, "null"), reply(200, b"null")])

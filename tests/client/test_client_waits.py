@@ -14,6 +14,7 @@ from support.fake_fastn import SILENT, Fastn, Step, client, error_of, reply
 
 from fastn_mcp.client.exchange import Answer, NotSentError, ResponseLost
 from fastn_mcp.client.retry import exhausted_for, pause, retry_after
+from fastn_mcp.records.rows import row_of
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.ai import AiChat
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, GetCustomer, ListCustomers, UpdateCustomer
@@ -210,7 +211,7 @@ async def test_cancelled_call_cancels_its_request_and_frees_its_slot() -> None:
         await fastn.reached.wait()
         tasks.cancel_scope.cancel()
     assert (len(fastn.requests), fastn.cancelled) == (1, 1)
-    assert (await sender.send(READ)).id == "acme"
+    assert row_of(await sender.send(READ))["id"] == "acme"
 
 
 async def test_closing_the_client_closes_its_connections() -> None:

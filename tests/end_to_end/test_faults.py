@@ -50,6 +50,7 @@ from fastn_mcp.client.client import FastnClient
 from fastn_mcp.client.exchange import HttpExchange, TransportFactory, headers, transport_of
 from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import FastnError
+from fastn_mcp.records.rows import row_of
 from fastn_mcp.runtime import System
 from fastn_mcp.sandbox.auth import KEY
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, GetCustomer, ListCustomers, UpdateCustomer
@@ -296,7 +297,7 @@ async def test_fault_affects_only_its_own_call(served: Served) -> None:
         async def ask(one: str) -> None:
             try:
                 answer = await client.send(GetCustomer(customer_id=one))
-                fates[one].append("" if answer.id == one else "another's")
+                fates[one].append("" if row_of(answer).get("id") == one else "another's")
             except FastnError as error:
                 fates[one].append(error.outcome)
 

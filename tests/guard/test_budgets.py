@@ -111,7 +111,7 @@ async def test_approved_batch_counts_once_in_the_rate_of_destroying(tmp_path: Pa
     assert isinstance(await world.dispatch(batch_of(*calls[:count]), caller), Done)
     assert [line["approved_by"] for line in world.audited("intent")] == ["client_form"] * count
     at = world.timestamp
-    assert len(await world.ledger.rate_uses(world.evaluator.budgets.rate_budget(ANA.principal), 90, at)) == 1
+    assert len(await world.ledger.rate_uses(world.evaluator.budgets.rate_budget(ANA.asker.principal), 90, at)) == 1
     with pytest.raises(Refused) as refused:
         await world.dispatch(calls[3], caller)
     assert refused.value.facts["rule"] == "destroy_rate"

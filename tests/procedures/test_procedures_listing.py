@@ -90,7 +90,7 @@ async def test_customers_with_the_same_name_keep_their_ids(world: World) -> None
 @pytest.mark.parametrize("operation", LISTS, ids=lambda operation: operation.tool_name())
 async def test_full_rows_are_unchanged_and_cost_more(world: World, operation: type[List[Any]]) -> None:
     full, concise = [(await world.rendered(operation(detail=detail)))["data"] for detail in ("full", None)]
-    sent = (await world.client.send(operation())).items[0].model_dump(exclude_unset=True)
+    sent = (await world.client.send(operation())).rows[0]
     assert {name: full[0][name] for name in sent} == sent
     assert len(str(concise)) < len(str(full))
     assert "id" in str(concise) or operation is QueryAuditLog
@@ -146,9 +146,9 @@ async def test_page_of_100_rows_is_one_answer(large_world: World) -> None:
     for operation in LISTS:
         sent = await large_world.client.send(operation(limit=100))
         answer = await large_world.rendered(operation(limit=100))
-        assert len(rows_of(answer["data"])) == len(sent.items) >= 7
+        assert len(rows_of(answer["data"])) == len(sent.rows) >= 7
         assert "left_out" not in answer
-        assert answer.get("now") == ("2026-11-25T09:00:00Z" if len(sent.items) > 20 else None)
+        assert answer.get("now") == ("2026-11-25T09:00:00Z" if len(sent.rows) > 20 else None)
 
 
 def without_ages(row: Row) -> dict[str, str]:

@@ -63,7 +63,7 @@ class RowSource:
             return FastnObject.model_validate({"id": call.customer_id, "name": call.customer_id.upper()})
         raise NotFound("There is none.")
 
-    def page(self, call: List[Any]) -> Listed[FastnObject]:
+    def page(self, call: List[Any]) -> Listed:
         """Return a page as it would be read directly."""
         query, rows = call.request().query, self.rows.get(type(call), ())
         rows = [row for _, row in call.matching_rows(rows)[0]] if self.is_filtering else rows

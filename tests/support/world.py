@@ -377,7 +377,7 @@ class World:
 
     async def rows(self, listing: Call) -> list[Any]:
         page: Any = await self.client.send(listing)
-        return page.items
+        return list(map(FastnObject.model_validate, page.rows))
 
     @property
     def changes(self) -> list[HeardRequest]:

@@ -20,7 +20,7 @@ def rows(count: int, first: int = 0) -> list[JsonValue]:
 
 
 def ids(page: Any) -> list[object]:
-    return [row.id for row in page.items]
+    return [row["id"] for row in page.rows]
 
 
 class Store:
@@ -50,7 +50,7 @@ def walk(store: Store, limit: int) -> list[object]:
     for _ in range(1_000):
         call = ListCustomers(limit=limit, cursor=cursor)
         page = call.result(store(call.request().query))
-        assert len(page.items) <= limit
+        assert len(page.rows) <= limit
         found += ids(page)
         cursor = page.next_cursor
         if cursor is None:
@@ -127,7 +127,7 @@ def test_forged_cursor_is_refused_or_harmless(parts: list[Any]) -> None:
     request = call.request()
     assert request.path == "/api/v1/customers"
     assert request.query.keys() <= {"limit", "cursor", "offset"}
-    assert len(call.result({"data": rows(30)}).items) <= 20
+    assert len(call.result({"data": rows(30)}).rows) <= 20
 
 
 @pytest.mark.parametrize(

@@ -175,7 +175,7 @@ class Approvals:
             return "The policy requires two people to approve it. "
         if not evaluation.preview.fits_form and not form.is_terminal:
             return "Its arguments must be shown in full and are too long for a form. "
-        distrusted = await self._ledger.marked(_distrust(holder(caller.principal, self._account), form))
+        distrusted = await self._ledger.marked(_distrust(holder(caller.asker.principal, self._account), form))
         if distrusted > self._system.timestamp():
             return "This client's form was recently answered faster than a person can read, so it is not used for now. "
         return None
@@ -349,7 +349,7 @@ def _request(
     is_temporary = evaluation.similar is not None and tool.target is not None
     return ApprovalRequest(
         id=system.token(),
-        principal=caller.principal,
+        principal=caller.asker.principal,
         stops=stops,
         tenant=caller.asker.tenant,
         login_names=caller.asker.login_names,
