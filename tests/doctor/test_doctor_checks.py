@@ -16,8 +16,8 @@ from typing_extensions import override
 
 from fastn_mcp.client.exchange import Answer
 from fastn_mcp.doctor.check import Check, CheckGroup, CheckResult, DoctorExit
-from fastn_mcp.doctor.probe import MAX_REQUESTS, Probe, check_form
 from fastn_mcp.doctor.operations import READS, WRITES, compare, record_of
+from fastn_mcp.doctor.probe import MAX_REQUESTS, Probe, check_form
 from fastn_mcp.doctor.runner import DoctorReport
 from fastn_mcp.errors import NotSent
 from fastn_mcp.sandbox.replies import SandboxReply

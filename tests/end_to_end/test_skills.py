@@ -12,7 +12,7 @@ from mcp.types import INVALID_PARAMS, Request, Result, TextResourceContents
 from pydantic import ConfigDict
 from support.server_process import Upstream, each_transport_and_era, environment, served
 
-from fastn_mcp.server.skills import EXTENSION
+from fastn_mcp.server.extensions import SKILLS
 
 pytestmark = pytest.mark.anyio
 ROOT = Path(__file__).parents[2]
@@ -58,4 +58,4 @@ async def test_skill_is_listed_and_read(upstream: Upstream, transport: str, era:
         # Clients that do not know the extension see nothing new.
         assert "skill://" not in str((await client.list_resources(), await client.list_resource_templates()))
         if era == "2026-07-28":
-            assert (await asked(client, "server/discover"))["capabilities"]["extensions"][EXTENSION] == {}
+            assert (await asked(client, "server/discover"))["capabilities"]["extensions"][SKILLS] == {}
