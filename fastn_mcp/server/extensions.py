@@ -3,8 +3,8 @@
 The app shows the request of an `approval_required` result, until when it is open and what was decided, and opens the
 approval page. It decides nothing: the server has no call that does, and no tool is for the app alone.
 
-The skill (SEP-2640) says how to work with this server. The plugin for Claude Code carries the same text. It is in `skills/list`
-only and not among the resources, so that clients that do not know the extension see nothing new.
+The skill (SEP-2640) says how to work with this server. The plugin for Claude Code carries the same text. It is in
+`skills/list` only and not among the resources, so that clients that do not know the extension see nothing new.
 """
 
 import hashlib
