@@ -41,7 +41,7 @@ from fastn_mcp.hosted.app import Health, ProcessParts, run, team_application
 from fastn_mcp.hosted.approval_page import TeamPageAccess
 from fastn_mcp.hosted.approvers import TenantInbox
 from fastn_mcp.hosted.authentication import request_context
-from fastn_mcp.hosted.machines import MachineIdentity
+from fastn_mcp.hosted.claim_match import MachineIdentity
 from fastn_mcp.hosted.oidc import IssuerKeys
 from fastn_mcp.hosted.sign_in import SignIn
 from fastn_mcp.hosted.team_config import Team, Tenant, load_team, origin_of

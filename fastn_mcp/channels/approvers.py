@@ -40,6 +40,16 @@ from fastn_mcp.tools.tool import Effect
 _SLACK_USER = re.compile(r"[TE][A-Z0-9]{2,}/[UW][A-Z0-9]{2,}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
 
+MAX_REJECTIONS = 20
+"""Audited rejections per `REJECTION_SPAN`, counted separately for strangers and approvers."""
+
+REJECTION_SPAN = 3600.0
+"""Seconds."""
+
+OTHER_LINES = "What you were shown does not match the request. Nothing was decided."
+
+Choice = Literal["approve", "decline", "withdraw"]
+
 
 @dataclass(frozen=True, slots=True)
 class PublicKey:
@@ -201,17 +211,6 @@ def _approver(name: str, values: object, source: TomlSource, issuer: str | None)
     person = name if issuer is None else principal
     effects = frozenset(effect.value for effect in entry.effects)
     return Approver(name, credential, principal, effects, person, tuple(entry.groups), tuple(entry.slack))
-
-
-MAX_REJECTIONS = 20
-"""Audited rejections per `REJECTION_SPAN`, counted separately for strangers and approvers."""
-
-REJECTION_SPAN = 3600.0
-"""Seconds."""
-
-OTHER_LINES = "What you were shown does not match the request. Nothing was decided."
-
-Choice = Literal["approve", "decline", "withdraw"]
 
 
 def digest(lines: Sequence[str]) -> str:

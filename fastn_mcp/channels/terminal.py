@@ -139,10 +139,7 @@ class Terminal:
         """Ask and wait for the answer. With `may_wait`, Enter alone leaves the request undecided: `NoAnswer`."""
         self._discard_input()
         self.say(f"\n{form.text}")
-        if form.expected is not None:
-            answer = await self._ask_typed(form.expected, form.typing, may_wait=may_wait)
-        else:
-            answer = await self._ask_choice(form, may_wait=may_wait)
+        answer = await self._ask_decision(form, may_wait=may_wait)
         if isinstance(answer, Approve) and form.secret is not None:
             return await self._ask_secret(answer, form.secret)
         return answer
@@ -164,36 +161,31 @@ class Terminal:
             if not any(typed.values()):
                 return _LEFT_WAITING
 
-    async def _ask_choice(self, form: ApprovalForm, *, may_wait: bool) -> Answer:
-        choices = ["y = approve", "n = decline"]
-        if form.allows_temporary:
-            choices.insert(1, f"{TEMPORARY_MINUTES} = approve this tool on this target for {TEMPORARY_MINUTES} minutes")
-        choices.append("Enter = leave it waiting" if may_wait else "Enter = decline")
+    async def _ask_decision(self, form: ApprovalForm, *, may_wait: bool) -> Answer:
+        """Ask for a choice, or for what has to be typed to approve."""
+        expected, minutes = form.expected, str(TEMPORARY_MINUTES) if form.allows_temporary else None
+        wrong = "That is not the name" if form.typing == "name" else f"Those are not the {form.typing}"
+        choices, again = [f"the {form.typing}"], f"{wrong}. Type it again, or n to decline."
+        if expected is None:
+            choices, again = ["y = approve"], "That is not one of the choices."
+            if minutes is not None:
+                choices.append(f"{minutes} = approve this tool on this target for {minutes} minutes")
+        choices += ["n = decline", "Enter = leave it waiting" if may_wait else "Enter = decline"]
         while (typed := await self.line(", ".join(choices))) is not None:
-            match typed.casefold():
-                case "y" | "yes":
-                    return Approve()
-                case "n" | "no":
-                    return await self._decline()
-                case "":
-                    return _LEFT_WAITING if may_wait else await self._decline()
-                case minutes if form.allows_temporary and minutes == str(TEMPORARY_MINUTES):
-                    return Approve(is_temporary=True)
-                case _:
-                    self.say("That is not one of the choices.")
-        return _CLOSED
-
-    async def _ask_typed(self, expected: str, noun: str, *, may_wait: bool) -> Answer:
-        keys = "n = decline, Enter = leave it waiting" if may_wait else "n or Enter = decline"
-        while (typed := await self.line(f"the {noun}, {keys}")) is not None:
             if not typed and may_wait:
                 return _LEFT_WAITING
-            if typed.casefold() in ("", "n", "no"):
-                return await self._decline()
-            # Accept the sanitized form too: the text may contain characters that no keyboard has.
-            if typed in (expected.strip(), sanitize(expected).strip()):
-                return Approve(expected)
-            self.say(f"{'That is' if noun == 'name' else 'Those are'} not the {noun}. Type it again, or n to decline.")
+            match typed.casefold():
+                case "" | "n" | "no":
+                    return await self._decline()
+                case "y" | "yes" if expected is None:
+                    return Approve()
+                case choice if expected is None and choice == minutes:
+                    return Approve(is_temporary=True)
+                # Accept the sanitized form too: the text may contain characters that no keyboard has.
+                case _ if expected is not None and typed in (expected.strip(), sanitize(expected).strip()):
+                    return Approve(expected)
+                case _:
+                    self.say(again)
         return _CLOSED
 
     async def _decline(self) -> Answer:

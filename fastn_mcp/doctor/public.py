@@ -15,7 +15,7 @@ from fastn_mcp.client.transport import TransportOptions, tls_context
 from fastn_mcp.doctor.check import Check, CheckGroup, CheckResult
 from fastn_mcp.guard.seal import Seal
 from fastn_mcp.hosted.app import ALIVE
-from fastn_mcp.hosted.approval_page import opens_sign_in
+from fastn_mcp.hosted.approval_page import pending_cookie
 from fastn_mcp.hosted.mcp_endpoint import PROBE_SECONDS, STREAM_PROBE
 from fastn_mcp.hosted.team_config import Team, origin_of
 from fastn_mcp.redaction import quote
@@ -199,7 +199,8 @@ async def _page(address: PublicAddress) -> Check:
         if parse_qs(urlsplit(location).query).get("redirect_uri") != [f"{url}/callback"]:
             finding = "A replica names another redirect address: it has another team file."
             return _GROUP.failed(name, finding, "Start each replica with the same team file.")
-        opened += bool(address.secrets) and opens_sign_in(Seal(address.secrets, address.system), url, response.cookies)
+        if address.secrets:
+            opened += pending_cookie(url, Seal(address.secrets, address.system)).read(response.cookies) is not None
     if not address.secrets:
         hint = "Set FASTN_STATE_SECRET here as on the replicas, and run doctor again."
         return _GROUP.skipped(name, "It answers. Whether replicas share a state secret was not tried.", hint)

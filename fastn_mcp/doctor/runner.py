@@ -13,9 +13,8 @@ from fastn_mcp.config.load import THE_FILE, THE_PROFILE
 from fastn_mcp.config.model import TOOLSETS, Settings
 from fastn_mcp.doctor import machine
 from fastn_mcp.doctor.check import CLOSE, Check, CheckGroup, CheckResult, DoctorExit, Proposal, check_clock
+from fastn_mcp.doctor.operations import READS, WRITES, FieldNames, Observed, OperationChecks
 from fastn_mcp.doctor.probe import MAX_PAUSES, KeyProbe, Probe, check_form
-from fastn_mcp.doctor.reads import READS, FieldNames, Observed, Reads
-from fastn_mcp.doctor.writes import WRITES, Writes
 from fastn_mcp.errors import FastnError
 from fastn_mcp.records.formats import counted
 from fastn_mcp.runtime import System
@@ -106,11 +105,11 @@ class Examination:
         account = account.model_copy(update=update)
         await probe.switch(exchange(headers(account)))
         client = FastnClient(account, probe, self.system)
-        reads = Reads(client, probe, routes, fields, self.settings.fields, report.proposal, report.names)
-        await self._check_each(READS, reads.check, CheckGroup.READS)
-        report.observed = reads.observed
+        checks = OperationChecks(client, probe, routes, fields, self.settings.fields, report.proposal, report.names)
+        await self._check_each(READS, checks.check_read, CheckGroup.READS)
+        report.observed = checks.observed
         self._propose_toolsets()
-        await self._check_each(WRITES, Writes(reads).check, CheckGroup.WRITES)
+        await self._check_each(WRITES, checks.check_write, CheckGroup.WRITES)
         self._inherit()
 
     async def _check_each(

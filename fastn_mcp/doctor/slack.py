@@ -9,6 +9,7 @@ from fastn_mcp.redaction import quote
 
 _NEXT_STEPS = {
     "no connection": "Let this machine reach slack.com by HTTPS; HTTPS_PROXY names a proxy.",
+    "an unreadable response": "A proxy or a filter answers in place of slack.com: let its requests pass unchanged.",
     "missing_scope": "Give the app the scopes of docs/slack.md, and install it again.",
     "channel_not_found": "Copy the id from the channel's details; a private channel needs: /invite and the app's name.",
     "not_allowed_token_type": "slack_app_token is the app-level token (xapp-), slack_bot_token the bot's (xoxb-).",

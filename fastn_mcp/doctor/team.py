@@ -19,8 +19,7 @@ from fastn_mcp.doctor.check import CLOSE, Check, CheckGroup, check_clock, second
 from fastn_mcp.doctor.public import PROVIDER_DOWN
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.guard.caller import ALL_SCOPES, READ
-from fastn_mcp.hosted.claim_match import claim_values
-from fastn_mcp.hosted.machines import MachineIdentity, WrongMachine, machine_of
+from fastn_mcp.hosted.claim_match import MachineIdentity, WrongMachine, claim_values, machine_of
 from fastn_mcp.hosted.oidc import IssuerKeys, NoKeys
 from fastn_mcp.hosted.sign_in import NotSignedIn
 from fastn_mcp.hosted.team_config import Team, Tenant

@@ -1,9 +1,10 @@
 """The approval page of a team: approvers sign in and decide the requests assigned to them."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any, Literal, TypeVar
+from typing import Any, Generic, TypeVar
 from urllib.parse import urlencode, urlsplit
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -22,9 +23,6 @@ from fastn_mcp.hosted.tenants import Tenants
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.runtime import System
 
-_Cookie = Literal["sign_in", "session"]
-_Content = TypeVar("_Content")
-
 
 @dataclass(frozen=True, slots=True)
 class BrowserSession:
@@ -35,6 +33,40 @@ class BrowserSession:
     id: str
     ends: float
     person: SignedInPerson
+
+
+_Content = TypeVar("_Content", BrowserSession, PendingSignIn)
+
+
+class SealedCookie(Generic[_Content]):
+    """Cookie of the page at `url`, which every replica can open for `seconds`. One of another version is none."""
+
+    def __init__(self, content: type[_Content], name: str, url: str, seal: Seal, seconds: float) -> None:
+        self._adapter: TypeAdapter[_Content] = TypeAdapter(content)
+        self._secure = url.startswith("https://")
+        # The prefix stops other hosts of the domain, and plain HTTP, from setting the cookie.
+        self.name = f"{'__Host-' if self._secure else ''}fastn_{name}"
+        self._purpose = name.replace("_", "-")
+        self._seal = seal
+        self._seconds = seconds
+
+    def read(self, cookies: Mapping[str, str]) -> _Content | None:
+        with suppress(ValidationError):
+            return self._adapter.validate_python(self._seal.open(self._purpose, cookies.get(self.name), self._seconds))
+        return None
+
+    def set(self, response: Response, content: _Content) -> None:
+        sealed, seconds = self._seal.close(self._purpose, asdict(content)), int(self._seconds)
+        # Lax, because the browser returns from another site, the provider's.
+        response.set_cookie(self.name, sealed, seconds, secure=self._secure, httponly=True, samesite="lax")
+
+    def delete(self, response: Response) -> None:
+        response.delete_cookie(self.name, secure=self._secure, httponly=True, samesite="lax")
+
+
+def pending_cookie(url: str, seal: Seal) -> SealedCookie[PendingSignIn]:
+    """Return the cookie of a sign-in at the page at `url` that has not come back yet."""
+    return SealedCookie(PendingSignIn, "sign_in", url, seal, SIGN_IN_HOLDS)
 
 
 def _ended(session: BrowserSession) -> str:
@@ -70,8 +102,9 @@ class TeamPageAccess:
         self._shared = shared
         self._url = team.page_url or ""
         self._root = f"{urlsplit(self._url).path}/"
-        self._secure = self._url.startswith("https://")
         self._session_seconds = (team.approvals.session_minutes if team.approvals else 0.0) * 60
+        self._session = SealedCookie(BrowserSession, "session", self._url, seal, self._session_seconds)
+        self._pending = pending_cookie(self._url, seal)
 
     def mounted(self, is_leaving: Callable[[], bool]) -> Mount:
         """Return the page at its address."""
@@ -95,7 +128,7 @@ class TeamPageAccess:
         if about and before:
             pending = replace(pending, session=before.id, request=about)
         response = RedirectResponse(address, 303)
-        self._set(response, "sign_in", self.seal.close("sign-in", asdict(pending)), SIGN_IN_HOLDS)
+        self._pending.set(response, pending)
         return response
 
     async def _callback(self, render: Render, request: Request) -> Response:
@@ -106,8 +139,8 @@ class TeamPageAccess:
         else:
             # A fixed target: the request cannot choose where to redirect.
             response = RedirectResponse(f"{self._root}?{urlencode({'request': about})}" if about else self._root, 303)
-            self._set(response, "session", self.seal.close("session", asdict(session)), self._session_seconds)
-        self._delete(response, "sign_in")
+            self._session.set(response, session)
+        self._pending.delete(response)
         return response
 
     async def _logout(self, render: Render, request: Request) -> Response:
@@ -127,7 +160,7 @@ class TeamPageAccess:
             why="At the identity provider you may still be signed in: other people at this computer could use it.",
             again="Sign in again", way="/login",
         )  # fmt: skip
-        self._delete(response, "session")
+        self._session.delete(response)
         return response
 
     async def session(self, request: Request) -> Session | None:
@@ -137,14 +170,14 @@ class TeamPageAccess:
         return Session(session.id, self._root, self._inbox(session.person), session.person.name)
 
     async def _browser_session(self, request: Request) -> BrowserSession | None:
-        session = _opened(BrowserSession, self.seal, request.cookies.get(self._name("session")), self._session_seconds)
+        session = self._session.read(request.cookies)
         if session is None or session.ends <= self._system.timestamp():
             return None
         return None if await self._ledger.marked(_ended(session)) > self._system.timestamp() else session
 
     async def _complete_sign_in(self, request: Request) -> tuple[BrowserSession, str]:
         """Return the session, and the approval request to which the person comes back. Raises `NotSignedIn`."""
-        pending = _opened(PendingSignIn, self.seal, request.cookies.get(self._name("sign_in")), SIGN_IN_HOLDS)
+        pending = self._pending.read(request.cookies)
         if pending is None:
             raise NotSignedIn("No sign-in was begun in this browser, or too long ago.")
         sent = request.query_params.multi_items()
@@ -183,39 +216,6 @@ class TeamPageAccess:
 
     def _inbox(self, person: SignedInPerson) -> TeamInbox:
         return TeamInbox(self._team, person, self._tenants, self._system, self._shared)
-
-    def _name(self, cookie: _Cookie) -> str:
-        return _cookie_name(cookie, secure=self._secure)
-
-    def _set(self, response: Response, cookie: _Cookie, value: str, seconds: float) -> None:
-        # Lax, because the browser returns from another site, the provider's.
-        response.set_cookie(
-            self._name(cookie), value, max_age=int(seconds), path="/", secure=self._secure, httponly=True,
-            samesite="lax",
-        )  # fmt: skip
-
-    def _delete(self, response: Response, cookie: _Cookie) -> None:
-        response.delete_cookie(self._name(cookie), path="/", secure=self._secure, httponly=True, samesite="lax")
-
-
-def _opened(content: type[_Content], seal: Seal, cookie: str | None, seconds: float) -> _Content | None:
-    """Return the content of a cookie that was sealed in the last `seconds`; None if it is of another version too."""
-    purpose = "session" if content is BrowserSession else "sign-in"
-    try:
-        return TypeAdapter(content).validate_python(seal.open(purpose, cookie, seconds))
-    except ValidationError:
-        return None
-
-
-def _cookie_name(cookie: _Cookie, *, secure: bool) -> str:
-    # The prefix stops other hosts of the domain, and plain HTTP, from setting the cookie.
-    return f"{'__Host-' if secure else ''}fastn_{cookie}"
-
-
-def opens_sign_in(seal: Seal, url: str, cookies: Mapping[str, str]) -> bool:
-    """Whether the page at `url` sealed the sign-in in these cookies with a secret of this seal."""
-    cookie = cookies.get(_cookie_name("sign_in", secure=url.startswith("https://")))
-    return _opened(PendingSignIn, seal, cookie, SIGN_IN_HOLDS) is not None
 
 
 def _rejected(render: Render, request: Request, status: int, why: NotSignedIn) -> Response:

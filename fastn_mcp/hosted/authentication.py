@@ -23,7 +23,7 @@ from fastn_mcp.channels.http_server import read_body
 from fastn_mcp.config.keys import HttpToken
 from fastn_mcp.errors import FastnError, SettingsError
 from fastn_mcp.guard.caller import READ, Caller, InsufficientScope
-from fastn_mcp.hosted.machines import MachineIdentity, WrongMachine, machine_of
+from fastn_mcp.hosted.claim_match import MachineIdentity, WrongMachine, machine_of
 from fastn_mcp.hosted.oidc import RETRY_AFTER, NoKeys
 from fastn_mcp.hosted.team_config import Team, Tenant
 from fastn_mcp.hosted.tenants import Busy, CallerAccount, RequestLimit, Tenants

@@ -21,7 +21,7 @@ import anyio
 import httpx2
 from pydantic import ConfigDict
 
-from fastn_mcp.hosted.machines import MachineIdentity, signs_in_machine
+from fastn_mcp.hosted.claim_match import MachineIdentity, signs_in_machine
 from fastn_mcp.hosted.oidc import IssuerKeys, NoKeys
 from fastn_mcp.hosted.team_config import ApprovalsSection
 from fastn_mcp.hosted.tokens import TokenRefused, Tokens, Trust, name_subject

@@ -24,16 +24,17 @@ from fastn_mcp.guard.caller import READ
 from fastn_mcp.hosted.claim_match import (
     NOT_EMPTY,
     IndexKey,
+    MachineIdentity,
     Match,
     Scopes,
     Text,
     Texts,
     claim_text,
     claim_values,
+    machine_errors,
     one_of,
     require,
 )
-from fastn_mcp.hosted.machines import MachineIdentity, machine_errors
 from fastn_mcp.hosted.tokens import ALGORITHMS, Trust
 from fastn_mcp.policy.decision import StepUp
 from fastn_mcp.policy.schema import Effects

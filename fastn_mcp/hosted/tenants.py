@@ -186,7 +186,10 @@ class Tenants:
     async def sweep(self) -> None:
         """Close the accounts that were unused for the idle time."""
         now = self._system.monotonic()
-        await self._close([key for key, account in self._unused() if now - account.used >= self._limits.idle_seconds])
+        idle = [
+            key for key, each in self._opened.items() if not each.users and now - each.used >= self._limits.idle_seconds
+        ]
+        await self._close(idle)
 
     async def sweep_forever(self) -> None:
         """Sweep four times per idle time, at most once a second."""
@@ -198,26 +201,21 @@ class Tenants:
         """Close all accounts."""
         await self._close(list(self._opened))
 
-    def _unused(self) -> list[tuple[_Key, TenantAccount]]:
-        """Return the accounts without users, longest unused first."""
-        unused = [(key, account) for key, account in self._opened.items() if not account.users]
-        return sorted(unused, key=lambda pair: pair[1].used)
-
     def _to_close(self, own: CallerAccount | None) -> list[_Key]:
         """Return the account to close to make room for one more. Raises `Busy` if all are in use."""
-        owners = [account.owner.principal for account in self._opened.values() if account.owner is not None]
-        if own is not None and owners.count(own.principal) >= KEYS_EACH:
-            unused = self._unused()
-            idle = [key for key, each in unused if each.owner is not None and each.owner.principal == own.principal]
-            if not idle:
-                raise Busy(f"{KEYS_EACH} accounts by keys of yours are in use.", "Wait for their calls to end.")
-            return idle[:1]
-        if len(self._opened) < self._limits.tenants:
+        opened, principal = list(self._opened.items()), own and own.principal
+        theirs = [(key, each) for key, each in opened if own and each.owner and each.owner.principal == principal]
+        if len(theirs) >= KEYS_EACH:
+            opened = theirs
+            busy = Busy(f"{KEYS_EACH} accounts by keys of yours are in use.", "Wait for their calls to end.")
+        elif len(opened) >= self._limits.tenants:
+            busy = Busy("The limit of accounts in use is reached.", "Call again in a moment.")
+        else:
             return []
-        unused = self._unused()
+        unused = {key: each.used for key, each in opened if not each.users}
         if not unused:
-            raise Busy("The limit of accounts in use is reached.", "Call again in a moment.")
-        return [unused[0][0]]
+            raise busy
+        return [min(unused, key=unused.__getitem__)]  # the longest unused
 
     async def _retire(self, key: _Key) -> None:
         """Forget an account that has to be opened anew. Its last user closes it."""

@@ -13,7 +13,6 @@ import jwt
 from jwt.types import Options
 from mcp.server.auth.provider import AccessToken
 
-from fastn_mcp.hosted.claim_match import has_unverified_email
 from fastn_mcp.hosted.oidc import IssuerKeys, UnknownKey
 from fastn_mcp.redaction import person
 from fastn_mcp.runtime import System
@@ -207,6 +206,11 @@ def signed_in(claims: Mapping[str, Any]) -> tuple[float | None, str]:
     held = [claims.get(name) for name in ("acr", "amr", "acrs")]
     values = [each for value in held for each in (cast("list[object]", value) if isinstance(value, list) else [value])]
     return auth_time, " ".join(each for each in values if isinstance(each, str) and each.split() == [each])
+
+
+def has_unverified_email(claims: Mapping[str, Any]) -> bool:
+    """Return whether the provider says that it has not verified the email address."""
+    return claims.get("email_verified") in (False, "false")
 
 
 def person_name(claims: Mapping[str, Any]) -> str:

@@ -26,7 +26,7 @@ from fastn_mcp.guard.caller import Caller
 from fastn_mcp.procedures.catalog import ParsedCall, UnknownTool, parse
 from fastn_mcp.procedures.dispatch import Dispatcher
 from fastn_mcp.runtime import System
-from fastn_mcp.server import approval_app, skills
+from fastn_mcp.server import extensions
 from fastn_mcp.server.context import AccountContext, RequestContext, delivery_of, single_account
 from fastn_mcp.server.handshake import APPS, HANDSHAKE, MODERN
 from fastn_mcp.server.progress import Levels, ProgressReporter, ReportedForm, reporter
@@ -107,7 +107,7 @@ class _Handlers:
         return replace(request, reports=reporter(ctx, self.levels, request.account.dispatch.system))
 
     async def list_tools(self, ctx: Context, params: _Cursor) -> types.ListToolsResult:
-        return self._listing(ctx, params).listed(shows_apps=approval_app.can_show(ctx))
+        return self._listing(ctx, params).listed(shows_apps=extensions.can_show(ctx))
 
     async def call_tool(self, ctx: Context, params: types.CallToolRequestParams) -> _Answer:
         request = self._reporting(ctx)
@@ -139,7 +139,7 @@ class _Handlers:
                     return link_request(outcome)
                 case PendingApproval(_, preview, where, until):
                     body = render_pending(preview.data(), where, until)
-                    meta = dispatch.redacted(approval_app.result_meta(outcome)) if approval_app.can_show(ctx) else None
+                    meta = dispatch.redacted(extensions.result_meta(outcome)) if extensions.can_show(ctx) else None
                 case Done(done, change, notes):
                     body = render(parsed.call, done, account.label, change, notes)
                 case _:
@@ -157,17 +157,17 @@ class _Handlers:
 
     async def read_resource(self, ctx: Context, params: types.ReadResourceRequestParams) -> types.ReadResourceResult:
         request = self._reporting(ctx)
-        if (own := approval_app.read(ctx, params.uri) or skills.read(params.uri)) is not None:
+        if (own := extensions.read_app(ctx, params.uri) or extensions.read_skill(params.uri)) is not None:
             return own
         return await request.account.resources.read(ctx, params, request.read)
 
-    async def list_skills(self, ctx: Context, params: types.PaginatedRequestParams) -> skills.ListSkillsResult:
+    async def list_skills(self, ctx: Context, params: types.PaginatedRequestParams) -> extensions.ListSkillsResult:
         self._listing(ctx, params)
-        return skills.ListSkillsResult(skills=[skills.entry()])
+        return extensions.ListSkillsResult(skills=[extensions.skill_entry()])
 
-    async def get_skill(self, ctx: Context, params: skills.GetSkillParams) -> skills.GetSkillResult:
+    async def get_skill(self, ctx: Context, params: extensions.GetSkillParams) -> extensions.GetSkillResult:
         self._resolve(ctx)
-        return skills.get(params)
+        return extensions.get_skill(params)
 
     async def list_prompts(self, ctx: Context, params: _Cursor) -> types.ListPromptsResult:
         return self._listing(ctx, params).prompts.listed
@@ -235,9 +235,9 @@ def build_for(
         # Without this, each call over HTTP would list all tools to find its schema, which is the same for all accounts.
         get_tool_input_schema=input_schema,
     )
-    server.extensions.update({APPS: {}, skills.EXTENSION: {}})
+    server.extensions.update({APPS: {}, extensions.SKILLS: {}})
     server.add_request_handler("skills/list", types.PaginatedRequestParams, handlers.list_skills)
-    server.add_request_handler("skills/get", skills.GetSkillParams, handlers.get_skill)
+    server.add_request_handler("skills/get", extensions.GetSkillParams, handlers.get_skill)
     server.add_request_handler("server/discover", types.RequestParams, partial(_discover, server))
     # Not by the constructor, which warns. Deprecated since 2026-07-28, but older clients set their level by it.
     server.add_request_handler("logging/setLevel", types.SetLevelRequestParams, handlers.levels.choose)

@@ -3,10 +3,10 @@
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import suppress
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import anyio
+from anyio.abc import ObjectReceiveStream, ObjectSendStream
 from mcp import MCPError, types
 from mcp.server import Server, ServerRequestContext
 from mcp.server.context import CallNext, HandlerResult
@@ -14,6 +14,7 @@ from mcp.server.runner import serve_dual_era_loop, serve_loop
 from mcp.shared.message import SessionMessage
 from pydantic import ValidationError
 from pydantic_core import from_json
+from typing_extensions import override
 
 from fastn_mcp.server.context import ResponseDelivery
 from fastn_mcp.server.pipes import PARSE_ERROR, Pipes, error_line, id_in
@@ -57,7 +58,7 @@ async def _refuse_other_era(ctx: ServerRequestContext[Any], call_next: CallNext)
     return await call_next(ctx)
 
 
-class _Streams:
+class _Streams(ObjectReceiveStream[SessionMessage], ObjectSendStream[SessionMessage]):
     """Read and write streams for the SDK, directly on the pipes, which saves a task switch per message.
 
     The SDK cancels calls in flight once its input ends. This stream therefore ends only when all requests are answered.
@@ -82,21 +83,12 @@ class _Streams:
         self.deliveries: dict[object, ResponseDelivery] = {}
         """Deliveries of the responses to tool calls, by id of the request, until each is decided."""
 
+    @override
     async def aclose(self) -> None:
         """Keep the pipes open, since there may be more to write."""
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None
-    ) -> None:
-        await self.aclose()
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> SessionMessage:
+    @override
+    async def receive(self) -> SessionMessage:
         while (line := self._replayed.popleft() if self._replayed else await anext(self._lines, None)) is not None:
             message = await _parse(line, self._pipes)
             if message is not None:
@@ -104,13 +96,7 @@ class _Streams:
                 return SessionMessage(message)
         if not await self._drained() and self._pipes.is_blocked:
             self._session.cancel()  # the client would not read the error that the SDK writes
-        raise StopAsyncIteration
-
-    async def receive(self) -> SessionMessage:
-        try:
-            return await anext(self)
-        except StopAsyncIteration:
-            raise anyio.EndOfStream from None
+        raise anyio.EndOfStream
 
     def _track(self, message: types.JSONRPCMessage) -> None:
         """Track a request until it is answered or the client cancels it."""
@@ -125,7 +111,8 @@ class _Streams:
             if (late := self.deliveries.pop(cancelled, None)) is not None:
                 late.lost.set()
 
-    async def send(self, item: SessionMessage, /) -> None:
+    @override
+    async def send(self, item: SessionMessage) -> None:
         message, id_ = item.message, getattr(item.message, "id", None)
         if isinstance(message, types.JSONRPCNotification) and self._pipes.ended.is_set():
             return  # the progress of a call that hangs must not pass for output that the client reads

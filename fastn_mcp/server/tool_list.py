@@ -13,7 +13,7 @@ from typing import Any
 from mcp.types import ListToolsResult, Tool, ToolAnnotations
 
 from fastn_mcp.procedures.catalog import TOOLS, PreviewChange
-from fastn_mcp.server.approval_app import TOOL_META
+from fastn_mcp.server.extensions import TOOL_META
 from fastn_mcp.tools.paging import List
 from fastn_mcp.tools.tool import AnyTool, Effect
 

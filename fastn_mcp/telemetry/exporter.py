@@ -54,6 +54,20 @@ SHUTDOWN_SECONDS = 2.0
 _MAX_BODY_BYTES = 65_536
 _MAX_BODY_SECONDS = 5.0
 
+log = logging.getLogger(__name__)
+
+_BATCH = 200
+"""Maximum number of records in a request. An entry has at most some 70 KB."""
+
+_GATHER_SECONDS = 0.2
+"""Time in which the entries of a call come together before they are sent."""
+
+_SEARCH_SECONDS = 10.0
+"""How often the folder is searched for entries of other processes and of accounts that are not open."""
+
+_PAUSES = (1.0, 30.0)
+"""Shortest and longest pause in seconds after a failure. It doubles each time."""
+
 
 class BoundedAdapter(HTTPAdapter):
     """Read the beginning of a body, so that the connection is reusable, and close it if there is more."""
@@ -180,21 +194,6 @@ def _attributes(record: logging.LogRecord) -> dict[str, str | int]:
         attributes["exception.type"] = record.exc_info[0].__qualname__
         attributes["exception.stacktrace"] = "".join(traceback.format_tb(record.exc_info[2]))
     return attributes
-
-
-log = logging.getLogger(__name__)
-
-_BATCH = 200
-"""Maximum number of records in a request. An entry has at most some 70 KB."""
-
-_GATHER_SECONDS = 0.2
-"""Time in which the entries of a call come together before they are sent."""
-
-_SEARCH_SECONDS = 10.0
-"""How often the folder is searched for entries of other processes and of accounts that are not open."""
-
-_PAUSES = (1.0, 30.0)
-"""Shortest and longest pause in seconds after a failure. It doubles each time."""
 
 
 class _AcceptedAdapter(BoundedAdapter):

@@ -16,10 +16,9 @@ from typing_extensions import override
 
 from fastn_mcp.client.exchange import Answer
 from fastn_mcp.doctor.check import Check, CheckGroup, CheckResult, DoctorExit
+from fastn_mcp.doctor.operations import READS, WRITES, compare, record_of
 from fastn_mcp.doctor.probe import MAX_REQUESTS, Probe, check_form
-from fastn_mcp.doctor.reads import READS, compare, record_of
 from fastn_mcp.doctor.runner import DoctorReport
-from fastn_mcp.doctor.writes import WRITES
 from fastn_mcp.errors import NotSent
 from fastn_mcp.sandbox.replies import SandboxReply
 from fastn_mcp.sandbox.server import SandboxRequest

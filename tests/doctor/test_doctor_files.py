@@ -19,7 +19,7 @@ from support.faulty_sandbox import FaultySandbox, Status
 from fastn_mcp.config.load import load
 from fastn_mcp.doctor.check import Proposal
 from fastn_mcp.doctor.machine import check_settings
-from fastn_mcp.doctor.reads import DECLARED_NAMES, FieldNames, envelope_of, fields_of
+from fastn_mcp.doctor.operations import DECLARED_NAMES, FieldNames, envelope_of, fields_of
 from fastn_mcp.doctor.runner import document, markdown
 from fastn_mcp.tools.access import ListRoles, ListUsers
 

@@ -9,7 +9,7 @@ from support.local_page import globex, recording_browser
 from support.server_process import Upstream, each_transport_and_era, environment, served
 
 from fastn_mcp.procedures.catalog import ALL_TOOLS
-from fastn_mcp.server.approval_app import RESULT_META, URI
+from fastn_mcp.server.extensions import APP_URI, RESULT_META
 from fastn_mcp.tools.tool import Effect
 
 
@@ -24,7 +24,7 @@ async def test_clients_that_show_apps_get_one(upstream: Upstream, tmp_path: Path
     async with served(env, transport, era, APPS) as client:
         listed = {each.name: (each.meta or {}).get("ui") for each in (await client.list_tools()).tools}
         assert listed == {
-            each.tool_name(): None if each.effect is Effect.READ else {"resourceUri": URI} for each in ALL_TOOLS
+            each.tool_name(): None if each.effect is Effect.READ else {"resourceUri": APP_URI} for each in ALL_TOOLS
         }
         assert not {"approve", "decline", "decide", "grant"} & {word for name in listed for word in name.split("_")}
         assert "<!doctype html>" in await app_of(client, "delete_customer")
@@ -41,4 +41,4 @@ async def test_clients_that_show_apps_get_one(upstream: Upstream, tmp_path: Path
         assert (RESULT_META in (result.meta or {})) is not is_known
         if is_known:
             with pytest.raises(MCPError, match="There is no such resource"):
-                await client.read_resource(URI)
+                await client.read_resource(APP_URI)

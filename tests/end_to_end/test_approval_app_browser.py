@@ -21,7 +21,7 @@ from support.real_browser import axe_violations, needs_chromium
 from support.sensible_calls import sensible_arguments
 from support.server_process import BEARER, Upstream, body, each_era, environment, over_http, running, served
 
-from fastn_mcp.server.approval_app import URI
+from fastn_mcp.server.extensions import APP_URI
 
 pytestmark = [pytest.mark.long, needs_chromium]
 
@@ -326,8 +326,10 @@ async def test_malicious_app_gets_nothing_approved(upstream: Upstream, tmp_path:
                 attempts.append(("tools/call", call | {"inputResponses": {"approval": answer}, "requestState": "1"}))
                 attempts.append(("tools/call", {"name": name, "arguments": arguments | {"approved": True}}))
             attempts += [("tools/call", {"name": name, "arguments": {}}) for name in ("approve", "approvals", "decide")]
-            attempts += [(method, {"uri": uri}) for method in ("resources/read",) for uri in (URI, "fastn://overview")]
-            attempts += [(method, answer | {"name": "approve", "grant": "1", "uri": URI}) for method in METHODS]
+            attempts += [
+                (method, {"uri": uri}) for method in ("resources/read",) for uri in (APP_URI, "fastn://overview")
+            ]
+            attempts += [(method, answer | {"name": "approve", "grant": "1", "uri": APP_URI}) for method in METHODS]
             context = await chromium.new_context()
             host = await app_host(context, partial(forwarded, url))
             text = json.dumps(attempts).replace("<", "\\u003c")

@@ -21,8 +21,8 @@ from pydantic import ConfigDict
 from support.server_process import Connect, Upstream, each_era, each_transport_and_era, environment, served
 
 from fastn_mcp.procedures.catalog import ALL_TOOLS, TOOLS
+from fastn_mcp.server.extensions import SKILLS
 from fastn_mcp.server.prompts import available
-from fastn_mcp.server.skills import EXTENSION
 
 ONE_EACH = {
     "fastn://customers/{customer_id}": "acme",
@@ -236,4 +236,4 @@ async def test_skill_is_listed_and_read(upstream: Upstream, transport: str, era:
         # Clients that do not know the extension see nothing new.
         assert "skill://" not in str((await client.list_resources(), await client.list_resource_templates()))
         if era == "2026-07-28":
-            assert (await asked(client, "server/discover"))["capabilities"]["extensions"][EXTENSION] == {}
+            assert (await asked(client, "server/discover"))["capabilities"]["extensions"][SKILLS] == {}

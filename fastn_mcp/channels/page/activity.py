@@ -327,32 +327,26 @@ def _details(row: Row, says: Sentences, change: Change | None) -> View:
     """Return what only the page of a row shows: all that is known."""
     known = {} if change is None else receipt(change)
     undo = " ".join(str(known[name]) for name in ("restores", "lost", "why") if name in known)
-    changed = ((name, mapping(values)) for name, values in mapping(known.get("changed")).items())
+    changed = [(sanitize(name), mapping(values)) for name, values in mapping(known.get("changed")).items()]
+    facts = {name: value for entry in row.entries for name, value in entry.items() if name not in _LEFT_OUT}
     return {
         "lost": view.parts(says.lost),
         "tool": sanitize(row.calls[0].tool),
         "undo": "It was undone." if change and change.undone else undo,
-        "changed": [
-            (sanitize(name), *(view.shown(each.get(side)) for side in ("from", "to"))) for name, each in changed
-        ],
+        "changed": [(name, view.shown(each.get("from")), view.shown(each.get("to"))) for name, each in changed],
         "facts": [
             (sentence(name.replace("_", " ")), sanitize(value) if isinstance(value, str) else view.shown(value))
-            for name, value in {name: value for entry in row.entries for name, value in entry.items()}.items()
-            if name not in _LEFT_OUT
+            for name, value in facts.items()
         ],
-        "story": [
-            (
-                sanitize(str(entry.get("time"))[11:19]),
-                view.parts(". ".join(filter(None, (sentence(_said(entry, name)) for name in _STEP_FIELDS)))),
-            )
-            for entry in row.entries
-        ],
+        "story": [(sanitize(str(entry.get("time"))[11:19]), view.parts(_said(entry))) for entry in row.entries],
     }
 
 
-def _said(entry: Entry, name: str) -> str:
-    value = str(entry.get(name, ""))
-    return {"intent": "sent to Fastn", "outcome": ""}.get(value, value).replace("_", " ") if name == "event" else value
+def _said(entry: Entry) -> str:
+    """Say what happened by an entry."""
+    event, *others = (str(entry.get(name, "")) for name in _STEP_FIELDS)
+    words = [{"intent": "sent to Fastn", "outcome": ""}.get(event, event).replace("_", " "), *others]
+    return ". ".join(sentence(each) for each in words if each)
 
 
 def _of_journal(change: Change) -> Row:

@@ -11,6 +11,7 @@ import json
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from html import escape
 from pathlib import Path
 
@@ -155,24 +156,19 @@ class ApprovalPage:
         now = self._system.timestamp()
         self._shown = {id_: shown for id_, shown in self._shown.items() if shown[1] > now}
         if request.id not in self._shown:
-            self._shown[request.id] = (await self._bring_into_view(running), request.expires)
+            if not (is_shown := self._is_in_view(running)):
+                open_ = partial(self._open, running.url, running.access.key)
+                # In a thread, since opening a browser can block.
+                if is_shown := await anyio.to_thread.run_sync(open_, abandon_on_cancel=True):
+                    running.fresh_until = self._system.monotonic() + _BURST
+            self._shown[request.id] = (is_shown, request.expires)
         return self._shown[request.id][0]
-
-    async def _bring_into_view(self, running: "_RunningPage") -> bool:
-        if self._is_in_view(running):
-            return True
-        key = running.access.key
-        # In a thread, since opening a browser can block.
-        opened = await anyio.to_thread.run_sync(self._open, running.url, key, abandon_on_cancel=True)
-        if opened:
-            running.fresh_until = self._system.monotonic() + _BURST
-        else:
-            remove(self._files, key)
-        return opened
 
     def _open(self, url: str, key: str) -> bool:
         with suppress(Exception):  # without a browser the request can still be decided
-            return self._opener(write(self._files, url, key, self._system.timestamp()))
+            if self._opener(write(self._files, url, key, self._system.timestamp())):
+                return True
+        remove(self._files, key)
         return False
 
     def _start(self) -> "_RunningPage":

@@ -34,6 +34,30 @@ from fastn_mcp.ledger.change import Change
 
 log = logging.getLogger(__name__)
 
+_DELIVERY_TIMEOUT = 3.0
+"""Seconds for which a call waits to learn whether Slack took its request."""
+
+_POST_INTERVAL = 30
+"""Seconds in which one process at most tries to post a request."""
+
+_UPDATE_INTERVAL = 5.0
+"""Seconds after which messages are looked at again, whatever the ledger reports."""
+
+_MAX_RESUMED = 100
+"""Decided requests whose messages a process that begins looks at."""
+
+_RETRY_PERIOD = 3600.0
+"""Seconds after the expiry of a request in which a message that Slack did not take is tried again."""
+
+_PERMANENT_ERRORS = {
+    "message_not_found",
+    "channel_not_found",
+    "is_archived",
+    "cant_update_message",
+    "edit_window_closed",
+}
+"""Why a message is not tried again."""
+
 
 class SlackDecisions:
     """Decides requests of one account. `refresh` is called with the id of a request whose message may be old."""
@@ -109,31 +133,6 @@ def _value(payload: Payload, name: str) -> str | None:
     values: dict[str, Any] = payload["view"]["state"]["values"] if "view" in payload else {}
     value = values.get(name, {}).get(name, {}).get("value")
     return value if isinstance(value, str) else None
-
-
-_DELIVERY_TIMEOUT = 3.0
-"""Seconds for which a call waits to learn whether Slack took its request."""
-
-_POST_INTERVAL = 30
-"""Seconds in which one process at most tries to post a request."""
-
-_UPDATE_INTERVAL = 5.0
-"""Seconds after which messages are looked at again, whatever the ledger reports."""
-
-_MAX_RESUMED = 100
-"""Decided requests whose messages a process that begins looks at."""
-
-_RETRY_PERIOD = 3600.0
-"""Seconds after the expiry of a request in which a message that Slack did not take is tried again."""
-
-_PERMANENT_ERRORS = {
-    "message_not_found",
-    "channel_not_found",
-    "is_archived",
-    "cant_update_message",
-    "edit_window_closed",
-}
-"""Why a message is not tried again."""
 
 
 class SlackChannel:

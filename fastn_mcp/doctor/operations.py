@@ -1,4 +1,7 @@
-"""Checks of read operations: compare envelope and fields of each answer with the declaration; record the types."""
+"""Checks of the operations: reads by GET, compared with what they declare in envelope and fields; writes by OPTIONS.
+
+No write is made. Of an answer only the names and types of fields are recorded.
+"""
 
 import re
 from collections.abc import Collection, Iterable, Mapping
@@ -9,13 +12,13 @@ from pydantic import JsonValue, ValidationError
 from pydantic_core import from_json
 
 from fastn_mcp.client.client import FastnClient
-from fastn_mcp.client.exchange import Answer
+from fastn_mcp.client.exchange import Answer, NotSentError, ResponseLost
 from fastn_mcp.doctor.check import Check, CheckGroup, Proposal
 from fastn_mcp.doctor.probe import Probe, alternatives
 from fastn_mcp.errors import FastnError, RateLimited
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.tools.catalog import CATALOG, AnyOperation
-from fastn_mcp.tools.operation import Route, unwrap
+from fastn_mcp.tools.operation import RefusedValue, Request, Route, unwrap
 from fastn_mcp.tools.paging import List, rows_of
 from fastn_mcp.tools.tool import Effect
 
@@ -176,8 +179,8 @@ class Observed:
 
 
 @dataclass(slots=True)
-class Reads:
-    """Checks of the reads. Each one uses the `routes`, `fields` and `ids` that earlier ones found."""
+class OperationChecks:
+    """Checks of the operations. Each one uses the `routes`, `fields` and `ids` that earlier ones found."""
 
     client: FastnClient
     probe: Probe
@@ -191,8 +194,10 @@ class Reads:
     """One id of each resource, by toolset."""
     observed: dict[str, Observed] = field(default_factory=dict[str, Observed])
     moved: dict[str, Route] = field(default_factory=dict[str, Route])
+    options: dict[str, Answer | None] = field(default_factory=dict[str, Answer | None])
+    """Answers to OPTIONS, by path."""
 
-    async def check(self, operation: AnyOperation) -> Check:
+    async def check_read(self, operation: AnyOperation) -> Check:
         """Check one operation, at its other routes too if there is nothing at its own."""
         tool = operation.tool_name()
         call = self._call(operation)
@@ -284,9 +289,8 @@ class Reads:
             return CheckGroup.READS.differs(tool, f"403. {missing}.", hint)
         if status in _ROUTE_MISSING:
             others = ", ".join(route.path for route in alternatives(operation))
-            finding = (
-                f"{status} at {self.routes.get(tool, operation.route).path}{f', and at {others}' if others else ''}."
-            )
+            path = self.routes.get(tool, operation.route).path
+            finding = f"{status} at {path}{f', and at {others}' if others else ''}."
             hint = f'If you know the path, set it: [routes] {tool} = "GET /..."; else leave the tool out: toolsets.'
         elif status in _REFUSALS:
             finding, hint = _REFUSALS[status]
@@ -297,6 +301,63 @@ class Reads:
         else:
             finding, hint = f"{status}: it does not accept the request.", _REPORT
         return CheckGroup.READS.failed(tool, finding, hint)
+
+    async def check_write(self, operation: AnyOperation) -> Check:
+        """Check a write, at its other routes too. One request is sent to each path."""
+        tool, method = operation.tool_name(), operation.route.method
+        route = self.routes.get(tool, operation.route)
+        group = CheckGroup.WRITES
+        if route.parameters and operation.toolset() not in self.ids:
+            return group.skipped(tool, "No id to ask for by OPTIONS.", "See the line of the list.")
+        if _allowed(await self._send_options(_UNKNOWN_PATH)):  # OPTIONS allows methods at any path
+            finding = "OPTIONS says nothing about paths here, and no change is made."
+            return self._propose_beside_reads(operation) or group.skipped(tool, finding, _PREVIEW)
+        answer = await self._options(operation, route)
+        allowed = _allowed(answer)
+        if method in allowed:
+            return group.ok(tool, f"OPTIONS allows {method}.")
+        for other in (operation.route, *alternatives(operation)):
+            if other != route and method in _allowed(await self._options(operation, other)):
+                self.proposal.routes[tool] = str(other)
+                return group.differs(tool, f"OPTIONS allows {method} at {other.path}.", _SET_ROUTE)
+        unknown = f'If you know the path, set it: [routes] {tool} = "{method} /..."; else do not rely on the tool.'
+        if allowed:
+            finding = f"OPTIONS allows {', '.join(sorted(allowed))} there, and not {method}."
+            return group.differs(tool, finding, unknown)
+        if (likely := self._propose_beside_reads(operation)) is not None:
+            return likely
+        if answer is not None and answer.status in (404, 410):
+            return group.differs(tool, f"{answer.status} at {route.path}.", unknown)
+        finding = "No answer to OPTIONS." if answer is None else f"{answer.status} to OPTIONS, which says nothing."
+        return group.skipped(tool, finding, _PREVIEW)
+
+    async def _options(self, operation: AnyOperation, route: Route) -> Answer | None:
+        try:
+            path = route.fill(dict.fromkeys(route.parameters, self.ids.get(operation.toolset(), "")))
+        except RefusedValue:
+            return None
+        return await self._send_options(path)
+
+    async def _send_options(self, path: str) -> Answer | None:
+        if path not in self.options:
+            try:
+                self.options[path] = await self.probe(Request("OPTIONS", path))
+            except (NotSentError, ResponseLost, FastnError):
+                self.options[path] = None
+        return self.options[path]
+
+    def _propose_beside_reads(self, operation: AnyOperation) -> Check | None:
+        """Propose the likely route of a write if the reads of its resource have moved; None otherwise."""
+        tool = operation.tool_name()
+        beginnings = {route.path.partition("/{")[0] for route in self.moved.values()}
+        for other in alternatives(operation):
+            if tool not in self.routes and other.path.partition("/{")[0] in beginnings:
+                self.proposal.routes[tool] = str(other)
+                self.proposal.notes[tool] = _NOT_VERIFIED
+                finding = "OPTIONS says nothing, and the reads of this resource are elsewhere."
+                hint = "Set the route as proposed below; it is likely, not verified."
+                return CheckGroup.WRITES.differs(tool, finding, hint)
+        return None
 
 
 def _rows(operation: AnyOperation, body: JsonValue) -> list[dict[str, JsonValue]]:
@@ -319,3 +380,18 @@ def _check_of(tool: str, finding: str, comparison: Comparison, *, is_moved: bool
     if steps:
         return CheckGroup.READS.differs(tool, " ".join(sentences), " ".join(steps))
     return CheckGroup.READS.ok(tool, " ".join(sentences))
+
+
+WRITES = tuple(operation for operation in CATALOG if operation.effect is not Effect.READ)
+
+_UNKNOWN_PATH = "/api/v1/no-such-path"
+_NOT_VERIFIED = "not verified: doctor makes no change to find out"
+_PREVIEW = "Nothing to do; check the first one with dry_run, and its result."
+
+
+def _allowed(answer: Answer | None) -> frozenset[str]:
+    if answer is None:
+        return frozenset()
+    header = answer.headers.get("allow") or answer.headers.get("access-control-allow-methods") or ""
+    methods = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+    return frozenset(part.strip().upper() for part in header.split(",")) & frozenset(methods)
