@@ -79,23 +79,17 @@ class SearchRows:
     def of(self, kind: str) -> Collection[Entry]:
         return self._entries[kind].values()
 
-    def keep(self, kind: str, contents: Contents) -> None:
-        """Keep a list, with its entries and their names."""
-        self.contents[kind] = contents
-        self._keep(kind, contents.entries)
-
-    def extend(self, kind: str, rows: Iterable[Row]) -> None:
-        """Keep rows beside those of the lists."""
+    def keep(self, kind: str, entries: Sequence[Entry], contents: Contents | None = None) -> None:
+        """Keep the entries of a list, or others that only this query has, with their names."""
         before = len(self.of(kind))
-        self._keep(kind, [entry(kind, row) for row in rows])
-        if len(self.of(kind)) > before:
-            self._extensions.append(rows)
-
-    def _keep(self, kind: str, entries: Iterable[Entry]) -> None:
         for place, item in enumerate(entries):
             self._entries[kind].setdefault(item.id or f"without id {place}", item)
             keys = (item.id, text(item.row, "slug")) if kind == "connector" else (item.id,)
             self.names[kind] |= dict.fromkeys(filter(None, keys), item.name)
+        if contents is not None:
+            self.contents[kind] = contents
+        elif len(self.of(kind)) > before:
+            self._extensions.append(entries)
 
     def add_uses(self, customer: str, runs: Mapping[str, Row | None]) -> None:
         """Keep which workflows run for a customer, with their last `runs`, and which may."""
@@ -294,7 +288,8 @@ class SearchData:
         async def read_kind(kind: str) -> None:
             is_searched = "search" in LISTS[kind].model_fields and not whole
             most = self._most if is_searched else math.inf
-            self.rows.keep(kind, await read_contents(kind, self._context.look, most))
+            contents = await read_contents(kind, self._context.look, most)
+            self.rows.keep(kind, contents.entries, contents)
 
         tried = () if whole else self.rows.contents.keys() | self._reads.failed.keys()
         await self._reads.run({kind: read_kind for kind in wanted if kind not in tried}, self._context.report)
@@ -304,7 +299,7 @@ class SearchData:
         kind_of = {f"{kind} of {value}": (kind, value) for kind in kinds for value in values}
         await self._list({name: (LISTS[kind], {argument: value}) for name, (kind, value) in kind_of.items()})
         for name, (kind, _) in kind_of.items():
-            self.rows.extend(kind, self._reads.rows(name))
+            self.rows.keep(kind, [entry(kind, row) for row in self._reads.rows(name)])
         return all(len(self._reads.rows(name)) >= _PAGE_ROWS or not self._reads.has_more(name) for name in kind_of)
 
     async def _list(self, lists: Mapping[str, tuple[type[List[Any]], dict[str, Any]]]) -> None:
