@@ -184,7 +184,7 @@ def _affected(evidence: Evidence, cause: FailureGroup) -> Entry:
     filters = [*cause.filters.items()]
     more = Counter[str]()
     for which, count in filters[MAX_AFFECTED:]:
-        more[evidence.name(which)] += count
+        more[" for ".join(evidence.names_of(which))] += count
     also: list[JsonValue] = [f"{key} ({count})" for key, count in more.most_common(_MAX_ALSO_AFFECTED)]
     if len(more) > _MAX_ALSO_AFFECTED:
         also.append(f"{len(more) - _MAX_ALSO_AFFECTED} more")

@@ -141,13 +141,13 @@ class Evidence:
         """Return the name of a workflow, or else its id."""
         return short(self.names.get(key or "", key or ""))
 
-    def name(self, which: RunFilter) -> str:
+    def names_of(self, which: RunFilter) -> list[str]:
         """Return the workflow and the customer of runs, as far as the subject does not name them."""
         workflow = None if len(self.subject.workflows) == 1 else self.workflow(which.workflow)
         customer = None if self.subject.customer else self.owner(which.customer)
         if customer is not None and which.customer not in (None, *self.names):
             customer = "other customers"  # whose names would take a request each
-        return " for ".join(filter(None, (workflow, customer))) or self.workflow(which.workflow)
+        return [*filter(None, (workflow, customer))] or [self.workflow(which.workflow)]
 
     def apps(self, workflow: str) -> list[str]:
         return apps_of(self.workflows.get(workflow, {}))

@@ -57,7 +57,7 @@ def _failing(evidence: Evidence) -> str:
     of_them = f", of {counted(len(workflows), 'workflow', at_least=more)}" if len(workflows) > 1 else ""
     for_ = f", for {counted(len(affected), 'customer', at_least=more)}" if len(affected) > 1 else ""
     success = counts.last_success_in_words + ("" if last is None or always else f", {len(later):,} failed since")
-    names = listed([quoted(evidence.name(record.which)) for record in always])
+    names = listed([" for ".join(map(quoted, evidence.names_of(record.which))) for record in always])
     each = f"; {names} failed each time{_since(evidence, always)}" if always else ""
     return f"{counts.failures_of_runs} failed in {counts.period}{of_them}{for_} ({success}){each}"
 
