@@ -11,7 +11,7 @@ from fastn_mcp.account.outlook import Outlook
 from fastn_mcp.account.resolved_call import ResolvedCall
 from fastn_mcp.guard.sentences.access import power
 from fastn_mcp.guard.sentences.catalog import describe, describe_batch, phrase
-from fastn_mcp.guard.sentences.facts import UNCUT, Facts, Sentences
+from fastn_mcp.guard.sentences.facts import UNCUT, Facts, FieldChange, Sentences
 from fastn_mcp.guard.undo import foreseen, in_words
 from fastn_mcp.records.formats import counted
 from fastn_mcp.records.labels import name_of, typed_id
@@ -36,51 +36,21 @@ _NO_OUTLOOK = Outlook()
 
 
 @dataclass(frozen=True, slots=True)
-class FieldChange:
-    """A field of the target, before and after the call."""
-
-    field: str
-    before: JsonValue
-    after: JsonValue
-    is_shown: bool = True
-    """Whether Fastn showed the earlier value."""
-
-    def words(self, limit: int) -> str:
-        """Return the change in words, with values quoted and cut at `limit` characters."""
-        before = f": {quote(self.before, limit)}" if self.is_shown else " (not shown by Fastn)"
-        return f"{quote(self.field, 60)}{before} becomes {quote(self.after, limit)}"
-
-    def data(self) -> dict[str, JsonValue]:
-        """Return the change as JSON, without `from` if Fastn did not show the earlier value."""
-        before = {"from": self.before} if self.is_shown else {}
-        return {"field": self.field, **before, "to": self.after}
-
-
-@dataclass(frozen=True, slots=True)
 class Preview:
     """Facts that a person needs to decide. Values are unescaped: quote them for display."""
 
-    tool: str
     facts: Facts
     """What the sentences are made of."""
     says: Sentences
     """What a person reads first."""
-    arguments: dict[str, JsonValue]
     account: str
-    effect: Effect
     target: str | None
     name: str | None
     """Name of the target, or of the resource to be created."""
     expected: str
     """Text to type: the target's name, or else a short, plain part that identifies it."""
-    undo: str
-    """What undo restores, and what stays lost, in the words of the receipt."""
-    because: str
+    because: str = ""
     """Reason for the approval request, if the policy gives more than the effect."""
-    changes: tuple[FieldChange, ...]
-    left_out: int
-    pending: tuple[JsonValue, ...] = ()
-    """Plan, requests and questions of Fastn's AI in the session that the call continues."""
     costs: str = ""
     """Price and balance of a call that spends."""
     approval: str = ""
@@ -101,6 +71,10 @@ class Preview:
         """
         facts = replace(self.facts, history=history, dependence=dependence or self.facts.dependence)
         return replace(self, facts=facts, says=describe(facts), outlook=outlook, costs=costs)
+
+    @property
+    def effect(self) -> Effect:
+        return self.facts.effect
 
     @property
     def fits_form(self) -> bool:
@@ -125,17 +99,16 @@ class Preview:
         return [first, second, *facts, *filter(None, (self._changed(),))]
 
     def _call(self) -> str:
-        limit = UNCUT if self._is_whole else MAX_VALUE
-        arguments = " ".join(
-            f"{name}={quote(value, limit, is_name=name in _PERMISSIONS)}" for name, value in self.arguments.items()
-        )
-        return f"{self.tool} {arguments}".rstrip()
+        limit, given = UNCUT if self._is_whole else MAX_VALUE, self.facts.arguments.items()
+        arguments = " ".join(f"{name}={quote(value, limit, is_name=name in _PERMISSIONS)}" for name, value in given)
+        return f"{self.facts.call.tool_name()} {arguments}".rstrip()
 
     def _changed(self) -> str:
-        limit = UNCUT if self._is_whole else 80
-        changes = [change.words(limit) for change in self.changes if quote(change.after, UNCUT) not in self.says.first]
-        more = [f"and {counted(self.left_out, 'more field')}"] if self.left_out else []
-        return f"{'; '.join([*changes, *more])}." if changes or more else ""
+        limit, changes = UNCUT if self._is_whole else 80, self.facts.changes[:_CHANGES]
+        words = [change.words(limit) for change in changes if quote(change.after, UNCUT) not in self.says.first]
+        if left_out := len(self.facts.changes) - len(changes):
+            words.append(f"and {counted(left_out, 'more field')}")
+        return f"{'; '.join(words)}." if words else ""
 
     def stored(self) -> dict[str, JsonValue]:
         """Return the preview as an approval request stores it: with everything that a person reads."""
@@ -143,60 +116,46 @@ class Preview:
 
     def data(self, examples: int | None = _MAX_EXAMPLES) -> dict[str, JsonValue]:
         """Return the preview as JSON, for the agent: the first dependents of each kind, and the call that lists all."""
-        dependence = self.facts.dependence
+        facts, says, dependence = self.facts, self.says, self.facts.dependence
+        changes: list[JsonValue] = [change.data() for change in facts.changes[:_CHANGES]]
+        further: dict[str, JsonValue] = {
+            "then": says.then,
+            "costs": self.costs,
+            "because": self.because,
+            "approval": self.approval,
+            "target": None if self.target is None else {"id": self.target, "name": self.name},
+            "makes": self.name if self.target is None else None,
+            "changes": changes,
+            "pending": [*facts.pending],
+            "more_changes": len(facts.changes) - len(changes),
+            **dependence.data(examples),
+            **self.outlook.data(),
+        }
+        if examples is not None and dependence.has_more(examples):
+            arguments: JsonValue = {"kind": kind_of(facts.call), "id": self.target}
+            further["dependents"] = {"tool": "find_dependents", "arguments": arguments}
         body: dict[str, JsonValue] = {
-            "call": self.tool,
-            "arguments": self.arguments,
+            "call": facts.call.tool_name(),
+            "arguments": dict(facts.arguments),
             "account": self.account,
             "effect": self.effect.value,
-            "does": f"{self.says.first} {self.says.lost}".rstrip(),
-            "undo": self.undo,
+            "does": f"{says.first} {says.lost}".rstrip(),
+            "undo": in_words(facts.undo),
         }
-        sentences = {"then": self.says.then, "costs": self.costs, "because": self.because, "approval": self.approval}
-        body |= {name: text for name, text in sentences.items() if text}
-        if self.target is not None:
-            body["target"] = {"id": self.target, "name": self.name}
-        elif self.name is not None:
-            body["makes"] = self.name
-        if self.changes:
-            body["changes"] = [change.data() for change in self.changes]
-        if self.pending:
-            body["pending"] = list(self.pending)
-        if self.left_out:
-            body["more_changes"] = self.left_out
-        body |= dependence.data(examples) | self.outlook.data()
-        if examples is not None and dependence.has_more(examples):
-            kind = kind_of(self.facts.call)
-            body["dependents"] = {"tool": "find_dependents", "arguments": {"kind": kind, "id": self.target}}
-        return redact_object(body)
+        return redact_object(body | {name: each for name, each in further.items() if each})
 
 
 def preview(resolved: ResolvedCall, effect: Effect, account: str, because: str = "", undoes: str = "") -> Preview:
     """Build the preview of a call. `undoes`: the earlier change that it undoes, for people."""
     call, target, label = resolved.call, resolved.target, resolved.label
-    changes, undo = _changes(call, target), foreseen(call, target)
-    pending, arguments = _pending(target) if isinstance(call, (AiChat, AiBuild)) else (), call.shown()
-    fields = tuple((change.field, change.before, change.after) for change in changes)
-    facts = Facts(resolved, arguments, effect, undo, resolved.dependence, fields, pending, undoes)
+    arguments = {name: by_power(name, value) for name, value in call.shown().items()}
+    pending = _pending(target) if isinstance(call, (AiChat, AiBuild)) else ()
+    undo, changes = foreseen(call, target), _changes(call, target)
+    facts = Facts(resolved, arguments, effect, undo, resolved.dependence, changes, pending, undoes)
     id_: object = getattr(target, "id", None) if isinstance(call, (Create, AiChat, AiBuild)) else None
     key = call.target or (str(id_) if id_ else None)
-    expected = label.typed(key) if label else key and typed_id(key)
-    return Preview(
-        tool=call.tool_name(),
-        facts=facts,
-        says=describe(facts),
-        arguments={name: by_power(name, value) for name, value in arguments.items()},
-        account=account,
-        effect=effect,
-        target=key,
-        name=str(label) if label else None,
-        expected=expected or call.tool_name(),
-        undo=in_words(undo),
-        because=because,
-        changes=tuple(changes[:_CHANGES]),
-        left_out=max(0, len(changes) - _CHANGES),
-        pending=pending,
-    )
+    expected = (label.typed(key) if label else key and typed_id(key)) or call.tool_name()
+    return Preview(facts, describe(facts), account, key, str(label) if label else None, expected, because)
 
 
 def by_power(name: str, value: JsonValue) -> JsonValue:

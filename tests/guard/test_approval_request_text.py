@@ -242,10 +242,10 @@ def test_overwriting_create_is_shown_as_an_update() -> None:
     )
     assert taken.says.first == 'Overwrite customer "Acme", which exists.'
     assert (taken.target, taken.name) == ("c9", "Acme")
-    assert [(c.field, c.before, c.after) for c in taken.changes] == [("plan", "Growth", "Free")]
+    assert [(c.field, c.before, c.after) for c in taken.facts.changes] == [("plan", "Growth", "Free")]
     assert unknown.says.unchecked == "Its name or slug may be taken: Fastn may overwrite something."
-    assert (unknown.target, unknown.changes) == (None, ())
-    assert (free.because, free.target, free.changes, free.says.unchecked) == ("Why.", None, (), "")
+    assert (unknown.target, unknown.facts.changes) == (None, [])
+    assert (free.because, free.target, free.facts.changes, free.says.unchecked) == ("Why.", None, [], "")
 
 
 def test_pending_actions_of_a_session_are_shown_whole() -> None:
@@ -256,9 +256,9 @@ def test_pending_actions_of_a_session_are_shown_whole() -> None:
     assert output.data()["pending"] == [long, {"tool": "x"}]
     assert f'Pending there: "{long}", {quote(quote({"tool": "x"}))}.' in output.lines()[1]
     quiet = preview(call, Effect.SPEND, "a", FastnObject.model_validate({"id": "s1", "pending": []}), Dependence())
-    assert quiet.pending == ("nothing, according to the last answer that this server saw",)
-    assert preview(call, Effect.SPEND, "a", None, Dependence()).pending == ()
-    assert preview(DeleteCustomer(customer_id="c"), Effect.DESTROY, "a", target, Dependence()).pending == ()
+    assert quiet.facts.pending == ("nothing, according to the last answer that this server saw",)
+    assert preview(call, Effect.SPEND, "a", None, Dependence()).facts.pending == ()
+    assert preview(DeleteCustomer(customer_id="c"), Effect.DESTROY, "a", target, Dependence()).facts.pending == ()
 
 
 def test_approval_is_bound_to_the_record_without_its_counters() -> None:

@@ -186,8 +186,9 @@ class World:
     def request(self) -> ApprovalRequest:
         shown = self.of_existing
         return replace(
-            grant(), tool=shown.tool, target=self.call.target, text=tuple(shown.lines()), preview=shown.stored(),
-            asked_by=f"{self.text} agent", expected=shown.expected, extent=extent(self.call), allows_temporary=True,
+            grant(), tool=self.call.tool_name(), target=self.call.target, text=tuple(shown.lines()),
+            preview=shown.stored(), asked_by=f"{self.text} agent", expected=shown.expected, extent=extent(self.call),
+            allows_temporary=True,
         )  # fmt: skip
 
     def history(self) -> tuple[tuple[str, str], ...]:
@@ -214,7 +215,7 @@ def in_previews(world: World) -> Texts:
         parts = {name: getattr(says, name) for name in ("first", "button", "brief", "lost", "then", "unchecked")}
         parts |= {f"fact {name}": fact for name, fact in says.facts}
         parts |= {f"line {number}": line for number, line in enumerate(shown.lines())}
-        parts |= {"one line": shown.line(), "undo": shown.undo, "does": str(shown.data()["does"])}
+        parts |= {"one line": shown.line(), "undo": str(shown.data()["undo"]), "does": str(shown.data()["does"])}
         texts |= {f"{case}: {name}": text for name, text in parts.items()}
     return texts
 

@@ -10,9 +10,9 @@ from support.situations import previewed as preview
 
 from fastn_mcp.account.dependence import Dependence, Dependents, Unchecked
 from fastn_mcp.account.resolved_call import TypedArgument, TypedField
-from fastn_mcp.guard.preview import FieldChange, Preview, by_power
+from fastn_mcp.guard.preview import Preview, by_power
 from fastn_mcp.guard.sentences.catalog import describe_batch, phrase
-from fastn_mcp.guard.sentences.facts import Sentences, read
+from fastn_mcp.guard.sentences.facts import FieldChange, Sentences, read
 from fastn_mcp.guard.undo import RULES
 from fastn_mcp.records.labels import Names
 from fastn_mcp.records.rows import FastnObject
@@ -969,7 +969,7 @@ def test_json_of_what_would_be_made() -> None:
 def test_permissions_are_shown_strongest_first_and_whole() -> None:
     given: dict[str, Any] = {"name": "R", "permissions": [f"x{n}:read" for n in range(60)] + ["*"]}
     made = preview_of("create_role", given, effect=Effect.ACCESS)
-    first, *_ = made.arguments["permissions"]  # type: ignore[misc]
+    first, *_ = made.facts.arguments["permissions"]  # type: ignore[misc]
     assert first == "*"
     assert "x59:read" in made.line()
     assert made.line().endswith("]."), "nothing is appended"

@@ -60,7 +60,7 @@ def invite_user(facts: Facts) -> Sentences:
 def _role(facts: Facts, argument: str) -> tuple[str, str]:
     """Return the name of the role that an argument gives by name or id, and a sentence if it could not be read."""
     role = facts.arguments.get(argument)
-    name = facts.names.get("role", {}).get(str(role))
+    name = facts.name_of("role", str(role))
     return quoted(name or role), "" if name or not role else f"Not checked: which role {quoted(role)} is."
 
 
@@ -77,12 +77,11 @@ def create_role(facts: Facts) -> Sentences:
     else:
         are_harmless = all(power(each) == _HARMLESS_RANK for each in permissions)
         can = f"with {count}{'' if not are_harmless else ', to read' if only else ', all of them to read'}"
-    sentences = say(
+    return say(
         facts, "Create", first=f"Create role {facts.name} {can}.", button=f"Create {short_name(facts, 'role')}",
-        then=undo_words(facts),
+        then=undo_words(facts), unchecked=unchecked,
         further=[("Narrows", parent)] if facts.arguments.get("parent") else [],
     )  # fmt: skip
-    return replace(sentences, unchecked=joined(sentences.unchecked, unchecked))
 
 
 _ALL_PERMISSIONS = ("*", "*:*", "*.*")
@@ -110,16 +109,12 @@ def create_api_key(facts: Facts) -> Sentences:
     does = "do everything in this account, including deletions" if is_full else "use it"
     live = "" if mode == "live" else " A test key is not a sandbox: it acts on your live connections."
     customers, addresses = arguments.get("customers"), arguments.get("allowed_ips")
-    of_customer = facts.names.get("customer", {})
-    names = [quoted(of_customer.get(key, key)) for key in texts_in(customers)]
+    names = [quoted(facts.name_of("customer", key) or key) for key in texts_in(customers)]
     allowed = [quoted(address) for address in texts_in(addresses)]
     further = [("Customers", series(names or ["all"])), ("IP addresses", series(allowed or ["any"]))]
-    sentences = say(
-        facts, "Create", first=f"Create {what}, {until}.",
-        button=f"Create {short_name(facts, 'full-access key' if is_full else 'key')}",
-        then=f"Anyone with this key can {does}.{live} You can revoke it at any time.", further=further,
-    )  # fmt: skip
-    return replace(sentences, brief=f"Create {what}, {until}")
+    brief, button = f"Create {what}, {until}", f"Create {short_name(facts, 'full-access key' if is_full else 'key')}"
+    then = f"Anyone with this key can {does}.{live} You can revoke it at any time."
+    return Sentences(f"{brief}.", button, brief, then=then, facts=tuple(further))
 
 
 def ai_chat(facts: Facts) -> Sentences:
@@ -136,15 +131,14 @@ def ai_build(facts: Facts) -> Sentences:
 
 
 def _ai(facts: Facts, what: str, message: str) -> Sentences:
-    button = "Ask Fastn's AI"
-    then = "AI credits are spent. It asks before each change."
+    button, then = "Ask Fastn's AI", "It asks before each change."
     if facts.call.arguments().get("session_id") is not None:
         what, button = "Answer Fastn's AI", "Send this answer"
-        then = "AI credits are spent. Its changes have to be undone by hand."
+        then = "Its changes have to be undone by hand."
     if facts.call.arguments().get("approval_mode") != "manual":
         what, button = f"{what}, which may act without asking", "Let it act without asking"
-        then = "AI credits are spent. Its changes have to be undone by hand."
-    return Sentences(f"{what}: {message}.", button, f"{what}: {message}", then=then)
+        then = "Its changes have to be undone by hand."
+    return Sentences(f"{what}: {message}.", button, f"{what}: {message}", then=f"AI credits are spent. {then}")
 
 
 def _message(content: JsonValue) -> str:

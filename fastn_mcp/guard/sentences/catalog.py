@@ -39,7 +39,7 @@ def describe(facts: Facts) -> Sentences:
     if kinds := facts.dependence.unchecked:
         sentences = replace(sentences, unchecked=f"Not checked: {', '.join(kinds)}. {sentences.unchecked}".strip())
     label, details = facts.resolved.label, list[tuple[str, str]]()
-    if label and facts.target is not None and (which := distinction(kind_of(facts.call), facts.row, label)):
+    if label and facts.resolved.target is not None and (which := distinction(kind_of(facts.call), facts.row, label)):
         details.append(("Details", quoted(which)))
     return replace(sentences, facts=(*details, *facts.history[:MAX_HISTORY], *sentences.facts)[:MAX_FACTS])
 

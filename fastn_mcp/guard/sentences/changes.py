@@ -7,6 +7,7 @@ from pydantic import JsonValue
 
 from fastn_mcp.guard.sentences.facts import (
     Facts,
+    FieldChange,
     Sentences,
     field_words,
     fields_in_words,
@@ -39,7 +40,7 @@ _MAX_VALUE = 80
 
 def _changed_back(facts: Facts, back: str = "It can be changed back.") -> tuple[str, str, str]:
     """Return what is lost by changing fields, what can be undone (`back` if all can), and what is not known."""
-    changed = [field for field, _, _ in facts.changes]
+    changed = [each.field for each in facts.changes]
     missing = changed if isinstance(facts.undo, NotUndoable) else facts.undo.not_restored
     shown = [name for name in missing if facts.row.get(name) is not None]
     hidden = [name for name in missing if facts.row.get(name) is None]
@@ -56,14 +57,15 @@ def _changed_back(facts: Facts, back: str = "It can be changed back.") -> tuple[
 def _created(facts: Facts, first: str, then: str) -> Sentences:
     """Describe a create, or the overwriting of what has its name or slug."""
     sentences = say(facts, "Create", first=first, then=then)
-    if facts.target is None:
+    if facts.resolved.target is None:
         return sentences
     if not facts.row:
         return replace(sentences, unchecked="Its name or slug may be taken: Fastn may overwrite something.")
     lost, back, unknown = _changed_back(facts)
-    over = say(facts, "Overwrite", first=f"Overwrite {facts.kind} {facts.name}, which exists.")
+    first = f"Overwrite {facts.kind} {facts.name}, which exists."
     taken = f"The name or slug is taken by {quoted(key_of(facts.row))}."
-    return replace(over, lost=lost, then=joined(taken, back, _uses(facts)), unchecked=unknown)
+    then = joined(taken, back, _uses(facts))
+    return say(facts, "Overwrite", first=first, lost=lost, then=then, unchecked=unknown)
 
 
 def _uses(facts: Facts) -> str:
@@ -93,22 +95,21 @@ def create_connector(facts: Facts) -> Sentences:
 def updated(facts: Facts, back: str = "It can be changed back.", *also: str) -> Sentences:
     lost, then, unknown = _changed_back(facts, back)
     then = joined(*also, _invited(facts), _uses(facts), then)
-    return replace(say(facts, "Change", first=_change(facts), lost=lost, then=then), unchecked=unknown)
+    return say(facts, "Change", first=_change(facts), lost=lost, then=then, unchecked=unknown)
 
 
 def _change(facts: Facts) -> str:
     """Say which fields change: `Rename …`, `Switch off …`, `Change plan of … from … to …`."""
-    of = f"{facts.kind} {facts.name}"
-    documented = documented_fields(facts.call)
-    changes = {field: (before, after) for field, before, after in facts.changes if field in documented}
+    of, documented = f"{facts.kind} {facts.name}", documented_fields(facts.call)
+    changes = {each.field: each for each in facts.changes if each.field in documented}
     if not changes:
         fields = sorted(facts.arguments.keys() - {*type(facts.call).route.parameters, "extra"})
-        words = series(name.replace("_", " ") for name in fields) if fields else ""
-        if not words:
+        if not fields:
             return f"Change {of}."
+        words = series(name.replace("_", " ") for name in fields)
         return f"Set {words} of {of}, {'which changes nothing' if facts.row else 'which could not be read'}."
     switch = ""
-    if "status" in changes and (state := _state(facts, {"status": changes["status"][1]})) is not State.UNKNOWN:
+    if "status" in changes and (state := _state(facts, {"status": changes["status"].after})) is not State.UNKNOWN:
         del changes["status"]
         switch = f"Switch {'off' if state is State.OFF else 'on'} {of}"
     if not changes:
@@ -124,16 +125,13 @@ def _state(facts: Facts, fields: Row) -> State:
     return state if state in (State.LIVE, State.OFF) else State.UNKNOWN
 
 
-def _changes(facts: Facts, changes: Mapping[str, tuple[JsonValue, JsonValue]], of: str) -> str:
+def _changes(facts: Facts, changes: Mapping[str, FieldChange], of: str) -> str:
     if of == "it" and "schedule" in changes and changes.keys() <= {"schedule", "timezone"}:
-        return f"run it {_schedule(changes['schedule'][1], facts.arguments.get('timezone'))}"
+        return f"run it {_schedule(changes['schedule'].after, facts.arguments.get('timezone'))}"
     if len(changes) > 1:
         return f"change {len(changes)} fields of {of}: {fields_in_words(facts, changes)}"
-    ((field, (before, after)),) = changes.items()
-    return _one_change(facts, field, before, after, of)
-
-
-def _one_change(facts: Facts, field: str, before: JsonValue, after: JsonValue, of: str) -> str:
+    (change,) = changes.values()
+    field, before, after = change.field, change.before, change.after
     if field == "name":
         return f"rename {of} to {quoted(after)}"
     what = f"{'the ' if field == 'code' else ''}{field_words(facts, field)} of {of}"
@@ -176,10 +174,10 @@ def update_trigger(facts: Facts) -> Sentences:
 
 def create_connection(facts: Facts) -> Sentences:
     key = text(facts.arguments, "connector_id")
-    app = facts.names.get("connector", {}).get(key, key)
+    app = facts.name_of("connector", key) or key
     whose = f"customer {facts.owner}" if facts.owner else "the account itself"
-    has_credentials = "credentials" in facts.arguments or facts.typed is not None
-    is_unknown = facts.typed is not None and not facts.typed.is_certain
+    typed = facts.resolved.typed
+    has_credentials, is_unknown = "credentials" in facts.arguments or typed is not None, typed and not typed.is_certain
     connector = facts.resolved.record("connector", key)
     row: Row = connector.row if connector and connector.row is not None else {}
     domain, visibility = text(row, "domain"), text(row, "visibility")
@@ -226,10 +224,11 @@ def create_trigger(facts: Facts) -> Sentences:
 
 def _starts(facts: Facts) -> str:
     """Say what a new trigger runs: `run workflow "a" in live`."""
-    known, runs = facts.names.get("workflow", {}), list[str]()
+    runs = list[str]()
     for route in objects(facts.arguments, "routes"):
         key = text(route, "routeId", "workflowId")
-        runs.append(f"{quoted(known.get(key, key))}{in_place(text(route, 'environment'))}")
+        name = facts.name_of("workflow", key) or key
+        runs.append(f"{quoted(name)}{in_place(text(route, 'environment'))}")
     return f"run workflow{'s' if len(runs) > 1 else ''} {series(runs)}" if runs else "run nothing"
 
 
@@ -329,26 +328,20 @@ def revoke_api_key(facts: Facts) -> Sentences:
 
 def create_secret(facts: Facts) -> Sentences:
     whose = f"{f' for customer {facts.owner}' if facts.owner else ''}{place(facts)}"
-    source = facts.arguments.get("value_from_env")
-    sentences = say(
-        facts, "Store", first=f"Store secret {facts.name}{whose}.{facts.entered}",
-        then="No other secret has this name, customer and environment. It can be deleted again.",
-        further=(("Value", f"from the server's variable {quoted(source)}"),) if source else (),
+    source, same = facts.arguments.get("value_from_env"), "secret has this name, customer and environment."
+    lost = then = unchecked = ""
+    if facts.resolved.target is None:
+        then = f"No other {same} It can be deleted again."
+    elif facts.row:
+        lost = "The old value is lost for good."
+    else:
+        lost = "If Fastn takes another secret for this one, its value is lost for good."
+        unchecked = f"Not checked: whether another {same}"
+    verb = "Overwrite" if facts.row else "Store"
+    return say(
+        facts, verb, first=f"{verb} secret {facts.name}{whose}.{facts.entered}", lost=lost, then=then,
+        unchecked=unchecked, further=(("Value", f"from the server's variable {quoted(source)}"),) if source else (),
     )  # fmt: skip
-    if facts.target is None:
-        return sentences
-    if not facts.row:
-        unknown = "If Fastn takes another secret for this one, its value is lost for good."
-        return replace(
-            sentences,
-            lost=unknown,
-            then="",
-            unchecked="Not checked: whether another secret has this name, customer and environment.",
-        )
-    over = say(
-        facts, "Overwrite", first=f"Overwrite secret {facts.name}{whose}.{facts.entered}", further=sentences.facts
-    )
-    return replace(over, lost="The old value is lost for good.")
 
 
 def delete_secret(facts: Facts) -> Sentences:

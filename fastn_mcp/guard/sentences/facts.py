@@ -11,11 +11,11 @@ from typing import Any, cast
 from pydantic import JsonValue
 
 from fastn_mcp.account.dependence import Dependence, Dependents
-from fastn_mcp.account.resolved_call import ResolvedCall, TypedArgument
+from fastn_mcp.account.resolved_call import ResolvedCall
 from fastn_mcp.guard.undo import NotUndoable, Undo
 from fastn_mcp.records.formats import field_in_words, kind_in_words, sentence
-from fastn_mcp.records.labels import Names, owner_name
-from fastn_mcp.records.rows import FastnObject, Row, owner_of, row_of
+from fastn_mcp.records.labels import owner_name
+from fastn_mcp.records.rows import Row, owner_of, row_of
 from fastn_mcp.records.states import State
 from fastn_mcp.redaction import quote, sanitize
 from fastn_mcp.tools.operation import Call
@@ -74,6 +74,27 @@ def read(stored: Mapping[str, JsonValue]) -> Sentences | None:
     return replace(Sentences(**says), facts=tuple((name, sentence) for name, sentence in says["facts"]))
 
 
+@dataclass(frozen=True, slots=True)
+class FieldChange:
+    """A field of the target, by Fastn's name, before and after the call."""
+
+    field: str
+    before: JsonValue
+    after: JsonValue
+    is_shown: bool = True
+    """Whether Fastn showed the earlier value."""
+
+    def words(self, limit: int) -> str:
+        """Return the change in words, with values quoted and cut at `limit` characters."""
+        before = f": {quote(self.before, limit)}" if self.is_shown else " (not shown by Fastn)"
+        return f"{quote(self.field, 60)}{before} becomes {quote(self.after, limit)}"
+
+    def data(self) -> dict[str, JsonValue]:
+        """Return the change as JSON, without `from` if Fastn did not show the earlier value."""
+        before = {"from": self.before} if self.is_shown else {}
+        return {"field": self.field, **before, "to": self.after}
+
+
 @dataclass(slots=True)
 class Facts:
     """A call, and what was read for its preview."""
@@ -84,17 +105,14 @@ class Facts:
     effect: Effect
     undo: Undo | NotUndoable
     dependence: Dependence
-    changes: Sequence[tuple[str, JsonValue, JsonValue]]
-    """Fields that would change, by Fastn's names, each with its value before and after."""
+    changes: Sequence[FieldChange]
     pending: Sequence[JsonValue]
+    """Plan, requests and questions of Fastn's AI in the session that the call continues."""
     undoes: str
     """The earlier change that this call undoes, in words."""
     history: tuple[tuple[str, str], ...] = ()
     """What this server did lately to the records of the call: a heading and a sentence each."""
     call: Call = field(init=False)
-    target: FastnObject | None = field(init=False)
-    typed: TypedArgument | None = field(init=False)
-    names: Names = field(init=False)
     row: Row = field(init=False)
     """Record of the target."""
     kind: str = field(init=False)
@@ -105,10 +123,9 @@ class Facts:
     """The same between quotes."""
 
     def __post_init__(self) -> None:
-        resolved = self.resolved
-        self.call, self.target, self.typed, self.names = resolved.call, resolved.target, resolved.typed, resolved.names
-        self.row, self.kind = row_of(self.target), kind_in_words(kind_of(self.call))
-        self.plain = resolved.label.name if resolved.label else self.call.target or ""
+        self.call, label = self.resolved.call, self.resolved.label
+        self.row, self.kind = row_of(self.resolved.target), kind_in_words(kind_of(self.call))
+        self.plain = label.name if label else self.call.target or ""
         self.name = quoted(self.plain)
 
     @property
@@ -117,15 +134,19 @@ class Facts:
         if not self.resolved.customer.values:
             return ""
         key = self.resolved.customer.values[0]
-        of_row = owner_name(self.row, self.names.get("customer", {})) if owner_of(self.row) == key else ""
-        return quoted(self.names.get("customer", {}).get(key) or of_row or key)
+        of_row = owner_name(self.row, self.resolved.names.get("customer", {})) if owner_of(self.row) == key else ""
+        return quoted(self.name_of("customer", key) or of_row or key)
+
+    def name_of(self, kind: str, key: str) -> str | None:
+        """Return the name of a record that the call refers to; None if it is not known."""
+        return self.resolved.names.get(kind, {}).get(key)
 
     @property
     def entered(self) -> str:
         """Sentence that tells the person what they type; empty if nothing."""
-        if self.typed is None:
+        if (typed := self.resolved.typed) is None:
             return ""
-        return f" You enter its {self.typed.name}{'' if self.typed.is_certain else ', if it takes any'}."
+        return f" You enter its {typed.name}{'' if typed.is_certain else ', if it takes any'}."
 
     def dependents(self, kind: str) -> Dependents | None:
         return next((each for each in self.dependence.certain if each.kind == kind), None)
@@ -201,12 +222,12 @@ def joined(*sentences: str) -> str:
 
 def say(
     facts: Facts, verb: str, *, first: str = "", button: str = "", lost: str = "", then: str = "",
-    further: Iterable[tuple[str, str]] = (),
+    unchecked: str = "", further: Iterable[tuple[str, str]] = (),
 ) -> Sentences:  # fmt: skip
     """Return sentences about the target: by default `Delete customer "Acme".`, and the same for button and list."""
     plain = f"{verb} {facts.kind} {facts.name}"
     label = button or f"{verb} {short_name(facts)}"
-    return Sentences(first or f"{plain}.", label, plain, lost, then, facts=tuple(further))
+    return Sentences(first or f"{plain}.", label, plain, lost, then, unchecked, tuple(further))
 
 
 def short_name(facts: Facts, noun: str = "") -> str:
