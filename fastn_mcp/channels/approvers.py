@@ -218,18 +218,15 @@ def digest(lines: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
+@dataclass(eq=False)
 class AnswerRejected(Exception):
     """Rejected answer. `why` is sent back; `approver` and `request` are set only once verified."""
 
-    def __init__(
-        self, status: int, why: str, approver: Approver | None = None, request: ApprovalRequest | None = None
-    ) -> None:
-        super().__init__(why)
-        self.status = status
-        """HTTP status of the response."""
-        self.why = why
-        self.approver = approver
-        self.request = request
+    status: int
+    """HTTP status of the response."""
+    why: str
+    approver: Approver | None = None
+    request: ApprovalRequest | None = None
 
 
 @dataclass(slots=True)

@@ -25,27 +25,24 @@ from fastn_mcp.policy.asker import Asker
 from fastn_mcp.procedures.dispatch import Dispatcher
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.server.progress import ProgressReporter
-from fastn_mcp.server.prompts import PromptCatalog
-from fastn_mcp.server.resources import IdCompletion, ResourceReader
+from fastn_mcp.server.resources import ResourceReader
 from fastn_mcp.server.tool_list import list_tools
 from fastn_mcp.tools.tool import AnyTool, Tool
 
 
 class AccountContext:
-    """Tools, resources, prompts and completion of one account."""
+    """Tools and resources of one account."""
 
     def __init__(self, dispatch: Dispatcher, tools: Sequence[AnyTool], label: dict[str, JsonValue]) -> None:
         self.dispatch = dispatch
         self.label = label
         self.by_name = {operation.tool_name(): operation for operation in tools}
-        self._tools = tuple(tools)
+        self.tools = tuple(tools)
         self.resources = ResourceReader(dispatch, tools, label)
-        self.prompts = PromptCatalog(tools)
-        self.completion = IdCompletion(tools)
 
     def listed(self, *, shows_apps: bool) -> ListToolsResult:
         """Return the tools, with the app of approval requests if the client shows apps."""
-        return list_tools(self._tools, needs_prompt=self.dispatch.guard.needs_client_prompt, shows_apps=shows_apps)
+        return list_tools(self.tools, needs_prompt=self.dispatch.guard.needs_client_prompt, shows_apps=shows_apps)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,11 +26,12 @@ from fastn_mcp.guard.caller import Caller
 from fastn_mcp.procedures.catalog import ParsedCall, UnknownTool, parse
 from fastn_mcp.procedures.dispatch import Dispatcher
 from fastn_mcp.runtime import System
-from fastn_mcp.server import extensions
+from fastn_mcp.server import extensions, prompts
 from fastn_mcp.server.context import AccountContext, RequestContext, delivery_of, single_account
 from fastn_mcp.server.handshake import APPS, HANDSHAKE, MODERN
 from fastn_mcp.server.progress import Levels, ProgressReporter, ReportedForm, reporter
 from fastn_mcp.server.rendering import render, render_error, render_pending, render_preview, with_dashboard
+from fastn_mcp.server.resources import complete
 from fastn_mcp.server.tool_list import input_schema
 from fastn_mcp.tools.tool import AnyTool, Effect
 
@@ -170,14 +171,14 @@ class _Handlers:
         return extensions.get_skill(params)
 
     async def list_prompts(self, ctx: Context, params: _Cursor) -> types.ListPromptsResult:
-        return self._listing(ctx, params).prompts.listed
+        return prompts.listed(self._listing(ctx, params).tools)
 
     async def get_prompt(self, ctx: Context, params: types.GetPromptRequestParams) -> types.GetPromptResult:
-        return self._resolve(ctx).account.prompts.get(params)
+        return prompts.get(self._resolve(ctx).account.tools, params)
 
     async def complete(self, ctx: Context, params: types.CompleteRequestParams) -> types.CompleteResult:
         request = self._resolve(ctx)
-        return await request.account.completion.complete(params, request.read)
+        return await complete(request.account.tools, params, request.read)
 
 
 async def _discover(server: Server[Any], ctx: Context, _: types.RequestParams | None) -> types.DiscoverResult:

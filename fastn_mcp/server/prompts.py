@@ -160,27 +160,24 @@ def available(tools: Sequence[AnyTool]) -> tuple[Recipe, ...]:
     return tuple(recipe for recipe in RECIPES if recipe.tools <= names)
 
 
-class PromptCatalog:
-    """Prompts whose tools are all enabled."""
+def listed(tools: Sequence[AnyTool]) -> types.ListPromptsResult:
+    return types.ListPromptsResult(prompts=[_prompt(recipe) for recipe in available(tools)])
 
-    def __init__(self, tools: Sequence[AnyTool]) -> None:
-        self._recipes = {recipe.name: recipe for recipe in available(tools)}
-        self.listed = types.ListPromptsResult(prompts=[_prompt(recipe) for recipe in self._recipes.values()])
 
-    def get(self, params: types.GetPromptRequestParams) -> types.GetPromptResult:
-        """Return the filled prompt. Raises `MCPError` if it is unknown, disabled or its arguments are invalid."""
-        recipe = self._recipes.get(params.name)
-        if recipe is None:
-            why = f"There is no prompt {params.name[:64]!r}{nearest(params.name, self._recipes)}. See prompts/list."
-            if params.name in BY_NAME:
-                why = f"{params.name} needs tools that are disabled here, by the settings of this server."
-            raise MCPError(types.INVALID_PARAMS, why)
-        try:
-            text = recipe.fill(params.arguments or {})
-        except NotSent as error:
-            raise MCPError(types.INVALID_PARAMS, str(error)) from None
-        message = types.PromptMessage(role="user", content=types.TextContent(type="text", text=text))
-        return types.GetPromptResult(description=recipe.description, messages=[message])
+def get(tools: Sequence[AnyTool], params: types.GetPromptRequestParams) -> types.GetPromptResult:
+    """Return the filled prompt. Raises `MCPError` if it is unknown, disabled or its arguments are invalid."""
+    recipes = {recipe.name: recipe for recipe in available(tools)}
+    if (recipe := recipes.get(params.name)) is None:
+        why = f"There is no prompt {params.name[:64]!r}{nearest(params.name, recipes)}. See prompts/list."
+        if params.name in BY_NAME:
+            why = f"{params.name} needs tools that are disabled here, by the settings of this server."
+        raise MCPError(types.INVALID_PARAMS, why)
+    try:
+        text = recipe.fill(params.arguments or {})
+    except NotSent as error:
+        raise MCPError(types.INVALID_PARAMS, str(error)) from None
+    message = types.PromptMessage(role="user", content=types.TextContent(type="text", text=text))
+    return types.GetPromptResult(description=recipe.description, messages=[message])
 
 
 def _prompt(recipe: Recipe) -> types.Prompt:

@@ -179,39 +179,34 @@ def _fields(spec: ResourceSpec) -> dict[str, Any]:
     return {**fields, "mime_type": JSON, "annotations": annotations}
 
 
-class IdCompletion:
-    """Completion of ids in resource URIs and prompt arguments, for enabled tools."""
+async def complete(tools: Sequence[AnyTool], params: types.CompleteRequestParams, read: Read) -> types.CompleteResult:
+    """Return the ids that match an argument of a resource template or a prompt, best first.
 
-    def __init__(self, tools: Sequence[AnyTool]) -> None:
-        self._templates = {spec.uri: {spec.parameter: spec.kind} for spec in available(tools) if spec.parameter}
-        self._prompts = {
-            recipe.name: {argument.name: argument.kind for argument in recipe.arguments}
-            for recipe in prompts.available(tools)
-        }
+    Raises `MCPError` if the argument is unknown or reading fails.
+    """
+    if (kind := _kind_of(tools, params)) is None:
+        return types.CompleteResult(completion=types.Completion(values=[], total=0, has_more=False))
+    call = CompleteId(kind=kind, typed=params.argument.value[:_MAX_TYPED])
+    try:
+        ids = cast(Ids, await read(call))
+    except FastnError as error:
+        raise MCPError(types.INTERNAL_ERROR, safe_text(str(error))) from None
+    values = [safe_text(value) for value in ids.values]
+    return types.CompleteResult(completion=types.Completion(values=values, total=ids.total, has_more=ids.more))
 
-    async def complete(self, params: types.CompleteRequestParams, read: Read) -> types.CompleteResult:
-        """Return the matching ids, best first. Raises `MCPError` if the argument is unknown or reading fails."""
-        kind = self._kind(params)
-        if kind is None:
-            return types.CompleteResult(completion=types.Completion(values=[], total=0, has_more=False))
-        call = CompleteId(kind=kind, typed=params.argument.value[:_MAX_TYPED])
-        try:
-            ids = cast(Ids, await read(call))
-        except FastnError as error:
-            raise MCPError(types.INTERNAL_ERROR, safe_text(str(error))) from None
-        values = [safe_text(value) for value in ids.values]
-        return types.CompleteResult(completion=types.Completion(values=values, total=ids.total, has_more=ids.more))
 
-    def _kind(self, params: types.CompleteRequestParams) -> str | None:
-        """Return the kind of the requested ids, or None for free text. Raises `MCPError` if it is unknown."""
-        if isinstance(params.ref, types.ResourceTemplateReference):
-            arguments = self._templates.get(params.ref.uri)
-            missing = "There is no such resource template. See resources/templates/list."
-        else:
-            arguments = self._prompts.get(params.ref.name)
-            missing = "There is no such prompt. See prompts/list."
-        if arguments is None:
-            raise MCPError(types.INVALID_PARAMS, missing)
-        if params.argument.name not in arguments:
-            raise MCPError(types.INVALID_PARAMS, f"It has no argument {params.argument.name[:64]!r}.")
-        return arguments[params.argument.name]
+def _kind_of(tools: Sequence[AnyTool], params: types.CompleteRequestParams) -> str | None:
+    """Return the kind of the requested ids, or None for free text. Raises `MCPError` if it is unknown."""
+    if isinstance(params.ref, types.ResourceTemplateReference):
+        known = {spec.uri: {spec.parameter: spec.kind} for spec in available(tools) if spec.parameter}
+        arguments = known.get(params.ref.uri)
+        missing = "There is no such resource template. See resources/templates/list."
+    else:
+        recipe = next((recipe for recipe in prompts.available(tools) if recipe.name == params.ref.name), None)
+        arguments = recipe and {argument.name: argument.kind for argument in recipe.arguments}
+        missing = "There is no such prompt. See prompts/list."
+    if arguments is None:
+        raise MCPError(types.INVALID_PARAMS, missing)
+    if params.argument.name not in arguments:
+        raise MCPError(types.INVALID_PARAMS, f"It has no argument {params.argument.name[:64]!r}.")
+    return arguments[params.argument.name]

@@ -194,9 +194,9 @@ async def test_denied_requests_get_the_same_page(desk: Desk, visitor: Visitor) -
 async def test_guessing_keys_does_not_lock_the_page(desk: Desk) -> None:
     access = access_to(desk)
     key = access.key
-    assert not any(access.enter(f"guess {number}") for number in range(10_000))
-    assert access.enter(key) is not None
-    assert access.enter(key) is None
+    assert not any(access.redeem(f"guess {number}") for number in range(10_000))
+    assert access.redeem(key)
+    assert not access.redeem(key)
 
 
 async def test_file_origin_can_only_post_a_key(desk: Desk, visitor: Visitor) -> None:

@@ -3,6 +3,7 @@
 import hmac
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 from urllib.parse import parse_qsl, urlsplit
 
@@ -172,37 +173,35 @@ class LocalPageAccess:
         self._used = used
 
     def routes(self, render: Render) -> Sequence[Route]:
-        async def enter(request: Request) -> Response:
-            try:
-                entered = self.enter((await form(request)).get("key", ""))
-            except BadForm:
-                entered = None
-            if entered is None:
-                response = render(request, "closed.html", 403)
-                response.headers["Connection"] = "close"  # each guess costs a new connection
-                return response
-            room, cookie = entered
-            root = _root(request, room)
-            secure = request.url.scheme == "https"
-            # Not a redirect: after a navigation from a file, browsers send a strict cookie only from this page on.
-            response = render(request, "entered.html", root=root)
-            response.set_cookie(COOKIE, cookie, path=root, httponly=True, samesite="strict", secure=secure)
+        return [Route("/enter", partial(self._enter, render), methods=["POST"])]
+
+    async def _enter(self, render: Render, request: Request) -> Response:
+        try:
+            is_let_in = self.redeem((await form(request)).get("key", ""))
+        except BadForm:
+            is_let_in = False
+        if not is_let_in:
+            response = render(request, "closed.html", 403)
+            response.headers["Connection"] = "close"  # each guess costs a new connection
             return response
+        room, secure = self._system.token(), request.url.scheme == "https"
+        root, cookie = _root(request, room), self.seal.close(f"session {room}", "")
+        # Not a redirect: after a navigation from a file, browsers send a strict cookie only from this page on.
+        response = render(request, "entered.html", root=root)
+        response.set_cookie(COOKIE, cookie, path=root, httponly=True, samesite="strict", secure=secure)
+        return response
 
-        return [Route("/enter", enter, methods=["POST"])]
-
-    def enter(self, key: str) -> tuple[str, str] | None:
-        """Open a session with a key. Return its room and cookie, or None if the key is not valid.
+    def redeem(self, key: str) -> bool:
+        """Use the key that opens the next session. Return False if this is not it.
 
         Wrong keys do not lock the page, since any program on the machine could then lock the person out. A key has 192
         random bits, so that guessing is infeasible.
         """
         if not hmac.compare_digest(key.encode(), self.key.encode()):
-            return None
+            return False
         self.key = self._system.token()
         self._used(key)
-        room = self._system.token()
-        return room, self.seal.close(f"session {room}", "")
+        return True
 
     async def session(self, request: Request) -> Session | None:
         room = request.path_params.get("room") or request.path_params["path"].partition("/")[0]

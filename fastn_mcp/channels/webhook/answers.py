@@ -96,11 +96,19 @@ class WebhookAnswers:
                 503, {"message": f"{lost.what} It may have counted: send it again, with another nonce."}
             )
 
-    def too_large(self) -> AnswerResponse:
-        """Reject an answer whose body could not be read completely."""
-        with suppress(AnswerRejected), self._answers.recorded():
-            raise AnswerRejected(413, "It is too large, or its connection was lost.")
-        return AnswerResponse(413, {"decided": False, "message": _NOT_AN_APPROVER})
+    def routes(self) -> list[Route]:
+        """Return the route, for an application with other routes."""
+        return [Route(path_of("{grant}"), self._receive, methods=["POST"])]
+
+    async def _receive(self, request: Request) -> JSONResponse:
+        signatures = request.headers.getlist(SIGNATURE)
+        if (body := await read_body(request, MAX_BODY)) is None:
+            response = AnswerResponse(413, {"decided": False, "message": _NOT_AN_APPROVER})
+            with suppress(AnswerRejected), self._answers.recorded():
+                raise AnswerRejected(413, "It is too large, or its connection was lost.")
+        else:
+            response = await self(request.path_params["grant"], signatures[0] if len(signatures) == 1 else None, body)
+        return JSONResponse(response.body, response.status, _HEADERS)
 
     async def _decide(self, id_: str, signature: str | None, body: bytes) -> AnswerResponse:
         answer, approver = self._verify(id_, signature, body)
@@ -139,19 +147,3 @@ class WebhookAnswers:
         if approver is None or credential is self._decoy or not is_signed:
             raise AnswerRejected(401, _NOT_AN_APPROVER)
         return answer, approver
-
-
-def routes(answers: WebhookAnswers) -> list[Route]:
-    """Return the route, for an application with other routes."""
-
-    async def answer(request: Request) -> JSONResponse:
-        body = await read_body(request, MAX_BODY)
-        if body is None:
-            response = answers.too_large()
-        else:
-            signatures = request.headers.getlist(SIGNATURE)
-            signature = signatures[0] if len(signatures) == 1 else None
-            response = await answers(request.path_params["grant"], signature, body)
-        return JSONResponse(response.body, response.status, _HEADERS)
-
-    return [Route(path_of("{grant}"), answer, methods=["POST"])]

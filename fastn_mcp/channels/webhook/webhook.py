@@ -26,7 +26,7 @@ from starlette.routing import Route
 
 from fastn_mcp.channels.approvers import Approver, ApproverAnswers, ApproverSecret, digest, load_approvers, require_able
 from fastn_mcp.channels.http_server import BackgroundServer, BackgroundTasks
-from fastn_mcp.channels.webhook.answers import WebhookAnswers, path_of, routes
+from fastn_mcp.channels.webhook.answers import WebhookAnswers, path_of
 from fastn_mcp.config.addresses import host_and_port, url_host
 from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import FastnError, Refused, SettingsError, os_reason
@@ -222,7 +222,7 @@ class Webhook:
         """Return the routes of answers for an application at `url`, and do not listen."""
         self._address = AnswerAddress(None, 0, self._address.url)
         self._url = self._address.url or url
-        return routes(self._answers)
+        return self._answers.routes()
 
     async def aclose(self) -> None:
         """Stop listening. Open requests stay in the ledger."""
@@ -267,7 +267,7 @@ class Webhook:
             # Another server of the same person, on the same ledger, which receives the answers for this one too.
             log.warning("port %s is taken: answers are left to the server that has it", address.port)
             return self._url or f"http://{url_host(address.host)}:{address.port}"
-        self._server = BackgroundServer(Starlette(routes=routes(self._answers)), listener, "approval endpoint")
+        self._server = BackgroundServer(Starlette(routes=self._answers.routes()), listener, "approval endpoint")
         self._url = address.url or f"http://{url_host(address.host)}:{listener.getsockname()[1]}"
         return self._url
 
