@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from large_account import large_account
+from support.library_transport import library_transport
 from support.valkey_server import ValkeyServer, valkey_for
 from support.world import OPENED, World
 
-from fastn_mcp.client.exchange import TransportFactory, library_transport, transport_of
+from fastn_mcp.client.exchange import TransportFactory
+from fastn_mcp.client.transport import HttpTransport
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser
@@ -100,7 +102,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.no_cover)
 
 
-TRANSPORTS = {"own": transport_of, "library": library_transport}
+TRANSPORTS = {"own": HttpTransport, "library": library_transport}
 
 
 @pytest.fixture(params=TRANSPORTS if "CI" in os.environ else ["own"])
