@@ -13,7 +13,7 @@ import zlib
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Protocol, cast
 from urllib.parse import urlencode, urlsplit
@@ -61,8 +61,8 @@ class Answer:
     """A status, lower-cased headers, and the body or the reason why it cannot be used."""
 
     status: int
-    headers: Mapping[str, str]
-    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    body: bytes = b""
     unreadable: UnreadableBody | None = None
 
     @property

@@ -14,8 +14,8 @@ from typing import Any, cast
 import uvicorn
 from typing_extensions import override
 
+from fastn_mcp.client.exchange import Answer
 from fastn_mcp.sandbox.app import create_app
-from fastn_mcp.sandbox.replies import SandboxReply
 from fastn_mcp.sandbox.server import Sandbox, SandboxRequest
 
 
@@ -25,7 +25,7 @@ class Remembering(Sandbox):
     heard: list[dict[str, Any]]
 
     @override
-    def answer(self, request: SandboxRequest) -> SandboxReply:
+    def answer(self, request: SandboxRequest) -> Answer:
         if request.method != "GET":
             content = json.loads(request.body) if request.body else None
             key = request.headers.get("x-fastn-api-key")
@@ -57,7 +57,7 @@ class Echoing(Remembering):
     failed = False
 
     @override
-    def answer(self, request: SandboxRequest) -> SandboxReply:
+    def answer(self, request: SandboxRequest) -> Answer:
         body = request.body
         reply = super().answer(request)
         status = reply.status
@@ -69,7 +69,7 @@ class Echoing(Remembering):
         else:
             said = self._planted(json.loads(reply.body or b"null"), json.loads(body or b"null"))
         headers = {name: value for name, value in reply.headers.items() if name != "content-length"}
-        return SandboxReply(status, headers, json.dumps(said).encode())
+        return Answer(status, headers, json.dumps(said).encode())
 
     def _planted(self, value: Any, sent: Any) -> Any:
         if isinstance(value, list):
