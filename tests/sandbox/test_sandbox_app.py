@@ -74,13 +74,6 @@ async def test_app_supports_lifespan(sandbox: FaultySandbox) -> None:
     assert [message["type"] for message in sent] == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
 
 
-async def test_app_refuses_websockets(sandbox: FaultySandbox) -> None:
-    """ASGI: closing before accepting refuses."""
-    assert await send_messages(create_app(sandbox), {"type": "websocket"}) == [
-        {"type": "websocket.close", "code": 1000}
-    ]
-
-
 async def test_app_works_without_raw_path(sandbox: FaultySandbox) -> None:
     """ASGI: raw_path is optional."""
     scope: dict[str, Any] = {
