@@ -7,11 +7,14 @@ account that only Fastn knows, it echoes requests and adds that secret to its re
 import json
 import sys
 from base64 import b64encode
-from collections.abc import MutableMapping
 from datetime import UTC, datetime
 from typing import Any, cast
 
 import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Mount, Route
 from typing_extensions import override
 
 from fastn_mcp.client.exchange import Answer
@@ -90,15 +93,11 @@ def main(port: int, canary: str = "") -> None:
     sandbox.heard = []
     if isinstance(sandbox, Echoing):
         sandbox.canary = canary
-    inner = create_app(sandbox)
 
-    async def app(scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
-        if scope["type"] == "http" and scope["path"] == "/heard":
-            await send({"type": "http.response.start", "status": 200, "headers": []})
-            await send({"type": "http.response.body", "body": json.dumps(sandbox.heard).encode()})
-        else:
-            await inner(scope, receive, send)
+    def heard(_: Request) -> JSONResponse:
+        return JSONResponse(sandbox.heard)
 
+    app = Starlette(routes=[Route("/heard", heard), Mount("/", create_app(sandbox))])
     uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning", access_log=False)
 
 
