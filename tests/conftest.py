@@ -152,6 +152,12 @@ def sandbox_process() -> Generator["Upstream"]:
         yield upstream
 
 
+@pytest.fixture
+def upstream(sandbox_process: "Upstream") -> "Upstream":
+    sandbox_process.reset()
+    return sandbox_process
+
+
 @pytest.fixture(autouse=True)
 def close_worlds() -> Generator[None]:
     yield

@@ -164,12 +164,6 @@ def running_sandbox() -> Generator[Upstream]:
         yield Upstream(f"http://127.0.0.1:{port}")
 
 
-@pytest.fixture
-def upstream(sandbox_process: Upstream) -> Upstream:
-    sandbox_process.reset()
-    return sandbox_process
-
-
 @asynccontextmanager
 async def _with_headers(url: str, headers: dict[str, str]) -> AsyncGenerator[Any]:
     timeout = httpx2.Timeout(30, read=300)
