@@ -23,6 +23,7 @@ from fastn_mcp.client.transport import HttpTransport
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser
+    from support.otlp_receiver import Receiver
     from support.server_process import Upstream
     from support.slack import Slack
 
@@ -122,6 +123,15 @@ async def chromium() -> AsyncGenerator["Browser"]:
 
     async with launched() as browser:
         yield browser
+
+
+@pytest.fixture
+def collector() -> Generator["Receiver"]:
+    from support.otlp_receiver import Receiver  # OpenTelemetry, which few tests need
+
+    made = Receiver()
+    yield made
+    made.close()
 
 
 @pytest.fixture
