@@ -11,7 +11,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
-from support.command_line import Run, error_line, run_command
+from support.command_line import Run, error_line, run_command, run_process
 from support.identity_provider import listening
 from support.terminal import sitting
 
@@ -337,15 +337,8 @@ def test_sandbox_with_a_profile_is_rejected(arguments: tuple[str, ...], fastn: R
 
 
 def test_serving_with_a_key_of_the_environment_skips_the_keyring(environment: dict[str, str]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "fastn_mcp"],
-        capture_output=True,
-        text=True,
-        env=environment | {"FASTN_API_KEY": KEY},
-        timeout=30,
-        stdin=subprocess.DEVNULL,
-        check=True,
-    )
+    done = run_process([sys.executable, "-X", "importtime", "-m", "fastn_mcp"], environment | {"FASTN_API_KEY": KEY})
+    assert done.returncode == 0, done.stderr
     loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "fastn_mcp.config.load" in loaded
     assert not loaded & {"keyring", "tomlkit", "fastn_mcp.config.file", "fastn_mcp.config.strict_toml"}

@@ -1,12 +1,12 @@
 """Tests of the sandbox over HTTP, in this process."""
 
-import subprocess
 import sys
 from collections.abc import AsyncGenerator
 from typing import Any
 
 import httpx2
 from starlette.types import ASGIApp, Message
+from support.command_line import run_process
 from support.direct_sandbox import Fastn
 from support.faulty_sandbox import FaultySandbox
 
@@ -107,11 +107,6 @@ async def test_control_paths_of_tests_are_not_found(sandbox: FaultySandbox) -> N
 
 def test_package_imports_no_server_and_no_client() -> None:
     foreign = "[name for name in ('starlette', 'uvicorn', 'httpx2', 'mcp') if name in sys.modules]"
-    result = subprocess.run(
-        [sys.executable, "-c", f"import sys, fastn_mcp.sandbox; print({foreign})"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    result = run_process([sys.executable, "-c", f"import sys, fastn_mcp.sandbox; print({foreign})"])
 
     assert result.stdout.strip() == "[]"
