@@ -14,13 +14,16 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from large_account import large_account
+from support.library_transport import library_transport
 from support.valkey_server import ValkeyServer, valkey_for
 from support.world import OPENED, World
 
-from fastn_mcp.client.exchange import TransportFactory, library_transport, transport_of
+from fastn_mcp.client.exchange import TransportFactory
+from fastn_mcp.client.transport import HttpTransport
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser
+    from support.otlp_receiver import Receiver
     from support.server_process import Upstream
     from support.slack import Slack
 
@@ -100,7 +103,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.no_cover)
 
 
-TRANSPORTS = {"own": transport_of, "library": library_transport}
+TRANSPORTS = {"own": HttpTransport, "library": library_transport}
 
 
 @pytest.fixture(params=TRANSPORTS if "CI" in os.environ else ["own"])
@@ -120,6 +123,15 @@ async def chromium() -> AsyncGenerator["Browser"]:
 
     async with launched() as browser:
         yield browser
+
+
+@pytest.fixture
+def collector() -> Generator["Receiver"]:
+    from support.otlp_receiver import Receiver  # OpenTelemetry, which few tests need
+
+    made = Receiver()
+    yield made
+    made.close()
 
 
 @pytest.fixture
@@ -148,6 +160,12 @@ def sandbox_process() -> Generator["Upstream"]:
 
     with running_sandbox() as upstream:
         yield upstream
+
+
+@pytest.fixture
+def upstream(sandbox_process: "Upstream") -> "Upstream":
+    sandbox_process.reset()
+    return sandbox_process
 
 
 @pytest.fixture(autouse=True)

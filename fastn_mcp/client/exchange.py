@@ -3,7 +3,7 @@
 Fastn's pages disagree on the headers: the specification names x-fastn-api-key, newer documentation a bearer token, and
 older pages require a space and a tenant as well. Each is therefore a setting, and so are names of fields.
 
-A transport sends the request, chosen by `transport_of`. `httpx2.AsyncClient` is not used: it keeps cookies, logs
+`HttpTransport` sends the request. `httpx2.AsyncClient` is not used: it keeps cookies, logs
 addresses, and unpacks bodies without a limit.
 """
 
@@ -13,7 +13,7 @@ import zlib
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Protocol, cast
 from urllib.parse import urlencode, urlsplit
@@ -61,8 +61,8 @@ class Answer:
     """A status, lower-cased headers, and the body or the reason why it cannot be used."""
 
     status: int
-    headers: Mapping[str, str]
-    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    body: bytes = b""
     unreadable: UnreadableBody | None = None
 
     @property
@@ -164,20 +164,6 @@ class Exchange(Protocol):
 TransportFactory = Callable[[ssl.SSLContext | None, httpx2.Proxy | None], httpx2.AsyncBaseTransport]
 
 
-def transport_of(tls: ssl.SSLContext | None, proxy: httpx2.Proxy | None) -> httpx2.AsyncBaseTransport:
-    """Return the transport to use."""
-    return HttpTransport(tls, proxy)
-
-
-def library_transport(tls: ssl.SSLContext | None, proxy: httpx2.Proxy | None) -> httpx2.AsyncBaseTransport:
-    """Return httpx2's own transport, with a new connection for each request.
-
-    In a connection that is kept, it takes bytes that follow a response for the response to the next request.
-    """
-    limits = httpx2.Limits(max_connections=None, max_keepalive_connections=0)
-    return httpx2.AsyncHTTPTransport(verify=tls or False, trust_env=False, proxy=proxy, limits=limits)
-
-
 class HttpExchange:
     """An exchange over HTTP/1.1."""
 
@@ -195,7 +181,7 @@ class HttpExchange:
         self._options = options or TransportOptions()
         # Plain http is for this machine: it needs no certificates, and a proxy would see the key.
         self._is_tls = base.scheme == "https"
-        self._transport_factory = transport_factory or transport_of
+        self._transport_factory = transport_factory or HttpTransport
         self._url = httpx2.URL()
         self._transport: httpx2.AsyncBaseTransport | None = None
 

@@ -6,7 +6,7 @@ takes them for the response to the next request.
 
 Gain over httpx2's own: a `get_customer` call takes 43 % fewer instructions (callgrind, as in `make bench-check`; both
 with kept connections), as llhttp, the parser of Node.js, parses responses. Below a quarter it goes: delete
-`HttpTransport`, and let `exchange.transport_of` return `library_transport`.
+`HttpTransport`, and let `HttpExchange` use httpx2's as the tests do (tests/support/library_transport.py).
 """
 
 import asyncio

@@ -4,30 +4,19 @@ from urllib.parse import quote
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.routing import Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastn_mcp.sandbox.server import MAX_BODY, Sandbox, SandboxRequest
 
 
 def create_app(sandbox: Sandbox) -> ASGIApp:
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await answer_lifespan(receive, send)
-        elif scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 1000})
-        elif (request := await read_request(Request(scope, receive))) is not None:
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        if (request := await read_request(Request(scope, receive))) is not None:
             reply = sandbox.answer(request)
             await Response(reply.body, reply.status, reply.headers)(scope, receive, send)
 
-    return app
-
-
-async def answer_lifespan(receive: Receive, send: Send) -> None:
-    while True:
-        message = await receive()
-        await send({"type": f"{message['type']}.complete"})
-        if message["type"] == "lifespan.shutdown":
-            return
+    return Router(default=answer)
 
 
 async def read_request(request: Request) -> SandboxRequest | None:

@@ -3,26 +3,17 @@
 import base64
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import JsonValue
 from pydantic_core import to_json
 
+from fastn_mcp.client.exchange import Answer
 from fastn_mcp.sandbox.state import Row, parse_stamp
 from fastn_mcp.tools.paging import APPLIED_HERE, List
 
 JSON = {"content-type": "application/json"}
-
-
-@dataclass(frozen=True, slots=True)
-class SandboxReply:
-    """An HTTP response. Header names are lower-case."""
-
-    status: int
-    headers: dict[str, str] = field(default_factory=dict[str, str])
-    body: bytes = b""
 
 
 class SandboxRefusal(Exception):
@@ -38,13 +29,13 @@ class SandboxRefusal(Exception):
         self.details = details
         self.headers = headers or {}
 
-    def reply(self) -> SandboxReply:
+    def reply(self) -> Answer:
         error: dict[str, JsonValue] = {"code": self.code, "message": self.message}
         if self.details is not None:
             error["details"] = self.details
         if (seconds := self.headers.get("retry-after", "")).isdigit():
             error["retryAfter"] = int(seconds)
-        return SandboxReply(self.status, self.headers | JSON, to_json({"error": error}))
+        return Answer(self.status, self.headers | JSON, to_json({"error": error}))
 
 
 def not_allowed(method: str, allowed: Iterable[str]) -> SandboxRefusal:

@@ -14,7 +14,7 @@ from pydantic_core import from_json, to_json
 from fastn_mcp.client.exchange import Answer
 from fastn_mcp.sandbox import account, ai, connectors, customers, executions, keys, runs, triggers, workflows
 from fastn_mcp.sandbox.auth import RateLimiter, authenticate, authorize, digest, find_key, key_in
-from fastn_mcp.sandbox.replies import JSON, SandboxRefusal, SandboxReply, invalid, not_allowed, not_found, page
+from fastn_mcp.sandbox.replies import JSON, SandboxRefusal, invalid, not_allowed, not_found, page
 from fastn_mcp.sandbox.resource import ENDPOINTS, One, Outcome, RouteContext
 from fastn_mcp.sandbox.state import Row, SandboxState, StateFile, record
 from fastn_mcp.tools.catalog import CATALOG, AnyOperation
@@ -95,7 +95,7 @@ class Sandbox:
             if self.state.serial == 0:
                 self._begin_again()
 
-    def answer(self, request: SandboxRequest) -> SandboxReply:
+    def answer(self, request: SandboxRequest) -> Answer:
         now = self._now()
         with self._transaction(now):
             limited, limits = self._rate_limit(key_in(request.headers), now)
@@ -104,7 +104,7 @@ class Sandbox:
         common_headers = limits | {"x-request-id": f"req_{self._answers:012x}"}
         if reply.status != 204:
             common_headers["content-length"] = str(len(reply.body))
-        return replace(reply, headers=common_headers | reply.headers)
+        return replace(reply, headers={**common_headers, **reply.headers})
 
     @contextmanager
     def _transaction(self, now: datetime) -> Generator[None]:
@@ -166,7 +166,7 @@ class Sandbox:
         """Parse the body of a request. Raises `SandboxRefusal`."""
         return _decoded(request.body)
 
-    def _respond(self, request: SandboxRequest, now: datetime) -> SandboxReply:
+    def _respond(self, request: SandboxRequest, now: datetime) -> Answer:
         """Authenticate, authorize and handle a request."""
         try:
             who = self._authenticate(request.headers, now)
@@ -212,17 +212,17 @@ class Sandbox:
             ) from None
         return cast("Operation[Any]", call)
 
-    def _answered(self, outcome: Outcome, call: Operation[Any], query: dict[str, str]) -> SandboxReply:
+    def _answered(self, outcome: Outcome, call: Operation[Any], query: dict[str, str]) -> Answer:
         match outcome:
             case None:
-                return SandboxReply(204)
+                return Answer(204)
             case One(row, status):
-                return SandboxReply(status, JSON, to_json({"data": row}))
+                return Answer(status, JSON, to_json({"data": row}))
             case rows:
                 items, pagination = page(rows, cast("List[Any]", call).limit, query)
-                return SandboxReply(200, JSON, to_json({"data": items, **pagination}))
+                return Answer(200, JSON, to_json({"data": items, **pagination}))
 
-    def _refused(self, refusal: SandboxRefusal) -> SandboxReply:
+    def _refused(self, refusal: SandboxRefusal) -> Answer:
         """Return the reply to a refused request. Tests override it."""
         return refusal.reply()
 
@@ -260,8 +260,7 @@ class InProcess:
         }
         body = b"" if request.body is None else to_json(request.body)
         sent = SandboxRequest(request.method, request.path, query, JSON | self._headers | own, body)
-        reply = self._sandbox.answer(sent)
-        return Answer(reply.status, {name.lower(): value for name, value in reply.headers.items()}, reply.body)
+        return self._sandbox.answer(sent)
 
     async def aclose(self) -> None:
         pass

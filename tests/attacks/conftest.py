@@ -1,13 +1,10 @@
-"""Fixtures: a sandbox, and a home that other users may enter."""
+"""Fixture: a home that other users may enter."""
 
 import tempfile
 from collections.abc import Generator
 from pathlib import Path
 
 import pytest
-from support.server_process import upstream
-
-__all__ = ["home", "upstream"]
 
 
 @pytest.fixture

@@ -4,8 +4,9 @@ import itertools
 
 import pytest
 from fault_injection import KINDS, LEDGERS, PROGRAM, TRANSPORTS, WITH_LIBRARY, inject, seen
+from support.library_transport import library_transport
 
-from fastn_mcp.client.exchange import TransportFactory, library_transport
+from fastn_mcp.client.exchange import TransportFactory
 
 SEED = 20261126
 

@@ -5,12 +5,10 @@ A canary is a secret that occurs nowhere else. One is put into arguments, anothe
 
 import json
 import logging
-import os
-import subprocess
 import sys
 from base64 import b64encode
-from collections.abc import AsyncGenerator, Generator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,7 +23,7 @@ from support import fastn_process, server_process
 from support.fastn_process import held
 from support.folder_texts import files
 from support.forkserver import forked
-from support.ports import free_port
+from support.ports import free_port, running_program
 from support.raw_client import answers_to, introducing, message
 from support.server_process import (
     BEARER,
@@ -35,7 +33,6 @@ from support.server_process import (
     Upstream,
     approving,
     each_transport_and_era,
-    listening,
     over_http,
     stdio,
 )
@@ -49,21 +46,6 @@ CANARIES = (SENT, HELD_BY_FASTN, *(b64encode(f"user:{canary}".encode()).decode()
 SECRETS = held(SENT)
 
 
-@contextmanager
-def process(*command: str, errors: Path, port: int, env: dict[str, str] | None = None) -> Generator[None]:
-    """Start a program that listens, with its stderr in a file."""
-    with (
-        errors.open("ab") as file,
-        subprocess.Popen(command, env={**os.environ, **(env or {})}, stdout=subprocess.DEVNULL, stderr=file) as started,
-    ):
-        try:
-            listening(port, started)
-            yield
-        finally:
-            started.terminate()
-            started.wait(15)
-
-
 def environment(upstream: str, folder: Path) -> dict[str, str]:
     folders = {"FASTN_CONFIG_DIR": str(folder / "config"), "FASTN_STATE_DIR": str(folder / "state")}
     return server_process.environment(Upstream(upstream)) | folders | {"FASTN_LOG_LEVEL": "debug"}
@@ -73,13 +55,13 @@ def environment(upstream: str, folder: Path) -> dict[str, str]:
 async def server(transport: str, upstream: str, folder: Path) -> AsyncGenerator[Transport]:
     """Start a server whose stderr and state are in the folder; over HTTP it also logs to a file."""
     env = environment(upstream, folder)
-    if transport == "stdio":
-        with (folder / "stderr").open("a", encoding="utf-8") as errors:
+    with (folder / "stderr").open("a", encoding="utf-8") as errors:
+        if transport == "stdio":
             yield cast(Transport, stdio_client(stdio(env), errors))
-    else:
+            return
         port = free_port()
         env |= {"FASTN_LOG_FILE": str(folder / "server.log"), "FASTN_MODE": "auto"}
-        with process(*forked("--http", f"127.0.0.1:{port}"), errors=folder / "stderr", port=port, env=env):
+        with running_program(forked("--http", f"127.0.0.1:{port}"), port, env, errors):
             yield over_http(f"http://127.0.0.1:{port}/mcp", BEARER)
 
 
@@ -147,9 +129,7 @@ async def test_canary_never_leaves_the_server(era: str, transport: str, tmp_path
     folder = tmp_path / "server"
     folder.mkdir()
     modern = era == "2026-07-28"
-    with process(
-        sys.executable, fastn_process.__file__, str(port), HELD_BY_FASTN, errors=tmp_path / "upstream", port=port
-    ):
+    with running_program([sys.executable, fastn_process.__file__, str(port), HELD_BY_FASTN], port):
         async with server(transport, upstream, folder) as there:
             more: dict[str, Any] = {"log_level": "debug"} if modern else {}
             async with Client(

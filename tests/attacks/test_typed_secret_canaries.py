@@ -52,9 +52,9 @@ def kept(valkey: ValkeyServer) -> str:
 
 
 async def test_secret_typed_on_the_page_across_replicas_is_found_nowhere_else(
-    valkey: ValkeyServer, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    valkey: ValkeyServer, collector: Receiver, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    collector, seen = Receiver(), dict[str, str]()
+    seen: dict[str, str] = {}
     env = {
         "FASTN_LOG_LEVEL": "debug",
         "FASTN_LOG_FILE": str(tmp_path / "log"),
@@ -93,7 +93,6 @@ async def test_secret_typed_on_the_page_across_replicas_is_found_nowhere_else(
                 results.append(await agent(tool))  # noqa: PERF401 - one after the other
         async with world.visitor("dana", world.other) as dana:
             seen["the page afterwards"] = (await dana.http.get("/approvals/")).text
-    collector.close()
     printed = capfd.readouterr()
     seen |= {"telemetry": collector.everything(), "Valkey": kept(valkey), "results": json.dumps(results)}
     seen |= {"printed": printed.out + printed.err, **files(tmp_path)}

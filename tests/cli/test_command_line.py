@@ -8,7 +8,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from support.command_line import Run, error_line
+from support.command_line import Run, error_line, run_process
 from support.ports import free_port
 
 from fastn_mcp import __version__
@@ -47,15 +47,8 @@ def test_version_is_printed(fastn: Run) -> None:
 
 
 def _imported(*arguments: str, environment: dict[str, str]) -> set[str]:
-    done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "fastn_mcp", *arguments],
-        capture_output=True,
-        text=True,
-        env=environment,
-        timeout=30,
-        stdin=subprocess.DEVNULL,
-        check=True,
-    )
+    done = run_process([sys.executable, "-X", "importtime", "-m", "fastn_mcp", *arguments], environment)
+    assert done.returncode == 0, done.stderr
     return {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
 
 

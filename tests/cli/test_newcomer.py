@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from support.command_line import Run, error_line
+from support.command_line import Run, error_line, run_process
 from support.terminal import sitting
 
 KEY = {"FASTN_API_KEY": "fsk_test_C4N4RY"}
@@ -167,14 +167,7 @@ def test_unusable_state_folder_refuses_changes_only(fastn: Run, tmp_path: Path) 
 def run_in_shell(how: str, environment: dict[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":
     """Run the program from a shell that closes or redirects its streams."""
     script = f'exec "$@" {how}'
-    return subprocess.run(
-        ["/bin/sh", "-c", script, "sh", sys.executable, "-m", "fastn_mcp", *arguments],
-        capture_output=True,
-        text=True,
-        env=environment,
-        timeout=120,
-        check=False,
-    )
+    return run_process(["/bin/sh", "-c", script, "sh", sys.executable, "-m", "fastn_mcp", *arguments], environment)
 
 
 posix = pytest.mark.skipif(os.name != "posix", reason="needs a POSIX shell")

@@ -12,9 +12,10 @@ import pytest
 import trustme
 from anyio.abc import SocketAttribute, SocketStream
 from anyio.streams.tls import TLSStream
+from support.library_transport import library_transport
 from support.raw_server import answer, serving
 
-from fastn_mcp.client.exchange import HttpExchange, NotSentError, ResponseLost, TransportFactory, library_transport
+from fastn_mcp.client.exchange import HttpExchange, NotSentError, ResponseLost, TransportFactory
 from fastn_mcp.client.transport import TransportOptions
 from fastn_mcp.config.load import load
 from fastn_mcp.tools.operation import Request

@@ -20,7 +20,6 @@ from fastn_mcp.doctor.operations import READS, WRITES, compare, record_of
 from fastn_mcp.doctor.probe import MAX_REQUESTS, Probe, check_form
 from fastn_mcp.doctor.runner import DoctorReport
 from fastn_mcp.errors import NotSent
-from fastn_mcp.sandbox.replies import SandboxReply
 from fastn_mcp.sandbox.server import SandboxRequest
 from fastn_mcp.tools.catalog import CATALOG
 from fastn_mcp.tools.connectors import ListConnections
@@ -68,7 +67,7 @@ async def test_doctor_sends_only_safe_requests_in_every_guise(guise: str, clock:
 async def test_clock_of_fastn_is_compared_with_this_machines(date: str | None, seen: str | None, clock: Clock) -> None:
     class Dated(FaultySandbox):
         @override
-        def answer(self, request: SandboxRequest) -> SandboxReply:
+        def answer(self, request: SandboxRequest) -> Answer:
             reply = super().answer(request)
             return replace(reply, headers={**reply.headers, **({"date": date} if date else {})})
 

@@ -21,10 +21,7 @@ from support.server_process import (
     over_http,
     running,
     stdio,
-    upstream,
 )
-
-__all__ = ["connect", "http_server", "upstream"]
 
 
 @pytest.fixture(scope="session")

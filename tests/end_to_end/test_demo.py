@@ -4,7 +4,6 @@ import json
 import os
 import shlex
 import shutil
-import subprocess
 import sys
 import sysconfig
 import venv
@@ -14,6 +13,7 @@ from pathlib import Path
 import anyio
 import pytest
 from mcp import Client, StdioServerParameters
+from support.command_line import run_process
 from support.terminal import sitting
 
 import fastn_mcp
@@ -69,15 +69,7 @@ def play(folder: Path, uvx: Path) -> Played:
         name: value for name, value in os.environ.items() if not name.startswith(("FASTN_", "CLAUDE_", "CI"))
     }
     environment |= {"HOME": str(home), "UV_CACHE_DIR": str(folder / "uv"), "PATH": f"{uvx.parent}:/usr/bin:/bin"}
-    played = subprocess.run(
-        [str(uvx), "--from", str(ROOT), "fastn-mcp", "demo"],
-        capture_output=True,
-        text=True,
-        env=environment | ACCOUNT,
-        timeout=300,
-        stdin=subprocess.DEVNULL,
-        check=False,
-    )
+    played = run_process([str(uvx), "--from", str(ROOT), "fastn-mcp", "demo"], environment | ACCOUNT)
     assert played.returncode == 0, played.stderr
     assert uvx is REAL_UVX or played.stderr == ""
     return Played(home, environment, played.stdout)
@@ -178,16 +170,8 @@ def test_demo_fails_if_a_claim_is_false(what: str, tmp_path: Path) -> None:
     shutil.copytree(source, tmp_path / "fastn_mcp", ignore=shutil.ignore_patterns("__pycache__"))
     file = tmp_path / "fastn_mcp" / module
     file.write_text(f"{file.read_text()}\n\n{added}\n")
-    played = subprocess.run(
-        [sys.executable, "-m", "fastn_mcp", "demo"],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
-        timeout=300,
-        stdin=subprocess.DEVNULL,
-        check=False,
-    )
+    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    played = run_process([sys.executable, "-m", "fastn_mcp", "demo"], env, tmp_path)
     assert played.returncode == 1
     assert "Everything worked" not in played.stdout
     assert message in " ".join(played.stdout.split()).partition("The demo failed: ")[2]

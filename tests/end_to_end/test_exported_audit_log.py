@@ -12,8 +12,8 @@ from mcp import Client
 from support.collector_process import CollectorProcess
 from support.command_line import run_command
 from support.otlp_receiver import Receiver
-from support.ports import free_port
-from support.server_process import ERAS, Upstream, body, environment, listening, stdio
+from support.ports import free_port, listening
+from support.server_process import ERAS, Upstream, body, environment, stdio
 
 from fastn_mcp.audit.log import AuditEvent, AuditFile, about
 from fastn_mcp.policy.asker import Asker

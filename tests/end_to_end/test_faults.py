@@ -47,7 +47,8 @@ from support.outcome_table import (
 from support.served_sandbox import create_faulty_app
 
 from fastn_mcp.client.client import FastnClient
-from fastn_mcp.client.exchange import HttpExchange, TransportFactory, headers, transport_of
+from fastn_mcp.client.exchange import HttpExchange, TransportFactory, headers
+from fastn_mcp.client.transport import HttpTransport
 from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import FastnError
 from fastn_mcp.records.rows import row_of
@@ -139,7 +140,7 @@ def serving() -> Generator[Served]:
     sandbox = FaultySandbox(lambda: datetime.now(UTC))
     options: dict[str, Any] = {"log_level": "critical", "access_log": False, "timeout_graceful_shutdown": 1}
     with listening(create_faulty_app(sandbox), **options) as url:
-        yield Served(sandbox, url, transport_of)
+        yield Served(sandbox, url, HttpTransport)
 
 
 @pytest.fixture

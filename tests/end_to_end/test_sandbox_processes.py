@@ -3,13 +3,13 @@
 import json
 import os
 import re
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from mcp import Client, StdioServerParameters
+from support.command_line import run_process
 from support.forkserver import forked
 from support.server_process import body
 from support.terminal import sitting
@@ -46,15 +46,8 @@ def test_shared_file_keeps_the_changes_of_all_processes(tmp_path: Path) -> None:
 
     def create(number: int) -> dict[str, Any]:
         call = ("call", "create-customer", "--name", f"Initech {number}")
-        ran = subprocess.run(
-            forked("--sandbox-file", str(file), "--mode", "auto", *call),
-            capture_output=True,
-            text=True,
-            env=os.environ | environment(tmp_path),
-            timeout=60,
-            check=False,
-            stdin=subprocess.DEVNULL,
-        )
+        command = forked("--sandbox-file", str(file), "--mode", "auto", *call)
+        ran = run_process(command, os.environ | environment(tmp_path))
         assert ran.returncode == 0, ran.stderr
         return json.loads(ran.stdout)
 

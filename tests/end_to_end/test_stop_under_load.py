@@ -15,6 +15,7 @@ import anyio
 import anyio.to_thread
 import httpx2
 import pytest
+from support.command_line import run_process
 from support.fleet import Fleet, a_fastn, a_fleet
 from support.signed_plans import plan_text, sign_plan
 from support.team_world import NO_FORMS, Caller, modern, reply_of, request
@@ -105,10 +106,7 @@ def planned(folder: Path, at: str, ledger: Mapping[str, str]) -> Generator["subp
 
 
 def command(name: str, env: Mapping[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "fastn_mcp", name, *arguments],
-        env=os.environ | env, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+    return run_process([sys.executable, "-m", "fastn_mcp", name, *arguments], os.environ | env)
 
 
 def home(folder: Path) -> dict[str, str]:

@@ -176,14 +176,12 @@ async def test_interleaved_tenants_stay_separate(team: Team) -> None:
         assert not [other for other in others if other in json.dumps(team.audit(tenant))]
 
 
-async def test_telemetry_names_tenants_and_no_callers(tmp_path: Path) -> None:
-    collector = Receiver()
+async def test_telemetry_names_tenants_and_no_callers(collector: Receiver, tmp_path: Path) -> None:
     with a_team(tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=collector.url) as team:
         tokens = {tenant: team.token(tenant) for tenant in ("acme", "globex")}
         async with team.caller() as caller:
             for token in tokens.values():
                 await caller.result(token, "create_customer", name="Canary")
-    collector.close()
     calls = [span for span in collector.spans if span.name == "tools/call create_customer"]
     assert [values(span.attributes)["fastn_mcp.profile"] for span in calls] == ["acme", "globex"]
     sent = [span.trace_id for span in collector.spans if span.name == "POST /api/v1/customers"]

@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Generator
 
 import httpx2
 import pytest
@@ -34,13 +33,6 @@ from support.team_world import Caller, modern, request
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
 OTHER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-
-
-@pytest.fixture
-def collector() -> Generator[Receiver]:
-    receiver = Receiver()
-    yield receiver
-    receiver.close()
 
 
 def sending(upstream: Upstream, url: str, **more: str) -> dict[str, str]:

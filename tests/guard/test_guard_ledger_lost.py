@@ -12,7 +12,7 @@ from support.tcp_proxy import proxied
 from support.valkey_server import ValkeyServer
 from support.world import World
 
-from fastn_mcp.client.exchange import ResponseLost
+from fastn_mcp.client.exchange import Answer, ResponseLost
 from fastn_mcp.errors import FastnError, UnknownOutcome
 from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.batch import Done
@@ -23,7 +23,6 @@ from fastn_mcp.ledger.valkey.server import parse
 from fastn_mcp.procedures.overview.get_overview import GetOverview
 from fastn_mcp.procedures.undo_change import ListChanges
 from fastn_mcp.runtime import System
-from fastn_mcp.sandbox.replies import SandboxReply
 from fastn_mcp.sandbox.server import SandboxRequest
 from fastn_mcp.tools.customers import CreateCustomer, ListCustomers
 
@@ -107,7 +106,7 @@ async def test_unknown_outcome_is_remembered_without_the_ledger(own: ValkeyServe
     await shared.expect(Done, ListCustomers())
     answer = shared.sandbox.answer
 
-    def unlucky(request: SandboxRequest) -> SandboxReply:
+    def unlucky(request: SandboxRequest) -> Answer:
         if request.method == "GET":
             return answer(request)
         own.stop()

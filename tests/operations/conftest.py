@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 from support.forkserver import forked
-from support.server_process import KEY, Upstream, upstream
+from support.server_process import KEY, Upstream
 
-__all__ = ["Shell", "shell", "signed_in", "upstream"]
+__all__ = ["Shell", "shell", "signed_in"]
 
 
 @dataclass

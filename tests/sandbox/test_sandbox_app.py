@@ -1,12 +1,12 @@
 """Tests of the sandbox over HTTP, in this process."""
 
-import subprocess
 import sys
 from collections.abc import AsyncGenerator
 from typing import Any
 
 import httpx2
 from starlette.types import ASGIApp, Message
+from support.command_line import run_process
 from support.direct_sandbox import Fastn
 from support.faulty_sandbox import FaultySandbox
 
@@ -74,13 +74,6 @@ async def test_app_supports_lifespan(sandbox: FaultySandbox) -> None:
     assert [message["type"] for message in sent] == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
 
 
-async def test_app_refuses_websockets(sandbox: FaultySandbox) -> None:
-    """ASGI: closing before accepting refuses."""
-    assert await send_messages(create_app(sandbox), {"type": "websocket"}) == [
-        {"type": "websocket.close", "code": 1000}
-    ]
-
-
 async def test_app_works_without_raw_path(sandbox: FaultySandbox) -> None:
     """ASGI: raw_path is optional."""
     scope: dict[str, Any] = {
@@ -114,11 +107,6 @@ async def test_control_paths_of_tests_are_not_found(sandbox: FaultySandbox) -> N
 
 def test_package_imports_no_server_and_no_client() -> None:
     foreign = "[name for name in ('starlette', 'uvicorn', 'httpx2', 'mcp') if name in sys.modules]"
-    result = subprocess.run(
-        [sys.executable, "-c", f"import sys, fastn_mcp.sandbox; print({foreign})"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    result = run_process([sys.executable, "-c", f"import sys, fastn_mcp.sandbox; print({foreign})"])
 
     assert result.stdout.strip() == "[]"

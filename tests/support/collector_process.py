@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from support import otlp_receiver
-from support.ports import free_port
-from support.server_process import listening
+from support.ports import free_port, listening
 
 
 @dataclass

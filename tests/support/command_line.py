@@ -41,6 +41,15 @@ def run_command(
     return subprocess.CompletedProcess(arguments, code, *(output.getvalue().decode(encoding) for output in written))
 
 
+def run_process(
+    command: Sequence[str], env: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> "subprocess.CompletedProcess[str]":
+    """Run a program as a process of its own to its end, without input."""
+    return subprocess.run(
+        command, env=env, cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
 def error_line(done: "subprocess.CompletedProcess[str]", *parts: str, code: int = 2, stdout: str | None = "") -> str:
     """Check the exit code, stdout (None: any), and the only line on stderr, and return that line without its beginning.
 

@@ -7,15 +7,18 @@ account that only Fastn knows, it echoes requests and adds that secret to its re
 import json
 import sys
 from base64 import b64encode
-from collections.abc import MutableMapping
 from datetime import UTC, datetime
 from typing import Any, cast
 
 import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Mount, Route
 from typing_extensions import override
 
+from fastn_mcp.client.exchange import Answer
 from fastn_mcp.sandbox.app import create_app
-from fastn_mcp.sandbox.replies import SandboxReply
 from fastn_mcp.sandbox.server import Sandbox, SandboxRequest
 
 
@@ -25,7 +28,7 @@ class Remembering(Sandbox):
     heard: list[dict[str, Any]]
 
     @override
-    def answer(self, request: SandboxRequest) -> SandboxReply:
+    def answer(self, request: SandboxRequest) -> Answer:
         if request.method != "GET":
             content = json.loads(request.body) if request.body else None
             key = request.headers.get("x-fastn-api-key")
@@ -57,7 +60,7 @@ class Echoing(Remembering):
     failed = False
 
     @override
-    def answer(self, request: SandboxRequest) -> SandboxReply:
+    def answer(self, request: SandboxRequest) -> Answer:
         body = request.body
         reply = super().answer(request)
         status = reply.status
@@ -69,7 +72,7 @@ class Echoing(Remembering):
         else:
             said = self._planted(json.loads(reply.body or b"null"), json.loads(body or b"null"))
         headers = {name: value for name, value in reply.headers.items() if name != "content-length"}
-        return SandboxReply(status, headers, json.dumps(said).encode())
+        return Answer(status, headers, json.dumps(said).encode())
 
     def _planted(self, value: Any, sent: Any) -> Any:
         if isinstance(value, list):
@@ -90,15 +93,11 @@ def main(port: int, canary: str = "") -> None:
     sandbox.heard = []
     if isinstance(sandbox, Echoing):
         sandbox.canary = canary
-    inner = create_app(sandbox)
 
-    async def app(scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
-        if scope["type"] == "http" and scope["path"] == "/heard":
-            await send({"type": "http.response.start", "status": 200, "headers": []})
-            await send({"type": "http.response.body", "body": json.dumps(sandbox.heard).encode()})
-        else:
-            await inner(scope, receive, send)
+    def heard(_: Request) -> JSONResponse:
+        return JSONResponse(sandbox.heard)
 
+    app = Starlette(routes=[Route("/heard", heard), Mount("/", create_app(sandbox))])
     uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning", access_log=False)
 
 

@@ -21,10 +21,10 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
 from pydantic_core import from_json, to_json
 from typing_extensions import override
 
-from fastn_mcp.client.exchange import ResponseLost
+from fastn_mcp.client.exchange import Answer, ResponseLost
 from fastn_mcp.redaction import REDACTED, is_secret_name
 from fastn_mcp.sandbox.auth import RateLimiter, key_in
-from fastn_mcp.sandbox.replies import JSON, SandboxRefusal, SandboxReply, page
+from fastn_mcp.sandbox.replies import JSON, SandboxRefusal, page
 from fastn_mcp.sandbox.resource import One, Outcome
 from fastn_mcp.sandbox.runs import pass_time
 from fastn_mcp.sandbox.server import Dataset, Sandbox, SandboxRequest, dataset
@@ -70,7 +70,7 @@ class Delivery:
 
 
 @dataclass(frozen=True, slots=True)
-class FaultyReply(SandboxReply):
+class FaultyReply(Answer):
     """A reply, and how it is delivered."""
 
     delivery: Delivery = Delivery()
@@ -87,10 +87,10 @@ class ErrorShape(Enum):
     EMPTY = "empty"
 
 
-def error_reply(shape: ErrorShape, refusal: SandboxRefusal) -> SandboxReply:
+def error_reply(shape: ErrorShape, refusal: SandboxRefusal) -> Answer:
     """An error in one of the shapes that were seen."""
     reply = refusal.reply()
-    html = reply.headers | {"content-type": "text/html"}
+    html = {**reply.headers, "content-type": "text/html"}
     value: JsonValue
     match shape:
         case ErrorShape.CODED:
@@ -111,9 +111,9 @@ def error_reply(shape: ErrorShape, refusal: SandboxRefusal) -> SandboxReply:
         case ErrorShape.HTML:
             status = refusal.status
             page = f"<html><head><title>{status}</title></head><body><h1>{status}</h1></body></html>"
-            return SandboxReply(status, html, page.encode())
+            return Answer(status, html, page.encode())
         case ErrorShape.EMPTY:
-            return SandboxReply(refusal.status, html)
+            return Answer(refusal.status, html)
     return replace(reply, body=to_json(value))
 
 
@@ -137,7 +137,7 @@ class _Fault(BaseModel):
         pattern = "".join(".*" if p == "*" else "[^/]+" if p[:1] == "{" else re.escape(p) for p in parts)
         return self.method in ("*", method) and re.fullmatch(pattern, path, re.DOTALL) is not None
 
-    def strike(self, perform: Callable[[], SandboxReply], key: str | None) -> SandboxReply:
+    def strike(self, perform: Callable[[], Answer], key: str | None) -> Answer:
         """The reply to a request with this key; `perform` does what was asked."""
         raise NotImplementedError
 
@@ -147,11 +147,11 @@ class _Answered(_Fault):
 
     moment: FaultMoment = FaultMoment.BEFORE
 
-    def reply(self, key: str | None) -> SandboxReply:
+    def reply(self, key: str | None) -> Answer:
         raise NotImplementedError
 
     @override
-    def strike(self, perform: Callable[[], SandboxReply], key: str | None) -> SandboxReply:
+    def strike(self, perform: Callable[[], Answer], key: str | None) -> Answer:
         if self.moment is FaultMoment.AFTER:
             perform()
         return self.reply(key)
@@ -168,7 +168,7 @@ class Status(_Answered):
     retry_after: int | str | None = None
 
     @override
-    def reply(self, key: str | None) -> SandboxReply:
+    def reply(self, key: str | None) -> Answer:
         headers = {} if self.retry_after is None else {"retry-after": str(self.retry_after)}
         code = self.code or _CODES.get(self.status, f"HTTP_{self.status}")
         return error_reply(self.shape, SandboxRefusal(self.status, code, self.message, headers=headers))
@@ -181,7 +181,7 @@ class EchoKey(_Answered):
     status: Annotated[int, Field(ge=400, le=599)] = 401
 
     @override
-    def reply(self, key: str | None) -> SandboxReply:
+    def reply(self, key: str | None) -> Answer:
         code = _CODES.get(self.status, f"HTTP_{self.status}")
         refusal = SandboxRefusal(self.status, code, f"The key {key} is not accepted", {"key": key})
         refusal.headers["x-echo"] = key or ""
@@ -196,8 +196,8 @@ class Redirect(_Answered):
     to: str
 
     @override
-    def reply(self, key: str | None) -> SandboxReply:
-        return SandboxReply(self.status, {"location": self.to})
+    def reply(self, key: str | None) -> Answer:
+        return Answer(self.status, {"location": self.to})
 
 
 class Hang(_Answered):
@@ -206,7 +206,7 @@ class Hang(_Answered):
     kind: Literal["hang"] = "hang"
 
     @override
-    def reply(self, key: str | None) -> SandboxReply:
+    def reply(self, key: str | None) -> Answer:
         return FaultyReply(200, delivery=Delivery(end="hangs"))
 
 
@@ -218,9 +218,9 @@ class Reset(_Fault):
     sent: Annotated[int | None, Field(ge=0)] = None
 
     @override
-    def strike(self, perform: Callable[[], SandboxReply], key: str | None) -> SandboxReply:
+    def strike(self, perform: Callable[[], Answer], key: str | None) -> Answer:
         before = self.moment is FaultMoment.BEFORE and self.sent is None
-        return _delivered(SandboxReply(200) if before else perform(), Delivery(sent=self.sent, end="reset"))
+        return _delivered(Answer(200) if before else perform(), Delivery(sent=self.sent, end="reset"))
 
 
 class Delay(_Fault):
@@ -230,7 +230,7 @@ class Delay(_Fault):
     seconds: Annotated[float, Field(ge=0)]
 
     @override
-    def strike(self, perform: Callable[[], SandboxReply], key: str | None) -> SandboxReply:
+    def strike(self, perform: Callable[[], Answer], key: str | None) -> Answer:
         return _delivered(perform(), Delivery(delay=self.seconds))
 
 
@@ -241,7 +241,7 @@ class Drip(_Fault):
     seconds: Annotated[float, Field(ge=0)] = 0.05
 
     @override
-    def strike(self, perform: Callable[[], SandboxReply], key: str | None) -> SandboxReply:
+    def strike(self, perform: Callable[[], Answer], key: str | None) -> Answer:
         return _delivered(perform(), Delivery(pause=self.seconds))
 
 
@@ -252,7 +252,7 @@ class Truncate(_Fault):
     kept: Annotated[int, Field(ge=0)] = 20
 
     @override
-    def strike(self, perform: Callable[[], SandboxReply], key: str | None) -> SandboxReply:
+    def strike(self, perform: Callable[[], Answer], key: str | None) -> Answer:
         reply = perform()
         return _delivered(reply, Delivery(sent=min(self.kept, max(len(reply.body) - 1, 0)), end="closed"))
 
@@ -285,19 +285,19 @@ class Spoiled(_Fault):
     """Bytes of what is huge, or unpacks to that."""
 
     @override
-    def strike(self, perform: Callable[[], SandboxReply], key: str | None) -> SandboxReply:
+    def strike(self, perform: Callable[[], Answer], key: str | None) -> Answer:
         reply = perform()
         status = 200 if reply.status == 204 else reply.status
         packed = {"content-encoding": "gzip"} if self.kind == "gzip_bomb" else {}
-        return SandboxReply(status, reply.headers | JSON | packed, _SPOILED[self.kind](reply.body, self.size))
+        return Answer(status, {**reply.headers, **JSON, **packed}, _SPOILED[self.kind](reply.body, self.size))
 
 
 Garbage = partial(Spoiled, kind="garbage")
 NotANumber = partial(Spoiled, kind="nan")
 
 
-def _delivered(reply: SandboxReply, delivery: Delivery) -> FaultyReply:
-    return FaultyReply(reply.status, reply.headers, reply.body, delivery)
+def _delivered(reply: Answer, delivery: Delivery) -> FaultyReply:
+    return FaultyReply(reply.status, reply.headers, reply.body, delivery=delivery)
 
 
 Fault = Status | EchoKey | Redirect | Hang | Reset | Delay | Drip | Truncate | Spoiled
@@ -415,7 +415,7 @@ class FaultySandbox(Sandbox):
         return reply if isinstance(reply, FaultyReply) else _delivered(reply, Delivery())
 
     @override
-    def answer(self, request: SandboxRequest) -> SandboxReply:
+    def answer(self, request: SandboxRequest) -> Answer:
         """Raises `ResponseLost` where the connection is to break: there is none in process."""
         reply = self.reply(request)
         if reply.delivery.end == "reset":
@@ -423,8 +423,8 @@ class FaultySandbox(Sandbox):
         return reply
 
     @override
-    def _respond(self, request: SandboxRequest, now: datetime) -> SandboxReply:
-        def perform() -> SandboxReply:
+    def _respond(self, request: SandboxRequest, now: datetime) -> Answer:
+        def perform() -> Answer:
             return super(FaultySandbox, self)._respond(request, now)
 
         fault = self.faults.take(request.method, request.path)
@@ -461,12 +461,12 @@ class FaultySandbox(Sandbox):
         return super()._call(operation, request, body)
 
     @override
-    def _answered(self, outcome: Outcome, call: Operation[Any], query: dict[str, str]) -> SandboxReply:
+    def _answered(self, outcome: Outcome, call: Operation[Any], query: dict[str, str]) -> Answer:
         envelope, paging, names = self.behaviour.envelope, self.behaviour.paging, self.behaviour.fields
         if outcome is None:
             return super()._answered(outcome, call, query)
         if isinstance(outcome, One):
-            return SandboxReply(outcome.status, JSON, to_json(wrapped(envelope, _renamed(outcome.row, names), {})))
+            return Answer(outcome.status, JSON, to_json(wrapped(envelope, _renamed(outcome.row, names), {})))
         assert isinstance(call, List)
         rows = outcome.slice(0, len(outcome))
         pagination: Row = {}
@@ -474,10 +474,10 @@ class FaultySandbox(Sandbox):
             rows, pagination = page(outcome, call.limit, query)
         pagination = {name: value for name, value in pagination.items() if name in paging.fields}
         shown = (_renamed(row, names) for row in rows)
-        return SandboxReply(200, JSON, to_json(wrapped(envelope, shown, pagination)))
+        return Answer(200, JSON, to_json(wrapped(envelope, shown, pagination)))
 
     @override
-    def _refused(self, refusal: SandboxRefusal) -> SandboxReply:
+    def _refused(self, refusal: SandboxRefusal) -> Answer:
         return error_reply(self.error_shape, refusal)
 
     @override

@@ -24,7 +24,7 @@ from support.audit_entries import entries
 from support.identity_provider import Provider
 from support.identity_provider import listening as serving
 from support.nginx_proxy import balanced
-from support.ports import free_port, listening
+from support.ports import free_port, listening, running_program
 from support.team_world import ALL, Caller, tenant
 
 KEYS = {"acme": KEY, "globex": LIVE_KEY}
@@ -174,12 +174,8 @@ def a_fleet(
 @contextmanager
 def a_fastn() -> Generator[Fastn]:
     port = free_port()
-    with subprocess.Popen([sys.executable, fastn_process.__file__, str(port)]) as process:
-        try:
-            listening(port, process)
-            yield Fastn(f"http://127.0.0.1:{port}")
-        finally:
-            process.terminate()
+    with running_program([sys.executable, fastn_process.__file__, str(port)], port):
+        yield Fastn(f"http://127.0.0.1:{port}")
 
 
 def _replica(folder: Path, number: int, file: Path, ledger: str, more: Mapping[str, str]) -> Replica:

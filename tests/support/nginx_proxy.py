@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from support.ports import listening
+from support.ports import running_program
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 
@@ -37,9 +36,5 @@ def balanced(folder: Path, port: int, servers: Sequence[int]) -> Generator[None]
     named = [first.replace("replica-1:8080", f"127.0.0.1:{each}") for each in servers]
     (folder / "replicas.conf").write_text("\n".join([*rest[:-1], *named, rest[-1]]))
     command = [program, "-p", f"{folder}/", "-c", str(folder / "nginx.conf"), "-g", "daemon off;"]
-    with (folder / "errors.log").open("wb") as errors, subprocess.Popen(command, stderr=errors) as process:
-        try:
-            listening(port, process)
-            yield
-        finally:
-            process.terminate()
+    with (folder / "errors.log").open("wb") as errors, running_program(command, port, stderr=errors):
+        yield

@@ -2,11 +2,13 @@
 
 import os
 import pwd
-import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
+
+from support.command_line import run_process
 
 needs_two_users = pytest.mark.skipif(
     not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can become another user"
@@ -39,13 +41,6 @@ def as_other_user(program: str, *arguments: str) -> str:
     """Return the output of a program of another user. It has `Client`, `httpx2`, `anyio`, `json`, `os` and `sys`."""
     nobody = pwd.getpwnam("nobody")
     become = _BECOME.format(uid=nobody.pw_uid, gid=nobody.pw_gid)
-    done = subprocess.run(
-        [sys.executable, "-c", become + textwrap.dedent(program), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        cwd="/",
-    )
+    done = run_process([sys.executable, "-c", become + textwrap.dedent(program), *arguments], cwd=Path("/"))
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -1,10 +1,13 @@
-"""Free ports for the servers of tests."""
+"""Free ports for the servers of tests, and programs that listen at them."""
 
+import os
 import secrets
 import socket
 import subprocess
 import time
-from contextlib import suppress
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
 
 
 def free_port() -> int:
@@ -32,3 +35,18 @@ def listening(port: int, process: "subprocess.Popen[bytes]") -> None:
                 return
         time.sleep(0.05)
     raise AssertionError("it does not listen")
+
+
+@contextmanager
+def running_program(
+    command: Sequence[str], port: int, env: Mapping[str, str] | None = None, stderr: Any = None
+) -> Generator["subprocess.Popen[bytes]"]:
+    """Run a program, with these variables besides those of this process; yields once it listens at this port."""
+    variables = {**os.environ, **(env or {})}
+    with subprocess.Popen(command, env=variables, stdout=subprocess.DEVNULL, stderr=stderr) as process:
+        try:
+            listening(port, process)
+            yield process
+        finally:
+            process.terminate()
+            process.wait(15)

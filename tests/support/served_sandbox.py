@@ -22,9 +22,10 @@ import uvicorn
 from large_account import large_account
 from pydantic_core import to_json
 from starlette.requests import Request
+from starlette.routing import Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from fastn_mcp.sandbox.app import answer_lifespan, read_request
+from fastn_mcp.sandbox.app import read_request
 from fastn_mcp.sandbox.server import SandboxRequest, dataset
 from support.faulty_sandbox import FAULT, FaultyReply, FaultySandbox
 
@@ -34,14 +35,12 @@ CONTROL = "/__sandbox/"
 def create_faulty_app(sandbox: FaultySandbox) -> ASGIApp:
     """Return an application for uvicorn around `sandbox`, with delayed and broken responses and the control paths."""
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await answer_lifespan(receive, send)
-        elif (request := await read_request(Request(scope, receive))) is not None:
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        if (request := await read_request(Request(scope, receive))) is not None:
             controls = request.path.startswith(CONTROL)
             await _deliver(_control(sandbox, request) if controls else sandbox.reply(request), receive, send)
 
-    return app
+    return Router(default=answer)
 
 
 def _control(sandbox: FaultySandbox, request: SandboxRequest) -> FaultyReply:

@@ -26,7 +26,7 @@ from mcp.types import (
 )
 
 from support.forkserver import forked
-from support.ports import free_port, listening
+from support.ports import free_port, running_program
 
 KEY = "fsk_test_sandbox"
 OUTSIDE = "x-outside"
@@ -135,25 +135,14 @@ def stdio(env: dict[str, str], *arguments: str) -> StdioServerParameters:
 
 def running(*arguments: str, port: int, env: dict[str, str]) -> AbstractContextManager["subprocess.Popen[bytes]"]:
     """Run a server over HTTP until the test ends; yields once it listens."""
-    return _running(forked(*arguments), port, env)
+    return running_program(forked(*arguments), port, env)
 
 
 def started(
     *arguments: str, port: int, env: dict[str, str], module: str = "fastn_mcp"
 ) -> AbstractContextManager["subprocess.Popen[bytes]"]:
     """Start a program as a process of its own that the test can look at; yields once it listens."""
-    return _running([sys.executable, "-m", module, *arguments], port, env)
-
-
-@contextmanager
-def _running(command: list[str], port: int, env: dict[str, str]) -> Generator["subprocess.Popen[bytes]"]:
-    with subprocess.Popen(command, env={**os.environ, **env}, stdout=subprocess.DEVNULL) as process:
-        try:
-            listening(port, process)
-            yield process
-        finally:
-            process.terminate()
-            process.wait(15)
+    return running_program([sys.executable, "-m", module, *arguments], port, env)
 
 
 @contextmanager
@@ -162,12 +151,6 @@ def running_sandbox() -> Generator[Upstream]:
     port, env = free_port(), {"PYTHONPATH": str(Path(__file__).parents[1])}
     with started("--port", str(port), port=port, env=env, module="support.served_sandbox"):
         yield Upstream(f"http://127.0.0.1:{port}")
-
-
-@pytest.fixture
-def upstream(sandbox_process: Upstream) -> Upstream:
-    sandbox_process.reset()
-    return sandbox_process
 
 
 @asynccontextmanager

@@ -2,7 +2,7 @@
 
 It refuses what Slack refuses: tokens of the wrong kind, blocks and views that are too long or of the wrong shape, late
 trigger ids, used tickets. An envelope that is not acknowledged within three seconds is delivered again, to the next
-connection. The limits are those of https://docs.slack.dev/reference/block-kit and of each method's page.
+connection. The limits are those of the SDK's models, https://docs.slack.dev/reference/block-kit and each method's page.
 """
 
 import asyncio
@@ -12,20 +12,23 @@ import json
 import threading
 import time
 import warnings
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar, cast
 
 from aiohttp import WSMsgType, web
+from slack_sdk.errors import SlackObjectFormationError
+from slack_sdk.models.blocks import Block
+from slack_sdk.models.views import View
 
 T = TypeVar("T")
 Json = dict[str, Any]
 
 BOT, APP, TEAM, CHANNEL = "xoxb-1-canary-of-the-bot", "xapp-1-canary-of-the-app", "T0TEAM", "C0CHANNEL"
 _TRIGGER_HOLDS = 3.0
-_TEXT_LIMITS = {"section": 3000, "header": 150, "button": 75, "title": 24, "submit": 24, "close": 24, "label": 2000}
 
 
 class Invalid(Exception):
@@ -37,57 +40,45 @@ def _require(holds: object, error: str, what: Any = "") -> None:
         raise Invalid(f"{error} {what}".strip())
 
 
-def _text(text: Any, kind: str) -> None:
-    _require(text.keys() == {"type", "text", "emoji"}, "invalid_blocks", (kind, text))
-    _require(text["type"] == "plain_text" and text["emoji"] is False, "invalid_blocks", (kind, text))
-    _require(0 < len(text["text"]) <= _TEXT_LIMITS[kind], "invalid_blocks", (kind, len(text["text"])))
+def _accept(model: Callable[[], Any], sent: Json, error: str) -> None:
+    """Require that the model of Slack's SDK accepts all of this, and that its texts have no markup."""
+    try:
+        _require((made := model()) is not None and made.to_dict() == sent, error, sent)
+    except SlackObjectFormationError as refused:
+        raise Invalid(f"{error} {refused}") from refused
+    _require(all(text["type"] == "plain_text" and not text.get("emoji", True) for text in _texts(sent)), error, sent)
 
 
-def _button(element: Json) -> None:
-    _require(element.keys() - {"style"} == {"type", "action_id", "text", "value"}, "invalid_blocks", element)
-    _require(element["type"] == "button" and element.get("style", "primary") in ("primary", "danger"), "invalid_blocks")
-    _text(element["text"], "button")
-    _require(len(element["value"]) <= 2000 and len(element["action_id"]) <= 255, "invalid_blocks", element)
-
-
-def _input(block: Json) -> None:
-    _require(block.keys() - {"optional"} == {"type", "block_id", "label", "element"}, "invalid_blocks", block)
-    _text(block["label"], "label")
-    element = block["element"]
-    _require(element.keys() - {"max_length"} == {"type", "action_id"}, "invalid_blocks", element)
-    _require(element["type"] == "plain_text_input" and 0 < element.get("max_length", 1) <= 3000, "invalid_blocks")
+def _texts(value: Any) -> Iterator[Json]:
+    """Yield the text objects in this."""
+    if isinstance(value, list):
+        for part in cast("list[Any]", value):
+            yield from _texts(part)
+    elif isinstance(value, dict):
+        fields = cast("Json", value)
+        if isinstance(fields.get("text"), str):
+            yield fields
+        yield from _texts([*fields.values()])
 
 
 def check_blocks(blocks: Any, most: int, kinds: set[str]) -> None:
     _require(blocks and len(blocks) <= most, "invalid_blocks", len(blocks))
     ids = [block["block_id"] for block in blocks if "block_id" in block]
-    _require(len(ids) == len(set(ids)) and all(0 < len(id_) <= 255 for id_ in ids), "invalid_blocks", ids)
+    _require(len(ids) == len(set(ids)), "invalid_blocks", ids)
     for block in blocks:
         _require(block.get("type") in kinds, "invalid_blocks", block)
-        match block["type"]:
-            case "actions":
-                _require(0 < len(block["elements"]) <= 25, "invalid_blocks", "elements")
-                names = [_button(element) or element["action_id"] for element in block["elements"]]
-                _require(len(names) == len(set(names)), "invalid_blocks", names)
-            case "input":
-                _input(block)
-            case kind:
-                _require(block.keys() == {"type", "text"}, "invalid_blocks", block)
-                _text(block["text"], kind)
+        _accept(partial(Block.parse, block), block, "invalid_blocks")  # pyright: ignore[reportUnknownMemberType]
+        names = [element["action_id"] for element in block.get("elements", ())]
+        _require(len(names) == len(set(names)), "invalid_blocks", names)
+        _require(0 < block.get("element", {}).get("max_length", 1) <= 3000, "invalid_blocks", block)
 
 
 def check_view(view: Any) -> None:
     _require(view["type"] == "modal", "invalid_arguments", view)
-    known = {"type", "callback_id", "private_metadata", "title", "submit", "close", "blocks"}
-    _require(view.keys() <= known, "invalid_arguments", view.keys() - known)
-    for name in ("title", "submit", "close"):
-        if name in view or name == "title":
-            _text(view.get(name), name)
+    _accept(partial(View, **view), view, "invalid_arguments")
     check_blocks(view["blocks"], 100, {"section", "header", "input"})
     has_input = any(block["type"] == "input" for block in view["blocks"])
     _require("submit" in view or not has_input, "invalid_arguments", "a modal with an input needs submit")
-    _require(len(view.get("private_metadata", "")) <= 3000, "invalid_arguments", "private_metadata")
-    _require(len(view.get("callback_id", "")) <= 255, "invalid_arguments", "callback_id")
 
 
 def words(blocks: list[Json]) -> str:

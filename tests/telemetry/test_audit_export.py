@@ -27,13 +27,6 @@ ENDPOINT = "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT"
 
 
 @pytest.fixture
-def collector() -> Generator[Receiver]:
-    receiver = Receiver()
-    yield receiver
-    receiver.close()
-
-
-@pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "audit.jsonl"
 
