@@ -164,7 +164,7 @@ def _install_http(wanted: InstallOptions, arguments: Sequence[str], url: str) ->
     client, token = _present_client(wanted), [*arguments, "http-token"]
     header = _program(wanted).with_([*token, "--header"]).line()
     additions = clients.http_additions(client, wanted.name, url, header)
-    note = clients.http_of(client).token.format(title=client.title, command=this_program(os.environ).to(*token))
+    note = clients.http_of(client).note.format(title=client.title, command=this_program(os.environ).to(*token))
     _apply(client, wanted, additions, note)
 
 

@@ -7,7 +7,7 @@ exists. An entry names where the key or the token comes from, and never holds on
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath, PurePosixPath, PureWindowsPath
 from typing import Any, Literal
@@ -33,7 +33,7 @@ class Http:
 
     entry: Fields
     """Its fields, where `{url}` is the server's address, and `{header}` a command that prints the header."""
-    token: str = f"Start {{title}} with the token: export {_BEARER_VARIABLE}=$({{command}})"
+    note: str = f"Start {{title}} with the token: export {_BEARER_VARIABLE}=$({{command}})"
     """How the client gets the token, for people; `{command}` prints it."""
 
 
@@ -66,7 +66,7 @@ def _bearer(reference: str) -> Fields:
     return {"headers": {"Authorization": f"Bearer {reference}"}}
 
 
-def _variable(reference: str) -> Mapping[Key, Fields]:
+def _from_variable(reference: str) -> Mapping[Key, Fields]:
     return {"environment": {"env": {KEY_VARIABLE: reference}}}
 
 
@@ -79,7 +79,7 @@ _INPUTS = {
 }
 """Values that a client asks the person for, once, and stores itself, by their references in an entry."""
 
-_KEY_INPUT, _BEARER_INPUT = _INPUTS
+_KEY_INPUT, _BEARER_INPUT = _INPUTS.keys()
 
 _DESKTOP = "claude_desktop_config.json"
 
@@ -92,7 +92,7 @@ CLIENTS = (
         project=".mcp.json",
         fixed={"type": "stdio"},
         # Without the default, a variable that is not set would arrive as its own name.
-        keys=_variable(f"${{{KEY_VARIABLE}:-}}"),
+        keys=_from_variable(f"${{{KEY_VARIABLE}:-}}"),
         programs=("claude",),
         http=Http(
             {"type": "http", "url": "{url}", "headersHelper": "{header}"},
@@ -128,7 +128,7 @@ CLIENTS = (
         },
         project=".vscode/mcp.json",
         fixed={"type": "stdio"},
-        keys={**_variable(f"${{env:{KEY_VARIABLE}}}"), "prompt": {"env": {KEY_VARIABLE: _KEY_INPUT}}},
+        keys={**_from_variable(f"${{env:{KEY_VARIABLE}}}"), "prompt": {"env": {KEY_VARIABLE: _KEY_INPUT}}},
         programs=("code",),
         http=Http(
             {"type": "http", "url": "{url}", **_bearer(_BEARER_INPUT)},
@@ -142,7 +142,7 @@ CLIENTS = (
         places={"linux": ["{HOME}/.cursor/mcp.json"]},
         project=".cursor/mcp.json",
         fixed={"type": "stdio"},
-        keys=_variable(f"${{env:{KEY_VARIABLE}}}"),
+        keys=_from_variable(f"${{env:{KEY_VARIABLE}}}"),
         programs=("cursor",),
         http=Http({"url": "{url}", **_bearer(f"${{env:{_BEARER_VARIABLE}}}")}),
         after="In Cursor: Settings, MCP, and switch it on",
@@ -151,7 +151,7 @@ CLIENTS = (
         name="windsurf",
         title="Windsurf",
         places={"linux": ["{HOME}/.codeium/windsurf/mcp_config.json"]},
-        keys=_variable(f"${{env:{KEY_VARIABLE}}}"),
+        keys=_from_variable(f"${{env:{KEY_VARIABLE}}}"),
         programs=("windsurf",),
         http=Http({"serverUrl": "{url}", **_bearer(f"${{env:{_BEARER_VARIABLE}}}")}),
         after="In Windsurf: refresh the list of MCP servers",
@@ -174,7 +174,7 @@ CLIENTS = (
         title="Gemini CLI",
         places={"linux": ["{GEMINI_CLI_HOME}/.gemini/settings.json"]},
         project=".gemini/settings.json",
-        keys=_variable(f"${KEY_VARIABLE}"),
+        keys=_from_variable(f"${KEY_VARIABLE}"),
         programs=("gemini",),
         http=Http({"httpUrl": "{url}", **_bearer(f"${_BEARER_VARIABLE}")}),
         after="Check in a trusted folder with: gemini mcp list",
@@ -273,10 +273,10 @@ def additions(
         why = f"{client.title} does not support --key {key}."
         raise NotInstalled(why, "Leave it out, and store the key: fastn-mcp login")
     sandboxed = any(argument.startswith("--sandbox") for argument in start.arguments)
-    if key == "profile" and (sandboxed or platform in ("darwin", "win32")):
-        fields = None
-    entry = {**client.fixed, "command": start.command, "args": list(start.arguments), **(fields or {})}
-    return _with_inputs(client, name, entry)
+    if fields is None or (key == "profile" and (sandboxed or platform in ("darwin", "win32"))):
+        fields = {}
+    entry = {**client.fixed, "command": start.command, "args": list(start.arguments), **fields}
+    return (Addition(client.servers, name, entry), *_inputs(fields))
 
 
 def http_of(client: McpClient) -> Http:
@@ -291,18 +291,15 @@ def http_of(client: McpClient) -> Http:
 
 def http_additions(client: McpClient, name: str, url: str, header: str) -> tuple[Addition, ...]:
     """Return what to add for a server that runs at `url`. `header` is a shell command that prints its header."""
-    values = {"{url}": url, "{header}": header}
-    entry = {
-        field: values.get(value, value) if isinstance(value, str) else value
-        for field, value in http_of(client).entry.items()
-    }
-    return _with_inputs(client, name, entry)
+    values, fields = {"{url}": url, "{header}": header}, http_of(client).entry
+    entry = {field: values.get(value, value) if isinstance(value, str) else value for field, value in fields.items()}
+    return (Addition(client.servers, name, entry), *_inputs(fields))
 
 
-def _with_inputs(client: McpClient, name: str, entry: dict[str, Any]) -> tuple[Addition, ...]:
-    text = json.dumps(entry)
-    inputs = (Addition("inputs", None, value) for reference, value in _INPUTS.items() if reference in text)
-    return (Addition(client.servers, name, entry), *inputs)
+def _inputs(fields: Fields) -> Iterator[Addition]:
+    """Yield what the client has to ask for, because these fields refer to it."""
+    text = json.dumps(fields)
+    yield from (Addition("inputs", None, value) for reference, value in _INPUTS.items() if reference in text)
 
 
 def check_url(url: str) -> None:
