@@ -133,10 +133,10 @@ _KEY_NOTES: Mapping[Key, str] = {
 }
 
 
-def install_stdio(wanted: InstallOptions, arguments: Sequence[str], login: str | None) -> bool:
+def install_stdio(wanted: InstallOptions, arguments: Sequence[str], login_command: str | None) -> bool:
     """Install an entry with which the client starts the server. Return whether the client has it now.
 
-    `login` is the command that stores the key, if the account may have none yet.
+    `login_command` stores the key, if the account may have none yet.
     """
     start, client = _program(wanted).with_(arguments), _present_client(wanted)
     is_sandbox = any(argument.startswith("--sandbox") for argument in arguments)
@@ -149,7 +149,9 @@ def install_stdio(wanted: InstallOptions, arguments: Sequence[str], login: str |
         only = f"The server has {', '.join(variables)} only if {client.title} is started from this shell."
         warn(f"{only} To set it for good, give the option before the command, or write it into the configuration file.")
     additions = clients.additions(client, wanted.name, start, wanted.key)
-    note = "" if is_sandbox or login is None else _KEY_NOTES[wanted.key].format(title=client.title, login=login)
+    if is_sandbox or login_command is None:
+        return _apply(client, wanted, additions)
+    note = _KEY_NOTES[wanted.key].format(title=client.title, login=login_command)
     return _apply(client, wanted, additions, note)
 
 
@@ -168,7 +170,7 @@ def _install_http(wanted: InstallOptions, arguments: Sequence[str], url: str) ->
     _apply(client, wanted, additions, note)
 
 
-def _apply(client: McpClient, wanted: InstallOptions, additions: Sequence[Addition], note: str) -> bool:
+def _apply(client: McpClient, wanted: InstallOptions, additions: Sequence[Addition], note: str = "") -> bool:
     if client is OTHER:
         click.echo(json.dumps({each.section: each.contents for each in additions}, indent=2))
         return False

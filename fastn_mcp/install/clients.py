@@ -268,7 +268,7 @@ def additions(
     client: McpClient, name: str, start: CommandLine, key: Key, platform: str = sys.platform
 ) -> tuple[Addition, ...]:
     """Return what to add to the client's configuration for a server over stdio. Raises `NotInstalled`."""
-    fields = client.keys.get(key)
+    fields: Fields | None = client.keys.get(key)
     if fields is None and key != "profile":
         why = f"{client.title} does not support --key {key}."
         raise NotInstalled(why, "Leave it out, and store the key: fastn-mcp login")
