@@ -31,6 +31,7 @@ from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import FastnError, Forbidden, NotSent, SettingsError, nearest
 from fastn_mcp.guard.batch import CallEvaluation
 from fastn_mcp.guard.caller import Caller
+from fastn_mcp.guard.preview import Preview
 from fastn_mcp.policy.asker import FACTS, Asker, asker_of
 from fastn_mcp.policy.decision import Decision, PolicyDecision, Situation, StepUp
 from fastn_mcp.policy.policy import Policy
@@ -210,30 +211,29 @@ async def _explain(
     effect = Effect.READ if call.effect is Effect.READ else call.effect_on(UNKNOWN, None)
     resolved = by_arguments(call, Surroundings(settings.env, customer=settings.end_org_id))
     situation = Situation(resolved, effect, at or System().now(), asker)
-    verdict, facts = policy.decide(situation), _assumed_facts(call, reason)
+    evaluation: CallEvaluation | None = None
     try:
-        if effect is Effect.READ:
-            facts = iter(())
-        elif parts is not None:
+        if effect is not Effect.READ and parts is not None:
             call = await parts.dispatch.with_whole_ids(call, Caller(Asker(), None))
             evaluation, situation = await parts.guard.evaluator.explain(call, asker, at)
-            verdict, facts = evaluation.verdict, _evaluated_facts(evaluation)
     except FastnError as error:
-        facts = _assumed_facts(call, f"The guard would refuse the call as it is: {error}")
+        reason = f"The guard would refuse the call as it is: {error}"
     finally:
         if parts is not None:
             await parts.aclose()
-    lines = [*_decision_lines(call, verdict), *_matching_lines(policy.matches(situation)), *facts]
-    return [*lines, *_asked_lines(situation), _policy_line(settings, policy)], situation, policy, verdict
-
-
-def _decision_lines(call: Call, verdict: PolicyDecision) -> Iterator[str]:
+    verdict = policy.decide(situation) if evaluation is None else evaluation.verdict
     arguments = " ".join(f"{name}={quote(value)}" for name, value in call.shown().items())
-    yield f"{call.tool_name()} {arguments}".rstrip()
-    yield f"Decision: {verdict.label}. {_CHANNELS[verdict.decision]}"
-    yield f"Rule: {verdict.rule}."
-    if verdict.why:
-        yield f"Why: {verdict.why}"
+    lines = [
+        f"{call.tool_name()} {arguments}".rstrip(),
+        f"Decision: {verdict.label}. {_CHANNELS[verdict.decision]}",
+        f"Rule: {verdict.rule}.",
+        *([f"Why: {verdict.why}"] if verdict.why else []),
+        *_matching_lines(policy.matches(situation)),
+        *(() if effect is Effect.READ else _fact_lines(situation, evaluation and evaluation.preview, reason)),
+        *_asked_lines(situation),
+        _policy_line(settings, policy),
+    ]
+    return lines, situation, policy, verdict
 
 
 def _matching_lines(matches: Sequence[PolicyDecision]) -> Iterator[str]:
@@ -246,22 +246,22 @@ def _matching_lines(matches: Sequence[PolicyDecision]) -> Iterator[str]:
         yield f"  {each.rule}: {each.label}{matched}"
 
 
-def _evaluated_facts(evaluation: CallEvaluation) -> Iterator[str]:
+def _fact_lines(situation: Situation, preview: Preview | None, reason: str) -> Iterator[str]:
+    """Yield what was looked at; without a preview, by the arguments alone, for this `reason`."""
     yield "Looked at:"
-    if (preview := evaluation.preview) is None:
+    yield f"  effect: {situation.effect.value}"
+    if (target := situation.resolved.call.target) is not None:
+        name = f"{quote(preview.name)}, " if preview and preview.name else ""
+        yield f"  target: {name}id {quote(target)}"
+    yield from _effective_lines(situation.resolved)
+    if preview is None:
+        yield "Unknown: the target's record, its dependents, the budget's calls so far, declines in a row. It loosens nothing."
+        yield reason
         return
-    yield f"  effect: {preview.effect.value}"
-    if preview.target is not None:
-        name = f"{quote(preview.name)}, id " if preview.name else "id "
-        yield f"  target: {name}{quote(preview.target)}"
-    yield from _effective_lines(evaluation.resolved)
-    dependents = "; ".join(each.words() for each in preview.facts.dependence.certain)
-    unchecked = ", ".join(preview.facts.dependence.unchecked)
-    if unchecked:
-        known = f"; {dependents}" if dependents else ""
-        yield f"  dependents: unknown, since these could not be checked: {unchecked}{known}"
-    else:
-        yield f"  dependents: {dependents or 'none'}"
+    known = "; ".join(each.words() for each in preview.facts.dependence.certain)
+    if unchecked := ", ".join(preview.facts.dependence.unchecked):
+        known = f"unknown, since these could not be checked: {unchecked}{f'; {known}' if known else ''}"
+    yield f"  dependents: {known or 'none'}"
     yield "  the budget's calls so far, declines in a row"
 
 
@@ -275,17 +275,6 @@ def _effective_lines(resolved: ResolvedCall) -> Iterator[str]:
     for each in resolved.records:
         known = f", id {quote(each.id)}" if each.row is not None else ", which could not be read"
         yield f"  {each.relation.value} {each.kind}: {quote(each.name)}{known}"
-
-
-def _assumed_facts(call: Call, why: str) -> Iterator[str]:
-    yield "Looked at:"
-    yield f"  effect: {call.effect_on(UNKNOWN, None).value}, by the arguments alone"
-    yield "Unknown, and assumed so that nothing is loosened:"
-    if call.target is not None:
-        yield f"  the target {quote(call.target)}: its name, its state, its owner"
-    yield "  dependents"
-    yield "Unknown, and left out: the budget's calls so far, declines in a row, whether a key is the one in use."
-    yield why
 
 
 def _asked_lines(situation: Situation) -> Iterator[str]:

@@ -106,8 +106,8 @@ def test_explain_without_an_account_loosens_nothing(fastn: Run, file: Callable[[
     result = fastn("policy", "explain", "delete_trigger", "trigger_id=t", "--file", path)
     assert result.returncode == 0
     assert "Decision: typed." in result.stdout
-    assert "Unknown, and assumed so that nothing is loosened:" in result.stdout
-    assert 'the target "t"' in result.stdout
+    assert "Unknown: the target's record, its dependents" in result.stdout
+    assert 'target: id "t"' in result.stdout
     assert "Nothing was read: There is no API key." in result.stdout
     assert f"Policy: mode guarded, live key, file {path}." in result.stdout
     assert "Decision: typed." in fastn("policy", "explain", "delete_workflow", "workflow_id=w").stdout
