@@ -255,7 +255,7 @@ def _fact_lines(situation: Situation, preview: Preview | None, reason: str) -> I
         yield f"  target: {name}id {quote(target)}"
     yield from _effective_lines(situation.resolved)
     if preview is None:
-        yield "Unknown: the target's record, its dependents, the budget's calls so far, declines in a row. It loosens nothing."
+        yield "Unknown: the target's record, its dependents, the calls of the budget so far, declines in a row."
         yield reason
         return
     known = "; ".join(each.words() for each in preview.facts.dependence.certain)
