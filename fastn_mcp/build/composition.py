@@ -3,7 +3,7 @@
 import hashlib
 import json
 import webbrowser
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -66,13 +66,14 @@ class ChosenChannel:
 
     channel: ApprovalChannel
     webhook: "Webhook | None"
+    page: ApprovalPage | None
     slack: "SlackChannel | None"
-    opened: "Sequence[ApprovalPage | Webhook | SlackChannel | NotifyingChannel]"
-    """What is closed with the account, the webhook and Slack included."""
+    notifying: "NotifyingChannel | None"
 
-    @property
-    def page(self) -> ApprovalPage | None:
-        return next((each for each in self.opened if isinstance(each, ApprovalPage)), None)
+    async def aclose(self) -> None:
+        for each in (self.webhook, self.page, self.slack, self.notifying):
+            if each is not None:
+                await each.aclose()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +95,7 @@ class AccountParts:
     async def aclose(self) -> None:
         """Close everything, also while the task is cancelled."""
         with anyio.CancelScope(shield=True):
-            for channel in self.channel.opened:
-                await channel.aclose()
+            await self.channel.aclose()
             await self.dispatch.aclose()
             await self.stores.audit.settle()
             await self.stores.ledger.aclose()
@@ -235,29 +235,26 @@ def choose_channel(settings: Settings, stores: AccountStores, process: Process) 
     `fastn-mcp approvals` at a terminal. Each of them can be combined with Slack and with notifications.
     """
     webhook, tenant = _webhook(settings, stores, process), process.tenant
-    opened: list[ApprovalPage | Webhook | SlackChannel | NotifyingChannel] = [] if webhook is None else [webhook]
     channel: ApprovalChannel
+    page = notifier = None
     if tenant is not None and tenant.channel is not None:
         channel = tenant.channel(webhook)
     elif webhook is not None:
         channel = webhook
     elif process.has_browser:
         file = stores.folder / PAGE_FILE
-        channel = ApprovalPage(stores.ledger, stores.system, webbrowser.open, file, process.program)
-        opened.append(channel)
+        channel = page = ApprovalPage(stores.ledger, stores.system, webbrowser.open, file, process.program)
     elif tenant is not None:
         channel = TerminalChannel(f"{process.program.to('approvals')}, for the tenant {tenant.name}", "on the server")
     else:
         channel = TerminalChannel(process.program.to("approvals"))
     if (slack := _slack(settings, channel, stores, process)) is not None:
         channel = slack
-        opened.append(slack)
     if settings.notify_url is not None or settings.remind_after is not None:
         from fastn_mcp.channels.notification import notifying  # deferred import: only if configured
 
-        channel = notifying(channel, settings, stores.ledger, stores.system)
-        opened.append(channel)
-    return ChosenChannel(channel, webhook, slack, opened)
+        channel = notifier = notifying(channel, settings, stores.ledger, stores.system)
+    return ChosenChannel(channel, webhook, page, slack, notifier)
 
 
 def _webhook(settings: Settings, stores: AccountStores, process: Process) -> "Webhook | None":

@@ -139,7 +139,7 @@ class StoredKey:
         for name in KEY_SETTINGS:
             if name in account.table and not (name == "api_key_file" and in_file):
                 what = f"{name} already says where the key is, so a stored key would not be used."
-                raise SettingsError(f"{account.line(name)}: {what}", "Remove that line first.")
+                raise SettingsError(f"{account.file.line_of(name, account.profile)}: {what}", "Remove that line first.")
         if not in_file or replace or "api_key_file" not in account.table or account.key_host == settings.host.lower():
             return
         warning = f"The key stored there is of {settings.profile} at {account.key_host}, not at {settings.host}."

@@ -56,10 +56,6 @@ class Chosen:
     def table(self) -> Mapping[str, object]:
         return self.file.table(self.profile)
 
-    def line(self, name: str) -> str:
-        """Return file and line of a setting in that table."""
-        return self.file.line_of(name, self.profile)
-
     @property
     def address(self) -> str:
         """Base URL without flags and variables."""
