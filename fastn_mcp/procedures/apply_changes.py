@@ -121,14 +121,12 @@ def _parse(number: int, entry: Mapping[str, Any]) -> Call:
     if unknown := entry.keys() - {"tool", "arguments"}:
         wrong = min(unknown)
         raise ValueError(f"{where}: unknown {wrong[:64]!r}{nearest(wrong, ('tool', 'arguments'))}")
-    name, arguments = entry.get("tool"), entry.get("arguments", {})
-    operation = OPERATIONS.get(name) if isinstance(name, str) else None
-    if operation is None:
+    name, arguments = text(entry, "tool"), entry.get("arguments", {})
+    if not name:
+        raise ValueError(f"{where}: its tool is missing, or is not a text")
+    if (operation := OPERATIONS.get(name)) is None:
         names = (name for name, operation in OPERATIONS.items() if operation.effect is not Effect.READ)
-        problem = (
-            f"there is no tool {name[:64]!r}{nearest(name, names)} that a batch takes" if isinstance(name, str) else ""
-        )
-        raise ValueError(f"{where}: {problem or 'its tool is missing, or is not a text'}")
+        raise ValueError(f"{where}: there is no tool {name[:64]!r}{nearest(name, names)} that a batch takes")
     where = f"{where}, {operation.tool_name()}"
     if operation.effect is Effect.READ:
         raise ValueError(f"{where}: changes nothing; call it separately")

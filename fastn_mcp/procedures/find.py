@@ -18,7 +18,7 @@ from fastn_mcp.procedures.search_data import Matches, SearchData
 from fastn_mcp.procedures.tables import ConciseRows
 from fastn_mcp.records.formats import age
 from fastn_mcp.records.platform import facts_about
-from fastn_mcp.records.rows import FastnObject, as_word, key_of, short, text, timestamp
+from fastn_mcp.records.rows import FastnObject, Row, as_word, key_of, short, text, timestamp, without_empty
 from fastn_mcp.records.states import STATES, State, failure_reason, is_unfinished, workflow_state
 from fastn_mcp.tools.tool import Effect
 
@@ -123,26 +123,23 @@ class Find(Procedure[SearchResult]):
             await data.read_last_run(meant[0])
         await data.name_related([hit.entry for hit in displayed])
         rows = _Rows(data, context, {item.id for item in meant}, {hit.entry.id for hit in displayed})
-        answer: dict[str, JsonValue] = {"found": [rows.row(hit) for hit in displayed]}
-        if len(matches.hits) > len(displayed):
-            answer["more"] = len(matches.hits) - len(displayed)
-        if len(meant) > 1:
-            answer["ambiguous"] = f"The first {len(meant)} fit about equally well: ask which one is meant."
-        if matches.lacking:
-            answer["first_lacks"] = [*matches.lacking]
-        ranking = data.rows.ranking(self.query)
-        if not displayed:
-            answer["did_you_mean"] = [short(name, _MAX_NAME) for name in ranking.near(data.wanted)]
+        ranking, more = data.rows.ranking(self.query), len(matches.hits) - len(displayed)
         gaps = data.gaps(is_answered=ranking.is_about_kinds or (bool(displayed) and not matches.lacking))
-        if gaps or unread:
-            answer["not_searched"] = [*gaps, *unread]
         kinds = {self.kind} if self.kind else kinds_in(self.query)
         if ranking.words:  # else it says nothing but the kinds
             kinds -= {hit.entry.kind for hit in displayed}
         lists = [f"{LISTS[kind].tool_name()}()" for kind in sorted(kinds)]
-        if following := [*_next(hit.entry for hit in displayed[: matches.named]), *lists]:
-            answer["next"] = [*dict.fromkeys(following)]
-        return answer
+        doubt = f"The first {len(meant)} fit about equally well: ask which one is meant."
+        facts: Row = {
+            "more": more or None,
+            "ambiguous": doubt if len(meant) > 1 else None,
+            "first_lacks": [*matches.lacking],
+            "did_you_mean": [] if displayed else [short(name, _MAX_NAME) for name in ranking.near(data.wanted)],
+            "not_searched": [*gaps, *unread],
+            "next": [*dict.fromkeys((*_next(hit.entry for hit in displayed[: matches.named]), *lists))],
+        }
+        found: dict[str, JsonValue] = {"found": [rows.row(hit) for hit in displayed]}
+        return found | without_empty(facts)
 
 
 class _Rows:

@@ -111,20 +111,13 @@ class Hit:
     def key(self) -> tuple[str, str]:
         return self.entry.kind, self.entry.id or self.entry.name
 
-    @property
-    def is_whole(self) -> bool:
-        """Whether it is named, and the query says nothing else about it."""
-        return self.is_verbatim and not self.lacking
-
 
 class Ranking(NamedTuple):
     """All resources that a query may mean, best first."""
 
     candidates: Sequence[Hit]
-    words: Sequence[str]
-    """The words searched for, without names of kinds: those that no name has, and then the rarest."""
-    known: Collection[str]
-    """The words that a name has as they are."""
+    words: Mapping[str, bool]
+    """The words searched for, without names of kinds, with whether a name has them: the rarest first."""
     is_about_kinds: bool
     """Whether it names kinds and nothing in them, for example `failed workflows`; a mere `workflow` may be a name."""
 
@@ -223,10 +216,10 @@ class Index:
         hits: dict[tuple[str, str], Hit] = {}
         for hit in sorted((*self._by_id(query), *by_name), key=_order):
             hits.setdefault(hit.key, hit)
-        known, searched = self._holding.keys() & weights, [word for word in weights if not kinds_of(word)]
+        searched = {word: word in self._holding for word in weights if not kinds_of(word)}
         is_about_kinds = bool(named) and not searched and not all(map(kinds_of, words_of(query)))
-        by_rarity = sorted(searched, key=lambda it: (it in known, -weights[it]))
-        return Ranking([*hits.values()], by_rarity, known, is_about_kinds)
+        by_rarity = sorted(searched.items(), key=lambda it: (it[1], -weights[it[0]]))
+        return Ranking([*hits.values()], dict(by_rarity), is_about_kinds)
 
     def _searched(self, words: Words) -> Words:
         """Return the words of a query that may say what is meant; all of them if none does."""

@@ -193,7 +193,7 @@ class SearchData:
             cut -= {kind for kind in kinds if not self._reads.has_more(f"{kind} of {word}")}
             if self._is_named(query, self.wanted):
                 break
-            if word not in ranking.known:
+            if not ranking.words.get(word):
                 misspelt |= {kind for kind in kinds if not self._reads.rows(f"{kind} of {word}")}
         self._searched.update(large if self._is_named(query, self.wanted) else {*large} - misspelt - cut)
         await self._read([kind for kind in large if kind not in self._searched], whole=True)
@@ -316,7 +316,8 @@ class SearchData:
     def _is_named(self, query: str, kinds: Collection[str]) -> bool:
         """Whether a query is the name of a resource of these kinds: exactly, if it has an email address."""
         best, least = self._hits(query)[:1], EXACT_MATCH if "@" in query else 0
-        return any(hit.entry.kind in kinds and hit.is_whole and hit.score >= least for hit in best)
+        whole = (hit for hit in best if hit.is_verbatim and not hit.lacking)
+        return any(hit.entry.kind in kinds and hit.score >= least for hit in whole)
 
 
 def _last_runs(rows: Sequence[Row]) -> dict[str, Row | None]:

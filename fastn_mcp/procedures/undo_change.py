@@ -12,7 +12,7 @@ from fastn_mcp.guard.undo import NotUndoable, Undo, already, drift, receipt, und
 from fastn_mcp.ledger.change import BEGUN, KEPT_DAYS, PERHAPS_MADE, Change
 from fastn_mcp.procedures.context import Pending, Procedure, ProcedureContext
 from fastn_mcp.records.formats import aged, since
-from fastn_mcp.records.rows import FastnObject
+from fastn_mcp.records.rows import FastnObject, Row, key_of, row_of, without_empty
 from fastn_mcp.redaction import quote
 from fastn_mcp.tools.catalog import OPERATIONS
 from fastn_mcp.tools.operation import Update
@@ -81,16 +81,15 @@ class UndoChange(Procedure[UndoResult]):
         outcome = await context.change(undo.call, undoes=change)
         if not isinstance(outcome, Done):
             return outcome
-        answer: dict[str, JsonValue] = {"undone": change.id, "by": undo.call.tool_name()}
-        if change.target is not None:
-            answer["of"] = {"id": change.target, "name": change.name}
-        if undo.call.target is None:
-            answer["new_id"] = outcome.result.model_dump().get("id")
-        if undo.lost:
-            answer["stays"] = undo.lost
-        if undo.not_restored:
-            answer["not_restored"] = list(undo.not_restored)
-        return Done(UndoResult.model_validate(answer), outcome.change)
+        answer: Row = {
+            "undone": change.id,
+            "by": undo.call.tool_name(),
+            "of": None if change.target is None else {"id": change.target, "name": change.name},
+            "new_id": key_of(row_of(outcome.result)) if undo.call.target is None else None,
+            "stays": undo.lost,
+            "not_restored": [*undo.not_restored],
+        }
+        return Done(UndoResult.model_validate(without_empty(answer)), outcome.change)
 
 
 async def _check_drift(change: Change, undo: Undo, context: ProcedureContext) -> None:

@@ -26,6 +26,12 @@ def limited(folder: Path, begin: Dataset, *, seconds: float = 90, requests: int 
     return world
 
 
+async def leave(world: World, requests: int) -> None:
+    """Use up the rate limit but for so many requests."""
+    while world.client.limit.requests_left != requests:
+        await world.client.send(GetQuotas())
+
+
 async def answer(world: World, call: Procedure[Any]) -> dict[str, Any]:
     """Return an answer that takes at most 10 seconds and no refused request."""
     began, before = world.clock.at, len(world.sandbox.requests)
@@ -55,8 +61,7 @@ async def test_answers_in_a_row_are_useful(tmp_path: Path, begin: Dataset) -> No
 @ACCOUNTS
 async def test_answers_with_five_requests_left_are_useful(tmp_path: Path, begin: Dataset) -> None:
     world = limited(tmp_path, begin)
-    while world.client.limit.requests_left != 5:
-        await world.client.send(GetQuotas())
+    await leave(world, 5)
     found = await answer(world, Find(query="Katana"))
     assert found["found"][0]["name"].startswith("Katana")
     assert ["workflow" in gap and "call again in 60 s" in gap for gap in found["not_searched"]] == [True]
@@ -73,8 +78,7 @@ async def test_answers_with_five_requests_left_are_useful(tmp_path: Path, begin:
 async def test_connections_of_a_connector_are_read_first(tmp_path: Path) -> None:
     """The question is about connections. The answer names all reads that were left out."""
     world = limited(tmp_path, large_account)
-    while world.client.limit.requests_left != 8:
-        await world.client.send(GetQuotas())
+    await leave(world, 8)
     diagnosis = await answer(world, Diagnose(connector_id="hubspot"))
     assert diagnosis["verdict"].startswith("HubSpot: 9 of 212 connections not working, for 9 customers; whether runs")
     (gap,) = diagnosis["not_checked"]
@@ -100,8 +104,7 @@ async def test_the_same_call_again_continues_where_it_stopped(tmp_path: Path, ca
 
 async def test_list_that_is_cut_by_the_limit_says_to_call_again(tmp_path: Path) -> None:
     world = limited(tmp_path, large_account)
-    while world.client.limit.requests_left != 5:
-        await world.client.send(GetQuotas())
+    await leave(world, 5)
     answer = await world.rendered_tool("list_connections", expires_before="2026-12-09")
     assert answer["left_out"].endswith("others may match: call again in a minute, or use more filters.")
 
@@ -110,8 +113,7 @@ async def test_name_that_cannot_be_looked_up_is_not_diagnosed_as_an_id(tmp_path:
     """Nothing is known of an id that does not exist, which looks as if nothing failed."""
     world = limited(tmp_path, dataset)
     await answer(world, GetOverview())
-    while world.client.limit.requests_left != 3:
-        await world.client.send(GetQuotas())
+    await leave(world, 3)
     diagnosis = await answer(world, Diagnose(workflow_id="A workflow of another name"))
     assert diagnosis["verdict"].startswith("It is not known which resource is meant.")
     assert diagnosis["causes"] == []

@@ -317,24 +317,19 @@ async def _records(
 
 async def _account(account: AccountRows, context: ProcedureContext) -> dict[str, JsonValue]:
     """Return totals, plan and what the guard still allows."""
-    answer: dict[str, JsonValue] = {}
-    if totals := _run_totals(account):
-        answer["runs"] = totals
-    counts: dict[str, JsonValue] = {}
-    for kind in filter(account.reads.lists.__contains__, _COUNTED_LISTS):
-        total = account.reads.total(kind)
-        rows = account.reads.lists[kind].rows
-        counts[kind.replace(" ", "_").lower()] = f"at least {len(rows)}" if total is None else total
+    reads, counts = account.reads, dict[str, JsonValue]()
+    for kind in filter(reads.lists.__contains__, _COUNTED_LISTS):
+        total = reads.total(kind)
+        counts[kind.replace(" ", "_").lower()] = f"at least {len(reads.rows(kind))}" if total is None else total
     if (ever := account.counts.ever) is not None:
         counts["executions"] = ever
-    answer["counts"] = counts
-    if of_account := plan(account.reads.records.get("billing", {})):
-        answer["plan"] = of_account
+    facts = {"runs": _run_totals(account), "counts": counts, "plan": plan(reads.records.get("billing", {}))}
+    answer: dict[str, JsonValue] = {name: fact for name, fact in facts.items() if fact or name == "counts"}
     try:
         allowance = await context.guard.allowance(context.caller.asker)
         answer["guard"] = {name: item for name, item in allowance.items() if name != "decided"}
     except FastnError as error:
-        account.reads.gaps.append(Unchecked("budgets", error.what))
+        reads.gaps.append(Unchecked("budgets", error.what))
     return answer
 
 
