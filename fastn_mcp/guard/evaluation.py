@@ -211,7 +211,9 @@ class Evaluator:
                 with anyio.CancelScope(deadline=deadline):
                     dependence = await describe_dependents(one.call, one.resolved.target, one.reads, now)
                     outlook = await outlook_of(one.resolved, one.reads, now, self._surroundings)
-            calls[number] = replace(one, preview=one.preview.described(history, dependence, outlook, costs))
+            facts = one.preview.facts
+            facts = replace(facts, history=history, dependence=dependence or facts.dependence)
+            calls[number] = replace(one, preview=replace(one.preview, facts=facts, outlook=outlook, costs=costs))
         return evaluation_of(evaluation.batch, evaluation.id, calls)
 
     async def check_customers(self) -> None:
