@@ -120,12 +120,9 @@ class Evaluator:
 
         Each call counts against the budgets and the plan of those after it, so that a shortage is found up front.
         """
-        if not batch.is_list:
-            undoes = ""
-            if (undone := batch.undoes) is not None:
-                undoes = f"what was done {age(datetime.fromtimestamp(undone.at, UTC), self._system.now())}"
-            one = await self.evaluate_call(batch.calls[0], asker, undoes=undoes)
-            return evaluation_of(batch, "", {1: one})
+        undoes = ""
+        if (undone := batch.undoes) is not None:
+            undoes = f"what was done {age(datetime.fromtimestamp(undone.at, UTC), self._system.now())}"
         earlier_uses: Counter[tuple[str, str]] = Counter()
         evaluations: dict[int, CallEvaluation] = {}
         reads, id_ = remembered(self._read), self.batch_id(batch, asker)
@@ -134,9 +131,9 @@ class Evaluator:
             if number in skip:
                 continue
             try:
-                one = await self.evaluate_call(call, asker, earlier_uses, reads=reads, request=request)
+                one = await self.evaluate_call(call, asker, earlier_uses, undoes, reads, request=request)
                 evaluations[number] = one
-                if (typed := one.resolved.typed) is not None:
+                if batch.is_list and (typed := one.resolved.typed) is not None:
                     raise NotSent(
                         f"a person can type the {typed.name} of a single call only.",
                         f"Call {call.tool_name()} by itself.",
@@ -211,7 +208,9 @@ class Evaluator:
                 with anyio.CancelScope(deadline=deadline):
                     dependence = await describe_dependents(one.call, one.resolved.target, one.reads, now)
                     outlook = await outlook_of(one.resolved, one.reads, now, self._surroundings)
-            calls[number] = replace(one, preview=one.preview.described(history, dependence, outlook, costs))
+            facts = one.preview.facts
+            facts = replace(facts, history=history, dependence=dependence or facts.dependence)
+            calls[number] = replace(one, preview=replace(one.preview, facts=facts, outlook=outlook, costs=costs))
         return evaluation_of(evaluation.batch, evaluation.id, calls)
 
     async def check_customers(self) -> None:

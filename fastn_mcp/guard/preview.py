@@ -1,12 +1,12 @@
 """Preview of a call or a batch, for approval requests, the approval page and dry runs."""
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, cast
 
 from pydantic import JsonValue
 
-from fastn_mcp.account.dependence import Dependence
 from fastn_mcp.account.outlook import Outlook
 from fastn_mcp.account.resolved_call import ResolvedCall
 from fastn_mcp.guard.sentences.access import power
@@ -35,14 +35,12 @@ _PERMISSIONS = ("permissions", "scopes")
 _NO_OUTLOOK = Outlook()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Preview:
     """Facts that a person needs to decide. Values are unescaped: quote them for display."""
 
     facts: Facts
     """What the sentences are made of."""
-    says: Sentences
-    """What a person reads first."""
     account: str
     target: str | None
     name: str | None
@@ -57,20 +55,10 @@ class Preview:
     """Whose approval the call needs, for the agent."""
     outlook: Outlook = _NO_OUTLOOK
 
-    def described(
-        self,
-        history: tuple[tuple[str, str], ...],
-        dependence: Dependence | None = None,
-        outlook: Outlook = _NO_OUTLOOK,
-        costs: str = "",
-    ) -> "Preview":
-        """Return the preview with what helps to decide, which an approval is not bound to.
-
-        `history`: what this server did lately to the records of the call. `dependence`: its dependents with further
-        facts.
-        """
-        facts = replace(self.facts, history=history, dependence=dependence or self.facts.dependence)
-        return replace(self, facts=facts, says=describe(facts), outlook=outlook, costs=costs)
+    @cached_property
+    def says(self) -> Sentences:
+        """What a person reads first."""
+        return describe(self.facts)
 
     @property
     def effect(self) -> Effect:
@@ -155,7 +143,7 @@ def preview(resolved: ResolvedCall, effect: Effect, account: str, because: str =
     id_: object = getattr(target, "id", None) if isinstance(call, (Create, AiChat, AiBuild)) else None
     key = call.target or (str(id_) if id_ else None)
     expected = (label.typed(key) if label else key and typed_id(key)) or call.tool_name()
-    return Preview(facts, describe(facts), account, key, str(label) if label else None, expected, because)
+    return Preview(facts, account, key, str(label) if label else None, expected, because)
 
 
 def by_power(name: str, value: JsonValue) -> JsonValue:

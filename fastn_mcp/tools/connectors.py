@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, ClassVar
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 from typing_extensions import override
 
 from fastn_mcp.records.rows import FastnObject, Row, as_word, objects, parse_timestamp, text, timestamp, word
@@ -50,6 +50,10 @@ def _authenticates(row: Row, wanted: str) -> bool | None:
 
 class Connector(FastnObject):
     columns = ("id", "name", "slug", "category", "origin", "protocol", "visibility")
+
+    id: JsonValue = None
+    name: JsonValue = None
+    slug: JsonValue = None
 
 
 class ListConnectors(List[Connector]):
@@ -145,6 +149,10 @@ def _changed_since(row: Row, wanted: str) -> bool | None:
 
 class Connection(FastnObject):
     columns = ("id", "name", "status", "connector", "connectorId", "endOrgId", "authType", "expiresAt", "lastUsedAt")
+
+    id: JsonValue = None
+    name: JsonValue = None
+    status: JsonValue = None
 
 
 class ListConnections(List[Connection]):

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 from typing_extensions import override
 
 from fastn_mcp.records.rows import FastnObject, Row, row_of, text
@@ -22,6 +22,9 @@ Plan = Annotated[str | None, Field(description="For example Free.")]
 
 class Customer(FastnObject):
     columns = ("id", "name", "slug", "status", "plan", "connectionsCount", "createdAt")
+
+    id: JsonValue = None
+    name: JsonValue = None
 
 
 class ListCustomers(List[Customer]):

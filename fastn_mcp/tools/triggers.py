@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Annotated, ClassVar
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 from typing_extensions import override
 
 from fastn_mcp.records.cron import is_subset
@@ -40,6 +40,10 @@ class Trigger(FastnObject):
         "id", "name", "type", "status", "subscriptionStatus", "authentication", "schedule", "consecutiveFailures",
         "routes", "endOrgId",
     )  # fmt: skip
+
+    id: JsonValue = None
+    name: JsonValue = None
+    status: JsonValue = None
 
 
 def _of_type(kind: str, field: str) -> Match:

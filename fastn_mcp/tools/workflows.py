@@ -49,6 +49,10 @@ Header = AfterValidator(_header_value)
 class Workflow(FastnObject):
     columns = ("id", "name", "status", "executionTier", "publishedVersion", "updatedAt")
 
+    id: JsonValue = None
+    name: JsonValue = None
+    status: JsonValue = None
+
 
 class Run(FastnObject):
     """A started run, or a finished one if the workflow is INSTANT."""
@@ -226,6 +230,9 @@ class Execution(FastnObject):
         "id", "status", "workflowId", "workflowName", "endOrgId", "createdAt", "durationMs", "triggeredBy", "error",
         "errorCategory", "fixSuggestion", ELAPSED_COLUMN,
     )  # fmt: skip
+
+    id: JsonValue = None
+    status: JsonValue = None
 
 
 class ListExecutions(List[Execution]):

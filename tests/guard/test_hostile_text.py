@@ -180,7 +180,7 @@ class World:
     def _preview(self, *, exists: bool) -> Preview:
         resolved = self.resolved(exists=exists)
         output = preview(resolved, resolved.effect, ACCOUNT, "", "what was done 2 hours ago")
-        return output.described(self.history())
+        return replace(output, facts=replace(output.facts, history=self.history()))
 
     @cached_property
     def request(self) -> ApprovalRequest:
