@@ -15,7 +15,6 @@ from typing import Any, Literal, cast
 from mcp import MCPError, types
 from mcp.server import ServerRequestContext
 from mcp.server.apps import APP_MIME_TYPE, client_supports_apps
-from mcp.types import ReadResourceResult, TextResourceContents
 from pydantic import JsonValue
 
 from fastn_mcp.guard.approval_form import PendingApproval
@@ -38,15 +37,14 @@ def can_show(ctx: ServerRequestContext[Any]) -> bool:
     return ctx.session.client_capabilities is None or client_supports_apps(ctx)
 
 
-def read_app(ctx: ServerRequestContext[Any], uri: str) -> ReadResourceResult | None:
+def read_app(ctx: ServerRequestContext[Any], uri: str) -> types.ReadResourceResult | None:
     """Return the app, or None if `uri` is another resource or the client shows no apps."""
     if uri != APP_URI or not can_show(ctx):
         return None
     # It loads nothing, so that the host's default policy fits; and draws its own border.
-    app = TextResourceContents(
-        uri=APP_URI, mime_type=APP_MIME_TYPE, text=_html(), _meta={"ui": {"prefersBorder": False}}
-    )
-    return ReadResourceResult(contents=[app])
+    meta = {"ui": {"prefersBorder": False}}
+    app = types.TextResourceContents(uri=APP_URI, mime_type=APP_MIME_TYPE, text=_html(), _meta=meta)
+    return types.ReadResourceResult(contents=[app])
 
 
 @cache

@@ -22,6 +22,7 @@ from fastn_mcp.channels.page.access import NoSession, PageAccess, PageSecurity, 
 from fastn_mcp.channels.page.activity import EFFECTS, OUTCOMES, Activity, Search
 from fastn_mcp.channels.page.decisions import FLASH_COOKIE, FLASH_HOLDS, MAX_LISTED, Decisions, NotDecided
 from fastn_mcp.channels.page.inbox import Inbox, InboxAccount
+from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.approval_form import MAX_NOTE
 from fastn_mcp.guard.budgets import Limits
 from fastn_mcp.guard.recorder import record_fact
@@ -92,6 +93,7 @@ def page(
         LedgerLost: partial(pages.problem, "away.html", 503),
         Exception: partial(pages.problem, "failed.html", 500),
         NotDecided: pages.not_decided,
+        FastnError: pages.refused,
     }
     app = Starlette(routes=routes, exception_handlers=handlers)
     app.router.redirect_slashes = False
@@ -188,9 +190,9 @@ class _Page(Decisions):
         reason, now = form.get("reason", "").strip(), self.system.timestamp()
         wanted = [tenant for tenant in _stoppable(session) if form.get("tenant", "") in ("", tenant)]
         if not wanted:
-            raise NotDecided(session, 403, "Nothing was stopped: it is not yours to stop.")
+            raise NotDecided(403, "Nothing was stopped: it is not yours to stop.")
         if len(reason) > _MAX_FIELD:
-            raise NotDecided(session, 422, f"Nothing was stopped: the reason is longer than {_MAX_FIELD} characters.")
+            raise NotDecided(422, f"Nothing was stopped: the reason is longer than {_MAX_FIELD} characters.")
         known = {stop.whom for stop in await self.ledger.holding() if session.inbox.may_lift(stop)}
         is_operators = not session.inbox.tells_people_apart
         stops = [
@@ -215,7 +217,7 @@ class _Page(Decisions):
         session, form = await self._form(request, "allow", "stop")
         stop = next((each for each in await self.holding(session) if each.id == form.get("stop")), None)
         if stop is None or not session.inbox.may_lift(stop):
-            raise NotDecided(session, 409, "Nothing was changed: this stop does not exist, or is not yours.")
+            raise NotDecided(409, "Nothing was changed: this stop does not exist, or is not yours.")
         lifted = stop.lift(_by(session), self.system.timestamp())
         await self._void(session, [stop])
         if await self.ledger.lift_stop(lifted):
@@ -248,7 +250,10 @@ class _Page(Decisions):
 
     async def not_decided(self, request: Request, problem: NotDecided) -> Response:
         flash = None if problem.draft else _message(str(problem), good=False)
-        return await self._response(request, problem.session, problem.status, flash, problem.draft)
+        return await self._response(request, request.state.session, problem.status, flash, problem.draft)
+
+    async def refused(self, request: Request, problem: FastnError) -> Response:
+        return await self.not_decided(request, NotDecided(409, str(problem)))
 
     async def problem(self, template: str, status: int, request: Request, _: Exception) -> Response:
         return self.render(request, template, status)

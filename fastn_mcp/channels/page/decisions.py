@@ -13,7 +13,6 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from fastn_mcp.channels.page import view
 from fastn_mcp.channels.page.access import SESSION_HOLDS, BadForm, NoSession, PageAccess, Session, form
 from fastn_mcp.channels.page.inbox import PendingRequest
-from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.approval.votes import NotCounted, why_closed
 from fastn_mcp.guard.approval_form import MAX_NOTE, is_typed, sent_words
 from fastn_mcp.guard.seal import Seal
@@ -44,9 +43,8 @@ _TEMPLATES = Environment(
 class NotDecided(Exception):
     """A form decided nothing. The reason is shown on top of the page or, with `request`, beside that request."""
 
-    def __init__(self, session: Session, status: int, why: str, request: str | None = None, **draft: str) -> None:
+    def __init__(self, status: int, why: str, request: str | None = None, **draft: str) -> None:
         super().__init__(why)
-        self.session = session
         self.status = status
         self.draft = None if request is None else {"grant": request, "problem": why, "name": "", "note": ""} | draft
 
@@ -85,32 +83,32 @@ class Decisions:
         session, fields, pending, now = await self._decision(request, "approve")
         approval_request, extent = pending.request, fields.get("extent")
         if extent not in ("once", "while") or (extent == "while" and not approval_request.can_be_temporary):
-            raise NotDecided(session, 400, "This cannot be approved this way. Nothing was decided.")
+            raise NotDecided(400, "This cannot be approved this way. Nothing was decided.")
         if pending.barred is not None:
-            raise NotDecided(session, 403, f"{pending.barred} Nothing was decided.")
+            raise NotDecided(403, f"{pending.barred} Nothing was decided.")
         if pending.needs_sign_in:
             problem = "Nothing was approved: your sign-in is too old or too weak. Sign in again, and confirm then."
-            raise NotDecided(session, 403, problem, approval_request.id)
+            raise NotDecided(403, problem, approval_request.id)
         id_, typed = approval_request.id, fields.get("name", "")
         if not is_typed(approval_request.expected, typed):
             problem = "Nothing was approved: the text you typed does not match exactly."
-            raise NotDecided(session, 422, problem, id_, name=typed)
+            raise NotDecided(422, problem, id_, name=typed)
         try:
             secret = _typed_secret(approval_request, fields)
         except ValueError as problem:
-            raise NotDecided(session, 422, f"Nothing was approved: {problem}", id_, name=typed) from None
+            raise NotDecided(422, f"Nothing was approved: {problem}", id_, name=typed) from None
         follows = await session.inbox.approve(pending, now, secret, is_temporary=extent == "while")
         if isinstance(follows, NotCounted):
-            raise NotDecided(session, 409, follows.why)
+            raise NotDecided(409, follows.why)
         more = f", and more such calls on its target for {TEMPORARY_MINUTES} minutes" if extent == "while" else ""
         return self._back(request, session, f"Approved: {_brief(approval_request)}{more}. {follows}")
 
     async def decline(self, request: Request) -> Response:
         session, fields, pending, now = await self._decision(request, "decline")
         approval_request = pending.request
-        note = self._note(session, fields, approval_request.id)
+        note = self._note(fields, approval_request.id)
         if isinstance(counted := await session.inbox.decline(pending, now, note), NotCounted):
-            raise NotDecided(session, 409, counted.why)
+            raise NotDecided(409, counted.why)
         noted = " The agent gets your note." if note else ""
         holds = f"The same call stays declined for {view.left(approval_request.expires - now)}."
         return self._back(request, session, f"Declined: {_brief(approval_request)}. Nothing is sent.{noted} {holds}")
@@ -120,9 +118,9 @@ class Decisions:
         session, fields = await self._fields(request, 3 * MAX_LISTED)
         values = [value for name, value in fields.items() if name.startswith("pick")]
         selected = dict(pick.split("|", 1) for value in values for pick in value.split() if "|" in pick)
-        note, now = self._note(session, fields), self.system.timestamp()
+        note, now = self._note(fields), self.system.timestamp()
         if not selected:
-            raise NotDecided(session, 422, "Nothing was declined: no request is selected.")
+            raise NotDecided(422, "Nothing was declined: no request is selected.")
         declined = 0
         for id_, token in selected.items():
             if await self._redeems(session, f"decline {id_}", token):
@@ -131,29 +129,26 @@ class Decisions:
                     declined += not isinstance(await session.inbox.decline(pending, now, note), NotCounted)
         left = f" {len(selected) - declined} of them could not be: decided already, expired or not from this page."
         if not declined:
-            raise NotDecided(session, 409, f"Nothing was declined.{left}")
+            raise NotDecided(409, f"Nothing was declined.{left}")
         noted = " The agents get your note." if note else ""
         message = f"Declined {view.counted(declined, 'request')}. Nothing is sent.{noted}"
         return self._back(request, session, message + (left if declined < len(selected) else ""))
 
     async def withdraw(self, request: Request) -> Response:
         session, fields = await self._form(request, "withdraw", "grant")
-        note, pending = self._note(session, fields), await session.inbox.find(fields["grant"])
+        note, pending = self._note(fields), await session.inbox.find(fields["grant"])
         if pending is None or not pending.request.out_of_band:
-            raise NotDecided(session, 409, why_closed(None))
+            raise NotDecided(409, why_closed(None))
         counted = await session.inbox.withdraw(pending.request, self.system.timestamp(), note)
         if isinstance(counted, NotCounted):
-            raise NotDecided(session, 409, counted.why)
+            raise NotDecided(409, counted.why)
         return self._back(request, session, f"Withdrawn: {_brief(counted)}. {sent_words(counted)}")
 
     async def show_undo(self, request: Request) -> Response:
         """Show what an undo would do. Its form makes it."""
         session, asked = await self.session(request), request.query_params
         about, change = asked.get("request", ""), asked.get("change", "")
-        try:
-            earlier, preview = await session.inbox.undo_preview(about, change)
-        except FastnError as error:
-            raise NotDecided(session, 409, str(error)) from None
+        earlier, preview = await session.inbox.undo_preview(about, change)
         receipt = view.change(earlier, self.system.timestamp(), may_undo=True)
         says = {name: view.parts(getattr(preview.says, name)) for name in ("first", "lost", "then", "unchecked")}
         token = self.seal.token(session.id, f"undo {change}")
@@ -161,22 +156,20 @@ class Decisions:
 
     async def undo(self, request: Request) -> Response:
         session, fields = await self._form(request, "undo", "change")
-        try:
-            follows = await session.inbox.undo(fields.get("grant", ""), fields["change"])
-        except FastnError as error:
-            raise NotDecided(session, 409, str(error)) from None
+        follows = await session.inbox.undo(fields.get("grant", ""), fields["change"])
         return self._back(request, session, follows)
 
     async def revoke(self, request: Request) -> Response:
         session, fields = await self._form(request, "revoke", "approval")
         if not await session.inbox.revoke(fields["approval"], self.system.timestamp()):
-            raise NotDecided(session, 409, "This temporary approval has already ended.")
+            raise NotDecided(409, "This temporary approval has already ended.")
         return self._back(request, session, "Revoked. Such calls need approval again.")
 
     async def session(self, request: Request) -> Session:
         """Return the session. Raises `NoSession` if access is denied."""
         if (session := await self.access.session(request)) is None:
             raise NoSession
+        request.state.session = session  # for what follows if the handler raises
         return session
 
     async def _fields(self, request: Request, most: int) -> tuple[Session, dict[str, str]]:
@@ -184,14 +177,14 @@ class Decisions:
         try:
             return session, await form(request, most)
         except BadForm as problem:
-            raise NotDecided(session, problem.status, "Nothing was decided: the form is not from this page.") from None
+            raise NotDecided(problem.status, "Nothing was decided: the form is not from this page.") from None
 
     async def _form(self, request: Request, action: str, about: str) -> tuple[Session, dict[str, str]]:
         """Read a form of this session and use its token. Raises `NotDecided` if it is invalid or was sent before."""
         session, fields = await self._fields(request, 16)
         if not await self._redeems(session, f"{action} {fields.get(about, '')}", fields.get("token", "")):
             why = "Nothing was decided: this form was already submitted, or is not from this page."
-            raise NotDecided(session, 403, why)
+            raise NotDecided(403, why)
         return session, fields
 
     async def _redeems(self, session: Session, about: str, token: str) -> bool:
@@ -202,15 +195,15 @@ class Decisions:
         session, fields = await self._form(request, action, "grant")
         pending, now = await session.inbox.find(fields["grant"]), self.system.timestamp()
         if pending is None or not pending.request.is_open(now):
-            raise NotDecided(session, 409, why_closed(None if pending is None else pending.request))
+            raise NotDecided(409, why_closed(None if pending is None else pending.request))
         return session, fields, pending, now
 
-    def _note(self, session: Session, fields: Mapping[str, str], request: str | None = None) -> str | None:
+    def _note(self, fields: Mapping[str, str], request: str | None = None) -> str | None:
         """Return the note to the agent. Raises `NotDecided` if it is too long."""
         note = fields.get("note", "").replace("\r\n", "\n").strip()
         if len(note) > MAX_NOTE:
             problem = f"Nothing was decided: the note has {len(note)} characters, and {MAX_NOTE} is the limit."
-            raise NotDecided(session, 422, problem, request, note=note)
+            raise NotDecided(422, problem, request, note=note)
         return note or None
 
     def _back(self, request: Request, session: Session, flash: str) -> Response:
