@@ -3,8 +3,7 @@
 import resource
 import socket
 import threading
-from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import closing
 
 import pytest
 
@@ -50,15 +49,6 @@ class Endless:
         self.thread.join(20)
 
 
-@contextmanager
-def endless(head: bytes) -> Generator[Endless]:
-    collector = Endless(head)
-    try:
-        yield collector
-    finally:
-        collector.close()
-
-
 @pytest.mark.parametrize(
     "head",
     [
@@ -67,7 +57,7 @@ def endless(head: bytes) -> Generator[Endless]:
     ],
 )
 def test_endless_response_of_a_collector_is_not_read(monkeypatch: pytest.MonkeyPatch, head: bytes) -> None:
-    with endless(head) as collector:
+    with closing(Endless(head)) as collector:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
         instruments, end = export(["traces"], {}, JsonLines(()))
         with instruments.span("one", {}):

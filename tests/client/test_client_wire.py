@@ -6,7 +6,7 @@ import socket
 import threading
 import zlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, contextmanager, suppress
 from typing import Protocol
 
 import anyio
@@ -48,13 +48,8 @@ class Exchanging(Protocol):
 def exchanging(transport_factory: TransportFactory) -> Exchanging:
     """Exchange with the server at an address."""
 
-    @asynccontextmanager
-    async def open_exchange(url: str, sent: Mapping[str, str] | None = None) -> AsyncGenerator[HttpExchange]:
-        exchange = HttpExchange(url, sent or {}, transport_factory=transport_factory)
-        try:
-            yield exchange
-        finally:
-            await exchange.aclose()
+    def open_exchange(url: str, sent: Mapping[str, str] | None = None) -> "aclosing[HttpExchange]":
+        return aclosing(HttpExchange(url, sent or {}, transport_factory=transport_factory))
 
     return open_exchange
 

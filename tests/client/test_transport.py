@@ -3,8 +3,7 @@
 import asyncio
 import socket
 import struct
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import aclosing
 
 import anyio
 import anyio.lowlevel
@@ -20,13 +19,8 @@ from fastn_mcp.tools.operation import Request
 READ = Request("GET", "/api/v1/customers")
 
 
-@asynccontextmanager
-async def exchanging(url: str) -> AsyncGenerator[HttpExchange]:
-    exchange = HttpExchange(url, {}, transport_factory=HttpTransport)
-    try:
-        yield exchange
-    finally:
-        await exchange.aclose()
+def exchanging(url: str) -> "aclosing[HttpExchange]":
+    return aclosing(HttpExchange(url, {}, transport_factory=HttpTransport))
 
 
 async def test_connection_is_reused() -> None:

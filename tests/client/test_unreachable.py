@@ -4,7 +4,7 @@ import datetime
 import socket
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 
 import anyio
@@ -57,12 +57,9 @@ def failure(transport_factory: TransportFactory) -> Failure:
     """Return why a request to an address cannot be sent."""
 
     async def fail(url: str, options: TransportOptions | None = None) -> NotSentError:
-        exchange = HttpExchange(url, {}, options, transport_factory)
-        try:
+        async with aclosing(HttpExchange(url, {}, options, transport_factory)) as exchange:
             with anyio.fail_after(10), pytest.raises(NotSentError) as caught:
                 await exchange(READ)
-        finally:
-            await exchange.aclose()
         return caught.value
 
     return fail

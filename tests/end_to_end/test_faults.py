@@ -7,7 +7,7 @@ client is used, and the sandbox's data show whether an error tells the truth.
 import json
 import socket
 from collections.abc import AsyncGenerator, Generator
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -177,11 +177,8 @@ async def connected(
 
     endpoint = Settings(base_url=served.url, api_key=KEY, auth=auth, deadline=deadline)
     exchange = HttpExchange(served.url, headers(endpoint), transport_factory=served.transport_factory)
-    client = FastnClient(endpoint, exchange, System(sleep=sleep, share=lambda: 0.5))
-    try:
+    async with aclosing(FastnClient(endpoint, exchange, System(sleep=sleep, share=lambda: 0.5))) as client:
         yield client, waits
-    finally:
-        await client.aclose()
 
 
 def all_of(error: FastnError) -> str:

@@ -25,13 +25,26 @@ from support.openid_provider import Storage, signing_in
 from support.page_visitor import Visitor
 from support.ports import is_free
 from support.team_page import result
-from support.trial_sign_in import Chooser
 from support.valkey_server import valkey_program
 
 from fastn_mcp.cli.program import cli
 from fastn_mcp.hosted.team_config import load_team
 
 PAGE = (DEPLOY.parent / "docs" / "hosting.md").read_text(encoding="utf-8")
+
+
+class Chooser:
+    """A browser without a screen, in which `person` is chosen."""
+
+    def __init__(self, person: str) -> None:
+        self.person = person
+
+    async def authorize(self, url: str) -> str:
+        """Open an authorization address and return the redirect address, with its query."""
+        async with httpx2.AsyncClient(timeout=30) as http:
+            page = await http.get(url)
+            assert self.person in re.findall(r'<button name="person" value="(\w+)"', page.text), page.text
+            return (await http.post(url, data={"person": self.person})).headers["location"]
 
 
 def lines_below(heading: str) -> list[str]:

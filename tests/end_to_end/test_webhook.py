@@ -1,10 +1,12 @@
 """A real server and the receiver of `examples/` as a process, with real HTTP both ways."""
 
+import importlib.util
 import json
 import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,10 +20,34 @@ from mcp import Client, StdioServerParameters
 from support.command_line import run_command
 from support.ports import free_port
 from support.server_process import Upstream, body, environment, over_http, running, stdio
-from support.webhook_receiver import EXAMPLE, SECRET, example, received
 from support.webhook_world import approvers_file
 
 from fastn_mcp.channels.webhook.webhook import signature_headers
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "webhook_receiver.py"
+SECRET = "a secret that both sides know: 0123456789"
+
+
+def example() -> Any:
+    """Import the example as a module, so that a test can change one thing of its process."""
+    spec = importlib.util.spec_from_file_location("webhook_receiver", EXAMPLE)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@contextmanager
+def received(url: str, module: Any) -> Generator[Any]:
+    """Run the example's receiver at this address. Its queue has the requests that came."""
+    port = int(url.rstrip("/").rpartition(":")[2])
+    with module.Receiver(("127.0.0.1", port), SECRET) as receiver:
+        thread = threading.Thread(target=receiver.serve_forever, daemon=True)
+        thread.start()
+        yield receiver
+        receiver.shutdown()
+        thread.join()
 
 
 @dataclass

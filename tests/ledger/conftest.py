@@ -1,6 +1,7 @@
 """A store of each kind, as two processes have it."""
 
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
@@ -22,14 +23,12 @@ def where(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture
 async def ledger(where: str) -> AsyncGenerator[Ledger]:
-    store = opened(where)
-    yield store
-    await store.aclose()
+    async with aclosing(opened(where)) as store:
+        yield store
 
 
 @pytest.fixture
 async def other(where: str) -> AsyncGenerator[Ledger]:
     """The same store, as another process has it."""
-    store = opened(where)
-    yield store
-    await store.aclose()
+    async with aclosing(opened(where)) as store:
+        yield store

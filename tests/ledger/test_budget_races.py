@@ -3,6 +3,7 @@
 import itertools
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,16 +102,14 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Ledge
 
 @pytest.fixture
 async def ledger(opened: Callable[[], Ledger]) -> AsyncGenerator[Ledger]:
-    store = opened()
-    yield store
-    await store.aclose()
+    async with aclosing(opened()) as store:
+        yield store
 
 
 @pytest.fixture
 async def other(opened: Callable[[], Ledger]) -> AsyncGenerator[Ledger]:
-    store = opened()
-    yield store
-    await store.aclose()
+    async with aclosing(opened()) as store:
+        yield store
 
 
 def worlds(

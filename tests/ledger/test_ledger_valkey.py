@@ -3,8 +3,8 @@
 import asyncio
 import re
 import ssl
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping
-from contextlib import asynccontextmanager, nullcontext, suppress
+from collections.abc import Callable, Generator, Mapping
+from contextlib import aclosing, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,13 +39,8 @@ class Clock:
         return System(monotonic=lambda: self.passed, share=lambda: 1.0)
 
 
-@asynccontextmanager
-async def ledger_on(url: str, system: System | None = None) -> AsyncGenerator[ValkeyLedger]:
-    ledger = ValkeyLedger(parse(url), system or System())
-    try:
-        yield ledger
-    finally:
-        await ledger.aclose()
+def ledger_on(url: str, system: System | None = None) -> "aclosing[ValkeyLedger]":
+    return aclosing(ValkeyLedger(parse(url), system or System()))
 
 
 Start = Callable[..., ValkeyServer]

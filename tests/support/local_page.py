@@ -1,10 +1,8 @@
 """The local approval page without a browser: the address that a browser would be given, and forms filled in."""
 
-import asyncio
 import re
 import stat
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -75,12 +73,6 @@ async def approve_all(env: dict[str, str]) -> int:
         assert await ledger.decide(request, Vote("terminal", True, now), "terminal") is not None
     ledger.close()
     return len(waiting)
-
-
-def approve(env: dict[str, str]) -> None:
-    """The same, also where an event loop runs."""
-    with ThreadPoolExecutor(1) as thread:
-        thread.submit(asyncio.run, approve_all(env)).result()
 
 
 async def typed_on_the_page(address: str, field: str) -> str:

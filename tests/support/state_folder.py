@@ -3,6 +3,7 @@
 import os
 import subprocess
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -36,8 +37,5 @@ class StateFolder:
 
     def do(self, work: Callable[[SqliteLedger], Awaitable[Result]]) -> Result:
         """Run `work` on its ledger."""
-        ledger = SqliteLedger(str(self.folder / "ledger.sqlite"))
-        try:
+        with closing(SqliteLedger(str(self.folder / "ledger.sqlite"))) as ledger:
             return anyio.run(work, ledger)
-        finally:
-            ledger.close()

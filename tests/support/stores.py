@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 
@@ -142,13 +143,10 @@ def main(where: str, what: str, count: int, name: str) -> None:
     won: list[bool] = []
 
     async def attempted(number: int) -> bool:
-        ledger = opened(where)
-        try:
+        async with aclosing(opened(where)) as ledger:
             await ledger.revision()  # connected
             together.wait()
             return await ATTEMPTS[what](ledger, f"{name}{number}")
-        finally:
-            await ledger.aclose()
 
     def attempt(number: int) -> None:
         won.append(anyio.run(attempted, number))
