@@ -1,7 +1,6 @@
 """`fastn-mcp login`, `logout` and `whoami`, against a sandbox over HTTP and a keyring."""
 
 import json
-import os
 import re
 import socket
 import stat
@@ -155,7 +154,7 @@ def test_login_without_a_keyring_suggests_a_file(
     assert line.endswith("fastn-mcp login acme --file")
 
 
-@pytest.mark.skipif(os.name != "posix", reason="permissions are POSIX's")
+@pytest.mark.posix
 def test_login_stores_a_key_in_a_private_file(
     login: Run, config: Path, environment: dict[str, str], fastn: Run
 ) -> None:
