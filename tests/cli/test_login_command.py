@@ -126,9 +126,8 @@ def test_login_describes_a_malformed_key_without_showing_it(login: Run, given: s
 
 
 def test_login_without_a_terminal_suggests_stdin(login: Run) -> None:
-    assert error_line(login(KEY, "acme")) == (
-        "There is no terminal to ask for the key at. Give it on the standard input: fastn-mcp login --stdin"
-    )
+    line = error_line(login(KEY, "acme"), "There is no terminal to ask for the key at. Give it on the standard input: ")
+    assert line.endswith("/fastn-mcp login acme --stdin")
     assert "unexpected extra argument" in error_line(login("", "acme", CANARY.replace("C4N4RY", "x")))
 
 
@@ -243,10 +242,8 @@ def test_logout_deletes_a_key_and_says_that_it_still_works(
         "It still works: revoke it in the Fastn dashboard, Settings, API keys, if it is not needed.",
     ]
     assert stored_keys(environment) == {}
-    assert (
-        error_line(fastn("logout", "acme"), code=1)
-        == f"login has stored no key of acme at {address}. Which account has one: fastn-mcp profiles"
-    )
+    again = error_line(fastn("logout", "acme"), f"no key of acme at {address}. Which account has one: ", code=1)
+    assert again.endswith("/fastn-mcp profiles")
 
 
 def test_logout_names_the_place_of_a_key_that_login_did_not_store(config: Path, fastn: Run, address: str) -> None:
