@@ -110,10 +110,8 @@ def logout(start: StartOptions, profile: str | None) -> int:
     source = next((f"{name} in {stored.config}" for name in KEY_SETTINGS if name in account.table), None)
     if source is None and account.profile is None and os.environ.get(VARIABLE):
         source = f"the environment: {VARIABLE}"
-    hint = (
-        f" Its key comes from {source}." if source else f" Which account has one: {start.command_line().to('profiles')}"
-    )
-    warn(f"login has stored no key of {whose}.{hint}")
+    hint = f"Its key comes from {source}." if source else f"Which has one: {start.command_line().to('profiles')}"
+    warn(f"login has stored no key of {whose}. {hint}")
     return 1
 
 

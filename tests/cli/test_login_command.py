@@ -242,7 +242,7 @@ def test_logout_deletes_a_key_and_says_that_it_still_works(
         "It still works: revoke it in the Fastn dashboard, Settings, API keys, if it is not needed.",
     ]
     assert stored_keys(environment) == {}
-    again = error_line(fastn("logout", "acme"), f"no key of acme at {address}. Which account has one: ", code=1)
+    again = error_line(fastn("logout", "acme"), f"no key of acme at {address}. Which has one: ", code=1)
     assert again.endswith("/fastn-mcp profiles")
 
 

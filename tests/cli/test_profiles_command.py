@@ -154,7 +154,7 @@ def test_removing_the_last_profile_removes_the_default(config: Path, fastn: Run)
         (("add", "a b"), "'a b' is not a valid profile name. Use letters, digits,"),
         (("add", "x", "--base-url", "http://evil.example"), "The setting base_url (flag --base-url) "),
         (("remove", "acne"), "There is no profile 'acne' (did you mean 'acme'?). Known: acme, globex."),
-        (("remove", "acme"), "'acme' is the default profile. Choose another first: fastn-mcp profiles use globex"),
+        (("remove", "acme"), "'acme' is the default profile. Choose another first: FASTN_STATE_DIR="),
     ],
 )
 def test_refused_command_changes_nothing(file: Path, fastn: Run, arguments: tuple[str, ...], expected: str) -> None:
