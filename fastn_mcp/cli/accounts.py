@@ -56,13 +56,15 @@ def login(start: StartOptions, profile: str | None, stdin: bool, in_file: bool, 
     """
     stored = _stored_key(start, profile)
     account, at_rest = stored.account, stored.account.keyless()
-    stored.check(in_file=in_file, replace=replace)
+    with start.own_commands():
+        stored.check(in_file=in_file, replace=replace)
     keyring, words = SystemKeyring(), ("login", *filter(None, (account.profile,)))
     command = start.command_line()
     if not in_file:
         with _file_suggested(command.to(*words, "--file")):
             keyring.check()  # before the person pastes the key
-    key = _read_key(f"API key of {at_rest.profile} at {at_rest.host} (not shown)", stdin=stdin)
+    prompt = f"API key of {at_rest.profile} at {at_rest.host} (not shown)"
+    key = _read_key(prompt, command.to(*words, "--stdin"), stdin=stdin)
     settings = account.with_key(Key(key, "what was given"))
     if not no_check:
         result = anyio.run(check_key, start.parts(settings))
@@ -108,8 +110,8 @@ def logout(start: StartOptions, profile: str | None) -> int:
     source = next((f"{name} in {stored.config}" for name in KEY_SETTINGS if name in account.table), None)
     if source is None and account.profile is None and os.environ.get(VARIABLE):
         source = f"the environment: {VARIABLE}"
-    hint = f" Its key comes from {source}." if source else " Which account has one: fastn-mcp profiles"
-    warn(f"login has stored no key of {whose}.{hint}")
+    hint = f"Its key comes from {source}." if source else f"Which has one: {start.command_line().to('profiles')}"
+    warn(f"login has stored no key of {whose}. {hint}")
     return 1
 
 
@@ -193,16 +195,16 @@ def _stored_key(start: StartOptions, profile: str | None) -> StoredKey:
         return StoredKey(path, choose({**start.flags, "profile": named}, without_key(os.environ), config))
 
 
-def _read_key(prompt: str, *, stdin: bool) -> str:
+def _read_key(prompt: str, command: str, *, stdin: bool) -> str:
+    """Ask for the key, or read it from the standard input, as `command` does. Raises `SettingsError`."""
     if not stdin:
         if sys.stdin.isatty() and sys.stderr.isatty():
             return str(click.prompt(prompt, hide_input=True, err=True)).strip()
-        give = "Give it on the standard input: fastn-mcp login --stdin"
-        raise SettingsError("There is no terminal to ask for the key at.", give)
+        raise SettingsError("There is no terminal to ask for the key at.", f"Give it on the standard input: {command}")
     lines = sys.stdin.read(_MAX_INPUT).strip().splitlines()
     if len(lines) != 1:
         what = "The standard input has to be one line, the key."
-        raise SettingsError(what, "Pass the key and nothing else: fastn-mcp login --stdin < FILE")
+        raise SettingsError(what, f"Pass the key and nothing else: {command} < FILE")
     return lines[0].removeprefix("key=")  # as in the file of a key that an agent created
 
 
@@ -326,7 +328,7 @@ def profiles_group(ctx: click.Context, as_json: bool) -> None:
         print_table([names, *cells])
         warn(*(str(row["problem"]) for row in rows if row["problem"]))
     else:
-        say(f"{path} has no profiles. Add one: fastn-mcp profiles add NAME")
+        say(f"{path} has no profiles. Add one: {start.command_line().to('profiles', 'add')} NAME")
 
 
 def _row(name: str, config: ConfigFile, program: str) -> dict[str, str | bool | None]:
@@ -385,9 +387,8 @@ def remove_(start: StartOptions, name: str) -> None:
     account = choose({"profile": name}, {}, config)
     others = [other for other in config.profiles if other != name]
     if others and config.top.get("profile") == name:
-        raise SettingsError(
-            f"{name!r} is the default profile.", f"Choose another first: fastn-mcp profiles use {others[0]}"
-        )
+        use = start.command_line().to("profiles", "use", others[0])
+        raise SettingsError(f"{name!r} is the default profile.", f"Choose another first: {use}")
     for place in StoredKey(path, account).forget(any_host=True):
         say(f"Its key was removed from {place}; it is not revoked.")
     config_file.remove(path, name)

@@ -1,7 +1,6 @@
 """`fastn-mcp login`, `logout` and `whoami`, against a sandbox over HTTP and a keyring."""
 
 import json
-import os
 import re
 import socket
 import stat
@@ -127,9 +126,8 @@ def test_login_describes_a_malformed_key_without_showing_it(login: Run, given: s
 
 
 def test_login_without_a_terminal_suggests_stdin(login: Run) -> None:
-    assert error_line(login(KEY, "acme")) == (
-        "There is no terminal to ask for the key at. Give it on the standard input: fastn-mcp login --stdin"
-    )
+    line = error_line(login(KEY, "acme"), "There is no terminal to ask for the key at. Give it on the standard input: ")
+    assert line.endswith("/fastn-mcp login acme --stdin")
     assert "unexpected extra argument" in error_line(login("", "acme", CANARY.replace("C4N4RY", "x")))
 
 
@@ -155,7 +153,7 @@ def test_login_without_a_keyring_suggests_a_file(
     assert line.endswith("fastn-mcp login acme --file")
 
 
-@pytest.mark.skipif(os.name != "posix", reason="permissions are POSIX's")
+@pytest.mark.posix
 def test_login_stores_a_key_in_a_private_file(
     login: Run, config: Path, environment: dict[str, str], fastn: Run
 ) -> None:
@@ -244,10 +242,8 @@ def test_logout_deletes_a_key_and_says_that_it_still_works(
         "It still works: revoke it in the Fastn dashboard, Settings, API keys, if it is not needed.",
     ]
     assert stored_keys(environment) == {}
-    assert (
-        error_line(fastn("logout", "acme"), code=1)
-        == f"login has stored no key of acme at {address}. Which account has one: fastn-mcp profiles"
-    )
+    again = error_line(fastn("logout", "acme"), f"no key of acme at {address}. Which has one: ", code=1)
+    assert again.endswith("/fastn-mcp profiles")
 
 
 def test_logout_names_the_place_of_a_key_that_login_did_not_store(config: Path, fastn: Run, address: str) -> None:

@@ -1,6 +1,5 @@
 """Mistakes of the first ten minutes: one line that says what happened and what to do next."""
 
-import os
 import socket
 import subprocess
 import sys
@@ -170,10 +169,7 @@ def run_in_shell(how: str, environment: dict[str, str], *arguments: str) -> "sub
     return run_process(["/bin/sh", "-c", script, "sh", sys.executable, "-m", "fastn_mcp", *arguments], environment)
 
 
-posix = pytest.mark.skipif(os.name != "posix", reason="needs a POSIX shell")
-
-
-@posix
+@pytest.mark.posix
 def test_closed_streams_are_accepted(environment: dict[str, str]) -> None:
     """For example by a service manager. No file that is opened later takes their place."""
     for how in (">&-", "<&- >&- 2>&-"):
@@ -186,7 +182,7 @@ def test_closed_streams_are_accepted(environment: dict[str, str]) -> None:
     assert (served.returncode, served.stderr) == (0, "")
 
 
-@posix
+@pytest.mark.posix
 @pytest.mark.parametrize("arguments", [("--help",), ("--sandbox", "call", "get-overview")])
 def test_full_disk_is_reported_in_one_line(arguments: tuple[str, ...], environment: dict[str, str]) -> None:
     if not Path("/dev/full").exists():
@@ -197,7 +193,7 @@ def test_full_disk_is_reported_in_one_line(arguments: tuple[str, ...], environme
     assert line.startswith("fastn-mcp: The output cannot be written: No space left on device.")
 
 
-@posix
+@pytest.mark.posix
 @pytest.mark.long
 def test_demo_runs_with_an_ascii_encoding(environment: dict[str, str]) -> None:
     """LANG=C. In its own process, whose encoding is set at the start."""
@@ -206,7 +202,7 @@ def test_demo_runs_with_an_ascii_encoding(environment: dict[str, str]) -> None:
     assert "Everything worked." in done.stdout
 
 
-@posix
+@pytest.mark.posix
 def test_aborted_prompt_says_that_nothing_was_done(environment: dict[str, str], tmp_path: Path) -> None:
     install = ("install", "cursor", "--sandbox", "--file", str(tmp_path / "mcp.json"))
     for key, arguments, question in (
@@ -221,7 +217,7 @@ def test_aborted_prompt_says_that_nothing_was_done(environment: dict[str, str], 
     assert not (tmp_path / "mcp.json").exists()
 
 
-@posix
+@pytest.mark.posix
 def test_aborted_approval_says_that_nothing_was_sent(environment: dict[str, str]) -> None:
     customer = "5c4bc270-6e5f-4523-afd7-6538d17c6c3a"
     call = ["--sandbox", "call", "delete-customer", "--customer-id", customer]
@@ -235,7 +231,7 @@ def test_aborted_approval_says_that_nothing_was_sent(environment: dict[str, str]
     assert "Traceback" not in message
 
 
-@posix
+@pytest.mark.posix
 def test_declined_call_is_confirmed_in_one_line(environment: dict[str, str]) -> None:
     call = ["--sandbox", "call", "delete-customer", "--customer-id", "5c4bc270-6e5f-4523-afd7-6538d17c6c3a"]
     with sitting(["-m", "fastn_mcp", *call], environment) as person:
@@ -265,7 +261,7 @@ class _Hanging(BaseHTTPRequestHandler):
         """Nothing."""
 
 
-@posix
+@pytest.mark.posix
 def test_interrupted_call_points_to_the_audit_log(environment: dict[str, str]) -> None:
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Hanging)
     serving = threading.Thread(target=server.serve_forever)
@@ -284,7 +280,7 @@ def test_interrupted_call_points_to_the_audit_log(environment: dict[str, str]) -
     assert "Stopped. Whether a change was made is in the audit log: " in message
 
 
-@posix
+@pytest.mark.posix
 @pytest.mark.parametrize("arguments", [["tools"], ["--sandbox", "doctor"]])
 def test_names_are_not_cut_on_a_narrow_terminal(arguments: list[str], environment: dict[str, str]) -> None:
     with sitting(["-m", "fastn_mcp", *arguments], environment | {"COLUMNS": "40", "NO_COLOR": "1"}) as person:

@@ -1,6 +1,7 @@
 """`fastn-mcp profiles`: the table, and edits that keep comments."""
 
 import json
+import re
 import stat
 from pathlib import Path
 
@@ -82,7 +83,9 @@ def test_profiles_as_json_ignores_the_environment(file: Path, fastn: Run) -> Non
 
 
 def test_profiles_without_any_says_how_to_add_one(config: Path, fastn: Run) -> None:
-    assert fastn("profiles").stdout == f"{config} has no profiles. Add one: fastn-mcp profiles add NAME\n"
+    assert re.fullmatch(
+        rf"{config} has no profiles. Add one: .*/fastn-mcp profiles add NAME\n", fastn("profiles").stdout
+    )
 
 
 def test_first_profile_creates_a_private_file(config: Path, fastn: Run) -> None:
@@ -151,7 +154,7 @@ def test_removing_the_last_profile_removes_the_default(config: Path, fastn: Run)
         (("add", "a b"), "'a b' is not a valid profile name. Use letters, digits,"),
         (("add", "x", "--base-url", "http://evil.example"), "The setting base_url (flag --base-url) "),
         (("remove", "acne"), "There is no profile 'acne' (did you mean 'acme'?). Known: acme, globex."),
-        (("remove", "acme"), "'acme' is the default profile. Choose another first: fastn-mcp profiles use globex"),
+        (("remove", "acme"), "'acme' is the default profile. Choose another first: FASTN_STATE_DIR="),
     ],
 )
 def test_refused_command_changes_nothing(file: Path, fastn: Run, arguments: tuple[str, ...], expected: str) -> None:

@@ -15,7 +15,6 @@ from fastn_mcp.config.load import load
 from fastn_mcp.config.model import DEFAULT_BASE_URL, SECRETS, SOURCES, Trait, settings_with
 from fastn_mcp.errors import NoKey, SettingsError
 
-posix = pytest.mark.skipif(os.name != "posix", reason="permissions are POSIX's")
 Write = Callable[[str], Path]
 
 BOTH = """\
@@ -249,7 +248,7 @@ def test_malformed_key_is_reported_with_its_place_and_not_shown(file: Write, key
     assert message.endswith("Copy the whole key, and nothing else.")
 
 
-@posix
+@pytest.mark.posix
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o666])
 def test_key_file_that_others_can_read_is_refused(file: Write, tmp_path: Path, mode: int) -> None:
     (tmp_path / "k").write_text("canary")
@@ -301,7 +300,7 @@ def test_mistake_in_the_file_is_named_with_its_line(file: Write, text: str, line
     assert message in told
 
 
-@posix
+@pytest.mark.posix
 @pytest.mark.parametrize("where", ["", "[profiles.acme]\n"])
 @pytest.mark.parametrize("secret", sorted({*SECRETS} - {"ledger"}))  # a ledger is one where its URL has a password
 def test_file_with_a_secret_has_to_be_private(file: Write, secret: str, where: str) -> None:
@@ -312,7 +311,7 @@ def test_file_with_a_secret_has_to_be_private(file: Write, secret: str, where: s
     assert load({}, {"FASTN_API_KEY": "k"}, path).api_key == "k"
 
 
-@posix
+@pytest.mark.posix
 @pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
 def test_file_that_others_can_change_is_refused(file: Write, mode: int) -> None:
     path = file(BOTH)
@@ -321,7 +320,6 @@ def test_file_that_others_can_change_is_refused(file: Write, mode: int) -> None:
 
 
 @pytest.mark.posix
-@posix
 def test_null_device_is_an_empty_configuration() -> None:
     """FASTN_CONFIG=/dev/null is how one starts without the user's own."""
     assert stat.S_IMODE(Path(os.devnull).stat().st_mode) & 0o022

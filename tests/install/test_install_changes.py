@@ -1,7 +1,6 @@
 """Installing and uninstalling on real files: the original is restored, and other entries are left alone."""
 
 import json
-import os
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -279,7 +278,6 @@ def test_existing_inputs_are_used_and_not_removed(tmp_path: Path) -> None:
 
 
 @pytest.mark.posix
-@pytest.mark.skipif(os.name != "posix", reason="modes are of POSIX")
 def test_new_project_file_is_readable_by_others(client: ClientFile) -> None:
     """It holds nothing that others must not read."""
     client.resolve(project=client.folder)
