@@ -260,7 +260,7 @@ async def test_endless_list_is_read_up_to_a_bound() -> None:
 
     async def endless(reading: Any) -> FastnObject:
         asked.append(reading)
-        return Listed[FastnObject](rows=[{"id": "c"}] * 100, next_cursor=Position(offset=1).encode())
+        return Listed(rows=[{"id": "c"}] * 100, next_cursor=Position(offset=1).encode())
 
     with pytest.raises(Failed, match="not among the first 2000") as raised:
         await ReadRow(kind="connection", id="none").run(cast(ProcedureContext, SimpleNamespace(read=endless)))
