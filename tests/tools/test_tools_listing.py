@@ -20,7 +20,7 @@ def rows(count: int, first: int = 0) -> list[JsonValue]:
 
 
 def ids(page: Any) -> list[object]:
-    return [row["id"] for row in page.rows]
+    return [row.get("id") for row in page.rows]
 
 
 class Store:
