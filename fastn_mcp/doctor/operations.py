@@ -28,6 +28,11 @@ _SYNONYMS: dict[str, tuple[str, ...]] = {
     "name": ("title", "displayName", "label"),
     "status": ("state",),
 }
+_NEEDED = {
+    "connectors": ("slug",),
+    **dict.fromkeys(("connections", "executions", "triggers", "workflows"), ("status",)),
+}
+"""Fields that this server reads in rows of a resource, besides the id and the name."""
 # Third parties read these from /orgs. In rows of other resources they name the customer of the row.
 _IDS_OF_CUSTOMERS = ("orgId", "endOrgId", "externalRef")
 
@@ -50,23 +55,28 @@ def record_of(operation: AnyOperation) -> type[FastnObject]:
     return operation.returns
 
 
+def _declared(operation: AnyOperation) -> tuple[str, ...]:
+    """Return the fields that rows are known to have; none where Fastn's answer is passed on as it is."""
+    columns = record_of(operation).columns
+    return tuple(dict.fromkeys(("id", *columns))) if columns else ()
+
+
 def compare(operation: AnyOperation, fields: Collection[str]) -> Comparison:
-    record = record_of(operation)
-    absent = [name for name in dict.fromkeys((*record.model_fields, *record.columns)) if name not in fields]
+    needed = {"id", "name", *_NEEDED.get(operation.toolset(), ())}
+    absent = [name for name in _declared(operation) if name not in fields]
     renamed = {name: other for name in absent if (other := _other_name(operation, name, fields)) is not None}
     absent = [name for name in absent if name not in renamed]
-    missing = tuple(name for name in absent if name in record.model_fields)
+    missing = tuple(name for name in absent if name in needed)
     return Comparison(missing, renamed, tuple(name for name in absent if name not in missing))
 
 
 def _other_name(operation: AnyOperation, name: str, fields: Collection[str]) -> str | None:
     """Return the observed field that has the meaning of `name`, or None. Other declared fields do not count."""
-    record = record_of(operation)
     singular = _SINGULAR.get(operation.toolset(), operation.toolset().removesuffix("s"))
     synonyms = [f"{singular}{name}", *_SYNONYMS[name]] if name in _SYNONYMS else []
     if operation.toolset() == "customers" and name == "id":
         synonyms += _IDS_OF_CUSTOMERS
-    plain = {_normalized(field): field for field in fields if field not in {*record.model_fields, *record.columns}}
+    plain = {_normalized(field): field for field in fields if field not in _declared(operation)}
     return next((plain[normalized] for other in (name, *synonyms) if (normalized := _normalized(other)) in plain), None)
 
 
@@ -118,7 +128,7 @@ _MAX_NAME = 40
 _ENVELOPE_NAMES = {*_WRAPPERS, "total", "limit", "offset", "nextCursor"}
 DECLARED_NAMES = frozenset(_ENVELOPE_NAMES).union(
     *({operation.wire(name) for name in operation.model_fields} for operation in CATALOG),
-    *({*record_of(operation).columns, *record_of(operation).model_fields} for operation in CATALOG),
+    *(_declared(operation) for operation in CATALOG),
 )
 """Names that this project uses itself."""
 
