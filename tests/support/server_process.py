@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -124,7 +124,7 @@ def approving(params: ElicitRequestFormParams) -> ElicitResult:
     return ElicitResult(action="accept", content=approval(params.requested_schema["properties"]))
 
 
-Connect = Callable[..., AbstractAsyncContextManager[Client]]
+Connect = Callable[..., Client]
 
 
 def stdio(env: dict[str, str], *arguments: str) -> StdioServerParameters:
