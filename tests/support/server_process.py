@@ -15,7 +15,7 @@ import anyio
 import httpx2
 import pytest
 from mcp import Client, StdioServerParameters
-from mcp.client import ClientRequestContext, Transport
+from mcp.client import ClientRequestContext
 from mcp.client.streamable_http import streamable_http_client
 from mcp.types import (
     CallToolResult,
@@ -154,18 +154,14 @@ def running_sandbox() -> Generator[Upstream]:
 
 
 @asynccontextmanager
-async def _with_headers(url: str, headers: dict[str, str]) -> AsyncGenerator[Any]:
+async def over_http(url: str, headers: dict[str, str] = BEARER) -> AsyncGenerator[Any]:
+    """Connect a client over HTTP, with the token that `environment` sets."""
     timeout = httpx2.Timeout(30, read=300)
     async with (
         httpx2.AsyncClient(verify=TLS, headers=headers, timeout=timeout) as http,
         streamable_http_client(url, http_client=http) as streams,
     ):
         yield streams
-
-
-def over_http(url: str, headers: dict[str, str] = BEARER) -> Transport:
-    """Return the transport of a client for HTTP, with the token that `environment` sets."""
-    return _with_headers(url, headers)
 
 
 def environment(upstream: Upstream) -> dict[str, str]:
