@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import AsyncGenerator, Generator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,15 +45,13 @@ def isolated(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def connect(upstream: Upstream, http_server: str) -> Connect:
     """Return a client for a transport and protocol version, with or without a person, to a server with these flags."""
 
-    @asynccontextmanager
-    async def connected(
+    def connected(
         transport: str, era: str, person: Person | None = None, flags: tuple[str, ...] = (), **more: Any
-    ) -> AsyncGenerator[Client]:
+    ) -> Client:
         server: StdioServerParameters | Transport = over_http(http_server)
         if transport == "stdio":
             server = stdio(environment(upstream), *flags)
-        async with Client(server, mode=ERAS[era], elicitation_callback=person, **more) as client:
-            yield client
+        return Client(server, mode=ERAS[era], elicitation_callback=person, **more)
 
     return connected
 

@@ -4,8 +4,6 @@ import json
 import os
 import re
 import sys
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -73,12 +71,10 @@ async def test_printed_command_opens_the_page_of_a_profile(upstream: Upstream, t
         assert body(await client.call_tool("delete_customer", deletion))["done"] == "delete_customer"
 
 
-@asynccontextmanager
-async def served(env: dict[str, str], folder: Path, era: str, person: Person) -> AsyncGenerator[Client]:
+def served(env: dict[str, str], folder: Path, era: str, person: Person) -> Client:
     """A client of a server whose policy wants deletions approved outside of the client."""
     policy = policy_file(folder, '[defaults]\ndestroy = "out_of_band"\n')
-    async with Client(stdio(env, "--policy", str(policy)), mode=ERAS[era], elicitation_callback=person) as client:
-        yield client
+    return Client(stdio(env, "--policy", str(policy)), mode=ERAS[era], elicitation_callback=person)
 
 
 @pytest.mark.parametrize(("era", "action"), [*zip(ERAS, ["accept", "decline"], strict=True)])

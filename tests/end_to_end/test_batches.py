@@ -5,8 +5,6 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +25,11 @@ class Server:
         self._environment = environment(upstream)
         self._pid = folder / "pid"
 
-    @asynccontextmanager
-    async def started(self) -> AsyncGenerator[Client]:
+    def started(self) -> Client:
         # The shell writes its id to a file and then becomes the server.
         line = f'echo $$ > "{self._pid}"; exec "{sys.executable}" -m fastn_mcp'
         parameters = StdioServerParameters(command="sh", args=["-c", line], env={**os.environ, **self._environment})
-        async with Client(parameters, mode=ERAS[self.era], elicitation_callback=self.person) as client:
-            yield client
+        return Client(parameters, mode=ERAS[self.era], elicitation_callback=self.person)
 
     async def killed_in(self, batch: dict[str, Any], target: str, moment: str) -> None:
         """Send the batch and kill the server (SIGKILL) while it waits for the deletion of `target`.

@@ -4,8 +4,6 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +44,12 @@ def start(*arguments: str, env: dict[str, str]) -> "subprocess.Popen[bytes]":
     )
 
 
-@contextmanager
-def running_script(folder: Path, env: dict[str, str], *calls: str, more: tuple[str, ...] = ()) -> Generator[Any]:
+def running_script(
+    folder: Path, env: dict[str, str], *calls: str, more: tuple[str, ...] = ()
+) -> "subprocess.Popen[bytes]":
     script = folder / "script.jsonl"
     script.write_text("".join(calls))
-    with start("run", str(script), *more, "--report", str(folder / "r.json"), env=env) as run:
-        yield run
+    return start("run", str(script), *more, "--report", str(folder / "r.json"), env=env)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -16,7 +16,6 @@ import anyio.to_thread
 import httpx2
 import pytest
 from mcp import Client, MCPError
-from mcp.client.streamable_http import streamable_http_client
 from support.audit_entries import entries
 from support.command_line import run_command
 from support.faulty_sandbox import FaultySandbox, HeardRequest
@@ -24,7 +23,7 @@ from support.identity_provider import Provider, listening
 from support.otlp_receiver import Receiver, values
 from support.ports import free_port
 from support.served_sandbox import create_faulty_app
-from support.server_process import running
+from support.server_process import over_http, running
 from support.team_world import ALL, Caller, tenant
 
 from fastn_mcp.sandbox.auth import KEY, LIVE_KEY
@@ -86,13 +85,8 @@ class Team:
     def audit(self, tenant: str) -> list[dict[str, Any]]:
         return [dict(entry) for entry in entries(self.state / "tenants" / tenant / "audit.jsonl")]
 
-    @asynccontextmanager
-    async def client(self, token: str) -> AsyncGenerator[Client]:
-        async with (
-            httpx2.AsyncClient(headers={"authorization": f"Bearer {token}"}, timeout=30) as http,
-            Client(streamable_http_client(self.url, http_client=http)) as client,
-        ):
-            yield client
+    def client(self, token: str) -> Client:
+        return Client(over_http(self.url, {"authorization": f"Bearer {token}"}))
 
     @asynccontextmanager
     async def caller(self) -> AsyncGenerator[Caller]:

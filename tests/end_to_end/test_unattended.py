@@ -1,8 +1,6 @@
 """An unattended run with a signed plan, through a real client and server, whatever the agent tries."""
 
 import json
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -31,12 +29,10 @@ class Run:
         account = plan_account_of(load({}, self.environment, None))
         sign_plan(self.plan, plan_text(account.name, allowed, until), account)
 
-    @asynccontextmanager
-    async def server(self, era: str, person: Person | None = None) -> AsyncGenerator[Client]:
+    def server(self, era: str, person: Person | None = None) -> Client:
         flags = ("--mode", "unattended", "--plan", str(self.plan), "--report", str(self.report))
         env = self.environment | {"FASTN_PLAN_KEYS": str(self.keys)}
-        async with Client(stdio(env, *flags), mode=ERAS[era], elicitation_callback=person) as client:
-            yield client
+        return Client(stdio(env, *flags), mode=ERAS[era], elicitation_callback=person)
 
     def deletions(self) -> list[str]:
         return [change.rsplit("/", 1)[1] for change in self.upstream.changes() if change.startswith("DELETE")]

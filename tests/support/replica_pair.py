@@ -14,7 +14,6 @@ from typing import Any
 import anyio
 import httpx2
 from mcp import Client
-from mcp.client.streamable_http import streamable_http_client
 
 from fastn_mcp.sandbox.app import create_app
 from fastn_mcp.sandbox.auth import KEY
@@ -24,7 +23,7 @@ from support.faulty_sandbox import FaultySandbox
 from support.identity_provider import Provider, listening
 from support.page_visitor import Visitor
 from support.ports import free_port
-from support.server_process import running
+from support.server_process import over_http, running
 from support.team_page import result
 from support.team_world import ALL, Caller, tenant
 
@@ -59,13 +58,8 @@ class Replicas:
             sub="anna", name="Anna Example", email="anna@acme.example", groups=["acme"], scope=ALL, aud="the-team"
         )
 
-    @asynccontextmanager
-    async def agent(self, port: int) -> AsyncGenerator[Client]:
-        headers = {"authorization": f"Bearer {self.token()}"}
-        async with httpx2.AsyncClient(headers=headers, timeout=30) as http:
-            transport = streamable_http_client(f"http://127.0.0.1:{port}/mcp", http_client=http)
-            async with Client(transport) as client:
-                yield client
+    def agent(self, port: int) -> Client:
+        return Client(over_http(f"http://127.0.0.1:{port}/mcp", {"authorization": f"Bearer {self.token()}"}))
 
     def state(self, port: int) -> Path:
         return self.folder / str(port)

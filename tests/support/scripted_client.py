@@ -44,12 +44,9 @@ class Program:
         return ElicitResult(action=cast(Any, self.action), content=self.content(fields))
 
 
-@asynccontextmanager
-async def connected(world: World, version: str, program: Program | None = None) -> AsyncGenerator[Client]:
-    """Connect a real client to the real server in this process, so that its clock can be moved."""
-    server = build(world.dispatch, ALL_TOOLS, {})
-    async with Client(server, mode=ERAS[version], elicitation_callback=program) as client:
-        yield client
+def connected(world: World, version: str, program: Program | None = None) -> Client:
+    """Return a real client of the real server in this process, so that its clock can be moved."""
+    return Client(build(world.dispatch, ALL_TOOLS, {}), mode=ERAS[version], elicitation_callback=program)
 
 
 @dataclass

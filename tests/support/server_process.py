@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -15,7 +15,7 @@ import anyio
 import httpx2
 import pytest
 from mcp import Client, StdioServerParameters
-from mcp.client import ClientRequestContext, Transport
+from mcp.client import ClientRequestContext
 from mcp.client.streamable_http import streamable_http_client
 from mcp.types import (
     CallToolResult,
@@ -124,7 +124,7 @@ def approving(params: ElicitRequestFormParams) -> ElicitResult:
     return ElicitResult(action="accept", content=approval(params.requested_schema["properties"]))
 
 
-Connect = Callable[..., AbstractAsyncContextManager[Client]]
+Connect = Callable[..., Client]
 
 
 def stdio(env: dict[str, str], *arguments: str) -> StdioServerParameters:
@@ -154,18 +154,14 @@ def running_sandbox() -> Generator[Upstream]:
 
 
 @asynccontextmanager
-async def _with_headers(url: str, headers: dict[str, str]) -> AsyncGenerator[Any]:
+async def over_http(url: str, headers: dict[str, str] = BEARER) -> AsyncGenerator[Any]:
+    """Connect a client over HTTP, with the token that `environment` sets."""
     timeout = httpx2.Timeout(30, read=300)
     async with (
         httpx2.AsyncClient(verify=TLS, headers=headers, timeout=timeout) as http,
         streamable_http_client(url, http_client=http) as streams,
     ):
         yield streams
-
-
-def over_http(url: str, headers: dict[str, str] = BEARER) -> Transport:
-    """Return the transport of a client for HTTP, with the token that `environment` sets."""
-    return _with_headers(url, headers)
 
 
 def environment(upstream: Upstream) -> dict[str, str]:
