@@ -1,16 +1,16 @@
 """Outlook on a call: the defaults that will be used, and the state that matters."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pydantic import JsonValue
 
 from fastn_mcp.account.dependents import run_in_words
-from fastn_mcp.account.resolved_call import Relation, ResolvedCall, Surroundings
+from fastn_mcp.account.resolved_call import ResolvedCall, Surroundings
 from fastn_mcp.client.reads import read_page
 from fastn_mcp.errors import FastnError, NotFound
 from fastn_mcp.records.cron import next_run
@@ -71,59 +71,63 @@ class Outlook:
 
 async def outlook_of(resolved: ResolvedCall, send: Send, now: datetime, around: Surroundings) -> Outlook:
     """Return the outlook on a call. Reads earlier runs for it; what cannot be read is said, not raised."""
-    outlook = await _of_call(resolved.call, resolved, send, now, around)
-    missing = (
+    missing = [
         f"No {each.kind} has the id {quote(each.id)}, or this API key has no access to it. Fastn may refuse the call."
-        for each in resolved.records
-        if each.relation is Relation.NAMED and isinstance(each.error, NotFound)
-    )
-    return replace(outlook, notes=(*missing, *outlook.notes))
+        for each in resolved.named
+        if isinstance(each.error, NotFound)
+    ]
+    defaults = _defaults(resolved.call, around)
+    where = f"Environment: {defaults['environment']}." if "environment" in defaults else ""
+    notes = (*missing, where, *await _notes(resolved, send, now, around))
+    return Outlook(defaults, tuple(filter(None, notes)))
 
 
-async def _of_call(call: Call, resolved: ResolvedCall, send: Send, now: datetime, around: Surroundings) -> Outlook:
-    target = resolved.target
+def _defaults(call: Call, around: Surroundings) -> dict[str, str]:
+    match call:
+        case RunWorkflow(environment=None):
+            own = around.environment
+            return {"environment": f"{quote(own)}, by this server's settings" if own else UNNAMED_ENVIRONMENT}
+        case CreateApiKey():
+            role = f"{call.defaults['permissions']} (read-only)"
+            standard = {**call.defaults, "permissions": role, "customers": "all"}
+            return {name: default for name, default in standard.items() if getattr(call, name) is None}
+        case _:
+            return {}
+
+
+async def _notes(resolved: ResolvedCall, send: Send, now: datetime, around: Surroundings) -> Sequence[str]:
+    call, row = resolved.call, row_of(resolved.target)
     match call:
         case RunWorkflow():
-            return await _of_run(call, resolved, send, now, around)
+            return await _of_run(call, resolved, send, now)
         case CreateApiKey():
-            outlook = _of_new_key(call, now, around)
-            return replace(outlook, notes=(*outlook.notes, *await _namesake(call.name, ListApiKeys, send)))
+            return [*_of_new_key(call, now, around), await _namesake(call.name, ListApiKeys, send)]
         case CreateRole():
-            return Outlook(notes=await _namesake(call.name, ListRoles, send))
+            return [await _namesake(call.name, ListRoles, send)]
         case InviteUser():
-            return Outlook(notes=await _namesake(call.email, ListUsers, send))
+            return [await _namesake(call.email, ListUsers, send)]
         case CreateConnection():
-            return Outlook(notes=(*_auth_method(call, resolved), *await _connected(call, resolved, send)))
+            return [_auth_method(call, resolved), await _connected(call, resolved, send)]
         case CreateTrigger() | UpdateTrigger():
-            return Outlook(notes=tuple(_next_run(call, row_of(target), now)))
-        case UpdateConnector() if word(row_of(target), "origin", "badge") == "managed":
-            return Outlook(
-                notes=("Fastn manages it, and managed connectors are read-only: the change will be refused.",)
-            )
+            return [_next_run(call, row, now)]
+        case UpdateConnector() if word(row, "origin", "badge") == "managed":
+            return ["Fastn manages it, and managed connectors are read-only: the change will be refused."]
         case UpdateWorkflow() if as_word(call.status or "") == "inactive":
-            return Outlook(notes=("Its triggers no longer start it; it can still be run by hand.",))
+            return ["Its triggers no longer start it; it can still be run by hand."]
         case _:
-            return Outlook()
+            return ()
 
 
-async def _of_run(
-    call: RunWorkflow, resolved: ResolvedCall, send: Send, now: datetime, around: Surroundings
-) -> Outlook:
+async def _of_run(call: RunWorkflow, resolved: ResolvedCall, send: Send, now: datetime) -> list[str]:
     workflow = row_of(resolved.target)
-    defaults: dict[str, str] = {}
-    if call.environment is None:
-        own = around.environment
-        defaults["environment"] = f"{quote(own)}, by this server's settings" if own else UNNAMED_ENVIRONMENT
-    where = f"Environment: {defaults['environment']}." if defaults else ""
-    notes = [where, _STATE_OF_RUN.get(workflow_state(workflow), ""), _input(call, workflow)]
+    notes = [_STATE_OF_RUN.get(workflow_state(workflow), ""), _input(call, workflow)]
     if resolved.customer.values:
         notes.append(_customer(resolved.customer.values[0], resolved))
         notes += await _connections(workflow, resolved, send, now)
     elif call.customer_ref is None and (apps := apps_of_customers(workflow)):
         named = ", ".join(_app(dict(app)) for app in apps)
         notes.append(f"No customer is named, and it uses connections of customers: {named}.")
-    notes.append(await _last_runs(call, workflow, send, now))
-    return Outlook(defaults, tuple(filter(None, notes)))
+    return [*notes, await _last_runs(call, workflow, send, now)]
 
 
 _STATE_OF_RUN = {
@@ -206,64 +210,59 @@ async def _last_runs(call: RunWorkflow, workflow: Row, send: Send, now: datetime
     return f"{sentence}{f': {quote(cause)}' if cause else ''}.{count}"
 
 
-def _auth_method(call: CreateConnection, resolved: ResolvedCall) -> Iterable[str]:
-    """Yield a note if the connector does not have the auth method that the call names."""
+def _auth_method(call: CreateConnection, resolved: ResolvedCall) -> str:
+    """Return a note if the connector does not have the auth method that the call names."""
     connector = resolved.record("connector", call.connector_id)
-    if connector is None or call.auth_method_id is None:
-        return
-    methods = objects(connector.row or {}, "authMethods")
-    if methods and call.auth_method_id not in map(key_of, methods):
-        known = ", ".join(f"{quote(key_of(each))} ({quote(text(each, 'type'))})" for each in methods)
-        yield f"{quote(connector.name)} has no auth method {quote(call.auth_method_id)}, but {known}."
+    methods = objects(connector.row or {}, "authMethods") if connector else []
+    if connector is None or not methods or call.auth_method_id in (None, *map(key_of, methods)):
+        return ""
+    known = ", ".join(f"{quote(key_of(each))} ({quote(text(each, 'type'))})" for each in methods)
+    return f"{quote(connector.name)} has no auth method {quote(call.auth_method_id)}, but {known}."
 
 
-async def _connected(call: CreateConnection, resolved: ResolvedCall, send: Send) -> tuple[str, ...]:
+async def _connected(call: CreateConnection, resolved: ResolvedCall, send: Send) -> str:
     """Return a note on the connection that the customer has to the app already."""
     page = None
     with suppress(FastnError, ValueError):
         reading = ListConnections(connector_id=call.connector_id, customer_id=call.customer_id, limit=100)
         page = await read_page(reading, send)
     if page is None or page.not_checked:
-        return ("Not checked: whether it is connected already.",)
+        return "Not checked: whether it is connected already."
     row = next((row for row in page.rows if owner_of(row) == call.customer_id), None)
     if row is None:
-        return ()
+        return ""
     label = quote(str(label_of("connection", row, resolved.names)))
-    return (f"{label} exists already, with status {quote(text(row, 'status').upper())}. Fastn may refuse another.",)
+    return f"{label} exists already, with status {quote(text(row, 'status').upper())}. Fastn may refuse another."
 
 
-async def _namesake(name: str, lister: type[List[Any]], send: Send) -> tuple[str, ...]:
+async def _namesake(name: str, lister: type[List[Any]], send: Send) -> str:
     """Return a note on the row with the name or email that a new one is to have, from one page of the list."""
     try:
         page = await read_page(lister(limit=100), send)
     except FastnError:
-        return (f"Not checked: whether {quote(name)} exists already.",)
+        return f"Not checked: whether {quote(name)} exists already."
     same = (row for row in page.rows if name.casefold() in (text(row, key).casefold() for key in ("name", "email")))
     if (row := next(same, None)) is None:
         unread = f"Not checked beyond the first {len(page.rows)}: whether {quote(name)} exists already."
-        return (unread,) if page.next_cursor else ()
+        return unread if page.next_cursor else ""
     kind = lister.toolset().removesuffix("s")
     facts = [text(row, key) for key in ("role", "status")]
     label = ", ".join(filter(None, (str(label_of(kind, row) or name), *facts)))
-    return (f"It exists already: {quote(label)}. Fastn may refuse another.",)
+    return f"It exists already: {quote(label)}. Fastn may refuse another."
 
 
 _DAYS = {"d": 1, "y": 365}
 
 
-def _of_new_key(call: CreateApiKey, now: datetime, around: Surroundings) -> Outlook:
-    role = f"{call.defaults['permissions']} (read-only)"
-    standard = {**call.defaults, "permissions": role, "customers": "all"}
-    defaults = {name: default for name, default in standard.items() if getattr(call, name) is None}
+def _of_new_key(call: CreateApiKey, now: datetime, around: Surroundings) -> list[str]:
     is_test = (call.mode or call.defaults["mode"]).casefold() == "test"
-    notes = (
+    return [
         "A Test key is refused unless X-fastn-Test-Mode is sent with it." if is_test else "",
         _expiry(call.expires or call.defaults["expires"], now),
         f"The key is written to a file in {quote(around.key_folder)} on this server's machine and is not returned."
         if around.key_folder
         else "The key is returned once, in the result, and stays in the conversation.",
-    )
-    return Outlook(defaults, tuple(filter(None, notes)))
+    ]
 
 
 def _expiry(expires: str, now: datetime) -> str:
@@ -274,14 +273,13 @@ def _expiry(expires: str, now: datetime) -> str:
     return f"It expires on {dated(at, now)}." if at else "Its expiry is not documented."
 
 
-def _next_run(call: CreateTrigger | UpdateTrigger, trigger: Row, now: datetime) -> Iterable[str]:
+def _next_run(call: CreateTrigger | UpdateTrigger, trigger: Row, now: datetime) -> str:
     is_off = as_word(call.status or text(trigger, "status")) == "disabled"
     kind = call.type if isinstance(call, CreateTrigger) else text(trigger, "type")
     if call.schedule is None or is_off or as_word(kind) in ("webhook", "app event"):
-        return
+        return ""
     try:
         at = next_run(call.schedule, call.timezone or text(trigger, "timezone") or "UTC", now)
     except ValueError as error:
-        yield f"When it fires next is unknown: {error}. Fastn may refuse it."
-    else:
-        yield f"It fires next at {aged(at.astimezone(UTC), now)}."
+        return f"When it fires next is unknown: {error}. Fastn may refuse it."
+    return f"It fires next at {aged(at.astimezone(UTC), now)}."
