@@ -328,18 +328,17 @@ async def _with_details(
         key: number for number, row in enumerate(rows) if (key := text(row, "id")) and not row.keys() >= {*wanted}
     }
     whole, reads, names = list(rows), AccountReads(context.look), " and ".join(wanted)
+    most = min(MAX_DETAILS, context.look.affordable)
     limiter = anyio.CapacityLimiter(_MAX_PARALLEL)
 
     async def read(key: str) -> None:
         async with limiter:
             whole[lacking[key]] = rows[lacking[key]] | row_of(await context.read(GetExecution(execution_id=key)))
 
-    await reads.run(dict.fromkeys([*lacking][:MAX_DETAILS], read))
+    await reads.run(dict.fromkeys([*lacking][:most], read))
     failed = by_reason(Unchecked(key, error.what) for key, error in reads.failed.items())
     gaps = [f"The {names} of {gap.what} could not be read: {gap.why}" for gap in failed]
-    if (unread := len(lacking) - MAX_DETAILS) > 0:
-        gaps.append(
-            f"{counted(unread, 'row')} without {names}: they are read for {MAX_DETAILS} rows of a page. "
-            f"Use limit {MAX_DETAILS} and next_cursor."
-        )
+    if (unread := len(lacking) - most) > 0:
+        then = f"Use limit {most} and next_cursor." if most else "Call again in a minute."
+        gaps.append(f"{counted(unread, 'row')} without {names}: they are read for {most} rows of a page. {then}")
     return whole, gaps

@@ -127,3 +127,12 @@ async def test_kind_that_was_not_looked_through_is_not_said_to_lack_a_name(tmp_p
     error = await world.call(Diagnose(trigger_id="Trigger 250"))
     assert isinstance(error, Failed)
     assert error.what == "Not all triggers were looked through, to keep within Fastn's rate limit."
+
+
+async def test_runs_are_read_whole_as_far_as_the_limit_goes(tmp_path: Path) -> None:
+    world = limited(tmp_path, dataset)
+    shown = await world.rendered_tool("list_executions", limit=20, detail="full")
+    assert "4 rows without input and output: they are read for 16 rows" in shown["left_out"]
+    assert world.client.limit.requests_left == 3  # for the guard
+    shown = await world.rendered_tool("list_executions", limit=20, detail="full")
+    assert shown["left_out"].endswith("Call again in a minute.")
