@@ -18,8 +18,6 @@ from fastn_mcp.account.resolved_call import (
     Relation,
     ResolvedCall,
     Surroundings,
-    TypedArgument,
-    TypedField,
     ValueSource,
     customer_reference,
     customers_mentioned,
@@ -28,6 +26,7 @@ from fastn_mcp.account.resolved_call import (
     pending_in,
     undocumented_in,
 )
+from fastn_mcp.account.typed_argument import typed_argument
 from fastn_mcp.client.reads import GETS, MAX_LOOKUPS, Pages, find_row, read_each, read_names, read_page, read_target
 from fastn_mcp.errors import FastnError, InvalidArgument, NotFound, NotSent
 from fastn_mcp.records.labels import Label, label_of, references
@@ -36,18 +35,15 @@ from fastn_mcp.records.rows import (
     Row,
     as_word,
     connection_refers,
-    inside,
     key_of,
     objects,
     owner_of,
     row_of,
     text,
-    value,
-    word,
 )
 from fastn_mcp.redaction import name_as_read, quote, texts_in
 from fastn_mcp.tools.access import ListRoles
-from fastn_mcp.tools.connectors import CreateConnection, ListConnections
+from fastn_mcp.tools.connectors import ListConnections
 from fastn_mcp.tools.customers import GetCustomer, ListCustomers
 from fastn_mcp.tools.operation import Call, Send, plain
 from fastn_mcp.tools.related_reads import kind_of, labelled_row
@@ -419,80 +415,3 @@ async def _role(key: str, send: Send) -> Row:
     if len(alike) != 1 or key not in alike[0][1] or not pages.is_complete:
         raise ValueError(f"{len(alike)} roles could be meant")
     return alike[0][0]
-
-
-# --- what a person types ------------------------------------------------------------------------------------------
-
-MAX_FIELDS = 8
-"""Fields that are asked for one by one. A connector that names more takes them as one JSON object."""
-
-_FIELD_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
-
-# Shapes that were seen in use. For BASIC, DIGEST and INPUT (custom) none was.
-_KNOWN_FIELDS = {
-    "bearer": (TypedField("token"),),
-    "api key": (TypedField("apiKey"), TypedField("headerName", is_required=False, is_hidden=False)),
-}
-_TYPES_WITH_CREDENTIALS = frozenset({*_KNOWN_FIELDS, "basic", "digest", "input", "custom"})
-_TYPES_WITHOUT_CREDENTIALS = frozenset({"no auth", "none", "oauth", "oauth2", "oauth 2", "oauth 2.0"})
-"""Auth types without credentials: none are needed, or a person authorises in the browser."""
-
-
-def typed_argument(call: Call, connector: Row | None) -> TypedArgument | None:
-    """Return what a person has to type for a call; None if nothing. `connector`: that of a new connection.
-
-    If it is None or does not say what it takes, the person is asked and may leave it out: they know the app.
-    """
-    if (name := call.person_types) is None:
-        return None
-    if not isinstance(call, CreateConnection):
-        return TypedArgument(name, (TypedField(name),))
-    method = _auth_method(call, connector or {})
-    type_ = word(method, "type")
-    if type_ in _TYPES_WITHOUT_CREDENTIALS:
-        return None
-    fields = _named(method) or _KNOWN_FIELDS.get(type_)
-    if fields is None:
-        is_certain = type_ in _TYPES_WITH_CREDENTIALS
-        return TypedArgument(name, (TypedField(name, is_required=is_certain),), is_certain)
-    return TypedArgument(name, fields)
-
-
-def _auth_method(call: CreateConnection, connector: Row) -> Row:
-    """Return the auth method of a new connection; empty if the connector does not tell it."""
-    methods = objects(connector, "authMethods")
-    if call.auth_method_id is not None:
-        methods = [method for method in methods if key_of(method) == call.auth_method_id]
-    elif len(methods) > 1:
-        methods = [method for method in methods if value(method, "isDefault") is True]
-    return methods[0] if len(methods) == 1 else {}
-
-
-def _named(method: Row) -> tuple[TypedField, ...] | None:
-    """Return the fields that an auth method names, as a list, by name or by a JSON Schema; None if it names none."""
-    config = inside(method, "config")
-    for row in (method, config, inside(config, "schema"), inside(config, "inputSchema")):
-        for place in ("fields", "inputs", "credentials", "properties"):
-            if fields := _specified(value(row, place)):
-                return _fields(fields, value(row, "required"))
-    return None
-
-
-def _specified(fields: JsonValue) -> list[tuple[str, Row]]:
-    """Return names and specifications of fields, from a list of either or an object by name."""
-    if isinstance(fields, dict):
-        return [(name, spec) for name, spec in fields.items() if isinstance(spec, dict)]
-    return [
-        (each, {}) if isinstance(each, str) else (text(each, "name", "key", "id"), each)
-        for each in (fields if isinstance(fields, list) else [])
-        if isinstance(each, (str, dict))
-    ]
-
-
-def _fields(fields: Sequence[tuple[str, Row]], required: JsonValue) -> tuple[TypedField, ...] | None:
-    """Return fields by their names; None unless all are plain, differ and are few."""
-    names = {name for name, _ in fields if _FIELD_NAME.fullmatch(name)}
-    if len(names) != len(fields) or len(names) > MAX_FIELDS or names & {"credentials"}:
-        return None
-    needed = set(map(str, required)) if isinstance(required, list) else names
-    return tuple(TypedField(name, name in needed and spec.get("required") is not False) for name, spec in fields)

@@ -13,9 +13,10 @@ from enum import Enum
 from typing import Any, cast
 
 from pydantic import JsonValue
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 
 from fastn_mcp.account.dependence import Dependence
+from fastn_mcp.account.typed_argument import TypedArgument
 from fastn_mcp.errors import FastnError, Forbidden, NotFound
 from fastn_mcp.records.formats import kind_in_words
 from fastn_mcp.records.labels import Label, Names, label_of
@@ -194,59 +195,6 @@ class Touched:
 
     mentions: tuple[Mention, ...] = ()
     gap: str = ""
-
-
-_OBJECT = 'a JSON object such as {"token": "…"}'
-
-
-@dataclass(frozen=True, slots=True)
-class TypedField:
-    """A field that a person fills in. It is hidden while they type unless it is documented to hold no secret."""
-
-    name: str
-    is_required: bool = True
-    is_hidden: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class TypedArgument:
-    """The argument of a call that a person types. Its one field bears its name, unless it is an object of several."""
-
-    name: str
-    fields: tuple[TypedField, ...]
-    is_certain: bool = True
-    """Whether Fastn said which fields it has, or whether it is needed at all."""
-
-    @property
-    def is_whole(self) -> bool:
-        return [each.name for each in self.fields] == [self.name]
-
-    def prompt(self, each: TypedField) -> str:
-        """Return the words that ask for a field."""
-        what = f"{each.name}, {_OBJECT}" if self.is_whole and self.name == "credentials" else each.name
-        return what if each.is_required else f"{what}, if it takes any"
-
-    def value(self, typed: Mapping[str, str]) -> JsonValue:
-        """Return the argument from what was typed; None if nothing was, and nothing has to be.
-
-        Raises `ValueError`, which says what is wrong and never what was typed.
-        """
-        entered: dict[str, JsonValue] = {each.name: typed[each.name] for each in self.fields if typed.get(each.name)}
-        if missing := [each.name for each in self.fields if each.is_required and each.name not in entered]:
-            raise ValueError(f"type the {' and the '.join(missing)}.")
-        if not self.is_whole:
-            return entered or None
-        return _object(typed[self.name]) if entered and self.name == "credentials" else entered.get(self.name)
-
-
-def _object(content: str) -> JsonValue:
-    try:
-        credentials = from_json(content, allow_inf_nan=False)
-    except ValueError:
-        credentials = None
-    if not isinstance(credentials, dict) or not credentials:
-        raise ValueError(f"the credentials have to be {_OBJECT}.")
-    return cast("dict[str, JsonValue]", credentials)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from unicodedata import east_asian_width
 import anyio
 import anyio.to_thread
 
-from fastn_mcp.account.resolved_call import TypedArgument
+from fastn_mcp.account.typed_argument import TypedArgument
 from fastn_mcp.guard.approval_form import (
     MAX_NOTE,
     Answer,

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from fastn_mcp.account.resolved_call import TypedArgument
+from fastn_mcp.account.typed_argument import TypedArgument
 from fastn_mcp.errors import Refused
 from fastn_mcp.guard.preview import Shown
 from fastn_mcp.guard.sentences.facts import series

@@ -6,7 +6,8 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from fastn_mcp.account.resolved_call import ResolvedCall, TypedArgument
+from fastn_mcp.account.resolved_call import ResolvedCall
+from fastn_mcp.account.typed_argument import TypedArgument
 from fastn_mcp.errors import FastnError, Refused
 from fastn_mcp.guard.preview import ListPreview, Preview, Shown
 from fastn_mcp.ledger.approval_request import ShownCall

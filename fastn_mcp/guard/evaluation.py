@@ -15,7 +15,8 @@ from pydantic_core import to_jsonable_python
 from fastn_mcp.account.dependents import describe_dependents
 from fastn_mcp.account.outlook import Outlook, outlook_of
 from fastn_mcp.account.resolve import by_arguments, check_settings, resolve, with_owners
-from fastn_mcp.account.resolved_call import ResolvedCall, Surroundings, TypedArgument
+from fastn_mcp.account.resolved_call import ResolvedCall, Surroundings
+from fastn_mcp.account.typed_argument import TypedArgument
 from fastn_mcp.client.reads import after_creates, remembered
 from fastn_mcp.errors import NOTHING_SENT, FastnError, Forbidden, InvalidArgument, NotFound, NotSent
 from fastn_mcp.guard.ai_sessions import AiSessions

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from pydantic import JsonValue
 
-from fastn_mcp.account.resolved_call import TypedArgument
+from fastn_mcp.account.typed_argument import TypedArgument
 from fastn_mcp.config.paths import make_private_folder
 from fastn_mcp.errors import AppliedUnreadable, InvalidArgument, Refused
 from fastn_mcp.guard.approval_form import used_up

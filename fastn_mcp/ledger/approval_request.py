@@ -10,7 +10,7 @@ from enum import Enum
 
 from pydantic import JsonValue
 
-from fastn_mcp.account.resolved_call import TypedArgument
+from fastn_mcp.account.typed_argument import TypedArgument
 from fastn_mcp.ledger.identity import holder, may_be, who
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.decision import Decision, StepUp, of_groups

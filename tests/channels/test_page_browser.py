@@ -15,7 +15,7 @@ from support.real_browser import DESKTOP, axe_violations, needs_chromium
 from support.stores import add_temporary, with_temporary
 from support.world import World
 
-from fastn_mcp.account.resolved_call import TypedArgument, TypedField
+from fastn_mcp.account.typed_argument import TypedArgument, TypedField
 from fastn_mcp.channels.page.inbox import ChangeUndo
 from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.ledger.approval_request import RequestState

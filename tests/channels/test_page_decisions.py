@@ -15,7 +15,7 @@ from support.page_world import UPDATE, Desk, let_in, question, update_of_workflo
 from support.stores import add_temporary, with_temporary
 from typing_extensions import override
 
-from fastn_mcp.account.resolved_call import TypedArgument, TypedField
+from fastn_mcp.account.typed_argument import TypedArgument, TypedField
 from fastn_mcp.guard.approval_form import MAX_NOTE
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
 from fastn_mcp.ledger.sqlite import SqliteLedger

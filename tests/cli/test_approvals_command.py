@@ -22,7 +22,7 @@ from support.state_folder import StateFolder
 from support.terminal import Person, sitting
 from support.values import not_none
 
-from fastn_mcp.account.resolved_call import TypedArgument, TypedField
+from fastn_mcp.account.typed_argument import TypedArgument, TypedField
 from fastn_mcp.audit.log import AuditFile
 from fastn_mcp.build.startup import typed_seal
 from fastn_mcp.build.stores import ApprovalStore

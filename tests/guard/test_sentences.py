@@ -10,7 +10,7 @@ from support.example_calls import example
 from support.situations import previewed as preview
 
 from fastn_mcp.account.dependence import Dependence, Dependents, Unchecked
-from fastn_mcp.account.resolved_call import TypedArgument, TypedField
+from fastn_mcp.account.typed_argument import TypedArgument, TypedField
 from fastn_mcp.guard.preview import Preview, by_power
 from fastn_mcp.guard.sentences.catalog import describe_batch, phrase
 from fastn_mcp.guard.sentences.facts import FieldChange, Sentences, read

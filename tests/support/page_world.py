@@ -10,7 +10,7 @@ import anyio
 import httpx2
 from pydantic import JsonValue
 
-from fastn_mcp.account.resolved_call import TypedArgument, TypedField
+from fastn_mcp.account.typed_argument import TypedArgument, TypedField
 from fastn_mcp.audit.log import AuditFile
 from fastn_mcp.channels.page import page as key_file
 from fastn_mcp.channels.page.inbox import InboxAccount

@@ -6,7 +6,8 @@ from typing import Any
 
 from fastn_mcp.account.dependence import Dependence
 from fastn_mcp.account.resolve import by_arguments
-from fastn_mcp.account.resolved_call import Record, Relation, ResolvedCall, TypedArgument
+from fastn_mcp.account.resolved_call import Record, Relation, ResolvedCall
+from fastn_mcp.account.typed_argument import TypedArgument
 from fastn_mcp.guard.preview import Preview, preview
 from fastn_mcp.policy.decision import Situation
 from fastn_mcp.records.labels import Names
