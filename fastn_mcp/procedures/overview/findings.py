@@ -188,7 +188,7 @@ def stuck_runs(runs: Sequence[StuckRun], names: Mapping[str, str], *, more: bool
         for run in runs
     ]
     count = counted(len(runs), "run", at_least=more)
-    what = f"{count} under way far longer than usual, the first of these for {runs[0].length}."
+    what = f"{count} under way far longer than usual, the longest of these for {runs[0].length}."
     return [AccountFinding(Severity.HIGH, sentence(what), rows, shown=rows[:_MAX_STUCK])]
 
 
