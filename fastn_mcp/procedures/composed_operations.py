@@ -12,7 +12,7 @@ from fastn_mcp.guard.batch import Done
 from fastn_mcp.procedures.ai import build, chat
 from fastn_mcp.procedures.audit_log import entries
 from fastn_mcp.procedures.context import Pending, Procedure, ProcedureContext
-from fastn_mcp.procedures.lookup import ids_named
+from fastn_mcp.procedures.lookup import ids_named, is_id
 from fastn_mcp.procedures.tables import Table, listed
 from fastn_mcp.procedures.wait_for_execution import run_workflow
 from fastn_mcp.records.labels import name_of
@@ -23,9 +23,9 @@ from fastn_mcp.tools.ai import AiBuild, AiChat
 from fastn_mcp.tools.connectors import Connector, GetConnector
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.paging import List
-from fastn_mcp.tools.tool import Effect, Tool
+from fastn_mcp.tools.tool import MAY_BE_ID, Effect, Tool
 from fastn_mcp.tools.triggers import DeleteTrigger, ListTriggers, UpdateTrigger
-from fastn_mcp.tools.workflows import RunWorkflow
+from fastn_mcp.tools.workflows import ListWorkflows, RunWorkflow
 
 _SCHEMAS = ("inputSchema", "input_schema", "input", "parameters", "schema")
 _MAX_DESCRIPTION = 120
@@ -136,6 +136,11 @@ async def perform(call: Tool[Any], context: ProcedureContext) -> FastnObject | D
 
 async def _read(call: Operation[Any], context: ProcedureContext) -> FastnObject:
     """Read, with names and slugs in place of ids where they are clear."""
+    slug = call.connector if isinstance(call, ListWorkflows) else None
+    if slug is not None and not is_id(slug) and MAY_BE_ID.fullmatch(slug):
+        page = await listed(cast("List[Any]", call), context)
+        if page.items and not page.not_checked:  # it is a slug
+            return page
     ids = await ids_named(call, context)
     call = call.model_copy(update=ids)
     if (read := _READS.get(type(call))) is not None:

@@ -26,7 +26,7 @@ from fastn_mcp.tools.connectors import ListConnections
 from fastn_mcp.tools.customers import DeleteCustomer, GetCustomer, ListCustomers, UpdateCustomer
 from fastn_mcp.tools.paging import Listed, Position
 from fastn_mcp.tools.tool import AnyTool, Effect
-from fastn_mcp.tools.workflows import GetWorkflow, ListExecutions, RunWorkflow
+from fastn_mcp.tools.workflows import GetWorkflow, ListExecutions, ListWorkflows, RunWorkflow
 
 NAMES = {
     "customer": "Globex Exports",
@@ -121,6 +121,14 @@ async def test_id_takes_no_look_up(world: World, argument: Argument) -> None:
     assert lists <= (1 if argument.tool in (Diagnose, FindDependents) else argument.name == "connector")
     if argument.tool.tool_name().startswith("get_"):
         assert sent == [argument.tool.tool_name()]
+
+
+async def test_slug_of_a_connector_takes_no_look_up_of_connectors(world: World) -> None:
+    """A key may have no access to connectors."""
+    world.refuse("/api/v1/connectors", "/api/v1/connectors/*")
+    answer = await world.ask(ListWorkflows(connector="gamma"))
+    assert [row["name"] for row in answer["items"]] == ["hubspot-discovery-deal-to-gamma-deck"]
+    assert [request.tool for request in world.sandbox.requests] == ["list_workflows"]
 
 
 async def test_empty_list_of_an_id_takes_one_request(world: World) -> None:
