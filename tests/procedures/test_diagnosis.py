@@ -79,6 +79,15 @@ async def test_verdict_names_a_revoked_connection_with_its_remedy(world: World) 
     assert "not_checked" not in answer
 
 
+async def test_verdict_of_the_account_does_not_blame_every_cause_on_what_fails_each_time(world: World) -> None:
+    assert (await diagnosed(world))["verdict"].startswith(
+        "4 of 101 runs failed in 72 hours, of 2 workflows, for 2 customers (last success 1 hour ago): 3 because the "
+        "connection TikTok Shop of Katana is FAILED (authorisation revoked, or no longer fits); 1 because a run takes "
+        "longer than its limit of 120 s (tier STANDARD). Failed each time for 8 days, since 2026-11-16: Sync TikTok "
+        "Orders to Cin7 Core for Katana. But 2 runs"
+    )
+
+
 async def test_since_is_searched_back_to_the_last_success(world: World) -> None:
     add_run(world, TIKTOK, 0.5, endOrgId=world.id_of("customers", "katana-customer"), error={"message": "odd"})
     answer = await diagnosed(world, workflow_id=TIKTOK, hours=1)
@@ -223,8 +232,8 @@ async def test_connection_not_found_suggests_the_installation(world: World) -> N
         (
             [(5, "globex-exports")],
             (
-                "1 of 16 runs failed in 72 hours (last success 3 hours ago); Globex Exports failed each time for "
-                "5 hours, since 2026-11-25: "
+                "1 of 16 runs failed in 72 hours (last success 3 hours ago): the cause is not a known one. "
+                "Failed each time for 5 hours, since 2026-11-25: Globex Exports."
             ),
         ),
         (
@@ -499,9 +508,9 @@ async def test_orders_of_a_customer_that_do_not_arrive_are_one_call(large_world:
     answer = await diagnosed(large_world, customer_id="Acme Corp")
     assert answer["customer"]["id"] == large_world.id_of("customers", "acme-corp")
     assert answer["verdict"].startswith(
-        "Acme Corp: 10 of 111 runs failed in 72 hours (last success 1 hour ago); Acme HubSpot sync failed each time "
-        "for 1 day, since 2026-11-24: "
-        "the connection HubSpot of Acme Corp is EXPIRED ("
+        "Acme Corp: 10 of 111 runs failed in 72 hours (last success 1 hour ago): the connection HubSpot of Acme Corp "
+        "is EXPIRED (credentials could not be renewed). Failed each time for 1 day, since 2026-11-24: "
+        "Acme HubSpot sync."
     )
     (cause,) = answer["causes"]
     (affected,) = cause["affected"]

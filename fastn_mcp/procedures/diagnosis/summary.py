@@ -23,7 +23,7 @@ def verdict(evidence: Evidence, reasons: Sequence[str], whys: Sequence[tuple[int
         least = "at least " if counts.has_failures_unread else ""
         each = (f"{least}{count:,} because {clause}" for count, clause in whys)
         why = whys[0][1] if len(whys) == 1 else "; ".join(each)
-        return f"{_failing(evidence)}: {why}.{blocked}{_not_started(evidence)}"
+        return f"{_failing(evidence, why)}{blocked}{_not_started(evidence)}"
     if not counts.knows_failures or counts.has_failures_unread:
         done = "" if completed is None else f" {counted(completed, 'run')} completed in {period}."
         unread = "No failed run was found, but not all could be read" if counts.knows_failures else _RUNS_UNREAD
@@ -45,21 +45,21 @@ def _stuck(evidence: Evidence) -> str:
     return f" But {stuck} {has} been under way far longer than usual: {'; '.join(runs[:2])}{more}."
 
 
-def _failing(evidence: Evidence) -> str:
-    """Return how many runs failed, and since when and for whom each of them does."""
+def _failing(evidence: Evidence, why: str) -> str:
+    """Return how many runs failed and why, and since when and for whom each of them does."""
     counts = evidence.counts
     failures, last, more = counts.failures, counts.last_success_at, counts.has_failures_unread
     always = [record for record in evidence.run_records.values() if record.is_failing]
     later = [run for run in failures if last is None or run.at is None or run.at > last]
     if counts.knows_success and len(later) == len(failures):
-        return f"Failing{_since(evidence, always)} ({counts.failures_of_runs}; {counts.last_success_in_words})"
+        return f"Failing{_since(evidence, always)} ({counts.failures_of_runs}; {counts.last_success_in_words}): {why}."
     workflows, affected = {run.workflow for run in failures}, {run.customer for run in failures} - {None}
     of_them = f", of {counted(len(workflows), 'workflow', at_least=more)}" if len(workflows) > 1 else ""
     for_ = f", for {counted(len(affected), 'customer', at_least=more)}" if len(affected) > 1 else ""
     success = counts.last_success_in_words + ("" if last is None or always else f", {len(later):,} failed since")
     names = listed([" for ".join(map(quoted, evidence.names_of(record.which))) for record in always])
-    each = f"; {names} failed each time{_since(evidence, always)}" if always else ""
-    return f"{counts.failures_of_runs} failed in {counts.period}{of_them}{for_} ({success}){each}"
+    each = f" Failed each time{_since(evidence, always)}: {names}." if always else ""
+    return f"{counts.failures_of_runs} failed in {counts.period}{of_them}{for_} ({success}): {why}.{each}"
 
 
 def _since(evidence: Evidence, records: Sequence[RunRecord]) -> str:
