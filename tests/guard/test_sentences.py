@@ -596,6 +596,8 @@ def test_status_is_described_as_a_switch() -> None:
     off = {**HOURLY, "status": "Disabled"}
     same = sentences_of("update_trigger", {"trigger_id": "t1", "status": "Active"}, HOURLY, effect=Effect.EXTERNAL)
     assert "then" not in same, "it fires as before"
+    unread = sentences_of("update_trigger", {"trigger_id": "t1", "status": "Active"}, {}, effect=Effect.EXTERNAL)
+    assert unread["then"].startswith("From then on it fires for real.")
     assert first(status="Disabled") == 'Switch off trigger "Daily sync".'
     assert first(off, status="Active") == 'Switch on trigger "Daily sync".'
     assert first(off, status="enabled") == 'Change status of trigger "Daily sync" from "Disabled" to "enabled".'

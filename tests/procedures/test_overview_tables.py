@@ -322,6 +322,11 @@ def test_repairs_name_who_does_what_for_each_app() -> None:
         "widget. For the account itself, somebody has to authorise Slack again in the dashboard."
     )
     assert repairs(states, named=0).startswith("2 customers have to authorise the app again in the widget. 1 customer")
+    slack = [row | {"status": "INACTIVE"} for row in found if row["connector"]["name"] == "Slack"]
+    assert repairs(connection_states(slack, {"one": "One", "two": "Two"})) == (
+        "One and Two have to reconnect Slack in the dashboard. For the account itself, somebody has to reconnect Slack "
+        "in the dashboard."
+    )
 
 
 async def test_failure_that_names_the_connection_counts_without_a_manifest(world: World) -> None:

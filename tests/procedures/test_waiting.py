@@ -220,6 +220,11 @@ async def test_failed_read_does_not_hide_the_started_run(world: World, fault: An
     assert len(world.changes) == 1
 
 
+async def test_started_run_that_is_not_found_yet_is_waited_for(world: World) -> None:
+    world.sandbox.faults.add(Status(status=404, path=LOOKS, times=1))
+    assert "last_look" not in await run_workflow(world, RunWorkflow(workflow_id=SLACK, wait_seconds=20))
+
+
 async def test_internal_error_does_not_hide_the_started_run(world: World) -> None:
     async def broken(_: str, __: float, ___: float | None) -> None:
         raise RuntimeError("gone")
