@@ -23,7 +23,7 @@ from fastn_mcp.cli.help import OptionGroups
 from fastn_mcp.cli.layout import print_table, say, warn
 from fastn_mcp.cli.start_options import StartOptions, complete_profile, with_settings
 from fastn_mcp.config import file as config_file
-from fastn_mcp.config.command_line import this_program
+from fastn_mcp.config.command_line import CommandLine, this_program
 from fastn_mcp.config.keys import VARIABLE, Key, NoKeyring, SystemKeyring, entry, without_key
 from fastn_mcp.config.load import DEFAULT, Chosen, choose, key_of
 from fastn_mcp.config.model import KEY_HOST, KEY_SETTINGS, ConfigFile, Settings, Trait, settings_with
@@ -317,7 +317,8 @@ def profiles_group(ctx: click.Context, as_json: bool) -> None:
     start: StartOptions = ctx.obj
     path = start.config_file()
     config = config_file.read_or_none(path)
-    rows = [_row(name, config, start.command_line().line()) for name in config.profiles]
+    program = _program(start)
+    rows = [_row(name, config, program.line()) for name in config.profiles]
     if as_json:
         click.echo(json.dumps(rows, ensure_ascii=False))
     elif rows:
@@ -328,7 +329,7 @@ def profiles_group(ctx: click.Context, as_json: bool) -> None:
         print_table([names, *cells])
         warn(*(str(row["problem"]) for row in rows if row["problem"]))
     else:
-        say(f"{path} has no profiles. Add one: {start.command_line().to('profiles', 'add')} NAME")
+        say(f"{path} has no profiles. Add one: {program.to('profiles', 'add')} NAME")
 
 
 def _row(name: str, config: ConfigFile, program: str) -> dict[str, str | bool | None]:
@@ -369,7 +370,7 @@ def add_(start: StartOptions, name: str, as_default: bool, **options: object) ->
     config_file.add(path, name, values)
     if as_default:
         config_file.put(path, None, "profile", name)
-    command = this_program(os.environ).with_(options_of(start.context, ("config",)))
+    command = _program(start)
     say(f"Added to {path}: {name}.")
     if not options["api_key_env"] and not options["api_key_file"]:
         say(f"Next, give it a key: {command.to('login', name)}")
@@ -387,7 +388,7 @@ def remove_(start: StartOptions, name: str) -> None:
     account = choose({"profile": name}, {}, config)
     others = [other for other in config.profiles if other != name]
     if others and config.top.get("profile") == name:
-        use = start.command_line().to("profiles", "use", others[0])
+        use = _program(start).to("profiles", "use", others[0])
         raise SettingsError(f"{name!r} is the default profile.", f"Choose another first: {use}")
     for place in StoredKey(path, account).forget(any_host=True):
         say(f"Its key was removed from {place}; it is not revoked.")
@@ -403,6 +404,11 @@ def use_(start: StartOptions, name: str) -> None:
     path, _ = _config_with(start, name)
     config_file.put(path, None, "profile", name)
     say(f"Used by default from now on: {name}.")
+
+
+def _program(start: StartOptions) -> CommandLine:
+    """Return the command that starts this program on the same configuration file, for any of its accounts."""
+    return this_program(os.environ).with_(options_of(start.context, ("config",)))
 
 
 def _config_with(start: StartOptions, name: str) -> tuple[Path, ConfigFile]:

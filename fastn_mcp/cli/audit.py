@@ -154,7 +154,8 @@ def _entry_lines(
     if columns is None:
         yield from ((tab_separated(_field(entry, name) for name in TAIL_COLUMNS), None) for entry in entries)
         return
-    names = {_field(entry, "target"): _field(entry, "name") for entry in (*earlier, *entries) if entry.get("name")}
+    named = (entry for entry in (*earlier, *entries) if entry.get("target") and entry.get("name"))
+    names = {_field(entry, "target"): _field(entry, "name") for entry in named}
     for entry in entries:
         name, color = names.get(_field(entry, "target"), ""), _COLORS.get(_field(entry, "event"))
         yield from ((line, color) for line in row(entry, _field(entry, "name") or name, columns))

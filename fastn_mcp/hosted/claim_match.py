@@ -50,11 +50,11 @@ def _any_matches(patterns: list[str], value: object) -> bool:
 
 
 def require(holds: Callable[[Any], object], problem: str) -> AfterValidator:
-    """Return a validator of what `holds` accepts."""
+    """Return a validator of what `holds` accepts. Its error names a text, which may be one of several."""
 
     def check(value: Any) -> Any:
         if not holds(value):
-            raise ValueError(problem)
+            raise ValueError(f"{value!r} {problem}" if isinstance(value, str) else problem)
         return value
 
     return AfterValidator(check)

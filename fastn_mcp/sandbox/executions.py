@@ -1,5 +1,7 @@
-"""Rows of executions: how they begin, continue and end, errors in the words of Fastn's documentation, and the runs
-of the dataset: several pages of a month, with every way to end."""
+"""Rows of executions: how they begin, continue and end, in Fastn's own words for errors, and the dataset's past runs.
+
+Those are several pages of a month, with every way to end.
+"""
 
 from datetime import datetime, timedelta
 from typing import Any

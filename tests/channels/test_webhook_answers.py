@@ -317,7 +317,8 @@ async def test_shared_secret_works_as_a_credential(tmp_path: Path) -> None:
     data = json.dumps(world.dana.body(world, question, "approve")).encode()
     body = json.loads(data)
     text = signed_text(question["path"], body["timestamp"], body["nonce"], data)
-    for wrong in ("v1=" + _hmac("another secret that is long enough", text), "v1=é", "v1="):
+    others = "v1=" + _hmac("another secret that is long enough", text)
+    for wrong in (others, "v1=é", "v1=", "v2=" + _hmac(secret, text), _hmac(secret, text)):
         assert (await world.deciding(question["grant"], wrong, data)).status == 401
     assert (await world.deciding(question["grant"], "v1=" + _hmac(secret, text), data)).status == 200
 

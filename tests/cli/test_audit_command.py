@@ -23,7 +23,9 @@ from fastn_mcp.cli.program import cli
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.runtime import System
+from fastn_mcp.tools.ai import AiChat
 from fastn_mcp.tools.connectors import DeleteConnection
+from fastn_mcp.tools.customers import CreateCustomer
 from fastn_mcp.tools.workflows import RunWorkflow
 
 DELETE = replace(INTENT, decision="typed", approved_by="client_form", grant="g1")
@@ -103,6 +105,16 @@ def test_tail_on_a_terminal_never_cuts_number_time_and_event(columns: int, time:
     assert shown[-1].endswith("…")
     withdrawn = row(entry | {"event": "withdrawn"}, "TikTok Shop 客户 of Katana", columns)
     assert withdrawn[0].index("delete_") == shown[0].index("delete_"), "the longest event of a call keeps the column"
+
+
+def test_tail_on_a_terminal_takes_no_names_from_entries_without_a_target(path: Path) -> None:
+    log = AuditFile(path, System())
+    log.record(replace(about(AuditEvent.INTENT, CreateCustomer(name="Initech"), Asker(), ACCOUNT), name="Initech"))
+    log.record(about(AuditEvent.REFUSED, AiChat(message="Hello"), Asker(), ACCOUNT))
+    env = {"FASTN_CONFIG": os.devnull, "COLUMNS": "80"}
+    with sitting(["-m", "fastn_mcp", "audit", "--file", str(path), "tail"], env) as person:
+        shown = person.leaves()[1]
+    assert ('create_customer "Initech"' in shown, shown.count("Initech")) == (True, 1)
 
 
 @pytest.mark.usefixtures("log")

@@ -62,6 +62,14 @@ def test_profiles_shows_each_account_and_no_key(file: Path, fastn: Run) -> None:
     assert done.stderr.endswith("/fastn-mcp login globex --file\n")
 
 
+@pytest.mark.parametrize("chosen", [("--profile", "acme"), ("--base-url", "https://eu.example.com")])
+def test_suggested_login_of_a_listed_account_is_at_its_own_host(
+    chosen: tuple[str, str], file: Path, fastn: Run
+) -> None:
+    done = fastn("--config", str(file), *chosen, "profiles", env={"ACME_KEY": "fsk_live_C4N4RY"})
+    assert done.stderr.endswith(f"/fastn-mcp --config {file} login globex --file\n")
+
+
 @pytest.mark.parametrize("command", [("login", "nobody"), ("profiles", "use", "nobody"), ("whoami",)])
 def test_suggested_command_names_the_file_and_the_host_that_were_chosen(
     command: tuple[str, ...], file: Path, fastn: Run

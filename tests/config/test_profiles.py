@@ -138,10 +138,12 @@ def test_name_is_a_label_if_there_are_no_profiles(file: Write) -> None:
     assert load({"profile": "anything"}, {"FASTN_API_KEY": "k"}, None).profile == "anything"
 
 
-def test_sandbox_uses_no_profile_and_no_key_of_the_file(file: Write) -> None:
+def test_sandbox_uses_no_profile_key_or_host_of_the_file_and_the_environment(file: Write) -> None:
     path = file('profile = "acme"\n' + BOTH)
-    settings = settings_of({}, ACME, path, sandboxed=True)
+    own = {"FASTN_BASE_URL": "https://eu.example.com", "FASTN_AUTH": "bearer", "FASTN_TEST_MODE": "never"}
+    settings = settings_of({}, ACME | own, path, sandboxed=True)
     assert (settings.profile, settings.env, settings.host) == ("sandbox", None, "localhost")
+    assert (settings.auth, settings.test_mode) == ("header", "auto")
     assert (settings.api_key, settings.key_place) == (SANDBOX_KEY, "the sandbox")
 
 

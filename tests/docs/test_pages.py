@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterator
 from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -156,6 +158,19 @@ def test_contributing_page_names_files_that_exist(page: Path) -> None:
     named = re.findall(r"(?:fastn_mcp|tests|docs|tools)/[\w/.-]+\.(?:py|md|json)", page.read_text(encoding="utf-8"))
     missing = [name for name in named if not (DOCS.parent / name).is_file()]
     assert [name for name in missing if Path(name).stem.removeprefix("test_") not in CREATED] == []
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.glob("contributing/*.md")), ids=lambda page: page.stem)
+def test_contributing_page_imports_what_exists(page: Path) -> None:
+    imports = re.findall(r"^from (fastn_mcp[\w.]*) import (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    existing = [(module, names) for module, names in imports if module.rpartition(".")[2] not in CREATED]
+    assert [
+        (module, name) for module, names in existing for name in names.split(", ") if not _exists(module, name)
+    ] == []
+
+
+def _exists(module: str, name: str) -> bool:
+    return find_spec(module) is not None and hasattr(import_module(module), name)
 
 
 _NAMES = re.compile(r"(?<=\.)\w*[a-z]_\w*\(|(?<![\w.])(?:_[a-z]\w+|(?!FASTN_)[A-Z][A-Z0-9]*_[A-Z0-9_]+)\b")

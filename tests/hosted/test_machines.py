@@ -450,7 +450,7 @@ WRONG_FILES: dict[str, tuple[str, str]] = {
     "a pattern of subjects": (_machine(OF_GITHUB + 'subjects = "repo:*"'), "subjects: they are exact"),
     "an unknown scope": (_machine('client_id = "a"\nscopes = "fastn:reed"'), "unknown scope 'fastn:reed'"),
     "scopes without reading": (_machine('client_id = "a"\nscopes = "fastn:write"'), "must include fastn:read"),
-    "a name of two lines": (_machine('client_id = "a"', name="a\\nb"), "name: must be at most 64 letters"),
+    "a name of two lines": (_machine('client_id = "a"', name="a\\nb"), "name: 'a\\nb' must be at most 64 letters"),
     "two of one name": (_machine('client_id = "a"') + _machine('client_id = "b"'), "there are two machines nightly"),
     "plain http": (_machine('issuer = "http://ci.example"\nsubjects = "a"'), "issuer: must be https"),
     "an issuer for trying": (_machine('issuer = "http://127.0.0.1:9"\nsubjects = "a"'), "is on this machine"),
