@@ -355,7 +355,7 @@ class AccountSnapshot:
         return page, stored.begun
 
     def _keep(self, call: Call, key: Key, begun: float, result: FastnObject) -> None:
-        size = len(to_json(result, fallback=str))
+        size = len(to_json(result.rows if isinstance(result, Listed) else result, fallback=str))
         is_page = isinstance(call, List) and call.limit == MAX_LIMIT
         if is_page and isinstance(result, Listed) and not result.not_checked:
             self._keep_page(cast("List[Any]", call), begun, result, size)

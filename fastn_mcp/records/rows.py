@@ -59,7 +59,10 @@ def text(row: Row, *fields: str) -> str:
     """Return the first of these fields that is non-blank text or a number, as text; empty if none is."""
     for field in fields:
         item = _at(row, field)
-        if isinstance(item, (str, int, float)) and not isinstance(item, bool) and str(item).strip():
+        if isinstance(item, str):
+            if item and not item.isspace():
+                return item
+        elif isinstance(item, (int, float)) and not isinstance(item, bool):
             return str(item)
     return ""
 

@@ -344,10 +344,16 @@ class List(Operation[Listed], Generic[Item]):
             return list(enumerate(rows, 1)), []
         matching, unchecked = list[tuple[int, R]](), set[str]()
         for number, row in enumerate(rows, 1):
-            answers = {name: matches(row) for name, matches in conditions}
-            if False not in answers.values():
+            unknown: list[str] = []
+            for name, matches in conditions:
+                answer = matches(row)
+                if answer is False:
+                    break
+                if answer is None:
+                    unknown.append(name)
+            else:
                 matching.append((number, row))
-                unchecked |= {name for name, answer in answers.items() if answer is None}
+                unchecked.update(unknown)
         return matching, sorted(unchecked)
 
 

@@ -21,7 +21,15 @@ from fastn_mcp.procedures.diagnosis.blockers import (
     connection_states,
     trigger_states,
 )
-from fastn_mcp.procedures.diagnosis.failures import EndedRun, FailureGroup, Period, RunFilter, ended_run, grouped
+from fastn_mcp.procedures.diagnosis.failures import (
+    EndedRun,
+    FailureGroup,
+    Period,
+    RunFilter,
+    ended_run,
+    grouped,
+    workflow_of,
+)
 from fastn_mcp.procedures.diagnosis.run_counts import (
     OF_CONNECTOR,
     RUN_KINDS,
@@ -358,9 +366,10 @@ def _measured(evidence: Evidence) -> dict[RunFilter, Sequence[EndedRun]]:
 def _of_its_owner(record: RunRecord, counts: RunCounts, look: AnswerReads) -> RunRecord:
     """Return a record of the account's own runs without numbers of customers' runs, which no filter leaves out."""
     which = record.which
-    stored = [*look.stored(runs_of(which, limit=100)).rows, *look.stored(runs_of(RunFilter(), limit=100)).rows]
-    runs = (*counts.failures, *filter(None, [record.last_success]), *map(ended_run, stored))
-    is_mixed = any(run.customer and run.workflow == which.workflow for run in runs)
+    runs = [run.row for run in (*counts.failures, *filter(None, [record.last_success]))]
+    for stored in (runs_of(which, limit=100), runs_of(RunFilter(), limit=100)):
+        runs += look.stored(stored).rows
+    is_mixed = any(workflow_of(run) == which.workflow and owner_of(run) for run in runs)
     return RunRecord(which, record.failures) if which.customer is None and is_mixed else record
 
 

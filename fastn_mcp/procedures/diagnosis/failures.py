@@ -64,7 +64,6 @@ class EndedRun:
     id: str
     at: datetime | None
     workflow: str
-    """Id of its workflow; its slug if the row gives no id."""
     workflow_name: str
     version: str
     customer: str | None
@@ -169,6 +168,11 @@ def normalised(message: str) -> str:
     return " ".join(_VARYING_PARTS.sub("…", message).split())
 
 
+def workflow_of(run: Row) -> str:
+    """Return the id of a run's workflow; its slug if the row gives no id."""
+    return text(run, "workflowId", "workflow.id", "workflowSlug")
+
+
 def ended_run(row: Row) -> EndedRun:
     error = _error(row)
     used, limit = number(row, "summary.peakSandboxMB"), number(row, "summary.sandboxMemoryLimitMB")
@@ -176,7 +180,7 @@ def ended_run(row: Row) -> EndedRun:
         row=row,
         id=text(row, "id"),
         at=timestamp(row, "createdAt", "startedAt", "completedAt", "timestamp"),
-        workflow=text(row, "workflowId", "workflow.id", "workflowSlug"),
+        workflow=workflow_of(row),
         workflow_name=short(text(row, "workflowName", "workflow.name", "workflowSlug")),
         version=text(row, "version"),
         customer=owner_of(row),

@@ -328,8 +328,8 @@ async def _first_failure(
         if oldest and oldest[0] != rows[0]:
             rows += oldest
             is_complete = True
-    failed = (run for run in map(ended_run, rows) if run.has_failed)
-    times += [run.at for run in failed if run.at and (last is None or run.at > last)]
+    failed = (ended_run(row).at for row in rows if run_state(row).is_failure)
+    times += [at for at in failed if at and (last is None or at > last)]
     return min(times), is_complete
 
 

@@ -8,7 +8,7 @@ from pydantic import JsonValue
 
 from fastn_mcp.account.answer_reads import AnswerReads
 from fastn_mcp.client.reads import read_each, read_page
-from fastn_mcp.procedures.diagnosis.failures import EndedRun, ended_run
+from fastn_mcp.procedures.diagnosis.failures import EndedRun, workflow_of
 from fastn_mcp.procedures.diagnosis.run_counts import RunCounts
 from fastn_mcp.records.formats import counted, lasting, quoted, stamp
 from fastn_mcp.records.rows import Row, number, without_empty
@@ -73,7 +73,7 @@ async def read_stuck_runs(
     read = waiting_for[:most]
 
     async def lengths(workflow: str) -> list[timedelta]:
-        ended = [row for row in newest if run_state(row).has_ended and ended_run(row).workflow == workflow]
+        ended = [row for row in newest if workflow_of(row) == workflow and run_state(row).has_ended]
         if not ended and workflow in read:
             page = await read_page(ListExecutions(workflow_id=workflow, limit=100), look)
             ended = [row for row in page.rows if run_state(row).has_ended]
