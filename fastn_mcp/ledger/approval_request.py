@@ -191,7 +191,7 @@ class ApprovalRequest:
         if self.needed == 1:
             return ""
         by = f" ({', '.join(names)})" if names else ""
-        people = f"{self.needed} different people{of_groups(self.second)}"
+        people = f"{self.needed} people other than the requester{of_groups(self.second)}"
         return f"{people} have to approve this call: {len(self.approvers)} did so far{by}."
 
     @property

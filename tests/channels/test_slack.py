@@ -204,11 +204,11 @@ async def test_four_eyes_count_people(slack: Slack, tmp_path: Path) -> None:
     async with slack_world(tmp_path, slack, FOUR_EYES) as world:
         call = world.deletion()
         pending = await world.expect(PendingApproval, call)
-        where = "It is decided in Slack. 2 different people have to approve this call: 0 did so far."
+        where = "It is decided in Slack. 2 people other than the requester have to approve this call: 0 did so far."
         assert pending.where.endswith(where)
         (message,) = slack.messages
         assert await slack.decide(DANA, message, typed="Globex Exports") == ""
-        await world.shows(message, "2 different people have to approve this call: 1 did so far (dana).")
+        await world.shows(message, "2 people other than the requester have to approve this call: 1 did so far (dana).")
         again = await slack.decide("U0DANA2", message, typed="Globex Exports")
         assert again == "You have approved it already, and somebody else has to. Nothing was decided now."
         assert isinstance(await world.call(call), PendingApproval)
@@ -388,7 +388,7 @@ async def test_approver_who_left_does_not_keep_others_from_being_told(slack: Sla
     slack.departed.add(DANA)
     async with slack_world(tmp_path, slack, FOUR_EYES, variables=DIRECT) as world:
         call = world.deletion()
-        assert "It is decided in Slack. 2 different" in (await world.expect(PendingApproval, call)).where
+        assert "It is decided in Slack. 2 people" in (await world.expect(PendingApproval, call)).where
         assert [message.channel for message in slack.messages] == ["D0DANA2", "D0KIM"]
 
 

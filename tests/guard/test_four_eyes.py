@@ -45,7 +45,7 @@ async def test_two_approvers_are_needed(world: WebhookWorld) -> None:
     call = world.deletion()
     question = await asked(world, call)
     assert (question["asks"], question["approvals"]) == ("four_eyes", {"needed": 2, "by": []})
-    assert "have to approve this call: 0 did so far." in await waiting(world, call)
+    assert "2 people other than the requester have to approve this call: 0 did so far." in await waiting(world, call)
     reply = await world.answer(world.dana, question)
     assert (reply.status, reply.body["state"], reply.body["approvals"]) == (200, "waiting", 1)
     for _ in range(3):
@@ -154,7 +154,7 @@ async def test_one_of_the_approvers_is_of_the_group_that_the_rule_names(tmp_path
     call = world.deletion()
     question = await asked(world, call)
     assert question["approvals"] == {"needed": 2, "by": [], "groups": ["security"]}
-    assert "2 different people (one of them of security) have to approve" in await waiting(world, call)
+    assert "2 people other than the requester (one of them of security) have to approve" in await waiting(world, call)
     assert (await world.answer(world.dana, question)).body["state"] == "waiting"
     assert (await world.answer(world.kim, question)).body["state"] == "approved"
     await world.expect(Done, call)

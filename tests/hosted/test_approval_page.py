@@ -572,11 +572,14 @@ def sam(monkeypatch: pytest.MonkeyPatch) -> None:
 async def vote(world: ApprovalWorld, *people: str) -> dict[str, Any]:
     """Have people approve the deletion one after the other. Return what the agent gets then."""
     waits = await world.delete(by="amir")
-    assert "2 different people (one of them of security) have to approve this call" in waits["message"]
+    assert "2 people other than the requester (one of them of security) have to approve this call" in waits["message"]
     for person in people:
         async with world.browser(person) as browser:
             name = re.findall(r"Type (.+?) to confirm", await browser.read())[0]
-            assert "2 different people (one of them of security) have to approve this call" in await browser.read()
+            assert (
+                "2 people other than the requester (one of them of security) have to approve this call"
+                in await browser.read()
+            )
             assert (await browser.approve(name=name)).status_code == 303
     return await world.delete(by="amir")
 
