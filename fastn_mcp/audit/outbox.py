@@ -108,6 +108,8 @@ class Outbox:
         """Return the next entries to export, oldest first, at most `most`. Raises `OSError`."""
         sent = self.sent()
         entries = list(islice(self._after(sent.n), most))
+        if sent.n and entries and entries[0].before.n > sent.n:  # the log may have been rotated while it was read
+            entries = list(islice(self._after(sent.n), most))
         before = entries[0].before if entries else self._end()
         if sent.n == 0 or before in (sent, None):
             return entries

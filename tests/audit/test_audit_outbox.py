@@ -4,6 +4,7 @@ import gzip
 import logging
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -76,6 +77,24 @@ def test_position_is_sought_without_reading_the_log(path: Path, monkeypatch: pyt
         monkeypatch.setattr(module, "link_of", counted)
     assert outbox.unsent(1000) == [late, latest]
     assert 2 < len(read) < 40
+
+
+def test_rotation_while_the_log_is_read_loses_no_entry(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    recorded(path, 4)
+    outbox = Outbox(path)
+    accept(outbox, 1)
+
+    def after_rotation(file: Path, number: int) -> Iterator[bytes]:
+        monkeypatch.undo()
+        path.rename(path.with_name("audit.000000004.jsonl"))
+        recorded(path, 1)
+        return files.lines_after(file, number)
+
+    monkeypatch.setattr(outbox_module, "lines_after", after_rotation)
+    assert numbers(outbox) == [2, 3, 4, 5]
+    assert caplog.text == ""
 
 
 def test_entries_are_read_across_rotation_and_compression(path: Path) -> None:
