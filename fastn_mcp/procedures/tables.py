@@ -274,8 +274,8 @@ async def _concise(
     named, unnamed = referred(rows, columns)
     names = {**known, **named}
     for kind, keys in unnamed.items():
-        with suppress(FastnError):  # the ids say enough
-            names[kind] = {**names.get(kind, {}), **await read_many_labels(kind, keys, context.look, MAX_LOOKUPS)}
+        with suppress(FastnError):  # the ids say enough; a page of their list is a look-up too
+            names[kind] = {**names.get(kind, {}), **await read_many_labels(kind, keys, context.look, MAX_LOOKUPS - 1)}
     legend = legend_of(names, len(rows))
     now = None if len(rows) > MAX_OBJECTS else context.system.now()
     return ConciseRows(columns, call.row_type().never, names, legend, now), legend or None

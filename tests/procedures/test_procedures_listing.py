@@ -151,6 +151,12 @@ async def test_page_of_100_rows_is_one_answer(large_world: World) -> None:
         assert answer.get("now") == ("2026-11-25T09:00:00Z" if len(sent.rows) > 20 else None)
 
 
+async def test_names_of_many_customers_take_five_requests(large_world: World) -> None:
+    await large_world.rendered(ListExecutions(limit=100))
+    sent = [request.tool for request in large_world.sandbox.requests]
+    assert sorted(sent) == ["get_customer"] * 4 + ["list_customers", "list_executions"]
+
+
 def without_ages(row: Row) -> dict[str, str]:
     return {name: re.sub(r"(?<=Z) \(.+\)$", "", str(value)) for name, value in row.items()}
 
