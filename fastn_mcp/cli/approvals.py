@@ -189,10 +189,9 @@ def _open_page(store: ApprovalStore, start: StartOptions) -> None:
     file = store.folder / PAGE_FILE
     at_a_terminal = f"Decide at a terminal: {store.program.to('approvals')}"
     if (opened := _page(file)) is None:
-        others = _other_waiting(store, start, "--open")
-        waiting = _calls(len(store.waiting()))
-        what = f"No approval page is open, and {waiting} here: a server opens one when a call needs approval."
-        raise SettingsError(what, " ".join([at_a_terminal, *others]))
+        waiting, others = len(store.waiting()), [*_other_waiting(store, start, "--open")]
+        what = f"No approval page is open, and {_calls(waiting)} here: a server opens one when a call needs approval."
+        raise SettingsError(what, " ".join([*([at_a_terminal] if waiting or not others else []), *others]))
     address, key = opened
     folder = file.parent / KEY_FOLDER
     with file_errors(folder, "written", at_a_terminal):
