@@ -92,6 +92,11 @@ def test_suggested_command_names_the_file_and_the_host_that_were_chosen(
     error_line(fastn(*chosen, *command), f"fastn-mcp {' '.join(chosen)} {suggested}")
 
 
+def test_suggested_command_has_no_password_of_an_address(file: Path, fastn: Run) -> None:
+    chosen = ["--config", str(file), "--base-url", "https://user:C4N4RY@eu.example.com"]
+    assert "C4N4RY" not in error_line(fastn(*chosen, "login", "nobody"), "profiles add NAME")
+
+
 def test_profiles_as_json_ignores_the_environment(file: Path, fastn: Run) -> None:
     """The same facts. FASTN_API_KEY and FASTN_PROFILE belong to no profile."""
     assert file.exists()
