@@ -189,9 +189,9 @@ def _open_page(store: ApprovalStore, start: StartOptions) -> None:
     file = store.folder / PAGE_FILE
     at_a_terminal = f"Decide at a terminal: {store.program.to('approvals')}"
     if (opened := _page(file)) is None:
-        others = _other_waiting(store, start, "--open")
-        what = "No approval page is open: a server opens one when a call needs approval."
-        raise SettingsError(what, " ".join([at_a_terminal, *others]))
+        waiting, others = len(store.waiting()), [*_other_waiting(store, start, "--open")]
+        what = f"No approval page is open, and {_calls(waiting)} here: a server opens one when a call needs approval."
+        raise SettingsError(what, " ".join([*([at_a_terminal] if waiting or not others else []), *others]))
     address, key = opened
     folder = file.parent / KEY_FOLDER
     with file_errors(folder, "written", at_a_terminal):
@@ -243,8 +243,11 @@ def _other_waiting(store: ApprovalStore, start: StartOptions, *options: str) -> 
         with suppress(LedgerUnusable):
             if waiting := len(other.waiting()):
                 opens = options if (other.folder / PAGE_FILE).exists() else ()
-                calls = "1 call waits" if waiting == 1 else f"{waiting} calls wait"
-                yield f"{calls} {other.name}: {other.program.to('approvals', *opens)}"
+                yield f"{_calls(waiting)} {other.name}: {other.program.to('approvals', *opens)}"
+
+
+def _calls(count: int) -> str:
+    return "1 call waits" if count == 1 else f"{count or 'no'} calls wait"
 
 
 _MAX_CLOSED = 10

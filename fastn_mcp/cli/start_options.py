@@ -54,11 +54,12 @@ class StartOptions:
     def own_commands(self) -> Generator[None]:
         """Make commands that a `SettingsError` suggests reach the same account and folders as this one."""
         from fastn_mcp.errors import SettingsError
+        from fastn_mcp.redaction import redact_text
 
         try:
             yield
         except SettingsError as error:
-            raise error.with_program(self.command_line().line()) from None
+            raise error.with_program(redact_text(self.command_line().line())) from None
 
     def settings(self) -> "Settings":
         from fastn_mcp.build.startup import settings_of

@@ -550,7 +550,7 @@ class ConfigFile:
             return SettingsError(
                 "That is a key, not the name of a profile: other users can read a command line, and the shell records"
                 " it.",
-                "Revoke the key in the Fastn dashboard, and give a new one where login asks for it: fastn-mcp login",
+                "Revoke the key in the Fastn dashboard, and give a new one only where login asks for it.",
             )
         known = f"Known: {', '.join(self.profiles)}."
         if not self.profiles:

@@ -198,7 +198,7 @@ BY_NAME: Mapping[str, McpClient] = {client.name: client for client in CLIENTS}
 
 OTHER = McpClient(
     name="json",
-    title="any other client",
+    title="The entry for any other client",
     places={},
     after="",
     http=Http({"type": "http", "url": "{url}", **_bearer(f"${{{_BEARER_VARIABLE}}}")}),

@@ -486,12 +486,14 @@ def test_invalid_page_file_counts_as_none(text: str, state: Folder, browser: tup
 def test_open_without_a_page_says_what_to_do(state: Folder, browser: tuple[str, Path]) -> None:
     ran = state.approvals("--open")
     assert ran.returncode == 2
-    assert "No approval page is open: a server opens one when a call needs approval. Decide at a ter" in ran.stderr
+    assert "No approval page is open, and no calls wait here: a server opens one when a call needs" in ran.stderr
     with socket.create_server(("127.0.0.1", 0)) as ended:
         write_page_file(state, f"http://127.0.0.1:{ended.getsockname()[1]}")
+    state.add_request()
     ran = state.approvals("--open", BROWSER=browser[0])
     assert (ran.returncode, browser[1].exists()) == (2, False)
-    assert "No approval page is open" in ran.stderr
+    assert "No approval page is open, and 1 call waits here: " in ran.stderr
+    assert "Decide at a terminal: " in ran.stderr
 
 
 def test_other_stores_with_requests_are_listed_with_commands(state: Folder, tmp_path: Path) -> None:
@@ -513,4 +515,5 @@ def test_other_stores_with_requests_are_listed_with_commands(state: Folder, tmp_
         env |= dict(setting.split("=", 1) for setting in words[:program])
         listed = run_command([*words[program + 1 :], "--json"], env)
         assert len(json.loads(listed.stdout)) == 1, line
-    assert others[0] in state.approvals("--open", FASTN_CONFIG=str(config)).stderr
+    shown = state.approvals("--open", FASTN_CONFIG=str(config)).stderr
+    assert (others[0] in shown, "at a terminal" in shown) == (True, False)

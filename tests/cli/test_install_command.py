@@ -100,6 +100,9 @@ def test_install_says_where_the_key_comes_from(fastn: Run, home: Path) -> None:
     assert json.loads(written)["inputs"][0]["password"] is True
     error_line(fastn("install", "cursor", "--key", "prompt"), "Cursor does not support --key prompt", "fastn-mcp login")
     error_line(fastn("install", "zed", "--key", "environment", "--anyway"), "Zed does not support --key environment")
+    error_line(
+        fastn("install", "json", "--key", "prompt"), "The entry for any other client does not support --key prompt"
+    )
 
 
 def test_project_entry_holds_no_path_of_this_machine(fastn: Run, home: Path) -> None:

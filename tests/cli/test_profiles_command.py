@@ -62,6 +62,18 @@ def test_profiles_shows_each_account_and_no_key(file: Path, fastn: Run) -> None:
     assert done.stderr.endswith("/fastn-mcp login globex --file\n")
 
 
+@pytest.mark.parametrize("command", [("whoami",), ("doctor",), ("call", "list-customers"), ("login",)])
+@pytest.mark.parametrize("variable", [False, True])
+def test_key_in_place_of_a_profile_is_not_repeated(
+    command: tuple[str, ...], variable: bool, file: Path, fastn: Run
+) -> None:
+    key = "fsk_live_C4N4RY"
+    chosen, env = ((), {"FASTN_PROFILE": key}) if variable else (("--profile", key), {})
+    done = fastn("--config", str(file), *chosen, *command, env=env)
+    shown = done.stdout + done.stderr
+    assert ("That is a key" in shown, "C4N4RY" in shown) == (True, False)
+
+
 @pytest.mark.parametrize("chosen", [("--profile", "acme"), ("--base-url", "https://eu.example.com")])
 def test_suggested_login_of_a_listed_account_is_at_its_own_host(
     chosen: tuple[str, str], file: Path, fastn: Run
@@ -78,6 +90,11 @@ def test_suggested_command_names_the_file_and_the_host_that_were_chosen(
     chosen += ["--profile", "globex"] if command == ("whoami",) else []
     suggested = "login globex --file" if command == ("whoami",) else "profiles add NAME"
     error_line(fastn(*chosen, *command), f"fastn-mcp {' '.join(chosen)} {suggested}")
+
+
+def test_suggested_command_has_no_password_of_an_address(file: Path, fastn: Run) -> None:
+    chosen = ["--config", str(file), "--base-url", "https://user:C4N4RY@eu.example.com"]
+    assert "C4N4RY" not in error_line(fastn(*chosen, "login", "nobody"), "profiles add NAME")
 
 
 def test_profiles_as_json_ignores_the_environment(file: Path, fastn: Run) -> None:

@@ -196,8 +196,8 @@ class Webhook:
         """Send the request unless it was just sent, and report the approvals so far. Raises `Refused` if that fails."""
         require_able(self._approvers.values(), request)
         await self._ask(request)
-        where = f"Its approvers were asked by the webhook at {self._sender.host}. {request.progress()}"
-        return Announcement(where.rstrip())
+        progress = request.progress(request.approvers)
+        return Announcement(f"Its approvers were asked by the webhook at {self._sender.host}. {progress}".rstrip())
 
     def announce_beside(self, request: ApprovalRequest) -> str:
         """Send a request that is decided elsewhere too, in the background. Return the host, or "" if it asks nobody."""
