@@ -77,9 +77,13 @@ _IMPORTED = (
 def serve(path: str) -> None:
     """Fork for each connection, until the end of the standard input."""
     from fastn_mcp.cli.program import main
+    from fastn_mcp.procedures.catalog import TOOLS
+    from fastn_mcp.server.tool_list import input_schema
 
     for module in _IMPORTED:
         importlib.import_module(module)
+    for tool in TOOLS:
+        input_schema(tool)  # or each fork would build it
     gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them
     with socket.socket(socket.AF_UNIX) as listener:
