@@ -85,6 +85,11 @@ async def resolve(kind: str, typed: str, context: ProcedureContext, *, fields: C
         raise resource.error  # it may be a name
     if resource is not None and not isinstance(resource.error, NotFound):
         return resource
+    if resource is not None and resource.error is not None and is_id(typed):  # it is no name
+        page = await read_page(listing, context.look)
+        if any(key_of(row) == typed for row in page.rows):
+            return resource  # it is listed, though it cannot be read
+        raise resource.error
     contents = Contents(candidates, complete=True)
     if not (named(typed, candidates) or (candidates and is_complete)):  # Fastn's search may miss it
         contents = await read_contents(kind, context.look)

@@ -418,6 +418,13 @@ async def test_short_lists_are_read_once_for_several(world: World) -> None:
     cached.close()
 
 
+async def test_unknown_id_is_not_looked_for_in_all_of_a_list(large_world: World) -> None:
+    unknown = "9375e42d-9510-4c95-a6a6-d9d89cf70000"
+    error = await large_world.expect(NotFound, FindDependents(kind="customer", id=unknown))
+    assert error.next_step == "Find it with find or list_customers."
+    assert len(large_world.sandbox.requests) == 2
+
+
 async def test_resource_that_was_listed_is_not_read_again(world: World) -> None:
     cached = World(world.audit_path.parent, snapshot_seconds=90)
     await cached.call(GetOverview())
