@@ -99,8 +99,6 @@ class TenantInbox:
         where, host = f"at {self.url}, where approvers sign in", webhook and webhook.announce_beside(request)
         if host:
             where += f", or by the webhook at {host}"
-        if request.needed > 1:
-            where += ", and the requester does not count"
         return Announcement(f"It is decided {where}. {request.progress()}".rstrip(), self.url)
 
     def _is_on_page(self, request: ApprovalRequest) -> bool:
