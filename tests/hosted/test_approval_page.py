@@ -163,7 +163,7 @@ async def test_four_eyes_needs_two_people_besides_the_requester(tmp_path: Path) 
     """The requester's vote does not count, and one approver's counts once."""
     async with serving(tmp_path, FILE, FOUR) as world:
         waits = await world.delete(by="amir")
-        assert "2 people other than the requester have to approve this call: 0 did so" in waits["message"]
+        assert "2 people other than the requester have to approve this call: 0 did so far." in waits["message"]
         async with world.browser("amir") as amir, world.browser("dana") as dana, world.browser("kim") as kim:
             name = re.findall(r"Type (.+?) to confirm", await dana.read())[0]
             token = (await dana.form("approve"))["token"]

@@ -153,8 +153,8 @@ async def test_page_of_100_rows_is_one_answer(large_world: World) -> None:
 
 async def test_names_of_many_customers_take_five_requests(large_world: World) -> None:
     await large_world.rendered(ListExecutions(limit=100))
-    sent = [request.tool for request in large_world.sandbox.requests]
-    assert sorted(map(str, sent)) == ["get_customer"] * 4 + ["list_customers", "list_executions"]
+    sent = [str(request.tool) for request in large_world.sandbox.requests]
+    assert sorted(sent) == ["get_customer"] * 4 + ["list_customers", "list_executions"]
 
 
 def without_ages(row: Row) -> dict[str, str]:
