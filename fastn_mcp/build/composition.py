@@ -25,7 +25,7 @@ from fastn_mcp.channels.page.page import PAGE_FILE, ApprovalPage
 from fastn_mcp.channels.terminal import TerminalChannel
 from fastn_mcp.client.client import FastnClient
 from fastn_mcp.client.exchange import Exchange, HttpExchange, headers
-from fastn_mcp.client.transport import TransportOptions
+from fastn_mcp.client.proxy_and_tls import TransportOptions
 from fastn_mcp.config.command_line import PROGRAM, CommandLine
 from fastn_mcp.config.model import Settings
 from fastn_mcp.config.paths import config_dir

@@ -13,7 +13,7 @@ import httpx2
 from pydantic import JsonValue
 from pydantic_core import to_json
 
-from fastn_mcp.client.transport import TransportOptions
+from fastn_mcp.client.proxy_and_tls import TransportOptions
 from fastn_mcp.config.addresses import address_of
 from fastn_mcp.errors import (
     Conflict,

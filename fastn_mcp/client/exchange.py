@@ -24,7 +24,8 @@ from pydantic_core import to_json
 
 from fastn_mcp import __version__
 from fastn_mcp.client.error_mapping import CHECK_CA_FILE, lost_reason, unreachable
-from fastn_mcp.client.transport import HttpTransport, TransportOptions, proxy_of, tls_context
+from fastn_mcp.client.proxy_and_tls import TransportOptions, proxy_of, tls_context
+from fastn_mcp.client.transport import HttpTransport
 from fastn_mcp.config.model import Settings
 from fastn_mcp.tools.operation import Call, Request
 from fastn_mcp.tools.paging import List, rows_of

@@ -14,7 +14,7 @@ from fastn_mcp.audit.outbox import Outbox
 from fastn_mcp.build.stores import file_of, ledger_at
 from fastn_mcp.client.error_mapping import NOT_VALID_NOW, OTHER_HOST, cause_of
 from fastn_mcp.client.exchange import HttpExchange, NotSentError, ResponseLost
-from fastn_mcp.client.transport import TransportOptions
+from fastn_mcp.client.proxy_and_tls import TransportOptions
 from fastn_mcp.config.addresses import address_of, is_shared
 from fastn_mcp.config.model import Settings
 from fastn_mcp.config.paths import require_own_folder

@@ -11,7 +11,7 @@ from mcp.server.auth.routes import build_resource_metadata_url
 from pydantic import AnyHttpUrl
 
 from fastn_mcp.client.error_mapping import unreachable
-from fastn_mcp.client.transport import TransportOptions, tls_context
+from fastn_mcp.client.proxy_and_tls import TransportOptions, tls_context
 from fastn_mcp.doctor.check import Check, CheckGroup, CheckResult
 from fastn_mcp.guard.seal import Seal
 from fastn_mcp.hosted.app import ALIVE

@@ -8,7 +8,7 @@ from typing import Any
 from fastn_mcp import __version__
 from fastn_mcp.client.client import FastnClient
 from fastn_mcp.client.exchange import Exchange, HttpExchange, headers
-from fastn_mcp.client.transport import TransportOptions
+from fastn_mcp.client.proxy_and_tls import TransportOptions
 from fastn_mcp.config.load import THE_FILE, THE_PROFILE
 from fastn_mcp.config.model import TOOLSETS, Settings
 from fastn_mcp.doctor import machine

@@ -11,7 +11,7 @@ from support.fake_fastn import Fastn, client, reply
 
 from fastn_mcp.client.client import FastnClient
 from fastn_mcp.client.exchange import HttpExchange, NotSentError, TransportFactory, headers, to_wire
-from fastn_mcp.client.transport import TransportOptions
+from fastn_mcp.client.proxy_and_tls import TransportOptions
 from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import InvalidArgument, NotSent
 from fastn_mcp.records.rows import row_of

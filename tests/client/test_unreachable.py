@@ -16,7 +16,7 @@ from support.library_transport import library_transport
 from support.raw_server import answer, serving
 
 from fastn_mcp.client.exchange import HttpExchange, NotSentError, ResponseLost, TransportFactory
-from fastn_mcp.client.transport import TransportOptions
+from fastn_mcp.client.proxy_and_tls import TransportOptions
 from fastn_mcp.config.load import load
 from fastn_mcp.tools.operation import Request
 

@@ -14,7 +14,7 @@ from support.doctor_runs import Proxy, run_proxy, sandbox_in, serve_sandbox
 from support.ports import free_port
 from support.raw_server import serving
 
-from fastn_mcp.client.transport import TransportOptions
+from fastn_mcp.client.proxy_and_tls import TransportOptions
 from fastn_mcp.config.addresses import address_of, named_by
 from fastn_mcp.config.load import load
 from fastn_mcp.doctor import machine
