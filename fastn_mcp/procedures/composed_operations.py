@@ -7,12 +7,12 @@ from typing import Any, cast
 from pydantic import JsonValue
 
 from fastn_mcp.client.reads import read_page
-from fastn_mcp.errors import FastnError
+from fastn_mcp.errors import FastnError, NotFound, NotSent
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.procedures.ai import build, chat
 from fastn_mcp.procedures.audit_log import entries
 from fastn_mcp.procedures.context import Pending, Procedure, ProcedureContext
-from fastn_mcp.procedures.lookup import ids_named, is_id
+from fastn_mcp.procedures.lookup import ids_named, names_in
 from fastn_mcp.procedures.tables import Table, listed
 from fastn_mcp.procedures.wait_for_execution import run_workflow
 from fastn_mcp.records.labels import name_of
@@ -25,7 +25,7 @@ from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.paging import List
 from fastn_mcp.tools.tool import MAY_BE_ID, Effect, Tool
 from fastn_mcp.tools.triggers import DeleteTrigger, ListTriggers, UpdateTrigger
-from fastn_mcp.tools.workflows import ListWorkflows, RunWorkflow
+from fastn_mcp.tools.workflows import RunWorkflow
 
 _SCHEMAS = ("inputSchema", "input_schema", "input", "parameters", "schema")
 _MAX_DESCRIPTION = 120
@@ -135,18 +135,29 @@ async def perform(call: Tool[Any], context: ProcedureContext) -> FastnObject | D
 
 
 async def _read(call: Operation[Any], context: ProcedureContext) -> FastnObject:
-    """Read, with names and slugs in place of ids where they are clear."""
-    slug = call.connector if isinstance(call, ListWorkflows) else None
-    if slug is not None and not is_id(slug) and MAY_BE_ID.fullmatch(slug):
-        page = await listed(cast("List[Any]", call), context)
-        if page.items and not page.not_checked:  # it is a slug
-            return page
-    ids = await ids_named(call, context)
-    call = call.model_copy(update=ids)
-    if (read := _READS.get(type(call))) is not None:
-        result = await read(call, context)
-    elif isinstance(call, List):
-        result = await listed(cast("List[Any]", call), context)
-    else:
-        result = await context.read(call)
+    """Read. What an argument takes for an id is tried as one, and else looked up as a slug or name.
+
+    An id takes no further request where it looks like one of Fastn's, or where the read has rows.
+    """
+    unclear, result = names_in(call), None
+    if may_be_ids := all(MAY_BE_ID.fullmatch(getattr(call, argument)) for argument in unclear):
+        try:
+            result = await _read_once(call, context)
+        except (NotFound, NotSent):
+            if not unclear:
+                raise
+        # Without rows, or with rows that may not match these arguments, it is not settled that they are ids.
+        may_be_names = isinstance(result, Table) and (not result.items or {*unclear} & {*(result.not_checked or ())})
+        if result is not None and not (unclear and may_be_names):
+            return result
+    ids = await ids_named(call, unclear, context, are_tried=may_be_ids and result is None)
+    if result is not None and not ids:
+        return result
+    result = await _read_once(call.model_copy(update=ids), context)
     return result.model_copy(update={"named": ids}) if ids and isinstance(result, Table) else result
+
+
+async def _read_once(call: Operation[Any], context: ProcedureContext) -> FastnObject:
+    if (read := _READS.get(type(call))) is not None:
+        return await read(call, context)
+    return await (listed(cast("List[Any]", call), context) if isinstance(call, List) else context.read(call))

@@ -1,7 +1,7 @@
 """Look up a resource by id, slug or name, or in a list, and complete ids from what was typed."""
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -48,17 +48,26 @@ _MAX_CANDIDATES = 10
 """Maximum number of resources of one name that are listed to choose from."""
 
 
-async def ids_named(call: Operation[Any], context: ProcedureContext) -> dict[str, str]:
-    """Return the ids of what a reading call names otherwise, by argument. Raises a `FastnError` if that is unclear."""
+def names_in(call: Operation[Any]) -> dict[str, str]:
+    """Return the kinds of the resources that a reading call names other than by one of Fastn's ids, by argument."""
+    typed = ((argument, kind, getattr(call, argument, None)) for argument, kind in _NAMED_BY.items())
+    return {each: kind for each, kind, value in typed if value is not None and (each == kind or not is_id(value))}
+
+
+async def ids_named(
+    call: Operation[Any], unclear: Mapping[str, str], context: ProcedureContext, *, are_tried: bool
+) -> dict[str, str]:
+    """Return the ids of what these arguments name otherwise. Raises a `FastnError` if that is unclear.
+
+    `are_tried`: they are no ids.
+    """
     ids: dict[str, str] = {}
-    for argument, kind in _NAMED_BY.items():
-        typed: str | None = getattr(call, argument, None)
+    for argument, kind in unclear.items():
+        resource = await resolve(kind, getattr(call, argument), context, is_tried=are_tried)
         takes_slug = argument == kind
-        if typed is not None and (takes_slug or not is_id(typed)):
-            resource = await resolve(kind, typed, context)
-            if takes_slug and resource.error is not None:
-                raise resource.error
-            ids[argument] = text(resource.row, "slug") or resource.id if takes_slug else resource.id
+        if takes_slug and resource.error is not None:
+            raise resource.error
+        ids[argument] = text(resource.row, "slug") or resource.id if takes_slug else resource.id
     return {argument: id_ for argument, id_ in ids.items() if getattr(call, argument) != id_}
 
 
@@ -67,10 +76,12 @@ def is_id(typed: str) -> bool:
     return ID.fullmatch(typed) is not None
 
 
-async def resolve(kind: str, typed: str, context: ProcedureContext, *, fields: Collection[str] = ()) -> FoundResource:
+async def resolve(
+    kind: str, typed: str, context: ProcedureContext, *, fields: Collection[str] = (), is_tried: bool = False
+) -> FoundResource:
     """Return the resource with this id, slug or name. Raises `NotFound` if there is none, `NotSent` if several.
 
-    `fields`: the resource itself is read if the row of a list lacks one of these.
+    `is_tried`: it is no id. `fields`: the resource itself is read if the row of a list lacks one of these.
     """
     listing, candidates, is_complete = LISTS[kind](limit=MAX_NAMES), tuple[Entry, ...](), False
     stored = [entry(kind, row) for row in context.look.stored(listing).rows]
@@ -80,7 +91,8 @@ async def resolve(kind: str, typed: str, context: ProcedureContext, *, fields: C
     if not is_id(typed):
         with suppress(FastnError):  # it may be readable by its id
             candidates, is_complete = await _search(kind, typed, context)
-    resource = None if len(named(typed, candidates)) == 1 else await read_by_id(kind, typed, context)
+    is_name = is_tried or len(named(typed, candidates)) == 1
+    resource = None if is_name else await read_by_id(kind, typed, context)
     if resource is not None and isinstance(resource.error, LeftOut) and not is_id(typed):
         raise resource.error  # it may be a name
     if resource is not None and not isinstance(resource.error, NotFound):
