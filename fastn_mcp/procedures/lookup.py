@@ -50,8 +50,12 @@ _MAX_CANDIDATES = 10
 
 def names_in(call: Operation[Any]) -> dict[str, str]:
     """Return the kinds of the resources that a reading call names other than by one of Fastn's ids, by argument."""
-    typed = ((argument, kind, getattr(call, argument, None)) for argument, kind in _NAMED_BY.items())
-    return {each: kind for each, kind, value in typed if value is not None and (each == kind or not is_id(value))}
+    named_by = {argument: _NAMED_BY[argument] for argument in type(call).model_fields if argument in _NAMED_BY}
+    return {
+        argument: kind
+        for argument, kind in named_by.items()
+        if (typed := getattr(call, argument)) is not None and (argument == kind or not is_id(typed))
+    }
 
 
 async def ids_named(
