@@ -12,7 +12,7 @@ from pydantic import JsonValue
 
 from fastn_mcp.account.snapshot import AccountSnapshot, Prefix
 from fastn_mcp.client.client import FastnClient
-from fastn_mcp.client.exchange import spent
+from fastn_mcp.client.cost import spent
 from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import NOTHING_SENT, LeftOut
 from fastn_mcp.records.formats import stamp

@@ -7,7 +7,7 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 from pydantic import JsonValue
@@ -23,13 +23,15 @@ from fastn_mcp.config.command_line import CommandLine, kept_in, this_program
 from fastn_mcp.config.load import ledger_settings, read_file
 from fastn_mcp.config.paths import TENANTS, state_dir
 from fastn_mcp.errors import SettingsError, extra
-from fastn_mcp.guard.approval.votes import TerminalApprovals
 from fastn_mcp.guard.key_files import TypedSecrets
 from fastn_mcp.guard.recorder import Recorder
 from fastn_mcp.ledger.approval_request import ApprovalRequest
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.ledger.sqlite import FILE, SqliteLedger
 from fastn_mcp.runtime import System
+
+if TYPE_CHECKING:
+    from fastn_mcp.guard.approval.votes import TerminalApprovals
 
 log = logging.getLogger(__name__)
 
@@ -168,12 +170,14 @@ class ApprovalStore:
         return is_shared(self.ledger) or self.file.exists()
 
     def waiting(self) -> list[ApprovalRequest]:
-        return self.use(TerminalApprovals.waiting) or []
+        return self.use(lambda approvals: approvals.waiting()) or []
 
-    def use(self, work: Callable[[TerminalApprovals], Awaitable[Result]], *, create: bool = False) -> Result | None:
+    def use(self, work: "Callable[[TerminalApprovals], Awaitable[Result]]", *, create: bool = False) -> Result | None:
         """Run `work` on the ledger and this machine's audit log. None if no ledger exists yet, unless `create`."""
         if not (create or self.exists):
             return None
+        from fastn_mcp.guard.approval.votes import TerminalApprovals  # deferred import: `audit` needs no guard
+
         # Log messages of a shared ledger are for server operators; here the error itself is shown.
         logging.getLogger("fastn_mcp").addHandler(logging.NullHandler())
         system = System()

@@ -20,7 +20,7 @@ from fastn_mcp.cli.exit import EXIT_CODES, Exit, exit_of
 from fastn_mcp.cli.help import OptionGroups, completing, format_examples
 from fastn_mcp.cli.layout import CYAN, MAGENTA, ORANGE, RED, columns_of, print_table, say, warn
 from fastn_mcp.cli.start_options import StartOptions
-from fastn_mcp.client.exchange import counted_requests
+from fastn_mcp.client.cost import counted_requests
 from fastn_mcp.errors import NOTHING_SENT, Declined, FastnError, InvalidArgument
 from fastn_mcp.guard.approval_form import PendingApproval, PendingForm
 from fastn_mcp.guard.batch import Done

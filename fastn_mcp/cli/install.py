@@ -15,7 +15,6 @@ import click
 
 from fastn_mcp.build.startup import SANDBOX_SETTINGS, command_line_of, options_of
 from fastn_mcp.channels.terminal import Terminal
-from fastn_mcp.cli.accounts import login
 from fastn_mcp.cli.help import EnumChoice, GroupedOption, OptionGroups, completing
 from fastn_mcp.cli.layout import say, warn
 from fastn_mcp.cli.start_options import StartOptions, complete_profile
@@ -373,6 +372,8 @@ def _is_sandbox(start: StartOptions, sandbox: bool | None, *, yes: bool) -> bool
 
 def _require_key(ctx: click.Context, start: StartOptions, *, yes: bool) -> None:
     """Run `login` if the account has no key. Raises `NoKey` with `yes`, which allows no prompt."""
+    from fastn_mcp.cli.accounts import login  # deferred import: only setup reaches Fastn
+
     try:
         start.settings()
     except NoKey:

@@ -10,6 +10,7 @@ import anyio
 from pydantic import JsonValue, ValidationError
 from pydantic_core import from_json
 
+from fastn_mcp.client.cost import Spent, spent
 from fastn_mcp.client.error_mapping import error_of, facts, throttled
 from fastn_mcp.client.exchange import (
     CHECK_ADDRESS,
@@ -17,10 +18,8 @@ from fastn_mcp.client.exchange import (
     Exchange,
     NotSentError,
     ResponseLost,
-    Spent,
     UnreadableBody,
     from_wire,
-    spent,
     to_wire,
 )
 from fastn_mcp.client.reads import read_target

@@ -10,9 +10,7 @@ addresses, and unpacks bodies without a limit.
 import re
 import ssl
 import zlib
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Protocol, cast
@@ -82,39 +80,6 @@ class NotSentError(Exception):
 
 class ResponseLost(Exception):
     """The request may have arrived; no complete status was received."""
-
-
-@dataclass(slots=True)
-class Spent:
-    """Cost of one call, counted while it runs."""
-
-    requests: int = 0
-    """Requests sent to Fastn, retries included."""
-    oldest: float | None = None
-    """Monotonic time of the oldest read that the answer uses, if it was not made for this call."""
-    _recorded: int = 0
-
-    def unrecorded(self) -> int:
-        """Return the requests since the last call of this method. Each is counted for one entry of the audit log."""
-        requests, self._recorded = self.requests - self._recorded, self.requests
-        return requests
-
-
-spent: ContextVar[Spent | None] = ContextVar("spent", default=None)
-"""Cost of the call in this context."""
-
-
-@contextmanager
-def counted_requests() -> Generator[Spent]:
-    """Count the requests of the calls in this block. In another such block, it is that one's count."""
-    if (outer := spent.get()) is not None:
-        yield outer
-        return
-    token = spent.set(inner := Spent())
-    try:
-        yield inner
-    finally:
-        spent.reset(token)
 
 
 def headers(settings: Settings) -> dict[str, str]:

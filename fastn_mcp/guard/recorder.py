@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from pydantic import JsonValue
 
 from fastn_mcp.audit.log import AuditEvent, AuditFile, LogEntry, about, named, showable, written
-from fastn_mcp.client.exchange import spent
+from fastn_mcp.client.cost import spent
 from fastn_mcp.errors import Declined, FastnError
 from fastn_mcp.guard.approval_use import ApprovedCall
 from fastn_mcp.guard.batch import CallEvaluation, Evaluation

@@ -18,7 +18,7 @@ from pydantic_core import to_json
 
 from fastn_mcp import __version__
 from fastn_mcp.channels.elicitation import Context, client_form, client_link, form_request, link_in_result, link_request
-from fastn_mcp.client.exchange import Spent, counted_requests
+from fastn_mcp.client.cost import Spent, counted_requests
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.approval_form import PendingApproval, PendingForm
 from fastn_mcp.guard.batch import Done

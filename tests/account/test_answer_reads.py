@@ -19,7 +19,7 @@ from fastn_mcp.account.answer_reads import (
     SharedReads,
 )
 from fastn_mcp.account.snapshot import AccountSnapshot
-from fastn_mcp.client.exchange import counted_requests
+from fastn_mcp.client.cost import counted_requests
 from fastn_mcp.errors import Failed, Forbidden, RateLimited
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.tools.customers import GetCustomer

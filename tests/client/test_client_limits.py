@@ -7,7 +7,8 @@ from support.clock import NOW, Clock
 from support.fake_fastn import KEY, Fastn, Step, client, error_of, reply
 
 from fastn_mcp.client.client import MAX_QUEUED_CALLS, FastnClient
-from fastn_mcp.client.exchange import Answer, NotSentError, ResponseLost, Spent, counted_requests, spent
+from fastn_mcp.client.cost import Spent, counted_requests, spent
+from fastn_mcp.client.exchange import Answer, NotSentError, ResponseLost
 from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import NotSent, RateLimited
 from fastn_mcp.tools.customers import CreateCustomer, GetCustomer, UpdateCustomer

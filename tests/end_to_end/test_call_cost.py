@@ -17,7 +17,8 @@ from support.server_process import (
 )
 from support.world import World
 
-from fastn_mcp.client.exchange import Answer, spent
+from fastn_mcp.client.cost import spent
+from fastn_mcp.client.exchange import Answer
 from fastn_mcp.procedures.catalog import ALL_TOOLS
 from fastn_mcp.sandbox.server import InProcess
 from fastn_mcp.server.handlers import AGE_META, REQUESTS_META, build

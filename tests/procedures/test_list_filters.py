@@ -16,7 +16,7 @@ from support.world import World
 
 from fastn_mcp.account.answer_reads import RESERVE
 from fastn_mcp.account.short_ids import reference_to
-from fastn_mcp.client.exchange import counted_requests
+from fastn_mcp.client.cost import counted_requests
 from fastn_mcp.procedures.list_rows import MAX_FURTHER_PAGES
 from fastn_mcp.procedures.overview.get_overview import GetOverview
 from fastn_mcp.records.formats import stamp

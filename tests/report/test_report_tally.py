@@ -9,7 +9,7 @@ from support.clock import Clock
 from support.faulty_sandbox import Reset
 from support.world import FormLater, FormNow, World, yes
 
-from fastn_mcp.client.exchange import counted_requests
+from fastn_mcp.client.cost import counted_requests
 from fastn_mcp.guard.approval_form import Approve, Decline, PendingApproval
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.report.collector import Attempt, OutcomeGroup, Tally
