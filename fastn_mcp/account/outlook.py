@@ -217,7 +217,7 @@ def _auth_method(call: CreateConnection, resolved: ResolvedCall) -> str:
     if connector is None or not methods or call.auth_method_id in (None, *map(key_of, methods)):
         return ""
     known = ", ".join(f"{quote(key_of(each))} ({quote(text(each, 'type'))})" for each in methods)
-    return f"{quote(connector.name)} has no auth method {quote(call.auth_method_id)}, but {known}."
+    return f"{quote(connector.name)} has no auth method {quote(call.auth_method_id)}; it has {known}."
 
 
 async def _connected(call: CreateConnection, resolved: ResolvedCall, send: Send) -> str:

@@ -1,12 +1,12 @@
-"""HTTP/1.1 transport (`httpx2.AsyncBaseTransport`) on asyncio, with proxy and TLS trust. No retries or redirects.
+"""HTTP/1.1 transport (`httpx2.AsyncBaseTransport`) on asyncio. No retries or redirects.
 
 `ConnectError`, `ConnectTimeout` and `ProxyError` mean that nothing was sent. After any other `TransportError` the
 request may have arrived. Bytes that follow a response close the connection: httpx2's own transport (httpcore2 2.16)
 takes them for the response to the next request.
 
 Gain over httpx2's own: a `get_customer` call takes 43 % fewer instructions (callgrind, as in `make bench-check`; both
-with kept connections), as llhttp, the parser of Node.js, parses responses. Below a quarter it goes: delete
-this module, and let `HttpExchange` use httpx2's as the tests do (tests/support/library_transport.py).
+with kept connections), as llhttp, the parser of Node.js, parses responses. Below a quarter it goes: delete this module,
+and let `HttpExchange` use httpx2's as the tests do (tests/support/library_transport.py).
 """
 
 import asyncio

@@ -87,9 +87,9 @@ class Preview:
         return [first, second, *facts, *filter(None, (self._changed(),))]
 
     def _call(self) -> str:
-        limit, given = UNCUT if self._is_whole else MAX_VALUE, self.facts.arguments.items()
-        arguments = " ".join(f"{name}={quote(value, limit, is_name=name in _PERMISSIONS)}" for name, value in given)
-        return f"{self.facts.call.tool_name()} {arguments}".rstrip()
+        limit, arguments = UNCUT if self._is_whole else MAX_VALUE, self.facts.arguments.items()
+        words = " ".join(f"{name}={quote(value, limit, is_name=name in _PERMISSIONS)}" for name, value in arguments)
+        return f"{self.facts.call.tool_name()} {words}".rstrip()
 
     def _changed(self) -> str:
         limit, changes = UNCUT if self._is_whole else 80, self.facts.changes[:_CHANGES]

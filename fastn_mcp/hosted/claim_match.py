@@ -132,7 +132,7 @@ log = logging.getLogger(__name__)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,63}")
 
 _PROJECT_CLAIMS = ("repository", "repository_id", "project_path", "project_id")
-"""Claims of GitHub and GitLab, of which one names a single project."""
+"""Claims in tokens of GitHub and GitLab. Each names the project that a job runs for."""
 
 _NOBODY_ASKED = dict.fromkeys(
     ("plan", "webhook_url", "slack_app_token", "slack_bot_token", "notify_url", "remind_after")
@@ -163,7 +163,7 @@ class MachineIdentity(Match):
         yield from super().mismatches(claims, groups_claim)
 
     def settings(self, tenant: Settings) -> Settings:
-        """Return the settings of its tenant for this machine: nobody is asked. A tenant that is read-only stays so."""
+        """Return the tenant's settings for this machine: no person is asked, and a read-only tenant stays read-only."""
         files = {name: Path(path) for name in ("plan", "plan_keys") if (path := getattr(self, name)) is not None}
         is_read_only = "mode" in tenant.model_fields_set and tenant.reads_only
         mode = {} if is_read_only else {"mode": "unattended"}

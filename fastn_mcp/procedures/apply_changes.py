@@ -126,7 +126,7 @@ def _parse(number: int, entry: Mapping[str, Any]) -> Call:
         raise ValueError(f"{where}: its tool is missing, or is not a text")
     if (operation := OPERATIONS.get(name)) is None:
         names = (name for name, operation in OPERATIONS.items() if operation.effect is not Effect.READ)
-        raise ValueError(f"{where}: there is no tool {name[:64]!r}{nearest(name, names)} that a batch takes")
+        raise ValueError(f"{where}: there is no tool {name[:64]!r} for a list of changes{nearest(name, names)}")
     where = f"{where}, {operation.tool_name()}"
     if operation.effect is Effect.READ:
         raise ValueError(f"{where}: changes nothing; call it separately")

@@ -63,7 +63,7 @@ async def ids_named(
 ) -> dict[str, str]:
     """Return the ids of what these arguments name otherwise. Raises a `FastnError` if that is unclear.
 
-    `are_tried`: they are no ids.
+    `are_tried`: a read by them as ids found nothing.
     """
     ids: dict[str, str] = {}
     for argument, kind in unclear.items():
@@ -85,7 +85,8 @@ async def resolve(
 ) -> FoundResource:
     """Return the resource with this id, slug or name. Raises `NotFound` if there is none, `NotSent` if several.
 
-    `is_tried`: it is no id. `fields`: the resource itself is read if the row of a list lacks one of these.
+    `is_tried`: a read by it as an id found nothing. `fields`: the resource itself is read if the row of a list lacks
+    one of these.
     """
     listing, candidates, is_complete = LISTS[kind](limit=MAX_NAMES), tuple[Entry, ...](), False
     stored = [entry(kind, row) for row in context.look.stored(listing).rows]
@@ -101,7 +102,7 @@ async def resolve(
         raise resource.error  # it may be a name
     if resource is not None and not isinstance(resource.error, NotFound):
         return resource
-    if resource is not None and resource.error is not None and is_id(typed):  # it is no name
+    if resource is not None and resource.error is not None and is_id(typed):  # an id, which no resource has as its name
         page = await read_page(listing, context.look)
         if any(key_of(row) == typed for row in page.rows):
             return resource  # it is listed, though it cannot be read

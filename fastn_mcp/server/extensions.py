@@ -112,7 +112,7 @@ def skill_entry() -> Entry:
 def get_skill(params: GetSkillParams) -> GetSkillResult:
     """Return the entry of a skill. Raises `MCPError` for an unknown URI."""
     if params.uri != SKILL_URI:
-        raise MCPError(types.INVALID_PARAMS, f"There is no such skill. There is one: {SKILL_URI}")
+        raise MCPError(types.INVALID_PARAMS, f"Unknown skill. This server has one: {SKILL_URI}")
     return GetSkillResult(skill=skill_entry())
 
 

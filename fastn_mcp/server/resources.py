@@ -153,7 +153,7 @@ class ResourceReader:
         try:
             call = self._call(params.uri)
             if call is None:
-                message = "There is no such resource. See resources/list and resources/templates/list."
+                message = "Unknown resource. See resources/list and resources/templates/list."
                 raise MCPError(not_found, message, requested)
             result = await read(call)
         except FastnError as error:
@@ -200,11 +200,11 @@ def _kind_of(tools: Sequence[AnyTool], params: types.CompleteRequestParams) -> s
     if isinstance(params.ref, types.ResourceTemplateReference):
         known = {spec.uri: {spec.parameter: spec.kind} for spec in available(tools) if spec.parameter}
         arguments = known.get(params.ref.uri)
-        missing = "There is no such resource template. See resources/templates/list."
+        missing = "Unknown resource template. See resources/templates/list."
     else:
         recipe = next((recipe for recipe in prompts.available(tools) if recipe.name == params.ref.name), None)
         arguments = recipe and {argument.name: argument.kind for argument in recipe.arguments}
-        missing = "There is no such prompt. See prompts/list."
+        missing = "Unknown prompt. See prompts/list."
     if arguments is None:
         raise MCPError(types.INVALID_PARAMS, missing)
     if params.argument.name not in arguments:

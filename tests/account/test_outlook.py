@@ -337,6 +337,6 @@ async def test_preview_of_a_connection_lists_the_auth_methods_instead_of_an_unkn
     (method,) = connector["authMethods"]
     arguments = {"connector_id": connector["id"], "auth_method_id": "none"}
     notes = (await preview(world, "create_connection", **arguments))["notes"]
-    assert f'"HubSpot" has no auth method "none", but "{method["id"]}" ("{method["type"]}").' in notes
+    assert f'"HubSpot" has no auth method "none"; it has "{method["id"]}" ("{method["type"]}").' in notes
     arguments["auth_method_id"] = method["id"]
     assert "notes" not in await preview(world, "create_connection", **arguments)

@@ -45,9 +45,9 @@ async def test_mistake_has_its_next_step(
 
 async def test_answer_that_is_not_slacks_has_its_next_step(slack: Slack, tmp_path: Path) -> None:
     slack.faults["auth.test"] = ["portal"]
-    found = (await checked(settings_of(tmp_path, slack)))[-1]
-    assert (found.name, found.finding) == ("Slack bot token", "Slack answers: an unreadable response.")
-    assert "in place of slack.com" in found.next
+    last = (await checked(settings_of(tmp_path, slack)))[-1]
+    assert (last.name, last.finding) == ("Slack bot token", "Slack answers: an unreadable response.")
+    assert "in place of slack.com" in last.next
 
 
 async def test_missing_scope_and_foreign_workspace_are_named(slack: Slack, tmp_path: Path) -> None:

@@ -40,5 +40,5 @@ async def test_clients_that_show_apps_get_one(upstream: Upstream, tmp_path: Path
         result = await client.call_tool("delete_customer", {"customer_id": target["id"]})
         assert (RESULT_META in (result.meta or {})) is not is_known
         if is_known:
-            with pytest.raises(MCPError, match="There is no such resource"):
+            with pytest.raises(MCPError, match="Unknown resource"):
                 await client.read_resource(APP_URI)

@@ -182,14 +182,14 @@ async def test_settings_filter_prompts_and_resources_like_tools(era: str, connec
         assert (await client.list_resources()).resources == []
         (only,) = (await client.list_resource_templates()).resource_templates
         assert only.uri_template == "fastn://customers/{customer_id}"
-        with pytest.raises(MCPError, match="no such resource"):
+        with pytest.raises(MCPError, match="Unknown resource"):
             await client.read_resource("fastn://billing")
         typed = {"name": "customer_id", "value": "acme"}
         customer = ResourceTemplateReference(uri="fastn://customers/{customer_id}")
         (wanted, *_) = (await client.complete(customer, typed)).completion.values
         assert (await client.read_resource(f"fastn://customers/{wanted}")).contents
         workflow = ResourceTemplateReference(uri="fastn://workflows/{workflow_id}")
-        with pytest.raises(MCPError, match="no such resource template"):
+        with pytest.raises(MCPError, match="Unknown resource template"):
             await client.complete(workflow, {"name": "workflow_id", "value": "acme"})
 
 
@@ -231,7 +231,7 @@ async def test_skill_is_listed_and_read(upstream: Upstream, transport: str, era:
             assert refused.value.error.code == INVALID_PARAMS
         with pytest.raises(MCPError, match="Unknown cursor"):
             await asked(client, "skills/list", cursor="2")
-        with pytest.raises(MCPError, match="There is no such resource"):
+        with pytest.raises(MCPError, match="Unknown resource"):
             await client.read_resource("skill://fastn/other.md")
         # Clients that do not know the extension see nothing new.
         assert "skill://" not in str((await client.list_resources(), await client.list_resource_templates()))
