@@ -22,8 +22,8 @@ import harness
 from harness import CALLS, HELLO, HERE, KEY, PROJECT, Api, Server, environment, own
 from within import Rows, client_of, within
 
-from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.caller import Caller
+from fastn_mcp.guard.result import Done
 from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.server.rendering import render

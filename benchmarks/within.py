@@ -12,9 +12,9 @@ from fastn_mcp.config.model import Settings
 from fastn_mcp.guard.approval.obtain import Approvals
 from fastn_mcp.guard.budgets import Budgets
 from fastn_mcp.guard.caller import Announcement, ApprovalChannel, ChannelCapabilities
-from fastn_mcp.guard.evaluation import Evaluator, GuardedAccount
 from fastn_mcp.guard.guard import Guard
 from fastn_mcp.guard.journal import ChangeJournal
+from fastn_mcp.guard.judge import GuardedAccount, Judge
 from fastn_mcp.guard.key_files import CallSecrets, SecretValues, TypedSecrets
 from fastn_mcp.guard.recorder import Recorder
 from fastn_mcp.guard.seal import Seal
@@ -102,7 +102,7 @@ def within(
     journalling = ChangeJournal(ledger, ACCOUNT, system)
     policy = policy or Policy()
     guarded, budgets = GuardedAccount(ACCOUNT, lambda _: False), Budgets(policy, ledger, system, ACCOUNT)
-    judge = Evaluator(guarded, policy, budgets, ledger, journalling, system, client.send)
+    judge = Judge(guarded, policy, budgets, ledger, journalling, system, client.send)
     secrets = SecretValues({}, [])
     typed = TypedSecrets(ledger, lambda: Seal(["bench"], system), system)
     approvals = Approvals(judge, ledger, recorder, system, channel, typed, Stops(ledger, system))

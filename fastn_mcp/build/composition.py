@@ -33,9 +33,9 @@ from fastn_mcp.errors import NoKey, Refused, SettingsError, extra
 from fastn_mcp.guard.approval.obtain import Approvals
 from fastn_mcp.guard.budgets import Budgets, Limits
 from fastn_mcp.guard.caller import ApprovalChannel
-from fastn_mcp.guard.evaluation import Evaluator, GuardedAccount
 from fastn_mcp.guard.guard import Guard
 from fastn_mcp.guard.journal import ChangeJournal
+from fastn_mcp.guard.judge import GuardedAccount, Judge
 from fastn_mcp.guard.key_files import CallSecrets, KeyFileWriter, SecretValues, TypedSecrets
 from fastn_mcp.guard.recorder import Recorder
 from fastn_mcp.guard.stops import Stops
@@ -184,17 +184,17 @@ def assemble(
     surroundings = Surroundings(settings.env, str(keys) if keys else None, settings.end_org_id)
     guarded = GuardedAccount(account_of(settings), may_own(settings.api_key), _account_digest(settings), surroundings)
     budgets = Budgets(policy, ledger, system, stores.account, tenant.run if tenant else None)
-    evaluator = Evaluator(guarded, policy, budgets, ledger, journal, system, _read_only(client))
+    judge = Judge(guarded, policy, budgets, ledger, journal, system, _read_only(client))
     chosen = choose_channel(settings, stores, process)
     stops = Stops(process.stops or ledger, system)
-    approvals = Approvals(evaluator, ledger, recorder, system, chosen.channel, stores.typed, stops)
+    approvals = Approvals(judge, ledger, recorder, system, chosen.channel, stores.typed, stops)
     values = SecretValues(process.environment, settings.secret_env or [], settings.secrets)
     secrets = CallSecrets(values, stores.typed, KeyFileWriter(keys) if keys else None)
     shared = SharedReads(
         client, AccountSnapshot(system, settings.snapshot_seconds), system, settings.requests_per_answer
     )
     client.changed = shared.snapshot.forget
-    guard = Guard(evaluator, approvals, recorder, journal, client, secrets, system)
+    guard = Guard(judge, approvals, recorder, journal, client, secrets, system)
     executor = EnabledTools(guard, recorder, disabled_tools(settings))
     dispatch = Dispatcher(shared, guard, executor, recorder, journal, values)
     inbox = InboxAccount(

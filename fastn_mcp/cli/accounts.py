@@ -29,8 +29,8 @@ from fastn_mcp.config.load import DEFAULT, Chosen, choose, key_of
 from fastn_mcp.config.model import KEY_HOST, KEY_SETTINGS, ConfigFile, Settings, Trait, settings_with
 from fastn_mcp.config.paths import file_errors, write_private
 from fastn_mcp.errors import FastnError, Forbidden, SettingsError, Unauthorized
-from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.caller import Caller
+from fastn_mcp.guard.result import Done
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.records.formats import dated
 from fastn_mcp.records.labels import name_of

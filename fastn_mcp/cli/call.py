@@ -23,8 +23,8 @@ from fastn_mcp.cli.start_options import StartOptions
 from fastn_mcp.client.cost import counted_requests
 from fastn_mcp.errors import NOTHING_SENT, Declined, FastnError, InvalidArgument
 from fastn_mcp.guard.approval_form import PendingApproval, PendingForm
-from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.caller import Caller
+from fastn_mcp.guard.result import Done
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.procedures.catalog import TOOLS, ParsedCall, parse
 from fastn_mcp.report.collector import DONE, PREVIEWED, WAITING, OutcomeGroup, Tally

@@ -29,8 +29,8 @@ from fastn_mcp.cli.start_options import StartOptions
 from fastn_mcp.client.reads import read_pages
 from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import FastnError, Forbidden, NotSent, SettingsError, nearest
-from fastn_mcp.guard.batch import CallEvaluation
 from fastn_mcp.guard.caller import Caller
+from fastn_mcp.guard.evaluation import Evaluation
 from fastn_mcp.guard.preview import Preview
 from fastn_mcp.policy.asker import FACTS, Asker, asker_of
 from fastn_mcp.policy.decision import Decision, PolicyDecision, Situation, StepUp
@@ -207,15 +207,15 @@ async def _explain(
     if parts is None:
         policy = replace(policy_of(settings, os.environ, start.command_line()), live=True, step_up=step_up)
     else:
-        policy = parts.guard.evaluator.policy = replace(parts.guard.evaluator.policy, step_up=step_up)
+        policy = parts.guard.judge.policy = replace(parts.guard.judge.policy, step_up=step_up)
     effect = Effect.READ if call.effect is Effect.READ else call.effect_on(UNKNOWN, None)
     resolved = by_arguments(call, Surroundings(settings.env, customer=settings.end_org_id))
     situation = Situation(resolved, effect, at or System().now(), asker)
-    evaluation: CallEvaluation | None = None
+    evaluation: Evaluation | None = None
     try:
         if effect is not Effect.READ and parts is not None:
             call = await parts.dispatch.with_whole_ids(call, Caller(Asker(), None))
-            evaluation, situation = await parts.guard.evaluator.explain(call, asker, at)
+            evaluation, situation = await parts.guard.judge.explain(call, asker, at)
     except FastnError as error:
         reason = f"The guard would refuse the call as it is: {error}"
     finally:

@@ -43,7 +43,7 @@ def serve_stdio(parts: "Callable[[], AccountParts]", introduction: Introduction 
                 account = parts()
                 parting.push_async_callback(account.aclose)
                 account.guard.decisions.is_leaving = is_leaving
-                checks.start_soon(account.guard.evaluator.check_customers)
+                checks.start_soon(account.guard.judge.check_customers)
                 closing.enter_context(report_at_end(account))
                 for channel in (account.channel.webhook, account.channel.slack):
                     if channel is not None:
@@ -106,7 +106,7 @@ async def _beside(parts: "AccountParts") -> AsyncGenerator[None]:
     async with aclosing(parts), anyio.create_task_group() as tasks:
         if (slack := parts.channel.slack) is not None:
             slack.begin()
-        tasks.start_soon(parts.guard.evaluator.check_customers)
+        tasks.start_soon(parts.guard.judge.check_customers)
         yield
         tasks.cancel_scope.cancel()
 

@@ -11,8 +11,8 @@ from fastn_mcp.account.resolve import read_label
 from fastn_mcp.client.reads import read_target
 from fastn_mcp.errors import Declined, FastnError, TargetChanged
 from fastn_mcp.guard.approval_form import BY_SEVERAL, VERIFIED, sent_words, used_up
-from fastn_mcp.guard.batch import CallEvaluation, Evaluation
 from fastn_mcp.guard.budgets import Budgets
+from fastn_mcp.guard.evaluation import Evaluation
 from fastn_mcp.guard.journal import IDEMPOTENT, UNSETTLED
 from fastn_mcp.guard.stops import Stops
 from fastn_mcp.guard.undo import without_secrets
@@ -52,7 +52,7 @@ class Approval:
 class ApprovedCall:
     """A call that may be sent once, and what permits it."""
 
-    current: CallEvaluation
+    current: Evaluation
     asker: Asker
     by: str
     """As in `Approval.by`."""
@@ -62,7 +62,7 @@ class ApprovedCall:
     trace: str | None = None
     """Trace in which its approval was requested, as `System.trace` returns it."""
     batch: str = ""
-    """Id of its list (`BatchResult.id`), empty for a single call; `number` is its place in the list, from 1."""
+    """Id of its list (`ListResult.id`), empty for a single call; `number` is its place in the list, from 1."""
     number: int = 0
     detail: str = ""
     """See `Approval.detail`."""
@@ -94,7 +94,7 @@ async def change_of(approved: ApprovedCall, account: str, read: Send, deadline: 
         sent=fields_sent(call),
         at=now,
         approved_by=f"{approved.by}: {approved.detail}" if approved.detail else approved.by,
-        call="" if is_idempotent else current.repeat_digest or current.digest,
+        call="" if is_idempotent else current.repeat_id or current.id,
         unsettled_until=0.0 if is_idempotent else now + deadline + UNSETTLED,
         batch=approved.batch,
         number=approved.number if approved.batch else 0,
@@ -102,18 +102,18 @@ async def change_of(approved: ApprovedCall, account: str, read: Send, deadline: 
     )
 
 
-def covers(request: ApprovalRequest, calls: Mapping[int, CallEvaluation]) -> bool:
+def covers(request: ApprovalRequest, calls: Mapping[int, Evaluation]) -> bool:
     """Whether the request still covers these calls and was used for none of them."""
     return all(number not in request.used and covers_call(request, number, one) for number, one in calls.items())
 
 
-def covers_call(request: ApprovalRequest, number: int, current: CallEvaluation) -> bool:
+def covers_call(request: ApprovalRequest, number: int, current: Evaluation) -> bool:
     """Whether the binding is the same, there are no more dependents, and the policy is no stricter than before."""
     before, verdict = request.calls.get(number), current.verdict
     is_stricter = Decision(request.required).rank < verdict.decision.rank
     if before is None or is_stricter or not {*verdict.second} <= {*request.second}:
         return False
-    now = current.shown()
+    now = current.bound()
     is_same = before.binding == now.binding and (before.is_unsettled or not now.is_unsettled)
     return is_same and _no_more(now.dependents, before.dependents)
 
@@ -155,7 +155,7 @@ class ApprovalUse:
             raise _changed("Look at the preview; call again to ask again.", {"preview": evaluation.preview.data()})
 
     async def use(
-        self, approval: Approval, number: int, current: CallEvaluation, evaluation: Evaluation, asker: Asker
+        self, approval: Approval, number: int, current: Evaluation, evaluation: Evaluation, asker: Asker
     ) -> ApprovedCall | None:
         """Use up the approval of one call and count its budgets. Raises a `FastnError` if it may not be sent now.
 
@@ -178,7 +178,7 @@ class ApprovalUse:
             if used.opens_temporary:  # here and nowhere else: the target was checked
                 until = self._system.timestamp() + TEMPORARY_MINUTES * 60
                 await self._ledger.open_temporary(request.id, until)
-            reference = f"{request.id}.{number}" if evaluation.batch.is_list else request.id
+            reference = f"{request.id}.{number}" if evaluation.is_list else request.id
         elif approval.temporary is not None:
             await self._check_not_revoked(approval.temporary)
             await self._budgets.spend_rate(current.effect, asker.counted)
@@ -195,7 +195,17 @@ class ApprovalUse:
         else:
             by = allowed
         trace = None if request is None else request.trace
-        return ApprovedCall(current, asker, by, reference, trace, evaluation.id, number, approval.detail, stops)
+        return ApprovedCall(
+            current=current,
+            asker=asker,
+            by=by,
+            approval=reference,
+            trace=trace,
+            batch=evaluation.id if evaluation.is_list else "",
+            number=number,
+            detail=approval.detail,
+            stops=stops,
+        )
 
     async def _use_request(self, request: ApprovalRequest, number: int) -> ApprovalRequest:
         """Use up an approved request for one of its calls. Raises a `FastnError` if it was used or withdrawn."""

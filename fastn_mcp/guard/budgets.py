@@ -11,7 +11,7 @@ from pydantic import JsonValue
 
 from fastn_mcp.audit.log import AuditFile
 from fastn_mcp.errors import Refused
-from fastn_mcp.guard.batch import CallEvaluation, refusal
+from fastn_mcp.guard.evaluation import Evaluation, refusal
 from fastn_mcp.ledger.ledger import BudgetLimit, BudgetUses, rate_free_at
 from fastn_mcp.policy.decision import PLANNED, Decision
 from fastn_mcp.policy.plan import PlannedCalls
@@ -98,7 +98,7 @@ class Budgets:
         """Return the number of approvals counted within the interval of the policy's `destroy_rate`."""
         return 0 if (rate := self.policy.destroy_rate) is None else len(await self._rate_uses(principal, rate[1]))
 
-    async def spend_allowed(self, current: CallEvaluation, principal: str) -> str | None:
+    async def spend_allowed(self, current: Evaluation, principal: str) -> str | None:
         """Count an allowed call and return `policy` or `plan`; None if other calls used up what allowed it.
 
         Raises a `Refused` if it is not allowed, or if `destroy_rate` is used up.

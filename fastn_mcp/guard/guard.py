@@ -4,7 +4,7 @@ Fails closed: an error before a call is sent is a refusal; an unexpected error a
 """
 
 import logging
-from collections.abc import Collection, Generator
+from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -18,19 +18,20 @@ from fastn_mcp.errors import FastnError, Refused
 from fastn_mcp.guard.approval.obtain import Approvals
 from fastn_mcp.guard.approval_form import PendingApproval, PendingForm
 from fastn_mcp.guard.approval_use import Approval, change_of
-from fastn_mcp.guard.batch import Batch, BatchResult, CallEvaluation, Done, Evaluation, NotDone, batch_refusal, refusal
 from fastn_mcp.guard.caller import Caller
-from fastn_mcp.guard.evaluation import Evaluator, rereads
+from fastn_mcp.guard.evaluation import Evaluation, denial, refusal
 from fastn_mcp.guard.journal import ChangeJournal
+from fastn_mcp.guard.judge import Judge, rereads
 from fastn_mcp.guard.key_files import CallSecrets
 from fastn_mcp.guard.preview import stopped_triggers
 from fastn_mcp.guard.recorder import Intent, Recorder
+from fastn_mcp.guard.result import CallOutcome, Done, ListResult
 from fastn_mcp.ledger.change import MADE_OUTCOMES, Change
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.decision import Decision
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.runtime import Report, SpanFacts, System, no_progress
-from fastn_mcp.tools.operation import Call, Send
+from fastn_mcp.tools.operation import Call, Operation, Send
 from fastn_mcp.tools.tool import Effect, Tool
 
 log = logging.getLogger(__name__)
@@ -45,12 +46,16 @@ _MERGE_WITHIN = 1.0
 """Seconds from the same moment after which an update reads its target again, which somebody else may have changed."""
 
 
+Pending = PendingForm | PendingApproval
+"""The open approval request of a call: in the client's form, or out of band."""
+
+
 class Guard:
-    """Evaluates, approves, records and sends the calls on one account."""
+    """Judges, approves, records and sends the calls on one account."""
 
     def __init__(
         self,
-        evaluator: Evaluator,
+        judge: Judge,
         approvals: Approvals,
         recorder: Recorder,
         journal: ChangeJournal,
@@ -58,7 +63,7 @@ class Guard:
         secrets: CallSecrets,
         system: System,
     ) -> None:
-        self.evaluator = evaluator
+        self.judge = judge
         self._approvals = approvals
         self._recorder = recorder
         self._journal = journal
@@ -68,106 +73,122 @@ class Guard:
         self.decisions = approvals.decisions
 
     async def execute(
-        self, batch: Batch, caller: Caller, report: Report = no_progress
-    ) -> BatchResult | PendingForm | PendingApproval:
-        """Send the permitted calls, or return the open approval request. Raises if no call was attempted.
+        self, tool: Tool[Any], caller: Caller, report: Report = no_progress, undoes: Change | None = None
+    ) -> Done | ListResult | Pending:
+        """Send a call, or the calls of a list, if they are permitted. Return the open approval request if not yet.
 
-        1. Resume: leave out the calls that an earlier request for the same list made.
-        2. Evaluate the others. Raise if the caller's scopes or the policy deny one of them.
+        1. Leave out the calls that an earlier request for the same list made.
+        2. Judge the others. Raise if the caller's scopes or the policy deny one of them.
         3. Obtain an approval: from the policy, a plan, a temporary approval or a person. While a person decides, wait,
-           then evaluate again; return the request if it is still open.
+           then judge again; return the request if it is still open.
         4. Check that the approval covers the calls as they are now.
         5. Send each call once (`_send_once`). If nothing was sent because other calls used up what allowed a single
            call, begin again: the policy may ask, refuse or allow it now.
+
+        `undoes`: the earlier change that the call undoes. Raises a `FastnError` if no call was attempted, or if the
+        single call failed.
         """
         began = self._system.timestamp()
-        with _span(self._system, batch.tool) as span, self._fail_closed(batch.tool, caller):
-            execution = await self._resume(batch, caller)
-            if len(execution.results) == len(batch.calls):
-                return execution
-            if batch.is_list:
-                span["calls"] = len(batch.calls) - len(execution.results)
+        with _span(self._system, tool) as span, self._fail_closed(tool, caller):
+            made = await self._made_before(tool, caller)
+            if tool.inner_calls:
+                if len(made.outcomes) == len(tool.inner_calls):
+                    return made
+                span["calls"] = len(tool.inner_calls) - len(made.outcomes)
             await self._recorder.anchor()
-            evaluation = await self._evaluate(batch, caller, execution.results, span)
-            approval = await self._approvals.obtain(evaluation, caller)
-            while isinstance(approval, PendingApproval) and await self._wait_for_decision(
-                approval, began, caller, report
-            ):
-                caller = replace(caller, form=None, link=None)  # the answer is in the ledger
-                evaluation = await self._evaluate(batch, caller, execution.results, span, reads=True)
-                approval = await self._approvals.obtain(evaluation, caller)
+            evaluation, approval = await self._approved(tool, caller, report, made, undoes, began=began, span=span)
             if not isinstance(approval, Approval):
-                span["outcome"] = "approval_required"
-                if isinstance(approval, PendingApproval):
-                    self._recorder.waits(batch.tool, caller, approval.preview)
                 return approval
-            if approval.has_waited:
-                evaluation = await self._evaluate(batch, caller, execution.results, span, reads=True)
             await self._approvals.uses.check(approval, evaluation)
-            if batch.is_list and approval.request is not None and not approval.request.used:
-                self._recorder.agreed(batch.tool, approval.request, approval.by)
+            if evaluation.is_list and approval.request is not None and not approval.request.used:
+                self._recorder.agreed(tool, approval.request, approval.by)
             span.update(_approval_facts(approval.by, approval.request and approval.request.trace))
-        if await self._send_each(evaluation, approval, execution, caller, report):
-            return execution
-        return await self.execute(batch, caller, report)
+        if evaluation.is_list:
+            await self._send_list(evaluation, approval, made, caller, report)
+            return made
+        done = await self._send_once(1, evaluation, approval, made, caller)
+        return done or await self.execute(tool, caller, report, undoes)
 
-    async def _send_each(
-        self, evaluation: Evaluation, approval: Approval, execution: BatchResult, caller: Caller, report: Report
-    ) -> bool:
-        """Send the calls of a batch, up to the first failure, and add their results to `execution`.
+    async def _approved(
+        self,
+        tool: Tool[Any],
+        caller: Caller,
+        report: Report,
+        made: ListResult,
+        undoes: Change | None,
+        *,
+        began: float,
+        span: SpanFacts,
+    ) -> tuple[Evaluation, Approval | Pending]:
+        """Judge the calls and obtain their approval. Judge them again once a person has decided."""
+        evaluation = await self._evaluate(tool, caller, made, undoes, span)
+        approval = await self._approvals.obtain(evaluation, caller)
+        while isinstance(approval, PendingApproval) and await self._wait_for_decision(approval, began, caller, report):
+            caller = replace(caller, form=None, link=None)  # the answer is in the ledger
+            evaluation = await self._evaluate(tool, caller, made, undoes, span, must_read=True)
+            approval = await self._approvals.obtain(evaluation, caller)
+        if isinstance(approval, Approval):
+            if approval.has_waited:
+                evaluation = await self._evaluate(tool, caller, made, undoes, span, must_read=True)
+            return evaluation, approval
+        span["outcome"] = "approval_required"
+        if isinstance(approval, PendingApproval):
+            self._recorder.waits(tool, caller, approval.preview)
+        return evaluation, approval
 
-        False if nothing was sent, since other calls used up the budget or plan entry that allowed a single call.
-        """
-        batch = evaluation.batch
-        for number, call in evaluation.calls.items():
-            if batch.is_list:
-                await report(f"{number} of {len(batch.calls)}: {call.call.tool_name()}", number, len(batch.calls))
+    async def _send_list(
+        self, evaluation: Evaluation, approval: Approval, made: ListResult, caller: Caller, report: Report
+    ) -> None:
+        """Send the calls of a list, up to the first failure, and add their outcomes to `made`."""
+        count = len(evaluation.tool.inner_calls)
+        for number, one in evaluation.calls.items():
+            await report(f"{number} of {count}: {one.call.tool_name()}", number, count)
             try:
-                done = await self._send_once(number, evaluation, approval, execution, caller)
+                done = await self._send_once(number, evaluation, approval, made, caller)
             except FastnError as error:
-                execution.results[number] = NotDone(error)
-                if error.outcome not in MADE_OUTCOMES and not batch.keep_going:
-                    break
+                made.outcomes[number] = error
+                if error.outcome not in MADE_OUTCOMES:
+                    return
             else:
-                if done is None:
-                    return False
-                execution.results[number] = done
-        return True
+                if done is not None:
+                    made.outcomes[number] = done
 
     async def _send_once(
-        self, number: int, evaluation: Evaluation, approval: Approval, execution: BatchResult, caller: Caller
+        self, number: int, evaluation: Evaluation, approval: Approval, made: ListResult, caller: Caller
     ) -> Done | None:
         """Send one approved call at most once, and record it before and after. Raises its error if it does not succeed.
 
         None if other calls used up the budget or plan entry that allowed a single call. A call of a list is then
-        evaluated again, as it is if its evaluation is not fresh or others, which may change its target, were sent.
+        judged again, as it is if its evaluation is not fresh or others, which may change its target, were sent.
         """
-        is_list, current, use = evaluation.batch.is_list, evaluation.calls[number], self._approvals.uses.use
+        is_list = evaluation.is_list
+        current = evaluation.calls[number]
         call = current.call
+        use = self._approvals.uses.use
         with (
             _span(self._system, call) if is_list else nullcontext(SpanFacts()) as span,
             self._fail_closed(call, caller),
         ):
             is_stale = is_list and self._system.timestamp() - current.began > _FRESH
-            if is_stale or any(not isinstance(each, Change) for each in execution.results.values()):
+            if is_stale or any(not isinstance(each, Change) for each in made.outcomes.values()):
                 reads = rereads(evaluation, number, self._client.send)
-                current = await self._reevaluate(call, caller, evaluation.digest, reads)
+                current = await self._judge_again(call, caller, evaluation.id, reads)
             span.update(_decision_facts(current))
             filled = await self._secrets.fill(call, current.resolved.typed, approval.request)
             while (approved := await use(approval, number, current, evaluation, caller.asker)) is None:
                 if not is_list:
                     return None
-                current = await self._reevaluate(call, caller, evaluation.digest)
+                current = await self._judge_again(call, caller, evaluation.id)
             span.update(_approval_facts(approved.by, approved.trace))
             account, deadline = self._journal.account, self._client.deadline(call)
             change = await change_of(approved, account, self._client.send, deadline, self._system)
-            change = replace(change, stopped_triggers=_stopped_triggers(current, approval, number, execution))
-            await self._journal.begin(change, evaluation.batch.undoes)
+            change = replace(change, stopped_triggers=_stopped_triggers(current, approval, number, made))
+            await self._journal.begin(change, evaluation.undoes)
         intent, is_sent = None, False
         try:
             intent = self._recorder.intent(approved, change.id)
             await self._recorder.anchor()
-            self.evaluator.ai_sessions.note(call, None)
+            self.judge.ai_sessions.note(call, None)
             is_sent = True  # from here on, the request may have left this process
             check = partial(self._approvals.stops.check, caller.asker, approved.stops)
             is_fresh = self._system.timestamp() - current.began <= _MERGE_WITHIN
@@ -175,7 +196,7 @@ class Guard:
         except BaseException as error:
             await self._record_failure(error, change, intent, caller, is_sent=is_sent)
             raise
-        self.evaluator.ai_sessions.note(call, result)
+        self.judge.ai_sessions.note(call, result)
         self._recorder.outcome(intent, "done", result=result)
         change = await self._journal.end(change, "done", result, caller.delivery)
         await self._recorder.settle()
@@ -192,14 +213,14 @@ class Guard:
         if is_sent and isinstance(error, FastnError):
             await self._recorder.settle()
 
-    async def preview(self, batch: Batch, caller: Caller) -> Evaluation | BatchResult:
-        """Evaluate a batch by fresh reads, without sending it. Return the earlier results if all calls were made."""
-        execution = await self._resume(batch, caller)
-        if len(execution.results) == len(batch.calls):
-            return execution
-        evaluation = await self.evaluator.evaluate(batch, caller.asker, execution.results)
+    async def preview(self, tool: Tool[Any], caller: Caller, undoes: Change | None = None) -> Evaluation | ListResult:
+        """Judge a call or a list by fresh reads, without sending it. Return the outcomes if all calls were made."""
+        made = await self._made_before(tool, caller)
+        if tool.inner_calls and len(made.outcomes) == len(tool.inner_calls):
+            return made
+        evaluation = await self.judge.judge(tool, caller.asker, made.outcomes, undoes)
         is_stopped = await self._approvals.stops.facts(caller.asker) is not None
-        return replace(await self.evaluator.describe(evaluation), is_stopped=is_stopped)
+        return replace(await self.judge.describe(evaluation), is_stopped=is_stopped)
 
     async def read(self, call: Call, caller: Caller) -> FastnObject:
         """Send a read call. Raises a `FastnError`."""
@@ -233,18 +254,21 @@ class Guard:
     def needs_client_prompt(self) -> bool:
         """Whether people are asked, and only the client can bring a request before one."""
         channel = self._approvals.channel
-        return self.evaluator.policy.asks and not (channel is not None and channel.capabilities.notifies)
+        return self.judge.policy.asks and not (channel is not None and channel.capabilities.notifies)
 
-    async def _resume(self, batch: Batch, caller: Caller) -> BatchResult:
+    async def _made_before(self, tool: Tool[Any], caller: Caller) -> ListResult:
         """Return the calls that an earlier request made for the same list. They are not sent again."""
-        if not batch.is_list:
-            return BatchResult("", {})
-        id_ = self.evaluator.batch_id(batch, caller.asker)
-        return BatchResult(id_, {change.number: change for change in await self._journal.changes_of(id_)})
+        if not tool.inner_calls:
+            return ListResult("", {})
+        list_id = self.judge.list_id(tool, caller.asker)
+        outcomes: dict[int, CallOutcome] = {}
+        for change in await self._journal.changes_of(list_id):
+            outcomes[change.number] = change
+        return ListResult(list_id, outcomes)
 
     async def _wait_for_decision(self, pending: PendingApproval, began: float, caller: Caller, report: Report) -> bool:
         """Wait until people have decided about a request, for as long as a call that `began` then may wait."""
-        until = min(began + self.evaluator.policy.approval_wait, pending.until)
+        until = min(began + self.judge.policy.approval_wait, pending.until)
         leads = caller.link is not None and pending.needs_link
         if caller.undoes or self._system.timestamp() >= until or (pending.tells_first and not leads):
             return False
@@ -254,31 +278,41 @@ class Guard:
             return await (caller.link(pending, wait) if caller.link is not None and leads else wait())
 
     async def _evaluate(
-        self, batch: Batch, caller: Caller, skip: Collection[int], span: SpanFacts, *, reads: bool = False
+        self,
+        tool: Tool[Any],
+        caller: Caller,
+        made: ListResult,
+        undoes: Change | None,
+        span: SpanFacts,
+        *,
+        must_read: bool = False,
     ) -> Evaluation:
-        """Evaluate the remaining calls of a batch. Without `reads`, skip the reads if the policy needs no facts.
+        """Judge the calls that are not made yet. Unless it `must_read`, skip the reads if the policy needs no facts.
 
         Raises a `FastnError` if the policy or the caller's scopes deny any of the calls.
         """
-        for number, call in enumerate(batch.calls, 1):
-            if number not in skip:
+        for number, call in enumerate(tool.inner_calls or (tool,), 1):
+            if number not in made.outcomes:
                 caller.check(call.tool_name(), call.effective)
         await self._approvals.stops.check(caller.asker)
-        evaluation = None if reads else await self.evaluator.evaluate_without_reads(batch, caller.asker)
-        evaluation = evaluation or await self.evaluator.evaluate(batch, caller.asker, skip)
-        for current in evaluation.calls.values():
-            caller.check(current.call.tool_name(), *current.effects)
+        evaluation = None
+        if isinstance(tool, Operation) and not must_read:
+            evaluation = await self.judge.judge_without_reads(tool, caller.asker, undoes)
+        if evaluation is None:
+            evaluation = await self.judge.judge(tool, caller.asker, made.outcomes, undoes)
+        for one in evaluation.calls.values():
+            caller.check(one.call.tool_name(), *one.effects)
         span.update(_decision_facts(evaluation))
         if evaluation.verdict.decision is Decision.DENY:
-            raise batch_refusal(evaluation, self.evaluator.policy)
+            raise denial(evaluation, self.judge.policy)
         return evaluation
 
-    async def _reevaluate(self, call: Call, caller: Caller, request: str, reads: Send | None = None) -> CallEvaluation:
-        """Evaluate a call of a list again, whose approval request is that of the digest `request`."""
-        current = await self.evaluator.evaluate_call(call, caller.asker, reads=reads, request=request)
+    async def _judge_again(self, call: Call, caller: Caller, list_id: str, reads: Send | None = None) -> Evaluation:
+        """Judge a call of a list again, right before it is sent."""
+        current = await self.judge.judge_call(call, caller.asker, reads=reads, list_id=list_id)
         caller.check(call.tool_name(), *current.effects)
         if current.verdict.decision is Decision.DENY:
-            raise refusal(call, current.verdict, self.evaluator.policy)
+            raise refusal(call, current.verdict, self.judge.policy)
         return current
 
     @contextmanager
@@ -304,20 +338,22 @@ def _span(system: System, call: Tool[Any]) -> AbstractContextManager[SpanFacts]:
     return system.span("guard", call.tool_name(), facts)
 
 
-def _decision_facts(evaluation: Evaluation | CallEvaluation) -> SpanFacts:
+def _decision_facts(evaluation: Evaluation) -> SpanFacts:
     verdict = evaluation.verdict
     return {"effect": evaluation.effect.value, "decision": verdict.decision.value, "rule": verdict.rule}
 
 
-def _stopped_triggers(
-    current: CallEvaluation, approval: Approval, number: int, execution: BatchResult
-) -> tuple[str, ...]:
+def _stopped_triggers(current: Evaluation, approval: Approval, number: int, made: ListResult) -> tuple[str, ...]:
     """Return the live triggers that a deletion switches off, with the deletions of its list before it."""
-    if current.call.route.method != "DELETE" or current.preview is None:
+    if current.call.route.method != "DELETE" or current.shown is None:
         return ()
-    made = (each.change if isinstance(each, Done) else each for each in execution.results.values())
-    gone = {each.target for each in made if isinstance(each, Change) and each.outcome in MADE_OUTCOMES}
-    return stopped_triggers(approval.request.preview if approval.request else current.preview.stored(), number, gone)
+    gone: set[str | None] = set()
+    for outcome in made.outcomes.values():
+        change = outcome.change if isinstance(outcome, Done) else outcome
+        if isinstance(change, Change) and change.outcome in MADE_OUTCOMES:
+            gone.add(change.target)
+    stored = approval.request.preview if approval.request else current.shown.stored()
+    return stopped_triggers(stored, number, gone)
 
 
 def _approval_facts(by: str, trace: str | None) -> SpanFacts:

@@ -186,8 +186,6 @@ class ListPreview:
     of: Mapping[int, Preview]
     refused: Mapping[int, str]
     """Policy reasons for refused calls. With any refusal, no call of the batch is sent."""
-    keep_going: bool = False
-    """As in `Batch`."""
     approval: str = ""
     """Whose approval the batch needs, for the agent."""
 
@@ -201,7 +199,7 @@ class ListPreview:
     @property
     def says(self) -> Sentences:
         """What a person reads first."""
-        return describe_batch({number: preview.says for number, preview in self.of.items()}, keep_going=self.keep_going)
+        return describe_batch({number: preview.says for number, preview in self.of.items()})
 
     @property
     def expected(self) -> str:

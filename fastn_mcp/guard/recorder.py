@@ -11,8 +11,8 @@ from fastn_mcp.audit.log import AuditEvent, AuditFile, LogEntry, about, named, s
 from fastn_mcp.client.cost import spent
 from fastn_mcp.errors import Declined, FastnError
 from fastn_mcp.guard.approval_use import ApprovedCall
-from fastn_mcp.guard.batch import CallEvaluation, Evaluation
 from fastn_mcp.guard.caller import Caller
+from fastn_mcp.guard.evaluation import Evaluation
 from fastn_mcp.guard.preview import Shown
 from fastn_mcp.ledger.approval_request import ApprovalRequest
 from fastn_mcp.ledger.identity import account_name
@@ -168,10 +168,10 @@ class Recorder:
 
     def asked(self, evaluation: Evaluation, request: ApprovalRequest) -> None:
         """Record an approval request."""
-        call, verdict = evaluation.batch.tool, evaluation.verdict
+        call, verdict = evaluation.tool, evaluation.verdict
         entry = about(AuditEvent.ASKED, call, request.asker, self._account)
         facts = {"decision": verdict.decision.value, "rule": verdict.rule, "effect": evaluation.effect.value}
-        facts |= {} if evaluation.batch.is_list else _in_effect(evaluation.calls[1])
+        facts |= {} if evaluation.is_list else _in_effect(evaluation)
         self._audit.record(replace(entry, grant=request.id, name=named(evaluation.preview.name), **facts))
 
     def agreed(self, batch: Tool[Any], request: ApprovalRequest, by: str) -> None:
@@ -198,7 +198,7 @@ class Recorder:
         )
 
 
-def _in_effect(current: CallEvaluation) -> dict[str, str]:
+def _in_effect(current: Evaluation) -> dict[str, str]:
     """Return the environment and the customer of the request, as far as they are known."""
     effective = {"environment": current.resolved.environment, "customer": current.resolved.customer}
     return {name: ", ".join(each.values) for name, each in effective.items() if each.values}

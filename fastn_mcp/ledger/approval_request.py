@@ -99,7 +99,7 @@ class ApprovalRequest:
     tool: str
     target: str | None
     call: str
-    """Digest of the call (`CallEvaluation.digest`), or the id of the batch."""
+    """Digest of the call (`Evaluation.id`), or the id of the list."""
     calls: Mapping[int, ShownCall]
     """The calls as they were shown, by number."""
     required: str

@@ -15,7 +15,7 @@ from pydantic import JsonValue
 from fastn_mcp.account.answer_reads import AnswerReads
 from fastn_mcp.client.reads import read_page
 from fastn_mcp.errors import FastnError, LeftOut, UnknownOutcome
-from fastn_mcp.guard.batch import Done
+from fastn_mcp.guard.result import Done
 from fastn_mcp.procedures.context import Pending, ProcedureContext
 from fastn_mcp.procedures.find import Find
 from fastn_mcp.procedures.reads import AccountReads

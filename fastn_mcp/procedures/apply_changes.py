@@ -6,9 +6,9 @@ from typing import Annotated, Any, Self, cast
 from pydantic import ConfigDict, Field, JsonValue, PrivateAttr, TypeAdapter, ValidationError, model_validator
 from typing_extensions import override
 
-from fastn_mcp.errors import Declined, Incomplete, Stopped, UnknownOutcome, nearest
+from fastn_mcp.errors import Declined, FastnError, Incomplete, Stopped, UnknownOutcome, nearest
 from fastn_mcp.guard.approval_use import DECLINED_NEXT_STEP
-from fastn_mcp.guard.batch import Batch, BatchResult, Done, NotDone
+from fastn_mcp.guard.result import CallOutcome, Done, ListResult
 from fastn_mcp.guard.stops import STOPPED_NEXT_STEP
 from fastn_mcp.guard.undo import receipt
 from fastn_mcp.ledger.change import BEGUN, MADE_OUTCOMES, PERHAPS_MADE, Change
@@ -19,7 +19,7 @@ from fastn_mcp.tools.catalog import OPERATIONS
 from fastn_mcp.tools.fields import JsonObject, JsonObjects
 from fastn_mcp.tools.operation import Call, RefusedValue
 from fastn_mcp.tools.related_reads import settling_read, suggested_read
-from fastn_mcp.tools.tool import NOT_SENT, Effect, problems
+from fastn_mcp.tools.tool import Effect, problems
 from fastn_mcp.tools.workflows import RunWorkflow
 
 MAX_CALLS = 50
@@ -44,9 +44,6 @@ _REST = (
 _HELD = {Stopped.outcome: STOPPED_NEXT_STEP, Declined.outcome: DECLINED_NEXT_STEP}
 """What an agent does next in place of repeating the list, by the outcome that a person chose."""
 
-_MAX_FAILURES = 3
-"""Maximum number of failures described in the message; the rows contain all of them."""
-
 _SHARED = ("approved_by", "restores", "lost", "why")
 """Fields of a receipt that are the same for many calls. They are given once, with the numbers of the calls."""
 
@@ -70,7 +67,6 @@ class ApplyChanges(Procedure[AppliedChanges]):
     changes: Annotated[
         JsonObjects, Field(description="1-50 of {tool, arguments}.", min_length=1, max_length=MAX_CALLS, repr=False)
     ]
-    keep_going: Annotated[bool, Field(description="Continue after a failure; default False."), NOT_SENT] = False
     batch: Annotated[str | None, Field(description="Name, to repeat the same changes; at most 64.", max_length=64)] = (
         None
     )
@@ -90,6 +86,11 @@ class ApplyChanges(Procedure[AppliedChanges]):
 
     @property
     @override
+    def list_name(self) -> str | None:
+        return self.batch
+
+    @property
+    @override
     def effective(self) -> Effect:
         return max((call.effective for call in self._calls), key=lambda effect: effect.rank)
 
@@ -103,11 +104,12 @@ class ApplyChanges(Procedure[AppliedChanges]):
     @override
     async def run(self, context: ProcedureContext) -> AppliedChanges | Pending:
         calls, now = self._calls, context.system.timestamp()
-        batch = Batch(self, calls, self.batch, self.keep_going)
-        outcome = await context.executor.execute(batch, context.caller, context.report)
-        if not isinstance(outcome, BatchResult):
+        outcome = await context.executor.execute(self, context.caller, context.report)
+        if isinstance(outcome, Done):
+            raise TypeError("a list has an outcome for each of its calls")
+        if not isinstance(outcome, ListResult):
             return outcome
-        results = outcome.results
+        results = outcome.outcomes
         rows = {number: _outcome_row(number, calls[number - 1], results[number], now) for number in results}
         note = ""
         if all(isinstance(result, Change) for result in results.values()):
@@ -172,11 +174,11 @@ def _row(number: int, call: Call, outcome: str) -> dict[str, JsonValue]:
     return {"call": number, "tool": call.tool_name(), "target": call.target, "outcome": outcome}
 
 
-def _outcome_row(number: int, call: Call, outcome: Done | NotDone | Change, now: float) -> dict[str, JsonValue]:
+def _outcome_row(number: int, call: Call, outcome: CallOutcome, now: float) -> dict[str, JsonValue]:
     match outcome:
         case Done(result, change):
             return _row(number, call, "done") | _receipt(call, result, change)
-        case NotDone(error):
+        case FastnError() as error:
             message: dict[str, JsonValue] = {"message": " ".join(filter(None, (error.what, error.known)))}
             facts = {name: error.facts[name] for name in _FACTS if name in error.facts}
             return _row(number, call, error.outcome) | message | facts
@@ -221,10 +223,9 @@ def _result(id_: str, calls: Sequence[Call], rows: Mapping[int, dict[str, JsonVa
     left = outcomes.count(_LEFT)
     sentences = [f"{done} of {len(calls)} calls were done."]
     sentences += [f"The outcome of call {_named(row)} is not known." for row in lost]
-    sentences += [f"Call {_named(row)}: {row['message']}" for row in stopped[:_MAX_FAILURES]]
-    more = len(stopped) - _MAX_FAILURES
-    sentences += [f"{more} more {'was' if more == 1 else 'were'} not done."] if more > 0 else []
-    sentences += [f"{left} {'was' if left == 1 else 'were'} left."] if left else []
+    sentences += [f"Call {_named(row)}: {row['message']}" for row in stopped]
+    if left:
+        sentences.append(f"{left} {'was' if left == 1 else 'were'} left.")
     held = next((_HELD[outcome] for row in stopped if (outcome := str(row["outcome"])) in _HELD), "")
     rest = _REST if left or stopped else ""
     if lost:

@@ -8,7 +8,7 @@ from pydantic import JsonValue
 
 from fastn_mcp.client.reads import read_page
 from fastn_mcp.errors import FastnError, NotFound, NotSent
-from fastn_mcp.guard.batch import Done
+from fastn_mcp.guard.result import Done
 from fastn_mcp.procedures.ai import build, chat
 from fastn_mcp.procedures.audit_log import entries
 from fastn_mcp.procedures.context import Pending, Procedure, ProcedureContext

@@ -1,31 +1,34 @@
 """Base class and context of procedures: guarded calls, clock, journal and progress."""
 
 from dataclasses import dataclass
-from typing import Generic, Protocol
+from typing import Any, Generic, Protocol
 
 from typing_extensions import override
 
 from fastn_mcp.account.answer_reads import AnswerReads
-from fastn_mcp.guard.approval_form import PendingApproval, PendingForm
-from fastn_mcp.guard.batch import Batch, BatchResult, Done, Evaluation
 from fastn_mcp.guard.caller import Caller
+from fastn_mcp.guard.evaluation import Evaluation
 from fastn_mcp.guard.guard import Guard
+from fastn_mcp.guard.guard import Pending as PendingRequest
 from fastn_mcp.guard.journal import ChangeJournal
+from fastn_mcp.guard.result import Done, ListResult
 from fastn_mcp.ledger.change import Change
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.runtime import Report, System
 from fastn_mcp.tools.operation import Call
 from fastn_mcp.tools.tool import Effect, Result, Tool
 
-Pending = PendingForm | PendingApproval | Evaluation
+Pending = PendingRequest | Evaluation
 """Outcome without a result: a pending approval request, or the evaluation of a preview."""
 
 
 class Executor(Protocol):
     """Sends changes through the guard, including their approval request, or only evaluates them."""
 
-    async def execute(self, batch: Batch, caller: Caller, report: Report) -> BatchResult | Pending:
-        """Return the results, the open approval request or the evaluation. Raises a `FastnError`."""
+    async def execute(
+        self, tool: Tool[Any], caller: Caller, report: Report, undoes: Change | None = None
+    ) -> Done | ListResult | Pending:
+        """Return the result, the open approval request or the evaluation, as `Guard.execute`. Raises a `FastnError`."""
         ...
 
 
@@ -36,8 +39,10 @@ class PreviewOnly(Executor):
         self._guard = guard
 
     @override
-    async def execute(self, batch: Batch, caller: Caller, report: Report) -> BatchResult | Pending:
-        return await self._guard.preview(batch, caller)
+    async def execute(
+        self, tool: Tool[Any], caller: Caller, report: Report, undoes: Change | None = None
+    ) -> Done | ListResult | Pending:
+        return await self._guard.preview(tool, caller, undoes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +64,10 @@ class ProcedureContext:
 
     async def change(self, call: Call, undoes: Change | None = None) -> Done | Pending:
         """Send one change. A procedure returns a `Pending` outcome as its own. Raises a `FastnError`."""
-        outcome = await self.executor.execute(Batch(call, (call,), undoes=undoes), self.caller, self.report)
-        return outcome.single() if isinstance(outcome, BatchResult) else outcome
+        outcome = await self.executor.execute(call, self.caller, self.report, undoes)
+        if isinstance(outcome, ListResult):
+            raise TypeError("a single call has one result")
+        return outcome
 
 
 class Procedure(Tool[Result], Generic[Result]):

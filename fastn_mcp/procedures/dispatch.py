@@ -12,13 +12,15 @@ from fastn_mcp.account.answer_reads import AnswerReads, SharedReads
 from fastn_mcp.account.short_ids import AnyCall, ShortIds
 from fastn_mcp.errors import NotSent
 from fastn_mcp.guard.approval_form import PendingApproval, PendingForm
-from fastn_mcp.guard.batch import Batch, BatchResult, Done, Evaluation
 from fastn_mcp.guard.caller import Caller
+from fastn_mcp.guard.evaluation import Evaluation
 from fastn_mcp.guard.guard import Guard
 from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.guard.key_files import SecretValues
 from fastn_mcp.guard.preview import Shown
 from fastn_mcp.guard.recorder import Recorder
+from fastn_mcp.guard.result import Done, ListResult
+from fastn_mcp.ledger.change import Change
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.procedures.composed_operations import perform
 from fastn_mcp.procedures.context import Executor, Pending, PreviewOnly, ProcedureContext
@@ -42,9 +44,9 @@ class EnabledTools(Executor):
 
     @override
     async def execute(
-        self, batch: Batch, caller: Caller, report: Report
-    ) -> BatchResult | PendingForm | PendingApproval:
-        for call in batch.calls:
+        self, tool: Tool[Any], caller: Caller, report: Report, undoes: Change | None = None
+    ) -> Done | ListResult | PendingForm | PendingApproval:
+        for call in tool.inner_calls or (tool,):
             if setting := self._disabled.get(name := call.tool_name()):
                 error = NotSent(
                     f"This is done by {name}, which is disabled here by the setting {setting}.",
@@ -52,7 +54,7 @@ class EnabledTools(Executor):
                 )
                 self._recorder.not_sent(call, caller, error)
                 raise error
-        return await self._guard.execute(batch, caller, report)
+        return await self._guard.execute(tool, caller, report, undoes)
 
 
 class Dispatcher:

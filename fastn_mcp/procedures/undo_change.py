@@ -7,7 +7,7 @@ from pydantic import Field, JsonValue
 
 from fastn_mcp.client.reads import read_target
 from fastn_mcp.errors import NotFound, NotSent, TargetChanged
-from fastn_mcp.guard.batch import Done
+from fastn_mcp.guard.result import Done
 from fastn_mcp.guard.undo import NotUndoable, Undo, already, drift, receipt, undo_of
 from fastn_mcp.ledger.change import BEGUN, KEPT_DAYS, PERHAPS_MADE, Change
 from fastn_mcp.procedures.context import Pending, Procedure, ProcedureContext

@@ -16,7 +16,7 @@ from fastn_mcp.errors import (
     Timeout,
     Unauthorized,
 )
-from fastn_mcp.guard.batch import Done
+from fastn_mcp.guard.result import Done
 from fastn_mcp.procedures.context import Pending, Procedure, ProcedureContext
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.records.formats import lasting

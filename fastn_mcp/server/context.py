@@ -17,10 +17,10 @@ from pydantic import JsonValue
 from fastn_mcp.channels.elicitation import Context
 from fastn_mcp.errors import ApprovalRequired
 from fastn_mcp.guard.approval_form import PendingApproval, PendingForm
-from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.journal import Delivery
 from fastn_mcp.guard.preview import Shown
+from fastn_mcp.guard.result import Done
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.procedures.dispatch import Dispatcher
 from fastn_mcp.records.rows import FastnObject

@@ -21,8 +21,8 @@ from fastn_mcp.channels.elicitation import Context, client_form, client_link, fo
 from fastn_mcp.client.cost import Spent, counted_requests
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.approval_form import PendingApproval, PendingForm
-from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.caller import Caller
+from fastn_mcp.guard.result import Done
 from fastn_mcp.procedures.catalog import ParsedCall, UnknownTool, parse
 from fastn_mcp.procedures.dispatch import Dispatcher
 from fastn_mcp.runtime import System
@@ -201,7 +201,7 @@ def build(
 ) -> Server[Any]:
     """Build the server of one account, which serves every request from it."""
     resolve = single_account(AccountContext(dispatch, tools, account))
-    return build_for(resolve, dispatch.guard.evaluator.policy.approval_lifetime, state_secrets)
+    return build_for(resolve, dispatch.guard.judge.policy.approval_lifetime, state_secrets)
 
 
 def build_for(

@@ -228,6 +228,11 @@ class Tool(BaseModel, Generic[Result]):
         """Calls that this call makes. Each must be allowed by itself."""
         return ()
 
+    @property
+    def list_name(self) -> str | None:
+        """Name that tells a list of calls from an earlier list of the same calls."""
+        return None
+
     @classmethod
     def toolset(cls) -> str:
         """Return the toolset, such as `customers`."""

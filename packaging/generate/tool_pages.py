@@ -17,8 +17,8 @@ from support.sensible_calls import SLACK, sensible  # noqa: E402
 from support.world import World  # noqa: E402
 
 from fastn_mcp.config.model import Mode  # noqa: E402
-from fastn_mcp.guard.batch import Done  # noqa: E402
 from fastn_mcp.guard.caller import Caller  # noqa: E402
+from fastn_mcp.guard.result import Done  # noqa: E402
 from fastn_mcp.policy.asker import Asker  # noqa: E402
 from fastn_mcp.policy.decision import Decision, least  # noqa: E402
 from fastn_mcp.procedures.catalog import ALL_TOOLS, PROCEDURES, TOOLS  # noqa: E402

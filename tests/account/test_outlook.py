@@ -40,7 +40,7 @@ async def test_run_names_its_environment(world: World) -> None:
     assert data["defaults"] == {"environment": UNNAMED_ENVIRONMENT}
     assert data["notes"][0] == f"Environment: {UNNAMED_ENVIRONMENT}."
     assert "defaults" not in await of_run(world, environment="live")
-    world.evaluator._surroundings = Surroundings("staging")  # pyright: ignore[reportPrivateUsage]
+    world.judge._surroundings = Surroundings("staging")  # pyright: ignore[reportPrivateUsage]
     assert (await of_run(world))["defaults"] == {"environment": '"staging", by this server\'s settings'}
 
 
@@ -153,7 +153,7 @@ async def test_new_key_names_defaults_expiry_and_destination(world: World) -> No
     ]
     acme = key(world, "customers", "acme-corp")
     given: dict[str, Any] = {"mode": "live", "permissions": "viewer", "expires": "1y", "customers": [acme]}
-    world.evaluator._surroundings = Surroundings()  # pyright: ignore[reportPrivateUsage]
+    world.judge._surroundings = Surroundings()  # pyright: ignore[reportPrivateUsage]
     data = await preview(world, "create_api_key", name="BI", **given)
     assert "defaults" not in data
     assert data["notes"] == [
@@ -269,15 +269,15 @@ async def test_run_of_a_customer_without_the_app_will_fail(world: World, contact
 
 async def test_rows_that_do_not_tell_their_app_or_owner_are_not_checked(world: World, contacts: dict[str, Any]) -> None:
     connect(world, "acme-corp", "hubspot", status="FAILED")
-    read, unchecked = world.evaluator._read, NOT_CHECKED  # pyright: ignore[reportPrivateUsage]
+    read, unchecked = world.judge._read, NOT_CHECKED  # pyright: ignore[reportPrivateUsage]
 
     async def without_owner(call: Any) -> Any:
         page = await read(call)
         return page.model_copy(update={"not_checked": ["customer_id"]}) if isinstance(call, ListConnections) else page
 
-    world.evaluator._read = without_owner  # pyright: ignore[reportPrivateUsage]
+    world.judge._read = without_owner  # pyright: ignore[reportPrivateUsage]
     assert [each for each in (await of_run(world, **contacts))["notes"] if "hubspot" in each] == [unchecked]
-    world.evaluator._read = read  # pyright: ignore[reportPrivateUsage]
+    world.judge._read = read  # pyright: ignore[reportPrivateUsage]
     for row in world.sandbox.state.all("connections"):
         world.sandbox.state.put("connections", {name: value for name, value in row.items() if name != "connector"})
     assert [each for each in (await of_run(world, **contacts))["notes"] if "hubspot" in each] == [unchecked]

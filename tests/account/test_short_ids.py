@@ -11,7 +11,7 @@ from fastn_mcp.account import short_ids
 from fastn_mcp.account.short_ids import ShortIds, reference_to
 from fastn_mcp.errors import NotFound, NotSent
 from fastn_mcp.guard.approval_form import PendingApproval
-from fastn_mcp.guard.batch import Done
+from fastn_mcp.guard.result import Done
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.procedures.find import Find

@@ -21,8 +21,8 @@ from support.world import FormLater, World
 
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.approval_form import PendingForm, Submitted
-from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.caller import Caller
+from fastn_mcp.guard.result import Done
 from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.policy import Policy

@@ -17,8 +17,8 @@ from fastn_mcp.config.model import Mode
 from fastn_mcp.errors import InvalidArgument, Refused
 from fastn_mcp.guard.approval_form import Approve
 from fastn_mcp.guard.approval_use import ApprovalUse
-from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.caller import Caller
+from fastn_mcp.guard.result import Done
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.conditions import Choice, Glob
 from fastn_mcp.policy.decision import Decision
@@ -424,7 +424,7 @@ async def test_undocumented_fields_are_compared_with_more_customers_than_are_lis
     for extra, decision in cases:
         assert await world.decision(CreateConnection(connector_id=connector, extra=extra)) is decision, extra
     begun, asks = AiChat(message="Sync orders."), {"sessionId": "s", "message": "Shall I create the workflow now?"}
-    world.evaluator.ai_sessions.note(begun, FastnObject.model_validate(asks))
+    world.judge.ai_sessions.note(begun, FastnObject.model_validate(asks))
     assert await world.decision(AiChat(message="Yes.", session_id="s")) is Decision.CONFIRM
     (folder := tmp_path / "by_id").mkdir()
     by_id = under(folder, f'[[protect]]\ncustomer = "{world.id_of("customers", "Globex Exports")}"\n', "auto")
@@ -492,7 +492,7 @@ async def test_protection_holds_for_what_fastns_ai_asks_to_do(tmp_path: Path, pr
 
     async def decision(arguments: dict[str, Any], **more: str) -> Decision:
         heard = {"sessionId": "s1", "pendingApprovals": [{"tool": "x", "arguments": arguments}]}
-        world.evaluator.ai_sessions.note(AiChat(message="m"), FastnObject.model_validate(heard))
+        world.judge.ai_sessions.note(AiChat(message="m"), FastnObject.model_validate(heard))
         return await world.decision(AiChat.model_validate({"message": "approve", "session_id": "s1"} | more))
 
     for arguments in ({"customerId": globex}, {"connectionId": connections[globex]}, {"org": [globex]}):

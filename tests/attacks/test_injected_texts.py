@@ -22,7 +22,7 @@ from support.table_rows import rows_of, table_rows
 from support.world import World
 
 from fastn_mcp.errors import FastnError, NotFound, NotSent
-from fastn_mcp.guard.batch import Done
+from fastn_mcp.guard.result import Done
 from fastn_mcp.procedures.ai import next_step
 from fastn_mcp.procedures.catalog import ALL_TOOLS, TOOLS, parse
 from fastn_mcp.procedures.find import NEXT, RUN

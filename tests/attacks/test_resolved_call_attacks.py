@@ -12,7 +12,7 @@ from support.world import World
 
 from fastn_mcp.errors import Declined, NotSent, TargetChanged
 from fastn_mcp.guard.approval_form import Decline, PendingApproval
-from fastn_mcp.guard.batch import Done
+from fastn_mcp.guard.result import Done
 from fastn_mcp.tools.connectors import CreateConnection, CreateConnector, UpdateConnector
 from fastn_mcp.tools.customers import DeleteCustomer, UpdateCustomer
 from fastn_mcp.tools.workflows import RunWorkflow

@@ -20,8 +20,8 @@ from support.world import World, batch_of
 
 from fastn_mcp.build.composition import may_own
 from fastn_mcp.errors import NotSent
-from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.key_files import SecretValues
+from fastn_mcp.guard.result import Done
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.procedures.catalog import ALL_TOOLS

@@ -14,7 +14,7 @@ from support.world import FormNow, World
 
 from fastn_mcp.errors import Declined, NotSent, UnknownOutcome
 from fastn_mcp.guard.approval_form import Decline, PendingApproval
-from fastn_mcp.guard.batch import Done
+from fastn_mcp.guard.result import Done
 from fastn_mcp.policy.decision import Decision
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.tools.catalog import CATALOG

@@ -21,9 +21,9 @@ from fastn_mcp.channels.webhook.webhook import WebhookSender
 from fastn_mcp.config.load import load
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.guard.approval_form import PendingApproval
-from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.caller import ALL_SCOPES, Caller
 from fastn_mcp.guard.key_files import SecretValues
+from fastn_mcp.guard.result import Done
 from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.tools.access import CreateApiKey, CreateRole, InviteUser

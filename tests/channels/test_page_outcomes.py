@@ -18,7 +18,7 @@ from fastn_mcp.channels.page.inbox import LOCAL
 from fastn_mcp.channels.page.view import STATES
 from fastn_mcp.guard.approval.votes import why_closed
 from fastn_mcp.guard.approval_form import PendingApproval
-from fastn_mcp.guard.batch import Done
+from fastn_mcp.guard.result import Done
 from fastn_mcp.ledger.approval_request import RequestState, ShownCall
 from fastn_mcp.tools.customers import UpdateCustomer
 

@@ -25,7 +25,7 @@ from fastn_mcp.config.load import load
 from fastn_mcp.errors import Declined, Refused, SettingsError, TargetChanged
 from fastn_mcp.guard.approval.votes import TerminalApprovals, unrecorded
 from fastn_mcp.guard.approval_form import PendingApproval
-from fastn_mcp.guard.batch import Done
+from fastn_mcp.guard.result import Done
 from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.tools.access import CreateRole, CreateSecret
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer

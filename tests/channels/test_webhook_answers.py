@@ -13,7 +13,7 @@ from support.world import FormNow, yes
 from fastn_mcp.channels.approvers import MAX_REJECTIONS, REJECTION_SPAN
 from fastn_mcp.channels.webhook.answers import WINDOW, WebhookAnswers, signed_text
 from fastn_mcp.errors import Declined
-from fastn_mcp.guard.batch import Done
+from fastn_mcp.guard.result import Done
 from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.ledger.ledger import LedgerLost
 

@@ -15,7 +15,7 @@ from support.world import FormNow, yes
 from fastn_mcp.channels.webhook.webhook import ATTEMPTS, signature_headers
 from fastn_mcp.errors import Refused
 from fastn_mcp.guard.approval_form import PendingApproval
-from fastn_mcp.guard.batch import Done
+from fastn_mcp.guard.result import Done
 from fastn_mcp.tools.access import CreateSecret
 
 

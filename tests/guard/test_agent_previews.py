@@ -8,15 +8,16 @@ import pytest
 from support.world import FormLater, World, batch_of
 
 from fastn_mcp.errors import Refused
-from fastn_mcp.guard import evaluation as module
+from fastn_mcp.guard import judge as module
 from fastn_mcp.guard.approval_form import PendingApproval, PendingForm
-from fastn_mcp.guard.batch import Batch, Evaluation
 from fastn_mcp.guard.caller import Caller
+from fastn_mcp.guard.evaluation import Evaluation
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.decision import Decision, PolicyDecision
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.tools.connectors import DeleteConnector
 from fastn_mcp.tools.customers import CreateCustomer
+from fastn_mcp.tools.tool import Tool
 from fastn_mcp.tools.workflows import RunWorkflow
 
 APPROVAL = {
@@ -29,8 +30,8 @@ APPROVAL = {
 }
 
 
-async def evaluation(world: World, batch: Batch) -> Evaluation:
-    evaluated = await world.guard.preview(batch, Caller(Asker(), None))
+async def evaluation(world: World, tool: Tool[Any]) -> Evaluation:
+    evaluated = await world.guard.preview(tool, Caller(Asker(), None))
     assert isinstance(evaluated, Evaluation)
     return evaluated
 
@@ -38,7 +39,7 @@ async def evaluation(world: World, batch: Batch) -> Evaluation:
 @pytest.mark.parametrize("decision", Decision)
 async def test_agent_preview_says_whose_approval_a_call_needs(world: World, decision: Decision) -> None:
     call = CreateCustomer(name="Initech")
-    evaluated = replace(await evaluation(world, Batch(call, (call,))), verdict=PolicyDecision(decision, "rule 7"))
+    evaluated = replace(await evaluation(world, call), verdict=PolicyDecision(decision, "rule 7"))
     shown = evaluated.preview_for_agent()
     assert shown.data() == evaluated.preview.data() | {"approval": APPROVAL[decision]}
     assert shown.lines() == evaluated.preview.lines()
@@ -46,7 +47,7 @@ async def test_agent_preview_says_whose_approval_a_call_needs(world: World, deci
 
 async def test_agent_preview_says_whose_approval_a_batch_needs(world: World) -> None:
     call = batch_of(CreateCustomer(name="Initech"))
-    evaluated = await evaluation(world, Batch(call, call.inner_calls))  # pyright: ignore[reportArgumentType]
+    evaluated = await evaluation(world, call)
     assert evaluated.preview_for_agent().data() == evaluated.preview.data() | {"approval": APPROVAL[Decision.ALLOW]}
 
 
@@ -57,9 +58,9 @@ def connector(world: World) -> DeleteConnector:
 async def test_further_facts_are_shown_and_an_approval_is_not_bound_to_them(world: World) -> None:
     """The last run of a workflow may end while a person decides."""
     call = connector(world)
-    plain = await world.evaluator.evaluate_call(call, Asker())
-    (described,) = (await evaluation(world, Batch(call, (call,)))).calls.values()
-    assert described.shown() == plain.shown()
+    plain = await world.judge.judge_call(call, Asker())
+    (described,) = (await evaluation(world, call)).calls.values()
+    assert described.bound() == plain.bound()
     assert described.preview is not None
     assert plain.preview is not None
     (workflows,) = [row for row in rows(described.preview.data()) if row["kind"] == "workflows"]
@@ -83,10 +84,10 @@ async def test_sentences_contain_further_facts(world: World) -> None:
                 row.pop("connectors", None)
         return answer
 
-    world.evaluator._read = less  # pyright: ignore[reportPrivateUsage]
+    world.judge._read = less  # pyright: ignore[reportPrivateUsage]
     call = connector(world)
-    plain = (await world.evaluator.evaluate_call(call, Asker())).preview
-    shown: Any = (await evaluation(world, Batch(call, (call,)))).preview
+    plain: Any = (await world.judge.judge_call(call, Asker())).preview
+    shown: Any = (await evaluation(world, call)).preview
     assert plain is not None
     assert "Not checked: workflows." in plain.says.unchecked
     assert shown.says.unchecked == ""
@@ -100,7 +101,7 @@ def runs(world: World, count: int) -> ApplyChanges:
 
 async def test_further_facts_are_read_for_ten_calls_of_a_batch(world: World) -> None:
     call = runs(world, 12)
-    evaluated = await evaluation(world, Batch(call, call.inner_calls))  # pyright: ignore[reportArgumentType]
+    evaluated = await evaluation(world, call)
     noted = ["notes" in one.preview.data() for one in evaluated.calls.values() if one.preview]
     assert noted == [True] * 10 + [False] * 2
 
@@ -114,7 +115,7 @@ async def test_preview_without_further_facts_is_shown_after_a_timeout(
     monkeypatch.setattr(module, "outlook_of", stuck)
     monkeypatch.setattr(module, "_MAX_DESCRIPTION_SECONDS", 0.0)
     (call,) = runs(world, 1).inner_calls
-    evaluated = await evaluation(world, Batch(call, (call,)))  # pyright: ignore[reportArgumentType]
+    evaluated = await evaluation(world, call)
     assert "notes" not in evaluated.preview.data()
 
 

@@ -25,8 +25,9 @@ from fastn_mcp.guard.approval_form import (
     extent,
 )
 from fastn_mcp.guard.approval_use import covers
-from fastn_mcp.guard.batch import CallEvaluation, Done
 from fastn_mcp.guard.caller import DESTROY, WRITE, Caller, InsufficientScope
+from fastn_mcp.guard.evaluation import Evaluation
+from fastn_mcp.guard.result import Done
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, ShownCall
 from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.policy.asker import Asker
@@ -297,13 +298,21 @@ def test_approval_covers_no_more_dependents_of_a_kind_than_were_shown(
 
 def evaluated(
     dependents: Mapping[str, float | None], binding: str = "binding", wanted: Decision = Decision.TYPED
-) -> CallEvaluation:
+) -> Evaluation:
     """A call by what an approval of it is compared with."""
     preview: Any = SimpleNamespace()
     dependence: Any = SimpleNamespace(counts=lambda: dependents)
     call = DeleteCustomer(customer_id="cus_1")
     resolved = replace(by_arguments(call), dependence=dependence)
-    return CallEvaluation(resolved, "digest", call.effective, PolicyDecision(wanted, "rule"), preview, binding)
+    return Evaluation(
+        tool=call,
+        id="digest",
+        effect=call.effective,
+        verdict=PolicyDecision(wanted, "rule"),
+        shown=preview,
+        resolved_call=resolved,
+        binding=binding,
+    )
 
 
 def test_approval_is_void_if_the_policy_became_stricter() -> None:
@@ -426,11 +435,11 @@ async def test_scopes_are_checked_for_each_call_of_a_batch(world: World) -> None
             scopes = may if len(world.changes) == before else may_not
             Caller(self.asker, None, scopes).check(tool, *effects)
 
-    call = batch_of(*calls, keep_going=True)
+    call = batch_of(*calls)
     with pytest.raises(Incomplete) as stopped:
         await world.dispatch(call, Withdrawn(Asker(), answered))
     rows: Any = stopped.value.facts["calls"]
-    assert [row["outcome"] for row in rows] == ["done", "refused", "done"]
+    assert [row["outcome"] for row in rows] == ["done", "refused", "left"]
     assert "fastn:destroy" in rows[1]["message"]
     assert isinstance(await world.dispatch(call, Caller(Asker(), answered, may)), Done)
     assert (len(answered.asked), len(world.changes)) == (1, before + 3)

@@ -29,8 +29,8 @@ from fastn_mcp.errors import (
 )
 from fastn_mcp.guard.approval_form import Approve, NoAnswer, PendingApproval
 from fastn_mcp.guard.approval_use import change_of
-from fastn_mcp.guard.batch import Batch, Done
 from fastn_mcp.guard.caller import Caller
+from fastn_mcp.guard.result import Done
 from fastn_mcp.ledger.approval_request import RequestState, Vote
 from fastn_mcp.ledger.ledger import LedgerLost
 from fastn_mcp.policy.asker import Asker
@@ -298,36 +298,16 @@ async def test_create_is_compared_with_what_its_list_has_just_created(tmp_path: 
     assert outcomes(outcome) == ["done", "done", "refused"]
 
 
-@pytest.mark.parametrize(("keep_going", "last"), [(False, "left"), (True, "done")])
-async def test_batch_stops_at_the_first_failure_unless_it_keeps_going(
-    world: World, keep_going: bool, last: str
-) -> None:
+async def test_list_stops_at_the_first_failure(world: World) -> None:
     world.sandbox.faults.add(Status(method="DELETE", path=f"*/{world.deletion('Katana').target}", status=409))
-    outcome = await world.expect(Incomplete, deletions(world, keep_going=keep_going), world.form())
-    assert outcomes(outcome) == ["done", Conflict.outcome, last]
-    assert f"{1 + keep_going} of 3 calls were done. Call 2, delete_customer" in outcome.what
-    assert outcome.what.endswith("1 was left.") is not keep_going
-    assert len(world.changes) == 2 + keep_going
-
-
-async def test_incomplete_batch_names_the_cause_of_each_failure(world: World) -> None:
-    for customer, status in (("Katana", 409), ("Acme Corp", 422)):
-        world.sandbox.faults.add(Status(method="DELETE", path=f"*/{world.deletion(customer).target}", status=status))
-    outcome = await world.expect(Incomplete, deletions(world, keep_going=True), world.form())
-    causes = [row["fastn"]["status"] for row in cast(Any, outcome.facts["calls"]) if "fastn" in row]
-    assert sorted(causes) == [409, 422]
+    outcome = await world.expect(Incomplete, deletions(world), world.form())
+    assert outcomes(outcome) == ["done", Conflict.outcome, "left"]
+    assert "1 of 3 calls were done. Call 2, delete_customer" in outcome.what
+    assert outcome.what.endswith("1 was left.")
+    assert len(world.changes) == 2
+    (row,) = [row for row in cast(Any, outcome.facts["calls"]) if "fastn" in row]
+    assert row["fastn"]["status"] == 409
     assert "leave the completed calls out" in outcome.next_step
-
-
-async def test_approval_of_a_batch_does_not_cover_it_with_keep_going(world: World) -> None:
-    """What the person approved stops at the first failure."""
-    call = deletions(world)
-    request = await world.approve_outside(call)
-    going_on = await world.expect(PendingApproval, call.model_copy(update={"keep_going": True}))
-    assert going_on.request != request.id
-    assert "They are sent in this order, also after one that fails." in (await world.open_request()).text[0]
-    assert world.changes == []
-    await world.expect(Done, call)
 
 
 async def test_target_that_changed_before_its_call_is_not_touched(world: World) -> None:
@@ -437,7 +417,7 @@ async def test_interrupted_batch_resumes_with_its_approval(world: World, tmp_pat
 
 async def test_call_begun_by_an_ended_process_has_an_unknown_outcome(world: World) -> None:
     call = creations("A", "B")
-    id_ = world.evaluator.batch_id(Batch(call, call.inner_calls), Asker())
+    id_ = world.judge.list_id(call, Asker())
     begun = replace(allowed(call.inner_calls[0]), batch=id_, number=1)
     account = world.journalling.account
     await world.journalling.begin(await change_of(begun, account, world.client.send, 0.0, world.system))
@@ -456,8 +436,6 @@ async def test_finished_batch_is_reported_and_not_repeated(world: World) -> None
     assert len(world.changes) == 2
     assert outcomes(await world.call(updates(world, batch="once more"))) == ["done", "done"]
     assert len(world.changes) == 4
-    await world.expect(Done, updates(world, keep_going=True))
-    assert len(world.changes) == 4, "how it goes on is not part of its id"
 
 
 async def test_batch_belongs_to_one_caller(world: World) -> None:
@@ -575,7 +553,7 @@ async def test_first_call_of_a_list_that_takes_long_to_evaluate_is_evaluated_aga
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(world.client, "send", slow)
-        patch.setattr(world.evaluator, "_read", slow)
+        patch.setattr(world.judge, "_read", slow)
         stopped = await world.expect(Incomplete, changes)
     assert "now needs an approval" in stopped.what
     assert world.changes == []

@@ -12,9 +12,9 @@ from support.world import FormLater, World, batch_of, failing
 
 from fastn_mcp.errors import Declined, Incomplete, Refused
 from fastn_mcp.guard.approval_form import ApprovalForm, Decline, PendingForm
-from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.budgets import Budgets
 from fastn_mcp.guard.caller import Caller
+from fastn_mcp.guard.result import Done
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.procedures.overview.get_overview import GetOverview
 from fastn_mcp.tools.access import CreateSecret, DeleteSecret, ListSecrets
@@ -58,7 +58,7 @@ async def test_daily_budget_resets(tmp_path: Path) -> None:
 
 
 async def test_named_run_is_shared_by_processes(tmp_path: Path) -> None:
-    first, second = (limited(tmp_path, "").judge() for _ in range(2))
+    first, second = (limited(tmp_path, "").new_judge() for _ in range(2))
     assert first.budgets.period("run", "local") != second.budgets.period("run", "local")
     world = limited(tmp_path, "")
     runs = ("nightly", "nightly", "weekly")
@@ -111,20 +111,20 @@ async def test_approved_batch_counts_once_in_the_rate_of_destroying(tmp_path: Pa
     assert isinstance(await world.dispatch(batch_of(*calls[:count]), caller), Done)
     assert [line["approved_by"] for line in world.audited("intent")] == ["client_form"] * count
     at = world.timestamp
-    assert len(await world.ledger.rate_uses(world.evaluator.budgets.rate_budget(ANA.asker.principal), 90, at)) == 1
+    assert len(await world.ledger.rate_uses(world.judge.budgets.rate_budget(ANA.asker.principal), 90, at)) == 1
     with pytest.raises(Refused) as refused:
         await world.dispatch(calls[3], caller)
     assert refused.value.facts["rule"] == "destroy_rate"
 
 
-async def test_list_that_keeps_going_destroys_nothing_once_the_rate_is_used_up(tmp_path: Path) -> None:
+async def test_list_destroys_nothing_once_the_rate_is_used_up(tmp_path: Path) -> None:
     """Here by another call while a person decides. The approval stays valid."""
     world = limited(tmp_path, '[budget]\ndestroy_rate = "1 per 90s"\n')
-    listed, form = batch_of(world.deletion(), world.deletion("Katana"), keep_going=True), world.form()
+    listed, form = batch_of(world.deletion(), world.deletion("Katana")), world.form()
     ask = form.ask
 
     async def used_up_meanwhile(question: ApprovalForm) -> Any:
-        await world.ledger.spend_rate(world.evaluator.budgets.rate_budget("local"), 1, 90, world.timestamp)
+        await world.ledger.spend_rate(world.judge.budgets.rate_budget("local"), 1, 90, world.timestamp)
         return await ask(question)
 
     form.ask = used_up_meanwhile  # type: ignore[method-assign]

@@ -15,8 +15,8 @@ from typing_extensions import override
 from fastn_mcp.errors import Declined, TargetChanged
 from fastn_mcp.guard.approval.wait import DecisionWait
 from fastn_mcp.guard.approval_form import Decline, NoAnswer, PendingApproval
-from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.caller import Caller
+from fastn_mcp.guard.result import Done
 from fastn_mcp.guard.stops import Stops
 from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.ledger.ledger import LedgerLost

@@ -15,7 +15,7 @@ from fastn_mcp.audit.log import AuditEvent
 from fastn_mcp.errors import Refused, TargetChanged
 from fastn_mcp.guard.approval.votes import NotCounted, count_vote, why_not
 from fastn_mcp.guard.approval_form import PendingApproval
-from fastn_mcp.guard.batch import Done
+from fastn_mcp.guard.result import Done
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
 from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.policy.decision import StepUp

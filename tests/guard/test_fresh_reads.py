@@ -13,8 +13,8 @@ from support.world import World, yes
 
 from fastn_mcp.account.snapshot import AccountSnapshot
 from fastn_mcp.guard.approval_form import ApprovalForm, Approve
-from fastn_mcp.guard.batch import Batch, BatchResult, Done
 from fastn_mcp.guard.caller import Caller
+from fastn_mcp.guard.result import Done
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.procedures.find import Find
@@ -116,8 +116,8 @@ async def test_change_is_judged_and_sent_without_the_snapshot(
     (call,) = calls_of(warm, [tool])
     forbid(monkeypatch)
     if tool == "ai_build":  # `ai.build` compares what there is before and after
-        result = await warm.guard.execute(Batch(call, (call,)), Caller(Asker(), warm.form()))
-        assert isinstance(result, BatchResult)
+        result = await warm.guard.execute(call, Caller(Asker(), warm.form()))
+        assert isinstance(result, Done)
     else:
         await warm.expect(Done, call, warm.form())
 

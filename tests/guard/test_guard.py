@@ -20,8 +20,8 @@ from fastn_mcp.guard.approval_form import (
     PendingApproval,
     PendingForm,
 )
-from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.caller import Caller
+from fastn_mcp.guard.result import Done
 from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.ledger.ledger import MAX_WAITING
 from fastn_mcp.policy.asker import Asker

@@ -15,7 +15,7 @@ from support.world import World
 from fastn_mcp.client.exchange import Answer, ResponseLost
 from fastn_mcp.errors import FastnError, UnknownOutcome
 from fastn_mcp.guard.approval_form import PendingApproval
-from fastn_mcp.guard.batch import Done
+from fastn_mcp.guard.result import Done
 from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.ledger.ledger import LedgerLost
 from fastn_mcp.ledger.valkey.ledger import ValkeyLedger

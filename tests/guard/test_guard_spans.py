@@ -10,7 +10,7 @@ from support.world import FormLater, World, batch_of
 
 from fastn_mcp.errors import Refused
 from fastn_mcp.guard.approval_form import PendingForm
-from fastn_mcp.guard.batch import Done
+from fastn_mcp.guard.result import Done
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.runtime import SpanFacts, System
 from fastn_mcp.tools.customers import CreateCustomer

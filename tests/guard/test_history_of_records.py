@@ -3,7 +3,7 @@
 from support.world import World
 
 from fastn_mcp.account.resolve import by_arguments
-from fastn_mcp.guard.batch import Done
+from fastn_mcp.guard.result import Done
 from fastn_mcp.ledger.change import Change
 from fastn_mcp.tools.connectors import CreateConnector, DeleteConnector, UpdateConnector
 

@@ -12,9 +12,9 @@ from support.world import FormNow, World, failing
 from fastn_mcp.errors import Conflict, Refused, TargetChanged, UnknownOutcome
 from fastn_mcp.guard.approval_form import APPROVE_TEMPORARILY, BY_SEVERAL, VERIFIED, PendingApproval, Submitted
 from fastn_mcp.guard.approval_use import Approval, change_of
-from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.journal import UNSETTLED
+from fastn_mcp.guard.result import Done
 from fastn_mcp.ledger.approval_request import Vote
 from fastn_mcp.ledger.change import BEGUN, Change
 from fastn_mcp.ledger.ledger import LedgerLost
@@ -62,7 +62,7 @@ async def test_creation_is_journalled_with_its_id_and_name(world: World) -> None
     kept = await newest(world)
     assert (kept.target, kept.name) == (row(world, "customers", "Initech")["id"], "Initech")
     assert (kept.before, kept.sent) == (None, {"name": "Initech"})
-    assert kept.call == world.evaluator.digest(call, Asker())
+    assert kept.call == world.judge.call_id(call, Asker())
 
 
 async def test_journal_prefers_the_response_over_the_request(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -241,7 +241,7 @@ async def test_call_is_begun_with_its_own_deadline(world: World, monkeypatch: py
 async def test_repeat_after_a_crash_needs_an_approval_for_ten_minutes_after_the_deadline(tmp_path: Any) -> None:
     """Fastn's AI may take five minutes, and may still act when the process that asked is long gone."""
     world, call = World(tmp_path, Policy("auto")), AiChat(message="Hello")
-    digest = world.evaluator.digest(call, Asker())
+    digest = world.judge.call_id(call, Asker())
     approved, deadline = allowed(call, digest), world.client.deadline(call)
     account = world.journalling.account
     await world.journalling.begin(await change_of(approved, account, world.client.send, deadline, world.system))

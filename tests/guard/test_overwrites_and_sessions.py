@@ -15,7 +15,7 @@ from support.world import World
 from fastn_mcp.errors import Declined, TargetChanged, UnknownOutcome
 from fastn_mcp.guard.ai_sessions import NOT_HEARD, AiSessions
 from fastn_mcp.guard.approval_form import Decline
-from fastn_mcp.guard.batch import Done
+from fastn_mcp.guard.result import Done
 from fastn_mcp.guard.undo import NotUndoable, Undo, changed_fields, receipt, undo_of
 from fastn_mcp.ledger.change import Change
 from fastn_mcp.policy.asker import Asker
@@ -115,14 +115,14 @@ def test_secret_in_a_field_of_another_name_has_the_same_scope() -> None:
     "process & new orders",
 ])  # fmt: skip
 async def test_look_alike_of_a_live_workflow_is_judged_as_an_update_or_as_unknown(world: World, name: str) -> None:
-    evaluation = await world.evaluator.evaluate_call(CreateWorkflow(name=name, code="new()"), Asker())
+    evaluation = await world.judge.judge_call(CreateWorkflow(name=name, code="new()"), Asker())
     assert evaluation.effect is Effect.EXTERNAL
     assert evaluation.resolved.target is not None
 
 
 async def test_name_that_no_slug_resembles_is_judged_as_new(world: World) -> None:
     for name in ("Invoices of 2027", "Rückfragen", "R&D sync"):
-        evaluation = await world.evaluator.evaluate_call(CreateWorkflow(name=name, code="new()"), Asker())
+        evaluation = await world.judge.judge_call(CreateWorkflow(name=name, code="new()"), Asker())
         assert (evaluation.effect, evaluation.resolved.target) == (Effect.WRITE, None)
 
 
@@ -184,7 +184,7 @@ async def test_approval_is_void_once_the_ai_asks_something_else(world: World) ->
     session = str(asked.result.model_dump()["session_id"])
     answer = AiChat(message="approve", session_id=session)
     await world.approve_outside(answer)
-    world.evaluator.ai_sessions.note(
+    world.judge.ai_sessions.note(
         answer, AiReply.model_validate({"sessionId": session, "pendingApprovals": [{"tool": "wipe"}]})
     )
     await world.expect(TargetChanged, answer)
@@ -258,7 +258,7 @@ async def test_price_of_a_message_is_shown(world: World) -> None:
     (billing,) = world.sandbox.state.all("billing")
     world.sandbox.state.put("billing", {name: each for name, each in billing.items() if "redits" not in name})
     assert (await costs()).endswith(". Fastn does not tell the balance.")
-    world.evaluator.ai_sessions.last_price = 1234.5
+    world.judge.ai_sessions.last_price = 1234.5
     path = "/api/v1/billing"
     world.refuse(path)
     assert (await costs()).startswith(

@@ -15,9 +15,10 @@ from support.world import FormLater, FormNow, World, batch_of, plan_of, planned,
 from fastn_mcp.account.resolve import by_arguments
 from fastn_mcp.errors import Declined, FastnError, Refused, TargetChanged, UnknownOutcome
 from fastn_mcp.guard.approval_form import ApprovalForm, Approve, Decline, NoAnswer, PendingApproval, PendingForm
-from fastn_mcp.guard.batch import Batch, CallEvaluation, Done
+from fastn_mcp.guard.evaluation import Evaluation, place_in_list
 from fastn_mcp.guard.journal import UNSETTLED
 from fastn_mcp.guard.key_files import SecretValues
+from fastn_mcp.guard.result import Done
 from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.ledger.ledger import BudgetLimit
 from fastn_mcp.policy.asker import Asker
@@ -256,8 +257,8 @@ async def test_two_people_without_a_channel_that_tells_them_apart_are_refused(tm
 
 async def test_budget_that_others_used_up_meanwhile_allows_no_call(tmp_path: Path) -> None:
     world = World.with_rules(tmp_path, "[budget]\nwrite = 1\n")
-    current = await world.evaluator.evaluate_call(CreateCustomer(name="A"), Asker())
-    check = world.evaluator
+    current = await world.judge.judge_call(CreateCustomer(name="A"), Asker())
+    check = world.judge
     assert await check.budgets.spend_allowed(current, "local") == "policy"
     assert await check.budgets.spend_allowed(current, "local") is None
     assert await check.budgets.spend_allowed(current, "other") == "policy"
@@ -281,12 +282,12 @@ async def test_budget_that_others_used_up_meanwhile_allows_no_call(tmp_path: Pat
 async def test_plan_entry_that_others_used_up_meanwhile_allows_no_call(tmp_path: Path) -> None:
     world = World(tmp_path, Policy("guarded", plan=plan_of(planned("delete_secret", targets=("*",)))))
     call = DeleteSecret(secret_id=str((await world.rows(ListSecrets()))[0].id))
-    current = await world.evaluator.evaluate_call(call, Asker())
-    assert await world.evaluator.budgets.spend_allowed(current, "local") == "plan"
-    assert await world.evaluator.budgets.spend_allowed(current, "local") is None
+    current = await world.judge.judge_call(call, Asker())
+    assert await world.judge.budgets.spend_allowed(current, "local") == "plan"
+    assert await world.judge.budgets.spend_allowed(current, "local") is None
     # A plan's call does not count in the rate of what people approve.
     at = world.timestamp
-    assert await world.ledger.rate_uses(world.evaluator.budgets.rate_budget("local"), 300, at) == []
+    assert await world.ledger.rate_uses(world.judge.budgets.rate_budget("local"), 300, at) == []
 
 
 async def test_allowance_names_the_period_of_each_budget_and_never_less_than_nothing(tmp_path: Path) -> None:
@@ -294,11 +295,11 @@ async def test_allowance_names_the_period_of_each_budget_and_never_less_than_not
     world = World.with_rules(
         tmp_path, '[budget]\nper = "run"\nspend = 1\ndestroy_rate = "1 per 90s"\n[budget.run]\nwrite = 1\n'
     )
-    check = world.evaluator
+    check = world.judge
     for _ in range(3):
         await check.budgets.spend_approved([Effect.SPEND], "local")
-        await world.ledger.spend_all([BudgetLimit("write", world.evaluator.budgets.period("run", "local"), 9)])
-        await world.ledger.spend_rate(world.evaluator.budgets.rate_budget("local"), 9, 90, world.timestamp)
+        await world.ledger.spend_all([BudgetLimit("write", world.judge.budgets.period("run", "local"), 9)])
+        await world.ledger.spend_rate(world.judge.budgets.rate_budget("local"), 9, 90, world.timestamp)
     assert await world.guard.allowance(Asker()) == {
         "mode": "guarded",
         "budgets": [
@@ -311,16 +312,16 @@ async def test_allowance_names_the_period_of_each_budget_and_never_less_than_not
 
 def test_evaluation_without_a_read_cannot_be_approved() -> None:
     verdict = PolicyDecision(Decision.ALLOW, "default")
-    unread = CallEvaluation(by_arguments(CreateCustomer(name="A")), "digest", Effect.WRITE, verdict)
+    call = CreateCustomer(name="A")
+    unread = Evaluation(tool=call, id="digest", effect=Effect.WRITE, verdict=verdict, resolved_call=by_arguments(call))
     assert unread.name is None
     with pytest.raises(TypeError, match="without a read"):
-        unread.shown()
+        unread.bound()
 
 
-async def test_id_of_a_list_is_short_and_that_of_a_single_call_is_empty(tmp_path: Path) -> None:
+async def test_id_of_a_list_is_short_and_its_calls_are_named_by_number(tmp_path: Path) -> None:
     """The id is in results and keys of the ledger."""
     world, one = World(tmp_path), CreateCustomer(name="A")
-    assert world.evaluator.batch_id(Batch(one, (one,)), Asker()) == ""
-    assert re.fullmatch("batch_[0-9a-f]{24}", world.evaluator.batch_id(Batch(several("A"), (one,)), Asker()))
-    assert Batch(one, (one,)).prefix(1) == ""
-    assert Batch(several("A"), (one,)).prefix(1) == "Call 1, create_customer: "
+    assert re.fullmatch("batch_[0-9a-f]{24}", world.judge.list_id(several("A"), Asker()))
+    assert place_in_list(one, 1) == ""
+    assert place_in_list(several("A"), 1) == "Call 1, create_customer: "

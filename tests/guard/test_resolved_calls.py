@@ -13,7 +13,7 @@ from support.world import FormLater, World, batch_of
 from fastn_mcp.account.resolved_call import Surroundings
 from fastn_mcp.errors import NotFound, NotSent
 from fastn_mcp.guard.approval_form import PendingApproval
-from fastn_mcp.guard.batch import Done
+from fastn_mcp.guard.result import Done
 from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.decision import Decision
@@ -45,28 +45,28 @@ async def test_rule_sees_the_environment_that_the_server_fills_in(
 ) -> None:
     """Without an argument and a setting Fastn chooses, which is not known."""
     world = World.with_rules(tmp_path, RUN_IN_LIVE)
-    world.evaluator._surroundings = Surroundings(own)  # pyright: ignore[reportPrivateUsage]
+    world.judge._surroundings = Surroundings(own)  # pyright: ignore[reportPrivateUsage]
     call = RunWorkflow(workflow_id=world.id_of("workflows", "process-new-orders"))
     assert (await world.decision(call) is Decision.DENY) is denied
 
 
 def _environment(around: Surroundings) -> Callable[[World], None]:
-    return lambda world: setattr(world.evaluator, "_surroundings", around)
+    return lambda world: setattr(world.judge, "_surroundings", around)
 
 
 @pytest.mark.parametrize("around", [Surroundings("live"), Surroundings(customer="another")])
 async def test_approval_is_void_once_a_setting_fills_in_another_value(world: World, around: Surroundings) -> None:
     call = RunWorkflow(workflow_id=world.id_of("workflows", "process-new-orders"))
-    before = await world.evaluator.evaluate_call(call, Asker())
+    before = await world.judge.judge_call(call, Asker())
     _environment(around)(world)
-    assert (await world.evaluator.evaluate_call(call, Asker())).binding != before.binding
+    assert (await world.judge.judge_call(call, Asker())).binding != before.binding
 
 
 async def test_customer_that_cannot_be_read_counts_as_protected(tmp_path: Path) -> None:
     world = World.with_rules(tmp_path, '[[protect]]\ncustomer = "Globex*"\n')
     world.refuse("/api/v1/customers/*", status=500)
     call = CreateSecret(name="A", customer_id=world.id_of("customers", "Katana"))
-    evaluation = await world.evaluator.evaluate_call(call, Asker())
+    evaluation = await world.judge.judge_call(call, Asker())
     assert evaluation.verdict.decision is Decision.DENY
     assert "could not be read" in evaluation.verdict.reason
 
@@ -191,7 +191,7 @@ async def test_raised_effect_does_not_escape_a_rule_on_the_effect_of_the_call(tm
     """Renaming a customer in use is external; the file refuses every write."""
     world = World.with_rules(tmp_path, rules)
     call = UpdateCustomer(customer_id=world.id_of("customers", "Globex Exports"), name="Harmless")
-    evaluation = await world.evaluator.evaluate_call(call, Asker())
+    evaluation = await world.judge.judge_call(call, Asker())
     assert (evaluation.effect, evaluation.verdict.decision) == (Effect.EXTERNAL, Decision.DENY)
 
 
@@ -212,7 +212,7 @@ async def test_only_a_key_that_may_read_no_customers_is_excused(
 async def test_new_connection_is_in_an_environment_that_fastn_chooses(tmp_path: Path) -> None:
     world = World.with_rules(tmp_path, '[[rule]]\nwhen = { environment = "live" }\nthen = "deny"\n')
     call = CreateConnection(connector_id=world.id_of("connectors", "Gamma"))
-    evaluation = await world.evaluator.evaluate_call(call, Asker())
+    evaluation = await world.judge.judge_call(call, Asker())
     assert evaluation.verdict.decision is Decision.DENY
     assert evaluation.verdict.why == "Its environment is not known, as the call names none, and Fastn chooses it."
 
@@ -242,14 +242,14 @@ async def test_record_that_an_open_request_names_is_changed_with_an_approval_onl
     connector = await world.expect(Done, CreateConnector(name="Initech", slug="initech", domain="api.initech.example"))
     key = str(connector.result.id)  # type: ignore[attr-defined]
     change = UpdateConnector(connector_id=key, domain="evil.example")
-    assert (await world.evaluator.evaluate_call(change, Asker())).effect is Effect.WRITE
+    assert (await world.judge.judge_call(change, Asker())).effect is Effect.WRITE
     await world.call(CreateConnection(connector_id=key, credentials={"token": "s3cret"}), form)
     overwriting = CreateConnector(name="Initech", slug="initech", domain="evil.example")
     for call in (change, overwriting):
-        evaluation = await world.evaluator.evaluate_call(call, Asker())
+        evaluation = await world.judge.judge_call(call, Asker())
         assert (evaluation.effect, evaluation.verdict.decision) == (Effect.EXTERNAL, Decision.CONFIRM)
     other = UpdateConnector(connector_id=world.id_of("connectors", "Gamma"), description="d")
-    assert not (await world.evaluator.evaluate_call(other, Asker())).resolved.is_awaited
+    assert not (await world.judge.judge_call(other, Asker())).resolved.is_awaited
 
 
 @pytest.mark.parametrize("other_ends", [False, True], ids=["the first", "the second"])

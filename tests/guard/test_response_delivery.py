@@ -8,7 +8,7 @@ import pytest
 from support.world import World, batch_of
 
 from fastn_mcp.guard.approval_form import PendingApproval
-from fastn_mcp.guard.batch import Done
+from fastn_mcp.guard.result import Done
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.server import context
@@ -32,7 +32,7 @@ def response() -> ResponseDelivery:
 
 
 async def unsettled(world: World, call: Call) -> int:
-    return len(await world.ledger.unsettled(world.evaluator.digest(call, Asker()), world.timestamp))
+    return len(await world.ledger.unsettled(world.judge.call_id(call, Asker()), world.timestamp))
 
 
 async def made(world: World, response: ResponseDelivery, name: str = "Initech") -> CreateCustomer:

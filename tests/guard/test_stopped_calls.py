@@ -13,8 +13,8 @@ from support.world import FormLater, World, batch_of
 
 from fastn_mcp.errors import Incomplete, RateLimited, Refused, Stopped
 from fastn_mcp.guard.approval_form import Approve, PendingApproval
-from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.caller import Caller
+from fastn_mcp.guard.result import Done
 from fastn_mcp.guard.stops import void_approvals
 from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.ledger.ledger import LedgerLost, Stop

@@ -19,7 +19,7 @@ from fastn_mcp.guard.approval_form import (
     PendingApproval,
     used_up,
 )
-from fastn_mcp.guard.batch import Done
+from fastn_mcp.guard.result import Done
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.policy import Policy
@@ -207,7 +207,7 @@ async def test_auth_method_names_the_fields_to_type(
 ) -> None:
     """An undocumented method is one optional object."""
     world.sandbox.state.named("connectors", "gamma")["authMethods"] = [method]
-    judged = await world.evaluator.evaluate_call(CreateConnection(connector_id=connector(world, "gamma")), Asker())
+    judged = await world.judge.judge_call(CreateConnection(connector_id=connector(world, "gamma")), Asker())
     typed = judged.resolved.typed
     if fields is None:
         assert typed is None
@@ -227,7 +227,7 @@ async def test_default_auth_method_is_used(world: World) -> None:
 
     async def certain(method: str | None = None) -> bool | None:
         typed = (
-            await world.evaluator.evaluate_call(CreateConnection(connector_id=key, auth_method_id=method), Asker())
+            await world.judge.judge_call(CreateConnection(connector_id=key, auth_method_id=method), Asker())
         ).resolved.typed
         return None if typed is None else typed.is_certain
 

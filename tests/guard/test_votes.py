@@ -22,7 +22,7 @@ from fastn_mcp.guard.approval_form import (
     Submitted,
     used_up,
 )
-from fastn_mcp.guard.batch import Done
+from fastn_mcp.guard.result import Done
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.tools.workflows import RunWorkflow

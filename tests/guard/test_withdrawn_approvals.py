@@ -7,7 +7,7 @@ from fastn_mcp.errors import Declined, Incomplete
 from fastn_mcp.guard.approval.votes import NotCounted, why_not_withdrawn, withdraw
 from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.approval_use import Approval
-from fastn_mcp.guard.batch import Evaluation
+from fastn_mcp.guard.evaluation import Evaluation
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
 
 

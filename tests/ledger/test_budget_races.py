@@ -21,7 +21,7 @@ from fastn_mcp.config.model import Mode
 from fastn_mcp.errors import FastnError, Refused
 from fastn_mcp.guard.approval_form import Answer as Given
 from fastn_mcp.guard.approval_form import ApprovalForm, PendingApproval
-from fastn_mcp.guard.batch import Done
+from fastn_mcp.guard.result import Done
 from fastn_mcp.ledger.ledger import BudgetLimit, Ledger
 from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.policy.decision import PLANNED
@@ -195,7 +195,7 @@ async def test_first_messages_beyond_the_budget_are_approved_in_the_form(tmp_pat
     form = FormNow(yes, one[0].clock)
     assert kinds(await at_once(one, chats(4), form)) == {"Done": 4}
     assert len(form.asked) == 2
-    day = one[0].evaluator.budgets.period("2026-11-25", "local")
+    day = one[0].judge.budgets.period("2026-11-25", "local")
     assert await ledger.spent("spend", day) == 4
 
 
@@ -223,7 +223,7 @@ async def test_writes_beyond_a_budget_are_refused_and_use_up_no_other_budget(
     answers = await at_once(one, drafts(6))
     assert kinds(answers) == {"Done": 2, "Refused": 4}
     assert sent(one, "create_workflow") == 2
-    period = one[0].evaluator.budgets.period
+    period = one[0].judge.budgets.period
     assert await ledger.spent("write", period("2026-11-25", "local")) == day
     assert await ledger.spent("write", period("run", "local")) == run
     for answer in answers:
@@ -238,9 +238,9 @@ async def test_two_guards_share_the_daily_budget_and_have_their_own_run_budget(
     policy = policy_from(tmp_path, "[budget]\nwrite = 5\n[budget.run]\nwrite = 3\n")
     two = worlds(tmp_path, policy, [ledger, other], "/workflows", Gate(16))
     assert kinds(await at_once(two, drafts(16))) == {"Done": 5, "Refused": 11}
-    each = [await ledger.spent("write", world.evaluator.budgets.period("run", "local")) for world in two]
+    each = [await ledger.spent("write", world.judge.budgets.period("run", "local")) for world in two]
     assert sorted(each) == [2, 3]
-    assert await ledger.spent("write", two[0].evaluator.budgets.period("2026-11-25", "local")) == 5
+    assert await ledger.spent("write", two[0].judge.budgets.period("2026-11-25", "local")) == 5
 
 
 _ASKED = '[[rule]]\ntool = "{tool}"\nwhen = {{ {argument} = "Ask*" }}\nthen = "confirm"\n[budget]\n{effect} = 2\n'
@@ -265,7 +265,7 @@ async def test_approved_message_counts_beside_those_that_the_budget_allows(tmp_p
     assert isinstance(answers[-1], PendingApproval)
     form = FormNow(yes, one[0].clock)
     await one[0].expect(Done, AiChat(message="Ask me too"), form)
-    day = one[0].evaluator.budgets.period("2026-11-25", "local")
+    day = one[0].judge.budgets.period("2026-11-25", "local")
     assert await ledger.spent("spend", day) == 3
     await one[0].expect(PendingApproval, AiChat(message="Another"))
 

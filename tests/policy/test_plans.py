@@ -21,7 +21,7 @@ from fastn_mcp.account.resolve import by_arguments
 from fastn_mcp.build.composition import plan_account_of, policy_of
 from fastn_mcp.config.load import load
 from fastn_mcp.errors import Refused, SettingsError
-from fastn_mcp.guard.batch import Done
+from fastn_mcp.guard.result import Done
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.conditions import Choice, Glob
 from fastn_mcp.policy.decision import Decision
@@ -626,7 +626,7 @@ async def bound(world: World, desk: Desk, text: str, *calls: Operation[Any]) -> 
     """Return a plan with this text, signed for the records of these calls as they are."""
     plan = desk.write(text).read()
     for call in calls:
-        resolved = (await world.evaluator.evaluate_call(call, Asker())).resolved
+        resolved = (await world.judge.judge_call(call, Asker())).resolved
         permits = [permit for permit in plan.permits if permit.covers(resolved)]
         desk.records |= {each.key: each.fingerprint() for permit in permits for each in plan.bound(permit, resolved)}
     return desk.write(text).read()
@@ -647,9 +647,9 @@ async def test_plan_is_void_once_a_named_record_changed(tmp_path: Path, desk: De
     plan = await bound(world, desk, f'[[allow]]\ntool = "create_connection"\n{entry[bounds]}\n', call)
     world = unattended(tmp_path, plan)
     row = connecting(world)[1]
-    assert any(plan.covering((await world.evaluator.evaluate_call(call, Asker())).resolved, NOW))
+    assert any(plan.covering((await world.judge.judge_call(call, Asker())).resolved, NOW))
     row[field] = "evil.example"
-    resolved = (await world.evaluator.evaluate_call(call, Asker())).resolved
+    resolved = (await world.judge.judge_call(call, Asker())).resolved
     assert not any(plan.covering(resolved, NOW))
     name = "evil.example" if field == "name" else "Gamma"
     assert plan.differing(resolved) == f'connector "{name}"'

@@ -13,7 +13,7 @@ from large_account import large_account
 from support.table_rows import table_rows
 from support.world import World
 
-from fastn_mcp.guard.batch import Done
+from fastn_mcp.guard.result import Done
 from fastn_mcp.procedures.catalog import TOOLS
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.procedures.find import Find

@@ -13,8 +13,8 @@ from support.world import World
 
 from fastn_mcp.errors import UnknownOutcome
 from fastn_mcp.guard.approval_form import PendingApproval
-from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.caller import Caller
+from fastn_mcp.guard.result import Done
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.procedures.ai import MAX_PAGES, next_step
 from fastn_mcp.procedures.catalog import TOOLS, parse

@@ -9,7 +9,7 @@ from support.faulty_sandbox import Status
 from support.world import World
 
 from fastn_mcp.config.model import Mode
-from fastn_mcp.guard.batch import Done
+from fastn_mcp.guard.result import Done
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.procedures.find import Find

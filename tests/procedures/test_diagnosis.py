@@ -12,7 +12,7 @@ from support.runs import add_run, drop_runs_under_way
 from support.world import World
 
 from fastn_mcp.errors import NotFound, Unauthorized
-from fastn_mcp.guard.batch import Done
+from fastn_mcp.guard.result import Done
 from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.procedures.diagnosis.diagnose import MAX_CHARACTERS, Diagnose
 from fastn_mcp.procedures.diagnosis.failures import ended_run, grouped, normalised

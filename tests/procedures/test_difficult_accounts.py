@@ -22,7 +22,7 @@ from support.world import World
 from fastn_mcp.account.snapshot import MAX_BYTES
 from fastn_mcp.client.exchange import Answer, Exchange
 from fastn_mcp.errors import FastnError
-from fastn_mcp.guard.batch import Done
+from fastn_mcp.guard.result import Done
 from fastn_mcp.procedures.catalog import TOOLS
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.procedures.find import Find

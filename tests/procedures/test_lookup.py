@@ -14,7 +14,7 @@ from support.world import World
 
 from fastn_mcp.account.entries import LISTS
 from fastn_mcp.errors import Failed, FastnError, Forbidden, NotFound, NotSent
-from fastn_mcp.guard.batch import Done
+from fastn_mcp.guard.result import Done
 from fastn_mcp.procedures.catalog import ALL_TOOLS
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose

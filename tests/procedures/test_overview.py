@@ -11,8 +11,8 @@ from support.world import World
 
 from fastn_mcp.errors import Forbidden, NotSent, Unauthorized
 from fastn_mcp.guard.approval_form import PendingApproval
-from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.caller import Caller
+from fastn_mcp.guard.result import Done
 from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.procedures.catalog import TOOLS, parse

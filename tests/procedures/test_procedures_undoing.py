@@ -27,7 +27,7 @@ from fastn_mcp.errors import (
 )
 from fastn_mcp.guard.approval_form import ApprovalForm, Decline, PendingApproval
 from fastn_mcp.guard.approval_use import change_of
-from fastn_mcp.guard.batch import Done
+from fastn_mcp.guard.result import Done
 from fastn_mcp.guard.undo import RULES, NotUndoable, receipt, undo_of
 from fastn_mcp.ledger.change import Change
 from fastn_mcp.procedures.apply_changes import ApplyChanges

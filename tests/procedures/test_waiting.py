@@ -10,8 +10,8 @@ from support.faulty_sandbox import Garbage, Reset, Status
 from support.world import World
 
 from fastn_mcp.errors import Failed, Forbidden, NotFound, NotSent, UnknownOutcome
-from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.caller import Caller
+from fastn_mcp.guard.result import Done
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.procedures.context import Report

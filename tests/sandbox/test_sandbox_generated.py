@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from support.direct_sandbox import Fastn
 from support.world import FormNow, World, yes
 
-from fastn_mcp.guard.batch import Done
+from fastn_mcp.guard.result import Done
 from fastn_mcp.procedures.undo_change import UndoChange
 from fastn_mcp.tools.access import QueryAuditLog
 from fastn_mcp.tools.ai import AiBuild

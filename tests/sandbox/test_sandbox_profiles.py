@@ -17,8 +17,8 @@ from fastn_mcp.build.composition import AccountParts, account_of, assemble
 from fastn_mcp.build.startup import Process, Sandboxed
 from fastn_mcp.config.model import Settings
 from fastn_mcp.guard.approval_form import PendingApproval
-from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.caller import Caller
+from fastn_mcp.guard.result import Done
 from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.ledger.sqlite import FILE as LEDGER
 from fastn_mcp.ledger.sqlite import SqliteLedger

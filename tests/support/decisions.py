@@ -6,7 +6,7 @@ from typing import Any
 
 from fastn_mcp.account.resolve import by_arguments
 from fastn_mcp.guard.approval_use import ApprovedCall
-from fastn_mcp.guard.batch import CallEvaluation
+from fastn_mcp.guard.evaluation import Evaluation
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, ShownCall, Vote
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.policy.asker import Asker
@@ -24,7 +24,8 @@ class Killed(BaseException):
 def allowed(call: Operation[Any], digest: str = "digest", target: FastnObject | None = None) -> ApprovedCall:
     """A call that the policy allows."""
     verdict, resolved = PolicyDecision(Decision.ALLOW, "rule"), by_arguments(call, target=target)
-    return ApprovedCall(CallEvaluation(resolved, digest, call.effective, verdict), Asker(), "policy")
+    evaluation = Evaluation(tool=call, id=digest, effect=call.effective, verdict=verdict, resolved_call=resolved)
+    return ApprovedCall(evaluation, Asker(), "policy")
 
 
 async def answered(ledger: Ledger, principal: str, at: float, *, approves: bool = False) -> None:

@@ -23,14 +23,14 @@ from fastn_mcp.guard.approval.obtain import Approvals
 from fastn_mcp.guard.approval.votes import NotCounted, TypedValue, count_vote
 from fastn_mcp.guard.approval_form import VERIFIED, ApprovalForm, Approve, PendingApproval, PendingForm, Submitted
 from fastn_mcp.guard.approval_form import Answer as Said
-from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.budgets import Budgets
 from fastn_mcp.guard.caller import Announcement, Caller, ChannelCapabilities
-from fastn_mcp.guard.evaluation import Evaluator, GuardedAccount
 from fastn_mcp.guard.guard import Guard
 from fastn_mcp.guard.journal import ChangeJournal, Delivery
+from fastn_mcp.guard.judge import GuardedAccount, Judge
 from fastn_mcp.guard.key_files import CallSecrets, KeyFileWriter, SecretValues, TypedSecrets
 from fastn_mcp.guard.recorder import Recorder, Watch
+from fastn_mcp.guard.result import Done
 from fastn_mcp.guard.seal import Seal
 from fastn_mcp.guard.stops import Stops
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
@@ -209,7 +209,7 @@ class World:
         self.disabled: dict[str, str] = {}
         self.recorder = Recorder(self.audit, "test", self.system, watch)
         self.journalling = ChangeJournal(self.ledger, bound_account("test", bound), self.system)
-        self.evaluator = self.judge()
+        self.judge = self.new_judge()
         self.typed = TypedSecrets(self.ledger, lambda: Seal(["a key of this test"], self.system), self.system)
         self.stops = Stops(self.ledger, self.system)
         self.dispatch = self.dispatching(SecretValues({}, []), KeyFileWriter(folder / "keys"))
@@ -341,15 +341,15 @@ class World:
         """Return a call that needs the typed name: the deletion of a customer with connections."""
         return DeleteCustomer(customer_id=self.id_of("customers", name))
 
-    def judge(self) -> Evaluator:
+    def new_judge(self) -> Judge:
         account = GuardedAccount("test", lambda record: self.own(record), self.bound, self.surroundings)
         budgets = Budgets(self.policy, self.ledger, self.system, bound_account("test", self.bound))
-        return Evaluator(account, self.policy, budgets, self.ledger, self.journalling, self.system, self.client.send)
+        return Judge(account, self.policy, budgets, self.ledger, self.journalling, self.system, self.client.send)
 
     def dispatching(self, secrets: SecretValues, delivery: KeyFileWriter | None) -> Dispatcher:
         self.guard = Guard(
-            self.evaluator,
-            Approvals(self.evaluator, self.ledger, self.recorder, self.system, self.desk, self.typed, self.stops),
+            self.judge,
+            Approvals(self.judge, self.ledger, self.recorder, self.system, self.desk, self.typed, self.stops),
             self.recorder,
             self.journalling,
             self.client,
@@ -369,7 +369,7 @@ class World:
 
     async def judged(self, call: Call) -> tuple[PolicyDecision, Any]:
         """What the policy says of a call, and its preview."""
-        seen = await self.guard.evaluator.evaluate_call(call, Asker())
+        seen = await self.guard.judge.judge_call(call, Asker())
         return seen.verdict, seen.preview
 
     async def decision(self, call: Call) -> Decision:

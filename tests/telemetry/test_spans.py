@@ -20,7 +20,7 @@ from fastn_mcp.build.telemetry import observe_requests
 from fastn_mcp.client.exchange import Answer, NotSentError
 from fastn_mcp.errors import Declined, Refused
 from fastn_mcp.guard.approval_form import ApprovalForm, Approve, Decline, PendingForm
-from fastn_mcp.guard.batch import Done
+from fastn_mcp.guard.result import Done
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.procedures.catalog import ALL_TOOLS

@@ -22,9 +22,9 @@ from fastn_mcp.guard.approval_form import (
     used_up,
 )
 from fastn_mcp.guard.approval_use import Approval, ApprovalUse, covers, declined
-from fastn_mcp.guard.batch import Evaluation
 from fastn_mcp.guard.caller import ApprovalChannel, Caller, FormChannel
-from fastn_mcp.guard.evaluation import Evaluator
+from fastn_mcp.guard.evaluation import Evaluation
+from fastn_mcp.guard.judge import Judge
 from fastn_mcp.guard.key_files import TypedSecrets
 from fastn_mcp.guard.recorder import Recorder, record_expired
 from fastn_mcp.guard.stops import Stops
@@ -64,7 +64,7 @@ class Approvals:
 
     def __init__(
         self,
-        evaluator: Evaluator,
+        judge: Judge,
         ledger: Ledger,
         recorder: Recorder,
         system: System,
@@ -75,10 +75,10 @@ class Approvals:
         self.channel = channel
         self.stops = stops
         self.decisions = DecisionWait(ledger, stops, system)
-        self.uses = ApprovalUse(evaluator.budgets, ledger, stops, system)
-        self._evaluator = evaluator
-        self._budgets = evaluator.budgets
-        self._account = evaluator.bound_account
+        self.uses = ApprovalUse(judge.budgets, ledger, stops, system)
+        self._judge = judge
+        self._budgets = judge.budgets
+        self._account = judge.bound_account
         self._ledger = ledger
         self._recorder = recorder
         self._system = system
@@ -100,7 +100,7 @@ class Approvals:
         }
         if parts["waiting"] and self.channel is not None:
             parts["page"] = self.channel.url
-        return {"mode": self._evaluator.policy.mode, **{name: part for name, part in parts.items() if part}}
+        return {"mode": self._judge.policy.mode, **{name: part for name, part in parts.items() if part}}
 
     async def obtain(self, evaluation: Evaluation, caller: Caller) -> Approval | PendingForm | PendingApproval:
         """Return the approval of these calls, or the one open request for them. Raises a `FastnError`.
@@ -152,7 +152,7 @@ class Approvals:
     async def _find_earlier(self, evaluation: Evaluation, caller: Caller) -> ApprovalRequest | None:
         """Return the newest request for the same calls, unless a stop has made it void."""
         now = self._system.timestamp()
-        earlier = await self._ledger.latest(evaluation.digest, now)
+        earlier = await self._ledger.latest(evaluation.id, now)
         if earlier is None or earlier.is_over:
             return earlier
         if not await self.stops.has_voided(caller.asker, earlier.stops, earlier.asker):
@@ -197,7 +197,7 @@ class Approvals:
         if why_no_form is None:
             await self._ledger.void(earlier.id, RequestState.STALE, now, note="asked in a form instead")
         elif self.channel is not None and covers(earlier, evaluation.calls):
-            evaluation = await self._evaluator.describe(evaluation)
+            evaluation = await self._judge.describe(evaluation)
             return await _announce(self.channel, earlier, evaluation, "It is still waiting for an answer. ")
         else:
             await self._ledger.void(earlier.id, RequestState.STALE, now)
@@ -210,7 +210,7 @@ class Approvals:
         """Open an approval request in the client's form, or out of band for the reason that is given."""
         if caller.form is None or why_no_form is not None:
             return await self._ask_out_of_band(evaluation, caller, why_no_form or "")
-        form, evaluation = caller.form, await self._evaluator.describe(evaluation)
+        form, evaluation = caller.form, await self._judge.describe(evaluation)
         request = await self._open(evaluation, caller, out_of_band=False)
         with self._system.span("ask", form.name, {"channel": form.name}) as span:
             answer = await form.ask(form_of(request))
@@ -220,8 +220,8 @@ class Approvals:
         return await self._count(evaluation, caller, form, request, answer)
 
     async def _ask_out_of_band(self, evaluation: Evaluation, caller: Caller, why: str) -> PendingApproval:
-        tool, channel = evaluation.batch.tool.tool_name(), self.channel
-        evaluation = await self._evaluator.describe(evaluation)
+        tool, channel = evaluation.tool.tool_name(), self.channel
+        evaluation = await self._judge.describe(evaluation)
         if channel is None:
             raise Refused(
                 f"{why}{tool} needs the approval of a person.",
@@ -240,7 +240,7 @@ class Approvals:
 
     async def _open(self, evaluation: Evaluation, caller: Caller, *, out_of_band: bool) -> ApprovalRequest:
         """Open and record a request, or return the same one that another replica has opened meanwhile."""
-        stops, lifetime = await self.stops.check(caller.asker), self._evaluator.policy.approval_lifetime
+        stops, lifetime = await self.stops.check(caller.asker), self._judge.policy.approval_lifetime
         request = _request(evaluation, caller, stops, self._account, lifetime, self._system, out_of_band=out_of_band)
         opened = await self._ledger.open(request)
         if opened != request.id:
@@ -253,7 +253,7 @@ class Approvals:
     ) -> tuple[ApprovalRequest, Answer]:
         """Return the request that came with this call, and the answer to it. A decline is not subject to limits."""
         request = await self._ledger.find(id_)
-        if request is None or request.out_of_band or request.call != evaluation.digest:
+        if request is None or request.out_of_band or request.call != evaluation.id:
             raise Refused("This call has no approval request with that id.", "Call again to open a new request.")
         if request.state is not RequestState.OPEN:
             raise used_up()
@@ -296,11 +296,11 @@ class Approvals:
     ) -> PendingApproval:
         """Move a request that no person answered in the form to the out-of-band channel."""
         now, why = self._system.timestamp(), f"No person answered: {reason}. "
-        same = await self._ledger.latest(evaluation.digest, now)
+        same = await self._ledger.latest(evaluation.id, now)
         if self.channel is None or (same is not None and same.state is RequestState.OPEN):
             moved = await self._ledger.void(request.id, RequestState.UNANSWERED, now, by=form.name, note=reason)
         else:
-            moved = await self._ledger.offer(request.id, now + self._evaluator.policy.approval_lifetime)
+            moved = await self._ledger.offer(request.id, now + self._judge.policy.approval_lifetime)
             if moved is not None:
                 return await _announce(self.channel, moved, evaluation, why)
         if moved is None and now < request.expires:
@@ -331,7 +331,7 @@ def _check_people(evaluation: Evaluation, channel: ApprovalChannel | None) -> No
     if evaluation.verdict.decision is not Decision.FOUR_EYES:
         return
     if channel is None or not channel.capabilities.identifies_people:
-        rule, tool = evaluation.verdict.rule, evaluation.batch.tool.tool_name()
+        rule, tool = evaluation.verdict.rule, evaluation.tool.tool_name()
         raise Refused(
             f"{tool} needs two people ({rule}), and this server cannot tell people apart.",
             "The operator can set up Slack or a webhook with approvers; or a person does it in the dashboard.",
@@ -344,7 +344,7 @@ def _request(
     out_of_band: bool,
 ) -> ApprovalRequest:  # fmt: skip
     """Return the request that asks people to approve these calls within `lifetime` seconds."""
-    now, tool, decision = system.timestamp(), evaluation.batch.tool, evaluation.verdict.decision
+    now, tool, decision = system.timestamp(), evaluation.tool, evaluation.verdict.decision
     is_severe = decision in (Decision.OUT_OF_BAND, Decision.FOUR_EYES) and evaluation.effect is Effect.DESTROY
     is_temporary = evaluation.similar is not None and tool.target is not None
     return ApprovalRequest(
@@ -358,8 +358,8 @@ def _request(
         account=account,
         tool=tool.tool_name(),
         target=tool.target,
-        call=evaluation.digest,
-        calls={number: current.shown() for number, current in evaluation.calls.items()},
+        call=evaluation.id,
+        calls={number: current.bound() for number, current in evaluation.calls.items()},
         required=decision.value,
         second=evaluation.verdict.second,
         step_up=evaluation.verdict.step_up,

@@ -44,9 +44,8 @@ def describe(facts: Facts) -> Sentences:
     return replace(sentences, facts=(*details, *facts.history[:MAX_HISTORY], *sentences.facts)[:MAX_FACTS])
 
 
-def describe_batch(calls: Mapping[int, Sentences], *, keep_going: bool = False) -> Sentences:
+def describe_batch(calls: Mapping[int, Sentences]) -> Sentences:
     """Return the sentences of a batch, from those of its calls by number."""
-    then = f"They are sent in this order{', also after one that fails' if keep_going else ''}."
     count, losing = len(calls), [number for number, each in calls.items() if each.lost]
     unsure = [str(number) for number, each in calls.items() if each.unchecked]
     these = f"Make {counted(count, 'change')}"
@@ -59,7 +58,7 @@ def describe_batch(calls: Mapping[int, Sentences], *, keep_going: bool = False) 
         button=f"Make {'this change' if count == 1 else f'these {count} changes'}",
         brief=these,
         lost=" ".join(f"{number}: {calls[number].lost}" for number in losing),
-        then=then if count > 1 else "",
+        then="They are sent in this order." if count > 1 else "",
         unchecked=f"Not checked in full: {series(unsure)}." if unsure else "",
     )
 

@@ -1,0 +1,443 @@
+"""Judgement of calls: fresh reads, then the decision of the policy, the preview and the binding."""
+
+import hashlib
+import json
+import logging
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import anyio
+from pydantic_core import to_jsonable_python
+
+from fastn_mcp.account.dependents import describe_dependents
+from fastn_mcp.account.outlook import Outlook, outlook_of
+from fastn_mcp.account.resolve import by_arguments, check_settings, resolve, with_owners
+from fastn_mcp.account.resolved_call import ResolvedCall, Surroundings
+from fastn_mcp.account.typed_argument import TypedArgument
+from fastn_mcp.client.reads import after_creates, remembered
+from fastn_mcp.errors import NOTHING_SENT, FastnError, Forbidden, InvalidArgument, NotFound, NotSent
+from fastn_mcp.guard.ai_sessions import AiSessions
+from fastn_mcp.guard.approval_form import FREE
+from fastn_mcp.guard.budgets import NO_EARLIER_USES, Budgets, EarlierUses
+from fastn_mcp.guard.evaluation import Evaluation, evaluation_of_list, place_in_list
+from fastn_mcp.guard.journal import ChangeJournal
+from fastn_mcp.guard.preview import Preview, preview
+from fastn_mcp.ledger.change import Change
+from fastn_mcp.ledger.identity import bound_account, holder
+from fastn_mcp.ledger.ledger import Ledger
+from fastn_mcp.policy.asker import Asker
+from fastn_mcp.policy.decision import PLANNED, Decision, PolicyDecision, Situation, effects_below
+from fastn_mcp.policy.policy import Policy
+from fastn_mcp.policy.rules import CUSTOMERS_UNREADABLE
+from fastn_mcp.records.formats import age
+from fastn_mcp.records.rows import FastnObject
+from fastn_mcp.redaction import quote
+from fastn_mcp.runtime import System
+from fastn_mcp.tools.ai import AiBuild, AiChat
+from fastn_mcp.tools.customers import ListCustomers
+from fastn_mcp.tools.operation import Call, Create, RefusedValue, Send
+from fastn_mcp.tools.related_reads import no_such, reader_of
+from fastn_mcp.tools.tool import Effect, Tool
+
+log = logging.getLogger(__name__)
+
+_MAX_DESCRIBED = 10
+"""Maximum number of calls of a list for which further facts are read."""
+
+_MAX_DESCRIPTION_SECONDS = 10.0
+"""Maximum time for reading them in seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class GuardedAccount:
+    """The account whose calls are evaluated, as this server reaches it."""
+
+    name: str
+    """Display name."""
+    owns: Callable[[FastnObject], bool]
+    """Whether an API key's record may be that of the key that this server uses."""
+    key_digest: str = ""
+    """Opaque identifier of that key and of the host it is sent to."""
+    surroundings: Surroundings = field(default_factory=Surroundings)
+
+
+class Judge:
+    """Judges calls on one account: what they will do, what the policy decides, what a person has to be asked."""
+
+    def __init__(
+        self,
+        account: GuardedAccount,
+        policy: Policy,
+        budgets: Budgets,
+        ledger: Ledger,
+        journal: ChangeJournal,
+        system: System,
+        read: Send,
+    ) -> None:
+        """`read` sends read calls only."""
+        self.policy = policy
+        self.budgets = budgets
+        self.ai_sessions = AiSessions()
+        self.bound_account = bound_account(account.name, account.key_digest)
+        self._account = account
+        self._surroundings = account.surroundings
+        self._ledger = ledger
+        self._journal = journal
+        self._system = system
+        self._read = read
+        self._has_warned = False
+        """Whether it was logged that the key may not read customers."""
+
+    def call_id(self, call: Tool[Any], asker: Asker) -> str:
+        """Return the id of a call: the digest of principal, tenant, account, key, tool and exact arguments."""
+        return _sha256([*self._parties(asker), call.tool_name(), call.arguments()])
+
+    def list_id(self, tool: Tool[Any], asker: Asker) -> str:
+        """Return the id of a list. Two lists of the same calls are the same unless their names differ."""
+        calls = [self.call_id(call, asker) for call in tool.inner_calls]
+        return f"batch_{_sha256([calls, tool.list_name])[:24]}"
+
+    async def judge_without_reads(self, call: Call, asker: Asker, undoes: Change | None = None) -> Evaluation | None:
+        """Judge a single call without reads; None unless that is enough to allow or deny it."""
+        check_settings(call, self._surroundings)
+        if call.person_types is not None or self.policy.needs_facts(call):
+            return None
+        resolved = by_arguments(call, self._surroundings)
+        if self.policy.needs_records(resolved):
+            return None
+        call_id = self.call_id(call, asker)
+        repeat_id = self.call_id(_without_key(call), asker)
+        if await self._is_awaited(resolved, {call_id}):
+            return None
+        if await self._journal.unsettled(call, repeat_id) is not None:
+            return None
+        situation = await self._situation(resolved, call.effective, asker)
+        verdict = self.policy.decide(situation)
+        if verdict.decision not in (Decision.ALLOW, Decision.DENY):
+            return None
+        return Evaluation(
+            tool=call,
+            id=call_id,
+            effect=call.effective,
+            verdict=verdict,
+            resolved_call=resolved,
+            repeat_id=repeat_id,
+            undoes=undoes,
+        )
+
+    async def judge(
+        self, tool: Tool[Any], asker: Asker, skip: Collection[int] = (), undoes: Change | None = None
+    ) -> Evaluation:
+        """Judge a call, or the calls of a list except the numbers in `skip`, by fresh reads. Raises a `FastnError`.
+
+        Each call of a list counts against the budgets and the plan of those after it, so that a shortage is found up
+        front. `undoes`: the earlier change that the call undoes.
+        """
+        reads = remembered(self._read)
+        if not tool.inner_calls:
+            return await self.judge_call(cast("Call", tool), asker, reads=reads, undoes=undoes)
+        list_id = self.list_id(tool, asker)
+        earlier_uses: Counter[tuple[str, str]] = Counter()
+        evaluations: dict[int, Evaluation] = {}
+        for number, call in enumerate(cast("tuple[Call, ...]", tool.inner_calls), 1):
+            if number in skip:
+                continue
+            try:
+                evaluation = await self.judge_call(call, asker, earlier_uses, reads=reads, list_id=list_id)
+                if evaluation.typed is not None:
+                    raise NotSent(
+                        f"a person can type the {evaluation.typed.name} of a single call only.",
+                        f"Call {call.tool_name()} by itself.",
+                    )
+            except FastnError as error:
+                place = place_in_list(tool, number)
+                error.what = place + error.what
+                error.args = (place + str(error),)
+                raise
+            evaluations[number] = evaluation
+            earlier_uses.update(self._uses_of(evaluation, asker))
+        return evaluation_of_list(tool, list_id, evaluations)
+
+    def _uses_of(self, evaluation: Evaluation, asker: Asker) -> Iterator[tuple[str, str]]:
+        """Yield the budgets and periods in which a call will count."""
+        if evaluation.verdict.permit is not None:
+            yield evaluation.verdict.permit.budget, PLANNED
+        for effect in evaluation.effects:
+            for period in self.policy.rules.budgets(effect, self._system.now()):
+                yield effect.value, self.budgets.period(period, asker.counted)
+
+    async def judge_call(
+        self,
+        call: Call,
+        asker: Asker,
+        earlier_uses: EarlierUses = NO_EARLIER_USES,
+        *,
+        reads: Send | None = None,
+        list_id: str = "",
+        undoes: Change | None = None,
+        at: datetime | None = None,
+    ) -> Evaluation:
+        """Judge one call by fresh reads, with the uses in `earlier_uses` already counted. Raises a `FastnError`.
+
+        `reads`: those of its list, each made once. `list_id`: the list that it belongs to. `at`: the time to decide it
+        for, instead of now.
+        """
+        began = self._system.timestamp()
+        call_id = self.call_id(call, asker)
+        repeat_id = self.call_id(_without_key(call), asker)
+        reads = reads or remembered(self._read)
+        resolved = await self._resolve(call, reads, own={call_id, list_id})
+        verdict, is_unsettled = await self._decide(
+            resolved, repeat_id, asker, earlier_uses=earlier_uses, at=at, list_id=list_id
+        )
+        shown = preview(resolved, resolved.effect, self._account.name, verdict.why, self._undone(undoes))
+        binding = _sha256([call_id, resolved.bound(), str(resolved.label), self.policy.digest])
+        similar = None
+        if _may_be_temporary(resolved, verdict, is_unsettled=is_unsettled):
+            similar = self._similar(resolved, asker)
+        return Evaluation(
+            tool=call,
+            id=call_id,
+            effect=resolved.effect,
+            verdict=verdict,
+            shown=shown,
+            resolved_call=resolved,
+            binding=binding,
+            similar=similar,
+            is_unsettled=is_unsettled,
+            repeat_id=repeat_id,
+            began=began,
+            reads=reads,
+            undoes=undoes,
+        )
+
+    def _undone(self, change: Change | None) -> str:
+        """Return the change that a call undoes, in words for people; empty if there is none."""
+        if change is None:
+            return ""
+        return f"what was done {age(datetime.fromtimestamp(change.at, UTC), self._system.now())}"
+
+    def _similar(self, resolved: ResolvedCall, asker: Asker) -> str:
+        """Return the digest of the calls that differ from this one in free values only."""
+        arguments = resolved.call.arguments()
+        fixed = {name: value for name, value in arguments.items() if name not in FREE}
+        same = [*self._parties(asker), resolved.call.tool_name(), sorted(arguments), fixed]
+        return _sha256([*same, self.policy.digest, resolved.effect.value, resolved.fixed()])
+
+    async def explain(self, call: Call, asker: Asker, at: datetime | None = None) -> tuple[Evaluation, Situation]:
+        """Judge one call, for now or another time, and return the facts that decide it."""
+        evaluation = await self.judge_call(call, asker, at=at)
+        return evaluation, await self._situation(evaluation.resolved, evaluation.effect, asker, at=at)
+
+    async def describe(self, evaluation: Evaluation) -> Evaluation:
+        """Add what helps to decide to the previews. An approval is not bound to it.
+
+        Each gets what this server did lately to its records, and the credits of a message to Fastn's AI; the first ones
+        also what else has to be read.
+        """
+        deadline = anyio.current_time() + _MAX_DESCRIPTION_SECONDS
+        described: dict[int, Evaluation] = {}
+        for number, each in evaluation.calls.items():
+            may_read = len(described) < _MAX_DESCRIBED
+            described[number] = await self._describe_call(each, deadline, may_read=may_read)
+        if not evaluation.is_list:
+            return described[1]
+        return evaluation_of_list(evaluation.tool, evaluation.id, described)
+
+    async def _describe_call(self, evaluation: Evaluation, deadline: float, *, may_read: bool) -> Evaluation:
+        """Add what helps to decide to the preview of one call, with further reads until `deadline` if it `may_read`."""
+        shown, reads = evaluation.shown, evaluation.reads
+        if not isinstance(shown, Preview) or reads is None:
+            return evaluation
+        call, now = evaluation.call, self._system.now()
+        facts = replace(shown.facts, history=await self._journal.history(evaluation.resolved))
+        costs = await self.ai_sessions.costs(reads) if isinstance(call, (AiChat, AiBuild)) else ""
+        outlook = Outlook()
+        if may_read:
+            with anyio.CancelScope(deadline=deadline):
+                dependence = await describe_dependents(call, evaluation.resolved.target, reads, now)
+                facts = replace(facts, dependence=dependence or facts.dependence)
+                outlook = await outlook_of(evaluation.resolved, reads, now, self._surroundings)
+        return replace(evaluation, shown=replace(shown, facts=facts, outlook=outlook, costs=costs))
+
+    async def check_customers(self) -> None:
+        """Log, once, that the key may not read customers which the policy compares by name."""
+        if self.policy.rules.compares_customers and not self._has_warned:
+            with suppress(FastnError):  # a call that needs a customer says so itself
+                await self._may_read_customers()
+
+    def _parties(self, asker: Asker) -> list[str]:
+        return [asker.principal, asker.tenant, self._account.name, self._account.key_digest]
+
+    async def _resolve(self, call: Call, reads: Send, own: Collection[str]) -> ResolvedCall:
+        session = self.ai_sessions.target(call) if isinstance(call, (AiChat, AiBuild)) else None
+        try:
+            call.request()
+            resolved = await resolve(call, self._surroundings, reads, session)
+            resolved = await with_owners(resolved, reads) if self.policy.rules.needs_owners(call) else resolved
+        except RefusedValue as error:
+            raise InvalidArgument(
+                f"{error.argument}: {error.problem}.", "Correct the argument and call again."
+            ) from None
+        except NotSent:
+            raise
+        except FastnError as error:
+            raise NotSent(
+                f"Its target could not be read first. {error.what}", error.next_step, facts=error.facts
+            ) from None
+        _check_exists(resolved)
+        if self.policy.rules.compares_customers and any(each.is_forbidden for each in resolved.records):
+            resolved = await self._excused(resolved)
+        return replace(resolved, is_awaited=True) if await self._is_awaited(resolved, own) else resolved
+
+    async def _excused(self, resolved: ResolvedCall) -> ResolvedCall:
+        """Recognise customers by their ids only, if the key may read none. One that it may not read is unknown."""
+        with suppress(FastnError):
+            if not await self._may_read_customers():
+                return resolved
+        return replace(resolved, records=tuple(replace(each, error=None) for each in resolved.records))
+
+    async def _may_read_customers(self) -> bool:
+        """Return whether the key may list customers, and log once if it may not. Raises a `FastnError`."""
+        try:
+            await self._read(ListCustomers(limit=1))
+        except Forbidden:
+            if not self._has_warned:
+                self._has_warned = True
+                log.warning(CUSTOMERS_UNREADABLE)
+            return False
+        return True
+
+    async def _is_awaited(self, resolved: ResolvedCall, own: Collection[str]) -> bool:
+        """Return whether an open approval request names what a call changes, except requests by its `own` digests."""
+        if resolved.changed is None or resolved.call.effective is not Effect.WRITE:
+            return False
+        requests = await self._ledger.open_requests(self.bound_account, self._system.timestamp())
+        others = (request for request in requests if request.call not in own)
+        return any(resolved.changed in request.records for request in others)
+
+    async def _decide(
+        self,
+        resolved: ResolvedCall,
+        repeat_id: str,
+        asker: Asker,
+        *,
+        earlier_uses: EarlierUses,
+        at: datetime | None,
+        list_id: str,
+    ) -> tuple[PolicyDecision, bool]:
+        """Return the decision on a call, and whether it may have been made already."""
+        verdict = self.policy.decide(
+            await self._situation(resolved, resolved.effect, asker, earlier_uses=earlier_uses, at=at)
+        )
+        if verdict.decision is Decision.DENY:
+            return verdict, False
+        earlier = await self._journal.unsettled(resolved.call, repeat_id, list_id)
+        if earlier is not None:
+            verdict = _with_unsettled(earlier, verdict, asks=self.policy.asks)
+        if resolved.typed is not None and verdict.decision is not Decision.DENY:
+            verdict = _with_typed(resolved.typed, verdict, asks=self.policy.asks)
+        return verdict, earlier is not None
+
+    async def _situation(
+        self,
+        resolved: ResolvedCall,
+        effect: Effect,
+        asker: Asker,
+        *,
+        earlier_uses: EarlierUses = NO_EARLIER_USES,
+        at: datetime | None = None,
+    ) -> Situation:
+        """Return the facts that decide a call with this effect, now or `at` another time."""
+        now = at or self._system.now()
+        declines, last_decline = await self._ledger.declines(holder(asker.principal, self.bound_account))
+        _, rest = self.policy.rules.breaker
+        is_resting = bool(declines) and now.timestamp() - last_decline < rest
+        permit = used_up = None
+        if self.policy.plan is not None:
+            permit, used_up = await self.budgets.permit(self.policy.plan.covering(resolved, now), earlier_uses)
+        revoked = resolved.target if resolved.call.tool_name() == "revoke_api_key" else None
+        return Situation(
+            resolved,
+            effect,
+            now,
+            asker,
+            own_key=revoked is not None and self._account.owns(revoked),
+            spent={
+                each: await self.budgets.spent(each, asker.counted, now, earlier_uses)
+                for each in (effect, *effects_below(resolved.call, effect))
+            },
+            in_list={Effect(counted): uses for (counted, period), uses in earlier_uses.items() if period != PLANNED},
+            declines=declines if is_resting else 0,
+            declined_at=datetime.fromtimestamp(last_decline, UTC) if is_resting else None,
+            permit=permit,
+            used_up=used_up,
+            destroyed=await self.budgets.destroyed(asker.counted) if effect is Effect.DESTROY else 0,
+        )
+
+
+def _without_key(call: Call) -> Call:
+    """Return a call without its idempotency key: with another key, Fastn makes the same call again."""
+    has_key = getattr(call, "idempotency_key", None) is not None
+    return call.model_copy(update={"idempotency_key": None}) if has_key else call
+
+
+def _check_exists(resolved: ResolvedCall) -> None:
+    """Raise `NotFound` if the target does not exist, or a customer that an argument names."""
+    if resolved.is_missing:
+        raise NotFound(*no_such(resolved.call), certainty=NOTHING_SENT)
+    if unknown := resolved.unknown_customers:
+        raise NotFound(
+            f"No customer has the id {quote(unknown[0])}, or this API key has no access to it.",
+            "Find it with find or list_customers.",
+            certainty=NOTHING_SENT,
+        )
+
+
+def _with_typed(typed: TypedArgument, verdict: PolicyDecision, *, asks: bool) -> PolicyDecision:
+    """Return the decision on a call with a secret that a person types: at least confirmed, or denied if nobody asks."""
+    if not asks:
+        return PolicyDecision(Decision.DENY, verdict.rule, f"Nobody is there to type the {typed.name}.")
+    strictest = max(verdict.decision, Decision.CONFIRM, key=lambda decision: decision.rank)
+    return replace(verdict, decision=strictest, permit=None)
+
+
+def _with_unsettled(earlier: str, verdict: PolicyDecision, *, asks: bool) -> PolicyDecision:
+    """Return the decision on a call that may have been made already: at least confirmed, or denied if nobody asks."""
+    if verdict.decision is not Decision.ALLOW:
+        return replace(verdict, reason=f"{earlier} {verdict.reason}".rstrip())
+    decision = Decision.CONFIRM if asks else Decision.DENY
+    return PolicyDecision(decision, "outcome unknown", earlier, step_up=verdict.step_up)
+
+
+def _may_be_temporary(resolved: ResolvedCall, verdict: PolicyDecision, *, is_unsettled: bool) -> bool:
+    """Whether an approval may also cover similar calls for a while.
+
+    None for a call that destroys, changes access, needs a step-up or may have been made already.
+    """
+    if is_unsettled or verdict.step_up is not None or resolved.effect in (Effect.DESTROY, Effect.ACCESS):
+        return False
+    return resolved.call.target is not None and verdict.decision is Decision.CONFIRM
+
+
+def rereads(evaluation: Evaluation, number: int, read: Send) -> Send | None:
+    """Return the reads by which a call of a list is judged again. None reads everything again.
+
+    After creates that overwrite nothing, a further create reads only what they added to the list of its kind.
+    """
+    one = evaluation.calls[number]
+    lister = reader_of(type(one.call))
+    until_now = [each for key, each in evaluation.calls.items() if key <= number]
+    only_adds = all(isinstance(each.call, Create) and each.resolved.target is None for each in until_now)
+    if one.reads is None or lister is None or not only_adds:
+        return None
+    return remembered(after_creates(lister, one.reads, read))
+
+
+def _sha256(parts: object) -> str:
+    """Return the SHA-256 hex digest of the values as JSON, in which the order of an object's names does not matter."""
+    return hashlib.sha256(json.dumps(to_jsonable_python(parts), sort_keys=True).encode()).hexdigest()
