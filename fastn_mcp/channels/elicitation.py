@@ -14,8 +14,18 @@ from mcp.server import ServerRequestContext
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import ValidationError
 
-from fastn_mcp.guard.approval_form import Answer, ApprovalForm, NoAnswer, PendingApproval, PendingForm, Submitted
+from fastn_mcp.guard.approval_form import (
+    Answer,
+    NoAnswer,
+    PendingApproval,
+    form_choices,
+    form_field,
+    form_text,
+    read_answer,
+    typed_noun,
+)
 from fastn_mcp.guard.caller import PageLink
+from fastn_mcp.ledger.approval_request import ApprovalRequest
 from fastn_mcp.redaction import quote
 from fastn_mcp.runtime import System, with_background
 
@@ -42,16 +52,20 @@ class ElicitationForm:
 
     name = "client_form"
     is_terminal = False
-    submitted = None
+    answers = None
 
     def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
 
-    async def ask(self, form: ApprovalForm) -> Answer:
+    def answer(self, request: ApprovalRequest) -> Answer:
+        raise TypeError(f"no answer came with this call: {request.id}")
+
+    async def ask(self, request: ApprovalRequest) -> Answer:
         try:
-            with anyio.move_on_after(form.lifetime):
-                result = await self._ctx.session.elicit_form(form.text, _schema(form), self._ctx.request_id)
-                return Submitted(result.action, result.content).answer(form)
+            with anyio.move_on_after(request.expires - request.created):
+                text, schema = form_text(request), _schema(request)
+                result = await self._ctx.session.elicit_form(text, schema, self._ctx.request_id)
+                return read_answer(request, result.action, result.content)
         except (MCPError, ValidationError):
             return NoAnswer("the client did not show the form, or answered with an error")
         return NoAnswer("the form stayed open too long")
@@ -65,43 +79,48 @@ class RoundTrip:
 
     def __init__(self, params: types.CallToolRequestParams) -> None:
         self._state = params.request_state
-        self._responses = params.input_responses or {}
+        self._response = (params.input_responses or {}).get(_FORM)
 
     @property
-    def submitted(self) -> tuple[str, Submitted] | None:
-        result = self._responses.get(_FORM)
-        if self._state is None or not isinstance(result, types.ElicitResult):
-            return None
-        return self._state, Submitted(result.action, result.content)
+    def answers(self) -> str | None:
+        return self._state if isinstance(self._response, types.ElicitResult) else None
 
-    async def ask(self, form: ApprovalForm) -> PendingForm:
-        return PendingForm(form)
+    def answer(self, request: ApprovalRequest) -> Answer:
+        if not isinstance(self._response, types.ElicitResult):
+            raise TypeError(f"no answer came with this call: {request.id}")
+        return read_answer(request, self._response.action, self._response.content)
+
+    async def ask(self, request: ApprovalRequest) -> None:  # noqa: ARG002 - the result of the call shows it
+        return None
 
 
-def form_request(form: ApprovalForm) -> types.InputRequiredResult:
+def form_request(request: ApprovalRequest) -> types.InputRequiredResult:
     """Return the result that requests the form. The SDK seals the state; the ledger makes it single-use."""
-    params = types.ElicitRequestFormParams(message=form.text, requested_schema=_schema(form))
-    request = types.ElicitRequest(params=params)
-    return types.InputRequiredResult(input_requests={_FORM: request}, request_state=form.request)
+    params = types.ElicitRequestFormParams(message=form_text(request), requested_schema=_schema(request))
+    elicitation = types.ElicitRequest(params=params)
+    return types.InputRequiredResult(input_requests={_FORM: elicitation}, request_state=request.id)
 
 
-def _schema(form: ApprovalForm) -> dict[str, Any]:
+def _schema(request: ApprovalRequest) -> dict[str, Any]:
     # No field for a note: some clients do not submit a form with an empty one, and others drop it.
-    if form.expected is not None:
+    if request.expected is not None:
+        noun = typed_noun(request)
         field: dict[str, Any] = {
             "type": "string",
-            "title": form.typing.capitalize(),
-            "description": f"To approve, type the {form.typing} between the quotes: {quote(form.expected)}",
+            "title": noun.capitalize(),
+            "description": f"To approve, type the {noun} between the quotes: {quote(request.expected)}",
         }
     else:
+        choices = form_choices(request)
         field = {
             "type": "string",
             "title": "Decision",
             "description": "Only approve sends the call.",
-            "enum": list(form.choices),
-            "default": form.choices[0],
+            "enum": list(choices),
+            "default": choices[0],
         }
-    return {"type": "object", "properties": {form.field: field}, "required": [form.field]}
+    name = form_field(request)
+    return {"type": "object", "properties": {name: field}, "required": [name]}
 
 
 def client_link(ctx: Context, params: types.CallToolRequestParams, system: System) -> PageLink | None:

@@ -18,10 +18,11 @@ from fastn_mcp.account.typed_argument import TypedArgument
 from fastn_mcp.guard.approval_form import (
     MAX_NOTE,
     Answer,
-    ApprovalForm,
     Approve,
     Decline,
     NoAnswer,
+    form_text,
+    typed_noun,
 )
 from fastn_mcp.guard.caller import Announcement, ChannelCapabilities
 from fastn_mcp.ledger.approval_request import TEMPORARY_MINUTES, ApprovalRequest
@@ -88,7 +89,7 @@ class Terminal:
 
     name = "terminal"
     is_terminal = True
-    submitted = None
+    answers = None
 
     def __init__(self, device: int) -> None:
         self._device = device
@@ -135,13 +136,19 @@ class Terminal:
             columns = 0
         return min(columns or 80, _MAX_COLUMNS)
 
-    async def ask(self, form: ApprovalForm, *, may_wait: bool = False) -> Answer:
-        """Ask and wait for the answer. With `may_wait`, Enter alone leaves the request undecided: `NoAnswer`."""
+    def answer(self, request: ApprovalRequest) -> Answer:
+        raise TypeError(f"no answer came with this call: {request.id}")
+
+    async def ask(self, request: ApprovalRequest, *further: str, may_wait: bool = False) -> Answer:
+        """Ask and wait for the answer, with `further` lines in the text.
+
+        With `may_wait`, Enter alone leaves the request undecided: `NoAnswer`.
+        """
         self._discard_input()
-        self.say(f"\n{form.text}")
-        answer = await self._ask_decision(form, may_wait=may_wait)
-        if isinstance(answer, Approve) and form.secret is not None:
-            return await self._ask_secret(answer, form.secret)
+        self.say(f"\n{form_text(request, *further)}")
+        answer = await self._ask_decision(request, may_wait=may_wait)
+        if isinstance(answer, Approve) and request.typed is not None:
+            return await self._ask_secret(answer, request.typed)
         return answer
 
     async def _ask_secret(self, approved: Approve, secret: TypedArgument) -> Answer:
@@ -161,11 +168,13 @@ class Terminal:
             if not any(typed.values()):
                 return _LEFT_WAITING
 
-    async def _ask_decision(self, form: ApprovalForm, *, may_wait: bool) -> Answer:
+    async def _ask_decision(self, request: ApprovalRequest, *, may_wait: bool) -> Answer:
         """Ask for a choice, or for what has to be typed to approve."""
-        expected, minutes = form.expected, str(TEMPORARY_MINUTES) if form.allows_temporary else None
-        wrong = "That is not the name" if form.typing == "name" else f"Those are not the {form.typing}"
-        choices, again = [f"the {form.typing}"], f"{wrong}. Type it again, or n to decline."
+        expected = request.expected
+        minutes = str(TEMPORARY_MINUTES) if request.can_be_temporary else None
+        noun = typed_noun(request)
+        wrong = "That is not the name" if noun == "name" else f"Those are not the {noun}"
+        choices, again = [f"the {noun}"], f"{wrong}. Type it again, or n to decline."
         if expected is None:
             choices, again = ["y = approve"], "That is not one of the choices."
             if minutes is not None:

@@ -26,7 +26,7 @@ from fastn_mcp.config.addresses import is_loopback, is_shared
 from fastn_mcp.config.paths import file_errors
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.guard.approval.votes import UNSEALABLE, TerminalApprovals, clock
-from fastn_mcp.guard.approval_form import MAX_NOTE, Approve, Decline, NoAnswer, asker, form_of
+from fastn_mcp.guard.approval_form import MAX_NOTE, Approve, Decline, NoAnswer, asker
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState
 from fastn_mcp.ledger.identity import account_name, who
 from fastn_mcp.ledger.ledger import LedgerUnusable
@@ -96,11 +96,11 @@ async def _ask_about_each(approvals: TerminalApprovals, terminal: Terminal) -> N
             terminal.say(
                 "Two people have to approve it, and a terminal cannot tell people apart: decline it, or leave it."
             )
-        form = form_of(request, f"{_headline(request)}{more}")
-        if form.secret is not None and approvals.typed is None:
+        shown = request
+        if request.typed is not None and approvals.typed is None:
             terminal.say(f"{UNSEALABLE} Decline it, or leave it.")
-            form = replace(form, secret=None)
-        match await terminal.ask(form, may_wait=True):
+            shown = replace(request, typed=None)
+        match await terminal.ask(shown, f"{_headline(request)}{more}", may_wait=True):
             case Approve(_, is_temporary, secret):
                 terminal.say(await approvals.approve(request, secret, is_temporary=is_temporary))
             case Decline(note):

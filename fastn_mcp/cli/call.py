@@ -22,7 +22,7 @@ from fastn_mcp.cli.layout import CYAN, MAGENTA, ORANGE, RED, columns_of, print_t
 from fastn_mcp.cli.start_options import StartOptions
 from fastn_mcp.client.cost import counted_requests
 from fastn_mcp.errors import NOTHING_SENT, Declined, FastnError, InvalidArgument
-from fastn_mcp.guard.approval_form import PendingApproval, PendingForm
+from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.result import Done
 from fastn_mcp.policy.asker import Asker
@@ -205,10 +205,8 @@ async def make_call(
                 rest = {name: value for name, value in receipt.items() if name not in _UNDO}
                 body["receipt"] = rest | {"why": "This sandbox ends with the command; --sandbox-file keeps one."}
             return outcome(DONE, body)
-        case PendingApproval(_, preview, where, until):
-            return outcome(WAITING, render_pending(preview.data(), where, until), f"Nothing was sent. {where}")
-        case PendingForm():  # a terminal answers at once
-            raise TypeError("an approval request was left open")
+        case PendingApproval() as pending:
+            return outcome(WAITING, render_pending(pending), f"Nothing was sent. {pending.where}")
 
 
 async def _call(parts: AccountParts, tool: AnyTool, arguments: dict[str, Any], output: Output) -> int:

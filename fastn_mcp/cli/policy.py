@@ -222,6 +222,7 @@ async def _explain(
         if parts is not None:
             await parts.aclose()
     verdict = policy.decide(situation) if evaluation is None else evaluation.verdict
+    shown = evaluation.shown if evaluation is not None and isinstance(evaluation.shown, Preview) else None
     arguments = " ".join(f"{name}={quote(value)}" for name, value in call.shown().items())
     lines = [
         f"{call.tool_name()} {arguments}".rstrip(),
@@ -229,7 +230,7 @@ async def _explain(
         f"Rule: {verdict.rule}.",
         *([f"Why: {verdict.why}"] if verdict.why else []),
         *_matching_lines(policy.matches(situation)),
-        *(() if effect is Effect.READ else _fact_lines(situation, evaluation and evaluation.preview, reason)),
+        *(() if effect is Effect.READ else _fact_lines(situation, shown, reason)),
         *_asked_lines(situation),
         _policy_line(settings, policy),
     ]

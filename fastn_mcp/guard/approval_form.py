@@ -7,7 +7,6 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from fastn_mcp.account.typed_argument import TypedArgument
 from fastn_mcp.errors import Refused
 from fastn_mcp.guard.preview import Shown
 from fastn_mcp.guard.sentences.facts import series
@@ -32,35 +31,6 @@ BY_SEVERAL = "four_eyes"
 
 VERIFIED = "verified"
 """Value of `by` for the approval of one person, identified by a credential of their own."""
-
-
-@dataclass(frozen=True, slots=True)
-class ApprovalForm:
-    """Elicitation form for one call or one batch."""
-
-    request: str
-    """Id of the approval request."""
-    text: str
-    expected: str | None
-    """Text that has to be typed to approve; None if a choice is enough."""
-    allows_temporary: bool = False
-    """Whether a temporary approval may be given."""
-    typing: str = "name"
-    """Noun for the text to type: the target's name, or the words for a list."""
-    lifetime: float = 0.0
-    """Seconds until it expires."""
-    secret: TypedArgument | None = None
-    """What the person also types, at a terminal only: an elicitation form never asks for a secret."""
-
-    @property
-    def field(self) -> str:
-        """Name of the form's only field."""
-        return "decision" if self.expected is None else "name"
-
-    @property
-    def choices(self) -> tuple[str, ...]:
-        """Values of that field if nothing has to be typed; the first is the default."""
-        return (DECLINE, APPROVE, *((APPROVE_TEMPORARILY,) if self.allows_temporary else ()))
 
 
 def approved_elsewhere(request: ApprovalRequest) -> str | None:
@@ -97,21 +67,16 @@ class NoAnswer:
 
 
 @dataclass(frozen=True, slots=True)
-class PendingForm:
-    """The client shows the form. Its answer comes when the client sends the call again."""
-
-    form: ApprovalForm
-
-
-@dataclass(frozen=True, slots=True)
 class PendingApproval:
-    """Waiting for an out-of-band approval. Repeat the call to get the answer; expires at `until` (Unix seconds)."""
+    """A call that waits for the answer to its approval request. The same call, made again, gets the answer.
 
-    request: str
-    """Id of the approval request."""
+    If the request is not `out_of_band`, the client shows its form, and the answer comes with the repeated call.
+    """
+
+    request: ApprovalRequest
     preview: Shown
-    where: str
-    until: float
+    where: str = ""
+    """Where people decide it out of band: a sentence for the agent, without secrets."""
     page: str | None = None
     """URL of the page where it is decided, without a key; None if it is not decided on a page."""
     needs_link: bool = False
@@ -123,32 +88,39 @@ class PendingApproval:
 Answer = Approve | Decline | NoAnswer
 
 
-@dataclass(frozen=True, slots=True)
-class Submitted:
-    """Unchecked response to an elicitation form: MCP's `action` and `content`."""
+def form_field(request: ApprovalRequest) -> str:
+    """Return the name of the only field of the form."""
+    return "decision" if request.expected is None else "name"
 
-    action: str
-    content: Mapping[str, object] | None
 
-    def answer(self, form: ApprovalForm) -> Answer:
-        """Return the checked answer. Only the form's one field, alone and with a valid value, approves."""
-        content = self.content or {}
-        note = content.get("note")
-        if self.action == "cancel":
-            return NoAnswer("the form was closed without a choice")
-        if self.action != "accept" or content.get("decision") == DECLINE:
-            return Decline(note[:MAX_NOTE] if isinstance(note, str) else "")
-        if not content:
-            return NoAnswer("the form came back without a choice")
-        value = content.get(form.field)
-        if content.keys() != {form.field} or not isinstance(value, str):
-            why = f"The form has to come back with exactly one text field, {form.field!r}, and did not."
-            return Decline(why=why)
-        if form.expected is not None:
-            return Approve(value)
-        if value not in form.choices:
-            return Decline(why=f"The form came back with a decision that was not offered: {quote(value, 60)}.")
-        return Approve(is_temporary=value == APPROVE_TEMPORARILY)
+def form_choices(request: ApprovalRequest) -> tuple[str, ...]:
+    """Return the values of that field if nothing has to be typed; the first is the default."""
+    return (DECLINE, APPROVE, APPROVE_TEMPORARILY) if request.can_be_temporary else (DECLINE, APPROVE)
+
+
+def read_answer(request: ApprovalRequest, action: str, content: Mapping[str, object] | None) -> Answer:
+    """Return the answer in a client's response to the form: MCP's `action` and `content`.
+
+    Only the form's one field, alone and with a valid value, approves.
+    """
+    content = content or {}
+    note = content.get("note")
+    if action == "cancel":
+        return NoAnswer("the form was closed without a choice")
+    if action != "accept" or content.get("decision") == DECLINE:
+        return Decline(note[:MAX_NOTE] if isinstance(note, str) else "")
+    if not content:
+        return NoAnswer("the form came back without a choice")
+    field_name = form_field(request)
+    value = content.get(field_name)
+    if content.keys() != {field_name} or not isinstance(value, str):
+        why = f"The form has to come back with exactly one text field, {field_name!r}, and did not."
+        return Decline(why=why)
+    if request.expected is not None:
+        return Approve(value)
+    if value not in form_choices(request):
+        return Decline(why=f"The form came back with a decision that was not offered: {quote(value, 60)}.")
+    return Approve(is_temporary=value == APPROVE_TEMPORARILY)
 
 
 def is_typed(expected: str | None, typed: str | None) -> bool:
@@ -166,26 +138,30 @@ def asker(request: ApprovalRequest) -> str:
     return request.asked_by if _PLAIN_WORD.fullmatch(request.asked_by) else quote(request.asked_by)
 
 
-def form_of(request: ApprovalRequest, *further: str) -> ApprovalForm:
-    """Return the form of an approval request, with `further` lines before the instruction.
+def form_text(request: ApprovalRequest, *further: str) -> str:
+    """Return the text of the form for an approval request, with `further` lines before the instruction.
 
     The instruction comes last, so that no name in the lines can pose as it.
     """
-    is_temporary = request.can_be_temporary
-    lines = [*request.text, *further, *([temporary(request)] if is_temporary else [])]
+    lines = [*request.text, *further]
+    if request.can_be_temporary:
+        lines.append(temporary(request))
     lines.append(instruction(request))
-    lifetime, typing = request.expires - request.created, "name" if len(request.calls) == 1 else "words"
-    return ApprovalForm(request.id, "\n".join(lines), request.expected, is_temporary, typing, lifetime, request.typed)
+    return "\n".join(lines)
+
+
+def typed_noun(request: ApprovalRequest) -> str:
+    """Return the noun for the text that is typed to approve: the target's name, or the words for a list."""
+    return "name" if len(request.calls) == 1 else "words"
 
 
 def instruction(request: ApprovalRequest) -> str:
     """Return the last line of a form: what to do to approve."""
-    what, typing = (
-        ("this one call", "name") if len(request.calls) == 1 else (f"these {len(request.calls)} calls", "words")
-    )
+    count = len(request.calls)
+    what = "this one call" if count == 1 else f"these {count} calls"
     if request.expected is None:
         return f"Approve {what}?"
-    return f"To approve {what}, type the {typing} between the quotes: {quote(request.expected)}"
+    return f"To approve {what}, type the {typed_noun(request)} between the quotes: {quote(request.expected)}"
 
 
 def temporary(request: ApprovalRequest) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from fastn_mcp.errors import Refused
-from fastn_mcp.guard.approval_form import Answer, ApprovalForm, PendingApproval, PendingForm, Submitted
+from fastn_mcp.guard.approval_form import Answer, PendingApproval
 from fastn_mcp.guard.journal import Delivery
 from fastn_mcp.ledger.approval_request import ApprovalRequest
 from fastn_mcp.policy.asker import Asker
@@ -24,12 +24,16 @@ class FormChannel(Protocol):
     """Whether it is a terminal: even a quick answer is a person's, and they can type a secret there."""
 
     @property
-    def submitted(self) -> tuple[str, Answer | Submitted] | None:
-        """Id of the approval request that this call answers, and the answer; None if it answers none."""
+    def answers(self) -> str | None:
+        """Id of the approval request that this call answers; None if it answers none."""
         ...
 
-    async def ask(self, form: ApprovalForm) -> Answer | PendingForm:
-        """Show the form. Return the answer, or `PendingForm` if it comes with a later call."""
+    def answer(self, request: ApprovalRequest) -> Answer:
+        """Return the answer that this call brings to that request."""
+        ...
+
+    async def ask(self, request: ApprovalRequest) -> Answer | None:
+        """Show the form. Return the answer; None if it comes with a later call."""
         ...
 
 

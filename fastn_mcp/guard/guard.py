@@ -16,7 +16,7 @@ from fastn_mcp.audit.log import Unwritten
 from fastn_mcp.client.client import FastnClient
 from fastn_mcp.errors import FastnError, Refused
 from fastn_mcp.guard.approval.obtain import Approvals
-from fastn_mcp.guard.approval_form import PendingApproval, PendingForm
+from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.approval_use import Approval, change_of
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.evaluation import Evaluation, denial, refusal
@@ -46,10 +46,6 @@ _MERGE_WITHIN = 1.0
 """Seconds from the same moment after which an update reads its target again, which somebody else may have changed."""
 
 
-Pending = PendingForm | PendingApproval
-"""The open approval request of a call: in the client's form, or out of band."""
-
-
 class Guard:
     """Judges, approves, records and sends the calls on one account."""
 
@@ -74,7 +70,7 @@ class Guard:
 
     async def execute(
         self, tool: Tool[Any], caller: Caller, report: Report = no_progress, undoes: Change | None = None
-    ) -> Done | ListResult | Pending:
+    ) -> Done | ListResult | PendingApproval:
         """Send a call, or the calls of a list, if they are permitted. Return the open approval request if not yet.
 
         1. Leave out the calls that an earlier request for the same list made.
@@ -119,7 +115,7 @@ class Guard:
         *,
         began: float,
         span: SpanFacts,
-    ) -> tuple[Evaluation, Approval | Pending]:
+    ) -> tuple[Evaluation, Approval | PendingApproval]:
         """Judge the calls and obtain their approval. Judge them again once a person has decided."""
         evaluation = await self._evaluate(tool, caller, made, undoes, span)
         approval = await self._approvals.obtain(evaluation, caller)
@@ -132,7 +128,7 @@ class Guard:
                 evaluation = await self._evaluate(tool, caller, made, undoes, span, must_read=True)
             return evaluation, approval
         span["outcome"] = "approval_required"
-        if isinstance(approval, PendingApproval):
+        if approval.request.out_of_band:
             self._recorder.waits(tool, caller, approval.preview)
         return evaluation, approval
 
@@ -268,12 +264,14 @@ class Guard:
 
     async def _wait_for_decision(self, pending: PendingApproval, began: float, caller: Caller, report: Report) -> bool:
         """Wait until people have decided about a request, for as long as a call that `began` then may wait."""
-        until = min(began + self.judge.policy.approval_wait, pending.until)
+        if not pending.request.out_of_band:
+            return False
+        until = min(began + self.judge.policy.approval_wait, pending.request.expires)
         leads = caller.link is not None and pending.needs_link
         if caller.undoes or self._system.timestamp() >= until or (pending.tells_first and not leads):
             return False
         await report(f"{WAITING_FOR_PERSON} {pending.where}", 0, None)
-        wait = partial(self.decisions.decided, pending.request, caller.asker, until)
+        wait = partial(self.decisions.decided, pending.request.id, caller.asker, until)
         async with caller.waiting():
             return await (caller.link(pending, wait) if caller.link is not None and leads else wait())
 

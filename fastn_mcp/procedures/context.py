@@ -6,10 +6,10 @@ from typing import Any, Generic, Protocol
 from typing_extensions import override
 
 from fastn_mcp.account.answer_reads import AnswerReads
+from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.evaluation import Evaluation
 from fastn_mcp.guard.guard import Guard
-from fastn_mcp.guard.guard import Pending as PendingRequest
 from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.guard.result import Done, ListResult
 from fastn_mcp.ledger.change import Change
@@ -18,7 +18,7 @@ from fastn_mcp.runtime import Report, System
 from fastn_mcp.tools.operation import Call
 from fastn_mcp.tools.tool import Effect, Result, Tool
 
-Pending = PendingRequest | Evaluation
+Pending = PendingApproval | Evaluation
 """Outcome without a result: a pending approval request, or the evaluation of a preview."""
 
 

@@ -11,7 +11,7 @@ from typing_extensions import override
 from fastn_mcp.account.answer_reads import AnswerReads, SharedReads
 from fastn_mcp.account.short_ids import AnyCall, ShortIds
 from fastn_mcp.errors import NotSent
-from fastn_mcp.guard.approval_form import PendingApproval, PendingForm
+from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.evaluation import Evaluation
 from fastn_mcp.guard.guard import Guard
@@ -45,7 +45,7 @@ class EnabledTools(Executor):
     @override
     async def execute(
         self, tool: Tool[Any], caller: Caller, report: Report, undoes: Change | None = None
-    ) -> Done | ListResult | PendingForm | PendingApproval:
+    ) -> Done | ListResult | PendingApproval:
         for call in tool.inner_calls or (tool,):
             if setting := self._disabled.get(name := call.tool_name()):
                 error = NotSent(
@@ -80,9 +80,7 @@ class Dispatcher:
         self.system = shared.system
         self.dashboard_url = client.settings.dashboard_url
 
-    async def __call__(
-        self, call: Tool[Any], caller: Caller, report: Report = no_progress
-    ) -> Done | PendingForm | PendingApproval:
+    async def __call__(self, call: Tool[Any], caller: Caller, report: Report = no_progress) -> Done | PendingApproval:
         """Run `call`, or return its approval request. Raises a `FastnError` that states the outcome."""
         outcome = await self._run(call, caller, report)
         if isinstance(outcome, Evaluation):
@@ -160,6 +158,5 @@ def _is_whole(call: Tool[Any]) -> bool:
 
 _OUTCOMES: dict[type, str] = {
     Evaluation: "previewed",
-    PendingForm: "approval_required",
     PendingApproval: "approval_required",
 }

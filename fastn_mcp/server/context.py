@@ -16,7 +16,7 @@ from pydantic import JsonValue
 
 from fastn_mcp.channels.elicitation import Context
 from fastn_mcp.errors import ApprovalRequired
-from fastn_mcp.guard.approval_form import PendingApproval, PendingForm
+from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.journal import Delivery
 from fastn_mcp.guard.preview import Shown
@@ -54,7 +54,7 @@ class RequestContext:
     reports: ProgressReporter | None = None
     """Reports on its call to the client, if it wants that."""
 
-    async def run(self, call: Tool[Any], *, is_preview: bool = False) -> Done | PendingForm | PendingApproval | Shown:
+    async def run(self, call: Tool[Any], *, is_preview: bool = False) -> Done | PendingApproval | Shown:
         """Make a call, or preview it, in a slot."""
         dispatch = self.account.dispatch
         work = partial(dispatch.preview if is_preview else dispatch, call, self.caller)

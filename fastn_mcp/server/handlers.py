@@ -20,7 +20,7 @@ from fastn_mcp import __version__
 from fastn_mcp.channels.elicitation import Context, client_form, client_link, form_request, link_in_result, link_request
 from fastn_mcp.client.cost import Spent, counted_requests
 from fastn_mcp.errors import FastnError
-from fastn_mcp.guard.approval_form import PendingApproval, PendingForm
+from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.result import Done
 from fastn_mcp.procedures.catalog import ParsedCall, UnknownTool, parse
@@ -134,12 +134,12 @@ class _Handlers:
             body, is_error = dispatch.redacted(render_error(error.data())), True
         else:
             match outcome:
-                case PendingForm(form):
-                    return form_request(form)
+                case PendingApproval(request=asked) if not asked.out_of_band:
+                    return form_request(asked)
                 case PendingApproval(needs_link=True) if caller.link is link_in_result:
                     return link_request(outcome)
-                case PendingApproval(_, preview, where, until):
-                    body = render_pending(preview.data(), where, until)
+                case PendingApproval():
+                    body = render_pending(outcome)
                     meta = dispatch.redacted(extensions.result_meta(outcome)) if extensions.can_show(ctx) else None
                 case Done(done, change, notes):
                     body = render(parsed.call, done, account.label, change, notes)

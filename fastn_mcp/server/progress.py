@@ -15,8 +15,9 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from fastn_mcp.channels.elicitation import Context
 from fastn_mcp.client import retry
-from fastn_mcp.guard.approval_form import Answer, ApprovalForm, PendingForm
+from fastn_mcp.guard.approval_form import Answer
 from fastn_mcp.guard.caller import FormChannel
+from fastn_mcp.ledger.approval_request import ApprovalRequest
 from fastn_mcp.redaction import safe_text
 from fastn_mcp.runtime import Report, System, with_background
 
@@ -123,11 +124,12 @@ class ReportedForm:
         self._reporter = reporter
         self.name = form.name
         self.is_terminal = form.is_terminal
-        self.submitted = form.submitted
+        self.answers = form.answers
+        self.answer = form.answer
 
-    async def ask(self, form: ApprovalForm) -> Answer | PendingForm:
+    async def ask(self, request: ApprovalRequest) -> Answer | None:
         before, self._reporter.activity = self._reporter.activity, "Waiting for a person's answer"
         try:
-            return await self._form.ask(form)
+            return await self._form.ask(request)
         finally:
             self._reporter.activity = before

@@ -12,6 +12,7 @@ from urllib.parse import quote
 from pydantic import JsonValue
 from pydantic_core import to_json
 
+from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.undo import receipt
 from fastn_mcp.ledger.change import Change
 from fastn_mcp.procedures.context import Procedure
@@ -310,15 +311,15 @@ _RETRY_AFTER = 60
 """Seconds before which calling again is no use to anybody, unless a person says that they have decided."""
 
 
-def render_pending(preview: dict[str, JsonValue], where: str, until: float) -> dict[str, JsonValue]:
-    """Render the result of a call that waits for out-of-band approval. `until` is in Unix seconds."""
+def render_pending(pending: PendingApproval) -> dict[str, JsonValue]:
+    """Render the result of a call that waits for out-of-band approval."""
     return {
         "status": "approval_required",
         "outcome": "approval_required",
-        "message": f"Nothing was sent. A person has to approve this call. {where}",
+        "message": f"Nothing was sent. A person has to approve this call. {pending.where}",
         "next": "Tell the person. Do not poll: make exactly the same call again once they say that they have decided.",
         "retry_after_seconds": _RETRY_AFTER,
-        "until": datetime.fromtimestamp(until, UTC).isoformat(timespec="seconds"),
-        "preview": _fit(safe(preview), BUDGET - 3 * _NOTE_SIZE)[0],
+        "until": datetime.fromtimestamp(pending.request.expires, UTC).isoformat(timespec="seconds"),
+        "preview": _fit(safe(pending.preview.data()), BUDGET - 3 * _NOTE_SIZE)[0],
         "untrusted": True,
     }

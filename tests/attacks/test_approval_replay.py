@@ -20,7 +20,7 @@ from support.slack_world import DANA, SlackWorld
 from support.world import FormLater, World
 
 from fastn_mcp.errors import FastnError
-from fastn_mcp.guard.approval_form import PendingForm, Submitted
+from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.result import Done
 from fastn_mcp.ledger.approval_request import RequestState
@@ -165,12 +165,12 @@ class Agent:
             return grant
         if self.channel == "unsealed":
             asking = await self.world.call(parse(TOOLS, call.tool, call.arguments).call, FormLater())
-            if not isinstance(asking, PendingForm):
+            if not isinstance(asking, PendingApproval) or asking.request.out_of_band:
                 return None
             self.world.clock.pass_(5)
-            name = asking.form.expected
+            name = asking.request.expected
             content = {"decision": "approve"} if name is None else {"name": name}
-            return asking.form.request, Submitted("accept", content)
+            return asking.request.id, ("accept", content)
         asked = await self.client.session.call_tool(call.tool, call.arguments, allow_input_required=True)
         if not isinstance(asked, InputRequiredResult):
             return None

@@ -15,7 +15,7 @@ from support.world import World
 from fastn_mcp.account.resolve import by_arguments
 from fastn_mcp.config.model import Mode
 from fastn_mcp.errors import InvalidArgument, Refused
-from fastn_mcp.guard.approval_form import Approve
+from fastn_mcp.guard.approval_form import Approve, form_text
 from fastn_mcp.guard.approval_use import ApprovalUse
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.result import Done
@@ -210,7 +210,7 @@ async def test_approval_of_a_trigger_says_that_its_routes_were_changed(tmp_path:
     await world.expect(Done, UpdateTrigger(trigger_id=row["id"], routes=routes))
     person = world.form()
     await world.expect(Done, UpdateTrigger(trigger_id=row["id"], status="Active"), person)
-    assert "Routes changed: " in person.asked[0].text
+    assert "Routes changed: " in form_text(person.asked[0])
 
 
 def test_plan_for_patterns_of_creates_does_not_cover_overwriting() -> None:
@@ -310,7 +310,7 @@ async def test_every_call_of_a_list_says_what_was_done_to_its_target(tmp_path: P
     changes.append({"tool": "update_trigger", "arguments": {"trigger_id": off["id"], "status": "Active"}})
     person = world.form()
     await world.call(ApplyChanges(changes=changes), person)
-    assert "Routes changed: " in person.asked[0].text
+    assert "Routes changed: " in form_text(person.asked[0])
 
 
 @pytest.mark.parametrize("more", [{}, {"admin_email": "eve@example.com"}, {"extra": {"note2": "x"}}])

@@ -11,7 +11,7 @@ from support.scripted_client import LATEST, session
 from support.world import World
 
 from fastn_mcp.errors import Declined, NotSent, TargetChanged
-from fastn_mcp.guard.approval_form import Decline, PendingApproval
+from fastn_mcp.guard.approval_form import Decline, PendingApproval, form_text
 from fastn_mcp.guard.result import Done
 from fastn_mcp.tools.connectors import CreateConnection, CreateConnector, UpdateConnector
 from fastn_mcp.tools.customers import DeleteCustomer, UpdateCustomer
@@ -83,7 +83,7 @@ async def test_deletion_shows_the_previous_name(world: World) -> None:
     customer, person = world.id_of("customers", "Globex Exports"), world.form()
     await world.expect(Done, UpdateCustomer(customer_id=customer, name="Scratch"), person)
     await world.expect(Done, DeleteCustomer(customer_id=customer), person)
-    assert 'Renamed: just now, it was called "Globex Exports"' in person.asked[-1].text
+    assert 'Renamed: just now, it was called "Globex Exports"' in form_text(person.asked[-1])
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ async def test_undocumented_fields_do_not_change_the_shown_connector(world: Worl
     await world.call(CreateConnection(connector_id=gamma, credentials={"apiKey": "x"}, extra=forged), person)
     assert [heard.tool for heard in world.changes] == ["create_connection"]
     own = 'Connect "Gamma" at "gamma.app" for the account itself and set "connectorName"'
-    assert person.asked[0].text.startswith(own)
+    assert person.asked[0].text[0].startswith(own)
     assert {entry.get("name") for entry in world.audited("intent")} == {"Gamma of the account itself"}
 
 
@@ -164,10 +164,10 @@ async def test_request_for_credentials_names_every_host_that_gets_them(tmp_path:
     made = await world.ask(CreateConnector(name="CRM Two", slug="crm-2", domain="crm.example", auth_methods=methods))
     form = world.form(Decline())
     await world.expect(Declined, CreateConnection(connector_id=made["id"], credentials={"token": "abcd"}), form)
-    assert 'Signs in at: "evil.example".' in form.asked[0].text
+    assert 'Signs in at: "evil.example".' in form_text(form.asked[0])
     changed: list[dict[str, Any]] = [{"type": "BEARER", "isDefault": True}]
     await world.ask(UpdateConnector(connector_id=made["id"], auth_methods=changed))
     world.clock.pass_(1000)
     await world.expect(Declined, CreateConnection(connector_id=made["id"], credentials={"token": "abcd"}), form)
-    assert "Sign-in changed" in form.asked[1].text
-    assert "Signs in at" not in form.asked[1].text
+    assert "Sign-in changed" in form_text(form.asked[1])
+    assert "Signs in at" not in form_text(form.asked[1])

@@ -18,7 +18,7 @@ ASK = """
 import json, select, sys
 import anyio
 from fastn_mcp.channels.terminal import Terminal
-from fastn_mcp.guard.approval_form import ApprovalForm
+from fastn_mcp.ledger.approval_request import ApprovalRequest, ShownCall
 terminal = Terminal.here()
 ready, *forms = sys.argv[1:]
 if terminal is None:
@@ -28,7 +28,13 @@ if ready:
     print(ready, flush=True)
     select.select([0], [], [])
 for form in forms:
-    print("answer:", anyio.run(terminal.ask, ApprovalForm("g1", *json.loads(form))), flush=True)
+    text, expected, allows_temporary = json.loads(form)
+    request = ApprovalRequest(
+        id="g1", principal="local", account="default", tool="delete_customer", target="cus_1", call="call",
+        calls={1: ShownCall("binding", {})}, required="typed", expected=expected, allows_temporary=allows_temporary,
+        out_of_band=True, preview={}, text=(text,), created=0.0, expires=600.0,
+    )
+    print("answer:", anyio.run(terminal.ask, request), flush=True)
 """
 
 

@@ -121,5 +121,6 @@ async def test_link_that_ends_the_call_comes_before_the_wait() -> None:
     async def wait() -> bool:
         raise AssertionError("it waits")
 
+    request: Any = None
     preview: Any = None
-    assert await link_in_result(PendingApproval("g", preview, "there", 0.0, "https://page.example/"), wait) is False
+    assert await link_in_result(PendingApproval(request, preview, "there", "https://page.example/"), wait) is False

@@ -154,7 +154,7 @@ async def count_tools(server: StdioServerParameters, version: str) -> int:
 BROKEN = {
     "a decline that is taken for approval": (
         "guard/approval_form.py",
-        "Submitted.answer = lambda self, form: Approve('Globex Exports')",
+        "read_answer = lambda *_: Approve('Globex Exports')",
         "check failed",
     ),
     "answers without what they are about": ("server/rendering.py", "def render(*_): return {}", "KeyError: 'data'"),

@@ -9,7 +9,7 @@ from support.world import FormLater, World, batch_of
 
 from fastn_mcp.errors import Refused
 from fastn_mcp.guard import judge as module
-from fastn_mcp.guard.approval_form import PendingApproval, PendingForm
+from fastn_mcp.guard.approval_form import PendingApproval, form_text
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.evaluation import Evaluation
 from fastn_mcp.policy.asker import Asker
@@ -122,8 +122,8 @@ async def test_preview_without_further_facts_is_shown_after_a_timeout(
 async def test_person_reads_the_further_facts_on_every_channel(world: World) -> None:
     flow = str(world.sandbox.state.named("workflows", "sync_tiktok_settlements_cin7")["id"])
     call, note = RunWorkflow(workflow_id=flow), "It was never published: Fastn refuses to run it."
-    asking = await world.expect(PendingForm, call, FormLater())
-    assert note in asking.form.text
+    asking = await world.asked_in_form(call, FormLater())
+    assert note in form_text(asking)
     for _ in range(2):  # asked out of band, and still waiting
         waiting = await world.expect(PendingApproval, call)
         assert note in waiting.preview.data()["notes"]  # pyright: ignore[reportOperatorIssue]

@@ -15,15 +15,7 @@ from support.world import FormLater, FormNow, World, batch_of, plan_of, planned,
 
 from fastn_mcp.account.resolve import by_arguments
 from fastn_mcp.errors import Declined, FastnError, Incomplete, Refused, TargetChanged
-from fastn_mcp.guard.approval_form import (
-    Answer,
-    ApprovalForm,
-    Approve,
-    Decline,
-    PendingApproval,
-    PendingForm,
-    extent,
-)
+from fastn_mcp.guard.approval_form import Answer, Approve, Decline, PendingApproval, extent, form_text, typed_noun
 from fastn_mcp.guard.approval_use import covers
 from fastn_mcp.guard.caller import DESTROY, WRITE, Caller, InsufficientScope
 from fastn_mcp.guard.evaluation import Evaluation
@@ -40,7 +32,7 @@ from fastn_mcp.tools.triggers import CreateTrigger
 from fastn_mcp.tools.workflows import RunWorkflow
 
 
-def temporary_approval(question: ApprovalForm) -> Approve:
+def temporary_approval(question: ApprovalRequest) -> Approve:
     return Approve(question.expected, is_temporary=True)
 
 
@@ -161,8 +153,8 @@ async def test_temporary_approval_is_offered_only_for_one_target_and_an_undoable
     call: Any = make(world)
     answered = world.form(temporary_approval)
     await world.expect(Done, call, answered)
-    assert (answered.asked[0].allows_temporary, answered.asked[0].typing) == (offered, "name")
-    assert ("For 15 minutes, runs of this workflow with" in answered.asked[0].text) is offered
+    assert (answered.asked[0].can_be_temporary, typed_noun(answered.asked[0])) == (offered, "name")
+    assert ("For 15 minutes, runs of this workflow with" in form_text(answered.asked[0])) is offered
     assert len(await world.temporary_approvals()) == int(offered)
 
 
@@ -189,9 +181,9 @@ async def test_decline_holds_despite_a_temporary_approval_of_the_same_target(wor
     """Two requests about one workflow are open; after a yes for 15 minutes to one, the other is declined."""
     workflow = world.run().workflow_id
     declined, other = (RunWorkflow.model_validate({"workflow_id": workflow, "input": {"n": n}}) for n in (1, 2))
-    asking = await world.expect(PendingForm, declined, FormLater())
+    asking = await world.asked_in_form(declined, FormLater())
     await world.expect(Done, other, world.form(Approve(is_temporary=True)))
-    await world.expect(Declined, declined, FormLater(submitted=(asking.form.request, Decline())))
+    await world.expect(Declined, declined, FormLater(submitted=(asking.id, Decline())))
     assert len(world.changes) == 1
     await world.expect(Done, declined, FormLater())
 
@@ -199,7 +191,7 @@ async def test_decline_holds_despite_a_temporary_approval_of_the_same_target(wor
 async def test_call_denied_by_a_policy_change_during_the_form_is_not_sent(world: World) -> None:
     row = (await world.rows(ListApiKeys()))[0]
 
-    def answer(question: ApprovalForm) -> Approve:
+    def answer(question: ApprovalRequest) -> Approve:
         world.own = lambda record: getattr(record, "id", None) == row.id
         return Approve(question.expected)
 
@@ -216,11 +208,11 @@ class Busy(FormNow):
         self._world = world
         self._declining = world.form(Decline())
 
-    async def ask(self, form: ApprovalForm) -> Answer:
+    async def ask(self, request: ApprovalRequest) -> Answer:
         for n in range(5):
             other = CreateTrigger(name=f"n{n}", type="webhook", routes=[{"routeId": self._world.run().workflow_id}])
             await self._world.expect(Declined, other, self._declining)
-        return await super().ask(form)
+        return await super().ask(request)
 
 
 @pytest.mark.parametrize("tool", ["run_workflow", "apply_changes"])
@@ -359,10 +351,10 @@ async def test_later_round_answers_only_the_form_that_was_asked(world: World) ->
     await world.expect(PendingApproval, call)
     desk = await world.open_request()
     asking = await world.first_round(world.deletion())
-    for grant in (desk.id, asking.form.request, "no such grant"):
+    for grant in (desk.id, asking.id, "no such grant"):
         refused = await world.expect(Refused, call, FormLater(submitted=(grant, Approve())))
         assert refused.what == "This call has no approval request with that id."
-    submitted = FormLater(submitted=(asking.form.request, Approve("Globex Exports")))
+    submitted = FormLater(submitted=(asking.id, Approve("Globex Exports")))
     await world.expect(Done, world.deletion(), submitted)
     assert len(world.changes) == 1
 
@@ -382,7 +374,7 @@ async def test_expired_request_is_recorded_once_after_the_configured_time(tmp_pa
     asked = await world.expect(PendingApproval, world.run())
     world.clock.pass_(3599)
     again = await world.expect(PendingApproval, world.run())
-    assert again.until == asked.until
+    assert again.request.expires == asked.request.expires
     world.clock.pass_(1)
     for _ in range(2):
         await world.expect(PendingApproval, world.run())

@@ -27,7 +27,7 @@ from fastn_mcp.errors import (
     TargetChanged,
     UnknownOutcome,
 )
-from fastn_mcp.guard.approval_form import Approve, NoAnswer, PendingApproval
+from fastn_mcp.guard.approval_form import Approve, NoAnswer, PendingApproval, form_text
 from fastn_mcp.guard.approval_use import change_of
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.result import Done
@@ -184,7 +184,7 @@ async def test_three_deletions_need_one_approval_and_run_in_order(world: World) 
     assert outcomes(outcome) == ["done"] * 3
     (question,) = person.asked
     assert question.expected == "delete 3"
-    lines = question.text.split("\n")
+    lines = form_text(question).split("\n")
     assert lines[0].startswith(
         "Make 3 changes. Changes 1, 2 and 3 cannot be undone in full. They are sent in this order."
     )
@@ -233,7 +233,7 @@ async def test_dry_run_lists_all_calls_and_sends_nothing(world: World) -> None:
     ]
     person = world.form(lambda _: NoAnswer("away"))
     await world.call(call, person)
-    assert person.asked[0].text.startswith("\n".join(previewed.lines()))
+    assert form_text(person.asked[0]).startswith("\n".join(previewed.lines()))
     assert world.changes == []
 
 
@@ -251,7 +251,7 @@ async def test_secret_in_a_batch_is_redacted_everywhere(world: World, tmp_path: 
     assert outcomes(outcome) == ["done", "done"]
     world.close()
     kept = _kept(tmp_path)
-    told = [person.asked[0].text, str(previewed.data()), kept, repr(call), str(call.shown()), str(rows(outcome))]
+    told = [form_text(person.asked[0]), str(previewed.data()), kept, repr(call), str(call.shown()), str(rows(outcome))]
     assert not any("hunter2" in text for text in told)
     with pytest.raises(NotSent) as refused:
         batch_of(CreateSecret.model_construct(name="A", value="hunter2", value_from_env="hunter2"))
@@ -478,10 +478,10 @@ async def test_later_round_form_approves_the_batch(world: World) -> None:
     """The MCP specification of 2026-07-28: the call ends with the question and comes again with the answer."""
     call = deletions(world)
     asked = await world.first_round(call)
-    other = FormLater(submitted=(asked.form.request, Approve("delete 3")))
+    other = FormLater(submitted=(asked.id, Approve("delete 3")))
     await world.expect(Refused, deletions(world, "Katana", "Acme Corp"), other)
     assert world.changes == []
-    outcome = await world.call(call, FormLater(submitted=(asked.form.request, Approve(asked.form.expected))))
+    outcome = await world.call(call, FormLater(submitted=(asked.id, Approve(asked.expected))))
     assert outcomes(outcome) == ["done"] * 3
 
 

@@ -11,10 +11,11 @@ import pytest
 from support.world import FormLater, World, batch_of, failing
 
 from fastn_mcp.errors import Declined, Incomplete, Refused
-from fastn_mcp.guard.approval_form import ApprovalForm, Decline, PendingForm
+from fastn_mcp.guard.approval_form import Decline
 from fastn_mcp.guard.budgets import Budgets
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.result import Done
+from fastn_mcp.ledger.approval_request import ApprovalRequest
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.procedures.overview.get_overview import GetOverview
 from fastn_mcp.tools.access import CreateSecret, DeleteSecret, ListSecrets
@@ -123,7 +124,7 @@ async def test_list_destroys_nothing_once_the_rate_is_used_up(tmp_path: Path) ->
     listed, form = batch_of(world.deletion(), world.deletion("Katana")), world.form()
     ask = form.ask
 
-    async def used_up_meanwhile(question: ApprovalForm) -> Any:
+    async def used_up_meanwhile(question: ApprovalRequest) -> Any:
         await world.ledger.spend_rate(world.judge.budgets.rate_budget("local"), 1, 90, world.timestamp)
         return await ask(question)
 
@@ -138,9 +139,9 @@ async def test_list_destroys_nothing_once_the_rate_is_used_up(tmp_path: Path) ->
 async def test_decline_counts_where_the_rate_of_destroying_is_used_up(tmp_path: Path) -> None:
     world = limited(tmp_path, '[budget]\ndestroy_rate = "1 per 90s"\n')
     call, form = world.deletion(), FormLater()
-    pending = await world.expect(PendingForm, call, form)
+    pending = await world.asked_in_form(call, form)
     await world.expect(Done, world.deletion("Katana"), world.form())
-    form.submitted = pending.form.request, Decline()
+    form.submitted = pending.id, Decline()
     await world.expect(Declined, call, form)
 
 

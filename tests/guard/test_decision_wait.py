@@ -109,7 +109,7 @@ async def test_undecided_call_ends_in_time_and_can_be_repeated(tmp_path: Path, s
     call = world.deletion()
     waiting = await world.expect(PendingApproval, call)
     assert waiting.where == "This client cannot ask. It lies on the desk."
-    assert waiting.until == began + 600
+    assert waiting.request.expires == began + 600
     assert world.timestamp == began + waited
     await decide(world, RequestState.APPROVED)
     await world.expect(Done, call)
@@ -122,7 +122,7 @@ async def test_wait_ends_with_its_request(tmp_path: Path) -> None:
     world.clock.pass_(600 - 45 - 5)
     began = world.timestamp
     waiting = await world.expect(PendingApproval, call)
-    assert world.timestamp == began + 5 == waiting.until
+    assert world.timestamp == began + 5 == waiting.request.expires
     assert world.changes == []
 
 

@@ -12,9 +12,10 @@ from support.shared_account import answer, neighbour, requests_since
 from support.world import World, yes
 
 from fastn_mcp.account.snapshot import AccountSnapshot
-from fastn_mcp.guard.approval_form import ApprovalForm, Approve
+from fastn_mcp.guard.approval_form import Approve
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.result import Done
+from fastn_mcp.ledger.approval_request import ApprovalRequest
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.procedures.find import Find
@@ -135,7 +136,7 @@ async def test_update_reads_its_target_again_after_a_slow_evaluation(warm: World
     """A change that somebody else made meanwhile to another field stays."""
     row = warm.sandbox.state.named("customers", "globex-exports")
 
-    def approve_then_throttle(form: ApprovalForm) -> Approve:
+    def approve_then_throttle(form: ApprovalRequest) -> Approve:
         warm.sandbox.faults.add(Status(method="GET", path="*", status=429, retry_after=10))
         return yes(form)
 

@@ -11,18 +11,10 @@ from support.world import FormLater, FormNow, World, failing
 
 from fastn_mcp.audit.log import Unwritten
 from fastn_mcp.errors import Declined, Refused
-from fastn_mcp.guard.approval_form import (
-    Answer,
-    ApprovalForm,
-    Approve,
-    Decline,
-    NoAnswer,
-    PendingApproval,
-    PendingForm,
-)
+from fastn_mcp.guard.approval_form import Answer, Approve, Decline, NoAnswer, PendingApproval, form_text
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.result import Done
-from fastn_mcp.ledger.approval_request import RequestState
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState
 from fastn_mcp.ledger.ledger import MAX_WAITING
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.procedures.undo_change import ListChanges
@@ -56,9 +48,9 @@ async def test_unanswered_form_joins_an_open_request_of_the_same_call(world: Wor
     call = world.run()
 
     class Meanwhile(FormNow):
-        async def ask(self, form: ApprovalForm) -> Answer:
+        async def ask(self, request: ApprovalRequest) -> Answer:
             await world.call(call)
-            return await super().ask(form)
+            return await super().ask(request)
 
     waiting = await world.expect(PendingApproval, call, Meanwhile(lambda _: NoAnswer("closed"), world.clock))
     assert waiting.where.startswith("No person answered: closed. ")
@@ -71,10 +63,10 @@ async def test_later_round_is_used_once(world: World) -> None:
     """MCP 2026-07-28 leaves single use to the server."""
     call = world.run()
     form = FormLater()
-    asking = await world.expect(PendingForm, call, form)
+    asking = await world.asked_in_form(call, form)
     world.clock.pass_(5)
     answers: list[object] = []
-    again = FormLater(submitted=(asking.form.request, Approve()))
+    again = FormLater(submitted=(asking.id, Approve()))
 
     async def repeat() -> None:
         answers.append(await world.call(call, again))
@@ -90,21 +82,17 @@ async def test_later_round_is_used_once(world: World) -> None:
 async def test_repeated_answer_creates_no_temporary_approval(world: World) -> None:
     call = world.run()
     asking = await world.first_round(call)
-    again = FormLater(submitted=(asking.form.request, Approve(is_temporary=True)))
+    again = FormLater(submitted=(asking.id, Approve(is_temporary=True)))
     await world.expect(Done, call, again)
     (scope,) = await world.temporary_approvals()
     assert await world.ledger.revoke_temporary(scope.id)
     assert not isinstance(await world.call(call, again), Done)
     declined = await world.first_round(call)
-    await world.call(call, FormLater(submitted=(declined.form.request, Decline())))
-    assert not isinstance(
-        await world.call(call, FormLater(submitted=(declined.form.request, Approve(is_temporary=True)))), Done
-    )
-    late = await world.expect(PendingForm, call, FormLater())
+    await world.call(call, FormLater(submitted=(declined.id, Decline())))
+    assert not isinstance(await world.call(call, FormLater(submitted=(declined.id, Approve(is_temporary=True)))), Done)
+    late = await world.asked_in_form(call, FormLater())
     world.clock.pass_(601)
-    assert not isinstance(
-        await world.call(call, FormLater(submitted=(late.form.request, Approve(is_temporary=True)))), Done
-    )
+    assert not isinstance(await world.call(call, FormLater(submitted=(late.id, Approve(is_temporary=True)))), Done)
     assert await world.temporary_approvals() == []
     assert len(world.changes) == 1
 
@@ -206,7 +194,7 @@ async def test_temporary_approval_does_not_cover_an_unknown_outcome(world: World
     await _hanging(world, call)
     form = world.form(Decline())
     await world.expect(Declined, call, form)
-    assert "it may have happened" in form.asked[0].text
+    assert "it may have happened" in form_text(form.asked[0])
     assert len(world.changes) == 2
 
 
@@ -238,7 +226,7 @@ async def test_repeats_of_one_approval_use_the_budget_once(tmp_path: Path) -> No
     call = world.run()
     asking = await world.first_round(call)
     for _ in range(20):
-        await world.call(call, FormLater(submitted=(asking.form.request, Approve())))
+        await world.call(call, FormLater(submitted=(asking.id, Approve())))
     assert len(world.changes) == 1
     await world.expect(Done, call, world.form())
     await world.expect(Refused, call, world.form())

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from support.decisions import moved
 from support.world import FormLater, FormNow, World
 
-from fastn_mcp.guard.approval_form import Approve, Decline, NoAnswer, PendingApproval, PendingForm
+from fastn_mcp.guard.approval_form import Approve, Decline, NoAnswer, PendingApproval
 from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.tools.access import InviteUser
 from fastn_mcp.tools.connectors import DeleteConnection, ListConnections
@@ -79,16 +79,16 @@ async def act(world: World, action: Action) -> None:
         case "round trip":
             call = await subject(world, name)
             asked = await world.call(call, FormLater())
-            if isinstance(asked, PendingForm):
+            if isinstance(asked, PendingApproval) and not asked.request.out_of_band:
                 world.clock.pass_(2)
                 for _ in range(int(number)):
-                    await world.call(call, FormLater(submitted=(asked.form.request, ANSWERS[how])))
+                    await world.call(call, FormLater(submitted=(asked.request.id, ANSWERS[how])))
         case "swapped":
             asked = await world.call(await subject(world, name), FormLater())
             other = await subject(world, how)
-            if isinstance(asked, PendingForm) and name != how:
+            if isinstance(asked, PendingApproval) and not asked.request.out_of_band and name != how:
                 world.clock.pass_(2)
-                await world.call(other, FormLater(submitted=(asked.form.request, Approve(asked.form.expected))))
+                await world.call(other, FormLater(submitted=(asked.request.id, Approve(asked.request.expected))))
         case "desk":
             await at_the_desk(world, await subject(world, name), how, int(number))
         case "time":

@@ -9,7 +9,6 @@ import pytest
 from support.world import FormLater, World, batch_of
 
 from fastn_mcp.errors import Refused
-from fastn_mcp.guard.approval_form import PendingForm
 from fastn_mcp.guard.result import Done
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.runtime import SpanFacts, System
@@ -63,7 +62,7 @@ async def test_span_of_an_approved_call_names_the_approver(spans: Spans, world: 
 
 
 async def test_span_of_a_later_round_names_its_form(spans: Spans, world: World) -> None:
-    await world.expect(PendingForm, world.deletion(), FormLater())
+    await world.asked_in_form(world.deletion(), FormLater())
     assert spans.of("guard", "delete_customer")["outcome"] == "approval_required"
     assert spans.of("ask", "client_form")["is_answered"] is False
 

@@ -28,7 +28,7 @@ from fastn_mcp.channels.page.inbox import PendingRequest
 from fastn_mcp.channels.slack import blocks as slack
 from fastn_mcp.channels.webhook.webhook import payload
 from fastn_mcp.cli import audit
-from fastn_mcp.guard.approval_form import extent, form_of
+from fastn_mcp.guard.approval_form import extent, form_text
 from fastn_mcp.guard.journal import recent_facts
 from fastn_mcp.guard.preview import ListPreview, Preview, preview
 from fastn_mcp.guard.undo import receipt
@@ -226,9 +226,9 @@ def in_a_batch(world: World) -> Texts:
 
 def in_a_form(world: World) -> Texts:
     """Up to 2025-11-25 the text and the schema are sent as a request, later as a result."""
-    request = form_request(form_of(world.request)).model_dump(mode="json")["input_requests"]["approval"]["params"]
+    request = form_request(world.request).model_dump(mode="json")["input_requests"]["approval"]["params"]
     schema = request["requested_schema"]["properties"]["name"]["description"]
-    chosen = form_of(replace(world.request, expected=None)).text
+    chosen = form_text(replace(world.request, expected=None))
     return numbered([*request["message"].split("\n"), schema, *chosen.split("\n")])
 
 

@@ -10,7 +10,7 @@ from support.values import not_none
 from support.world import FormNow, World, failing
 
 from fastn_mcp.errors import Conflict, Refused, TargetChanged, UnknownOutcome
-from fastn_mcp.guard.approval_form import APPROVE_TEMPORARILY, BY_SEVERAL, VERIFIED, PendingApproval, Submitted
+from fastn_mcp.guard.approval_form import APPROVE_TEMPORARILY, BY_SEVERAL, VERIFIED, PendingApproval, read_answer
 from fastn_mcp.guard.approval_use import Approval, change_of
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.journal import UNSETTLED
@@ -273,9 +273,7 @@ async def test_approver_is_journalled(world: World) -> None:
     assert await approved_by(world, CreateCustomer(name="Initech")) == "policy"
     assert await approved_by(world, admin(world, "a@b.example")) == "client_form"
     flow = str(world.sandbox.state.named("workflows", "process-new-orders")["id"])
-    later = FormNow(
-        lambda question: Submitted("accept", {"decision": APPROVE_TEMPORARILY}).answer(question), world.clock
-    )
+    later = FormNow(lambda request: read_answer(request, "accept", {"decision": APPROVE_TEMPORARILY}), world.clock)
     assert await approved_by(world, UpdateWorkflow(workflow_id=flow, code="1"), later) == "client_form"
     assert await approved_by(world, UpdateWorkflow(workflow_id=flow, code="2")) == "temporary_approval: client_form"
 

@@ -14,7 +14,7 @@ from support.world import World
 
 from fastn_mcp.errors import Declined, TargetChanged, UnknownOutcome
 from fastn_mcp.guard.ai_sessions import NOT_HEARD, AiSessions
-from fastn_mcp.guard.approval_form import Decline
+from fastn_mcp.guard.approval_form import Decline, form_text
 from fastn_mcp.guard.result import Done
 from fastn_mcp.guard.undo import NotUndoable, Undo, changed_fields, receipt, undo_of
 from fastn_mcp.ledger.change import Change
@@ -58,7 +58,7 @@ async def test_slug_counts_as_taken_if_the_list_cannot_be_read(world: World, cal
     world.refuse(path)
     form = world.form(Decline())
     await world.expect(Declined, call, form)
-    assert "Its name or slug may be taken: Fastn may overwrite something." in form.asked[0].text
+    assert "Its name or slug may be taken: Fastn may overwrite something." in form_text(form.asked[0])
     assert world.changes == []
 
 
@@ -198,7 +198,7 @@ async def test_session_after_a_lost_response_is_unknown(world: World) -> None:
     await world.expect(UnknownOutcome, answer, world.form())
     form = world.form(Decline())
     await world.expect(Declined, answer.model_copy(update={"message": "approve"}), form)
-    assert "seen no answer" in form.asked[0].text
+    assert "seen no answer" in form_text(form.asked[0])
 
 
 def test_ai_plan_is_shown_with_the_answer_to_it() -> None:

@@ -14,12 +14,12 @@ from support.world import FormLater, FormNow, World, batch_of, plan_of, planned,
 
 from fastn_mcp.account.resolve import by_arguments
 from fastn_mcp.errors import Declined, FastnError, Refused, TargetChanged, UnknownOutcome
-from fastn_mcp.guard.approval_form import ApprovalForm, Approve, Decline, NoAnswer, PendingApproval, PendingForm
+from fastn_mcp.guard.approval_form import Approve, Decline, NoAnswer, PendingApproval
 from fastn_mcp.guard.evaluation import Evaluation, place_in_list
 from fastn_mcp.guard.journal import UNSETTLED
 from fastn_mcp.guard.key_files import SecretValues
 from fastn_mcp.guard.result import Done
-from fastn_mcp.ledger.approval_request import RequestState
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState
 from fastn_mcp.ledger.ledger import BudgetLimit
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.decision import Decision, PolicyDecision
@@ -95,12 +95,12 @@ async def test_refusal_names_the_channel_reason_and_expiry_of_its_request(world:
     call = world.run()
     first = await world.expect(PendingApproval, call)
     request = await world.open_request()
-    assert (first.where, first.until) == ("This client cannot ask. It lies on the desk.", request.expires)
+    assert (first.where, first.request.expires) == ("This client cannot ask. It lies on the desk.", request.expires)
     assert first.preview.stored() == request.preview
     world.clock.pass_(5)
     again = await world.expect(PendingApproval, call)
     assert again.where == "It is still waiting for an answer. It lies on the desk."
-    assert (again.until, again.preview.stored()) == (request.expires, request.preview)
+    assert (again.request.expires, again.preview.stored()) == (request.expires, request.preview)
     assert world.desk.shown == [request.id] * 2
 
 
@@ -113,7 +113,7 @@ async def test_request_whose_target_changed_is_replaced_by_one_that_shows_it(wor
     answer = await world.expect(PendingApproval, call)
     assert answer.where == "The target has changed since it was asked. It lies on the desk."
     new = await world.open_request()
-    assert (new.principal, answer.until) == ("local", new.expires)
+    assert (new.principal, answer.request.expires) == ("local", new.expires)
     target: Any = new.preview["target"]
     assert target["name"] == "Globex Imports"
     ended = not_none(await world.ledger.find(old.id))
@@ -127,7 +127,7 @@ async def test_unanswered_form_is_replaced_by_a_request_on_another_channel(world
     request = await world.open_request()
     assert answer.where == "No person answered: closed. It lies on the desk."
     assert (world.desk.shown, request.principal) == ([request.id], "local")
-    assert answer.until == request.expires == world.timestamp + 600
+    assert answer.request.expires == request.expires == world.timestamp + 600
     assert answer.preview.stored() == request.preview
     form = world.form()
     await world.call(world.deletion(), form)
@@ -140,14 +140,14 @@ async def test_form_that_ends_after_another_call_closed_its_request_gets_a_new_o
 ) -> None:
 
     class Late(FormNow):
-        async def ask(self, form: ApprovalForm) -> Any:
+        async def ask(self, request: ApprovalRequest) -> Any:
             self.clock.pass_(seconds)
             await world.call(world.deletion())
-            return await super().ask(form)
+            return await super().ask(request)
 
     answer = await world.expect(PendingApproval, world.run(), Late(lambda _: NoAnswer("closed"), world.clock, 0))
     assert answer.where == "No person answered: closed. It lies on the desk."
-    new = not_none(await world.ledger.find(answer.request))
+    new = not_none(await world.ledger.find(answer.request.id))
     assert (new.principal, new.tool, new.created) == ("local", "run_workflow", world.timestamp)
     assert answer.preview.stored() == new.preview
 
@@ -181,9 +181,9 @@ async def test_declined_call_is_not_sent_once_the_policy_allows_it(world: World,
     world.clock.pass_(UNSETTLED - 5)
     pending: Any = await world.call(call, form)
     if form is None:
-        await moved(world.ledger, pending.request, [RequestState.OPEN], RequestState.DECLINED, world.timestamp)
+        await moved(world.ledger, pending.request.id, [RequestState.OPEN], RequestState.DECLINED, world.timestamp)
     else:
-        form.submitted = pending.form.request, Decline()
+        form.submitted = pending.request.id, Decline()
     world.clock.pass_(5)
     await world.expect(Declined, call, form)
     assert len(world.changes) == sent
@@ -207,12 +207,12 @@ async def test_answer_to_a_request_that_is_used_or_expired_says_so(world: World)
     call = world.run()
     used_up: Any = ("This approval was already used, or has expired.", "Call again for a new approval request.", {})
     asking = await world.first_round(call)
-    answer = FormLater(submitted=(asking.form.request, Approve()))
+    answer = FormLater(submitted=(asking.id, Approve()))
     await world.expect(Done, call, answer)
     assert told(await world.call(call, answer)) == used_up
-    late = await world.expect(PendingForm, call, FormLater())
+    late = await world.asked_in_form(call, FormLater())
     world.clock.pass_(600)
-    assert told(await world.call(call, FormLater(submitted=(late.form.request, Approve())))) == used_up
+    assert told(await world.call(call, FormLater(submitted=(late.id, Approve())))) == used_up
     assert len(world.changes) == 1
 
 
@@ -220,7 +220,7 @@ async def test_later_round_belongs_to_its_caller_and_is_evaluated_once(world: Wo
     call = world.run()
     asking = await world.first_round(call)
     reads = len(world.sandbox.requests)
-    await world.expect(Done, call, FormLater(submitted=(asking.form.request, Approve())))
+    await world.expect(Done, call, FormLater(submitted=(asking.id, Approve())))
     once = len(world.sandbox.requests) - reads
     reads = len(world.sandbox.requests)
     await world.expect(Done, call, world.form())

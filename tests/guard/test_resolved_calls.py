@@ -259,7 +259,7 @@ async def test_approval_is_not_void_by_another_request_about_the_same_record(tmp
     first, second = (
         UpdateCustomer(customer_id=world.id_of("customers", "Acme Corp"), plan=plan) for plan in ("Free", "Scale")
     )
-    requests = [(await world.expect(PendingApproval, call)).request for call in (first, second)]
+    requests = [(await world.expect(PendingApproval, call)).request.id for call in (first, second)]
     if other_ends:
         assert await world.ledger.void(requests[0], RequestState.STALE, world.timestamp)
     approved = RequestState.APPROVED

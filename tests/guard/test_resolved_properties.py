@@ -13,7 +13,8 @@ from support.world import FormNow, World, yes
 from fastn_mcp.account.resolve import by_arguments
 from fastn_mcp.account.resolved_call import KINDS, Surroundings
 from fastn_mcp.errors import TargetChanged
-from fastn_mcp.guard.approval_form import ApprovalForm, Approve
+from fastn_mcp.guard.approval_form import Approve
+from fastn_mcp.ledger.approval_request import ApprovalRequest
 from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.policy.decision import Decision
 from fastn_mcp.policy.policy import Policy
@@ -129,7 +130,7 @@ def references_of(call: Call) -> list[tuple[str, str]]:
     return [(kind, key) for kind, key in by_arguments(call).references]
 
 
-def change_and_approve(world: World, kind: str, key: str, form: ApprovalForm) -> Approve:
+def change_and_approve(world: World, kind: str, key: str, form: ApprovalRequest) -> Approve:
     rows = world.sandbox.state.all("apiKeys" if kind == "api_key" else KINDS[kind].toolset)
     row = next(row for row in rows if key in (str(row["id"]), row.get("slug"), row.get("name")))
     field, value = CHANGED[kind]

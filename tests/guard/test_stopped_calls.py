@@ -151,7 +151,7 @@ async def test_form_that_was_open_at_a_stop_is_void_once_it_is_lifted(world: Wor
     await world.expect(Stopped, world.run(), world.form())
     assert await world.ledger.lift_stop(order.lift("Dana", world.timestamp - behind))
     world.clock.pass_(2)
-    error = await world.expect(Refused, world.run(), FormLater(submitted=(pending.form.request, Approve())))
+    error = await world.expect(Refused, world.run(), FormLater(submitted=(pending.id, Approve())))
     assert "Its approval is void" in str(error)
     assert world.changes == []
 

@@ -1,22 +1,19 @@
 """What a client's form may send back. Only exactly the field that was asked for approves."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from support.stores import grant
 
-from fastn_mcp.guard.approval_form import (
-    ApprovalForm,
-    Approve,
-    Decline,
-    NoAnswer,
-    Submitted,
-)
+from fastn_mcp.guard.approval_form import Approve, Decline, NoAnswer, read_answer
+from fastn_mcp.ledger.approval_request import ApprovalRequest
 from fastn_mcp.redaction import quote
 
 PLAIN, SCOPED, TYPED = (
-    ApprovalForm("g", "", None),
-    ApprovalForm("g", "", None, allows_temporary=True),
-    ApprovalForm("g", "", "Acme"),
+    replace(grant(), expected=None),
+    replace(grant(), expected=None, allows_temporary=True),
+    replace(grant(), expected="Acme"),
 )
 UNLIKE = Decline(why="not the one field")
 
@@ -49,9 +46,9 @@ UNLIKE = Decline(why="not the one field")
     ],
 )
 def test_only_the_one_field_with_an_offered_value_approves(
-    question: ApprovalForm, action: str, content: dict[str, Any] | None, answer: object
+    question: ApprovalRequest, action: str, content: dict[str, Any] | None, answer: object
 ) -> None:
-    given = Submitted(action, content).answer(question)
+    given = read_answer(question, action, content)
     if not isinstance(answer, Decline) or not answer.why:
         assert given == answer
     else:
@@ -62,7 +59,7 @@ def test_only_the_one_field_with_an_offered_value_approves(
 
 
 def test_value_that_was_not_offered_is_quoted_in_the_refusal_and_cut() -> None:
-    given = Submitted("accept", {"decision": "y" * 100}).answer(PLAIN)
+    given = read_answer(PLAIN, "accept", {"decision": "y" * 100})
     assert given == Decline(why=f"The form came back with a decision that was not offered: {quote('y' * 100, 60)}.")
     assert isinstance(given, Decline)
     assert f'"{"y" * 60}" [40 more characters]' in given.why

@@ -12,13 +12,7 @@ from support.world import Call, FormLater, FormNow, World, batch_of, plan_of, pl
 
 from fastn_mcp.errors import FastnError, NotSent, Refused
 from fastn_mcp.guard.approval.votes import NotCounted
-from fastn_mcp.guard.approval_form import (
-    Answer,
-    ApprovalForm,
-    Approve,
-    PendingApproval,
-    used_up,
-)
+from fastn_mcp.guard.approval_form import Answer, Approve, PendingApproval, used_up
 from fastn_mcp.guard.result import Done
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
 from fastn_mcp.policy.asker import Asker
@@ -103,9 +97,9 @@ async def test_terminal_takes_the_secret_with_the_approval(tmp_path: Path, case:
     world = World(tmp_path)
     call = case.call(world)
 
-    def types(question: ApprovalForm) -> Answer:
-        assert question.secret is not None
-        return Approve(secret=question.secret.value(dict.fromkeys(["value", "apiKey"], CANARY)))
+    def types(question: ApprovalRequest) -> Answer:
+        assert question.typed is not None
+        return Approve(secret=question.typed.value(dict.fromkeys(["value", "apiKey"], CANARY)))
 
     await world.expect(Done, call, FormNow(types, world.clock, is_terminal=True))
     assert sent(world, case.argument) == [case.typed]

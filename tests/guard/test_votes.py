@@ -15,13 +15,7 @@ from support.world import Call, FormLater, FormNow, World
 from fastn_mcp.channels.page.inbox import Inbox, InboxAccount
 from fastn_mcp.errors import TargetChanged
 from fastn_mcp.guard.approval.votes import NotCounted, TerminalApprovals, count_vote, unrecorded
-from fastn_mcp.guard.approval_form import (
-    Approve,
-    Decline,
-    PendingApproval,
-    Submitted,
-    used_up,
-)
+from fastn_mcp.guard.approval_form import Approve, Decline, PendingApproval, form_choices, used_up
 from fastn_mcp.guard.result import Done
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
 from fastn_mcp.ledger.ledger import Ledger
@@ -73,8 +67,8 @@ async def test_temporary_approval_opens_when_the_approval_is_used(
         form = FormNow(answered, world.clock)
     elif channel == "form later":
         asked = await world.first_round(call)
-        content = {"decision": asked.form.choices[2]}
-        form = FormLater(submitted=(asked.form.request, Submitted("accept", content)))
+        content = {"decision": form_choices(asked)[2]}
+        form = FormLater(submitted=(asked.id, ("accept", content)))
     else:
         await world.expect(PendingApproval, call)
         await CHANNELS[channel](world)
@@ -165,6 +159,6 @@ async def test_late_decline_in_a_form_says_that_it_does_not_count(world: World) 
         return current
 
     world.ledger.find = overtaken
-    answer = await world.call(call, FormLater(submitted=(asked.form.request, Decline())))
+    answer = await world.call(call, FormLater(submitted=(asked.id, Decline())))
     assert str(answer) == str(used_up())
     assert world.changes == []

@@ -20,8 +20,9 @@ from fastn_mcp.client.exchange import Answer, Exchange
 from fastn_mcp.config.model import Mode
 from fastn_mcp.errors import FastnError, Refused
 from fastn_mcp.guard.approval_form import Answer as Given
-from fastn_mcp.guard.approval_form import ApprovalForm, PendingApproval
+from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.result import Done
+from fastn_mcp.ledger.approval_request import ApprovalRequest
 from fastn_mcp.ledger.ledger import BudgetLimit, Ledger
 from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.policy.decision import PLANNED
@@ -74,8 +75,8 @@ class FormTogether(FormNow):
 
     gate: Gate | None = None
 
-    async def ask(self, form: ApprovalForm) -> Given:
-        answer = await super().ask(form)
+    async def ask(self, request: ApprovalRequest) -> Given:
+        answer = await super().ask(request)
         if self.gate is not None:
             await self.gate.passed()
         return answer

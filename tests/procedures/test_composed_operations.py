@@ -9,6 +9,7 @@ from support.faulty_sandbox import Status
 from support.world import World
 
 from fastn_mcp.config.model import Mode
+from fastn_mcp.guard.approval_form import form_text
 from fastn_mcp.guard.result import Done
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.procedures.apply_changes import ApplyChanges
@@ -84,12 +85,12 @@ async def test_trigger_that_starts_another_workflow_too_goes_on(world: World) ->
     form = world.form()
     await world.call(DeleteWorkflow(workflow_id=world.id_of("workflows", "process-new-orders")), form)
     (asked,) = form.asked
-    assert 'Its trigger "Paid Shopify orders" stops. Its trigger "Shop events" goes on unless all' in asked.text
+    assert 'Its trigger "Paid Shopify orders" stops. Its trigger "Shop events" goes on unless all' in form_text(asked)
     row = world.sandbox.state.named("triggers", "Shop events", "name")
     assert row["status"] == "Active"
     row["status"] = "Disabled"
     await world.call(DeleteWorkflow(workflow_id=world.id_of("workflows", "update-inventory")), form)
-    assert "Shop events" not in form.asked[-1].text
+    assert "Shop events" not in form_text(form.asked[-1])
 
 
 @pytest.mark.parametrize("mode", ["guarded", "auto"])

@@ -25,10 +25,11 @@ from fastn_mcp.errors import (
     TargetChanged,
     UnknownOutcome,
 )
-from fastn_mcp.guard.approval_form import ApprovalForm, Decline, PendingApproval
+from fastn_mcp.guard.approval_form import Decline, PendingApproval, form_text
 from fastn_mcp.guard.approval_use import change_of
 from fastn_mcp.guard.result import Done
 from fastn_mcp.guard.undo import RULES, NotUndoable, receipt, undo_of
+from fastn_mcp.ledger.approval_request import ApprovalRequest
 from fastn_mcp.ledger.change import Change
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.procedures.undo_change import ListChanges, UndoChange
@@ -189,7 +190,7 @@ async def test_change_is_not_undone_while_its_undo_waits_for_a_person(world: Wor
     change = await changed(world, CreateConnector(name="Initech", slug="initech"))
     form, answer, undone_then = world.form(), world.form().ask, list[bool]()
 
-    async def looking(asked: ApprovalForm) -> Any:
+    async def looking(asked: ApprovalRequest) -> Any:
         undone_then.append(not_none(await world.ledger.change("test", change.id)).undone)
         return await answer(asked)
 
@@ -269,9 +270,9 @@ async def test_undo_restores_all_but_the_announced_losses(world: World, tool: st
     form = world.form()
     outcome = await world.expect(Done, call, form)
     assert outcome.change is not None
-    assert all(previewed.says.first in question.text for question in form.asked)
-    assert all(previewed.says.second in question.text for question in form.asked)
-    rendered = "\n".join([*previewed.lines(), *(question.text for question in form.asked)])
+    assert all(previewed.says.first in form_text(question) for question in form.asked)
+    assert all(previewed.says.second in form_text(question) for question in form.asked)
+    rendered = "\n".join([*previewed.lines(), *(form_text(question) for question in form.asked)])
     assert re.findall(r"(?<![\w.,*/])1 (?:more )?[a-z]+s\b", rendered) == []
     fields = receipt(outcome.change)
     assert undo_text == str(fields.get("why") or f"{fields['restores']} {fields.get('lost', '')}".strip())

@@ -92,7 +92,7 @@ async def test_form_answered_by_a_later_call_is_one_call(watched: Watched) -> No
     assert watched.only().group is OutcomeGroup.WAITING
     watched.clock.pass_(5)
     question = form.asked[0]
-    await watched.call(call, FormLater(submitted=(question.request, Approve(question.expected))))
+    await watched.call(call, FormLater(submitted=(question.id, Approve(question.expected))))
     assert watched.only().group is OutcomeGroup.DONE
 
 

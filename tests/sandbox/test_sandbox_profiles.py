@@ -16,7 +16,7 @@ from fastn_mcp.audit.log import FILE as AUDIT
 from fastn_mcp.build.composition import AccountParts, account_of, assemble
 from fastn_mcp.build.startup import Process, Sandboxed
 from fastn_mcp.config.model import Settings
-from fastn_mcp.guard.approval_form import PendingApproval
+from fastn_mcp.guard.approval_form import PendingApproval, form_text
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.result import Done
 from fastn_mcp.ledger.approval_request import RequestState
@@ -74,7 +74,7 @@ async def test_profile_is_in_request_result_and_audit_of_every_change(desk: Desk
         assert (await parts.dispatch.preview(call, ALONE)).data()["account"] == named
         done = await parts.dispatch(call, Caller(Asker(), form))
         assert isinstance(done, Done), call.tool_name()
-        assert named in form.asked[-1].text, call.tool_name()
+        assert named in form_text(form.asked[-1]), call.tool_name()
         body: Any = render(call, done.result, parts.label, done.change)
         assert body["account"] == {"profile": "acme", "host": "localhost", "environment": "test"}, call.tool_name()
     await parts.aclose()

@@ -1,5 +1,6 @@
 """Rendered results: within the budget, marked as untrusted, and explicit about what is missing."""
 
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -7,8 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import JsonValue
 from pydantic_core import to_json
+from support.stores import grant
 from support.table_rows import rows_of
 
+from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.procedures.tables import Table
 from fastn_mcp.records.formats import counted
 from fastn_mcp.records.rows import FastnObject
@@ -256,7 +259,9 @@ def test_preview_and_pending_result_say_nothing_was_sent() -> None:
     assert render_preview(card) == {
         "status": "preview", "message": "Nothing was sent.", "preview": card, "untrusted": True,
     }  # fmt: skip
-    answer = render_pending(card, "See http://127.0.0.1:1/.", 1_782_907_200.0)
+    shown: Any = SimpleNamespace(data=lambda: card)
+    request = grant(expires=1_782_907_200.0)
+    answer = render_pending(PendingApproval(request, shown, "See http://127.0.0.1:1/."))
     assert answer["status"] == answer["outcome"] == "approval_required"
     assert answer["until"] == "2026-07-01T12:00:00+00:00"
     assert str(answer["message"]) == "Nothing was sent. A person has to approve this call. See http://127.0.0.1:1/."

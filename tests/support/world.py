@@ -21,8 +21,7 @@ from fastn_mcp.config.model import Mode, Settings
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.approval.obtain import Approvals
 from fastn_mcp.guard.approval.votes import NotCounted, TypedValue, count_vote
-from fastn_mcp.guard.approval_form import VERIFIED, ApprovalForm, Approve, PendingApproval, PendingForm, Submitted
-from fastn_mcp.guard.approval_form import Answer as Said
+from fastn_mcp.guard.approval_form import VERIFIED, Answer, Approve, PendingApproval, read_answer
 from fastn_mcp.guard.budgets import Budgets
 from fastn_mcp.guard.caller import Announcement, Caller, ChannelCapabilities
 from fastn_mcp.guard.guard import Guard
@@ -88,32 +87,47 @@ class Desk:
 class FormNow:
     """A form that is answered in the middle of a call, after `seconds`."""
 
-    answer: Callable[[ApprovalForm], Said]
+    reply: Callable[[ApprovalRequest], Answer]
     clock: Clock
     seconds: float = 5.0
-    asked: list[ApprovalForm] = field(default_factory=list[ApprovalForm])
+    asked: list[ApprovalRequest] = field(default_factory=list[ApprovalRequest])
     name: str = "client_form"
     is_terminal: bool = False
-    submitted: tuple[str, Said] | None = None
+    answers: str | None = None
 
-    async def ask(self, form: ApprovalForm) -> Said:
-        self.asked.append(form)
+    def answer(self, request: ApprovalRequest) -> Answer:
+        return self.reply(request)
+
+    async def ask(self, request: ApprovalRequest) -> Answer:
+        self.asked.append(request)
         self.clock.pass_(self.seconds)
-        return self.answer(form)
+        return self.reply(request)
+
+
+Reply = Answer | tuple[str, dict[str, Any] | None]
+"""An answer, or a client's unchecked response to the form: its action and its content."""
 
 
 @dataclass
 class FormLater:
-    """A form that ends the call; `resumed` is what the next round brings."""
+    """A form that ends the call. `submitted`: the request that the next call answers, and the answer."""
 
-    submitted: tuple[str, Said | Submitted] | None = None
-    asked: list[ApprovalForm] = field(default_factory=list[ApprovalForm])
+    submitted: tuple[str, Reply] | None = None
+    asked: list[ApprovalRequest] = field(default_factory=list[ApprovalRequest])
     name: str = "client_form"
     is_terminal: bool = False
 
-    async def ask(self, form: ApprovalForm) -> PendingForm:
-        self.asked.append(form)
-        return PendingForm(form)
+    @property
+    def answers(self) -> str | None:
+        return None if self.submitted is None else self.submitted[0]
+
+    def answer(self, request: ApprovalRequest) -> Answer:
+        assert self.submitted is not None
+        reply = self.submitted[1]
+        return read_answer(request, *reply) if isinstance(reply, tuple) else reply
+
+    async def ask(self, request: ApprovalRequest) -> None:
+        self.asked.append(request)
 
 
 def policy_from(folder: Path, text: str, mode: Mode = "guarded", plan: Plan | None = None) -> Policy:
@@ -144,7 +158,7 @@ async def failing(*_: object, **__: object) -> Any:
     raise OSError("disk full")
 
 
-def yes(form: ApprovalForm) -> Approve:
+def yes(form: ApprovalRequest) -> Approve:
     """A person who reads, and types what is asked."""
     return Approve(form.expected)
 
@@ -221,14 +235,14 @@ class World:
 
     async def call(
         self, call: Tool[Any], form: FormNow | FormLater | None = None, delivery: Delivery | None = None
-    ) -> Done | PendingForm | PendingApproval | FastnError:
+    ) -> Done | PendingApproval | FastnError:
         """Make a call; an error is an answer too."""
         try:
             return await self.dispatch(call, Caller(Asker(), form, delivery=delivery))
         except FastnError as error:
             return error
 
-    def form(self, answer: Said | Callable[[ApprovalForm], Said] = yes, seconds: float = 5.0) -> FormNow:
+    def form(self, answer: Answer | Callable[[ApprovalRequest], Answer] = yes, seconds: float = 5.0) -> FormNow:
         """Return a form that a person answers after so many seconds."""
         return FormNow(answer if callable(answer) else lambda _: answer, self.clock, seconds)
 
@@ -276,11 +290,17 @@ class World:
         """Let Fastn refuse all requests of these paths from now on."""
         self.sandbox.faults.add(*(Status(status=status, path=path, times=None) for path in paths))
 
-    async def first_round(self, call: Tool[Any]) -> PendingForm:
-        """Make a call that ends with a form, and read the form for five seconds."""
-        pending = await self.expect(PendingForm, call, FormLater())
+    async def first_round(self, call: Tool[Any]) -> ApprovalRequest:
+        """Make a call that ends with a form, and read the form for five seconds. Return its request."""
+        request = await self.asked_in_form(call)
         self.clock.pass_(5)
-        return pending
+        return request
+
+    async def asked_in_form(self, call: Tool[Any], form: FormNow | FormLater | None = None) -> ApprovalRequest:
+        """Make a call that ends with a form. Return its request."""
+        pending = await self.expect(PendingApproval, call, form or FormLater())
+        assert not pending.request.out_of_band
+        return pending.request
 
     @property
     def timestamp(self) -> float:

@@ -19,8 +19,9 @@ from support.world import FormLater, FormNow, World, yes
 from fastn_mcp.build.telemetry import observe_requests
 from fastn_mcp.client.exchange import Answer, NotSentError
 from fastn_mcp.errors import Declined, Refused
-from fastn_mcp.guard.approval_form import ApprovalForm, Approve, Decline, PendingForm
+from fastn_mcp.guard.approval_form import Approve, Decline, PendingApproval
 from fastn_mcp.guard.result import Done
+from fastn_mcp.ledger.approval_request import ApprovalRequest
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.procedures.catalog import ALL_TOOLS
@@ -160,9 +161,10 @@ async def test_link_is_stored_in_the_ledger(otel: Collected, tmp_path: Path) -> 
     second = other.world(tmp_path, clock=first.clock, tokens="u")
     customer = DeleteCustomer(customer_id=await _globex(first))
     asking = await first.call(customer, FormLater())
-    assert isinstance(asking, PendingForm)
+    assert isinstance(asking, PendingApproval)
+    assert not asking.request.out_of_band
     first.clock.pass_(30)
-    await second.call(customer, FormLater(submitted=(asking.form.request, Approve(asking.form.expected))))
+    await second.call(customer, FormLater(submitted=(asking.request.id, Approve(asking.request.expected))))
     guard = otel.named("guard delete_customer")
     assert guard.context is not None
     (link,) = other.named("guard delete_customer").links
@@ -321,7 +323,7 @@ async def test_active_calls_are_counted(otel: Collected, traced: World) -> None:
     """The Helm chart scales by this metric. A call that waits at a form is active."""
     seen: list[object] = []
 
-    def answer(question: ApprovalForm) -> Approve:
+    def answer(question: ApprovalRequest) -> Approve:
         seen.extend(value for _, value in otel.points("fastn_mcp.calls.active"))
         return yes(question)
 

@@ -15,10 +15,7 @@ from fastn_mcp.guard.approval_form import (
     Decline,
     NoAnswer,
     PendingApproval,
-    PendingForm,
-    Submitted,
     extent,
-    form_of,
     used_up,
 )
 from fastn_mcp.guard.approval_use import Approval, ApprovalUse, covers, declined
@@ -102,7 +99,7 @@ class Approvals:
             parts["page"] = self.channel.url
         return {"mode": self._judge.policy.mode, **{name: part for name, part in parts.items() if part}}
 
-    async def obtain(self, evaluation: Evaluation, caller: Caller) -> Approval | PendingForm | PendingApproval:
+    async def obtain(self, evaluation: Evaluation, caller: Caller) -> Approval | PendingApproval:
         """Return the approval of these calls, or the one open request for them. Raises a `FastnError`.
 
         The first of these cases applies:
@@ -118,8 +115,9 @@ class Approvals:
 
         Rates and people are checked only where a person is needed.
         """
-        if (form := caller.form) is not None and form.submitted is not None:
-            request, answer = await self._submitted(evaluation, caller, *form.submitted)
+        form = caller.form
+        if form is not None and form.answers is not None:
+            request, answer = await self._submitted(evaluation, caller, form, form.answers)
             if evaluation.verdict.decision is not Decision.ALLOW or isinstance(answer, Decline):
                 return await self._count(evaluation, caller, form, request, answer)
         earlier = await self._find_earlier(evaluation, caller)
@@ -191,7 +189,7 @@ class Approvals:
 
     async def _ask_again(
         self, earlier: ApprovalRequest, evaluation: Evaluation, caller: Caller, why_no_form: str | None
-    ) -> Approval | PendingForm | PendingApproval:
+    ) -> Approval | PendingApproval:
         """Announce an open request again if it still covers the calls, or replace it."""
         now = self._system.timestamp()
         if why_no_form is None:
@@ -204,19 +202,17 @@ class Approvals:
             why_no_form = "The target has changed since it was asked. "
         return await self._ask(evaluation, caller, why_no_form)
 
-    async def _ask(
-        self, evaluation: Evaluation, caller: Caller, why_no_form: str | None
-    ) -> Approval | PendingForm | PendingApproval:
+    async def _ask(self, evaluation: Evaluation, caller: Caller, why_no_form: str | None) -> Approval | PendingApproval:
         """Open an approval request in the client's form, or out of band for the reason that is given."""
         if caller.form is None or why_no_form is not None:
             return await self._ask_out_of_band(evaluation, caller, why_no_form or "")
         form, evaluation = caller.form, await self._judge.describe(evaluation)
         request = await self._open(evaluation, caller, out_of_band=False)
         with self._system.span("ask", form.name, {"channel": form.name}) as span:
-            answer = await form.ask(form_of(request))
-            span["is_answered"] = not isinstance(answer, PendingForm)
-        if isinstance(answer, PendingForm):
-            return answer
+            answer = await form.ask(request)
+            span["is_answered"] = answer is not None
+        if answer is None:
+            return PendingApproval(request, evaluation.preview)
         return await self._count(evaluation, caller, form, request, answer)
 
     async def _ask_out_of_band(self, evaluation: Evaluation, caller: Caller, why: str) -> PendingApproval:
@@ -249,7 +245,7 @@ class Approvals:
         return request
 
     async def _submitted(
-        self, evaluation: Evaluation, caller: Caller, id_: str, answer: Answer | Submitted
+        self, evaluation: Evaluation, caller: Caller, form: FormChannel, id_: str
     ) -> tuple[ApprovalRequest, Answer]:
         """Return the request that came with this call, and the answer to it. A decline is not subject to limits."""
         request = await self._ledger.find(id_)
@@ -257,7 +253,7 @@ class Approvals:
             raise Refused("This call has no approval request with that id.", "Call again to open a new request.")
         if request.state is not RequestState.OPEN:
             raise used_up()
-        answer = answer.answer(form_of(request)) if isinstance(answer, Submitted) else answer
+        answer = form.answer(request)
         if evaluation.verdict.decision is not Decision.ALLOW and not isinstance(answer, Decline):
             await self._check_limits(evaluation, caller)
         return request, answer
@@ -289,7 +285,7 @@ class Approvals:
             raise used_up()
         if isinstance(answer, Decline):
             raise declined(answer.note, answer.why)
-        return Approval(form.name, counted, has_waited=form.submitted is None)
+        return Approval(form.name, counted, has_waited=form.answers is None)
 
     async def _move_out_of_band(
         self, evaluation: Evaluation, caller: Caller, form: FormChannel, request: ApprovalRequest, reason: str
@@ -391,4 +387,4 @@ async def _announce(
     announced = await channel.announce(request)
     needs_link = announced.url is not None and not announced.is_in_view
     where = why + announced.where
-    return PendingApproval(request.id, evaluation.preview, where, request.expires, announced.url, needs_link)
+    return PendingApproval(request, evaluation.preview, where, announced.url, needs_link)
