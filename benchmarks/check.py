@@ -24,7 +24,8 @@ from within import Rows, client_of, within
 
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.result import Done
-from fastn_mcp.ledger.sqlite import SqliteLedger
+from fastn_mcp.ledger.ledger import Ledger
+from fastn_mcp.ledger.sqlite_store import SqliteStore
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.server.rendering import render
 from fastn_mcp.tools.customers import ListCustomers
@@ -152,7 +153,7 @@ def modules() -> tuple[dict[str, float], list[str]]:
 async def allocated(folder: Path) -> float:
     """The most that a call with 100 rows holds at once, in shares of what reading and writing their JSON holds."""
     upstream = Rows(100)
-    dispatch = within(client_of(upstream), SqliteLedger(":memory:"), folder)
+    dispatch = within(client_of(upstream), Ledger(SqliteStore(":memory:")), folder)
     call = ListCustomers(limit=100)
     body = (await upstream(call.request())).body
 

@@ -36,7 +36,8 @@ from fastn_mcp.guard.result import Done
 from fastn_mcp.hosted.team_config import Team, Tenant
 from fastn_mcp.hosted.tenants import TenantAccount, Tenants
 from fastn_mcp.ledger.change import Change
-from fastn_mcp.ledger.sqlite import SqliteLedger
+from fastn_mcp.ledger.ledger import Ledger
+from fastn_mcp.ledger.sqlite_store import SqliteStore
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.procedures.dispatch import Dispatcher
@@ -111,7 +112,7 @@ async def rows(folder: Path, rounds: int) -> Growth:
     """An answer of so many rows, from Fastn's bytes to ours; Fastn ignores the limit where there are more than 100."""
     sizes = (10, 100, 1_000, 10_000, 100_000)
     dispatchers = {
-        size: within(client_of(Rows(size, ignores=True)), SqliteLedger(":memory:"), folder) for size in sizes
+        size: within(client_of(Rows(size, ignores=True)), Ledger(SqliteStore(":memory:")), folder) for size in sizes
     }
     curves: dict[str, Costs] = {}
     for detail in ("concise", "full"):
@@ -127,7 +128,7 @@ async def account(folder: Path, rounds: int) -> Growth:
     query = Find(query="the oakport group customer")
     curves: dict[str, Costs] = {}
     for name, seconds in (("first question", 0.0), ("the next", 3600.0)):
-        ledger = SqliteLedger(":memory:")
+        ledger = Ledger(SqliteStore(":memory:"))
         dispatchers = {size: within(client_of(Rows(size)), ledger, folder, snapshot_seconds=seconds) for size in sizes}
         cases = {size: partial(read_by, dispatch, query) for size, dispatch in dispatchers.items()}
         # Nine kinds.
@@ -138,7 +139,9 @@ async def account(folder: Path, rounds: int) -> Growth:
 async def overview(folder: Path, rounds: int) -> Growth:
     """An overview reads within bounds: its unit is a request."""
     upstreams = {size: Rows(size) for size in (100, 1_000, 10_000, 100_000)}
-    dispatchers = {size: within(client_of(rows), SqliteLedger(":memory:"), folder) for size, rows in upstreams.items()}
+    dispatchers = {
+        size: within(client_of(rows), Ledger(SqliteStore(":memory:")), folder) for size, rows in upstreams.items()
+    }
     cases = {size: partial(read_by, dispatch, GetOverview()) for size, dispatch in dispatchers.items()}
     for case in cases.values():
         await case()
@@ -160,10 +163,10 @@ async def kept(folder: Path, rounds: int) -> Growth:
     return Growth("What was changed before", "changes that are kept", "a call", curves)
 
 
-async def _filled(folder: Path, size: int) -> SqliteLedger:
+async def _filled(folder: Path, size: int) -> Ledger:
     """A ledger and an audit of as many changes."""
     system, path = System(), folder / "ledger.sqlite"
-    ledger, audit = SqliteLedger(str(path)), AuditFile(folder / "audit.jsonl", system)
+    ledger, audit = Ledger(SqliteStore(str(path))), AuditFile(folder / "audit.jsonl", system)
     now = system.now().timestamp()
     row = {"name": "Initech"}
     for number in range(size):
@@ -181,7 +184,10 @@ async def waiting(folder: Path, rounds: int) -> Growth:
     best: dict[str, Costs] = {"a second of one waiting call": {}, "a read beside them": {}}
     idle, read = best.values()
     for size in (10, 100, 1_000):
-        ledger, policy = SqliteLedger(str(folder / f"waiting-{size}.sqlite")), Policy("manual", approval_wait=3600)
+        ledger, policy = (
+            Ledger(SqliteStore(str(folder / f"waiting-{size}.sqlite"))),
+            Policy("manual", approval_wait=3600),
+        )
         dispatch = within(client_of(Rows(3)), ledger, folder, policy, Elsewhere())
         async with anyio.create_task_group() as tasks:
             for number in range(size):

@@ -17,9 +17,9 @@ from within import Elsewhere, Rows, client_of, within
 
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.ledger.ledger import MAX_WAITING, Ledger
-from fastn_mcp.ledger.sqlite import SqliteLedger
-from fastn_mcp.ledger.valkey.ledger import ValkeyLedger
+from fastn_mcp.ledger.sqlite_store import SqliteStore
 from fastn_mcp.ledger.valkey.server import parse
+from fastn_mcp.ledger.valkey.store import ValkeyStore
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.runtime import System
@@ -90,11 +90,11 @@ def told(name: str, folder: Path, ledger: Ledger, aim: float) -> bool:
 
 def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
-        reached = [told("a file", Path(folder), SqliteLedger(f"{folder}/ledger.sqlite"), AIM)]
+        reached = [told("a file", Path(folder), Ledger(SqliteStore(f"{folder}/ledger.sqlite")), AIM)]
         with ValkeyServer(appendonly="yes", appendfsync="always") as server:
-            shared = ValkeyLedger(parse(f"valkey://127.0.0.1:{server.port}"), System())
+            shared = Ledger(ValkeyStore(parse(f"valkey://127.0.0.1:{server.port}"), System()))
             reached.append(told("Valkey", Path(folder), shared, SHARED_AIM))
-        each, share = anyio.run(waiting, Path(folder), SqliteLedger(f"{folder}/waiting.sqlite"))
+        each, share = anyio.run(waiting, Path(folder), Ledger(SqliteStore(f"{folder}/waiting.sqlite")))
         print(f"{WAITING:,} calls that wait for a person: {each:.0f} kB each, and {share:.1%} of a core")
     return 0 if all(reached) else 1
 

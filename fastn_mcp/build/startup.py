@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from fastn_mcp.channels.webhook.webhook import Webhook
     from fastn_mcp.guard.caller import ApprovalChannel
     from fastn_mcp.guard.seal import Seal
-    from fastn_mcp.ledger.ledger import StopOrders
+    from fastn_mcp.ledger.ledger import Ledger
     from fastn_mcp.report.collector import Tally
     from fastn_mcp.telemetry.instruments import Instruments
 
@@ -210,7 +210,7 @@ class Process:
     instruments: "Instruments | None" = None
     outbox_of: "Callable[[Path], Outbox] | None" = None
     """Returns the outbox of an audit log, if it is exported."""
-    stops: "StopOrders | None" = None
+    stops: "Ledger | None" = None
     """Where the stops of a team are stored. By default in the ledger of the account."""
 
     @property

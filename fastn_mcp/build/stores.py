@@ -27,7 +27,8 @@ from fastn_mcp.guard.key_files import TypedSecrets
 from fastn_mcp.guard.recorder import Recorder
 from fastn_mcp.ledger.approval_request import ApprovalRequest
 from fastn_mcp.ledger.ledger import Ledger
-from fastn_mcp.ledger.sqlite import FILE, SqliteLedger
+from fastn_mcp.ledger.sqlite_store import FILE, SqliteStore
+from fastn_mcp.ledger.store import Store
 from fastn_mcp.runtime import System
 
 if TYPE_CHECKING:
@@ -56,8 +57,8 @@ def ledger_at(setting: str | None, state: Path, system: System) -> Ledger:
     Raises `SettingsError` if a shared ledger's address is invalid or its library is missing.
     """
     if is_shared(setting):
-        return _shared(str(setting), system)
-    return SqliteLedger(str(file_of(setting, state)))
+        return Ledger(_shared(str(setting), system))
+    return Ledger(SqliteStore(str(file_of(setting, state))))
 
 
 def audit_at(
@@ -116,15 +117,15 @@ def file_of(setting: str | None, state: Path) -> Path:
     return state / FILE if setting is None else ledger_file(setting)
 
 
-def _shared(url: str, system: System) -> Ledger:
+def _shared(url: str, system: System) -> Store:
     with extra("valkey", "The setting ledger names a server"):
-        from fastn_mcp.ledger.valkey.ledger import ValkeyLedger  # deferred import: an extra
-        from fastn_mcp.ledger.valkey.server import parse
+        from fastn_mcp.ledger.valkey.server import parse  # deferred import: an extra
+        from fastn_mcp.ledger.valkey.store import ValkeyStore
     try:
         address = parse(url)
         if (weakness := address.weakness) is not None:
             log.warning("The shared ledger at %s: %s", address.shown, weakness)
-        return ValkeyLedger(address, system)
+        return ValkeyStore(address, system)
     except ValueError as error:
         what = f"The setting ledger (environment FASTN_LEDGER) {error}."
         raise SettingsError(what, "See docs/shared-ledger.md.") from None

@@ -29,7 +29,7 @@ from fastn_mcp.guard.approval.votes import UNSEALABLE, TerminalApprovals, clock
 from fastn_mcp.guard.approval_form import MAX_NOTE, Approve, Decline, NoAnswer, asker
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState
 from fastn_mcp.ledger.identity import account_name, who
-from fastn_mcp.ledger.ledger import LedgerUnusable
+from fastn_mcp.ledger.store import LedgerUnusable
 from fastn_mcp.policy.decision import Decision
 from fastn_mcp.redaction import quote, sanitize
 from fastn_mcp.runtime import System

@@ -160,10 +160,10 @@ async def _examine_team(start: StartOptions, file: Path, token: str | None, url:
             if isinstance(settings, Settings):
                 report.checks += await _check_slack(settings, team.issuer, f"tenant {tenant.name}: ")
         if is_shared(process.ledger):
-            from fastn_mcp.ledger.valkey.ledger import ValkeyLedger  # an optional extra
+            from fastn_mcp.ledger.valkey.store import ValkeyStore  # an optional extra
 
-            assert isinstance(builder.ledger, ValkeyLedger)  # noqa: S101 - what a shared ledger is
-            report.checks += await check_durability(builder.ledger, system.timestamp())
+            assert isinstance(builder.ledger.store, ValkeyStore)  # noqa: S101 - what a shared ledger is
+            report.checks += await check_durability(builder.ledger.store, system.timestamp())
         await builder.ledger.aclose()
         status.update("Asking the identity provider ...")
         report.checks += [check async for check in check_provider(builder, keys)]

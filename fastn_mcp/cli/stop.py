@@ -18,7 +18,7 @@ from fastn_mcp.errors import FastnError, SettingsError
 from fastn_mcp.guard.approval.votes import TerminalApprovals
 from fastn_mcp.guard.stops import MAX_SENDING, in_words, stop_entry, void_approvals
 from fastn_mcp.ledger.change import Change
-from fastn_mcp.ledger.ledger import Stop
+from fastn_mcp.ledger.stop import Stop
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.records.formats import counted
 from fastn_mcp.redaction import quote, redact_text

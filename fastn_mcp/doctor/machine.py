@@ -21,7 +21,7 @@ from fastn_mcp.config.paths import require_own_folder
 from fastn_mcp.doctor.check import Check, CheckGroup
 from fastn_mcp.errors import FastnError, SettingsError, os_reason
 from fastn_mcp.guard.stops import in_words
-from fastn_mcp.ledger.sqlite import SqliteLedger
+from fastn_mcp.ledger.sqlite_store import SqliteStore
 from fastn_mcp.records.formats import counted
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.operation import Request
@@ -92,7 +92,7 @@ async def check_ledger(setting: str | None, folder: Path, system: System) -> Che
         return group.ok("ledger", "It is created with the first change.", here=f"It is {where}.")
     here = f"It is {where}."
     try:
-        await (ledger.check() if isinstance(ledger, SqliteLedger) else ledger.revision())
+        await (ledger.store.check() if isinstance(ledger.store, SqliteStore) else ledger.revision())
         stops = await ledger.holding()
     except FastnError as error:
         return group.failed("ledger", error.what.replace(f" {where}", ""), error.next_step, here)

@@ -24,13 +24,13 @@ from fastn_mcp.hosted.oidc import IssuerKeys, NoKeys
 from fastn_mcp.hosted.sign_in import NotSignedIn
 from fastn_mcp.hosted.team_config import Team, Tenant
 from fastn_mcp.hosted.tokens import TokenRefused, is_machines, scopes
-from fastn_mcp.ledger.ledger import LedgerLost
+from fastn_mcp.ledger.store import LedgerLost
 from fastn_mcp.policy.decision import StepUp
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.redaction import quote
 
 if TYPE_CHECKING:
-    from fastn_mcp.ledger.valkey.ledger import ValkeyLedger  # an optional extra
+    from fastn_mcp.ledger.valkey.store import ValkeyStore  # an optional extra
 
 
 # --- settings: the team file, tenants, the state secret -----------------------------------------------------------
@@ -109,11 +109,11 @@ def _state_secret(builder: TenantBuilder) -> Check:
 # --- the ledger ------------------------------------------------------------------------------------------------------
 
 
-async def check_durability(ledger: "ValkeyLedger", now: float) -> list[Check]:
+async def check_durability(store: "ValkeyStore", now: float) -> list[Check]:
     """Check how a shared ledger that can be reached keeps its data, and its clock."""
     group = CheckGroup.SETTINGS
     try:
-        durability = await ledger.durability()
+        durability = await store.durability()
     except LedgerLost:
         return []
     checks: list[Check] = []

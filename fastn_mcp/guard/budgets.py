@@ -12,7 +12,7 @@ from pydantic import JsonValue
 from fastn_mcp.audit.log import AuditFile
 from fastn_mcp.errors import Refused
 from fastn_mcp.guard.evaluation import Evaluation, refusal
-from fastn_mcp.ledger.ledger import BudgetLimit, BudgetUses, rate_free_at
+from fastn_mcp.ledger.ledger import BudgetLimit, Ledger, rate_free_at
 from fastn_mcp.policy.decision import PLANNED, Decision
 from fastn_mcp.policy.plan import PlannedCalls
 from fastn_mcp.policy.policy import Policy
@@ -33,7 +33,7 @@ class Budgets:
     """Counts the calls of one account, `bound_account`, against the limits of its policy and plan."""
 
     def __init__(
-        self, policy: Policy, ledger: BudgetUses, system: System, bound_account: str, run: str | None = None
+        self, policy: Policy, ledger: Ledger, system: System, bound_account: str, run: str | None = None
     ) -> None:
         """`run` identifies the run that budgets per run count in. By default it is the life of this object."""
         self.policy = policy

@@ -18,8 +18,9 @@ import anyio
 from fastn_mcp.account.resolved_call import ResolvedCall
 from fastn_mcp.errors import FastnError, NotSent, Refused
 from fastn_mcp.guard.undo import without_secrets
-from fastn_mcp.ledger.change import FINAL_OUTCOMES, MADE_OUTCOMES, PERHAPS_MADE, Change, Journal
+from fastn_mcp.ledger.change import FINAL_OUTCOMES, MADE_OUTCOMES, PERHAPS_MADE, Change
 from fastn_mcp.ledger.identity import without_issuers
+from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.records.formats import age, counted
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.redaction import quote
@@ -68,8 +69,8 @@ class ChangeJournal:
     before it are of another sandbox.
     """
 
-    def __init__(self, journal: Journal, account: str, system: System, begins: float = 0.0) -> None:
-        self.journal = journal
+    def __init__(self, ledger: Ledger, account: str, system: System, begins: float = 0.0) -> None:
+        self._ledger = ledger
         self.account = account
         self._system = system
         self._begins = begins
@@ -109,7 +110,7 @@ class ChangeJournal:
             open_ = {id_: until for id_, until in (await self._unsettled(digest, batch)).items() if id_ in open_}
         if not open_:
             return None
-        last = await self.journal.change(self.account, max(open_, key=lambda id_: open_[id_]))
+        last = await self._ledger.change(self.account, max(open_, key=lambda id_: open_[id_]))
         if last is None or last.outcome not in MADE_OUTCOMES:
             return _UNKNOWN
         what = f"{last.id}, {quote(last.target)}" if last.target else last.id
@@ -118,22 +119,22 @@ class ChangeJournal:
 
     async def _unsettled(self, digest: str, batch: str) -> dict[str, float]:
         sending = set(self._sending)
-        unsettled = await self.journal.unsettled(digest, self._system.timestamp())
-        own = {each.id for each in await self.journal.changes_of(batch)} if batch and unsettled else set[str]()
+        unsettled = await self._ledger.unsettled(digest, self._system.timestamp())
+        own = {each.id for each in await self._ledger.changes_of(batch)} if batch and unsettled else set[str]()
         return {id_: until for id_, until in unsettled.items() if id_ not in own | sending | self._sending.keys()}
 
     async def changes(self, limit: int, before: float) -> list[Change]:
         """Return changes that began before a Unix time, newest first."""
-        return [each for each in await self.journal.changes(self.account, limit, before) if each.at >= self._begins]
+        return [each for each in await self._ledger.changes(self.account, limit, before) if each.at >= self._begins]
 
     async def change(self, id_: str) -> Change | None:
         """Return the change with this id."""
-        change = await self.journal.change(self.account, id_)
+        change = await self._ledger.change(self.account, id_)
         return None if change is None or change.at < self._begins else change
 
     async def changes_of(self, batch: str) -> list[Change]:
         """Return the changes of a batch."""
-        return [each for each in await self.journal.changes_of(batch) if each.at >= self._begins]
+        return [each for each in await self._ledger.changes_of(batch) if each.at >= self._begins]
 
     async def history(self, resolved: ResolvedCall) -> tuple[tuple[str, str], ...]:
         """Return what this server did lately to the records of a call: a heading and a sentence each, newest first.
@@ -145,12 +146,13 @@ class ChangeJournal:
             return ()
         now = self._system.now()
         try:
-            changes = await self.changes(_RECENT_CHANGES, now.timestamp() + 1.0)
+            changes = await self._ledger.recent_changes(self.account, _RECENT_CHANGES)
         except Exception:
             log.exception("the journal could not be read")
             return (("Not checked", "what this server did to it lately"),)
+        oldest = now.timestamp() - _RECENT_SECONDS
         recent = [
-            each for each in changes if each.outcome in FINAL_OUTCOMES and now.timestamp() - each.at < _RECENT_SECONDS
+            each for each in changes if each.outcome in FINAL_OUTCOMES and each.at > oldest and each.at >= self._begins
         ]
         facts: dict[tuple[str | None, str], tuple[str, str]] = {}
         if len(recent) == _RECENT_CHANGES:
@@ -169,10 +171,10 @@ class ChangeJournal:
         self._sending[change.id] = change.call, anyio.Event()
         try:
             if undoes is not None:
-                if not await self.journal.claim(undoes.id):
+                if not await self._ledger.claim(undoes.id):
                     raise NotSent("This was undone already, or is just being undone.", "See list_changes.")
                 self._claims[change.id] = undoes.id
-            is_begun = await self.journal.begin(change)
+            is_begun = await self._ledger.begin(change)
         except BaseException as error:
             await self.end(change, "not_sent")
             if isinstance(error, FastnError) or not isinstance(error, Exception):
@@ -215,9 +217,9 @@ class ChangeJournal:
             self._deliveries[ended.id] = delivery
         try:
             with anyio.CancelScope(shield=True):
-                await self.journal.settle(ended)
+                await self._ledger.settle(ended)
                 if outcome not in FINAL_OUTCOMES and claimed is not None:
-                    await self.journal.release(claimed)
+                    await self._ledger.release(claimed)
         except Exception:
             log.exception("the outcome %s of %s could not be journalled", outcome, change.tool)
         finally:
@@ -227,7 +229,7 @@ class ChangeJournal:
     async def _settle(self, change: Change) -> None:
         """Record that the client has the response, so that a repeated call is a new one."""
         try:
-            await self.journal.settle(replace(change, unsettled_until=0.0))
+            await self._ledger.settle(replace(change, unsettled_until=0.0))
         except Exception:
             log.exception("the delivery of %s could not be journalled", change.id)
 

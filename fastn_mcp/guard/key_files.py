@@ -21,7 +21,7 @@ from fastn_mcp.config.paths import make_private_folder
 from fastn_mcp.errors import AppliedUnreadable, InvalidArgument, Refused
 from fastn_mcp.guard.approval_form import used_up
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, SealedSecret
-from fastn_mcp.ledger.ledger import ApprovalRequests
+from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.redaction import Redactor, may_hold_new_key
 from fastn_mcp.runtime import System
@@ -104,7 +104,7 @@ C = TypeVar("C", bound=Tool[Any])
 class TypedSecrets:
     """Secrets that people type where they approve a call, sealed in the ledger until that call is made."""
 
-    def __init__(self, requests: ApprovalRequests, seal: "Callable[[], Seal]", system: System) -> None:
+    def __init__(self, requests: Ledger, seal: "Callable[[], Seal]", system: System) -> None:
         """`seal` is called on first use: most calls need none."""
         self._requests = requests
         self._seal = cache(seal)

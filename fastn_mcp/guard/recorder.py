@@ -16,7 +16,7 @@ from fastn_mcp.guard.evaluation import Evaluation
 from fastn_mcp.guard.preview import Shown
 from fastn_mcp.ledger.approval_request import ApprovalRequest
 from fastn_mcp.ledger.identity import account_name
-from fastn_mcp.ledger.ledger import ApprovalRequests
+from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.redaction import quote
 from fastn_mcp.runtime import System
@@ -48,7 +48,7 @@ class Watch(Protocol):
 
 
 async def record_expired(
-    requests: ApprovalRequests,
+    requests: Ledger,
     account: str,
     now: float,
     record: Callable[[AuditEvent, ApprovalRequest, str | None], None],

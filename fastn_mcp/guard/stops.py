@@ -11,7 +11,8 @@ from fastn_mcp.audit.log import AuditEvent, LogEntry
 from fastn_mcp.errors import Refused, Stopped
 from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.ledger.identity import without_issuers
-from fastn_mcp.ledger.ledger import Ledger, Stop, StopOrders
+from fastn_mcp.ledger.ledger import Ledger
+from fastn_mcp.ledger.stop import Stop
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.records.formats import aged
 from fastn_mcp.redaction import quote, sanitize
@@ -27,7 +28,7 @@ MAX_SENDING = 3_660.0
 class Stops:
     """Refuses what a stop forbids."""
 
-    def __init__(self, ledger: StopOrders, system: System) -> None:
+    def __init__(self, ledger: Ledger, system: System) -> None:
         self.ledger = ledger
         self._system = system
 

@@ -25,7 +25,9 @@ from fastn_mcp.hosted.team_config import Team
 from fastn_mcp.hosted.tenants import Tenants
 from fastn_mcp.hosted.tokens import login_names, person_name, signed_in
 from fastn_mcp.ledger.approval_request import ApprovalRequest, Vote
-from fastn_mcp.ledger.ledger import Ledger, LedgerLost, Stop
+from fastn_mcp.ledger.ledger import Ledger
+from fastn_mcp.ledger.stop import Stop
+from fastn_mcp.ledger.store import LedgerLost
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.runtime import System
 

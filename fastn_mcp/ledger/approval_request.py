@@ -1,7 +1,7 @@
 """Approval requests, the votes on them, and the temporary approvals that they give.
 
-A field is added to `ApprovalRequest` and nowhere else: both ledgers derive how it is stored from its type
-(`serialization`). Times are Unix seconds.
+A field is added to `ApprovalRequest` and nowhere else: how it is stored follows from its type (`documents`).
+Times are Unix seconds.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence

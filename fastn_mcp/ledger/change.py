@@ -1,8 +1,7 @@
 """Journal entries: one for each call that changed something or may have."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 from pydantic import JsonValue
 
@@ -66,50 +65,3 @@ FINAL_OUTCOMES = (*MADE_OUTCOMES, *PERHAPS_MADE)
 
 OUTCOME_FIELDS = ("outcome", "target", "name", "sent", "unsettled_until", "stopped_triggers")
 """Fields of a change that its outcome updates."""
-
-
-class Journal(Protocol):
-    """Storage of changes. A repeated list resumes where it stopped."""
-
-    async def begin(self, change: Change) -> bool:
-        """Record a change that is about to be sent. If this raises, the call is not sent.
-
-        False if this call of its list has an entry with an outcome in `FINAL_OUTCOMES`: only one process can begin it.
-        """
-        ...
-
-    async def settle(self, change: Change) -> None:
-        """Update the `OUTCOME_FIELDS`, without those that are None."""
-        ...
-
-    async def unsettled(self, call: str, now: float) -> Mapping[str, float]:
-        """Return the unsettled changes with this call digest: id to the end of the unsettled time."""
-        ...
-
-    async def change(self, account: str, change: str) -> Change | None:
-        """Return the change with this id on this account; None if there is none."""
-        ...
-
-    async def changes(self, account: str, limit: int, before: float) -> list[Change]:
-        """Return at most `limit` changes older than `before` (Unix seconds), newest first."""
-        ...
-
-    async def changes_by(self, approvals: Collection[str]) -> list[Change]:
-        """Return the changes that these approval requests allowed, oldest first."""
-        ...
-
-    async def claim(self, change: str) -> bool:
-        """Claim the undo of a change, atomically. False if it is undone or claimed already."""
-        ...
-
-    async def release(self, change: str) -> None:
-        """Release a claim: the change was not undone."""
-        ...
-
-    async def under_way(self, since: float) -> list[Change]:
-        """Return the changes of all accounts that were begun after `since` and have no known outcome, oldest first."""
-        ...
-
-    async def changes_of(self, batch: str) -> list[Change]:
-        """Return the calls of a list whose outcome is in `FINAL_OUTCOMES`, ordered by number."""
-        ...

@@ -7,14 +7,14 @@ import sqlite3
 import stat
 import threading
 import time
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from fastn_mcp.config.paths import make_private_folder
-from fastn_mcp.ledger.ledger import LedgerUnusable
+from fastn_mcp.ledger.store import LedgerUnusable
 
 log = logging.getLogger(__name__)
 
@@ -80,22 +80,21 @@ def _create(path: Path) -> None:
             raise LedgerUnusable(str(file), *_EXPOSED)
 
 
-def named(values: Iterable[str]) -> str:
-    """Return the parameters of a statement for these names, in order."""
-    return ", ".join(f":{name}" for name in values)
-
-
 class SqliteFile:
     """A file, or memory for the life of the process (`:memory:`), opened on first use.
 
-    `tables` has the columns of each table by its name, `indexes` what each indexes. Raises `LedgerUnusable` wherever it
-    is used.
+    `tables` has the definition of each table by its name, `indexes` what each indexes. A file with other or
+    more tables is refused and stays as it is. Raises `LedgerUnusable` wherever it is used.
     """
 
-    def __init__(self, path: str, tables: Mapping[str, str], indexes: Mapping[str, str]) -> None:
+    def __init__(
+        self, path: str, tables: Mapping[str, str], indexes: Mapping[str, str], rows: Mapping[str, str]
+    ) -> None:
+        """`rows` has the values of the first row of a table."""
         self._path = path
         self._tables = tables
         self._indexes = indexes
+        self._rows = rows
 
     @cached_property
     def database(self) -> sqlite3.Connection:
@@ -136,36 +135,25 @@ class SqliteFile:
 
     def _create_tables(self, database: sqlite3.Connection) -> None:
         database.execute("BEGIN")  # one write for all of them
-        for name, columns in self._tables.items():
-            database.execute(f"CREATE TABLE IF NOT EXISTS {name} ({columns})")
-        stored = dict(database.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'").fetchall())
-        if any(stored[name] != f"CREATE TABLE {name} ({columns})" for name, columns in self._tables.items()):
+        wanted = {name: f"CREATE TABLE {name} {definition}" for name, definition in self._tables.items()}
+        tables = "SELECT name, sql FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite!_%' ESCAPE '!'"
+        stored = dict(database.execute(tables).fetchall())
+        if stored and stored != wanted:
             log.error("the ledger %s has tables of another version", self._path)
             raise LedgerUnusable(self._path, *_OTHER_VERSION)
-        for name, columns in self._indexes.items():
-            database.execute(f"CREATE INDEX IF NOT EXISTS {name} ON {columns}")
+        if not stored:
+            for statement in wanted.values():
+                database.execute(statement)
+            for name, columns in self._indexes.items():
+                database.execute(f"CREATE INDEX {name} ON {columns}")
+            for name, values in self._rows.items():
+                database.execute(f"INSERT INTO {name} VALUES ({values})")  # noqa: S608
 
-    def execute(self, statement: str, values: Sequence[object] | Mapping[str, object] = ()) -> list[Any]:
+    def execute(self, statement: str, values: Sequence[object] = ()) -> list[Any]:
         """Execute a statement to its end, and return its rows."""
-        return self._ended(statement, values)[0]
-
-    def first(self, statement: str, values: Sequence[object] | Mapping[str, object]) -> Any:
-        """Return the first row of a query; None if there is none."""
-        return next(iter(self.execute(statement, values)), None)
-
-    def write(self, into: str, values: Mapping[str, object]) -> None:
-        """Execute an `INSERT INTO table` with a value for each column, in their order."""
-        self.execute(f"{into} VALUES ({named(values)})", values)
-
-    def change(self, statement: str, values: Sequence[object] | Mapping[str, object]) -> int:
-        """Execute a statement, and return how many rows it wrote. Not by RETURNING, which SQLite has since 3.35."""
-        return self._ended(statement, values)[1]
-
-    def _ended(self, statement: str, values: Sequence[object] | Mapping[str, object]) -> tuple[list[Any], int]:
         database = self.database
         try:
-            cursor = database.execute(statement, values)
-            return cursor.fetchall(), cursor.rowcount
+            return database.execute(statement, values).fetchall()
         except sqlite3.Error as error:
             raise _unusable(self._path, error) from error
 
@@ -175,22 +163,16 @@ class SqliteFile:
         self.execute("BEGIN IMMEDIATE")
         try:
             yield
+            self.execute("COMMIT")
         except BaseException:
             if self.database.in_transaction:  # SQLite rolls it back by itself if the disk is full
                 self.execute("ROLLBACK")
             raise
-        self.execute("COMMIT")
 
     def empty_log(self) -> None:
         """Empty the write-ahead log, which still has what was deleted, unless another process is reading from it."""
         with suppress(LedgerUnusable):  # the change itself is made
             self.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-
-    def revision(self) -> int:
-        """Return a number that changes after any change by any process."""
-        # data_version sees other connections' changes, total_changes our own.
-        ((version,),) = self.execute("PRAGMA data_version")
-        return int(version) + self.database.total_changes
 
     def check(self) -> None:
         problems = [str(row[0]) for row in self.execute("PRAGMA quick_check(1)")]

@@ -24,7 +24,7 @@ from fastn_mcp.audit.log import NEVER_SEEN, AuditEvent, AuditFile, Unwritten, de
 from fastn_mcp.audit.reader import AuditLog
 from fastn_mcp.errors import Failed, SettingsError
 from fastn_mcp.ledger.ledger import Ledger
-from fastn_mcp.ledger.sqlite import SqliteLedger
+from fastn_mcp.ledger.sqlite_store import SqliteStore
 from fastn_mcp.runtime import System
 
 OUTCOME = replace(INTENT, event=AuditEvent.OUTCOME)
@@ -92,7 +92,7 @@ async def test_log_that_the_ledger_has_never_seen_is_reported_once(
     await written(first, 3)
     opened().record(INTENT)
     assert caplog.messages == []
-    log = AuditFile(path, System(now=lambda: NOW), marks=SqliteLedger(":memory:"))
+    log = AuditFile(path, System(now=lambda: NOW), marks=Ledger(SqliteStore(":memory:")))
     for _ in range(2):
         await log.anchor()
         log.record(INTENT)

@@ -12,21 +12,18 @@ from pydantic import JsonValue
 from support.decisions import answered
 from support.page_visitor import Visitor, words
 from support.page_world import UPDATE, Desk, let_in, question, update_of_workflow
-from support.stores import add_temporary, with_temporary
+from support.stores import add_temporary, database_of, put, with_temporary
 from typing_extensions import override
 
 from fastn_mcp.account.typed_argument import TypedArgument, TypedField
 from fastn_mcp.guard.approval_form import MAX_NOTE
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
-from fastn_mcp.ledger.sqlite import SqliteLedger
+from fastn_mcp.ledger.documents import deletion
+from fastn_mcp.ledger.ledger import Ledger
+from fastn_mcp.ledger.sqlite_store import SqliteStore
 from fastn_mcp.tools.access import CreateSecret
 
 VALUE = TypedArgument("value", (TypedField("value"),))
-
-
-def change(desk: Desk, statement: str) -> None:
-    """Change the ledger behind the page's back."""
-    desk.ledger._file.database.execute(statement)  # pyright: ignore[reportPrivateUsage]
 
 
 async def test_approval_allows_one_call(desk: Desk, visitor: Visitor) -> None:
@@ -242,8 +239,8 @@ async def test_request_in_a_client_form_is_not_decided_here(desk: Desk, visitor:
         for action in ("approve", "decline")
         for id_ in ("grant-1", "grant-3")
     ]
-    change(desk, "UPDATE requests SET out_of_band = 0 WHERE id = 'grant-1'")
-    change(desk, "DELETE FROM requests WHERE id = 'grant-3'")
+    await desk.ledger.change_request("grant-1", lambda request: replace(request, out_of_band=False))
+    await put(desk.ledger, deletion(ApprovalRequest, "grant-3"))
     assert "Delete customer" not in await visitor.look()
     for action, form in forms:
         answer = await visitor.send(action, form)
@@ -255,7 +252,7 @@ async def test_request_in_a_client_form_is_not_decided_here(desk: Desk, visitor:
 async def test_four_eyes_request_can_only_be_declined_here(desk: Desk, visitor: Visitor) -> None:
     await desk.ask(question(), update_of_workflow())
     form = await visitor.form("approve", "grant-1")
-    change(desk, "UPDATE requests SET required = 'four_eyes' WHERE id = 'grant-1'")
+    await desk.ledger.change_request("grant-1", lambda request: replace(request, required="four_eyes"))
     page = await visitor.look()
     assert "Two different people have to approve this call" in page
     assert page.count('class="go') == 1
@@ -265,12 +262,12 @@ async def test_four_eyes_request_can_only_be_declined_here(desk: Desk, visitor: 
     assert (await visitor.decide("decline", "grant-1")).status_code == 303
 
 
-class Overtaken(SqliteLedger):
+class Overtaken(Ledger):
     """A ledger in which a terminal decides right before the page does."""
 
     @override
-    async def find(self, request: str) -> ApprovalRequest | None:
-        there = await super().find(request)
+    async def find(self, approval_id: str) -> ApprovalRequest | None:
+        there = await super().find(approval_id)
         if there is not None:
             await self.decide(there, Vote("terminal", approves=False, at=0.0), "terminal")
         return there
@@ -278,7 +275,7 @@ class Overtaken(SqliteLedger):
 
 @pytest.mark.parametrize("action", ["approve", "decline"])
 async def test_later_decision_is_rejected(action: str, tmp_path: Path) -> None:
-    desk = Desk(tmp_path / "page.json", ledger=Overtaken(":memory:"))
+    desk = Desk(tmp_path / "page.json", ledger=Overtaken(SqliteStore(":memory:")))
     visitor = await let_in(desk)
     await desk.ask(update_of_workflow("grant-1"))
     answer = await visitor.decide(action, "grant-1", extent="while")
@@ -295,7 +292,7 @@ async def test_later_decision_is_rejected(action: str, tmp_path: Path) -> None:
 async def test_failing_ledger_approves_nothing(desk: Desk, visitor: Visitor) -> None:
     await desk.ask(question())
     form = await visitor.form("approve", "grant-1")
-    change(desk, "ALTER TABLE requests RENAME TO lost")
+    database_of(desk.ledger).execute("ALTER TABLE documents RENAME TO lost")
     answer = await visitor.send("approve", form | {"extent": "once"})
     assert answer.status_code == 500
     assert "Something failed here" in answer.text

@@ -12,7 +12,7 @@ from support.policy_files import rules_of
 from support.real_browser import axe_violations, needs_chromium
 
 from fastn_mcp.audit.log import AuditEvent
-from fastn_mcp.ledger.ledger import Stop
+from fastn_mcp.ledger.stop import Stop
 from fastn_mcp.policy.policy import Policy
 
 pytestmark = needs_chromium

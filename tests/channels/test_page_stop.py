@@ -12,7 +12,8 @@ from support.stores import add_temporary, with_temporary
 
 from fastn_mcp.channels.page.access import MAX_BODY
 from fastn_mcp.ledger.approval_request import RequestState
-from fastn_mcp.ledger.ledger import LedgerLost, Stop
+from fastn_mcp.ledger.stop import Stop
+from fastn_mcp.ledger.store import LedgerLost
 
 PLACES = ("", "activity", "limits", "stop", "allow")
 

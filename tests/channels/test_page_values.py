@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import JsonValue
 from support.page_visitor import Visitor
 from support.page_world import Desk, question, update_of_workflow
-from support.stores import add_temporary, with_temporary
+from support.stores import add_temporary, empty, with_temporary
 from typing_extensions import override
 
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState
@@ -99,8 +99,7 @@ async def fill(desk: Desk, value: str) -> None:
 
 async def filled_page(desk: Desk, visitor: Visitor, value: str) -> str:
     """Return the page of an otherwise empty ledger with `value` in every place."""
-    database = desk.ledger._file.database  # pyright: ignore[reportPrivateUsage]
-    database.execute("DELETE FROM requests")
+    empty(desk.ledger)
     await fill(desk, value)
     return await visitor.look()
 

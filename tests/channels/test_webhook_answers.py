@@ -15,7 +15,7 @@ from fastn_mcp.channels.webhook.answers import WINDOW, WebhookAnswers, signed_te
 from fastn_mcp.errors import Declined
 from fastn_mcp.guard.result import Done
 from fastn_mcp.ledger.approval_request import RequestState
-from fastn_mcp.ledger.ledger import LedgerLost
+from fastn_mcp.ledger.store import LedgerLost
 
 
 @pytest.fixture

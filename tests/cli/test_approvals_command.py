@@ -30,7 +30,8 @@ from fastn_mcp.config.command_line import PROGRAM
 from fastn_mcp.guard.approval.votes import TerminalApprovals
 from fastn_mcp.guard.key_files import TypedSecrets
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
-from fastn_mcp.ledger.sqlite import SqliteLedger
+from fastn_mcp.ledger.ledger import Ledger
+from fastn_mcp.ledger.sqlite_store import SqliteStore
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.access import CreateSecret
 
@@ -236,7 +237,7 @@ def test_secret_is_typed_unseen_with_the_approval(state: Folder) -> None:
     assert state.grant().state is RequestState.APPROVED
     assert KEY.encode() not in b"".join(path.read_bytes() for path in state.folder.iterdir())
 
-    async def taken(ledger: SqliteLedger) -> str | None:
+    async def taken(ledger: Ledger) -> str | None:
         seal = typed_seal([], state.folder, System())
         approved = await ledger.find("g1")
         filled = await TypedSecrets(ledger, lambda: seal, System()).fill(CreateSecret(name="A"), VALUE, approved)
@@ -266,7 +267,7 @@ def test_line_that_the_terminal_cut_has_to_be_typed_again(state: Folder) -> None
 async def test_secret_is_not_typed_where_no_server_could_open_it(tmp_path: Path) -> None:
     """Servers on a shared ledger open it by their state secret, which this process may lack."""
     shared = ApprovalStore(tmp_path, "valkey://ledger:6379", PROGRAM, print)
-    ledger, system = SqliteLedger(str(tmp_path / "ledger")), System()
+    ledger, system = Ledger(SqliteStore(str(tmp_path / "ledger"))), System()
     assert shared.typed(ledger, system) is None
     assert replace(shared, state_secrets=["s" * 32]).typed(ledger, system) is not None
     request = replace(GRANT, expires=time.time() + 600, **SECRET)  # pyright: ignore[reportArgumentType]
@@ -274,7 +275,7 @@ async def test_secret_is_not_typed_where_no_server_could_open_it(tmp_path: Path)
     approvals = TerminalApprovals(ledger, AuditFile(tmp_path / "audit", system), system)
     assert "FASTN_STATE_SECRET" in await approvals.approve(request, secret="x")
     assert [each.state for each in await ledger.waiting(time.time())] == [RequestState.OPEN]
-    ledger.close()
+    await ledger.aclose()
 
 
 def test_without_a_terminal_the_open_page_is_named(state: Folder) -> None:

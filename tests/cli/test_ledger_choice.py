@@ -13,7 +13,7 @@ from support.valkey_server import ValkeyServer
 
 from fastn_mcp.build.stores import ledger_at
 from fastn_mcp.errors import SettingsError
-from fastn_mcp.ledger.sqlite import SqliteLedger
+from fastn_mcp.ledger.sqlite_store import SqliteStore
 from fastn_mcp.runtime import System
 
 
@@ -23,7 +23,7 @@ from fastn_mcp.runtime import System
 )
 def test_ledger_is_a_file_by_default(tmp_path: Path, setting: str | None, file: str) -> None:
     ledger = ledger_at(setting and setting.format(tmp_path), tmp_path / "state", System())
-    assert isinstance(ledger, SqliteLedger)
+    assert isinstance(ledger.store, SqliteStore)
     anyio.run(ledger.revision)
     anyio.run(ledger.aclose)
     assert (tmp_path / file).exists()
@@ -68,10 +68,12 @@ def test_missing_library_names_the_extra(tmp_path: Path) -> None:
 
 def test_ledger_server_is_selected_by_url(tmp_path: Path, valkey: ValkeyServer) -> None:
     """Valkey, valkeys, redis and rediss; nothing is opened before it is needed."""
-    from fastn_mcp.ledger.valkey.ledger import ValkeyLedger
+
+    from fastn_mcp.ledger.valkey.store import ValkeyStore
 
     for scheme in ("valkey", "valkeys", "redis", "rediss"):
-        assert isinstance(ledger_at(f"{scheme}://127.0.0.1:1", tmp_path, System()), ValkeyLedger)
+        ledger = ledger_at(f"{scheme}://127.0.0.1:1", tmp_path, System())
+        assert isinstance(ledger.store, ValkeyStore)
 
     async def used() -> int:
         ledger = ledger_at(valkey.url(scheme="redis"), tmp_path, System())

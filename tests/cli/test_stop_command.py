@@ -11,8 +11,8 @@ from support.state_folder import StateFolder
 from support.terminal import sitting
 
 from fastn_mcp.ledger.approval_request import RequestState
-from fastn_mcp.ledger.ledger import Stop
-from fastn_mcp.ledger.sqlite import SqliteLedger
+from fastn_mcp.ledger.ledger import Ledger
+from fastn_mcp.ledger.stop import Stop
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def test_stop_holds_though_it_cannot_be_audited(machine: StateFolder) -> None:
 def test_stop_ends_what_waits_and_what_is_not_used(machine: StateFolder) -> None:
     now = time.time()
 
-    async def asked(ledger: SqliteLedger) -> None:
+    async def asked(ledger: Ledger) -> None:
         for number, state in enumerate((RequestState.OPEN, RequestState.OPEN, RequestState.APPROVED)):
             request = replace(stores.grant(f"g{number}"), created=now, expires=now + 600, call=f"call {number}")
             await ledger.open(request)
@@ -121,7 +121,7 @@ def test_stop_ends_what_waits_and_what_is_not_used(machine: StateFolder) -> None
     done = machine.run("stop")
     assert "Ended: 2 waiting calls, 1 unused approval, 1 temporary approval." in words(done)
 
-    async def left(ledger: SqliteLedger) -> tuple[int, set[RequestState], int]:
+    async def left(ledger: Ledger) -> tuple[int, set[RequestState], int]:
         decided = await ledger.decided(9)
         temporary = await ledger.temporary_approvals(now)
         return len(await ledger.waiting(now)), {request.state for request in decided}, len(temporary)

@@ -14,8 +14,8 @@ from fastn_mcp.config.load import load
 from fastn_mcp.doctor import machine
 from fastn_mcp.doctor.check import CheckResult
 from fastn_mcp.doctor.machine import check_export, check_folder, check_ledger
-from fastn_mcp.ledger.ledger import BudgetLimit
-from fastn_mcp.ledger.sqlite import SqliteLedger
+from fastn_mcp.ledger.ledger import BudgetLimit, Ledger
+from fastn_mcp.ledger.sqlite_store import SqliteStore
 from fastn_mcp.runtime import System
 
 
@@ -39,9 +39,9 @@ def test_folder_that_others_can_open_differs(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="modes are POSIX")
 async def test_folder_that_the_ledger_of_a_sandbox_creates_is_private(tmp_path: Path) -> None:
-    ledger = SqliteLedger(str(tmp_path / "state" / "sandbox" / "ledger.sqlite"))
+    ledger = Ledger(SqliteStore(str(tmp_path / "state" / "sandbox" / "ledger.sqlite")))
     assert await ledger.spend_all([BudgetLimit("calls", "2026-11-26", 1)])
-    ledger.close()
+    await ledger.aclose()
     assert check_folder(tmp_path / "state").verdict is CheckResult.OK
 
 
@@ -56,8 +56,8 @@ async def test_damaged_ledger_fails_and_its_path_stays_at_the_terminal(tmp_path:
 
 
 async def test_ledger_without_tls_differs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def reachable(*_: object) -> SqliteLedger:
-        return SqliteLedger(str(tmp_path / "ledger.sqlite"))
+    def reachable(*_: object) -> Ledger:
+        return Ledger(SqliteStore(str(tmp_path / "ledger.sqlite")))
 
     monkeypatch.setattr(machine, "ledger_at", reachable)
     check = await check_ledger("valkey://:secret@ledger.example:6379", tmp_path, System())
@@ -69,9 +69,9 @@ async def test_ledger_without_tls_differs(tmp_path: Path, monkeypatch: pytest.Mo
 async def test_ledger_that_can_be_read_is_fine(tmp_path: Path) -> None:
     missing = await check_ledger(None, tmp_path, System())
     assert (missing.verdict, missing.finding) == (CheckResult.OK, "It is created with the first change.")
-    ledger = SqliteLedger(str(tmp_path / "ledger.sqlite"))
+    ledger = Ledger(SqliteStore(str(tmp_path / "ledger.sqlite")))
     assert await ledger.spend_all([BudgetLimit("calls", "2026-11-26", 1)])
-    ledger.close()
+    await ledger.aclose()
     check = await check_ledger(None, tmp_path, System())
     assert (check.verdict, check.finding) == (CheckResult.OK, "It can be read.")
 

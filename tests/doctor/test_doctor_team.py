@@ -30,7 +30,7 @@ from fastn_mcp.doctor.runner import DoctorReport
 from fastn_mcp.doctor.team import check_durability, check_provider, check_settings, check_token
 from fastn_mcp.hosted import mcp_endpoint
 from fastn_mcp.hosted.oidc import IssuerKeys
-from fastn_mcp.ledger.valkey.ledger import ValkeyLedger
+from fastn_mcp.ledger.valkey.store import ValkeyStore
 from fastn_mcp.runtime import System
 
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -138,12 +138,12 @@ async def test_durability_settings_of_the_ledger_are_checked(
     """docs/shared-ledger.md, what the ledger needs."""
     server = ValkeyServer(tmp_path, options).start()
     ledger = ledger_at(server.url(), tmp_path, System())
-    assert isinstance(ledger, ValkeyLedger)
+    assert isinstance(ledger.store, ValkeyStore)
     try:
         now = System().now().timestamp()
-        checks = {check.name: check for check in await check_durability(ledger, now)}
+        checks = {check.name: check for check in await check_durability(ledger.store, now)}
         assert wrong(checks) == found
-        late = {check.name: check for check in await check_durability(ledger, now - 60)}
+        late = {check.name: check for check in await check_durability(ledger.store, now - 60)}
         assert late["ledger clock"].verdict is DIFFERS
         assert "60 s ahead" in late["ledger clock"].finding
     finally:

@@ -21,7 +21,8 @@ from fastn_mcp.guard.caller import DESTROY, WRITE, Caller, InsufficientScope
 from fastn_mcp.guard.evaluation import Evaluation
 from fastn_mcp.guard.result import Done
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, ShownCall
-from fastn_mcp.ledger.sqlite import SqliteLedger
+from fastn_mcp.ledger.ledger import Ledger
+from fastn_mcp.ledger.sqlite_store import SqliteStore
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.decision import Decision, PolicyDecision
 from fastn_mcp.policy.policy import Policy
@@ -383,14 +384,14 @@ async def test_expired_request_is_recorded_once_after_the_configured_time(tmp_pa
 
 
 async def test_request_opened_by_another_process_is_shown(tmp_path: Path) -> None:
-    class Late(SqliteLedger):
+    class Late(Ledger):
         """The other process opens it after this one has looked."""
 
         async def latest(self, *_: object, **__: object) -> ApprovalRequest | None:
             return None
 
     world = World(tmp_path)
-    other = World(tmp_path, clock=world.clock, tokens="u", ledger=Late(str(tmp_path / "ledger.sqlite3")))
+    other = World(tmp_path, clock=world.clock, tokens="u", ledger=Late(SqliteStore(str(tmp_path / "ledger.sqlite3"))))
     for one in (world, other):
         await one.expect(PendingApproval, one.run())
     waiting = await world.open_request()

@@ -32,7 +32,7 @@ from fastn_mcp.guard.approval_use import change_of
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.result import Done
 from fastn_mcp.ledger.approval_request import RequestState, Vote
-from fastn_mcp.ledger.ledger import LedgerLost
+from fastn_mcp.ledger.store import LedgerLost
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.procedures.apply_changes import MAX_CALLS, ApplyChanges

@@ -19,8 +19,9 @@ from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.result import Done
 from fastn_mcp.guard.stops import Stops
 from fastn_mcp.ledger.approval_request import RequestState
-from fastn_mcp.ledger.ledger import LedgerLost
-from fastn_mcp.ledger.sqlite import SqliteLedger
+from fastn_mcp.ledger.ledger import Ledger
+from fastn_mcp.ledger.sqlite_store import SqliteStore
+from fastn_mcp.ledger.store import LedgerLost
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.runtime import System
@@ -277,11 +278,11 @@ async def test_many_waiting_calls_share_one_read(tmp_path: Path) -> None:
     assert looks[0] < 40
 
 
-class ByHand(SqliteLedger):
+class ByHand(Ledger):
     """A ledger whose answers the test gives: to a look at its requests, and to who listens for changes."""
 
     def __init__(self) -> None:
-        super().__init__(":memory:")
+        super().__init__(SqliteStore(":memory:"))
         self.looks: list[anyio.Event] = []
         """Looks that are held back, the first one first."""
         self.over = set[str]()
@@ -291,8 +292,8 @@ class ByHand(SqliteLedger):
         self._wait = DecisionWait(self, Stops(self, System()), System())
 
     @override
-    async def still_open(self, requests: Collection[str]) -> set[str]:
-        still_open = {*requests} - self.over
+    async def still_open(self, approval_ids: Collection[str]) -> set[str]:
+        still_open = {*approval_ids} - self.over
         if self.looks:
             await self.looks.pop(0).wait()
         return still_open

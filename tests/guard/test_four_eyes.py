@@ -17,7 +17,8 @@ from fastn_mcp.guard.approval.votes import NotCounted, count_vote, why_not
 from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.result import Done
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
-from fastn_mcp.ledger.sqlite import SqliteLedger
+from fastn_mcp.ledger.ledger import Ledger
+from fastn_mcp.ledger.sqlite_store import SqliteStore
 from fastn_mcp.policy.decision import StepUp
 from fastn_mcp.tools.customers import DeleteCustomer
 
@@ -127,7 +128,7 @@ YES, NO = True, False
 async def test_each_vote_is_recorded_with_its_note_or_how_far_it_is(
     asks: str, votes: list[tuple[str, bool, str | None]], by: tuple[str | None, str | None], events: list[str]
 ) -> None:
-    ledger, asked_for = SqliteLedger(":memory:"), replace(grant(), required=asks)
+    ledger, asked_for = Ledger(SqliteStore(":memory:")), replace(grant(), required=asks)
     await ledger.open(asked_for)
     recorded: list[str] = []
 

@@ -17,9 +17,10 @@ from fastn_mcp.errors import FastnError, UnknownOutcome
 from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.result import Done
 from fastn_mcp.ledger.approval_request import RequestState
-from fastn_mcp.ledger.ledger import LedgerLost
-from fastn_mcp.ledger.valkey.ledger import ValkeyLedger
+from fastn_mcp.ledger.ledger import Ledger
+from fastn_mcp.ledger.store import LedgerLost
 from fastn_mcp.ledger.valkey.server import parse
+from fastn_mcp.ledger.valkey.store import ValkeyStore
 from fastn_mcp.procedures.overview.get_overview import GetOverview
 from fastn_mcp.procedures.undo_change import ListChanges
 from fastn_mcp.runtime import System
@@ -38,7 +39,7 @@ async def own(tmp_path: Path) -> AsyncGenerator[ValkeyServer]:
 async def world_on(url: str, folder: Path) -> AsyncGenerator[World]:
     """Open a world whose ledger is on a server; its rests are not felt, since its clock stands still."""
     seconds = iter(range(0, 1_000_000, 10))
-    ledger = ValkeyLedger(parse(url), System(monotonic=lambda: float(next(seconds))))
+    ledger = Ledger(ValkeyStore(parse(url), System(monotonic=lambda: float(next(seconds)))))
     world = World(folder, ledger=ledger)
     yield world
     await ledger.aclose()

@@ -17,7 +17,7 @@ from fastn_mcp.guard.journal import UNSETTLED
 from fastn_mcp.guard.result import Done
 from fastn_mcp.ledger.approval_request import Vote
 from fastn_mcp.ledger.change import BEGUN, Change
-from fastn_mcp.ledger.ledger import LedgerLost
+from fastn_mcp.ledger.store import LedgerLost
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.records.rows import FastnObject

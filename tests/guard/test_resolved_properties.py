@@ -15,7 +15,8 @@ from fastn_mcp.account.resolved_call import KINDS, Surroundings
 from fastn_mcp.errors import TargetChanged
 from fastn_mcp.guard.approval_form import Approve
 from fastn_mcp.ledger.approval_request import ApprovalRequest
-from fastn_mcp.ledger.sqlite import SqliteLedger
+from fastn_mcp.ledger.ledger import Ledger
+from fastn_mcp.ledger.sqlite_store import SqliteStore
 from fastn_mcp.policy.decision import Decision
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.tools.catalog import CATALOG
@@ -144,7 +145,7 @@ async def test_named_record_that_changes_after_the_approval_voids_it(tmp_path: P
     """In the mode `manual`, which asks about every change."""
     begin = World(tmp_path)
     for kind, key in references_of(naming(begin)[tool]):
-        world = World(tmp_path, Policy("manual"), ledger=SqliteLedger(":memory:"))
+        world = World(tmp_path, Policy("manual"), ledger=Ledger(SqliteStore(":memory:")))
         call = naming(world)[tool]
         outcome = await world.call(call, FormNow(partial(change_and_approve, world, kind, key), world.clock))
         assert isinstance(outcome, TargetChanged), (kind, outcome)

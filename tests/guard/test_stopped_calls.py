@@ -17,7 +17,8 @@ from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.result import Done
 from fastn_mcp.guard.stops import void_approvals
 from fastn_mcp.ledger.approval_request import RequestState
-from fastn_mcp.ledger.ledger import LedgerLost, Stop
+from fastn_mcp.ledger.stop import Stop
+from fastn_mcp.ledger.store import LedgerLost
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.tools.customers import CreateCustomer, ListCustomers, UpdateCustomer

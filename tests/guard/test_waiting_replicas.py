@@ -16,9 +16,9 @@ from support.values import not_none
 from fastn_mcp.guard.approval.wait import DecisionWait
 from fastn_mcp.guard.stops import Stops
 from fastn_mcp.ledger.approval_request import Vote
-from fastn_mcp.ledger.ledger import MAX_WAITING
-from fastn_mcp.ledger.valkey.ledger import ValkeyLedger
+from fastn_mcp.ledger.ledger import MAX_WAITING, Ledger
 from fastn_mcp.ledger.valkey.server import parse
+from fastn_mcp.ledger.valkey.store import ValkeyStore
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.runtime import System
 
@@ -34,15 +34,15 @@ def names(replica: str) -> list[str]:
 
 
 @asynccontextmanager
-async def ledger_at(url: str) -> AsyncGenerator[ValkeyLedger]:
-    ledger = ValkeyLedger(parse(url), System())
+async def ledger_at(url: str) -> AsyncGenerator[Ledger]:
+    ledger = Ledger(ValkeyStore(parse(url), System()))
     try:
         yield ledger
     finally:
         await ledger.aclose()
 
 
-async def open_requests(ledger: ValkeyLedger, replica: str) -> None:
+async def open_requests(ledger: Ledger, replica: str) -> None:
     now, every = time.time(), names(replica)
     for first in range(0, CALLS, MAX_WAITING):
         async with anyio.create_task_group() as tasks:
@@ -50,7 +50,7 @@ async def open_requests(ledger: ValkeyLedger, replica: str) -> None:
                 tasks.start_soon(ledger.open, grant(name, f"{replica} from {first}", now, now + 600))
 
 
-async def waits(ledger: ValkeyLedger, replica: str, decided: Collection[str] = ()) -> dict[str, bool]:
+async def waits(ledger: Ledger, replica: str, decided: Collection[str] = ()) -> dict[str, bool]:
     """Return whether each of a replica's calls was decided. Those that somebody will decide wait until then."""
     wait, began, answers = DecisionWait(ledger, Stops(ledger, System()), System()), time.time(), dict[str, bool]()
 

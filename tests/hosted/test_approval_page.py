@@ -15,7 +15,7 @@ from support.team_world import ALL, HEAD, META, TeamWorld, modern, request, tena
 
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.guard.seal import Seal
-from fastn_mcp.ledger.ledger import Stop
+from fastn_mcp.ledger.stop import Stop
 from fastn_mcp.runtime import System
 
 FILE = (

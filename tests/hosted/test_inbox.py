@@ -21,8 +21,10 @@ from fastn_mcp.hosted.approvers import SignedInPerson, TeamInbox
 from fastn_mcp.hosted.team_config import ApprovalsSection, ApproverRule, Team, Tenant
 from fastn_mcp.hosted.tenants import CallerAccount, ConcurrencyLimit, TenantAccount, Tenants
 from fastn_mcp.ledger.approval_request import ApprovalRequest, ShownCall
-from fastn_mcp.ledger.ledger import LedgerLost, Stop
-from fastn_mcp.ledger.sqlite import SqliteLedger
+from fastn_mcp.ledger.ledger import Ledger
+from fastn_mcp.ledger.sqlite_store import SqliteStore
+from fastn_mcp.ledger.stop import Stop
+from fastn_mcp.ledger.store import LedgerLost
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.runtime import System
 
@@ -30,24 +32,24 @@ ISSUER = "https://issuer.example"
 NOW = 1_795_570_835.5
 
 
-class Shared(SqliteLedger):
+class Shared(Ledger):
     """A ledger that counts its reads and can be lost right after a vote was counted."""
 
     lost = False
 
     def __init__(self, path: Path) -> None:
-        super().__init__(str(path))
+        super().__init__(SqliteStore(str(path)))
         self.reads = Counter[str]()
 
     async def waiting(self, now: float) -> list[ApprovalRequest]:
         self.reads["waiting"] += 1
         return await super().waiting(now)
 
-    async def find(self, request: str) -> ApprovalRequest | None:
+    async def find(self, approval_id: str) -> ApprovalRequest | None:
         if self.lost:
             raise LedgerLost("it is gone")
         self.reads["find"] += 1
-        return await super().find(request)
+        return await super().find(approval_id)
 
 
 def grant(account: str) -> ApprovalRequest:
@@ -181,7 +183,7 @@ async def test_undo_needs_a_rule_for_what_it_does(covers: bool) -> None:
     dana = SignedInPerson(ISSUER, "dana", "Dana", "globex", digests, ("dana", "d@x.example"))
     inbox = TeamInbox(team, dana, cast("Any", None), System())
     ledger, undo, created = (
-        SqliteLedger(":memory:"),
+        Ledger(SqliteStore(":memory:")),
         AnyUndo(),
         replace(grant("a"), tenant="acme", preview={"effect": "write"}),
     )

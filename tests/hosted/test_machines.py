@@ -17,7 +17,7 @@ from support.team_world import ALL, TENANTS, Caller
 from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.hosted.claim_match import MachineIdentity
-from fastn_mcp.ledger.ledger import Stop
+from fastn_mcp.ledger.stop import Stop
 from fastn_mcp.runtime import System
 
 CREATED = {"name": "Initech"}

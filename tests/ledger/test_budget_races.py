@@ -24,7 +24,7 @@ from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.result import Done
 from fastn_mcp.ledger.approval_request import ApprovalRequest
 from fastn_mcp.ledger.ledger import BudgetLimit, Ledger
-from fastn_mcp.ledger.sqlite import SqliteLedger
+from fastn_mcp.ledger.sqlite_store import SqliteStore
 from fastn_mcp.policy.decision import PLANNED
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.tools.access import DeleteSecret, ListSecrets
@@ -82,7 +82,7 @@ class FormTogether(FormNow):
         return answer
 
 
-class Interleaving(SqliteLedger):
+class Interleaving(Ledger):
     """Lets other calls continue after each look at a budget, as a ledger of another process does."""
 
     async def spent(self, budget: str, period: str) -> int:
@@ -95,7 +95,7 @@ class Interleaving(SqliteLedger):
 def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Ledger]:
     """Open the ledger of a test once more, as another process has it."""
     if request.param == "sqlite":
-        return lambda: Interleaving(str(tmp_path / "ledger"))
+        return lambda: Interleaving(SqliteStore(str(tmp_path / "ledger")))
     server: ValkeyServer = request.getfixturevalue("valkey")
     url = server.url()
     return lambda: stores.opened(url)

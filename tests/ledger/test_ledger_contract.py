@@ -17,15 +17,8 @@ from valkey import Valkey
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, SealedSecret, ShownCall, Vote
 from fastn_mcp.ledger.change import FINAL_OUTCOMES as OVER
 from fastn_mcp.ledger.identity import account_name, bound_account
-from fastn_mcp.ledger.ledger import (
-    MAX_WAITING,
-    BudgetLimit,
-    Ledger,
-    LedgerLost,
-    LedgerUnusable,
-    TooManyWaiting,
-    rate_free_at,
-)
+from fastn_mcp.ledger.ledger import MAX_WAITING, BudgetLimit, Ledger, TooManyWaiting, rate_free_at
+from fastn_mcp.ledger.store import LedgerLost, LedgerUnusable
 
 FINAL = [state for state in RequestState if state not in (RequestState.OPEN, RequestState.APPROVED)]
 

@@ -8,11 +8,11 @@ from enum import Enum
 from pathlib import Path
 
 import pytest
+from fastn_mcp.ledger.serialization import columns, load, store
 from support.stores import grant
 from support.valkey_server import ValkeyServer
 
 from fastn_mcp.ledger import approval_request
-from fastn_mcp.ledger.serialization import columns, load, store
 
 _FIELDS = """
     zone: str | None = None

@@ -18,12 +18,13 @@ from typing import Any
 import anyio
 import pytest
 from support.decisions import moved
-from support.stores import NOW, add_temporary, change, grant, temporary_approval
+from support.stores import NOW, add_temporary, change, close, database_of, grant, store_of, temporary_approval
 
 from fastn_mcp.ledger import sqlite_file
 from fastn_mcp.ledger.approval_request import RequestState
-from fastn_mcp.ledger.ledger import BudgetLimit, LedgerUnusable
-from fastn_mcp.ledger.sqlite import SqliteLedger
+from fastn_mcp.ledger.ledger import BudgetLimit, Ledger
+from fastn_mcp.ledger.sqlite_store import SqliteStore
+from fastn_mcp.ledger.store import LedgerUnusable
 
 
 @pytest.fixture
@@ -32,20 +33,20 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def ledger(path: Path) -> Generator[SqliteLedger]:
-    ledger = SqliteLedger(str(path))
+def ledger(path: Path) -> Generator[Ledger]:
+    ledger = Ledger(SqliteStore(str(path)))
     yield ledger
-    ledger.close()
+    close(ledger)
 
 
 async def test_nothing_is_opened_before_the_first_use(tmp_path: Path) -> None:
-    ledger = SqliteLedger(str(tmp_path / "state" / "ledger.sqlite"))
-    ledger.close()
+    ledger = Ledger(SqliteStore(str(tmp_path / "state" / "ledger.sqlite")))
+    await ledger.aclose()
     assert not (tmp_path / "state").exists()
     assert await ledger.waiting(NOW) == []
     assert (tmp_path / "state" / "ledger.sqlite").exists()
-    await ledger.check()
-    ledger.close()
+    await store_of(ledger).check()
+    await ledger.aclose()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="modes are POSIX")
@@ -53,7 +54,7 @@ async def test_ledger_files_are_readable_by_their_owner_only(tmp_path: Path) -> 
     """Mode 0600 in a folder of mode 0700, whatever the umask."""
     before = os.umask(0)
     try:
-        ledger = SqliteLedger(str(tmp_path / "state" / "ledger.sqlite"))
+        ledger = Ledger(SqliteStore(str(tmp_path / "state" / "ledger.sqlite")))
         await ledger.open(grant())
     finally:
         os.umask(before)
@@ -61,24 +62,24 @@ async def test_ledger_files_are_readable_by_their_owner_only(tmp_path: Path) -> 
     assert len(files) == 3
     assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
     assert stat.S_IMODE((tmp_path / "state").stat().st_mode) == 0o700
-    ledger.close()
+    await ledger.aclose()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="modes are POSIX")
 @pytest.mark.parametrize("end", ["", "-wal", "-shm"])
-async def test_ledger_that_other_users_can_change_is_not_used(ledger: SqliteLedger, path: Path, end: str) -> None:
+async def test_ledger_that_other_users_can_change_is_not_used(ledger: Ledger, path: Path, end: str) -> None:
     """They could write an approval into it. A cluster's volumes are writable by their group."""
     await ledger.open(grant())
-    other, file = SqliteLedger(str(path)), path.with_name(path.name + end)
+    other, file = Ledger(SqliteStore(str(path))), path.with_name(path.name + end)
     file.chmod(0o666)
     with pytest.raises(LedgerUnusable, match=rf"{end} cannot be used: users other than its owner can change it"):
         await other.find("g1")
     file.chmod(0o660)
     assert await other.find("g1") is not None
-    other.close()
+    await other.aclose()
 
 
-async def test_history_is_deleted_after_thirty_days(ledger: SqliteLedger) -> None:
+async def test_history_is_deleted_after_thirty_days(ledger: Ledger) -> None:
     await ledger.begin(replace(change("c1"), batch="b1", number=1))
     await ledger.begin(change("c2", at=NOW + 29 * 86_400))
     assert len(await ledger.changes_of("b1")) == 1
@@ -92,7 +93,7 @@ async def test_history_is_deleted_after_thirty_days(ledger: SqliteLedger) -> Non
     assert await ledger.find("g1") is None
 
 
-async def test_file_that_is_not_a_ledger_is_an_error(ledger: SqliteLedger, path: Path) -> None:
+async def test_file_that_is_not_a_ledger_is_an_error(ledger: Ledger, path: Path) -> None:
     path.write_bytes(b"no database, but something else entirely" * 100)
     for _ in range(2):
         with pytest.raises(LedgerUnusable) as unusable:
@@ -105,7 +106,7 @@ async def test_file_that_is_not_a_ledger_is_an_error(ledger: SqliteLedger, path:
         )
 
 
-async def test_ledger_that_cannot_be_used_says_which_file_why_and_what_to_do(ledger: SqliteLedger, path: Path) -> None:
+async def test_ledger_that_cannot_be_used_says_which_file_why_and_what_to_do(ledger: Ledger, path: Path) -> None:
     await ledger.open(grant())
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
@@ -117,7 +118,7 @@ async def test_ledger_that_cannot_be_used_says_which_file_why_and_what_to_do(led
         == f"The ledger {path} cannot be used: another process keeps it locked. Nothing was sent. Reading still works."
         " To fix it: end that process, then call again."
     )
-    ledger._file.database.execute("PRAGMA query_only = ON")  # pyright: ignore[reportPrivateUsage]
+    database_of(ledger).execute("PRAGMA query_only = ON")
     with pytest.raises(LedgerUnusable) as read_only:
         await ledger.spend_all([BudgetLimit("destroy", "monday", 5)])
     assert (
@@ -137,7 +138,7 @@ async def test_unknown_cause_is_quoted_from_the_system(
     (tmp_path / "a folder").mkdir()
     path = tmp_path / place
     with pytest.raises(LedgerUnusable) as unusable:
-        await SqliteLedger(str(path)).find("g1")
+        await Ledger(SqliteStore(str(path))).find("g1")
     assert unusable.value.what == f"The ledger {path} cannot be used: {why}."
     assert (
         unusable.value.next_step
@@ -168,7 +169,7 @@ class Pause:
 
 @pytest.mark.parametrize(("after", "is_opened"), [(3, True), (4, False)])
 async def test_ledger_waits_a_while_for_another_process_that_prepares_it(
-    ledger: SqliteLedger, path: Path, monkeypatch: pytest.MonkeyPatch, after: int, is_opened: bool
+    ledger: Ledger, path: Path, monkeypatch: pytest.MonkeyPatch, after: int, is_opened: bool
 ) -> None:
     """SQLite: nobody waits for a lock while the journal's mode is changed. So it is tried again."""
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
@@ -184,9 +185,9 @@ async def test_ledger_waits_a_while_for_another_process_that_prepares_it(
         assert pause.pauses == [0.01] * 3
 
 
-async def test_damaged_ledger_is_reported(ledger: SqliteLedger, path: Path) -> None:
+async def test_damaged_ledger_is_reported(ledger: Ledger, path: Path) -> None:
     await ledger.open(grant())
-    ledger.close()
+    await ledger.aclose()
     with path.open("r+b") as file:
         file.seek(4096)
         file.write(b"\xff" * (path.stat().st_size - 4096))
@@ -194,14 +195,14 @@ async def test_damaged_ledger_is_reported(ledger: SqliteLedger, path: Path) -> N
         await ledger.find("g1")
     assert "move the file away" in damaged.value.next_step
     with pytest.raises(LedgerUnusable, match="is damaged"):
-        await ledger.check()
+        await store_of(ledger).check()
 
 
 async def test_damage_that_no_call_notices_is_found_by_the_check(
-    ledger: SqliteLedger, path: Path, caplog: pytest.LogCaptureFixture
+    ledger: Ledger, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     await ledger.spend_all([BudgetLimit("destroy", "monday", 5)])
-    ledger.close()
+    await ledger.aclose()
     with closing(sqlite3.connect(path)) as other:
         (page,) = other.execute("SELECT rootpage FROM sqlite_master WHERE name = 'budgets'").fetchone()
     with path.open("r+b") as file:
@@ -209,18 +210,18 @@ async def test_damage_that_no_call_notices_is_found_by_the_check(
         file.write(b"\x00\x10")  # its first free block would lie in its header
     assert await ledger.spent("destroy", "monday") == 1
     with pytest.raises(LedgerUnusable, match="file is not a database, or is damaged"):
-        await ledger.check()
+        await store_of(ledger).check()
     assert caplog.messages[-1].startswith(f"the ledger {path} is damaged: ['*** in database main")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there is no limit to set")
-async def test_full_disk_is_reported(ledger: SqliteLedger) -> None:
+async def test_full_disk_is_reported(ledger: Ledger) -> None:
     await ledger.open(grant())
-    ledger._file.database.execute("PRAGMA max_page_count = 1")  # pyright: ignore[reportPrivateUsage]
+    database_of(ledger).execute("PRAGMA max_page_count = 1")
     with pytest.raises(LedgerUnusable, match="the disk is full") as full:
         await ledger.open(replace(grant("g2"), text=("x" * 200_000,)))
     assert "free space" in full.value.next_step
-    ledger._file.database.execute("PRAGMA max_page_count = 100000")  # pyright: ignore[reportPrivateUsage]
+    database_of(ledger).execute("PRAGMA max_page_count = 100000")
     assert await ledger.open(grant("g3")) == "g3"
 
 
@@ -242,7 +243,7 @@ async def test_input_output_error_on_a_full_disk_is_reported_as_such(
     monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=Failing))
     monkeypatch.setattr(shutil, "disk_usage", disk_usage)
     with pytest.raises(LedgerUnusable, match=why):
-        await SqliteLedger(str(path)).find("g1")
+        await Ledger(SqliteStore(str(path))).find("g1")
 
 
 async def test_ledger_needs_no_returning(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,7 +260,7 @@ async def test_ledger_needs_no_returning(monkeypatch: pytest.MonkeyPatch) -> Non
 
     connect = sqlite3.connect
     monkeypatch.setattr(sqlite_file.sqlite3, "connect", earlier)
-    ledger = SqliteLedger(":memory:")
+    ledger = Ledger(SqliteStore(":memory:"))
     one = change("c1", at=NOW)
     assert await ledger.begin(one)
     assert [await ledger.claim("c1"), await ledger.claim("c1")] == [True, False]
@@ -271,19 +272,19 @@ async def test_ledger_needs_no_returning(monkeypatch: pytest.MonkeyPatch) -> Non
     assert await ledger.spend_rate("r", 1, 60.0, NOW) == 0.0
     assert await ledger.spend_rate("r", 1, 60.0, NOW) > NOW
     assert not await ledger.revoke_temporary("s1")
-    ledger.close()
+    await ledger.aclose()
 
 
-async def test_second_ledger_of_a_process_keeps_the_locks_of_the_first(ledger: SqliteLedger, path: Path) -> None:
+async def test_second_ledger_of_a_process_keeps_the_locks_of_the_first(ledger: Ledger, path: Path) -> None:
     """SQLite, "How to corrupt a database", 2.2: closing any descriptor of the file drops the locks on it."""
-    second = SqliteLedger(str(path))
+    second = Ledger(SqliteStore(str(path)))
     await ledger.open(grant())
     await second.open(grant("g2"))
     # Whoever closes last takes away the write-ahead log; while we hold our locks, another process is not the last.
     look = "import sqlite3, sys; d = sqlite3.connect(sys.argv[1]); d.execute('SELECT id FROM requests'); d.close()"
     await anyio.run_process([sys.executable, "-c", look, str(path)])
     assert path.with_name("ledger.sqlite-wal").exists()
-    second.close()
+    await second.aclose()
 
 
 @pytest.mark.parametrize(
@@ -294,10 +295,10 @@ async def test_second_ledger_of_a_process_keeps_the_locks_of_the_first(ledger: S
         "DROP TABLE declines; CREATE TABLE declines (principal TEXT, count INTEGER NOT NULL, last REAL NOT NULL)",
     ],
 )
-async def test_file_with_tables_of_another_version_is_refused(ledger: SqliteLedger, path: Path, other: str) -> None:
+async def test_file_with_tables_of_another_version_is_refused(ledger: Ledger, path: Path, other: str) -> None:
     """A budget or an approval that cannot be read never counts as unused."""
     await ledger.open(grant())
-    ledger.close()
+    await ledger.aclose()
     with closing(sqlite3.connect(path)) as database:
         database.executescript(other)
         before = list(database.execute("SELECT name, sql FROM sqlite_master"))
@@ -316,7 +317,7 @@ async def test_file_with_tables_of_another_version_is_refused(ledger: SqliteLedg
         assert list(database.execute("SELECT name, sql FROM sqlite_master")) == before
 
 
-async def _a_month(ledger: SqliteLedger, size: int) -> None:
+async def _a_month(ledger: Ledger, size: int) -> None:
     """So much of everything that is kept, decided and over, but not old enough to go."""
     for number in range(size):
         await ledger.begin(change(f"kept {number}", at=NOW - number))
@@ -327,7 +328,7 @@ async def _a_month(ledger: SqliteLedger, size: int) -> None:
         await add_temporary(ledger, replace(temporary_approval(f"temporary {number}"), similar=f"of kept {number}"))
 
 
-STATEMENTS: dict[str, Callable[[SqliteLedger], Awaitable[object]]] = {
+STATEMENTS: dict[str, Callable[[Ledger], Awaitable[object]]] = {
     "a change is noted": lambda ledger: ledger.begin(change("new", at=NOW + 1)),
     "a change is settled": lambda ledger: ledger.settle(replace(change("kept 1"), outcome="done")),
     "twenty changes are listed": lambda ledger: ledger.changes("default at live.fastn.ai", 20, NOW + 2),
@@ -348,7 +349,7 @@ async def test_cost_of_a_step_does_not_grow_with_the_history(tmp_path: Path) -> 
     """Counted in instructions of SQLite's virtual machine."""
     cost: dict[int, dict[str, int]] = {}
     for size in (40, 400):
-        ledger = SqliteLedger(str(tmp_path / f"{size}.sqlite"))
+        ledger = Ledger(SqliteStore(str(tmp_path / f"{size}.sqlite")))
         await _a_month(ledger, size)
         cost[size] = dict.fromkeys(STATEMENTS, 0)
         for what, statement in STATEMENTS.items():
@@ -357,7 +358,7 @@ async def test_cost_of_a_step_does_not_grow_with_the_history(tmp_path: Path) -> 
                 counts[what] += 1
                 return 0
 
-            ledger._file.database.set_progress_handler(count, 1)  # pyright: ignore[reportPrivateUsage]
+            database_of(ledger).set_progress_handler(count, 1)
             await statement(ledger)
-        ledger.close()
+        await ledger.aclose()
     assert {what: cost[400][what] for what in STATEMENTS if cost[400][what] > 1.2 * cost[40][what]} == {}

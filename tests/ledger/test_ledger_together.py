@@ -17,7 +17,7 @@ from support.valkey_server import ValkeyServer
 from fastn_mcp.ledger.approval_request import RequestState, ShownCall, Vote
 from fastn_mcp.ledger.change import FINAL_OUTCOMES, Change
 from fastn_mcp.ledger.ledger import MAX_WAITING, BudgetLimit, Ledger, TooManyWaiting
-from fastn_mcp.ledger.sqlite import SqliteLedger
+from fastn_mcp.ledger.sqlite_store import SqliteStore
 from fastn_mcp.ledger.valkey import server
 
 IDS = st.sampled_from(["g1", "g2", "g3"])
@@ -120,7 +120,7 @@ def test_server_ledger_behaves_like_the_file_for_two_clients(valkey: ValkeyServe
     url = valkey.url()
 
     async def compare() -> None:
-        model, one, two = SqliteLedger(":memory:"), opened(url), opened(url)
+        model, one, two = Ledger(SqliteStore(":memory:")), opened(url), opened(url)
         try:
             for ledger in (model, one):
                 await add_temporary(ledger, temporary_approval())

@@ -19,10 +19,11 @@ from support.values import not_none
 
 from fastn_mcp.errors import NOTHING_SENT
 from fastn_mcp.ledger.approval_request import RequestState
-from fastn_mcp.ledger.ledger import BudgetLimit, LedgerLost
+from fastn_mcp.ledger.ledger import BudgetLimit, Ledger
+from fastn_mcp.ledger.store import LedgerLost
 from fastn_mcp.ledger.valkey import server as valkey_module
-from fastn_mcp.ledger.valkey.ledger import UnreadableRequest, ValkeyLedger
 from fastn_mcp.ledger.valkey.server import Address, parse
+from fastn_mcp.ledger.valkey.store import ValkeyStore
 from fastn_mcp.policy.decision import PLANNED
 from fastn_mcp.runtime import System
 
@@ -39,8 +40,8 @@ class Clock:
         return System(monotonic=lambda: self.passed, share=lambda: 1.0)
 
 
-def ledger_on(url: str, system: System | None = None) -> "aclosing[ValkeyLedger]":
-    return aclosing(ValkeyLedger(parse(url), system or System()))
+def ledger_on(url: str, system: System | None = None) -> "aclosing[Ledger]":
+    return aclosing(Ledger(ValkeyStore(parse(url), system or System())))
 
 
 Start = Callable[..., ValkeyServer]
@@ -69,7 +70,7 @@ def own(start: Start) -> ValkeyServer:
 
 async def test_nothing_is_opened_before_the_first_use() -> None:
     """A start does not wait for the ledger, and closing what was never opened does nothing."""
-    ledger = ValkeyLedger(parse("valkey://127.0.0.1:1"), System())
+    ledger = Ledger(ValkeyStore(parse("valkey://127.0.0.1:1"), System()))
     await ledger.aclose()
     with pytest.raises(LedgerLost):
         await ledger.waiting(NOW)
@@ -185,7 +186,7 @@ async def test_slow_close_of_connections_does_not_cancel_the_call(monkeypatch: p
 
     monkeypatch.setattr(valkey_module, "_client", gone)
     monkeypatch.setattr(valkey_module, "_TIMEOUT", 0.01)
-    ledger = ValkeyLedger(parse("valkey://h"), System())
+    ledger = Ledger(ValkeyStore(parse("valkey://h"), System()))
     with pytest.raises(LedgerLost):
         await ledger.revision()
 

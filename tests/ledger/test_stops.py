@@ -6,7 +6,8 @@ import pytest
 from support.stores import NOW, change
 
 from fastn_mcp.ledger.change import KEPT_DAYS
-from fastn_mcp.ledger.ledger import Ledger, Stop
+from fastn_mcp.ledger.ledger import Ledger
+from fastn_mcp.ledger.stop import Stop
 from fastn_mcp.policy.asker import Asker
 
 STOP = Stop("s1", NOW, "Dana (login.example.com|dana)", "agent went wrong")

@@ -10,6 +10,7 @@ from support.decisions import moved
 from support.direct_sandbox import Fastn
 from support.faulty_sandbox import FaultySandbox
 from support.sensible_calls import sensible
+from support.stores import close
 from support.world import FormNow, yes
 
 from fastn_mcp.audit.log import FILE as AUDIT
@@ -20,8 +21,9 @@ from fastn_mcp.guard.approval_form import PendingApproval, form_text
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.result import Done
 from fastn_mcp.ledger.approval_request import RequestState
-from fastn_mcp.ledger.sqlite import FILE as LEDGER
-from fastn_mcp.ledger.sqlite import SqliteLedger
+from fastn_mcp.ledger.ledger import Ledger
+from fastn_mcp.ledger.sqlite_store import FILE as LEDGER
+from fastn_mcp.ledger.sqlite_store import SqliteStore
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.procedures.undo_change import ListChanges
@@ -52,11 +54,11 @@ class Desk:
         return [json.loads(line) for line in (self.folder / "state" / AUDIT).read_text().splitlines()]
 
     async def approve(self) -> None:
-        ledger = SqliteLedger(str(self.folder / "state" / LEDGER))
+        ledger = Ledger(SqliteStore(str(self.folder / "state" / LEDGER)))
         now = System().now().timestamp()
         for grant in await ledger.waiting(now):
             assert await moved(ledger, grant.id, [RequestState.OPEN], RequestState.APPROVED, now, by="terminal")
-        ledger.close()
+        close(ledger)
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from fastn_mcp.audit.log import AuditFile
 from fastn_mcp.build.stores import ledger_at
 from fastn_mcp.guard.approval.votes import TerminalApprovals
 from fastn_mcp.ledger.approval_request import RequestState
-from fastn_mcp.ledger.ledger import LedgerLost
+from fastn_mcp.ledger.store import LedgerLost
 from fastn_mcp.runtime import System
 from support.fleet import Fleet
 from support.server_process import READING

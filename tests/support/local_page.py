@@ -10,9 +10,11 @@ import httpx2
 from mcp import Client
 
 from fastn_mcp.ledger.approval_request import Vote
-from fastn_mcp.ledger.sqlite import FILE, SqliteLedger
+from fastn_mcp.ledger.ledger import Ledger
+from fastn_mcp.ledger.sqlite_store import FILE, SqliteStore
 from support.page_visitor import hidden, posted_by
 from support.server_process import TLS, body
+from support.stores import close
 
 CANARY = "canary-4711-typed"
 
@@ -67,11 +69,11 @@ def env_state(env: dict[str, str]) -> str:
 
 async def approve_all(env: dict[str, str]) -> int:
     """Approve what waits, through the ledger as the page and the terminal do. Return how much that was."""
-    ledger, now = SqliteLedger(str(Path(env["FASTN_STATE_DIR"]) / FILE)), time.time()
+    ledger, now = Ledger(SqliteStore(str(Path(env["FASTN_STATE_DIR"]) / FILE))), time.time()
     waiting = await ledger.waiting(now)
     for request in waiting:
         assert await ledger.decide(request, Vote("terminal", True, now), "terminal") is not None
-    ledger.close()
+    close(ledger)
     return len(waiting)
 
 

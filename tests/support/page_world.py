@@ -23,13 +23,14 @@ from fastn_mcp.guard.sentences.catalog import describe_batch
 from fastn_mcp.guard.sentences.facts import Sentences
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, ShownCall
 from fastn_mcp.ledger.change import Change
-from fastn_mcp.ledger.sqlite import SqliteLedger
+from fastn_mcp.ledger.ledger import Ledger
+from fastn_mcp.ledger.sqlite_store import SqliteStore
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.runtime import System
 from support.decisions import moved
 from support.long_log import ACCOUNT
 from support.page_visitor import Visitor
-from support.stores import grant
+from support.stores import close, grant
 from support.values import not_none
 from support.world import World
 
@@ -176,7 +177,7 @@ class Desk:
 
     page_file: Path
     clock: Clock = field(default_factory=Clock)
-    ledger: SqliteLedger = field(default_factory=lambda: SqliteLedger(":memory:"))
+    ledger: Ledger = field(default_factory=lambda: Ledger(SqliteStore(":memory:")))
     opened: list[str] = field(default_factory=list[str])
     opens: bool = True
     policy: Policy = field(default_factory=Policy)
@@ -195,7 +196,7 @@ class Desk:
 
     async def aclose(self) -> None:
         await self.page.aclose()
-        self.ledger.close()
+        close(self.ledger)
 
     def open(self, url: str) -> bool:
         self.opened.append(url)
@@ -244,7 +245,6 @@ class Desk:
 
 def desk_of(world: World, folder: Path) -> Desk:
     """Return the page of a world's account, with its guard behind it."""
-    assert isinstance(world.ledger, SqliteLedger)
     desk = Desk(folder / "page" / "page.json", ledger=world.ledger)
     desk.system = replace(desk.system, now=world.clock.now)
     desk.page = ApprovalPage(world.ledger, desk.system, desk.open, desk.page_file)

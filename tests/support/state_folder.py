@@ -3,16 +3,17 @@
 import os
 import subprocess
 from collections.abc import Awaitable, Callable
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import anyio
 
-from fastn_mcp.ledger.sqlite import SqliteLedger
+from fastn_mcp.ledger.ledger import Ledger
+from fastn_mcp.ledger.sqlite_store import SqliteStore
 from support.audit_entries import entries
 from support.command_line import run_command
+from support.stores import close
 
 Result = TypeVar("Result")
 
@@ -35,7 +36,10 @@ class StateFolder:
         """Return these fields of each entry of its audit log."""
         return [tuple(entry.get(name) for name in fields) for entry in entries(self.folder / "audit.jsonl")]
 
-    def do(self, work: Callable[[SqliteLedger], Awaitable[Result]]) -> Result:
+    def do(self, work: Callable[[Ledger], Awaitable[Result]]) -> Result:
         """Run `work` on its ledger."""
-        with closing(SqliteLedger(str(self.folder / "ledger.sqlite"))) as ledger:
+        ledger = Ledger(SqliteStore(str(self.folder / "ledger.sqlite")))
+        try:
             return anyio.run(work, ledger)
+        finally:
+            close(ledger)

@@ -5,6 +5,7 @@ A new store joins `KINDS`; its address is in the fixture `where` of the contract
 
 import itertools
 import os
+import sqlite3
 import sys
 import threading
 from collections.abc import Awaitable, Callable
@@ -18,16 +19,50 @@ from fastn_mcp.build.stores import ledger_at
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, ShownCall, Vote
 from fastn_mcp.ledger.change import Change
 from fastn_mcp.ledger.ledger import BudgetLimit, Ledger, TooManyWaiting
+from fastn_mcp.ledger.sqlite_store import SqliteStore
+from fastn_mcp.ledger.store import Write
 from fastn_mcp.runtime import System
 
 NOW = 1_795_570_835.5
 KINDS = ["sqlite", "valkey"]
+"""Stores that processes can share."""
 _NUMBERS = itertools.count()
 
 
 def opened(where: str) -> Ledger:
-    """Another way into the store, as another process has it."""
+    """Another way into the store, as another process has it. A store in memory is one of this process."""
+    if where.startswith("memory:"):
+        from support.memory_store import memory_store  # a process of its own runs this file by its path
+
+        return Ledger(memory_store(where))
     return ledger_at(where, Path(), System())
+
+
+def store_of(ledger: Ledger) -> SqliteStore:
+    assert isinstance(ledger.store, SqliteStore)
+    return ledger.store
+
+
+def database_of(ledger: Ledger) -> sqlite3.Connection:
+    return store_of(ledger).file.database
+
+
+def close(ledger: Ledger) -> None:
+    """Close the file of a ledger, outside of a coroutine."""
+    store_of(ledger).close()
+
+
+def empty(ledger: Ledger) -> None:
+    """Delete all that a ledger in a file holds, behind its back."""
+    for table in ("documents", "indexed"):
+        database_of(ledger).execute(f"DELETE FROM {table}")  # noqa: S608
+
+
+async def put(ledger: Ledger, *writes: Write) -> None:
+    """Write documents past the ledger, as another version or a defect would."""
+    found = await ledger.store.read([each.key for each in writes])
+    expected = {each.key: found[each.key].version if each.key in found else 0 for each in writes}
+    assert (await ledger.store.commit(expected, writes)).version
 
 
 def grant(

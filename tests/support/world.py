@@ -35,7 +35,7 @@ from fastn_mcp.guard.stops import Stops
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
 from fastn_mcp.ledger.identity import bound_account
 from fastn_mcp.ledger.ledger import Ledger
-from fastn_mcp.ledger.sqlite import SqliteLedger
+from fastn_mcp.ledger.sqlite_store import SqliteStore
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.decision import Decision, PolicyDecision
 from fastn_mcp.policy.plan import Plan, PlannedCalls
@@ -212,7 +212,7 @@ class World:
         self.snapshot = AccountSnapshot(self.system, snapshot_seconds)
         self.shared = SharedReads(self.client, self.snapshot, self.system, requests_per_answer)
         self.client.changed = self.snapshot.forget
-        self.ledger: Ledger = ledger or SqliteLedger(str(folder / "ledger.sqlite3"))
+        self.ledger: Ledger = ledger or Ledger(SqliteStore(str(folder / "ledger.sqlite3")))
         self.audit_path = folder / "audit.jsonl"
         self.audit = AuditFile(self.audit_path, self.system, watch.entry if watch else None)
         self.desk: Any = Desk()
@@ -412,6 +412,6 @@ class World:
         return sum(grant.state is RequestState.USED for grant in await self.ledger.decided(1000))
 
     def close(self) -> None:
-        if isinstance(self.ledger, SqliteLedger):
-            self.ledger.close()
+        if isinstance(self.ledger.store, SqliteStore):
+            self.ledger.store.close()
         self.audit.close()

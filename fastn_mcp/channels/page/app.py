@@ -30,7 +30,9 @@ from fastn_mcp.guard.sentences.facts import MAX_FACTS
 from fastn_mcp.guard.stops import in_words, stop_entry, void_approvals
 from fastn_mcp.ledger.approval_request import TEMPORARY_MINUTES, RequestState
 from fastn_mcp.ledger.identity import account_name, holder, who
-from fastn_mcp.ledger.ledger import Ledger, LedgerLost, Stop
+from fastn_mcp.ledger.ledger import Ledger
+from fastn_mcp.ledger.stop import Stop
+from fastn_mcp.ledger.store import LedgerLost
 from fastn_mcp.policy.asker import LOCAL
 from fastn_mcp.policy.decision import Decision, least
 from fastn_mcp.records.formats import counted, sentence

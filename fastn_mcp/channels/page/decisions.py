@@ -18,7 +18,8 @@ from fastn_mcp.guard.approval_form import MAX_NOTE, is_typed, sent_words
 from fastn_mcp.guard.seal import Seal
 from fastn_mcp.guard.stops import in_words
 from fastn_mcp.ledger.approval_request import TEMPORARY_MINUTES, ApprovalRequest
-from fastn_mcp.ledger.ledger import Ledger, Stop
+from fastn_mcp.ledger.ledger import Ledger
+from fastn_mcp.ledger.stop import Stop
 from fastn_mcp.runtime import System
 
 FLASH_COOKIE = "fastn_said"

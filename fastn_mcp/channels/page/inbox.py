@@ -19,7 +19,8 @@ from fastn_mcp.guard.undo import approver
 from fastn_mcp.ledger.approval_request import REFUSED, ApprovalRequest, RequestState, Vote
 from fastn_mcp.ledger.change import Change
 from fastn_mcp.ledger.identity import who, without_issuers
-from fastn_mcp.ledger.ledger import Ledger, Stop
+from fastn_mcp.ledger.ledger import Ledger
+from fastn_mcp.ledger.stop import Stop
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.decision import of_groups
 from fastn_mcp.runtime import System

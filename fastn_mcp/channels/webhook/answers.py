@@ -27,7 +27,7 @@ from fastn_mcp.channels.approvers import (
 )
 from fastn_mcp.channels.http_server import read_body
 from fastn_mcp.ledger.approval_request import RequestState
-from fastn_mcp.ledger.ledger import LedgerLost
+from fastn_mcp.ledger.store import LedgerLost
 
 MAX_BODY = 16_384
 """Bytes of an answer."""

@@ -15,7 +15,7 @@ from fastn_mcp.guard.approval_form import BY_SEVERAL, VERIFIED, sent_words
 from fastn_mcp.guard.key_files import TypedSecrets
 from fastn_mcp.guard.recorder import decision_entry, record_expired
 from fastn_mcp.ledger.approval_request import TEMPORARY_MINUTES, ApprovalRequest, RequestState, Vote
-from fastn_mcp.ledger.ledger import ApprovalRequests, Ledger
+from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.policy.decision import Decision
 from fastn_mcp.runtime import System
 
@@ -46,7 +46,7 @@ def unrecorded(_: AuditEvent, __: ApprovalRequest, ___: str | None) -> None:
 async def count_vote(
     vote: Vote,
     request: ApprovalRequest,
-    ledger: ApprovalRequests,
+    ledger: Ledger,
     by: str,
     note: str | None = None,
     record: Record = unrecorded,
@@ -78,7 +78,7 @@ async def count_vote(
 async def withdraw(
     vote: Vote,
     request: ApprovalRequest,
-    ledger: ApprovalRequests,
+    ledger: Ledger,
     by: str,
     note: str | None = None,
     record: Record = unrecorded,
@@ -105,7 +105,7 @@ def why_not_withdrawn(current: ApprovalRequest | None) -> str:
 
 
 async def _count_typed(
-    vote: Vote, request: ApprovalRequest, ledger: ApprovalRequests, by: str, typed: TypedValue
+    vote: Vote, request: ApprovalRequest, ledger: Ledger, by: str, typed: TypedValue
 ) -> ApprovalRequest | NotCounted | None:
     """Count an approval with what was typed for it. Compare it again if somebody else votes meanwhile."""
     while True:

@@ -10,7 +10,8 @@ from contextlib import suppress
 import anyio
 
 from fastn_mcp.guard.stops import Stops
-from fastn_mcp.ledger.ledger import ApprovalRequests, LedgerLost
+from fastn_mcp.ledger.ledger import Ledger
+from fastn_mcp.ledger.store import LedgerLost
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.runtime import System
 
@@ -43,7 +44,7 @@ class _WaitingCall:
 class DecisionWait:
     """Wakes calls when their approval requests were decided, or changes were stopped, by whatever process."""
 
-    def __init__(self, ledger: ApprovalRequests, stops: Stops, system: System) -> None:
+    def __init__(self, ledger: Ledger, stops: Stops, system: System) -> None:
         self._ledger = ledger
         self._stops = stops
         self._system = system

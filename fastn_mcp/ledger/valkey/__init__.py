@@ -1,1 +1,1 @@
-"""Ledger on Valkey."""
+"""Store on Valkey."""

@@ -32,7 +32,7 @@ from valkey.exceptions import (
 )
 
 from fastn_mcp.config.addresses import is_loopback
-from fastn_mcp.ledger.ledger import LedgerLost
+from fastn_mcp.ledger.store import LedgerLost
 from fastn_mcp.runtime import System
 
 SCHEMES = ("valkey", "valkeys", "redis", "rediss")
@@ -191,13 +191,8 @@ class Server:
         """Return the name of a key. Free-form parts come last so that keys cannot collide."""
         return ":".join((f"{{{self._address.name}}}", *parts))
 
-    @staticmethod
-    def digest(*parts: str) -> str:
-        """Return one digest of several free-form parts, without collisions between them."""
-        return hashlib.sha256("\0".join(f"{len(part)} {part}" for part in parts).encode()).hexdigest()
-
     async def run(self, script: str, keys: Sequence[str], *arguments: str | float) -> Any:
-        """Run a script on the server, atomically. `keys` must contain every key that it touches."""
+        """Run a script that writes, atomically."""
         rest = (len(keys), *keys, *arguments)
         return await self._asked(lambda client: _evaluated(script, rest, partial(self._counted, client)))
 
@@ -205,16 +200,9 @@ class Server:
         """Return the reply to a read-only command."""
         return await self._asked(lambda client: client.execute_command(*command))
 
-    async def gather(self, keys: Sequence[str]) -> list[dict[str, str]]:
-        """Return the fields of each existing key, read atomically in one round trip."""
-        rows: list[list[str]] = await self.look("gather", keys)
-        return [dict(zip(row[::2], row[1::2], strict=True)) for row in rows if row]
-
-    async def look(self, script: str, keys: Sequence[str]) -> list[Any]:
-        """Return what a script that only reads says of each key, in one round trip."""
-        if not keys:
-            return []
-        rest = (len(keys), *keys)
+    async def look(self, script: str, keys: Sequence[str], *arguments: str | float) -> list[Any]:
+        """Return what a script that only reads says, atomically, in one round trip."""
+        rest = (len(keys), *keys, *arguments)
         return await self._asked(lambda client: _evaluated(script, rest, client.execute_command))
 
     async def durability(self) -> Durability:

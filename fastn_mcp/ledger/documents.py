@@ -1,0 +1,306 @@
+"""How records are stored: each as a JSON document with the layout that it was written in, under indexes, for a time.
+
+A field of a record is stored by its type. What an earlier version wrote is read by `UPGRADES`; what a later one wrote,
+or what is damaged, is `Unreadable`.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, create_model
+
+from fastn_mcp.errors import Refused
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, declines_after
+from fastn_mcp.ledger.change import BEGUN, KEPT_DAYS, Change
+from fastn_mcp.ledger.stop import Stop
+from fastn_mcp.ledger.store import Document, Write
+from fastn_mcp.redaction import sanitize
+
+DAY = 86_400.0
+HISTORY = KEPT_DAYS * DAY
+"""Seconds for which requests (after they expire), changes and lifted stops are kept."""
+
+_AFTER_LAST_USE = 90 * DAY
+"""Seconds for which budgets and the declines of a caller are kept after they last changed."""
+
+_YEARS = 2 * 366 * DAY
+"""Seconds for which the mark of an audit log is kept after it was last set."""
+
+Record = TypeVar("Record")
+Upgrade = Callable[[str, Any], Any]
+
+UPGRADES: Sequence[Upgrade] = ()
+"""For each layout from 1 on, how a record of it is read: from the kind of its document and the parsed record, return
+the record in the next layout. A change of what is stored, also of a field's name or type, adds one at the end."""
+
+
+def current_layout() -> int:
+    """Return the number of the layout that this version writes."""
+    return 1 + len(UPGRADES)
+
+
+# --- records that are stored besides approval requests, changes and stops -----------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRequest:
+    expires: float
+    same: str | None
+    """See `same_request`."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallerState:
+    """What is counted across the requests of one caller (`ApprovalRequest.holder`).
+
+    A bound on what is stored for a caller is checked here: each step that opens or changes a request reads and writes
+    this document too.
+    """
+
+    open: Mapping[str, OpenRequest] = field(default_factory=dict[str, OpenRequest])
+    """Requests that are open, by id; also those that have expired, until the next is opened."""
+    declines: int = 0
+    """Consecutive declines."""
+    last_decline: float = 0.0
+
+    def unexpired(self, now: float) -> "CallerState":
+        return replace(self, open={id_: each for id_, each in self.open.items() if each.expires > now})
+
+    def same_as(self, request: ApprovalRequest) -> str | None:
+        """Return the id of the open request that is the same as a new one; None if there is none."""
+        same = same_request(request)
+        return next((id_ for id_, each in self.open.items() if each.same == same), None) if same else None
+
+    def after(self, before: ApprovalRequest | None, request: ApprovalRequest) -> "CallerState":
+        """Return the state after a request was opened, or was changed from `before`."""
+        open_ = {id_: each for id_, each in self.open.items() if id_ != request.id}
+        if request.state is RequestState.OPEN:
+            open_[request.id] = OpenRequest(request.expires, same_request(request))
+        change = None if before is None else declines_after(before, request)
+        if change is None:
+            return replace(self, open=open_)
+        if change == 0:
+            return CallerState(open_)
+        return CallerState(open_, self.declines + change, request.decided or 0.0)
+
+
+_SAME_REQUEST = ("call", "calls", "required", "principal", "account")
+"""Fields by which two open out-of-band requests are the same."""
+
+
+def same_request(request: ApprovalRequest) -> str | None:
+    """Return a digest of what makes two open requests the same; None for one in a form."""
+    if not request.out_of_band:
+        return None
+    record = json.loads(_encode(request))["record"]
+    same = json.dumps([record[name] for name in _SAME_REQUEST], sort_keys=True)
+    return hashlib.sha256(same.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Typed:
+    """What approvers typed for a request, sealed."""
+
+    expires: float
+    by_approver: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class ListedCalls:
+    """Id and outcome of the newest change of each call of a list, by its number."""
+
+    calls: Mapping[int, tuple[str, str]] = field(default_factory=dict[int, tuple[str, str]])
+
+    def newest(self, number: int) -> str:
+        """Return the id of the newest change of a call; empty if there is none."""
+        return self.calls[number][0] if number in self.calls else ""
+
+    def outcome(self, number: int) -> str:
+        return self.calls[number][1] if number in self.calls else ""
+
+    def with_change(self, change: Change) -> "ListedCalls":
+        return ListedCalls({**self.calls, change.number: (change.id, change.outcome)})
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetUse:
+    count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RateUses:
+    times: tuple[float, ...] = ()
+
+    def within(self, seconds: float, now: float) -> list[float]:
+        """Return the uses of the last `seconds`, oldest first."""
+        return sorted(at for at in self.times if at > now - seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    until: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class AuditMark:
+    n: int
+    head: str
+
+
+# --- how they are written and read --------------------------------------------------------------------------------
+
+
+class Unreadable(Refused):
+    """A document that is damaged, or that another version wrote. It decides nothing."""
+
+    def __init__(self, key: str) -> None:
+        kind, _, id_ = key.partition(" ")
+        self.kind = kind
+        self.id = sanitize(id_[:64])
+        """Id of the record."""
+        next_step = (
+            "A person has to update this server, or wait until the approval has expired."
+            if kind == "approval"
+            else "A person has to update this server, or restore the ledger (docs/operations.md)."
+        )
+        super().__init__(f"The stored {kind} {self.id} cannot be read.", next_step)
+
+
+class NewerLayout(Refused):
+    """A newer version has written to the ledger, so that this one cannot tell what its own changes would break."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The ledger was written by a newer version of fastn-mcp.", "Reading still works. Update this server."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """How records of a type are stored."""
+
+    name: str
+    """First word of the key."""
+    indexes: Callable[[Any], Mapping[str, float]] = lambda _: {}
+    until: Callable[[Any], float | None] = lambda _: None
+    """Unix seconds from which it is forgotten."""
+    lifetime: float | None = None
+    """Seconds for which a store with a clock of its own keeps it."""
+    is_secret: bool = False
+
+
+def _of_request(request: ApprovalRequest) -> dict[str, float]:
+    indexes = {f"call {request.call}": request.expires}
+    if request.state is RequestState.OPEN:
+        indexes[f"open {request.account}"] = request.expires
+        if request.out_of_band:
+            indexes["waiting"] = request.expires
+    else:
+        indexes["decided"] = request.decided or request.created
+    if request.temporary_until:
+        indexes["temporary"] = request.temporary_until
+        indexes[f"covering {request.similar}"] = request.temporary_until
+    return indexes
+
+
+def _of_change(change: Change) -> dict[str, float]:
+    indexes = {f"changes {change.account}": change.at}
+    if change.approval:
+        indexes[f"approved {change.approval}"] = change.at
+    if change.outcome == BEGUN:
+        indexes["under way"] = change.at
+    if change.unsettled_until:
+        indexes[f"unsettled {change.call}"] = change.unsettled_until
+    return indexes
+
+
+_KINDS: dict[type[Any], _Kind] = {
+    ApprovalRequest: _Kind("approval", _of_request, lambda request: request.expires + HISTORY, HISTORY),
+    CallerState: _Kind("caller", lifetime=_AFTER_LAST_USE),
+    Typed: _Kind("typed", until=lambda typed: typed.expires, is_secret=True),
+    Change: _Kind("change", _of_change, lambda change: change.at + HISTORY, HISTORY),
+    ListedCalls: _Kind("list", lifetime=HISTORY),
+    Stop: _Kind("stop", lambda stop: {"stops": stop.at}),
+    BudgetUse: _Kind("budget", lifetime=_AFTER_LAST_USE),
+    RateUses: _Kind("rate"),
+    Mark: _Kind("mark", until=lambda mark: mark.until + DAY),
+    AuditMark: _Kind("audit", lifetime=_YEARS),
+}
+"""How records of each type are stored."""
+
+LAYOUT = "layout"
+"""Key of the document that says by its layout which one is the newest in the store."""
+
+
+def key_of(record: type[Any], *id_: str) -> str:
+    """Return the key of a record's document: its kind, then its id. Ids of several parts cannot collide."""
+    return f"{_KINDS[record].name} {id_[0] if len(id_) == 1 else json.dumps(id_)}"
+
+
+@cache
+def _model(record: type[Any]) -> type[BaseModel]:
+    """Return the model of a document. It is strict, and forbids unknown fields in the record and in its parts."""
+    strict = ConfigDict(extra="forbid", strict=True)
+    return create_model(f"Stored{record.__name__}", __config__=strict, layout=(int, ...), record=(record, ...))
+
+
+def _encode(record: object) -> str:
+    return _model(type(record)).model_construct(layout=current_layout(), record=record).model_dump_json()
+
+
+def write(record: object, *id_: str) -> Write:
+    """Return what stores a record under its id. Raises `ValueError` if it could not be read again."""
+    kind, value = _KINDS[type(record)], _encode(record)
+    _model(type(record)).model_validate_json(value)
+    return Write(
+        key_of(type(record), *id_), value, kind.indexes(record), kind.until(record), kind.lifetime, kind.is_secret
+    )
+
+
+def deletion(record: type[Any], *id_: str) -> Write:
+    """Return what deletes a record."""
+    return Write(key_of(record, *id_), None, is_secret=_KINDS[record].is_secret)
+
+
+def load(record: type[Record], document: Document) -> Record:
+    """Return a record as it was stored. Raises `Unreadable`."""
+    try:
+        is_current = document.value.startswith(f'{{"layout":{current_layout()},')
+        value = document.value if is_current else _upgraded(document)
+        stored: Any = _model(record).model_validate_json(value)
+    except Exception:  # also of an upgrade that meets what it does not know
+        raise Unreadable(document.key) from None
+    return stored.record
+
+
+def _upgraded(document: Document) -> str:
+    """Return the text of a document of an earlier layout in the current one. Raises an error if it is not of one."""
+    stored = json.loads(document.value)
+    layout, record = stored["layout"], stored["record"]
+    if layout not in range(1, current_layout()):
+        raise ValueError("not an earlier layout")
+    for upgrade in UPGRADES[layout - 1 :]:
+        record = upgrade(document.key.partition(" ")[0], record)
+    return json.dumps({"layout": current_layout(), "record": record})
+
+
+def layout_write(layout: Document | None) -> Write | None:
+    """Return what records that the store holds the current layout; None if it is recorded.
+
+    Raises `NewerLayout` if the store holds a newer one, and `Unreadable`.
+    """
+    if layout is not None:
+        try:
+            number = json.loads(layout.value)["layout"]
+            is_newer, is_current = number > current_layout(), number == current_layout()
+        except (ValueError, TypeError, KeyError, RecursionError):
+            raise Unreadable(layout.key) from None
+        if is_newer:
+            raise NewerLayout
+        if is_current:
+            return None
+    return Write(LAYOUT, json.dumps({"layout": current_layout()}))

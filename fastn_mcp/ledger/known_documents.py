@@ -1,0 +1,41 @@
+"""What a process last knew of documents, so that most steps need no read before their commit."""
+
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+
+from fastn_mcp.ledger.store import Document
+
+_MAX_DOCUMENTS = 128
+_MAX_LENGTH = 16_384
+"""Characters of a document. Longer ones are read each time."""
+
+
+class KnownDocuments:
+    """Documents as this process last read or wrote them. Another process may have changed them since."""
+
+    def __init__(self) -> None:
+        self._known = OrderedDict[str, Document | None]()
+        """By key, the latest last; None for one that did not exist."""
+
+    def recall(self, keys: Iterable[str], new: str | None = None) -> dict[str, Document] | None:
+        """Return the documents that existed; None if one is not known. A `new` key is taken to be free."""
+        found = dict[str, Document]()
+        for key in keys:
+            if key not in self._known and key != new:
+                return None
+            if (document := self._known.get(key)) is not None:
+                found[key] = document
+        return found
+
+    def note(self, keys: Iterable[str], found: Mapping[str, Document]) -> None:
+        """Note which of these documents exist, and how."""
+        for key in keys:
+            self._known.pop(key, None)
+            document = found.get(key)
+            if document is None or len(document.value) <= _MAX_LENGTH:
+                self._known[key] = document
+        while len(self._known) > _MAX_DOCUMENTS:
+            self._known.popitem(last=False)
+
+    def clear(self) -> None:
+        self._known.clear()
