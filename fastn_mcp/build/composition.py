@@ -184,10 +184,10 @@ def assemble(
     surroundings = Surroundings(settings.env, str(keys) if keys else None, settings.end_org_id)
     guarded = GuardedAccount(account_of(settings), may_own(settings.api_key), _account_digest(settings), surroundings)
     budgets = Budgets(policy, ledger, system, stores.account, tenant.run if tenant else None)
-    judge = Judge(guarded, policy, budgets, ledger, journal, system, _read_only(client))
-    chosen = choose_channel(settings, stores, process)
     stops = Stops(process.stops or ledger, system)
-    approvals = Approvals(judge, ledger, recorder, system, chosen.channel, stores.typed, stops)
+    judge = Judge(guarded, policy, budgets, ledger, journal, stops, system, _read_only(client))
+    chosen = choose_channel(settings, stores, process)
+    approvals = Approvals(judge, ledger, journal, recorder, system, chosen.channel, stores.typed, stops)
     values = SecretValues(process.environment, settings.secret_env or [], settings.secrets)
     secrets = CallSecrets(values, stores.typed, KeyFileWriter(keys) if keys else None)
     shared = SharedReads(

@@ -117,13 +117,18 @@ def temporary_(store: ApprovalStore, as_json: bool) -> None:
     """List the temporary approvals: each for one tool on one target."""
     temporary_approvals = store.use(TerminalApprovals.temporary_approvals) or []
     if as_json:
-        fields = ("id", "principal", "account", "tool", "target", "by", "extent", "temporary_until")
-        click.echo(json.dumps([{name: getattr(each, name) for name in fields} for each in temporary_approvals]))
+        fields = ("id", "principal", "account", "tool", "target", "by")
+        rows = [
+            {name: getattr(each, name) for name in fields}
+            | {"extent": each.permit.extent if each.permit else "", "until": each.permit_until}
+            for each in temporary_approvals
+        ]
+        click.echo(json.dumps(rows))
         return
     for each in temporary_approvals:
         line = f"{each.id}  {each.tool} on {quote(each.target)}, {account_name(each.account)}"
         line += f", for {who(each.principal, each.person)}, by {each.by}"
-        say(f"{line}, until {clock(each.temporary_until)}: {each.extent}")
+        say(f"{line}, until {clock(each.permit_until)}: {each.permit.extent if each.permit else ''}")
     if not temporary_approvals:
         say("There are no temporary approvals.")
 

@@ -29,7 +29,8 @@ from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.preview import Preview
 from fastn_mcp.policy import plan_file
 from fastn_mcp.policy.asker import Asker
-from fastn_mcp.policy.plan import Plan, PlannedCalls, toml, would_allow
+from fastn_mcp.policy.permit import Permit
+from fastn_mcp.policy.plan import Plan, toml, would_allow
 from fastn_mcp.policy.plan_file import KEYS, MAX_DAYS, BadSignature
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.records.formats import stamp
@@ -254,7 +255,7 @@ async def _describe(start: StartOptions, plan: Plan, records: dict[str, str]) ->
     return lines
 
 
-def _calls(permit: PlannedCalls) -> Iterator[Call]:
+def _calls(permit: Permit) -> Iterator[Call]:
     """Yield the calls of an entry that gives their exact targets, or all of their arguments but secrets."""
     operation = OPERATIONS[permit.tool]
     exact = [key for key in permit.targets if not any(letter in key for letter in "*?[")]

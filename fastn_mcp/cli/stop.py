@@ -40,24 +40,23 @@ _SEARCHED_REQUESTS = 1_000
 @click.command(name="stop")
 @click.option("--tenant", metavar="NAME", default="", help="Stop the changes of this tenant of a team only.")
 @click.option("--person", metavar="NAME", default="", help="Those of this person: sign-in name, subject or e-mail.")
-@click.option("--client", metavar="NAME", default="", help="Those of this client: its OAuth id or its name.")
 @click.option("--reason", default="", help="Why, for people and for agents.")
 @click.pass_obj
-def stop(start: StartOptions, tenant: str, person: str, client: str, reason: str) -> None:
+def stop(start: StartOptions, tenant: str, person: str, reason: str) -> None:
     """Stop changes: from now on nothing is sent for any agent, by any process, until a person allows it again.
 
     Reading still works. Waiting calls end, unused approvals become void, and temporary approvals end; they do not come
     back. The stop is stored in the ledger and survives restarts.
     """
-    if sum(map(bool, (tenant, person, client))) > 1:
-        raise click.UsageError("Give one of --tenant, --person and --client.")
+    if tenant and person:
+        raise click.UsageError("Give either --tenant or --person.")
     if len(reason) > _MAX_REASON:
         raise click.UsageError(f"The reason has {len(reason)} characters, and {_MAX_REASON} is the limit.")
     system, stores = System(), _stores(start)
     own, is_new = stores[0], not stores[0].exists
     if tenant and not (is_shared(own.ledger) or any(store.is_of_tenant for store in stores)):
         raise SettingsError("This is not a team server: it has no tenants.", f"Stop all: {own.program.to('stop')}")
-    wanted = Stop(system.token(), system.timestamp(), _STOPPED_BY, redact_text(reason), tenant, person, client)
+    wanted = Stop(system.token(), system.timestamp(), _STOPPED_BY, redact_text(reason), tenant, person)
     problems, earlier = _ordered(stores, wanted)
     warn(*(f"Not stopped in {store.folder}: {problem}" for store, problem in problems.items()))
     if len(problems) == len(stores):
@@ -132,8 +131,7 @@ async def _order(approvals: TerminalApprovals, stop: Stop) -> Stop | None:
     for earlier in await approvals.ledger.holding():
         if earlier.whom == stop.whom and earlier.is_operators:
             return earlier
-    await approvals.ledger.add_stop(stop)
-    _record(approvals, stop)
+    _record(approvals, await approvals.ledger.add_stop(stop))
     return None
 
 

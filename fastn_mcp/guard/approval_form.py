@@ -166,7 +166,7 @@ def instruction(request: ApprovalRequest) -> str:
 
 def temporary(request: ApprovalRequest) -> str:
     """Describe what a temporary approval of `request` would cover."""
-    return f"For {TEMPORARY_MINUTES} minutes, {request.extent}"
+    return f"For {TEMPORARY_MINUTES} minutes, {request.permit.extent if request.permit else ''}"
 
 
 def extent(call: Operation[Any]) -> str:

@@ -4,17 +4,19 @@ They are counted in the ledger, in one step with their limits, when a call is ab
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from pydantic import JsonValue
 
 from fastn_mcp.audit.log import AuditFile
 from fastn_mcp.errors import Refused
-from fastn_mcp.guard.evaluation import Evaluation, refusal
-from fastn_mcp.ledger.ledger import BudgetLimit, Ledger, rate_free_at
-from fastn_mcp.policy.decision import PLANNED, Decision
-from fastn_mcp.policy.plan import PlannedCalls
+from fastn_mcp.guard.evaluation import Evaluation
+from fastn_mcp.ledger.beginning import BudgetLimit, RateLimit, rate_free_at
+from fastn_mcp.ledger.ledger import Ledger
+from fastn_mcp.policy.asker import Asker
+from fastn_mcp.policy.decision import PLANNED
+from fastn_mcp.policy.permit import Permit
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.records.formats import stamp
 from fastn_mcp.runtime import System
@@ -60,22 +62,22 @@ class Budgets:
             for period, name in periods.items()
         }
 
-    async def planned(self, permit: PlannedCalls, earlier: EarlierUses = NO_EARLIER_USES) -> int:
+    async def planned(self, permit: Permit, earlier: EarlierUses = NO_EARLIER_USES) -> int:
         """Return the calls of a plan entry."""
         return await self._ledger.spent(permit.budget, PLANNED) + earlier.get((permit.budget, PLANNED), 0)
 
     async def permit(
-        self, covering: Iterable[PlannedCalls], earlier_uses: EarlierUses
-    ) -> tuple[PlannedCalls | None, PlannedCalls | None]:
+        self, covering: Iterable[Permit], earlier_uses: EarlierUses
+    ) -> tuple[Permit | None, Permit | None]:
         """Return the covering plan entry that has calls left, or else the last one that is used up."""
-        used_up: PlannedCalls | None = None
+        used_up: Permit | None = None
         for permit in covering:
             if await self.planned(permit, earlier_uses) < permit.count:
                 return permit, None
             used_up = permit
         return None, used_up
 
-    async def plan_left(self) -> list[tuple[PlannedCalls, int]]:
+    async def plan_left(self) -> list[tuple[Permit, int]]:
         """Return each entry of the plan, with the number of calls left."""
         permits = self.policy.plan.permits if self.policy.plan else ()
         return [(each, max(0, each.count - await self.planned(each))) for each in permits]
@@ -98,25 +100,27 @@ class Budgets:
         """Return the number of approvals counted within the interval of the policy's `destroy_rate`."""
         return 0 if (rate := self.policy.destroy_rate) is None else len(await self._rate_uses(principal, rate[1]))
 
-    async def spend_allowed(self, current: Evaluation, principal: str) -> str | None:
-        """Count an allowed call and return `policy` or `plan`; None if other calls used up what allowed it.
+    def limits(self, current: Evaluation, asker: Asker, *, is_approved: bool) -> list[BudgetLimit]:
+        """Return the budgets and the plan entry that a call counts in, with their limits.
 
-        Raises a `Refused` if it is not allowed, or if `destroy_rate` is used up.
+        What people or a plan permit may spend beyond its budget, since beyond it spending needs just that.
         """
-        verdict = current.verdict
-        if verdict.decision is not Decision.ALLOW:
-            raise refusal(current.call, verdict, self.policy)
-        if (permit := verdict.permit) is None:
-            await self.spend_rate(current.effect, principal)
-            return "policy" if await self._spend(self._budget_limits(current.effects, principal)) else None
-        entry = BudgetLimit(permit.budget, PLANNED, permit.count)
-        return "plan" if await self._spend([entry, *self._approved_limits(current.effects, principal)]) else None
+        permit, limits = current.verdict.permit, list[BudgetLimit]()
+        if permit is not None and permit.budget:
+            limits.append(BudgetLimit(permit.budget, PLANNED, permit.count))
+        may_spend = is_approved or permit is not None
+        for effect in current.effects:
+            for period, limit in self.policy.rules.budgets(effect, self._system.now()).items():
+                most = _UNLIMITED if may_spend and effect is Effect.SPEND else limit
+                limits.append(BudgetLimit(effect.value, self.period(period, asker.counted), most))
+        return limits
 
-    async def spend_approved(self, effects: Sequence[Effect], principal: str) -> None:
-        """Count a call with these effects that a person approved. Raises a `Refused` if a budget is used up."""
-        if not await self._spend(self._approved_limits(effects, principal)):
-            named = " or ".join(each.value for each in effects)
-            raise Refused(f"The budget for {named} calls is used up.", "A person can raise it in the policy.")
+    def rate(self, effect: Effect, asker: Asker) -> RateLimit | None:
+        """Return `destroy_rate` as what destroys counts in it; None for another effect."""
+        if effect is not Effect.DESTROY or self.policy.destroy_rate is None:
+            return None
+        most, seconds = self.policy.destroy_rate
+        return RateLimit(self.rate_budget(asker.counted), most, seconds)
 
     async def check_rate(self, effect: Effect, principal: str) -> None:
         """Raise a `Refused` that says when to call again if `destroy_rate` is used up."""
@@ -125,32 +129,8 @@ class Budgets:
         if free_at := rate_free_at(await self._rate_uses(principal, rate[1]), *rate):
             raise _rate_used_up(free_at, *rate)
 
-    async def spend_rate(self, effect: Effect, principal: str) -> None:
-        """Count an approval for `destroy_rate`. Raises a `Refused` that says when to call again if it is used up."""
-        if effect is Effect.DESTROY and (rate := self.policy.destroy_rate) is not None:
-            now = self._system.timestamp()
-            if free_at := await self._ledger.spend_rate(self.rate_budget(principal), *rate, now):
-                raise _rate_used_up(free_at, *rate)
-
     async def _rate_uses(self, principal: str, seconds: float) -> Sequence[float]:
         return await self._ledger.rate_uses(self.rate_budget(principal), seconds, self._system.timestamp())
-
-    def _budget_limits(self, effects: Iterable[Effect], principal: str) -> list[BudgetLimit]:
-        return [
-            BudgetLimit(effect.value, self.period(period, principal), limit)
-            for effect in effects
-            for period, limit in self.policy.rules.budgets(effect, self._system.now()).items()
-        ]
-
-    def _approved_limits(self, effects: Iterable[Effect], principal: str) -> list[BudgetLimit]:
-        """Return the limits of a call that people approved. Beyond its budget, spending needs just that."""
-        return [
-            replace(each, limit=_UNLIMITED) if each.budget == Effect.SPEND.value else each
-            for each in self._budget_limits(effects, principal)
-        ]
-
-    async def _spend(self, limits: list[BudgetLimit]) -> bool:
-        return not limits or await self._ledger.spend_all(limits)
 
 
 def _rate_used_up(free_at: float, most: int, seconds: float) -> Refused:

@@ -4,7 +4,7 @@
 the check of an approval, records.
 """
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,9 +14,10 @@ from fastn_mcp.account.resolved_call import ResolvedCall
 from fastn_mcp.account.typed_argument import TypedArgument
 from fastn_mcp.errors import Refused
 from fastn_mcp.guard.preview import ListPreview, Preview, Shown
-from fastn_mcp.ledger.approval_request import ShownCall
+from fastn_mcp.ledger.approval_request import ApprovalRequest, ShownCall
 from fastn_mcp.ledger.change import Change
 from fastn_mcp.policy.decision import Decision, PolicyDecision, effects_below, of_groups, strictest
+from fastn_mcp.policy.permit import Permit
 from fastn_mcp.policy.plan import would_allow
 from fastn_mcp.policy.policy import NO_PLAN, Policy
 from fastn_mcp.redaction import quote
@@ -41,14 +42,18 @@ class Evaluation:
     """Decision of the policy. For a list, the strictest one among its calls: it applies to all of them."""
     shown: Shown | None = None
     """Preview of the call or the list; None if the policy decided without a read."""
-    list_calls: Mapping[int, "Evaluation"] = field(default_factory=dict[int, "Evaluation"])
-    """Evaluations of the calls of a list that are still to be made, by number; empty for a single call."""
+    list_calls: tuple["Evaluation", ...] = ()
+    """Evaluations of the calls of a list that are still to be made, in order; empty for a single call."""
+    number: int = 1
+    """Place in its list, from 1, for people."""
     resolved_call: ResolvedCall | None = None
     """The call with all records that it touches; None for a list."""
     binding: str = ""
     """Digest of the resolved call, its label and the policy. An approval of the call holds for this binding only."""
-    similar: str | None = None
-    """Digest of the calls that a temporary approval would cover; None if none may be given."""
+    permit: Permit | None = None
+    """Temporary approval that people may give besides; None if there is none."""
+    given_by: ApprovalRequest | None = None
+    """Approval whose temporary approval covers the call; None if there is none."""
     is_unsettled: bool = False
     """Whether the call may have been made before."""
     repeat_id: str = ""
@@ -68,9 +73,9 @@ class Evaluation:
         return self.resolved_call is None
 
     @property
-    def calls(self) -> Mapping[int, "Evaluation"]:
-        """Evaluations of the calls that are to be sent, by number. A single call has the number 1."""
-        return self.list_calls if self.is_list else {1: self}
+    def calls(self) -> tuple["Evaluation", ...]:
+        """Evaluations of the calls that are to be sent, in order."""
+        return self.list_calls if self.is_list else (self,)
 
     @property
     def resolved(self) -> ResolvedCall:
@@ -137,22 +142,22 @@ _APPROVAL = {
 _STOPPED = "none is possible now: a person has stopped changes"
 
 
-def evaluation_of_list(tool: Tool[Any], list_id: str, calls: Mapping[int, Evaluation]) -> Evaluation:
-    """Return the evaluation of a list from those of its calls, by number."""
-    verdict = strictest(each.verdict for each in calls.values())
+def evaluation_of_list(tool: Tool[Any], list_id: str, calls: Sequence[Evaluation]) -> Evaluation:
+    """Return the evaluation of a list from those of its calls."""
+    verdict = strictest(each.verdict for each in calls)
     refused = {
-        number: f"{each.verdict.rule}. {each.verdict.why}".strip()
-        for number, each in calls.items()
+        each.number: f"{each.verdict.rule}. {each.verdict.why}".strip()
+        for each in calls
         if each.verdict.decision is Decision.DENY
     }
-    previews = {number: each.shown for number, each in calls.items() if isinstance(each.shown, Preview)}
+    previews = {each.number: each.shown for each in calls if isinstance(each.shown, Preview)}
     return Evaluation(
         tool=tool,
         id=list_id,
-        effect=max((each.effect for each in calls.values()), key=lambda effect: effect.rank),
+        effect=max((each.effect for each in calls), key=lambda effect: effect.rank),
         verdict=replace(verdict, permit=None),
         shown=ListPreview(tool.tool_name(), previews, refused),
-        list_calls=calls,
+        list_calls=tuple(calls),
     )
 
 
@@ -177,12 +182,12 @@ def refusal(call: Call, decision: PolicyDecision, policy: Policy, place: str = "
 
 def denial(evaluation: Evaluation, policy: Policy) -> Refused:
     """Return the refusal of a call or a list, which names every call that the policy denies."""
-    denied = {number: one for number, one in evaluation.calls.items() if one.verdict.decision is Decision.DENY}
-    first = next(iter(denied))
-    error = refusal(denied[first].call, denied[first].verdict, policy, place_in_list(evaluation.tool, first))
+    denied = [each for each in evaluation.calls if each.verdict.decision is Decision.DENY]
+    first = denied[0]
+    error = refusal(first.call, first.verdict, policy, place_in_list(evaluation.tool, first.number))
     if len(denied) > 1:
-        error.facts["refused_calls"] = [*denied]
-    missing = [would_allow(one.call) for one in denied.values() if one.verdict.rule == NO_PLAN]
+        error.facts["refused_calls"] = [each.number for each in denied]
+    missing = [would_allow(each.call) for each in denied if each.verdict.rule == NO_PLAN]
     if missing:
         error.facts["would_allow"] = "\n\n".join(missing)
     return error

@@ -17,14 +17,14 @@ from fastn_mcp.client.client import FastnClient
 from fastn_mcp.errors import FastnError, Refused
 from fastn_mcp.guard.approval.obtain import Approvals
 from fastn_mcp.guard.approval_form import PendingApproval
-from fastn_mcp.guard.approval_use import Approval, change_of
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.evaluation import Evaluation, denial, refusal
 from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.guard.judge import Judge, rereads
 from fastn_mcp.guard.key_files import CallSecrets
+from fastn_mcp.guard.permission import Permission, new_change
 from fastn_mcp.guard.preview import stopped_triggers
-from fastn_mcp.guard.recorder import Intent, Recorder
+from fastn_mcp.guard.recorder import Recorder
 from fastn_mcp.guard.result import CallOutcome, Done, ListResult
 from fastn_mcp.ledger.change import MADE_OUTCOMES, Change
 from fastn_mcp.policy.asker import Asker
@@ -66,6 +66,7 @@ class Guard:
         self._client = client
         self._secrets = secrets
         self._system = system
+        self._permissions = approvals.permissions
         self.decisions = approvals.decisions
 
     async def execute(
@@ -87,25 +88,25 @@ class Guard:
         began = self._system.timestamp()
         with _span(self._system, tool) as span, self._fail_closed(tool, caller):
             made = await self._made_before(tool, caller)
+            if made.is_complete:
+                return made
             if tool.inner_calls:
-                if len(made.outcomes) == len(tool.inner_calls):
-                    return made
-                span["calls"] = len(tool.inner_calls) - len(made.outcomes)
+                span["calls"] = len(made.calls) - len(made.outcomes)
             await self._recorder.anchor()
-            evaluation, approval = await self._approved(tool, caller, report, made, undoes, began=began, span=span)
-            if not isinstance(approval, Approval):
-                return approval
-            await self._approvals.uses.check(approval, evaluation)
-            if evaluation.is_list and approval.request is not None and not approval.request.used:
-                self._recorder.agreed(tool, approval.request, approval.by)
-            span.update(_approval_facts(approval.by, approval.request and approval.request.trace))
+            evaluation, permission = await self._permitted(tool, caller, report, made, undoes, began=began, span=span)
+            if not isinstance(permission, Permission):
+                return permission
+            await self._permissions.check(permission, evaluation)
+            if evaluation.is_list and permission.request is not None and not permission.request.used:
+                self._recorder.agreed(tool, permission.request, permission.by)
+            span.update(_permission_facts(permission))
         if evaluation.is_list:
-            await self._send_list(evaluation, approval, made, caller, report)
+            await self._send_list(evaluation, permission, made, caller, report)
             return made
-        done = await self._send_once(1, evaluation, approval, made, caller)
+        done = await self._send_once(evaluation, evaluation, permission, made, caller)
         return done or await self.execute(tool, caller, report, undoes)
 
-    async def _approved(
+    async def _permitted(
         self,
         tool: Tool[Any],
         caller: Caller,
@@ -115,104 +116,112 @@ class Guard:
         *,
         began: float,
         span: SpanFacts,
-    ) -> tuple[Evaluation, Approval | PendingApproval]:
-        """Judge the calls and obtain their approval. Judge them again once a person has decided."""
+    ) -> tuple[Evaluation, Permission | PendingApproval]:
+        """Judge the calls and obtain what permits them. Judge them again once a person has decided."""
         evaluation = await self._evaluate(tool, caller, made, undoes, span)
-        approval = await self._approvals.obtain(evaluation, caller)
-        while isinstance(approval, PendingApproval) and await self._wait_for_decision(approval, began, caller, report):
+        obtained = await self._approvals.obtain(evaluation, caller)
+        while isinstance(obtained, PendingApproval) and await self._wait_for_decision(obtained, began, caller, report):
             caller = replace(caller, form=None, link=None)  # the answer is in the ledger
             evaluation = await self._evaluate(tool, caller, made, undoes, span, must_read=True)
-            approval = await self._approvals.obtain(evaluation, caller)
-        if isinstance(approval, Approval):
-            if approval.has_waited:
+            obtained = await self._approvals.obtain(evaluation, caller)
+        if isinstance(obtained, Permission):
+            if obtained.has_waited:
                 evaluation = await self._evaluate(tool, caller, made, undoes, span, must_read=True)
-            return evaluation, approval
+            return evaluation, obtained
         span["outcome"] = "approval_required"
-        if approval.request.out_of_band:
-            self._recorder.waits(tool, caller, approval.preview)
-        return evaluation, approval
+        if obtained.request.out_of_band:
+            self._recorder.waits(tool, caller, obtained.preview)
+        return evaluation, obtained
 
     async def _send_list(
-        self, evaluation: Evaluation, approval: Approval, made: ListResult, caller: Caller, report: Report
+        self, evaluation: Evaluation, permission: Permission, made: ListResult, caller: Caller, report: Report
     ) -> None:
         """Send the calls of a list, up to the first failure, and add their outcomes to `made`."""
-        count = len(evaluation.tool.inner_calls)
-        for number, one in evaluation.calls.items():
-            await report(f"{number} of {count}: {one.call.tool_name()}", number, count)
+        count = len(made.calls)
+        for one in evaluation.calls:
+            await report(f"{one.number} of {count}: {one.call.tool_name()}", one.number, count)
             try:
-                done = await self._send_once(number, evaluation, approval, made, caller)
+                done = await self._send_once(one, evaluation, permission, made, caller)
             except FastnError as error:
-                made.outcomes[number] = error
+                made.outcomes[one.id] = error
                 if error.outcome not in MADE_OUTCOMES:
                     return
             else:
                 if done is not None:
-                    made.outcomes[number] = done
+                    made.outcomes[one.id] = done
 
     async def _send_once(
-        self, number: int, evaluation: Evaluation, approval: Approval, made: ListResult, caller: Caller
+        self, current: Evaluation, evaluation: Evaluation, permission: Permission, made: ListResult, caller: Caller
     ) -> Done | None:
-        """Send one approved call at most once, and record it before and after. Raises its error if it does not succeed.
+        """Send one permitted call of an evaluation at most once, and record it before and after. Raises its error.
 
         None if other calls used up the budget or plan entry that allowed a single call. A call of a list is then
         judged again, as it is if its evaluation is not fresh or others, which may change its target, were sent.
         """
-        is_list = evaluation.is_list
-        current = evaluation.calls[number]
-        call = current.call
-        use = self._approvals.uses.use
+        call, asker, is_list = current.call, caller.asker, evaluation.is_list
         with (
             _span(self._system, call) if is_list else nullcontext(SpanFacts()) as span,
             self._fail_closed(call, caller),
         ):
             is_stale = is_list and self._system.timestamp() - current.began > _FRESH
             if is_stale or any(not isinstance(each, Change) for each in made.outcomes.values()):
-                reads = rereads(evaluation, number, self._client.send)
-                current = await self._judge_again(call, caller, evaluation.id, reads)
+                reads = rereads(evaluation, current, self._client.send)
+                current = await self._judge_again(current, caller, evaluation.id, reads)
             span.update(_decision_facts(current))
-            filled = await self._secrets.fill(call, current.resolved.typed, approval.request)
-            while (approved := await use(approval, number, current, evaluation, caller.asker)) is None:
+            stop_epoch = await self._permissions.check_stops(permission, asker)
+            filled = await self._secrets.fill(call, current.resolved.typed, permission.request)
+            change = await self._new_change(current, evaluation, permission, made, asker)
+            while not await self._permissions.begin(change, permission, current, evaluation, asker):
                 if not is_list:
                     return None
-                current = await self._judge_again(call, caller, evaluation.id)
-            span.update(_approval_facts(approved.by, approved.trace))
-            account, deadline = self._journal.account, self._client.deadline(call)
-            change = await change_of(approved, account, self._client.send, deadline, self._system)
-            change = replace(change, stopped_triggers=_stopped_triggers(current, approval, number, made))
-            await self._journal.begin(change, evaluation.undoes)
-        intent, is_sent = None, False
+                current = await self._judge_again(current, caller, evaluation.id)
+                change = await self._new_change(current, evaluation, permission, made, asker)
+            span.update(_permission_facts(permission))
+        intent, began, is_sent = None, self._system.monotonic(), False
+        record = partial(self._recorder.outcome, current, change, asker, began=began)
         try:
-            intent = self._recorder.intent(approved, change.id)
+            intent = self._recorder.intent(current, change, asker)
             await self._recorder.anchor()
             self.judge.ai_sessions.note(call, None)
             is_sent = True  # from here on, the request may have left this process
-            check = partial(self._approvals.stops.check, caller.asker, approved.stops)
+            check = partial(self._approvals.stops.check, asker, stop_epoch)
             is_fresh = self._system.timestamp() - current.began <= _MERGE_WITHIN
             result = await self._client.send(filled, check, current.resolved.target if is_fresh else None)
         except BaseException as error:
-            await self._record_failure(error, change, intent, caller, is_sent=is_sent)
+            outcome, message = _failure(error, is_sent=is_sent)
+            if intent is not None:
+                record(intent=intent, outcome=outcome, message=message)
+            await self._journal.end(change, outcome, delivery=caller.delivery)
+            if is_sent and isinstance(error, FastnError):
+                await self._recorder.settle()
             raise
         self.judge.ai_sessions.note(call, result)
-        self._recorder.outcome(intent, "done", result=result)
+        if intent is not None:
+            record(intent=intent, outcome="done", result=result)
         change = await self._journal.end(change, "done", result, caller.delivery)
         await self._recorder.settle()
         return Done(self._secrets.deliver(call, result), change)
 
-    async def _record_failure(
-        self, error: BaseException, change: Change, intent: Intent | None, caller: Caller, *, is_sent: bool
-    ) -> None:
-        outcome, message = ("unknown_outcome", type(error).__name__) if is_sent else ("cancelled", "")
-        if isinstance(error, FastnError):
-            outcome, message = error.outcome, error.what
-        self._recorder.outcome(intent, outcome, message)
-        await self._journal.end(change, outcome, delivery=caller.delivery)
-        if is_sent and isinstance(error, FastnError):
-            await self._recorder.settle()
+    async def _new_change(
+        self, current: Evaluation, evaluation: Evaluation, permission: Permission, made: ListResult, asker: Asker
+    ) -> Change:
+        """Return the change of a call that is about to begin, with the state before it."""
+        change = await new_change(
+            current,
+            permission,
+            list_id=evaluation.id if evaluation.is_list else "",
+            asker=asker,
+            account=self._journal.account,
+            read=self._client.send,
+            deadline=self._client.deadline(current.call),
+            system=self._system,
+        )
+        return replace(change, stopped_triggers=_stopped_triggers(current, permission, made))
 
     async def preview(self, tool: Tool[Any], caller: Caller, undoes: Change | None = None) -> Evaluation | ListResult:
         """Judge a call or a list by fresh reads, without sending it. Return the outcomes if all calls were made."""
         made = await self._made_before(tool, caller)
-        if tool.inner_calls and len(made.outcomes) == len(tool.inner_calls):
+        if made.is_complete:
             return made
         evaluation = await self.judge.judge(tool, caller.asker, made.outcomes, undoes)
         is_stopped = await self._approvals.stops.facts(caller.asker) is not None
@@ -254,13 +263,12 @@ class Guard:
 
     async def _made_before(self, tool: Tool[Any], caller: Caller) -> ListResult:
         """Return the calls that an earlier request made for the same list. They are not sent again."""
-        if not tool.inner_calls:
-            return ListResult("", {})
-        list_id = self.judge.list_id(tool, caller.asker)
-        outcomes: dict[int, CallOutcome] = {}
-        for change in await self._journal.changes_of(list_id):
-            outcomes[change.number] = change
-        return ListResult(list_id, outcomes)
+        list_id, call_ids = self.judge.list_ids(tool, caller.asker)
+        outcomes: dict[str, CallOutcome] = {}
+        if list_id:
+            for change in await self._journal.changes_of(list_id):
+                outcomes[change.call_id] = change
+        return ListResult(list_id, call_ids, outcomes)
 
     async def _wait_for_decision(self, pending: PendingApproval, began: float, caller: Caller, report: Report) -> bool:
         """Wait until people have decided about a request, for as long as a call that `began` then may wait."""
@@ -289,8 +297,8 @@ class Guard:
 
         Raises a `FastnError` if the policy or the caller's scopes deny any of the calls.
         """
-        for number, call in enumerate(tool.inner_calls or (tool,), 1):
-            if number not in made.outcomes:
+        for number, call in enumerate(tool.inner_calls or (tool,)):
+            if not made.calls or made.calls[number] not in made.outcomes:
                 caller.check(call.tool_name(), call.effective)
         await self._approvals.stops.check(caller.asker)
         evaluation = None
@@ -298,16 +306,20 @@ class Guard:
             evaluation = await self.judge.judge_without_reads(tool, caller.asker, undoes)
         if evaluation is None:
             evaluation = await self.judge.judge(tool, caller.asker, made.outcomes, undoes)
-        for one in evaluation.calls.values():
+        for one in evaluation.calls:
             caller.check(one.call.tool_name(), *one.effects)
         span.update(_decision_facts(evaluation))
         if evaluation.verdict.decision is Decision.DENY:
             raise denial(evaluation, self.judge.policy)
         return evaluation
 
-    async def _judge_again(self, call: Call, caller: Caller, list_id: str, reads: Send | None = None) -> Evaluation:
+    async def _judge_again(
+        self, earlier: Evaluation, caller: Caller, list_id: str, reads: Send | None = None
+    ) -> Evaluation:
         """Judge a call of a list again, right before it is sent."""
+        call = earlier.call
         current = await self.judge.judge_call(call, caller.asker, reads=reads, list_id=list_id)
+        current = replace(current, number=earlier.number)
         caller.check(call.tool_name(), *current.effects)
         if current.verdict.decision is Decision.DENY:
             raise refusal(call, current.verdict, self.judge.policy)
@@ -341,7 +353,7 @@ def _decision_facts(evaluation: Evaluation) -> SpanFacts:
     return {"effect": evaluation.effect.value, "decision": verdict.decision.value, "rule": verdict.rule}
 
 
-def _stopped_triggers(current: Evaluation, approval: Approval, number: int, made: ListResult) -> tuple[str, ...]:
+def _stopped_triggers(current: Evaluation, permission: Permission, made: ListResult) -> tuple[str, ...]:
     """Return the live triggers that a deletion switches off, with the deletions of its list before it."""
     if current.call.route.method != "DELETE" or current.shown is None:
         return ()
@@ -350,9 +362,17 @@ def _stopped_triggers(current: Evaluation, approval: Approval, number: int, made
         change = outcome.change if isinstance(outcome, Done) else outcome
         if isinstance(change, Change) and change.outcome in MADE_OUTCOMES:
             gone.add(change.target)
-    stored = approval.request.preview if approval.request else current.shown.stored()
-    return stopped_triggers(stored, number, gone)
+    stored = permission.request.preview if permission.request else current.shown.stored()
+    return stopped_triggers(stored, current.number, gone)
 
 
-def _approval_facts(by: str, trace: str | None) -> SpanFacts:
-    return {"outcome": "admitted", "approved_by": by, "asked": trace}
+def _permission_facts(permission: Permission) -> SpanFacts:
+    trace = None if permission.request is None else permission.request.trace
+    return {"outcome": "admitted", "approved_by": permission.by, "asked": trace}
+
+
+def _failure(error: BaseException, *, is_sent: bool) -> tuple[str, str]:
+    """Return the outcome of a call that raised an error, and the message for the audit log."""
+    if isinstance(error, FastnError):
+        return error.outcome, error.what
+    return ("unknown_outcome", type(error).__name__) if is_sent else ("cancelled", "")

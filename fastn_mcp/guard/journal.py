@@ -6,7 +6,7 @@ is sent and settled once the response was delivered: cancelled calls, killed pro
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Collection, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -16,8 +16,9 @@ from weakref import WeakValueDictionary
 import anyio
 
 from fastn_mcp.account.resolved_call import ResolvedCall
-from fastn_mcp.errors import FastnError, NotSent, Refused
+from fastn_mcp.errors import FastnError, Refused
 from fastn_mcp.guard.undo import without_secrets
+from fastn_mcp.ledger.beginning import Begun, BudgetLimit, RateLimit
 from fastn_mcp.ledger.change import FINAL_OUTCOMES, MADE_OUTCOMES, PERHAPS_MADE, Change
 from fastn_mcp.ledger.identity import without_issuers
 from fastn_mcp.ledger.ledger import Ledger
@@ -162,19 +163,26 @@ class ChangeJournal:
             facts |= {(change.target, heading): (heading, fact) for heading, fact in recent_facts(change, records, now)}
         return tuple(facts.values())
 
-    async def begin(self, change: Change, undoes: Change | None = None) -> None:
-        """Record a change before its call is sent. The caller must `end` it.
+    async def begin(
+        self,
+        change: Change,
+        *,
+        undoes: Change | None,
+        limits: Sequence[BudgetLimit],
+        rate: RateLimit | None,
+        uses: str,
+        permit: str,
+    ) -> Begun:
+        """Record a change before its call is sent, with what permits it (`Ledger.begin`). The caller must `end` it.
 
-        Each call of a list begins only once, and so does the undo of an earlier change. Raises a `FastnError` if it has
-        begun already or the journal cannot be written.
+        If it is not begun, nothing was recorded. Raises a `FastnError` if the journal cannot be written.
         """
-        self._sending[change.id] = change.call, anyio.Event()
+        self._sending[change.id] = change.repeat_id, anyio.Event()
+        if undoes is not None:
+            self._claims[change.id] = undoes.id
+        undone = "" if undoes is None else undoes.id
         try:
-            if undoes is not None:
-                if not await self._ledger.claim(undoes.id):
-                    raise NotSent("This was undone already, or is just being undone.", "See list_changes.")
-                self._claims[change.id] = undoes.id
-            is_begun = await self._ledger.begin(change)
+            begun = await self._ledger.begin(change, undoes=undone, limits=limits, rate=rate, uses=uses, permit=permit)
         except BaseException as error:
             await self.end(change, "not_sent")
             if isinstance(error, FastnError) or not isinstance(error, Exception):
@@ -184,12 +192,10 @@ class ChangeJournal:
                 f"The journal could not be written ({type(error).__name__}).",
                 "Tell the operator; the server log has the details.",
             ) from error
-        if not is_begun:
+        if begun is not Begun.YES:
+            self._claims.pop(change.id, None)
             self._sent(change)
-            raise NotSent(
-                "It was already begun by another process or another call of the same batch.",
-                "Call the batch again later to see the outcome.",
-            )
+        return begun
 
     async def end(
         self, change: Change, outcome: str, result: FastnObject | None = None, delivery: Delivery | None = None
@@ -205,13 +211,13 @@ class ChangeJournal:
         ended = replace(change, outcome=outcome, target=target, sent=sent, stopped_triggers=stopped)
         if target is not None and ended.is_of_another and isinstance(name := returned.get("name"), str):
             ended = replace(ended, name=name)
-        delivery = delivery if outcome in MADE_OUTCOMES and change.call else None
-        is_unsettled = bool(change.call) and (outcome in PERHAPS_MADE or delivery is not None)
+        delivery = delivery if outcome in MADE_OUTCOMES and change.repeat_id else None
+        is_unsettled = bool(change.repeat_id) and (outcome in PERHAPS_MADE or delivery is not None)
         now, claimed = self._system.timestamp(), self._claims.pop(change.id, None)
         ended = replace(ended, unsettled_until=now + UNSETTLED if is_unsettled else 0.0)
         if outcome in PERHAPS_MADE:
             self._lost = {call: until for call, until in self._lost.items() if until > now}
-            self._lost[change.call] = ended.unsettled_until
+            self._lost[change.repeat_id] = ended.unsettled_until
         if delivery is not None:
             delivery.on_received(partial(self._settle, ended))
             self._deliveries[ended.id] = delivery

@@ -21,16 +21,19 @@ from fastn_mcp.account.typed_argument import TypedArgument
 from fastn_mcp.client.reads import after_creates, remembered
 from fastn_mcp.errors import NOTHING_SENT, FastnError, Forbidden, InvalidArgument, NotFound, NotSent
 from fastn_mcp.guard.ai_sessions import AiSessions
-from fastn_mcp.guard.approval_form import FREE
+from fastn_mcp.guard.approval_form import FREE, extent
 from fastn_mcp.guard.budgets import NO_EARLIER_USES, Budgets, EarlierUses
 from fastn_mcp.guard.evaluation import Evaluation, evaluation_of_list, place_in_list
 from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.guard.preview import Preview, preview
+from fastn_mcp.guard.stops import Stops
+from fastn_mcp.ledger.approval_request import ApprovalRequest
 from fastn_mcp.ledger.change import Change
 from fastn_mcp.ledger.identity import bound_account, holder
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.decision import PLANNED, Decision, PolicyDecision, Situation, effects_below
+from fastn_mcp.policy.permit import Permit
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.policy.rules import CUSTOMERS_UNREADABLE
 from fastn_mcp.records.formats import age
@@ -44,6 +47,9 @@ from fastn_mcp.tools.related_reads import no_such, reader_of
 from fastn_mcp.tools.tool import Effect, Tool
 
 log = logging.getLogger(__name__)
+
+TEMPORARY = "temporary approval"
+"""Name of a permit that is given with an approval."""
 
 _MAX_DESCRIBED = 10
 """Maximum number of calls of a list for which further facts are read."""
@@ -75,6 +81,7 @@ class Judge:
         budgets: Budgets,
         ledger: Ledger,
         journal: ChangeJournal,
+        stops: Stops,
         system: System,
         read: Send,
     ) -> None:
@@ -87,6 +94,7 @@ class Judge:
         self._surroundings = account.surroundings
         self._ledger = ledger
         self._journal = journal
+        self._stops = stops
         self._system = system
         self._read = read
         self._has_warned = False
@@ -96,10 +104,15 @@ class Judge:
         """Return the id of a call: the digest of principal, tenant, account, key, tool and exact arguments."""
         return _sha256([*self._parties(asker), call.tool_name(), call.arguments()])
 
-    def list_id(self, tool: Tool[Any], asker: Asker) -> str:
-        """Return the id of a list. Two lists of the same calls are the same unless their names differ."""
-        calls = [self.call_id(call, asker) for call in tool.inner_calls]
-        return f"batch_{_sha256([calls, tool.list_name])[:24]}"
+    def list_ids(self, tool: Tool[Any], asker: Asker) -> tuple[str, tuple[str, ...]]:
+        """Return the id of a list and those of its calls, in order; nothing for a single call.
+
+        Two lists of the same calls are the same unless their names differ.
+        """
+        if not tool.inner_calls:
+            return "", ()
+        call_ids = tuple(self.call_id(call, asker) for call in tool.inner_calls)
+        return f"batch_{_sha256([call_ids, tool.list_name])[:24]}", call_ids
 
     async def judge_without_reads(self, call: Call, asker: Asker, undoes: Change | None = None) -> Evaluation | None:
         """Judge a single call without reads; None unless that is enough to allow or deny it."""
@@ -130,9 +143,11 @@ class Judge:
         )
 
     async def judge(
-        self, tool: Tool[Any], asker: Asker, skip: Collection[int] = (), undoes: Change | None = None
+        self, tool: Tool[Any], asker: Asker, made: Collection[str] = (), undoes: Change | None = None
     ) -> Evaluation:
-        """Judge a call, or the calls of a list except the numbers in `skip`, by fresh reads. Raises a `FastnError`.
+        """Judge a call, or the calls of a list except those with an id in `made`, by fresh reads.
+
+        Raises a `FastnError`.
 
         Each call of a list counts against the budgets and the plan of those after it, so that a shortage is found up
         front. `undoes`: the earlier change that the call undoes.
@@ -140,11 +155,11 @@ class Judge:
         reads = remembered(self._read)
         if not tool.inner_calls:
             return await self.judge_call(cast("Call", tool), asker, reads=reads, undoes=undoes)
-        list_id = self.list_id(tool, asker)
+        list_id, call_ids = self.list_ids(tool, asker)
         earlier_uses: Counter[tuple[str, str]] = Counter()
-        evaluations: dict[int, Evaluation] = {}
+        evaluations: list[Evaluation] = []
         for number, call in enumerate(cast("tuple[Call, ...]", tool.inner_calls), 1):
-            if number in skip:
+            if call_ids[number - 1] in made:
                 continue
             try:
                 evaluation = await self.judge_call(call, asker, earlier_uses, reads=reads, list_id=list_id)
@@ -158,7 +173,7 @@ class Judge:
                 error.what = place + error.what
                 error.args = (place + str(error),)
                 raise
-            evaluations[number] = evaluation
+            evaluations.append(replace(evaluation, number=number))
             earlier_uses.update(self._uses_of(evaluation, asker))
         return evaluation_of_list(tool, list_id, evaluations)
 
@@ -196,9 +211,12 @@ class Judge:
         )
         shown = preview(resolved, resolved.effect, self._account.name, verdict.why, self._undone(undoes))
         binding = _sha256([call_id, resolved.bound(), str(resolved.label), self.policy.digest])
-        similar = None
-        if _may_be_temporary(resolved, verdict, is_unsettled=is_unsettled):
-            similar = self._similar(resolved, asker)
+        permit = given_by = None
+        if not list_id and _may_be_temporary(resolved, verdict, is_unsettled=is_unsettled):
+            permit = self._permit(resolved, asker)
+            given_by = await self._giver(permit, resolved, asker)
+            if given_by is not None:
+                verdict = replace(verdict, decision=Decision.ALLOW, permit=given_by.permit)
         return Evaluation(
             tool=call,
             id=call_id,
@@ -207,7 +225,8 @@ class Judge:
             shown=shown,
             resolved_call=resolved,
             binding=binding,
-            similar=similar,
+            permit=permit,
+            given_by=given_by,
             is_unsettled=is_unsettled,
             repeat_id=repeat_id,
             began=began,
@@ -221,12 +240,28 @@ class Judge:
             return ""
         return f"what was done {age(datetime.fromtimestamp(change.at, UTC), self._system.now())}"
 
-    def _similar(self, resolved: ResolvedCall, asker: Asker) -> str:
-        """Return the digest of the calls that differ from this one in free values only."""
-        arguments = resolved.call.arguments()
+    def _permit(self, resolved: ResolvedCall, asker: Asker) -> Permit:
+        """Return the temporary approval that people may give with an approval of a call.
+
+        It covers the calls of the same caller that differ from this one in free values only, under the same policy.
+        """
+        call = resolved.call
+        arguments = call.arguments()
         fixed = {name: value for name, value in arguments.items() if name not in FREE}
-        same = [*self._parties(asker), resolved.call.tool_name(), sorted(arguments), fixed]
-        return _sha256([*same, self.policy.digest, resolved.effect.value, resolved.fixed()])
+        same = [*self._parties(asker), call.tool_name(), sorted(arguments), fixed]
+        pattern = _sha256([*same, self.policy.digest, resolved.effect.value, resolved.fixed()])
+        targets = () if call.target is None else (call.target,)
+        return Permit(name=TEMPORARY, tool=call.tool_name(), targets=targets, pattern=pattern, extent=extent(call))
+
+    async def _giver(self, permit: Permit, resolved: ResolvedCall, asker: Asker) -> ApprovalRequest | None:
+        """Return the approval of the caller whose temporary approval covers a call; None if there is none."""
+        now = self._system.timestamp()
+        for request in await self._ledger.permits_of(holder(asker.principal, self.bound_account), now):
+            if request.permit is None or not request.permit.covers(resolved, permit.pattern):
+                continue
+            if not await self._stops.has_voided(asker, request.stop_epoch, request.asker):
+                return request
+        return None
 
     async def explain(self, call: Call, asker: Asker, at: datetime | None = None) -> tuple[Evaluation, Situation]:
         """Judge one call, for now or another time, and return the facts that decide it."""
@@ -240,12 +275,12 @@ class Judge:
         also what else has to be read.
         """
         deadline = anyio.current_time() + _MAX_DESCRIPTION_SECONDS
-        described: dict[int, Evaluation] = {}
-        for number, each in evaluation.calls.items():
+        described: list[Evaluation] = []
+        for each in evaluation.calls:
             may_read = len(described) < _MAX_DESCRIBED
-            described[number] = await self._describe_call(each, deadline, may_read=may_read)
+            described.append(await self._describe_call(each, deadline, may_read=may_read))
         if not evaluation.is_list:
-            return described[1]
+            return described[0]
         return evaluation_of_list(evaluation.tool, evaluation.id, described)
 
     async def _describe_call(self, evaluation: Evaluation, deadline: float, *, may_read: bool) -> Evaluation:
@@ -424,14 +459,13 @@ def _may_be_temporary(resolved: ResolvedCall, verdict: PolicyDecision, *, is_uns
     return resolved.call.target is not None and verdict.decision is Decision.CONFIRM
 
 
-def rereads(evaluation: Evaluation, number: int, read: Send) -> Send | None:
-    """Return the reads by which a call of a list is judged again. None reads everything again.
+def rereads(evaluation: Evaluation, one: Evaluation, read: Send) -> Send | None:
+    """Return the reads by which `one` call of a list is judged again. None reads everything again.
 
     After creates that overwrite nothing, a further create reads only what they added to the list of its kind.
     """
-    one = evaluation.calls[number]
     lister = reader_of(type(one.call))
-    until_now = [each for key, each in evaluation.calls.items() if key <= number]
+    until_now = [each for each in evaluation.calls if each.number <= one.number]
     only_adds = all(isinstance(each.call, Create) and each.resolved.target is None for each in until_now)
     if one.reads is None or lister is None or not only_adds:
         return None

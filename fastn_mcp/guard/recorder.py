@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Protocol
 
 from pydantic import JsonValue
@@ -10,13 +10,14 @@ from pydantic import JsonValue
 from fastn_mcp.audit.log import AuditEvent, AuditFile, LogEntry, about, named, showable, written
 from fastn_mcp.client.cost import spent
 from fastn_mcp.errors import Declined, FastnError
-from fastn_mcp.guard.approval_use import ApprovedCall
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.evaluation import Evaluation
 from fastn_mcp.guard.preview import Shown
 from fastn_mcp.ledger.approval_request import ApprovalRequest
+from fastn_mcp.ledger.change import Change
 from fastn_mcp.ledger.identity import account_name
 from fastn_mcp.ledger.ledger import Ledger
+from fastn_mcp.policy.asker import Asker
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.redaction import quote
 from fastn_mcp.runtime import System
@@ -24,15 +25,6 @@ from fastn_mcp.tools.related_reads import own_label
 from fastn_mcp.tools.tool import Effect, Tool
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Intent:
-    """A call whose intent was recorded."""
-
-    approved: ApprovedCall
-    entry: str
-    began: float
 
 
 class Watch(Protocol):
@@ -121,45 +113,50 @@ class Recorder:
             known = replace(entry, effect=preview.effect.value, name=named(preview.name), arguments=None)
             self._watch.entry(written(known, self._system))
 
-    def intent(self, approved: ApprovedCall, change: str | None = None) -> Intent | None:
-        """Record that a call is about to be sent. Raises a `Refused` if that fails."""
-        current = approved.current
+    def intent(self, current: Evaluation, change: Change, asker: Asker) -> str | None:
+        """Record that a call is about to be sent, and return its entry. Raises a `Refused` if that fails."""
         if current.effect is Effect.READ:
             return None
-        entry = self._audit.record(
+        code, _, _ = change.approved_by.partition(": ")
+        return self._audit.record(
             replace(
-                about(AuditEvent.INTENT, current.call, approved.asker, self._account),
+                about(AuditEvent.INTENT, current.call, asker, self._account),
                 **_in_effect(current),
                 effect=current.effect.value,
                 decision=current.verdict.decision.value,
                 rule=current.verdict.rule,
-                approved_by=approved.by,
-                grant=approved.approval,
+                approved_by=code,
+                grant=_grant_of(change),
                 name=named(current.name),
-                change=change,
+                change=change.id,
             )
         )
-        return Intent(approved, entry, self._system.monotonic())
 
     def outcome(
-        self, intent: Intent | None, outcome: str, message: str | None = None, result: FastnObject | None = None
+        self,
+        current: Evaluation,
+        change: Change,
+        asker: Asker,
+        *,
+        intent: str,
+        outcome: str,
+        began: float,
+        message: str | None = None,
+        result: FastnObject | None = None,
     ) -> None:
-        """Record the outcome of a call."""
-        if intent is None:
-            return
-        approved, current = intent.approved, intent.approved.current
+        """Record the outcome of a call whose `intent` was recorded when the monotonic clock read `began`."""
         id_ = _id(result)
         has_new_name = current.name is None and id_ is not None and current.call.target in (None, id_)
         label = own_label(current.call, result) if has_new_name else None
-        milliseconds = round((self._system.monotonic() - intent.began) * 1000, 1)
+        cost = spent.get()
         entry = replace(
-            about(AuditEvent.OUTCOME, current.call, approved.asker, self._account),
+            about(AuditEvent.OUTCOME, current.call, asker, self._account),
             effect=current.effect.value,
-            grant=approved.approval,
-            of=intent.entry,
+            grant=_grant_of(change),
+            of=intent,
             outcome=outcome,
-            duration_ms=milliseconds,
-            requests=None if (cost := spent.get()) is None else cost.unrecorded(),
+            duration_ms=round((self._system.monotonic() - began) * 1000, 1),
+            requests=None if cost is None else cost.unrecorded(),
             message=message,
             target=current.call.target or id_,
             name=named(str(label)) if label else None,
@@ -196,6 +193,15 @@ class Recorder:
                 message=f"{error.what} The person's note: {quote(note)}" if note else error.what,
             )
         )
+
+
+def _grant_of(change: Change) -> str | None:
+    """Return the approval of a change, with the place of its call in a list, or that it is a temporary approval."""
+    if not change.approval:
+        return None
+    if change.approved_by.startswith("temporary_approval"):
+        return f"{change.approval}.temporary"
+    return f"{change.approval}.{change.number}" if change.number else change.approval
 
 
 def _in_effect(current: Evaluation) -> dict[str, str]:

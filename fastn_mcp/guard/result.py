@@ -26,8 +26,16 @@ CallOutcome = Done | FastnError | Change
 
 @dataclass(frozen=True, slots=True)
 class ListResult:
-    """Outcomes of the calls of a list, by number. Calls without one were not attempted."""
+    """Outcomes of the calls of a list. Calls without one were not attempted."""
 
     id: str
-    """Id of the list: the same for the same list, name and caller in every process."""
-    outcomes: dict[int, CallOutcome]
+    """Id of the list: the same for the same list, name and caller in every process. Empty for a single call."""
+    calls: tuple[str, ...]
+    """Ids of its calls, in order."""
+    outcomes: dict[str, CallOutcome]
+    """By the id of a call."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every call of the list has an outcome."""
+        return bool(self.calls) and len(self.outcomes) == len(self.calls)

@@ -32,27 +32,28 @@ class Stops:
         self.ledger = ledger
         self._system = system
 
-    async def check(self, asker: Asker, seen: Collection[str] | None = None, *others: Asker) -> tuple[str, ...]:
-        """Return the stops that were lifted, by id, which an approval asked for now outlives.
+    async def check(self, asker: Asker, epoch: int | None = None, *others: Asker) -> int:
+        """Return the epoch of the stops that concern a caller, which an approval asked for now outlives.
 
-        With the ids that were `seen` when an approval was asked for, raise `Refused` if a stop was lifted since: the
-        approval is void. Clocks do not matter. `others` are those who asked for it. Raises `Stopped` if a stop holds,
-        and a `Refused` if the ledger cannot be read.
+        With the `epoch` at which an approval was asked for, raise `Refused` if a stop was ordered since: the approval
+        is void, also if the stop was lifted. No clocks are compared. `others` are those who asked for it. Raises
+        `Stopped` if a stop holds, and a `Refused` if the ledger cannot be read.
         """
-        stops = await self.ledger.stops()
-        for stop in _concerning(stops, asker, others):
+        now = 0
+        for stop in _concerning(await self.ledger.stops(), asker, others):
             if stop.lifted is None:
                 raise stopped(stop, self._system.now())
-            if seen is not None and stop.id not in seen:
-                raise Refused(
-                    "Its approval is void: changes were stopped after it was asked for.",
-                    "Call again for a new approval request.",
-                )
-        return tuple(stop.id for stop in stops if stop.lifted is not None)
+            now = max(now, stop.epoch)
+        if epoch is not None and now > epoch:
+            raise Refused(
+                "Its approval is void: changes were stopped after it was asked for.",
+                "Call again for a new approval request.",
+            )
+        return now
 
-    async def has_voided(self, asker: Asker, seen: Collection[str], *others: Asker) -> bool:
+    async def has_voided(self, asker: Asker, epoch: int, *others: Asker) -> bool:
         """Return whether a stop made an approval void, as in `check`."""
-        return any(stop.id not in seen for stop in _concerning(await self.ledger.stops(), asker, others))
+        return any(stop.epoch > epoch for stop in _concerning(await self.ledger.stops(), asker, others))
 
     async def holding(self, askers: Collection[Asker]) -> set[Asker]:
         """Return the callers whose changes are stopped now."""
@@ -107,15 +108,16 @@ def stop_entry(stop: Stop, account: str) -> LogEntry:
 async def void_approvals(ledger: Ledger, stop: Stop, now: float) -> "Counter[str]":
     """End what a stop voids in a ledger, and count it by kind, for example "waiting call".
 
-    It only makes the end visible at once: the guard refuses by the stop itself.
+    While it holds, no request is opened that it names. It only makes the end visible at once: the guard refuses by
+    the epoch of the stop.
     """
     ended = Counter[str]()
     for request in (*await ledger.waiting(now), *await ledger.decided(_MAX_SEARCHED)):
-        if request.is_over or stop.id in request.stops or not stop.names(request.asker):
+        if request.is_over or not stop.names(request.asker):
             continue
         if await ledger.void(request.id, RequestState.STOPPED, now, by=stop.by, note=stop.reason or None):
             ended["waiting call" if request.state is RequestState.OPEN else "unused approval"] += 1
     for approval in await ledger.temporary_approvals(now):
-        if stop.id not in approval.stops and stop.names(approval.asker):
+        if stop.names(approval.asker):
             ended["temporary approval"] += await ledger.revoke_temporary(approval.id) is not None
     return ended

@@ -192,7 +192,7 @@ class TeamInbox(Inbox):
     def may_lift(self, stop: Stop) -> bool:
         """Those of a tenant, as this page orders them. The operator lifts all others, and their own, at a terminal."""
         rules = [rule for rule in self._rules if rule.lift_operator_stops or not stop.is_operators]
-        is_of_tenant = bool(stop.tenant and not stop.person and not stop.client)
+        is_of_tenant = bool(stop.tenant and not stop.person)
         return is_of_tenant and any(rule.may_stop(stop.tenant) for rule in rules)
 
     @override

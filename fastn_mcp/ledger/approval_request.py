@@ -14,6 +14,7 @@ from fastn_mcp.account.typed_argument import TypedArgument
 from fastn_mcp.ledger.identity import holder, may_be, who
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.decision import Decision, StepUp, of_groups
+from fastn_mcp.policy.permit import Permit
 
 
 class RequestState(Enum):
@@ -100,13 +101,12 @@ class ApprovalRequest:
     target: str | None
     call: str
     """Digest of the call (`Evaluation.id`), or the id of the list."""
-    calls: Mapping[int, ShownCall]
-    """The calls as they were shown, by number."""
+    calls: Mapping[str, ShownCall]
+    """The calls as they were shown, by their ids (`Evaluation.id`)."""
     required: str
     """Policy decision: confirm, typed, out_of_band or four_eyes."""
     expected: str | None
     """Text that has to be typed to approve; None if none is required."""
-    allows_temporary: bool
     out_of_band: bool
     """Whether it is decided out of band (approval page, terminal or webhook) rather than in the client's form."""
     preview: Mapping[str, JsonValue]
@@ -119,22 +119,20 @@ class ApprovalRequest:
     decided: float | None = None
     trace: str | None = None
     """Trace in which it was opened, as `System.trace` returns it."""
-    similar: str | None = None
-    """Digest of the calls that a temporary approval would cover: of caller, account, key, tool, argument names,
-    values that are not free, policy and effect."""
-    extent: str = ""
-    """Description of those calls."""
+    permit: Permit | None = None
+    """Temporary approval that its approvers can give besides; None if there is none. It holds from the first use of
+    the approval on, if all of them gave it."""
     votes: tuple[Vote, ...] = ()
     """Oldest first, one per approver. An approver can replace an approval by a decline, and whoever withdraws does."""
-    used: tuple[int, ...] = ()
-    """Numbers of the calls for which it was used."""
+    used: tuple[str, ...] = ()
+    """Ids of the calls for which it was used."""
     tenant: str = ""
     """As in `Asker`, like `login_names`, `client` and `client_name`."""
     login_names: tuple[str, ...] = ()
     client: str = ""
     client_name: str = ""
-    stops: tuple[str, ...] = ()
-    """Stops that had been lifted when it was opened. Any other one makes it void."""
+    stop_epoch: int = 0
+    """Epoch of the stops that concern its caller when it was opened (`Stops.epoch`). A later one makes it void."""
     told: tuple[str, ...] = ()
     """Who was told of it, how and when: a sentence each, oldest first."""
     second: tuple[str, ...] = ()
@@ -144,8 +142,6 @@ class ApprovalRequest:
 
     messages: tuple[str, ...] = ()
     """Messages in Slack that show it, as `CHANNEL/TIMESTAMP`."""
-    temporary_until: float = 0.0
-    """Until when its approval covers similar calls too; 0 if it does not, or was revoked."""
     asked_by: str | None = None
     """Name of the person or the client that asked, as it was given then."""
     typed: TypedArgument | None = None
@@ -211,14 +207,25 @@ class ApprovalRequest:
 
     @property
     def can_be_temporary(self) -> bool:
-        """Whether a temporary approval may be given: never for a list or where text has to be typed."""
-        return self.allows_temporary and self.target is not None and self.expected is None
+        """Whether a temporary approval may be given: never where text has to be typed."""
+        return self.permit is not None and self.expected is None
 
     @property
-    def opens_temporary(self) -> bool:
-        """Whether a temporary approval opens when its approval is used: everybody who approved it wants that."""
+    def gives_permit(self) -> bool:
+        """Whether its temporary approval holds once its approval is used: everybody who approved it wants that."""
         votes = [vote.is_temporary for vote in self.votes if vote.approves]
         return self.can_be_temporary and bool(votes) and all(votes)
+
+    @property
+    def permit_until(self) -> float:
+        """Until when its temporary approval holds, in Unix seconds; 0 if it was not given, or was revoked."""
+        return self.permit.until if self.permit is not None else 0.0
+
+    def with_permit_until(self, until: float) -> "ApprovalRequest | None":
+        """Return the request with its temporary approval until then; None if it has none, or 0 if it is not given."""
+        if self.permit is None or (not until and not self.permit.until):
+            return None
+        return replace(self, permit=self.permit.given(until))
 
     def needs_sign_in(self, vote: Vote) -> bool:
         """Whether a vote approves without the sign-in that this takes."""
@@ -259,15 +266,18 @@ class ApprovalRequest:
         until = vote.at + self.expires - self.created if vote.approves and len(self.calls) > 1 else self.expires
         return replace(counted, state=state, by=by, note=note or self.note, decided=vote.at, expires=until)
 
-    def with_use(self, number: int, now: float) -> "ApprovalRequest | None":
+    def with_use(self, call_id: str, now: float) -> "ApprovalRequest | None":
         """Return the request as used for one of its calls; None if it cannot be used for that."""
         if self.state is not RequestState.APPROVED or self.expires <= now:
             return None
-        if number in self.used or number not in self.calls:
+        if call_id in self.used or call_id not in self.calls:
             return None
-        used = (*self.used, number)
+        used = (*self.used, call_id)
         state = RequestState.USED if len(used) == len(self.calls) else self.state
-        return replace(self, used=used, state=state, decided=now)
+        permit = self.permit
+        if permit is not None and self.gives_permit and not self.used:
+            permit = permit.given(now + TEMPORARY_MINUTES * 60)
+        return replace(self, used=used, state=state, decided=now, permit=permit)
 
     def without_effect(
         self, state: RequestState, now: float, by: str | None, note: str | None

@@ -38,17 +38,22 @@ class Change:
     outcome: str = BEGUN
     undone: bool = False
     """Whether it was undone or is being undone."""
-    call: str = ""
-    """Digest of the call if it is not idempotent; else empty."""
+    repeat_id: str = ""
+    """Id by which a repeated call is recognised (`Evaluation.repeat_id`); empty if the call is idempotent."""
     approved_by: str = ""
     """What permitted it, such as `policy` or `verified: Dana (issuer|dana)`, with a line for each person; or empty."""
     unsettled_until: float = 0.0
     """Unix seconds until which repeating the call needs approval: its outcome is unknown, or unknown to the client."""
     stopped_triggers: tuple[str, ...] = ()
     """Name and id of the triggers that Fastn stops with a deletion, as its preview showed them."""
+    call_id: str = ""
+    """Id of its call (`Evaluation.id`), by which its list finds it."""
     batch: str = ""
-    """Id of its list; empty for a single call. `number` is its place in the list, from 1."""
+    """Id of its list; empty for a single call."""
     number: int = 0
+    """Place in its list, from 1, for people; 0 for a single call."""
+    binding: str = ""
+    """Digest of what it touches and of the policy (`Evaluation.binding`); empty if nothing was read."""
     approval: str = ""
     """Id of the approval request that allowed it, itself or by the temporary approval that came with it; or empty."""
 

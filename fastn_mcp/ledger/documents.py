@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, create_model
 
 from fastn_mcp.errors import Refused
-from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, declines_after
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, SealedSecret, declines_after
 from fastn_mcp.ledger.change import BEGUN, KEPT_DAYS, Change
-from fastn_mcp.ledger.stop import Stop
+from fastn_mcp.ledger.stop import StopOrders
 from fastn_mcp.ledger.store import Document, Write
 from fastn_mcp.redaction import sanitize
 
@@ -111,19 +111,19 @@ class Typed:
 
 @dataclass(frozen=True, slots=True)
 class ListedCalls:
-    """Id and outcome of the newest change of each call of a list, by its number."""
+    """Id and outcome of the newest change of each call of a list, by the id of the call."""
 
-    calls: Mapping[int, tuple[str, str]] = field(default_factory=dict[int, tuple[str, str]])
+    calls: Mapping[str, tuple[str, str]] = field(default_factory=dict[str, tuple[str, str]])
 
-    def newest(self, number: int) -> str:
+    def newest(self, call_id: str) -> str:
         """Return the id of the newest change of a call; empty if there is none."""
-        return self.calls[number][0] if number in self.calls else ""
+        return self.calls[call_id][0] if call_id in self.calls else ""
 
-    def outcome(self, number: int) -> str:
-        return self.calls[number][1] if number in self.calls else ""
+    def outcome(self, call_id: str) -> str:
+        return self.calls[call_id][1] if call_id in self.calls else ""
 
     def with_change(self, change: Change) -> "ListedCalls":
-        return ListedCalls({**self.calls, change.number: (change.id, change.outcome)})
+        return ListedCalls({**self.calls, change.call_id: (change.id, change.outcome)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,9 +201,9 @@ def _of_request(request: ApprovalRequest) -> dict[str, float]:
             indexes["waiting"] = request.expires
     else:
         indexes["decided"] = request.decided or request.created
-    if request.temporary_until:
-        indexes["temporary"] = request.temporary_until
-        indexes[f"covering {request.similar}"] = request.temporary_until
+    if request.permit_until:
+        indexes["permits"] = request.permit_until
+        indexes[f"permits {request.holder}"] = request.permit_until
     return indexes
 
 
@@ -214,7 +214,7 @@ def _of_change(change: Change) -> dict[str, float]:
     if change.outcome == BEGUN:
         indexes["under way"] = change.at
     if change.unsettled_until:
-        indexes[f"unsettled {change.call}"] = change.unsettled_until
+        indexes[f"unsettled {change.repeat_id}"] = change.unsettled_until
     return indexes
 
 
@@ -224,7 +224,7 @@ _KINDS: dict[type[Any], _Kind] = {
     Typed: _Kind("typed", until=lambda typed: typed.expires, is_secret=True),
     Change: _Kind("change", _of_change, lambda change: change.at + HISTORY, HISTORY),
     ListedCalls: _Kind("list", lifetime=HISTORY),
-    Stop: _Kind("stop", lambda stop: {"stops": stop.at}),
+    StopOrders: _Kind("stops"),
     BudgetUse: _Kind("budget", lifetime=_AFTER_LAST_USE),
     RateUses: _Kind("rate"),
     Mark: _Kind("mark", until=lambda mark: mark.until + DAY),
@@ -286,6 +286,57 @@ def _upgraded(document: Document) -> str:
     for upgrade in UPGRADES[layout - 1 :]:
         record = upgrade(document.key.partition(" ")[0], record)
     return json.dumps({"layout": current_layout(), "record": record})
+
+
+Documents = Mapping[str, Document]
+"""Documents by key."""
+
+
+def loaded(record: type[Record], found: Documents, key: str) -> Record | None:
+    """Return the record of a document, None if there is none. Raises `Unreadable`."""
+    return load(record, found[key]) if key in found else None
+
+
+def listed_write(change: Change, listed: ListedCalls) -> Sequence[Write]:
+    """Return what stores the outcome of a change in its list, if it is in one."""
+    if not change.batch:
+        return ()
+    return (replace(write(listed.with_change(change), change.batch), until=change.at + HISTORY),)
+
+
+@dataclass(frozen=True, slots=True)
+class RequestDocuments:
+    """The documents that change with an approval request: itself, its caller's, and what was typed for it."""
+
+    approval_id: str
+    holder: str
+
+    @property
+    def key(self) -> str:
+        return key_of(ApprovalRequest, self.approval_id)
+
+    @property
+    def keys(self) -> list[str]:
+        return [self.key, key_of(CallerState, self.holder), key_of(Typed, self.approval_id)]
+
+    def writes(
+        self, found: Documents, before: ApprovalRequest, after: ApprovalRequest, secret: SealedSecret | None = None
+    ) -> list[Write]:
+        """Return what stores a request that was changed, with what is counted of its caller and typed for it."""
+        writes = [write(after, after.id)]
+        _, caller_key, typed_key = self.keys
+        caller = loaded(CallerState, found, caller_key) or CallerState()
+        counted = caller.after(before, after)
+        if counted != caller:
+            writes.append(write(counted, self.holder))
+        if after.is_over and typed_key in found:
+            writes.append(deletion(Typed, after.id))
+        elif secret is not None and not after.is_over:
+            typed = loaded(Typed, found, typed_key)
+            by_approver = {**(typed.by_approver if typed else {}), secret.approver: secret.text}
+            stored = write(Typed(after.expires, by_approver), after.id)
+            writes.append(replace(stored, lifetime=secret.lifetime))
+        return writes
 
 
 def layout_write(layout: Document | None) -> Write | None:

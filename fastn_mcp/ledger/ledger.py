@@ -8,14 +8,14 @@ people leave it out, and the log names it.
 """
 
 import logging
-from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import inf, nextafter
 from typing import TypeVar
 
 from fastn_mcp.errors import Refused
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, SealedSecret, Transition, Vote
+from fastn_mcp.ledger.beginning import Beginning, Begun, BudgetLimit, RateLimit
 from fastn_mcp.ledger.change import FINAL_OUTCOMES, OUTCOME_FIELDS, Change
 from fastn_mcp.ledger.documents import (
     DAY,
@@ -24,33 +24,36 @@ from fastn_mcp.ledger.documents import (
     AuditMark,
     BudgetUse,
     CallerState,
+    Documents,
     ListedCalls,
     Mark,
     RateUses,
+    RequestDocuments,
     Typed,
     Unreadable,
-    deletion,
     key_of,
     layout_write,
+    listed_write,
     load,
+    loaded,
     write,
 )
 from fastn_mcp.ledger.known_documents import KnownDocuments
-from fastn_mcp.ledger.stop import Stop
+from fastn_mcp.ledger.stop import Stop, StopOrders
 from fastn_mcp.ledger.store import Document, LedgerLost, Store, Write
-from fastn_mcp.policy.decision import PLANNED
 
 _log = logging.getLogger(__name__)
 
 MAX_WAITING = 32
 """Limit of open requests of one principal on one account."""
 
+_STOPS = key_of(StopOrders, "all")
+
 _MAX_ATTEMPTS = 1_000
 """Number of times that a step is taken while others change the same documents. Each time, one of them succeeds."""
 
 Record = TypeVar("Record")
 Result = TypeVar("Result")
-Documents = Mapping[str, Document]
 Step = Callable[[Documents], tuple[Result, Sequence[Write]]]
 """Result of a step on these documents, and what it writes. It has no other effect, since it may be taken again."""
 
@@ -62,25 +65,6 @@ class TooManyWaiting(Refused):
         super().__init__(
             f"{MAX_WAITING} calls are waiting for an approval already.", "Let a person decide about them first."
         )
-
-
-@dataclass(frozen=True, slots=True)
-class BudgetLimit:
-    """A budget in a period, such as a day, and how many uses it allows there."""
-
-    budget: str
-    period: str
-    limit: int
-
-
-def rate_free_at(uses: Sequence[float], most: int, seconds: float) -> float:
-    """Return when a rate budget of `most` uses within any `seconds` can be used again after `uses`; 0 if now."""
-    return 0.0 if len(uses) < most else uses[-most] + seconds
-
-
-def _loaded(record: type[Record], found: Documents, key: str) -> Record | None:
-    """Return the record of a document, None if there is none. Raises `Unreadable`."""
-    return load(record, found[key]) if key in found else None
 
 
 class Ledger:
@@ -149,7 +133,7 @@ class Ledger:
     async def _one(self, record: type[Record], *id_: str) -> Record | None:
         """Return a record; None if there is none. Raises `Unreadable`."""
         key = key_of(record, *id_)
-        return _loaded(record, await self._read([key]), key)
+        return loaded(record, await self._read([key]), key)
 
     async def _all(
         self,
@@ -192,7 +176,7 @@ class Ledger:
         def step(found: Documents) -> tuple[str, Sequence[Write]]:
             if key in found:
                 raise ValueError("a request of this id exists already")
-            caller = (_loaded(CallerState, found, caller_key) or CallerState()).unexpired(request.created)
+            caller = (loaded(CallerState, found, caller_key) or CallerState()).unexpired(request.created)
             if (same := caller.same_as(request)) is not None:
                 return same, ()
             if len(caller.open) >= MAX_WAITING:
@@ -230,32 +214,25 @@ class Ledger:
         In the same step, update what is counted of its caller, and store `secret` or, if the request `is_over`, delete
         all that was typed for it.
         """
-        key, typed_key = key_of(ApprovalRequest, approval_id), key_of(Typed, approval_id)
-        first = self._known.recall([key]) or await self._read([key])
-        if key not in first:
+        documents = await self._request_documents(approval_id)
+        if documents is None:
             return None
-        holder = load(ApprovalRequest, first[key]).holder
-        caller_key = key_of(CallerState, holder)
 
         def step(found: Documents) -> tuple[ApprovalRequest | None, Sequence[Write]]:
-            before = _loaded(ApprovalRequest, found, key)
+            before = loaded(ApprovalRequest, found, documents.key)
             after = None if before is None else transition(before)
             if before is None or after is None:
                 return None, ()
-            writes = [write(after, after.id)]
-            caller = _loaded(CallerState, found, caller_key) or CallerState()
-            if (counted := caller.after(before, after)) != caller:
-                writes.append(write(counted, holder))
-            if after.is_over:
-                writes += [deletion(Typed, after.id)] if typed_key in found else []
-            elif secret is not None:
-                typed = _loaded(Typed, found, typed_key)
-                by_approver = {**(typed.by_approver if typed else {}), secret.approver: secret.text}
-                stored = write(Typed(after.expires, by_approver), after.id)
-                writes.append(replace(stored, lifetime=secret.lifetime))
-            return after, writes
+            return after, documents.writes(found, before, after, secret)
 
-        return await self._step([key, caller_key, typed_key], step, is_news=True)
+        return await self._step(documents.keys, step, is_news=True)
+
+    async def _request_documents(self, approval_id: str) -> RequestDocuments | None:
+        """Return the documents that change with a request; None if there is none. Raises `Unreadable`."""
+        key = key_of(ApprovalRequest, approval_id)
+        found = self._known.recall([key]) or await self._read([key])
+        request = loaded(ApprovalRequest, found, key)
+        return None if request is None else RequestDocuments(approval_id, request.holder)
 
     async def expiring(self, account: str, now: float) -> list[str]:
         """Return the ids of open requests on an account that have expired."""
@@ -283,10 +260,6 @@ class Ledger:
             return current.with_vote(vote, by, note, out_of_band=request.out_of_band)
 
         return await self.change_request(request.id, counted, secret)
-
-    async def use(self, approval_id: str, number: int, now: float) -> ApprovalRequest | None:
-        """Use an approval for one of its calls. None if it was used for that call before or is not approved."""
-        return await self.change_request(approval_id, lambda current: current.with_use(number, now))
 
     async def void(
         self, approval_id: str, state: RequestState, now: float, *, by: str | None = None, note: str | None = None
@@ -326,26 +299,17 @@ class Ledger:
         """Return at most `limit` requests that are no longer open, newest first."""
         return await self._readable(ApprovalRequest, ["decided"], newest=True, limit=limit)
 
-    async def open_temporary(self, approval_id: str, until: float) -> ApprovalRequest | None:
-        """Have the approval of a request cover similar calls until a time."""
-        return await self.change_request(approval_id, lambda current: replace(current, temporary_until=until))
-
-    async def find_temporary(self, similar: str, now: float) -> ApprovalRequest | None:
-        """Return the request whose temporary approval covers the calls of this digest; None if there is none."""
-        covering = await self._all(ApprovalRequest, [f"covering {similar}"], now)
-        return covering[0] if covering else None
+    async def permits_of(self, holder: str, now: float) -> list[ApprovalRequest]:
+        """Return the requests of a caller whose temporary approvals hold, for a decision. Raises `Unreadable`."""
+        return await self._all(ApprovalRequest, [f"permits {holder}"], now)
 
     async def temporary_approvals(self, now: float) -> list[ApprovalRequest]:
         """Return the requests with a temporary approval that has not expired, oldest first."""
-        return await self._readable(ApprovalRequest, ["temporary"], now)
+        return await self._readable(ApprovalRequest, ["permits"], now)
 
     async def revoke_temporary(self, approval_id: str) -> ApprovalRequest | None:
         """End the temporary approval of a request at once; None if there is none."""
-
-        def revoked(current: ApprovalRequest) -> ApprovalRequest | None:
-            return replace(current, temporary_until=0.0) if current.temporary_until else None
-
-        return await self.change_request(approval_id, revoked)
+        return await self.change_request(approval_id, lambda current: current.with_permit_until(0.0))
 
     async def declines(self, holder: str) -> tuple[int, float]:
         """Return the number of consecutive declines of a caller, and the time of the last one."""
@@ -365,31 +329,6 @@ class Ledger:
         """Return the uses of a budget in a period, such as a day."""
         return (await self._one(BudgetUse, budget, period) or BudgetUse()).count
 
-    async def spend_all(self, limits: Sequence[BudgetLimit]) -> bool:
-        """Count one use of each budget, atomically; False, and none is counted, if one of the limits is reached."""
-        uses = Counter((each.budget, each.period) for each in limits)
-
-        def step(found: Documents) -> tuple[bool, Sequence[Write]]:
-            counts = {id_: (_loaded(BudgetUse, found, key_of(BudgetUse, *id_)) or BudgetUse()).count for id_ in uses}
-            if any(counts[each.budget, each.period] >= each.limit for each in limits):
-                return False, ()
-            return True, [_counted(counts[id_] + added, *id_) for id_, added in uses.items()]
-
-        return await self._step([key_of(BudgetUse, *id_) for id_ in uses], step)
-
-    async def spend_rate(self, budget: str, most: int, seconds: float, now: float) -> float:
-        """Count one use of a budget of `most` within any `seconds`, atomically. Return 0, or when it is free again."""
-        key = key_of(RateUses, budget)
-
-        def step(found: Documents) -> tuple[float, Sequence[Write]]:
-            uses = (_loaded(RateUses, found, key) or RateUses()).within(seconds, now)
-            if len(uses) >= most:
-                return rate_free_at(uses, most, seconds) or now, ()
-            counted = write(RateUses((*uses, now)), budget)
-            return 0.0, [replace(counted, until=now + seconds, lifetime=seconds)]
-
-        return await self._step([key], step)
-
     async def rate_uses(self, budget: str, seconds: float, now: float) -> list[float]:
         """Return the times at which a rate budget was used within the last `seconds`, oldest first."""
         return (await self._one(RateUses, budget) or RateUses()).within(seconds, now)
@@ -401,7 +340,7 @@ class Ledger:
         key = key_of(Mark, name)
 
         def step(found: Documents) -> tuple[bool, Sequence[Write]]:
-            before = _loaded(Mark, found, key)
+            before = loaded(Mark, found, key)
             if before is not None and before.until >= unless:
                 return False, ()
             return True, [replace(write(Mark(until), name), lifetime=max(0.0, until - now) + DAY)]
@@ -427,7 +366,7 @@ class Ledger:
         key = key_of(AuditMark, log)
 
         def step(found: Documents) -> tuple[None, Sequence[Write]]:
-            before = _loaded(AuditMark, found, key)
+            before = loaded(AuditMark, found, key)
             is_greater = before is None or before.n < n
             return None, [write(AuditMark(n, head), log)] if is_greater else ()
 
@@ -440,22 +379,27 @@ class Ledger:
 
     # --- journal: a repeated list resumes where it stopped --------------------------------------------------------
 
-    async def begin(self, change: Change) -> bool:
-        """Record a change that is about to be sent. If this raises, the call is not sent.
+    async def begin(
+        self,
+        change: Change,
+        *,
+        undoes: str = "",
+        limits: Sequence[BudgetLimit] = (),
+        rate: RateLimit | None = None,
+        uses: str = "",
+        permit: str = "",
+    ) -> Begun:
+        """Record a change that is about to be sent, with all that permits it, in one step.
 
-        False if this call of its list has an entry with an outcome in `FINAL_OUTCOMES`: only one process can begin it.
+        `uses`: the approval that is used for its call. Its first use counts in `rate`, as does a call without one.
+        `permit`: the approval whose temporary approval has to hold still. `undoes`: the change that it undoes, which
+        nothing else may undo. If this raises, the call is not sent; what it writes may have been written.
         """
-        key, list_key = key_of(Change, change.id), key_of(ListedCalls, change.batch)
-
-        def step(found: Documents) -> tuple[bool, Sequence[Write]]:
-            listed = _loaded(ListedCalls, found, list_key) or ListedCalls()
-            if change.batch and listed.outcome(change.number) in FINAL_OUTCOMES:
-                return False, ()
-            if key in found:
-                raise ValueError("a change of this id exists already")
-            return True, [write(change, change.id), *_listed(change, listed)]
-
-        begun = await self._step([key, list_key] if change.batch else [key], step, new=key)
+        documents = await self._request_documents(uses) if uses else None
+        if uses and documents is None:
+            return Begun.NO_APPROVAL
+        beginning = Beginning(change, undoes, tuple(limits), rate, documents, permit)
+        begun = await self._step(beginning.keys, beginning.step, new=beginning.key, is_news=bool(uses))
         await self.store.forget(change.at)
         return begun
 
@@ -465,12 +409,12 @@ class Ledger:
         outcome = {name: value for name in OUTCOME_FIELDS if (value := getattr(change, name)) is not None}
 
         def step(found: Documents) -> tuple[None, Sequence[Write]]:
-            before = _loaded(Change, found, key)
+            before = loaded(Change, found, key)
             if before is None:
                 return None, ()
             after = replace(before, **outcome)
-            listed = _loaded(ListedCalls, found, list_key) or ListedCalls()
-            of_list = _listed(after, listed) if listed.newest(after.number) == after.id else ()
+            listed = loaded(ListedCalls, found, list_key) or ListedCalls()
+            of_list = listed_write(after, listed) if listed.newest(after.call_id) == after.id else ()
             return None, [write(after, after.id), *of_list]
 
         await self._step([key, list_key] if change.batch else [key], step)
@@ -501,25 +445,17 @@ class Ledger:
         changes = await self._readable(Change, indexes) if indexes else []
         return sorted(changes, key=lambda change: change.at)
 
-    async def claim(self, change_id: str) -> bool:
-        """Claim the undo of a change, atomically. False if it is undone or claimed already."""
-        return await self._set_undone(change_id, is_undone=True)
-
     async def release(self, change_id: str) -> None:
-        """Release a claim: the change was not undone."""
-        await self._set_undone(change_id, is_undone=False)
-
-    async def _set_undone(self, change_id: str, *, is_undone: bool) -> bool:
-        """Return whether it was not so before."""
+        """Let a change be undone again: its undo was not made."""
         key = key_of(Change, change_id)
 
-        def step(found: Documents) -> tuple[bool, Sequence[Write]]:
-            before = _loaded(Change, found, key)
-            if before is None or before.undone is is_undone:
-                return False, ()
-            return True, [write(replace(before, undone=is_undone), change_id)]
+        def step(found: Documents) -> tuple[None, Sequence[Write]]:
+            before = loaded(Change, found, key)
+            if before is None or not before.undone:
+                return None, ()
+            return None, [write(replace(before, undone=False), change_id)]
 
-        return await self._step([key], step)
+        await self._step([key], step)
 
     async def under_way(self, since: float) -> list[Change]:
         """Return the changes of all accounts that were begun after `since` and have no known outcome, oldest first."""
@@ -534,31 +470,31 @@ class Ledger:
 
     # --- stops ----------------------------------------------------------------------------------------------------
 
-    async def add_stop(self, stop: Stop) -> None:
+    async def add_stop(self, stop: Stop) -> Stop:
         """Record a stop, and forget those that were lifted more than `KEPT_DAYS` (`change`) before it.
 
-        That is far longer than an approval that they made void could be used.
+        That is far longer than an approval that they made void could be used. Return it with its epoch.
         """
-        before = await self.stops()
-        over = [each.id for each in before if each.lifted is not None and each.lifted < stop.at - HISTORY]
-        writes = [write(stop, stop.id), *(deletion(Stop, id_) for id_ in over)]
-        await self._step([each.key for each in writes], lambda _: (None, writes), is_news=True)
+
+        def step(found: Documents) -> tuple[Stop, Sequence[Write]]:
+            orders = (loaded(StopOrders, found, _STOPS) or StopOrders()).added(stop, stop.at - HISTORY)
+            return orders.stops[-1], [write(orders, "all")]
+
+        return await self._step([_STOPS], step, is_news=True)
 
     async def lift_stop(self, stop: Stop) -> bool:
         """Record that a stop was lifted. False if it was lifted before, or there is none."""
-        key = key_of(Stop, stop.id)
 
         def step(found: Documents) -> tuple[bool, Sequence[Write]]:
-            before = _loaded(Stop, found, key)
-            if before is None or before.lifted is not None:
-                return False, ()
-            return True, [write(replace(before, lifted=stop.lifted, lifted_by=stop.lifted_by), stop.id)]
+            orders = (loaded(StopOrders, found, _STOPS) or StopOrders()).lifted(stop)
+            return orders is not None, [] if orders is None else [write(orders, "all")]
 
-        return await self._step([key], step, is_news=True)
+        return await self._step([_STOPS], step, is_news=True)
 
     async def stops(self) -> list[Stop]:
-        """Return the stops that hold and those that were lifted lately, oldest first."""
-        return await self._all(Stop, ["stops"])
+        """Return the stops that hold and those that were lifted lately, oldest first. Raises `Unreadable`."""
+        orders = await self._one(StopOrders, "all")
+        return [] if orders is None else [*orders.stops]
 
     async def holding(self) -> list[Stop]:
         """Return the stops that hold, oldest first."""
@@ -589,16 +525,3 @@ def _readable(record: type[Record], documents: Iterable[Document]) -> list[Recor
         names = ", ".join(f"{error.kind} {error.id}" for error in unreadable[:10])
         _log.warning("left out of a list, since this version cannot read them: %d (%s)", len(unreadable), names)
     return records
-
-
-def _counted(count: int, budget: str, period: str) -> Write:
-    """Return what stores the count of a budget. A plan can be valid for years, and its count must not end before it."""
-    counted = write(BudgetUse(count), budget, period)
-    return replace(counted, lifetime=None) if period == PLANNED else counted
-
-
-def _listed(change: Change, listed: ListedCalls) -> Sequence[Write]:
-    """Return what stores the outcome of a change in its list, if it is in one."""
-    if not change.batch:
-        return ()
-    return (replace(write(listed.with_change(change), change.batch), until=change.at + HISTORY),)

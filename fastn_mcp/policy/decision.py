@@ -8,7 +8,7 @@ from enum import Enum
 from fastn_mcp.account.resolved_call import ResolvedCall
 from fastn_mcp.config.model import Mode
 from fastn_mcp.policy.asker import Asker
-from fastn_mcp.policy.plan import PlannedCalls
+from fastn_mcp.policy.permit import Permit
 from fastn_mcp.records.formats import counted, sentence
 from fastn_mcp.redaction import quote
 from fastn_mcp.tools.operation import Call
@@ -90,9 +90,9 @@ class Situation:
     """Time of the last of these declines."""
     live: bool = False
     """Whether the call uses a live key. Set by the policy."""
-    permit: PlannedCalls | None = None
+    permit: Permit | None = None
     """Plan entry that covers the call and has calls left."""
-    used_up: PlannedCalls | None = None
+    used_up: Permit | None = None
     """Plan entry that covers the call and is used up."""
     destroyed: int = 0
     """Destructive approvals within the period of `destroy_rate`."""
@@ -161,8 +161,8 @@ class PolicyDecision:
     decision: Decision
     rule: str
     reason: str = ""
-    permit: PlannedCalls | None = None
-    """Plan entry that allows the call and counts it."""
+    permit: Permit | None = None
+    """What allows the call and counts it, if that is a plan or a temporary approval."""
     matched: str = ""
     """What the rule matched, in words, unless that is what the call says."""
     second: tuple[str, ...] = ()

@@ -28,7 +28,8 @@ from fastn_mcp.config.command_line import PROGRAM, CommandLine
 from fastn_mcp.config.strict_toml import ONE_OR_MORE, STRICT, ConfigError, Key, TomlSource, load, read, validate
 from fastn_mcp.errors import SettingsError, nearest
 from fastn_mcp.policy.conditions import NAME, NEW_NAME, Choice
-from fastn_mcp.policy.plan import Plan, PlanAccount, PlannedCalls
+from fastn_mcp.policy.permit import Permit
+from fastn_mcp.policy.plan import Plan, PlanAccount
 from fastn_mcp.policy.schema import CHANGING_TOOLS, condition
 from fastn_mcp.tools.catalog import OPERATIONS, AnyOperation
 from fastn_mcp.tools.fields import JsonObject
@@ -83,7 +84,7 @@ def plan(table: Mapping[str, Any], source: TomlSource) -> Plan:
     )
 
 
-def _permit(number: int, allow: Allow, source: TomlSource) -> PlannedCalls:
+def _permit(number: int, allow: Allow, source: TomlSource) -> Permit:
     at: Key = ("allow", number)
     operation = OPERATIONS.get(allow.tool)
     if operation is None or operation.effect is Effect.READ:
@@ -91,7 +92,7 @@ def _permit(number: int, allow: Allow, source: TomlSource) -> PlannedCalls:
         why = f"is none{near}" if operation is None else "only reads, which needs no plan"
         raise ConfigError((*at, "tool"), f"tool: {allow.tool!r} {why}")
     exact, conditions = _bounds(at, allow, operation)
-    return PlannedCalls(
+    return Permit(
         name=f"plan {source.file} line {source.line(at)}",
         budget=f"plan {source.digest} {number}",
         tool=operation.tool_name(),

@@ -7,7 +7,7 @@ from pydantic import ConfigDict, Field, JsonValue, PrivateAttr, TypeAdapter, Val
 from typing_extensions import override
 
 from fastn_mcp.errors import Declined, FastnError, Incomplete, Stopped, UnknownOutcome, nearest
-from fastn_mcp.guard.approval_use import DECLINED_NEXT_STEP
+from fastn_mcp.guard.permission import DECLINED_NEXT_STEP
 from fastn_mcp.guard.result import CallOutcome, Done, ListResult
 from fastn_mcp.guard.stops import STOPPED_NEXT_STEP
 from fastn_mcp.guard.undo import receipt
@@ -109,10 +109,12 @@ class ApplyChanges(Procedure[AppliedChanges]):
             raise TypeError("a list has an outcome for each of its calls")
         if not isinstance(outcome, ListResult):
             return outcome
-        results = outcome.outcomes
-        rows = {number: _outcome_row(number, calls[number - 1], results[number], now) for number in results}
+        rows: dict[int, dict[str, JsonValue]] = {}
+        for number, (call, call_id) in enumerate(zip(calls, outcome.calls, strict=True), 1):
+            if call_id in outcome.outcomes:
+                rows[number] = _outcome_row(number, call, outcome.outcomes[call_id], now)
         note = ""
-        if all(isinstance(result, Change) for result in results.values()):
+        if all(isinstance(each, Change) for each in outcome.outcomes.values()):
             note = "All calls were begun earlier, and nothing was sent now. To repeat them, pass a name in batch."
         return _result(outcome.id, calls, rows, note)
 

@@ -18,7 +18,8 @@ from fastn_mcp.guard.budgets import Budgets
 from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.ledger.ledger import BudgetLimit
 from fastn_mcp.policy.decision import MODES
-from fastn_mcp.policy.plan import Plan, PlannedCalls
+from fastn_mcp.policy.permit import Permit
+from fastn_mcp.policy.plan import Plan
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.tools.tool import Effect
 
@@ -127,7 +128,7 @@ async def test_declines_in_a_row_are_counted_until_they_rest(tmp_path: Path) -> 
 
 
 async def test_plan_entries_say_what_is_left(tmp_path: Path) -> None:
-    entry = PlannedCalls("plan nightly.toml line 11", "b", "run_workflow", ("wf_1",), None, None, 20, 1)
+    entry = Permit(name="plan nightly.toml line 11", budget="b", tool="run_workflow", targets=("wf_1",), count=20, signers=1)
     until = datetime(2026, 12, 1, tzinfo=UTC)
     plan = Plan("nightly", "default", None, until, "digest", ("dana",), (entry,))
     async with limits(tmp_path, Policy("unattended", plan=plan)) as (desk, visitor):

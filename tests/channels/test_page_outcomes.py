@@ -25,11 +25,11 @@ from fastn_mcp.tools.customers import UpdateCustomer
 
 async def approved(desk: Desk, name: str, *uses: int, calls: int = 1) -> float:
     now = desk.clock.now().timestamp()
-    shown = {number: ShownCall(f"binding {number}", {}) for number in range(1, calls + 1)}
+    shown = {f"call {number}": ShownCall(f"binding {number}", {}) for number in range(1, calls + 1)}
     await desk.ask(update_of_workflow(name, calls=shown))
     await desk.becomes(name, RequestState.APPROVED, by="local_page")
     for number in uses:
-        assert await desk.ledger.use(name, number, now) is not None
+        assert await desk.ledger.use(name, f"call {number}", now) is not None
     return now
 
 
@@ -83,8 +83,8 @@ async def test_call_that_began_long_ago_is_unknown(desk: Desk, visitor: Visitor)
 
 async def test_list_says_how_many_of_its_calls_were_done(desk: Desk, visitor: Visitor) -> None:
     now = await approved(desk, "grant-2", 1, 2, calls=3)
-    await desk.ledger.begin(made("c1", now, approval="grant-2", batch="b", number=1))
-    await desk.ledger.begin(made("c2", now, approval="grant-2", batch="b", number=2, outcome="failed"))
+    await desk.ledger.begin(made("c1", now, approval="grant-2", batch="b", call_id="call 1", number=1))
+    await desk.ledger.begin(made("c2", now, approval="grant-2", batch="b", call_id="call 2", number=2, outcome="failed"))
     page = await row(visitor)
     assert page.startswith("1 of 3 done")
     assert "Done 1. Update workflow Orders" in page
@@ -98,7 +98,7 @@ async def test_list_says_how_many_of_its_calls_were_done(desk: Desk, visitor: Vi
 
 async def test_list_that_a_stop_ended_is_not_said_to_be_withdrawn(desk: Desk, visitor: Visitor) -> None:
     now = await approved(desk, "grant-2", 1, calls=2)
-    await desk.ledger.begin(made("c1", now, approval="grant-2", batch="b", number=1))
+    await desk.ledger.begin(made("c1", now, approval="grant-2", batch="b", call_id="call 1", number=1))
     assert await desk.ledger.void("grant-2", RequestState.STOPPED, now, by="dana", note="enough") is not None
     assert (await row(visitor)).startswith("1 of 2 done, stopped")
 
@@ -135,7 +135,7 @@ async def test_unused_approval_is_withdrawn_by_one_click(desk: Desk, visitor: Vi
 async def test_withdrawing_after_the_use_is_too_late(desk: Desk, visitor: Visitor) -> None:
     await approved(desk, "grant-2")
     form = await visitor.form("withdraw", "grant-2")
-    assert await desk.ledger.use("grant-2", 1, desk.clock.now().timestamp()) is not None
+    assert await desk.ledger.use("grant-2", "call 1", desk.clock.now().timestamp()) is not None
     answer = await visitor.send("withdraw", form)
     assert answer.status_code == 409
     assert "Too late: the call was already sent." in words(answer.text)

@@ -31,7 +31,7 @@ for form in forms:
     text, expected, allows_temporary = json.loads(form)
     request = ApprovalRequest(
         id="g1", principal="local", account="default", tool="delete_customer", target="cus_1", call="call",
-        calls={1: ShownCall("binding", {})}, required="typed", expected=expected, allows_temporary=allows_temporary,
+        calls={"call 1": ShownCall("binding", {})}, required="typed", expected=expected, allows_temporary=allows_temporary,
         out_of_band=True, preview={}, text=(text,), created=0.0, expires=600.0,
     )
     print("answer:", anyio.run(terminal.ask, request), flush=True)

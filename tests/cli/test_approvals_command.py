@@ -419,7 +419,7 @@ def test_unused_approvals_are_listed_and_withdrawn_at_a_terminal(state: Folder) 
     assert (taken_back.state, taken_back.note) == (RequestState.WITHDRAWN, "no")
     assert state.decisions()[-1] == ("withdrawn", "run_workflow", "wf_1", "terminal", "no")
     assert "the approval was withdrawn" in withdrawn(state, "grant-1")
-    state.do(lambda ledger: ledger.use("grant-2", 1, time.time()))
+    state.do(lambda ledger: ledger.use("grant-2", "call 1", time.time()))
     assert "Too late: the call was already sent." in withdrawn(state, "grant-2")
     assert state.approvals("withdraw").stdout == "No approval can be withdrawn.\n"
 

@@ -59,7 +59,7 @@ async def test_further_facts_are_shown_and_an_approval_is_not_bound_to_them(worl
     """The last run of a workflow may end while a person decides."""
     call = connector(world)
     plain = await world.judge.judge_call(call, Asker())
-    (described,) = (await evaluation(world, call)).calls.values()
+    (described,) = (await evaluation(world, call)).calls
     assert described.bound() == plain.bound()
     assert described.preview is not None
     assert plain.preview is not None
@@ -102,7 +102,7 @@ def runs(world: World, count: int) -> ApplyChanges:
 async def test_further_facts_are_read_for_ten_calls_of_a_batch(world: World) -> None:
     call = runs(world, 12)
     evaluated = await evaluation(world, call)
-    noted = ["notes" in one.preview.data() for one in evaluated.calls.values() if one.preview]
+    noted = ["notes" in one.preview.data() for one in evaluated.calls if one.preview]
     assert noted == [True] * 10 + [False] * 2
 
 

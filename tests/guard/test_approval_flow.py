@@ -16,7 +16,7 @@ from support.world import FormLater, FormNow, World, batch_of, plan_of, planned,
 from fastn_mcp.account.resolve import by_arguments
 from fastn_mcp.errors import Declined, FastnError, Incomplete, Refused, TargetChanged
 from fastn_mcp.guard.approval_form import Answer, Approve, Decline, PendingApproval, extent, form_text, typed_noun
-from fastn_mcp.guard.approval_use import covers
+from fastn_mcp.guard.permission import covers
 from fastn_mcp.guard.caller import DESTROY, WRITE, Caller, InsufficientScope
 from fastn_mcp.guard.evaluation import Evaluation
 from fastn_mcp.guard.result import Done
@@ -282,11 +282,11 @@ def test_approval_covers_no_more_dependents_of_a_kind_than_were_shown(
     now: dict[str, float | None], shown: dict[str, float | None], holds: bool
 ) -> None:
     """Unchecked dependents may be any number; past runs may grow."""
-    approval = replace(stores.grant(), calls={1: ShownCall("binding", shown)})
+    approval = replace(stores.grant(), calls={"call 1": ShownCall("binding", shown)})
     assert covers(approval, {1: evaluated(now)}) is holds
     assert not covers(approval, {1: evaluated(now, "another")})
     assert not covers(approval, {2: evaluated(now)})
-    assert not covers(replace(approval, used=(1,)), {1: evaluated(now)})
+    assert not covers(replace(approval, used=("call 1",)), {1: evaluated(now)})
 
 
 def evaluated(
@@ -310,7 +310,7 @@ def evaluated(
 
 def test_approval_is_void_if_the_policy_became_stricter() -> None:
     for asked, wanted in product(Decision, Decision):
-        approval = replace(stores.grant(), required=asked.value, calls={1: ShownCall("binding", {})})
+        approval = replace(stores.grant(), required=asked.value, calls={"call 1": ShownCall("binding", {})})
         assert covers(approval, {1: evaluated({}, wanted=wanted)}) is (asked.rank >= wanted.rank), (asked, wanted)
 
 

@@ -28,7 +28,7 @@ from fastn_mcp.errors import (
     UnknownOutcome,
 )
 from fastn_mcp.guard.approval_form import Approve, NoAnswer, PendingApproval, form_text
-from fastn_mcp.guard.approval_use import change_of
+from fastn_mcp.guard.permission import change_of
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.result import Done
 from fastn_mcp.ledger.approval_request import RequestState, Vote

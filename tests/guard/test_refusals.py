@@ -322,6 +322,6 @@ def test_evaluation_without_a_read_cannot_be_approved() -> None:
 async def test_id_of_a_list_is_short_and_its_calls_are_named_by_number(tmp_path: Path) -> None:
     """The id is in results and keys of the ledger."""
     world, one = World(tmp_path), CreateCustomer(name="A")
-    assert re.fullmatch("batch_[0-9a-f]{24}", world.judge.list_id(several("A"), Asker()))
+    assert re.fullmatch("batch_[0-9a-f]{24}", world.judge.list_ids(several("A"), Asker())[0])
     assert place_in_list(one, 1) == ""
     assert place_in_list(several("A"), 1) == "Call 1, create_customer: "

@@ -6,7 +6,7 @@ from support.world import World, batch_of
 from fastn_mcp.errors import Declined, Incomplete
 from fastn_mcp.guard.approval.votes import NotCounted, why_not_withdrawn, withdraw
 from fastn_mcp.guard.approval_form import PendingApproval
-from fastn_mcp.guard.approval_use import Approval
+from fastn_mcp.guard.permission import Approval
 from fastn_mcp.guard.evaluation import Evaluation
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
 
@@ -59,7 +59,7 @@ async def test_withdrawal_between_the_checks_and_the_use_sends_nothing(
 async def test_rest_of_a_list_is_declined_and_says_what_was_sent(world: World) -> None:
     call = batch_of(*(world.run().model_copy(update={"input": {"n": number}}) for number in (1, 2, 3)))
     request = await world.approve_outside(call)
-    assert await world.ledger.use(request.id, 1, world.timestamp) is not None
+    assert await world.ledger.use(request.id, "call 1", world.timestamp) is not None
     withdrawn = await taken_back(world, request.id)
     assert isinstance(withdrawn, ApprovalRequest)
     refused = await world.expect(Declined, call)

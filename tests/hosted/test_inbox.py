@@ -56,7 +56,7 @@ def grant(account: str) -> ApprovalRequest:
     return ApprovalRequest(
         id=f"g-{account}", principal=f"{ISSUER}|anna", account=account, tenant=account,
         tool="delete_workflow", target="wf_1", call="call",
-        calls={1: ShownCall("binding", {})}, required="confirm", expected=None,
+        calls={"call 1": ShownCall("binding", {})}, required="confirm", expected=None,
         allows_temporary=False, out_of_band=True, preview={"effect": "trash"}, text=("delete_workflow",),
         created=NOW, expires=NOW + 600,
     )  # fmt: skip

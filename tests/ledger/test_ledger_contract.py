@@ -151,7 +151,7 @@ async def test_typed_secret_is_deleted_once_its_request_is_over(
     assert canary in everything(where, request)
     match ending:
         case "used":
-            assert await ledger.use("g1", 1, NOW) is not None
+            assert await ledger.use("g1", "call 1", NOW) is not None
         case "declined":
             assert await ledger.decide(approved, Vote("kim", False, NOW), "page") is not None
         case "withdrawn":
@@ -204,9 +204,9 @@ async def test_expired_request_is_closed_once(ledger: Ledger, other: Ledger) -> 
 
 async def test_request_changes_only_from_its_current_state(ledger: Ledger) -> None:
     assert await ledger.void("g1", RequestState.STALE, NOW) is None, "it is unknown"
-    assert await ledger.use("g1", 1, NOW) is None
+    assert await ledger.use("g1", "call 1", NOW) is None
     await ledger.open(grant())
-    assert await ledger.use("g1", 1, NOW) is None
+    assert await ledger.use("g1", "call 1", NOW) is None
     assert await moved(ledger, "g1", [RequestState.OPEN], RequestState.APPROVED, NOW + 1, by="terminal")
     assert await ledger.decide(grant(), Vote("local_page", False, NOW + 2), "local_page", "no") is None
     approved = not_none(await ledger.find("g1"))
@@ -349,7 +349,7 @@ async def test_only_decisions_and_uses_change_the_declines(ledger: Ledger) -> No
     await ledger.offer("offered", NOW + 900)
     await ledger.void("moved", RequestState.STALE, NOW + 2)
     assert await ledger.declines("local") == (1, NOW)
-    assert await ledger.use("form", 1, NOW + 3) is not None
+    assert await ledger.use("form", "call 1", NOW + 3) is not None
     assert await ledger.declines("local") == (0, 0.0)
     await ledger.open(grant("approved"))
     await ledger.decide(grant("approved"), Vote("local_page", True, NOW), "local_page")
@@ -365,11 +365,11 @@ async def test_decision_on_one_call_keeps_its_expiry(ledger: Ledger) -> None:
         assert (decided.expires, decided.decided, decided.note) == (NOW + 600, NOW + 500, "a note")
     assert await ledger.latest("call", NOW + 501) is None
     assert await ledger.latest("call of page", NOW + 501) is not None
-    batch = replace(grant("batch"), calls={1: ShownCall("a", {}), 2: ShownCall("b", {})})
+    batch = replace(grant("batch"), calls={"call 1": ShownCall("a", {}), "call 2": ShownCall("b", {})})
     await ledger.open(batch)
     declined = not_none(await ledger.decide(batch, Vote("person", False, NOW + 500), "local_page"))
     assert (declined.expires, declined.note) == (NOW + 600, None)
-    used = not_none(await ledger.use("page", 1, NOW + 502))
+    used = not_none(await ledger.use("page", "call 1", NOW + 502))
     assert (used.by, used.note, used.decided) == ("local_page", "a note", NOW + 502)
 
 
@@ -465,7 +465,7 @@ async def test_withdrawn_approval_is_found_like_a_decline(ledger: Ledger, other:
     taken_back = not_none(await other.withdraw("g1", dana, "verified", "the wrong one"))
     assert (taken_back.state, taken_back.note, taken_back.votes) == (RequestState.WITHDRAWN, "the wrong one", (dana,))
     assert await ledger.withdraw("g1", dana, "verified") is None
-    assert await ledger.use("g1", 1, NOW + 1) is None
+    assert await ledger.use("g1", "call 1", NOW + 1) is None
     assert await ledger.latest("call of g1", NOW + 599) == taken_back
     assert await ledger.latest("call of g1", NOW + 600) is None
     assert await ledger.decided(10) == [taken_back]
@@ -473,14 +473,14 @@ async def test_withdrawn_approval_is_found_like_a_decline(ledger: Ledger, other:
 
 
 async def test_rest_of_a_list_is_withdrawn(ledger: Ledger) -> None:
-    calls = {number: ShownCall(f"binding {number}", {}) for number in (1, 2, 3)}
+    calls = {f"call {number}": ShownCall(f"binding {number}", {}) for number in (1, 2, 3)}
     asked = replace(grant(), calls=calls)
     await ledger.open(asked)
     await ledger.decide(asked, Vote("dana", True, NOW), "verified")
-    assert await ledger.use("g1", 1, NOW) is not None
+    assert await ledger.use("g1", "call 1", NOW) is not None
     taken_back = not_none(await ledger.withdraw("g1", Vote("kim", False, NOW), "verified"))
-    assert (taken_back.used, [vote.approver for vote in taken_back.votes]) == ((1,), ["dana", "kim"])
-    assert await ledger.use("g1", 2, NOW) is None
+    assert (taken_back.used, [vote.approver for vote in taken_back.votes]) == (("call 1",), ["dana", "kim"])
+    assert await ledger.use("g1", "call 2", NOW) is None
 
 
 async def test_expired_approval_is_not_withdrawn(ledger: Ledger) -> None:
@@ -629,20 +629,20 @@ async def test_form_request_moves_out_of_band_once(ledger: Ledger, other: Ledger
 
 async def test_batch_approval_is_used_once_per_call(ledger: Ledger, other: Ledger) -> None:
     """Its time begins with the decision."""
-    shown = {number: ShownCall(f"binding {number}", {}) for number in (1, 2)}
+    shown = {f"call {number}": ShownCall(f"binding {number}", {}) for number in (1, 2)}
     batch = replace(grant(), calls=shown, out_of_band=False)
     await ledger.open(batch)
-    assert await other.use("g1", 1, NOW) is None
+    assert await other.use("g1", "call 1", NOW) is None
     approved = not_none(await ledger.decide(batch, Vote("client_form", True, NOW + 500), "client_form"))
     assert (approved.state, approved.expires) == (RequestState.APPROVED, NOW + 1100)
     assert await other.latest(batch.call, NOW + 600) == approved
-    once = not_none(await other.use("g1", 2, NOW + 600))
-    assert (once.state, once.used) == (RequestState.APPROVED, (2,))
-    assert await ledger.use("g1", 2, NOW + 600) is None
-    assert await ledger.use("g1", 3, NOW + 600) is None
-    assert await ledger.use("g1", 1, NOW + 1100) is None
-    over = not_none(await ledger.use("g1", 1, NOW + 601))
-    assert (over.state, over.used, over.decided) == (RequestState.USED, (2, 1), NOW + 601)
+    once = not_none(await other.use("g1", "call 2", NOW + 600))
+    assert (once.state, once.used) == (RequestState.APPROVED, ("call 2",))
+    assert await ledger.use("g1", "call 2", NOW + 600) is None
+    assert await ledger.use("g1", "call 3", NOW + 600) is None
+    assert await ledger.use("g1", "call 1", NOW + 1100) is None
+    over = not_none(await ledger.use("g1", "call 1", NOW + 601))
+    assert (over.state, over.used, over.decided) == (RequestState.USED, ("call 2", "call 1"), NOW + 601)
     assert await other.latest(batch.call, NOW + 602) is None
     assert await other.decided(5) == [over]
 
@@ -664,7 +664,7 @@ async def test_later_clock_does_not_expire_marks_of_others(ledger: Ledger, other
 
 
 async def test_batch_call_is_begun_again_only_after_a_failure(ledger: Ledger, other: Ledger) -> None:
-    first = replace(change("c1"), batch="b1", number=1)
+    first = replace(change("c1"), batch="b1", call_id="call 1", number=1)
     assert await ledger.begin(first)
     assert not await other.begin(replace(first, id="c2"))
     assert await other.change(ACCOUNT, "c2") is None
@@ -675,7 +675,7 @@ async def test_batch_call_is_begun_again_only_after_a_failure(ledger: Ledger, ot
     for number, outcome in enumerate(OVER):
         await ledger.settle(replace(first, id="c3", outcome=outcome))
         assert not await other.begin(replace(first, id=f"d{number}"))
-    assert await ledger.begin(replace(first, id="e1", number=2))
+    assert await ledger.begin(replace(first, id="e1", call_id="call 2", number=2))
     assert await ledger.begin(replace(first, id="e2", batch="b2"))
     assert [(found.number, found.id) for found in await other.changes_of("b1")] == [(1, "c3"), (2, "e1")]
     assert await other.changes_of("no such batch") == []
@@ -691,7 +691,7 @@ async def test_same_request_is_open_once(ledger: Ledger, other: Ledger) -> None:
     assert await other.open(again) == "g1"
     assert await other.find("g2") is None
     assert [one.id for one in await other.waiting(NOW)] == ["g1"]
-    assert await other.open(replace(again, id="g3", calls={1: ShownCall("another state", {})})) == "g3"
+    assert await other.open(replace(again, id="g3", calls={"call 1": ShownCall("another state", {})})) == "g3"
     assert await other.open(replace(again, id="g4", principal="another")) == "g4"
     assert await other.open(replace(again, id="g5", out_of_band=False)) == "g5"
     assert await other.open(replace(again, id="g6", created=NOW + 601, expires=NOW + 1201)) == "g6"

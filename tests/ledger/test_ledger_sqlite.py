@@ -80,7 +80,7 @@ async def test_ledger_that_other_users_can_change_is_not_used(ledger: Ledger, pa
 
 
 async def test_history_is_deleted_after_thirty_days(ledger: Ledger) -> None:
-    await ledger.begin(replace(change("c1"), batch="b1", number=1))
+    await ledger.begin(replace(change("c1"), batch="b1", call_id="call 1", number=1))
     await ledger.begin(change("c2", at=NOW + 29 * 86_400))
     assert len(await ledger.changes_of("b1")) == 1
     await ledger.begin(change("c3", at=NOW + 31 * 86_400))
@@ -323,7 +323,7 @@ async def _a_month(ledger: Ledger, size: int) -> None:
         await ledger.begin(change(f"kept {number}", at=NOW - number))
         await ledger.open(grant(f"kept {number}", created=NOW - 2_000 - number, expires=NOW - 1_000 - number))
         await moved(ledger, f"kept {number}", [RequestState.OPEN], RequestState.USED, NOW - 1_500 - number)
-        await ledger.begin(replace(change(f"of {number}", at=NOW - number), batch=f"kept {number}", number=1))
+        await ledger.begin(replace(change(f"of {number}", at=NOW - number), batch=f"kept {number}", call_id="call 1", number=1))
         await ledger.use_nonce(f"kept {number}", NOW + 600, NOW)
         await add_temporary(ledger, replace(temporary_approval(f"temporary {number}"), similar=f"of kept {number}"))
 
@@ -339,7 +339,7 @@ STATEMENTS: dict[str, Callable[[Ledger], Awaitable[object]]] = {
     "twenty decisions are listed": lambda ledger: ledger.decided(20),
     "a nonce is used": lambda ledger: ledger.use_nonce("new", NOW + 600, NOW),
     "a scope is looked for": lambda ledger: ledger.find_temporary("of kept 1", NOW),
-    "a call of a batch is begun": lambda ledger: ledger.begin(replace(change("of"), batch="kept 1", number=2)),
+    "a call of a batch is begun": lambda ledger: ledger.begin(replace(change("of"), batch="kept 1", call_id="call 2", number=2)),
     "a batch is looked for": lambda ledger: ledger.changes_of("kept 1"),
 }
 

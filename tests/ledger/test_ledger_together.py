@@ -38,7 +38,7 @@ FEW = settings(max_examples=20, suppress_health_check=[HealthCheck.function_scop
 
 
 async def _opened(ledger: Ledger, id_: str, *, out_of_band: bool, required: str = "typed") -> str:
-    calls = {number: ShownCall(f"binding of {id_}", {}) for number in (1, 2)}
+    calls = {f"call {number}": ShownCall(f"binding of {id_}", {}) for number in (1, 2)}
     asked = replace(grant(id_), out_of_band=out_of_band, call="call", calls=calls, required=required)
     try:
         await ledger.open(asked)
@@ -82,7 +82,7 @@ def _step(kind: str, draw: Callable[[st.SearchStrategy[Any]], Any]) -> Step:
         "open": lambda ledger: _opened(ledger, id_, out_of_band=yes),
         "four eyes": lambda ledger: _opened(ledger, id_, out_of_band=yes, required="four_eyes"),
         "offer": lambda ledger: ledger.offer(id_, now + 600),
-        "use": lambda ledger: ledger.use(id_, limit, now),
+        "use": lambda ledger: ledger.use(id_, f"call {limit}", now),
         "expire": lambda ledger: _expired(ledger, now),
         "move": lambda ledger: moved(ledger, id_, before, after, now, by=who, note="no" if yes else None),
         "vote": lambda ledger: _voted(ledger, id_, Vote(who, yes, now)),
@@ -97,7 +97,7 @@ def _step(kind: str, draw: Callable[[st.SearchStrategy[Any]], Any]) -> Step:
         "release": lambda ledger: ledger.release("c1"),
         "mark": lambda ledger: ledger.mark(who, now + 10, now),
         "marked": lambda ledger: ledger.marked(who),
-        "begin": lambda ledger: _begun(ledger, replace(change(f"{who}{limit}", at=now), batch="b1", number=limit + 1)),
+        "begin": lambda ledger: _begun(ledger, replace(change(f"{who}{limit}", at=now), batch="b1", call_id=f"call {limit + 1}", number=limit + 1)),
         "end": lambda ledger: ledger.settle(replace(change(f"{who}{limit}"), outcome=outcome)),
         "batch": lambda ledger: ledger.changes_of("b1"),
         "look": lambda ledger: _looked(ledger, now),

@@ -25,7 +25,8 @@ from fastn_mcp.guard.result import Done
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.conditions import Choice, Glob
 from fastn_mcp.policy.decision import Decision
-from fastn_mcp.policy.plan import Plan, PlanAccount, PlannedCalls, would_allow
+from fastn_mcp.policy.permit import Permit
+from fastn_mcp.policy.plan import Plan, PlanAccount, would_allow
 from fastn_mcp.policy.plan_file import (
     BadSignature,
     Signature,
@@ -437,11 +438,11 @@ def test_entry_named_by_a_refusal_allows_the_call(desk: Desk, call: Any) -> None
 
 def test_entry_is_described_in_words() -> None:
     conditions = {"environment": Choice((Glob("test"), Glob("dev"))), "timeout_ms": Choice((5,))}
-    bounded = PlannedCalls("p", "b", "run_workflow", ("wf_1", "wf_2"), None, conditions, 3, 1)
+    bounded = Permit(name="p", budget="b", tool="run_workflow", targets=("wf_1", "wf_2"), conditions=conditions, count=3, signers=1)
     assert bounded.words() == (
         "3 x run_workflow on wf_1 or wf_2 with no other arguments than environment test or dev, timeout_ms 5"
     )
-    exact = PlannedCalls("p", "b", "create_customer", (), {"name": "Ü"}, None, 1, 1)
+    exact = Permit(name="p", budget="b", tool="create_customer", targets=(), arguments={"name": "Ü"}, count=1, signers=1)
     assert exact.words() == '1 x create_customer with exactly {"name": "Ü"}'
 
 

@@ -19,7 +19,7 @@ from fastn_mcp.config.model import Mode
 from fastn_mcp.policy.conditions import Glob, UserCount
 from fastn_mcp.policy.decision import MODES, Decision, PolicyDecision, Situation
 from fastn_mcp.policy.matching import PolicyRule, Protected
-from fastn_mcp.policy.plan import PlannedCalls
+from fastn_mcp.policy.permit import Permit
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.policy.rules import FileRules, TimeWindow, hours
 from fastn_mcp.policy.schema import CHANGING_TOOLS, possible_effects
@@ -590,7 +590,7 @@ def test_plan_entry_counts_as_many_approvers_as_signers(
 ) -> None:
     text = f'[[rule]]\ntool = "delete_customer"\nthen = "{decision}"\nreason = "why"' if decision != "confirm" else ""
     facts: dict[str, Any] = {"dependents": 0} if decision == "confirm" else {}
-    permit = PlannedCalls("plan p line 1", "b", "delete_customer", ("c",), None, None, 3, signers)
+    permit = Permit(name="plan p line 1", budget="b", tool="delete_customer", targets=("c",), count=3, signers=signers)
     verdict = judge(text, DELETION, mode, permit=permit, **facts)
     if spares:
         assert (verdict.decision, verdict.rule, verdict.permit) == (Decision.ALLOW, "plan p line 1", permit)

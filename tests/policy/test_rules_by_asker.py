@@ -17,7 +17,7 @@ from fastn_mcp.policy.asker import FACTS, LOCAL, Asker, asker_of
 from fastn_mcp.policy.conditions import Glob, UserCount, Who
 from fastn_mcp.policy.decision import Decision, PolicyDecision, strictest
 from fastn_mcp.policy.matching import PolicyRule
-from fastn_mcp.policy.plan import PlannedCalls
+from fastn_mcp.policy.permit import Permit
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.policy.policy_file import load_rules, without_sign_in
 from fastn_mcp.records.rows import FastnObject
@@ -242,7 +242,7 @@ def test_rule_that_asks_for_a_group_is_not_covered_by_one_without(tmp_path: Path
 
 
 def test_plan_does_not_take_the_place_of_a_group(tmp_path: Path) -> None:
-    permit = PlannedCalls("plan p line 1", "b", "delete_trigger", ("t",), None, None, 5, signers=2)
+    permit = Permit(name="plan p line 1", budget="b", tool="delete_trigger", targets=("t",), count=5, signers=2)
     target = FastnObject.model_validate({"id": "t"})
     asked = situation(CALL, CALL.effective, NOW, target, permit=permit)
     policy = Policy("unattended", rules_of(tmp_path, SECOND))

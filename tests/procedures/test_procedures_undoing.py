@@ -26,7 +26,7 @@ from fastn_mcp.errors import (
     UnknownOutcome,
 )
 from fastn_mcp.guard.approval_form import Decline, PendingApproval, form_text
-from fastn_mcp.guard.approval_use import change_of
+from fastn_mcp.guard.permission import change_of
 from fastn_mcp.guard.result import Done
 from fastn_mcp.guard.undo import RULES, NotUndoable, receipt, undo_of
 from fastn_mcp.ledger.approval_request import ApprovalRequest

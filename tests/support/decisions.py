@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from fastn_mcp.account.resolve import by_arguments
-from fastn_mcp.guard.approval_use import ApprovedCall
+from fastn_mcp.guard.permission import ApprovedCall
 from fastn_mcp.guard.evaluation import Evaluation
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, ShownCall, Vote
 from fastn_mcp.ledger.ledger import Ledger
@@ -30,7 +30,7 @@ def allowed(call: Operation[Any], digest: str = "digest", target: FastnObject | 
 
 async def answered(ledger: Ledger, principal: str, at: float, *, approves: bool = False) -> None:
     """Let a person decline a request of `principal` in a form, or approve one out of band."""
-    calls = {1: ShownCall("binding", {})}
+    calls = {"call 1": ShownCall("binding", {})}
     request = ApprovalRequest(
         f"by hand {next(_NUMBERS)}", principal, "default", "tool", None, "call by hand", calls, "confirm", None,
         allows_temporary=False, out_of_band=approves, preview={}, text=(), created=at, expires=at + 600,
@@ -67,5 +67,5 @@ async def moved(
     if after is RequestState.WITHDRAWN:
         return await ledger.withdraw(request, Vote(by or "terminal", False, at), by or "terminal", note) is not None
     if after is RequestState.USED:
-        return await ledger.use(request, 1, at) is not None
+        return await ledger.use(request, "call 1", at) is not None
     return await ledger.void(request, after, at, by=by, note=note) is not None

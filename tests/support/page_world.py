@@ -94,7 +94,7 @@ def question(id_: str = "grant-1", **changes: Any) -> ApprovalRequest:
     }
     facts: dict[str, Any] = {
         "target": "cus_8fQ2",
-        "calls": {1: ShownCall(f"binding of {id_}", {})},
+        "calls": {"call 1": ShownCall(f"binding of {id_}", {})},
         "required": "confirm",
         "expected": None,
         "preview": card,

@@ -76,7 +76,7 @@ def grant(
         tool="delete_customer",
         target="cus_1",
         call=f"call of {name}",
-        calls={1: ShownCall(f"binding of {name}", {"connections": 2, "executions": 300.5, "triggers": None})},
+        calls={"call 1": ShownCall(f"binding of {name}", {"connections": 2, "executions": 300.5, "triggers": None})},
         required="typed",
         expected="Acme",
         allows_temporary=False,
@@ -95,7 +95,7 @@ def temporary_approval(name: str = "s1", until: float = NOW + 900) -> ApprovalRe
 
 def with_temporary(request: ApprovalRequest, until: float) -> ApprovalRequest:
     """The request once it was used, with a temporary approval that holds until a time."""
-    used = replace(request, out_of_band=False, state=RequestState.USED, used=(1,), by="terminal")
+    used = replace(request, out_of_band=False, state=RequestState.USED, used=("call 1",), by="terminal")
     return replace(used, decided=request.created, temporary_until=until)
 
 
@@ -122,7 +122,7 @@ def change(name: str = "c1", at: float = NOW) -> Change:
 
 
 async def _burn(ledger: Ledger, _: str) -> bool:
-    return await ledger.use("g1", 1, NOW) is not None
+    return await ledger.use("g1", "call 1", NOW) is not None
 
 
 async def _open(ledger: Ledger, name: str) -> bool:
@@ -150,12 +150,12 @@ async def _vote(ledger: Ledger, name: str) -> bool:
 
 async def _withdraw_or_use(ledger: Ledger, name: str) -> bool:
     if name.startswith("one"):
-        return await ledger.use("g1", 1, NOW) is not None
+        return await ledger.use("g1", "call 1", NOW) is not None
     return await ledger.withdraw("g1", Vote(name, False, NOW), "terminal") is not None
 
 
 async def _step(ledger: Ledger, _: str) -> bool:
-    return await ledger.begin(replace(change(f"{os.getpid()} {next(_NUMBERS)}"), batch="b1", number=1))
+    return await ledger.begin(replace(change(f"{os.getpid()} {next(_NUMBERS)}"), batch="b1", call_id="call 1", number=1))
 
 
 ATTEMPTS: dict[str, Callable[[Ledger, str], Awaitable[bool]]] = {

@@ -38,7 +38,8 @@ from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.ledger.sqlite_store import SqliteStore
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.decision import Decision, PolicyDecision
-from fastn_mcp.policy.plan import Plan, PlannedCalls
+from fastn_mcp.policy.permit import Permit
+from fastn_mcp.policy.plan import Plan
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.procedures.catalog import TOOLS, parse
@@ -135,12 +136,12 @@ def policy_from(folder: Path, text: str, mode: Mode = "guarded", plan: Plan | No
     return Policy(mode, rules_of(folder, text), plan)
 
 
-def planned(tool: str, count: int = 1, *, targets: tuple[str, ...] = (), line: str = "1") -> PlannedCalls:
+def planned(tool: str, count: int = 1, *, targets: tuple[str, ...] = (), line: str = "1") -> Permit:
     """Return the entry of a plan, on this line, for so many calls with any arguments."""
-    return PlannedCalls(f"plan p line {line}", f"plan {line}", tool, targets, None, None, count, 1)
+    return Permit(name=f"plan p line {line}", budget=f"plan {line}", tool=tool, targets=targets, count=count, signers=1)
 
 
-def plan_of(*entries: PlannedCalls) -> Plan:
+def plan_of(*entries: Permit) -> Plan:
     """Return a plan that dana signed, for the first hour of a clock."""
     return Plan("p", "test", None, Clock().at + timedelta(hours=1), "digest", ("dana",), entries)
 

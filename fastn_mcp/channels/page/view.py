@@ -159,8 +159,8 @@ def temporary_approval(request: ApprovalRequest, now: float) -> View:
         "plain": sanitize(brief),
         "principal": sanitize(without_issuers(who(request.principal, request.person))),
         "account": sanitize(account_name(request.account)),
-        "extent": parts(request.extent),
-        "until": time(request.temporary_until, left(request.temporary_until - now)),
+        "extent": parts(request.permit.extent if request.permit else ""),
+        "until": time(request.permit_until, left(request.permit_until - now)),
     }
 
 

@@ -15,14 +15,14 @@ from fastn_mcp.guard.approval_form import (
     Decline,
     NoAnswer,
     PendingApproval,
-    extent,
     used_up,
 )
-from fastn_mcp.guard.approval_use import Approval, ApprovalUse, covers, declined
 from fastn_mcp.guard.caller import ApprovalChannel, Caller, FormChannel
 from fastn_mcp.guard.evaluation import Evaluation
+from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.guard.judge import Judge
 from fastn_mcp.guard.key_files import TypedSecrets
+from fastn_mcp.guard.permission import Permission, Permissions, covers, declined
 from fastn_mcp.guard.recorder import Recorder, record_expired
 from fastn_mcp.guard.stops import Stops
 from fastn_mcp.ledger.approval_request import REFUSED, ApprovalRequest, RequestState, Vote
@@ -33,7 +33,6 @@ from fastn_mcp.policy.decision import Decision
 from fastn_mcp.records.formats import stamp
 from fastn_mcp.redaction import quote, redact_text
 from fastn_mcp.runtime import System
-from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.tool import Effect
 
 _RECENT_DECISIONS = 30
@@ -63,6 +62,7 @@ class Approvals:
         self,
         judge: Judge,
         ledger: Ledger,
+        journal: ChangeJournal,
         recorder: Recorder,
         system: System,
         channel: ApprovalChannel | None,
@@ -72,7 +72,7 @@ class Approvals:
         self.channel = channel
         self.stops = stops
         self.decisions = DecisionWait(ledger, stops, system)
-        self.uses = ApprovalUse(judge.budgets, ledger, stops, system)
+        self.permissions = Permissions(judge.budgets, journal, ledger, stops, system)
         self._judge = judge
         self._budgets = judge.budgets
         self._account = judge.bound_account
@@ -99,7 +99,7 @@ class Approvals:
             parts["page"] = self.channel.url
         return {"mode": self._judge.policy.mode, **{name: part for name, part in parts.items() if part}}
 
-    async def obtain(self, evaluation: Evaluation, caller: Caller) -> Approval | PendingApproval:
+    async def obtain(self, evaluation: Evaluation, caller: Caller) -> Permission | PendingApproval:
         """Return the approval of these calls, or the one open request for them. Raises a `FastnError`.
 
         The first of these cases applies:
@@ -107,11 +107,10 @@ class Approvals:
         1. The caller brings a person's answer to an approval request; where the policy allows the calls by now, only a
            decline counts.
         2. A person has lately declined the same calls.
-        3. The policy or a plan allows the calls.
-        4. A temporary approval covers the call.
-        5. The approval of a list was used for other calls of it, and covers the rest.
-        6. An earlier request for the same calls was approved, or is open.
-        7. A person is asked, by the client's form or out of band (`_why_no_form`).
+        3. The policy, a plan or a temporary approval allows the calls.
+        4. The approval of a list was used for other calls of it, and covers the rest.
+        5. An earlier request for the same calls was approved, or is open.
+        6. A person is asked, by the client's form or out of band (`_why_no_form`).
 
         Rates and people are checked only where a person is needed.
         """
@@ -124,12 +123,10 @@ class Approvals:
         if earlier is not None and earlier.state in REFUSED:
             raise declined(earlier.note or "", request=earlier)
         if evaluation.verdict.decision is Decision.ALLOW:
-            return Approval("policy" if evaluation.verdict.permit is None else "plan")
-        if (temporary := await self._find_temporary(evaluation, caller)) is not None:
-            return Approval("temporary_approval", temporary=temporary)
+            return _allowed(evaluation)
         if earlier is not None and earlier.used:
             if covers(earlier, evaluation.calls):
-                return Approval(earlier.by or "", earlier)
+                return Permission(earlier.by or "", earlier)
             earlier = None  # it covered calls that were made, or that have changed since
         await self._check_limits(evaluation, caller)
         why_no_form = await self._why_no_form(evaluation, caller)
@@ -137,7 +134,7 @@ class Approvals:
             case None:
                 return await self._ask(evaluation, caller, why_no_form)
             case ApprovalRequest(state=RequestState.APPROVED):
-                return Approval(earlier.by or "", earlier)
+                return Permission(earlier.by or "", earlier)
             case _:
                 return await self._ask_again(earlier, evaluation, caller, why_no_form)
 
@@ -153,7 +150,7 @@ class Approvals:
         earlier = await self._ledger.latest(evaluation.id, now)
         if earlier is None or earlier.is_over:
             return earlier
-        if not await self.stops.has_voided(caller.asker, earlier.stops, earlier.asker):
+        if not await self.stops.has_voided(caller.asker, earlier.stop_epoch, earlier.asker):
             return earlier
         await self._ledger.void(earlier.id, RequestState.STOPPED, now)
         return None
@@ -178,18 +175,9 @@ class Approvals:
             return "This client's form was recently answered faster than a person can read, so it is not used for now. "
         return None
 
-    async def _find_temporary(self, evaluation: Evaluation, caller: Caller) -> ApprovalRequest | None:
-        """Return the request whose temporary approval covers a call."""
-        if evaluation.similar is None:
-            return None
-        temporary = await self._ledger.find_temporary(evaluation.similar, self._system.timestamp())
-        if temporary is not None and await self.stops.has_voided(caller.asker, temporary.stops, temporary.asker):
-            return None
-        return temporary
-
     async def _ask_again(
         self, earlier: ApprovalRequest, evaluation: Evaluation, caller: Caller, why_no_form: str | None
-    ) -> Approval | PendingApproval:
+    ) -> Permission | PendingApproval:
         """Announce an open request again if it still covers the calls, or replace it."""
         now = self._system.timestamp()
         if why_no_form is None:
@@ -202,7 +190,9 @@ class Approvals:
             why_no_form = "The target has changed since it was asked. "
         return await self._ask(evaluation, caller, why_no_form)
 
-    async def _ask(self, evaluation: Evaluation, caller: Caller, why_no_form: str | None) -> Approval | PendingApproval:
+    async def _ask(
+        self, evaluation: Evaluation, caller: Caller, why_no_form: str | None
+    ) -> Permission | PendingApproval:
         """Open an approval request in the client's form, or out of band for the reason that is given."""
         if caller.form is None or why_no_form is not None:
             return await self._ask_out_of_band(evaluation, caller, why_no_form or "")
@@ -236,8 +226,10 @@ class Approvals:
 
     async def _open(self, evaluation: Evaluation, caller: Caller, *, out_of_band: bool) -> ApprovalRequest:
         """Open and record a request, or return the same one that another replica has opened meanwhile."""
-        stops, lifetime = await self.stops.check(caller.asker), self._judge.policy.approval_lifetime
-        request = _request(evaluation, caller, stops, self._account, lifetime, self._system, out_of_band=out_of_band)
+        stop_epoch, lifetime = await self.stops.check(caller.asker), self._judge.policy.approval_lifetime
+        request = _request(
+            evaluation, caller, stop_epoch, self._account, lifetime, self._system, out_of_band=out_of_band
+        )
         opened = await self._ledger.open(request)
         if opened != request.id:
             return await self._ledger.find(opened) or request
@@ -260,7 +252,7 @@ class Approvals:
 
     async def _count(
         self, evaluation: Evaluation, caller: Caller, form: FormChannel, request: ApprovalRequest, answer: Answer
-    ) -> Approval | PendingApproval:
+    ) -> Permission | PendingApproval:
         """Record a person's decision in the ledger. A request that no person answered is asked about out of band."""
         now = self._system.timestamp()
         is_quick = now - request.created < _MIN_READING_SECONDS and not form.is_terminal
@@ -285,7 +277,7 @@ class Approvals:
             raise used_up()
         if isinstance(answer, Decline):
             raise declined(answer.note, answer.why)
-        return Approval(form.name, counted, has_waited=form.answers is None)
+        return Permission(form.name, counted, has_waited=form.answers is None)
 
     async def _move_out_of_band(
         self, evaluation: Evaluation, caller: Caller, form: FormChannel, request: ApprovalRequest, reason: str
@@ -302,6 +294,13 @@ class Approvals:
         if moved is None and now < request.expires:
             raise used_up()
         return await self._ask_out_of_band(evaluation, caller, why)
+
+
+def _allowed(evaluation: Evaluation) -> Permission:
+    """Return what allows calls without a person: the policy, a plan or a temporary approval."""
+    if evaluation.given_by is not None:
+        return Permission("temporary_approval", given_by=evaluation.given_by)
+    return Permission("policy" if evaluation.verdict.permit is None else "plan")
 
 
 def _own_requests(requests: Iterable[ApprovalRequest], asker: Asker, account: str, now: datetime) -> JsonValue:
@@ -336,17 +335,16 @@ def _check_people(evaluation: Evaluation, channel: ApprovalChannel | None) -> No
 
 
 def _request(
-    evaluation: Evaluation, caller: Caller, stops: tuple[str, ...], account: str, lifetime: float, system: System, *,
+    evaluation: Evaluation, caller: Caller, stop_epoch: int, account: str, lifetime: float, system: System, *,
     out_of_band: bool,
 ) -> ApprovalRequest:  # fmt: skip
     """Return the request that asks people to approve these calls within `lifetime` seconds."""
     now, tool, decision = system.timestamp(), evaluation.tool, evaluation.verdict.decision
     is_severe = decision in (Decision.OUT_OF_BAND, Decision.FOUR_EYES) and evaluation.effect is Effect.DESTROY
-    is_temporary = evaluation.similar is not None and tool.target is not None
     return ApprovalRequest(
         id=system.token(),
         principal=caller.asker.principal,
-        stops=stops,
+        stop_epoch=stop_epoch,
         tenant=caller.asker.tenant,
         login_names=caller.asker.login_names,
         client=caller.asker.client,
@@ -355,24 +353,22 @@ def _request(
         tool=tool.tool_name(),
         target=tool.target,
         call=evaluation.id,
-        calls={number: current.bound() for number, current in evaluation.calls.items()},
+        calls={each.id: each.bound() for each in evaluation.calls},
         required=decision.value,
         second=evaluation.verdict.second,
         step_up=evaluation.verdict.step_up,
         expected=evaluation.preview.expected if decision is Decision.TYPED or is_severe else None,
-        allows_temporary=is_temporary,
         out_of_band=out_of_band,
         preview=evaluation.preview.stored(),
         text=tuple(evaluation.preview.lines()),
         created=now,
         expires=now + lifetime,
         trace=system.trace(),
-        similar=evaluation.similar,
-        extent=extent(tool) if is_temporary and isinstance(tool, Operation) else "",
+        permit=evaluation.permit if tool.target is not None else None,
         asked_by=redact_text(caller.asker.name) or None,
         typed=evaluation.typed,
         undoes=caller.undoes,
-        records=tuple(each for current in evaluation.calls.values() for each in current.resolved.references),
+        records=tuple(each for current in evaluation.calls for each in current.resolved.references),
     )
 
 

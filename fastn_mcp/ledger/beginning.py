@@ -1,0 +1,176 @@
+"""The beginning of a change: what permits it is used up and counted, and the change recorded, in one step.
+
+Each rule says why the change may not begin, or what it writes.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from fastn_mcp.ledger.approval_request import ApprovalRequest
+from fastn_mcp.ledger.change import FINAL_OUTCOMES, Change
+from fastn_mcp.ledger.documents import (
+    BudgetUse,
+    Documents,
+    ListedCalls,
+    RateUses,
+    RequestDocuments,
+    key_of,
+    listed_write,
+    loaded,
+    write,
+)
+from fastn_mcp.ledger.store import Write
+from fastn_mcp.policy.decision import PLANNED
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetLimit:
+    """A budget in a period, such as a day, and how many uses it allows there."""
+
+    budget: str
+    period: str
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """A budget of `most` uses within any `seconds`."""
+
+    budget: str
+    most: int
+    seconds: float
+
+
+class Begun(Enum):
+    """Whether a change was begun, or else why not. Nothing was used up or counted then."""
+
+    YES = "yes"
+    BEFORE = "the list has begun this call before"
+    UNDONE = "the change is undone, or its undo has begun"
+    NO_APPROVAL = "the approval is used, has ended or is void"
+    NO_PERMIT = "the temporary approval has ended"
+    NO_LIMIT = "a limit is reached"
+    NO_RATE = "the rate is reached"
+
+
+def rate_free_at(uses: Sequence[float], most: int, seconds: float) -> float:
+    """Return when a rate budget of `most` uses within any `seconds` can be used again after `uses`; 0 if now."""
+    return 0.0 if len(uses) < most else uses[-most] + seconds
+
+
+def count_write(count: int, budget: str, period: str) -> Write:
+    """Return what stores the count of a budget. A plan can be valid for years, and its count must not end before it."""
+    counted = write(BudgetUse(count), budget, period)
+    return replace(counted, lifetime=None) if period == PLANNED else counted
+
+
+Rule = Callable[[Documents], "Begun | list[Write]"]
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """A change that is about to begin, and what permits it."""
+
+    change: Change
+    undoes: str
+    """Id of the change that it undoes, or empty."""
+    limits: tuple[BudgetLimit, ...]
+    rate: RateLimit | None
+    approval: RequestDocuments | None
+    """Documents of the approval that is used for its call."""
+    permit: str
+    """Id of the approval whose temporary approval has to hold, or empty."""
+
+    @property
+    def key(self) -> str:
+        return key_of(Change, self.change.id)
+
+    @property
+    def keys(self) -> list[str]:
+        """Keys of the documents that the step reads and writes."""
+        keys = [self.key, *(key_of(BudgetUse, each.budget, each.period) for each in self.limits)]
+        if self.rate is not None:
+            keys.append(key_of(RateUses, self.rate.budget))
+        if self.undoes:
+            keys.append(key_of(Change, self.undoes))
+        if self.permit:
+            keys.append(key_of(ApprovalRequest, self.permit))
+        if self.change.batch:
+            keys.append(key_of(ListedCalls, self.change.batch))
+        if self.approval is not None:
+            keys += self.approval.keys
+        return list(dict.fromkeys(keys))
+
+    def step(self, found: Documents) -> tuple[Begun, Sequence[Write]]:
+        """Return whether the change begins, with all that this writes."""
+        if self.key in found:
+            raise ValueError("a change of this id exists already")
+        rules: Sequence[Rule] = (
+            self._listed, self._undone, self._permitted, self._approved, self._limited, self._rated
+        )  # fmt: skip
+        writes: list[Write] = []
+        for rule in rules:
+            result = rule(found)
+            if isinstance(result, Begun):
+                return result, ()
+            writes += result
+        return Begun.YES, [*writes, write(self.change, self.change.id)]
+
+    def _listed(self, found: Documents) -> Begun | list[Write]:
+        """Begin each call of a list once."""
+        if not self.change.batch:
+            return []
+        listed = loaded(ListedCalls, found, key_of(ListedCalls, self.change.batch)) or ListedCalls()
+        if listed.outcome(self.change.call_id) in FINAL_OUTCOMES:
+            return Begun.BEFORE
+        return [*listed_write(self.change, listed)]
+
+    def _undone(self, found: Documents) -> Begun | list[Write]:
+        """Undo each change once."""
+        if not self.undoes:
+            return []
+        undone = loaded(Change, found, key_of(Change, self.undoes))
+        if undone is None or undone.undone:
+            return Begun.UNDONE
+        return [write(replace(undone, undone=True), self.undoes)]
+
+    def _permitted(self, found: Documents) -> Begun | list[Write]:
+        """Require that the temporary approval holds still."""
+        if not self.permit:
+            return []
+        giver = loaded(ApprovalRequest, found, key_of(ApprovalRequest, self.permit))
+        return [] if giver is not None and giver.permit_until > self.change.at else Begun.NO_PERMIT
+
+    def _approved(self, found: Documents) -> Begun | list[Write]:
+        """Use the approval for the call."""
+        if self.approval is None:
+            return []
+        before = loaded(ApprovalRequest, found, self.approval.key)
+        after = None if before is None else before.with_use(self.change.call_id, self.change.at)
+        if before is None or after is None:
+            return Begun.NO_APPROVAL
+        return self.approval.writes(found, before, after)
+
+    def _limited(self, found: Documents) -> Begun | list[Write]:
+        """Count the call in each of its budgets and in its plan entry, within their limits."""
+        uses = Counter((each.budget, each.period) for each in self.limits)
+        counts = {id_: (loaded(BudgetUse, found, key_of(BudgetUse, *id_)) or BudgetUse()).count for id_ in uses}
+        if any(counts[each.budget, each.period] >= each.limit for each in self.limits):
+            return Begun.NO_LIMIT
+        return [count_write(counts[id_] + added, *id_) for id_, added in uses.items()]
+
+    def _rated(self, found: Documents) -> Begun | list[Write]:
+        """Count the first use of an approval, or a call without one, in the rate."""
+        if self.rate is None:
+            return []
+        before = None if self.approval is None else loaded(ApprovalRequest, found, self.approval.key)
+        if before is not None and before.used:
+            return []
+        now, seconds = self.change.at, self.rate.seconds
+        times = (loaded(RateUses, found, key_of(RateUses, self.rate.budget)) or RateUses()).within(seconds, now)
+        if len(times) >= self.rate.most:
+            return Begun.NO_RATE
+        counted = write(RateUses((*times, now)), self.rate.budget)
+        return [replace(counted, until=now + seconds, lifetime=seconds)]
