@@ -278,11 +278,11 @@ def load(record: type[Record], document: Document) -> Record:
 
 
 def _upgraded(document: Document) -> str:
-    """Return the text of a document of an earlier layout in the current one. Raises an error if it is not of one."""
+    """Return the text of a document in the current layout. Raises an error if it is not of this or an earlier one."""
     stored = json.loads(document.value)
     layout, record = stored["layout"], stored["record"]
-    if layout not in range(1, current_layout()):
-        raise ValueError("not an earlier layout")
+    if type(layout) is not int or not 1 <= layout <= current_layout():
+        raise ValueError("of no known layout")
     for upgrade in UPGRADES[layout - 1 :]:
         record = upgrade(document.key.partition(" ")[0], record)
     return json.dumps({"layout": current_layout(), "record": record})
@@ -347,11 +347,11 @@ def layout_write(layout: Document | None) -> Write | None:
     if layout is not None:
         try:
             number = json.loads(layout.value)["layout"]
-            is_newer, is_current = number > current_layout(), number == current_layout()
+            is_newer = number > current_layout()
         except (ValueError, TypeError, KeyError, RecursionError):
             raise Unreadable(layout.key) from None
         if is_newer:
             raise NewerLayout
-        if is_current:
+        if number == current_layout():
             return None
     return Write(LAYOUT, json.dumps({"layout": current_layout()}))

@@ -90,8 +90,8 @@ class Ledger:
             if found is None:
                 found, is_confirmed = await self._read(keys), True
             try:
+                layout = layout_write(found.get(LAYOUT))
                 result, writes = step(found)
-                layout = layout_write(found.get(LAYOUT)) if writes else None
             except Exception:
                 if is_confirmed:
                     raise

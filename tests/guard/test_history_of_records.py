@@ -1,10 +1,14 @@
 """What a person is told of what this server did lately to the records of a call."""
 
+from dataclasses import replace
+
+from support.stores import put
 from support.world import World
 
 from fastn_mcp.account.resolve import by_arguments
 from fastn_mcp.guard.result import Done
 from fastn_mcp.ledger.change import Change
+from fastn_mcp.ledger.documents import write
 from fastn_mcp.tools.connectors import CreateConnector, DeleteConnector, UpdateConnector
 
 
@@ -41,6 +45,15 @@ async def test_history_beyond_a_hundred_changes_is_declared_incomplete(world: Wo
         await world.ledger.begin(change_of(world, f"chg_{number}", "create_customer", None, "done"))
     world.clock.pass_(1.0)
     assert [heading for heading, _ in await told(world, key)] == ["Not checked"]
+
+
+async def test_history_with_an_unreadable_change_is_not_checked(world: World) -> None:
+    """It may have renamed the record."""
+    key = await made(world)
+    unreadable = change_of(world, "c", "update_connector", key, "done")
+    await put(world.ledger, replace(write(unreadable, "c"), value="{"))
+    assert [heading for heading, _ in await told(world, key)] == ["Not checked"]
+    assert [change.tool for change in await world.ledger.changes("test", 9, 1e12)] == ["create_connector"]
 
 
 async def test_change_with_an_unknown_outcome_is_listed(world: World) -> None:

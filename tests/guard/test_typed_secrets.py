@@ -304,13 +304,13 @@ async def test_one_of_four_calls_for_one_secret_sends_it(world: World) -> None:
     sealed, begun = world.ledger.sealed, anyio.Event()
     reads = 0
 
-    async def read_together(request: str, approver: str, now: float) -> str | None:
+    async def read_together(approval_id: str, approver: str, now: float) -> str | None:
         nonlocal reads
         reads += 1
         if reads == 4:
             begun.set()
         await begun.wait()
-        return await sealed(request, approver, now)
+        return await sealed(approval_id, approver, now)
 
     world.ledger.sealed = read_together
 

@@ -151,10 +151,10 @@ async def test_late_decline_in_a_form_says_that_it_does_not_count(world: World) 
     asked = await world.first_round(call)
     find, now = world.ledger.find, world.timestamp
 
-    async def overtaken(request: str) -> ApprovalRequest | None:
+    async def overtaken(approval_id: str) -> ApprovalRequest | None:
         """Approve it right after it was read."""
         world.ledger.find = find
-        current = not_none(await find(request))
+        current = not_none(await find(approval_id))
         assert await world.ledger.decide(current, Vote("client_form", True, now), "client_form") is not None
         return current
 

@@ -12,9 +12,11 @@ from support.valkey_server import ValkeyServer
 from fastn_mcp.ledger.ledger import Ledger
 
 
-@pytest.fixture(params=stores.KINDS)
+@pytest.fixture(params=[*stores.KINDS, "memory"])
 def where(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A store of its own for each test."""
+    """A store of its own for each test. Tests that use several processes name the kinds that these can share."""
+    if request.param == "memory":
+        return f"memory:{tmp_path}"
     if request.param == "sqlite":
         return f"sqlite:{tmp_path / 'state' / 'ledger'}"
     server: ValkeyServer = request.getfixturevalue("valkey")

@@ -9,6 +9,7 @@ import anyio
 import pytest
 from support import stores
 from support.decisions import moved
+from support.memory_store import memory_store
 from support.started_together import let_begin, started
 from support.stores import NOW, add_temporary, change, grant, temporary_approval
 from support.values import not_none
@@ -19,6 +20,9 @@ from fastn_mcp.ledger.change import FINAL_OUTCOMES as OVER
 from fastn_mcp.ledger.identity import account_name, bound_account
 from fastn_mcp.ledger.ledger import MAX_WAITING, BudgetLimit, Ledger, TooManyWaiting, rate_free_at
 from fastn_mcp.ledger.store import LedgerLost, LedgerUnusable
+
+shared_stores = pytest.mark.parametrize("where", stores.KINDS, indirect=True)
+"""For tests with several processes."""
 
 FINAL = [state for state in RequestState if state not in (RequestState.OPEN, RequestState.APPROVED)]
 
@@ -42,6 +46,7 @@ async def test_text_stays_text(ledger: Ledger, hostile: str) -> None:
     assert await ledger.spend_all([BudgetLimit("a b", "c", 1)])
 
 
+@shared_stores
 async def test_approval_is_used_once_among_processes(where: str, ledger: Ledger) -> None:
     await ledger.open(grant())
     assert await moved(ledger, "g1", [RequestState.OPEN], RequestState.APPROVED, NOW)
@@ -50,6 +55,7 @@ async def test_approval_is_used_once_among_processes(where: str, ledger: Ledger)
 
 
 @pytest.mark.long
+@shared_stores
 async def test_declines_are_counted_among_processes(where: str, ledger: Ledger) -> None:
     # Fewer than may wait at once: all of them can be open together.
     assert race(where, "decline", 15) == [15, 15]
@@ -57,6 +63,7 @@ async def test_declines_are_counted_among_processes(where: str, ledger: Ledger) 
 
 
 @pytest.mark.long
+@shared_stores
 async def test_two_processes_can_create_a_store(where: str) -> None:
     assert race(where, "decline", 5) == [5, 5]
 
@@ -168,6 +175,8 @@ async def test_typed_secret_is_deleted_once_its_request_is_over(
 
 def everything(where: str, request: pytest.FixtureRequest) -> str:
     """Return all that a store holds."""
+    if where.startswith("memory:"):
+        return repr(vars(memory_store(where)))
     if where.startswith("sqlite:"):
         files = Path(where.removeprefix("sqlite:")).parent.iterdir()
         return "".join(file.read_bytes().decode("latin-1") for file in files)
@@ -448,6 +457,7 @@ async def test_revision_changes_with_every_write(ledger: Ledger, other: Ledger) 
 
 
 @pytest.mark.long
+@shared_stores
 async def test_approval_is_used_or_withdrawn_among_processes(where: str, ledger: Ledger) -> None:
     """25 uses in one process against 25 withdrawals in another: one of all of them counts."""
     await ledger.open(grant())
@@ -704,6 +714,7 @@ async def test_same_request_is_open_once(ledger: Ledger, other: Ledger) -> None:
     ("step", "most"),
     [("ask", 1), ("vote", 1), ("step", 1), ("claim", 1), ("nonce", 1), ("spend", 7), ("open", MAX_WAITING)],
 )
+@shared_stores
 async def test_bound_of_a_step_holds_among_processes(where: str, ledger: Ledger, step: str, most: int) -> None:
     """2 processes, 25 attempts at once in each: of one call, the second vote, one change, one nonce, or one budget."""
     if step == "vote":

@@ -85,11 +85,12 @@ async def test_history_is_deleted_after_thirty_days(ledger: Ledger) -> None:
     assert len(await ledger.changes_of("b1")) == 1
     await ledger.begin(change("c3", at=NOW + 31 * 86_400))
     assert await ledger.changes_of("b1") == []
+    assert await ledger.changes("default at live.fastn.ai", 9, NOW + 1) == []
     await ledger.open(grant())
     month = 30 * 86_400.0
-    await ledger.open(grant("later", created=NOW + month + 600, expires=NOW + month + 1200))
+    await ledger.open(grant("later", created=NOW + month + 599, expires=NOW + month + 1199))
     assert await ledger.find("g1") is not None
-    await ledger.open(grant("last", created=NOW + month + 601, expires=NOW + month + 1201))
+    await ledger.open(grant("last", created=NOW + month + 600, expires=NOW + month + 1200))
     assert await ledger.find("g1") is None
 
 
@@ -204,7 +205,7 @@ async def test_damage_that_no_call_notices_is_found_by_the_check(
     await ledger.spend_all([BudgetLimit("destroy", "monday", 5)])
     await ledger.aclose()
     with closing(sqlite3.connect(path)) as other:
-        (page,) = other.execute("SELECT rootpage FROM sqlite_master WHERE name = 'budgets'").fetchone()
+        (page,) = other.execute("SELECT rootpage FROM sqlite_master WHERE name = 'documents'").fetchone()
     with path.open("r+b") as file:
         file.seek((page - 1) * 4096 + 1)
         file.write(b"\x00\x10")  # its first free block would lie in its header
@@ -281,7 +282,7 @@ async def test_second_ledger_of_a_process_keeps_the_locks_of_the_first(ledger: L
     await ledger.open(grant())
     await second.open(grant("g2"))
     # Whoever closes last takes away the write-ahead log; while we hold our locks, another process is not the last.
-    look = "import sqlite3, sys; d = sqlite3.connect(sys.argv[1]); d.execute('SELECT id FROM requests'); d.close()"
+    look = "import sqlite3, sys; d = sqlite3.connect(sys.argv[1]); d.execute('SELECT key FROM documents'); d.close()"
     await anyio.run_process([sys.executable, "-c", look, str(path)])
     assert path.with_name("ledger.sqlite-wal").exists()
     await second.aclose()
@@ -290,13 +291,18 @@ async def test_second_ledger_of_a_process_keeps_the_locks_of_the_first(ledger: L
 @pytest.mark.parametrize(
     "other",
     [
-        "ALTER TABLE requests ADD COLUMN zone TEXT",
-        "DROP TABLE changes; CREATE TABLE changes (id TEXT PRIMARY KEY)",
-        "DROP TABLE declines; CREATE TABLE declines (principal TEXT, count INTEGER NOT NULL, last REAL NOT NULL)",
+        "ALTER TABLE documents ADD COLUMN zone TEXT",
+        "DROP TABLE revision; CREATE TABLE revision (number TEXT NOT NULL)",
+        "DROP TABLE indexed",
+        "CREATE TABLE stops (id TEXT NOT NULL PRIMARY KEY, at REAL NOT NULL)",
+        (
+            "DROP TABLE documents; DROP TABLE indexed; DROP TABLE revision;"
+            " CREATE TABLE stops (id TEXT NOT NULL PRIMARY KEY, at REAL NOT NULL); INSERT INTO stops VALUES ('s1', 1.0)"
+        ),
     ],
 )
 async def test_file_with_tables_of_another_version_is_refused(ledger: Ledger, path: Path, other: str) -> None:
-    """A budget or an approval that cannot be read never counts as unused."""
+    """Stops hold there, and a budget or an approval that cannot be read never counts as unused."""
     await ledger.open(grant())
     await ledger.aclose()
     with closing(sqlite3.connect(path)) as database:
