@@ -79,7 +79,7 @@ FULL = replace(
     grant(),
     state=RequestState.APPROVED,
     votes=(Vote("dana", True, NOW, "Dana", True, ("ops",), NOW - 5, "mfa", ("dana", "dana@example.com")),),
-    used=(1,),
+    used=("call 1",),
     step_up=StepUp("https://team.example/approvals", ("destroy",), 600.0, ("mfa",)),
     typed=TypedArgument("value", (TypedField("value"),)),
     records=(("customer", "cus_1"),),
@@ -115,7 +115,7 @@ def _doc_of_used(source: str) -> str:
 
 @pytest.mark.parametrize(
     ("kind", "record"),
-    [(ApprovalRequest, FULL), (Change, change()), (Change, replace(change(), batch="b", number=3)), (Stop, STOP)],
+    [(ApprovalRequest, FULL), (Change, change()), (Change, replace(change(), batch="b", call_id="call 3", number=3)), (Stop, STOP)],
 )
 def test_stored_record_is_loaded_as_it_was(kind: type[Any], record: object) -> None:
     assert load(kind, document(stored(record))) == record
@@ -229,7 +229,7 @@ async def test_stops_uses_and_approvals_of_the_version_before_are_read(
     await ledger.add_stop(replace(STOP, lifted=None, lifted_by=""))
     limit = BudgetLimit("plan 1", PLANNED, 2)
     assert await ledger.spend_all([limit])
-    await ledger.begin(replace(change(), batch="b1", number=1))
+    await ledger.begin(replace(change(), batch="b1", call_id="call 1", number=1))
     for name in ("g1", "g2"):
         await downgrade(ledger, replace(grant(name), note="as before"))
     next_version(monkeypatch)
@@ -239,9 +239,9 @@ async def test_stops_uses_and_approvals_of_the_version_before_are_read(
     assert not_none(await other.find("g1")).note == "as before, upgraded"
     assert [each.id for each in await other.waiting(NOW)] == ["g1", "g2"]
     assert await other.decide(grant("g1"), Vote("dana", True, NOW), "terminal") is not None
-    assert await other.use("g1", 1, NOW) is not None
+    assert await other.use("g1", "call 1", NOW) is not None
     assert [await other.spend_all([limit]) for _ in range(2)] == [True, False]
-    assert not await other.begin(replace(change("c2"), batch="b1", number=1))
+    assert not await other.begin(replace(change("c2"), batch="b1", call_id="call 1", number=1))
 
 
 async def test_changes_are_refused_once_a_newer_version_has_written(
@@ -327,7 +327,7 @@ async def test_unreadable_approval_is_left_out_of_lists_and_decides_nothing(
     for decision in (
         lambda: ledger.find("g2"),
         lambda: ledger.latest("call of g2", NOW),
-        lambda: ledger.use("g3", 1, NOW),
+        lambda: ledger.use("g3", "call 1", NOW),
         lambda: ledger.decide(grant("g2"), Vote("dana", True, NOW), "terminal"),
         lambda: ledger.open_requests(ACCOUNT, NOW),
         lambda: ledger.find_temporary("similar", NOW),
@@ -339,7 +339,7 @@ async def test_unreadable_approval_is_left_out_of_lists_and_decides_nothing(
 
 
 async def test_unreadable_stop_change_decline_or_use_refuses(ledger: Ledger) -> None:
-    begun = replace(change(), call="call", unsettled_until=NOW + 600, batch="b1", number=1, approval="g1")
+    begun = replace(change(), call="call", unsettled_until=NOW + 600, batch="b1", call_id="call 1", number=1, approval="g1")
     await damage(ledger, STOP, "s1")
     await damage(ledger, begun, "c1")
     await put(ledger, write(ListedCalls({1: ("c1", "done")}), "b1"))

@@ -102,7 +102,7 @@ async def test_all_keys_share_one_slot_and_expire(valkey: ValkeyServer) -> None:
         await ledger.use_nonce("n1", NOW + 30 * 86_400, NOW)
         await ledger.use_nonce("late", NOW - 1, NOW)
         await ledger.begin(replace(change(), call="call", approval="g1"))
-        await ledger.begin(replace(change("c2"), batch="b1", number=1))
+        await ledger.begin(replace(change("c2"), batch="b1", call_id="call 1", number=1))
         await ledger.begin(replace(change("c3"), call="call", unsettled_until=NOW + 60))
         await ledger.claim("c3")
         await ledger.add_stop(Stop("s1", NOW, "Dana"))
@@ -142,14 +142,14 @@ async def test_approval_with_an_unconfirmed_use_is_used(valkey: ValkeyServer, ha
         assert proxy.lost == 1
         async with ledger_on(url.replace(f":{proxy.port}", f":{valkey.port}")) as another:
             assert not_none(await another.find("g1")).state is RequestState.USED
-            assert await another.use("g1", 1, NOW) is None
+            assert await another.use("g1", "call 1", NOW) is None
 
 
 @pytest.mark.parametrize("hang_up", [False, True])
 async def test_batch_call_with_an_unconfirmed_begin_counts_as_begun(valkey: ValkeyServer, hang_up: bool) -> None:
     async with proxied(valkey.port) as proxy, ledger_on(url := valkey.url(port=proxy.port)) as ledger:
         await ledger.begin(change("c0"))  # The server has the script from now on.
-        first = replace(change(), batch="b1", number=1)
+        first = replace(change(), batch="b1", call_id="call 1", number=1)
         proxy.lose, proxy.hang_up = BEGUN, hang_up
         with pytest.raises(LedgerLost) as caught:
             await ledger.begin(first)
@@ -250,7 +250,7 @@ async def test_forgotten_approval_cannot_be_used(own: ValkeyServer) -> None:
             except LedgerLost:
                 await anyio.sleep(0.02)
         assert found is None
-        assert await ledger.use("g1", 1, NOW) is None
+        assert await ledger.use("g1", "call 1", NOW) is None
         assert await ledger.latest("call of g1", NOW) is None
         await ledger.open(grant("g2"))
         assert await moved(ledger, "g2", ASKABLE, RequestState.USED, NOW)
@@ -451,7 +451,7 @@ async def test_cluster_is_used_like_one_server(start: Start) -> None:
             assert await moved(ledger, "g1", [RequestState.OPEN], RequestState.APPROVED, NOW)
             # As a group: where one of them fails, none goes on and opens a connection that nobody closes.
             async with asyncio.TaskGroup() as tasks:
-                moves = [tasks.create_task(ledger.use("g1", 1, NOW)) for _ in range(10)]
+                moves = [tasks.create_task(ledger.use("g1", "call 1", NOW)) for _ in range(10)]
             assert sum(move.result() is not None for move in moves) == 1
             assert {request.id for request in await ledger.decided(5)} == {"g1", temporary_approval().id}
             await ledger.begin(change())

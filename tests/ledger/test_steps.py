@@ -22,7 +22,7 @@ from fastn_mcp.ledger.store import Commit, Document, LedgerLost, Write
 
 DANA = Vote("dana", True, NOW)
 LIMIT = BudgetLimit("destroy", "monday", 2)
-FIRST = replace(change(), batch="b1", number=1)
+FIRST = replace(change(), batch="b1", call_id="call 1", number=1)
 
 
 @pytest.fixture
@@ -45,10 +45,10 @@ async def test_what_a_process_knew_before_never_decides(ledger: Ledger, other: L
     """Neither that something may be done, nor that it may not."""
     await ledger.open(grant())
     assert await other.find("g1") is not None
-    assert await other.use("g1", 1, NOW) is None
+    assert await other.use("g1", "call 1", NOW) is None
     await ledger.decide(grant(), DANA, "terminal")
     assert await other.withdraw("g1", Vote("kim", False, NOW), "terminal") is not None
-    assert await ledger.use("g1", 1, NOW) is None
+    assert await ledger.use("g1", "call 1", NOW) is None
     assert not_none(await ledger.find("g1")).state is RequestState.WITHDRAWN
     assert await other.spent("destroy", "monday") == 0
     assert [await ledger.spend_all([LIMIT]) for _ in range(2)] == [True, True]
@@ -87,7 +87,7 @@ async def test_step_on_known_documents_takes_one_round_trip(ledger: Ledger, stor
     steps: dict[str, tuple[Callable[[], Awaitable[object]], tuple[int, int]]] = {
         "open": (lambda: ledger.open(grant()), (0, 1)),
         "decide": (lambda: ledger.decide(grant(), DANA, "terminal"), (1, 1)),
-        "use": (lambda: ledger.use("g1", 1, NOW), (0, 1)),
+        "use": (lambda: ledger.use("g1", "call 1", NOW), (0, 1)),
         "spend": (lambda: ledger.spend_all([LIMIT]), (0, 1)),
         "rate": (lambda: ledger.spend_rate("destroy", 5, 60, NOW), (0, 1)),
         "nonce": (lambda: ledger.use_nonce("n1", NOW + 60, NOW), (0, 1)),
@@ -119,7 +119,7 @@ async def test_unconfirmed_commit_counts_as_made(ledger: Ledger, store: MemorySt
     await ledger.open(grant())
     await ledger.decide(grant(), DANA, "terminal")
     steps: list[Callable[[], Awaitable[object]]] = [
-        lambda: ledger.use("g1", 1, NOW),
+        lambda: ledger.use("g1", "call 1", NOW),
         lambda: ledger.begin(FIRST),
         lambda: ledger.spend_all([replace(LIMIT, limit=1)]),
         lambda: ledger.spend_rate("destroy", 1, 60, NOW),
@@ -132,7 +132,7 @@ async def test_unconfirmed_commit_counts_as_made(ledger: Ledger, store: MemorySt
             await step()
         assert store.commits == 1
         store.lost = ""
-    assert await ledger.use("g1", 1, NOW) is None
+    assert await ledger.use("g1", "call 1", NOW) is None
     assert not await ledger.begin(replace(FIRST, id="c2"))
     assert not await ledger.spend_all([replace(LIMIT, limit=1)])
     assert await ledger.spend_rate("destroy", 1, 60, NOW) > NOW
@@ -146,7 +146,7 @@ async def test_lost_store_refuses_each_step(ledger: Ledger, store: MemoryStore) 
     for lost in ("before", "reads"):
         store.lost = lost
         with pytest.raises(LedgerLost):
-            await ledger.use("g1", 1, NOW)
+            await ledger.use("g1", "call 1", NOW)
         with pytest.raises(LedgerLost):
             await ledger.begin(FIRST)
         store.lost = ""
@@ -203,7 +203,7 @@ async def test_steps_of_tasks_and_processes_happen_once() -> None:
     made = Counter[str]()
 
     async def attempt(ledger: Ledger, number: int) -> None:
-        is_used = await ledger.use("g1", 1, NOW) is not None
+        is_used = await ledger.use("g1", "call 1", NOW) is not None
         is_begun = await ledger.begin(replace(FIRST, id=f"c{number}"))
         is_spent = await ledger.spend_all([LIMIT])
         await ledger.open(grant(f"q{number}"))
