@@ -15,6 +15,7 @@ from fastn_mcp.ledger.change import BEGUN, MADE_OUTCOMES, PERHAPS_MADE, Change
 from fastn_mcp.procedures.context import Pending, Procedure, ProcedureContext
 from fastn_mcp.records.formats import since
 from fastn_mcp.records.rows import FastnObject, row_of, text
+from fastn_mcp.tools.bounds import OF_CALLS, TextBound, size_problem
 from fastn_mcp.tools.catalog import OPERATIONS
 from fastn_mcp.tools.fields import JsonObject, JsonObjects
 from fastn_mcp.tools.operation import Call, RefusedValue
@@ -68,12 +69,14 @@ class ApplyChanges(Procedure[AppliedChanges]):
     effect = Effect.DESTROY
 
     changes: Annotated[
-        JsonObjects, Field(description="1-50 of {tool, arguments}.", min_length=1, max_length=MAX_CALLS, repr=False)
+        JsonObjects,
+        Field(description="1-50 of {tool, arguments}.", min_length=1, max_length=MAX_CALLS, repr=False),
+        OF_CALLS,
     ]
     keep_going: Annotated[bool, Field(description="Continue after a failure; default False."), NOT_SENT] = False
-    batch: Annotated[str | None, Field(description="Name, to repeat the same changes; at most 64.", max_length=64)] = (
-        None
-    )
+    batch: Annotated[
+        str | None, Field(description="Name, to repeat the same changes; at most 64.", max_length=64), TextBound(64)
+    ] = None
 
     _calls: tuple[Call, ...] = PrivateAttr(default=())
 
@@ -136,6 +139,8 @@ def _parse(number: int, entry: Mapping[str, Any]) -> Call:
         arguments = _ARGUMENTS.validate_python(arguments)
     except ValidationError:
         raise ValueError(f"{where}: its arguments are not an object") from None
+    if problem := size_problem(operation, arguments):
+        raise ValueError(f"{where}: {problem}")
     try:
         call = operation.model_validate(arguments)
         call.request()

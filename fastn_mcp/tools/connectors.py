@@ -9,6 +9,7 @@ from typing_extensions import override
 from fastn_mcp.records.rows import FastnObject, Row, as_word, objects, parse_timestamp, text, timestamp, word
 from fastn_mcp.tools.fields import (
     SECRET,
+    SEVERAL,
     ConnectionId,
     ConnectorId,
     CustomerId,
@@ -37,6 +38,7 @@ _NESTED = {"auth_methods": frozenset({"type", "title", "isDefault", "config", "d
 Authentication = Annotated[
     str | None,
     Field(description="For example OAUTH_2.", serialization_alias="authType"),
+    SEVERAL,
     Known(("OAUTH_2", "API_KEY", "BASIC", "BEARER", "DIGEST", "INPUT", "NO_AUTH")),
 ]
 

@@ -11,6 +11,7 @@ from pydantic import JsonValue, model_validator
 from pydantic.alias_generators import to_camel
 from typing_extensions import override
 
+from fastn_mcp.errors import first_few
 from fastn_mcp.records.rows import FastnObject, Row, text, word
 from fastn_mcp.tools.slugs import same_name
 from fastn_mcp.tools.tool import CONTROL, KEEP_NULLS, Effect, Result, Tool
@@ -244,7 +245,8 @@ class Operation(Tool[Result], Generic[Result]):
                 for name, value in extra.items()
                 if plain(name) in alike and (name not in known or value is not None)
             ):
-                raise RefusedValue("extra", f"{', '.join(taken)} has an argument of its own; give it there")
+                named = ", ".join(first_few(taken))
+                raise RefusedValue("extra", f"{named} has an argument of its own; give it there")
             fields = extra | fields
         if route.method in ("GET", "DELETE"):
             return Request(route.method, path, query=fields, template=route.path)
