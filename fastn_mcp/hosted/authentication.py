@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
+from mcp.server.transport_security import DEFAULT_MAX_REQUEST_BODY_SIZE
 from mcp.types import INTERNAL_ERROR, INVALID_REQUEST
 from pydantic import JsonValue
 from pydantic_core import from_json
@@ -31,6 +32,8 @@ from fastn_mcp.hosted.tokens import TokenRefused, Tokens, VerifiedToken, client_
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.procedures.catalog import parse
 from fastn_mcp.server.context import AccountContext, RequestContext
+from fastn_mcp.server.pipes import id_in
+from fastn_mcp.tools.bounds import message_problem
 from fastn_mcp.tools.tool import Effect
 
 log = logging.getLogger(__name__)
@@ -198,6 +201,9 @@ class TeamAccess:
                 owner = tenant.name if own is None else f"{tenant.name} {own.principal}"
                 stack.enter_context(self._requests(owner))
                 body = await read(Request(scope, receive), self._team.limits.body_bytes)
+                if (problem := message_problem(body)) is not None:
+                    summary = Summary(id_in(body))
+                    raise RequestRejected(413, problem)
                 summary = summarize(body)
                 account = await stack.enter_async_context(self._tenants.lease(tenant, own))
                 self._check_scope(caller, account.context, summary)
@@ -327,7 +333,7 @@ class LocalAccess:
         sent = [value for name, value in scope["headers"] if name == b"authorization"]
         scheme, _, token = sent[0].partition(b" ") if len(sent) == 1 else (b"", b"", b"")
         if scheme.lower() == b"bearer" and hmac.compare_digest(token.strip(), self._token):
-            return await self._app(scope, receive, send)
+            return await self._checked(scope, receive, send)
         id_ = None
         if scope["method"] == "POST":
             with suppress(RequestRejected):  # too large: rejected without an id
@@ -337,3 +343,15 @@ class LocalAccess:
         error = ', error="invalid_token", error_description="Not the token of this server."' if sent else ""
         headers = {"WWW-Authenticate": f'Bearer realm="fastn-mcp"{error}'}
         return await RequestRejected(401, message, headers=headers).response(id_)(scope, receive, send)
+
+    async def _checked(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] != "POST":
+            return await self._app(scope, receive, send)
+        body = b""
+        try:
+            body = await read(Request(scope, receive), DEFAULT_MAX_REQUEST_BODY_SIZE)
+            if (problem := message_problem(body)) is not None:
+                raise RequestRejected(413, problem)
+        except RequestRejected as rejected:
+            return await rejected.response(id_in(body))(scope, receive, send)
+        return await self._app(scope, replay(body_message(body), receive), send)

@@ -23,6 +23,9 @@ MAX_ARGUMENTS = 64
 MAX_SIZE = 256_000
 """Maximum size of all arguments of a call together, in bytes of JSON."""
 
+MAX_CONTAINERS = 20_000
+"""Maximum number of lists and objects in a message. To parse 100,000 takes a quarter of a second."""
+
 
 @dataclass(frozen=True, slots=True)
 class TextBound:
@@ -102,6 +105,12 @@ def parsed_json(value: object) -> object:
     return value
 
 
+def message_problem(message: bytes) -> str | None:
+    """Describe why a message of a client is not parsed, as a sentence. Brackets in its texts count too."""
+    count = message.count(b"[") + message.count(b"{")
+    return None if count <= MAX_CONTAINERS else f"{_exceeds(f'{count:,} lists and objects', f'{MAX_CONTAINERS:,}')}."
+
+
 def size_problem(tool: AnyTool, arguments: Mapping[str, Any]) -> str | None:
     """Describe the first argument that exceeds its bound or cannot be sent as JSON, without a full stop."""
     if len(arguments) > MAX_ARGUMENTS:
@@ -126,15 +135,15 @@ def bounds_of(tool: AnyTool) -> Mapping[str, TextBound | JsonBound]:
     """Return the bound of each argument by the name that clients use."""
     bounds: dict[str, TextBound | JsonBound] = {DRY_RUN: _DEFAULT}
     for name, field in tool.model_fields.items():
-        declared = chain(field.metadata, _metadata(field.annotation))
+        declared = chain(reversed(field.metadata), _metadata(field.annotation))
         found = (each for each in declared if isinstance(each, (TextBound, JsonBound)))
         bounds[str(field.validation_alias or name)] = next(found, _DEFAULT)
     return bounds
 
 
 def _metadata(annotation: object) -> Iterator[object]:
-    """Yield the metadata in an annotation, the outermost first."""
-    yield from getattr(annotation, "__metadata__", ())
+    """Yield the metadata in an annotation, the outermost first: `Annotated` puts it last."""
+    yield from reversed(getattr(annotation, "__metadata__", ()))
     for inner in get_args(annotation):
         yield from _metadata(inner)
 
