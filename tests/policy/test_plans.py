@@ -118,6 +118,7 @@ def allow(tool: str, target: str | None = None, more: str = "") -> str:
         (allow("create_customer", "x", 'arguments = "any"'), 4, "target: this tool has none"),
         (allow("create_customer"), 4, 'needs arguments, when, or arguments = "any"'),
         (allow("create_customer", more='arguments = "all"'), 6, 'its JSON text, or "any"'),
+        (allow("run_workflow", "w", f"arguments = {{ input = {{ a = {[0] * 2_000} }} }}"), 7, "input: 2,001 values"),
         (allow("create_customer", more='arguments = { nmae = "x" }'), 6, "there is no 'nmae' (did you mean 'name'?)"),
         (allow("create_secret", more='arguments = { value = "x" }'), 6, "value is a secret, which no plan may hold"),
         (allow("create_customer", more='arguments = {}\nwhen = { plan = "x" }'), 7, "nothing left to compare"),

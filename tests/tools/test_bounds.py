@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -15,7 +16,7 @@ from fastn_mcp.errors import InvalidArgument, closest, first_few
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.procedures.catalog import ALL_TOOLS, TOOLS, parse
 from fastn_mcp.server.rendering import render_error
-from fastn_mcp.tools.bounds import MAX_ARGUMENTS, JsonBound, TextBound, bounds_of
+from fastn_mcp.tools.bounds import MAX_ARGUMENTS, JsonBound, TextBound, bounds_of, message_problem
 from fastn_mcp.tools.customers import UpdateCustomer
 from fastn_mcp.tools.operation import RefusedValue
 from fastn_mcp.tools.workflows import ListExecutions
@@ -173,6 +174,21 @@ def test_bound_of_each_argument_is_known() -> None:
             assert isinstance(bounds[name], JsonBound) == (schema["type"] in ("array", "object")), (tool, name)
             if name.endswith("_id") or name == "id":
                 assert bounds[name] == TextBound(256)
+
+
+def test_bounds_are_documented() -> None:
+    """Each number of characters or values stands in the table of the documentation."""
+    table = (Path(__file__).parents[2] / "docs/answers.md").read_text(encoding="utf-8").partition("## Bounds")[2]
+    for tool in ALL_TOOLS:
+        for name in tool.input_schema()["properties"]:
+            bound = bounds_of(tool)[name]
+            most = bound.characters if isinstance(bound, TextBound) else bound.values
+            assert f"{most:,} " in table, (tool, name)
+
+
+def test_message_of_many_lists_is_refused_before_it_is_parsed() -> None:
+    assert message_problem(b"[]" * 20_000) is None
+    assert message_problem(b"[{" * 10_001) == "20,002 lists and objects; at most 20,000 are taken."
 
 
 def test_unknown_values_of_a_filter_are_named_three_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
