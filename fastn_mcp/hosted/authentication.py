@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.transport_security import DEFAULT_MAX_REQUEST_BODY_SIZE
-from mcp.types import INTERNAL_ERROR, INVALID_REQUEST
+from mcp.types import INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST
 from pydantic import JsonValue
 from pydantic_core import from_json
 from starlette.requests import Request
@@ -30,10 +30,10 @@ from fastn_mcp.hosted.team_config import Team, Tenant
 from fastn_mcp.hosted.tenants import Busy, CallerAccount, RequestLimit, Tenants
 from fastn_mcp.hosted.tokens import TokenRefused, Tokens, VerifiedToken, client_of, login_names, person_name
 from fastn_mcp.policy.asker import Asker
-from fastn_mcp.procedures.catalog import parse
+from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.server.context import AccountContext, RequestContext
 from fastn_mcp.server.pipes import id_in
-from fastn_mcp.tools.bounds import message_problem
+from fastn_mcp.tools.bounds import MAX_SIZE, message_problem, size_problem
 from fastn_mcp.tools.tool import Effect
 
 log = logging.getLogger(__name__)
@@ -131,6 +131,31 @@ def summarize(body: bytes) -> Summary:
     return Summary(request_id, name if isinstance(name, str) else None, arguments)
 
 
+class OversizedMessage(RequestRejected):
+    """A message that is not passed on, with the id to answer."""
+
+    def __init__(self, status: int, message: str, code: int, id_: str | int | None) -> None:
+        super().__init__(status, message, code)
+        self.id = id_
+
+
+def check_size(body: bytes) -> None:
+    """Reject a body that the SDK, which parses it several times, would need long for.
+
+    Raises `OversizedMessage`, which names the oversized argument of a tool.
+    """
+    if (problem := message_problem(body)) is not None:
+        raise OversizedMessage(413, problem, INVALID_REQUEST, id_in(body))
+    if len(body) <= MAX_SIZE:
+        return
+    summary = summarize(body)
+    if summary.tool not in TOOLS:
+        problem = f"The message has {len(body) // 1000:,} kB; at most {MAX_SIZE // 1000} kB are taken."
+        raise OversizedMessage(413, problem, INVALID_REQUEST, summary.id)
+    if (problem := size_problem(TOOLS[summary.tool], summary.arguments or {})) is not None:
+        raise OversizedMessage(200, f"{problem}.", INVALID_PARAMS, summary.id)
+
+
 class HostCheck:
     """Reject a foreign Host or Origin and oversized headers before the body is read.
 
@@ -201,12 +226,12 @@ class TeamAccess:
                 owner = tenant.name if own is None else f"{tenant.name} {own.principal}"
                 stack.enter_context(self._requests(owner))
                 body = await read(Request(scope, receive), self._team.limits.body_bytes)
-                if (problem := message_problem(body)) is not None:
-                    summary = Summary(id_in(body))
-                    raise RequestRejected(413, problem)
+                check_size(body)
                 summary = summarize(body)
                 account = await stack.enter_async_context(self._tenants.lease(tenant, own))
                 self._check_scope(caller, account.context, summary)
+            except OversizedMessage as rejected:
+                return await rejected.response(rejected.id)(scope, receive, send)
             except RequestRejected as rejected:
                 return await rejected.response(summary.id)(scope, receive, send)
             except (Busy, SettingsError) as error:
@@ -347,11 +372,11 @@ class LocalAccess:
     async def _checked(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] != "POST":
             return await self._app(scope, receive, send)
-        body = b""
         try:
             body = await read(Request(scope, receive), DEFAULT_MAX_REQUEST_BODY_SIZE)
-            if (problem := message_problem(body)) is not None:
-                raise RequestRejected(413, problem)
+            check_size(body)
+        except OversizedMessage as rejected:
+            return await rejected.response(rejected.id)(scope, receive, send)
         except RequestRejected as rejected:
-            return await rejected.response(id_in(body))(scope, receive, send)
+            return await rejected.response(None)(scope, receive, send)
         return await self._app(scope, replay(body_message(body), receive), send)

@@ -98,15 +98,15 @@ class Team:
 
 @asynccontextmanager
 async def a_team(replicas: Replicas) -> AsyncGenerator[Team]:
-    tokens = [
+    anna, amir = (
         replicas.provider.token(sub=name, groups=["acme"], scope=ALL, aud="the-team") for name in ("anna", "amir")
-    ]
+    )
     async with (
         replicas.visitor("dana", replicas.one) as visitor,
         httpx2.AsyncClient(base_url=f"http://127.0.0.1:{replicas.one}", timeout=300) as http,
     ):
-        listed = await Caller(http).result(tokens[1], "list_customers", limit=1)
-        yield Team(Caller(http), *tokens, visitor, listed["data"][0]["id"])
+        listed = await Caller(http).result(amir, "list_customers", limit=1)
+        yield Team(Caller(http), anna, amir, visitor, listed["data"][0]["id"])
 
 
 @pytest.fixture(scope="module")
@@ -126,12 +126,11 @@ async def hold_ups(team: Team, calls: Iterable[tuple[str, str, bytes]]) -> dict[
         async def act(tool: str = tool, body: bytes = body, sizes: list[int] = sizes) -> None:
             sizes.append(len((await team.send(tool, body)).content))
 
-        for _ in range(ATTEMPTS):
-            waited = await team.slowest(act)
-            if waited <= usual + LONGEST:
-                break
-        else:
-            slow[name] = round(waited - usual, 2)
+        waits = list[float]()
+        while len(waits) < ATTEMPTS and (not waits or waits[-1] > usual + LONGEST):
+            waits.append(await team.slowest(act))
+        if waits[-1] > usual + LONGEST:
+            slow[name] = round(waits[-1] - usual, 2)
         if max(sizes) > MAX_ANSWER:
             slow[name] = max(sizes)
     return slow
@@ -180,14 +179,15 @@ def lingering(server: Server, calls: Iterable[tuple[str, bytes]]) -> dict[str, f
     usual = sorted(answered(following)[0] for _ in range(40))[-4]
     slow: dict[str, float] = {}
     for name, line in calls:
-        for _ in range(ATTEMPTS):
+        waits, sizes = list[float](), list[int]()
+        while len(waits) < ATTEMPTS and (not waits or waits[-1] > usual + LONGEST):
             waited, size = answered(line, following)
-            if waited <= usual + LONGEST:
-                break
-        else:
-            slow[name] = round(waited - usual, 2)
-        if size > MAX_ANSWER:
-            slow[name] = size
+            waits.append(waited)
+            sizes.append(size)
+        if waits[-1] > usual + LONGEST:
+            slow[name] = round(waits[-1] - usual, 2)
+        if max(sizes) > MAX_ANSWER:
+            slow[name] = max(sizes)
     return slow
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import anyio
 import pytest
+from mcp.types import INVALID_PARAMS
 from support.audit_entries import entries
 from support.identity_provider import AUDIENCE, ISSUER
 from support.team_world import ALL, HEAD, META, MODERN, NO_FORMS, TENANTS, Caller, TeamWorld, challenge, modern, request
@@ -285,6 +286,24 @@ async def test_listed_origin_is_served(team: TeamWorld, caller: Caller) -> None:
     bad = await caller.ask(None, call, origin=listed)
     assert bad.headers["access-control-allow-origin"] == listed
     assert "WWW-Authenticate" in bad.headers["access-control-expose-headers"]
+
+
+async def test_oversized_argument_is_refused_by_name(team: TeamWorld, caller: Caller) -> None:
+    token = team.provider.token()
+    large = request("run_workflow", {"input": dict.fromkeys(map(str, range(45_000)))})
+    answer = await caller.ask(token, large, **modern("run_workflow"))
+    expected = "input: 45,000 values; at most 2,000 are taken. Nothing was sent."
+    assert answer.json() == {"jsonrpc": "2.0", "id": 7, "error": {"code": INVALID_PARAMS, "message": expected}}
+    unknown = await caller.ask(token, large | {"method": "ping"}, **modern("run_workflow"))
+    assert (unknown.status_code, unknown.json()["id"]) == (413, 7)
+    assert "at most 256 kB are taken. Nothing was sent." in unknown.json()["error"]["message"]
+
+
+async def test_message_of_many_lists_is_rejected_unparsed(team: TeamWorld, caller: Caller) -> None:
+    large = request("run_workflow", {"input": [[]] * 30_000})
+    answer = await caller.ask(team.provider.token(), large, **modern("run_workflow"))
+    assert (answer.status_code, answer.json()["id"]) == (413, 7)
+    assert "lists and objects; at most 20,000 are taken. Nothing was sent." in answer.json()["error"]["message"]
 
 
 async def test_oversized_request_is_rejected_unparsed(team: TeamWorld, caller: Caller) -> None:

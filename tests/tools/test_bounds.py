@@ -8,7 +8,7 @@ from types import FrameType
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
+from pydantic import JsonValue, ValidationError
 from pydantic_core import to_json
 from support.oversized import MAX_ANSWER, SHAPES, every_argument
 
@@ -77,34 +77,34 @@ NAMES = [f"name{number}" for number in range(60_000)]
 OBJECT = {f"field{number}": "value" for number in range(45_000)}
 
 
-@pytest.mark.parametrize(
-    ("tool", "arguments", "expected"),
-    [
-        ("list_executions", {"status": STATUSES}, "status: 4,800 characters; at most 256"),
-        ("list_executions", {"status": "," * 200}, "status: 201 values; at most 20"),
-        ("list_connections", {"status": "!" + "a," * 20}, "status: 21 values; at most 20"),
-        ("create_role", {"name": "Role", "permissions": NAMES}, "permissions: 60,000 values; at most 1,000"),
-        ("run_workflow", {"workflow_id": "wf_1", "input": OBJECT}, "input: 45,000 values; at most 2,000"),
-        ("update_customer", {"customer_id": "org_1", "extra": OBJECT}, "extra: 45,000 values; at most 2,000"),
-        ("ai_chat", {"message": "Hello", "context": OBJECT}, "context: 45,000 values; at most 2,000"),
-        ("list_customers", {"fields": NAMES}, "fields: 60,000 values; at most 100"),
-        ("create_trigger", {"routes": [OBJECT]}, "routes: 45,001 values; at most 2,000"),
-        ("get_customer", {"customer_id": "a" * 257}, "customer_id: 257 characters; at most 256"),
-        ("diagnose", {"workflow_id": "a" * 1_000_000}, "workflow_id: 1,000,000 characters; at most 256"),
-        ("list_customers", {"search": "a" * 257}, "search: 257 characters; at most 256"),
-        ("run_workflow", {"input": {"text": "a" * 200_000}}, "input: 200 kB; at most 200 kB"),
-        ("run_workflow", {"input": {"rows": [[0] * 3] * 1_000}}, "input: 4,001 values; at most 2,000"),
-        ("run_workflow", {"input": {"rows": [{}] * 3_000}}, "input: at least 3,001 values; at most 2,000"),
-        ("run_workflow", {"input": json.dumps(dict.fromkeys(NAMES[:3_000]))}, "input: 3,000 values; at most 2,000"),
-        ("create_trigger", {"routes": [json.dumps(dict.fromkeys(NAMES[:3_000]))]}, "routes: 3,001 values"),
-        ("create_workflow", {"name": "Sync", "code": "a" * 200_001}, "code: 200,001 characters; at most 200,000"),
-        (
-            "create_workflow",
-            {"name": "Sync", "code": "a" * 190_000, "extra": {"note": "a" * 190_000}},
-            "arguments: 380 kB; at most 256 kB are taken; the largest is 'extra'",
-        ),
-    ],
-)
+REFUSED: list[tuple[str, dict[str, Any], str]] = [
+    ("list_executions", {"status": STATUSES}, "status: 4,800 characters; at most 256"),
+    ("list_executions", {"status": "," * 200}, "status: 201 values; at most 20"),
+    ("list_connections", {"status": "!" + "a," * 20}, "status: 21 values; at most 20"),
+    ("create_role", {"name": "Role", "permissions": NAMES}, "permissions: 60,000 values; at most 1,000"),
+    ("run_workflow", {"workflow_id": "wf_1", "input": OBJECT}, "input: 45,000 values; at most 2,000"),
+    ("update_customer", {"customer_id": "org_1", "extra": OBJECT}, "extra: 45,000 values; at most 2,000"),
+    ("ai_chat", {"message": "Hello", "context": OBJECT}, "context: 45,000 values; at most 2,000"),
+    ("list_customers", {"fields": NAMES}, "fields: 60,000 values; at most 100"),
+    ("create_trigger", {"routes": [OBJECT]}, "routes: 45,001 values; at most 2,000"),
+    ("get_customer", {"customer_id": "a" * 257}, "customer_id: 257 characters; at most 256"),
+    ("diagnose", {"workflow_id": "a" * 1_000_000}, "workflow_id: 1,000,000 characters; at most 256"),
+    ("list_customers", {"search": "a" * 257}, "search: 257 characters; at most 256"),
+    ("run_workflow", {"input": {"text": "a" * 200_000}}, "input: 200 kB; at most 200 kB"),
+    ("run_workflow", {"input": {"rows": [[0] * 3] * 1_000}}, "input: 4,001 values; at most 2,000"),
+    ("run_workflow", {"input": {"rows": [{}] * 3_000}}, "input: at least 3,001 values; at most 2,000"),
+    ("run_workflow", {"input": json.dumps(dict.fromkeys(NAMES[:3_000]))}, "input: 3,000 values; at most 2,000"),
+    ("create_trigger", {"routes": [json.dumps(dict.fromkeys(NAMES[:3_000]))]}, "routes: 3,001 values"),
+    ("create_workflow", {"name": "Sync", "code": "a" * 200_001}, "code: 200,001 characters; at most 200,000"),
+    (
+        "create_workflow",
+        {"name": "Sync", "code": "a" * 190_000, "extra": {"note": "a" * 190_000}},
+        "arguments: 380 kB; at most 256 kB are taken; the largest is 'extra'",
+    ),
+]
+
+
+@pytest.mark.parametrize(("tool", "arguments", "expected"), REFUSED)
 def test_argument_beyond_its_bound_is_refused(tool: str, arguments: dict[str, Any], expected: str) -> None:
     with pytest.raises(InvalidArgument) as caught:
         parse(TOOLS, tool, arguments)
@@ -143,16 +143,17 @@ def test_argument_within_its_bound_is_taken(tool: str, arguments: dict[str, Any]
     assert parse(TOOLS, tool, arguments).call.tool_name() == tool
 
 
-INNER = {"tool": "run_workflow", "arguments": {"workflow_id": "wf_1", "input": dict.fromkeys(NAMES[:3_000])}}
+INPUT: dict[str, Any] = {"workflow_id": "wf_1", "input": dict.fromkeys(NAMES[:3_000])}
+INNER: dict[str, Any] = {"tool": "run_workflow", "arguments": INPUT}
 EXCESS = "input: 3,000 values; at most 2,000 are taken."
 
 
 @pytest.mark.parametrize(
     ("tool", "arguments", "expected"),
     [
-        ("run_workflow", INNER["arguments"] | {"dry_run": True}, EXCESS),
+        ("run_workflow", INPUT | {"dry_run": True}, EXCESS),
         ("preview_change", INNER, EXCESS),
-        ("preview_change", INNER | {"arguments": json.dumps(INNER["arguments"])}, EXCESS),
+        ("preview_change", INNER | {"arguments": json.dumps(INPUT)}, EXCESS),
         ("apply_changes", {"changes": [INNER]}, f"call 1, run_workflow: {EXCESS}"),
         ("apply_changes", {"changes": [json.dumps(INNER)]}, f"call 1, run_workflow: {EXCESS}"),
         ("apply_changes", {"changes": json.dumps([INNER])}, f"call 1, run_workflow: {EXCESS}"),
@@ -221,7 +222,7 @@ def test_first_few_names_and_how_many_more_there_are() -> None:
 
 
 def test_fields_of_extra_that_have_an_argument_are_named_three_at_most() -> None:
-    spellings = {f"name{'_' * number}": "Acme" for number in range(1, 50)}
+    spellings: dict[str, JsonValue] = {f"name{'_' * number}": "Acme" for number in range(1, 50)}
     with pytest.raises(RefusedValue) as caught:
         UpdateCustomer(customer_id="org_1", extra=spellings).request()
     assert "46 more has an argument of its own" in caught.value.problem
