@@ -16,7 +16,7 @@ from fastn_mcp.procedures.context import Pending, Procedure, ProcedureContext
 from fastn_mcp.records.formats import since
 from fastn_mcp.records.rows import FastnObject, row_of, text
 from fastn_mcp.tools.bounds import OF_CALLS, TextBound, size_problem
-from fastn_mcp.tools.catalog import OPERATIONS
+from fastn_mcp.tools.catalog import OPERATIONS, AnyOperation
 from fastn_mcp.tools.fields import JsonObject, JsonObjects
 from fastn_mcp.tools.operation import Call, RefusedValue
 from fastn_mcp.tools.related_reads import settling_read, suggested_read
@@ -136,13 +136,7 @@ def _parse(number: int, entry: Mapping[str, Any]) -> Call:
     if why := _NOT_IN_BATCHES.get(operation.tool_name()):
         raise ValueError(f"{where}: {why}; call it separately")
     try:
-        arguments = _ARGUMENTS.validate_python(arguments)
-    except ValidationError:
-        raise ValueError(f"{where}: its arguments are not an object") from None
-    if problem := size_problem(operation, arguments):
-        raise ValueError(f"{where}: {problem}")
-    try:
-        call = operation.model_validate(arguments)
+        call = operation.model_validate(_arguments(where, operation, arguments))
         call.request()
     except ValidationError as error:
         raise ValueError(f"{where}: {problems(operation, error)}") from None
@@ -151,6 +145,17 @@ def _parse(number: int, entry: Mapping[str, Any]) -> Call:
     if isinstance(call, RunWorkflow) and call.wait_seconds:
         raise ValueError(f"{where}: wait_seconds: a batch does not wait; use wait_for_execution")
     return call
+
+
+def _arguments(where: str, operation: AnyOperation, arguments: object) -> dict[str, JsonValue]:
+    """Return the arguments of a call, each within its bound. Raises `ValueError`."""
+    try:
+        fields = _ARGUMENTS.validate_python(arguments)
+    except ValidationError:
+        raise ValueError(f"{where}: its arguments are not an object") from None
+    if problem := size_problem(operation, fields):
+        raise ValueError(f"{where}: {problem}")
+    return fields
 
 
 def _check_independence(calls: Iterable[Call]) -> None:
