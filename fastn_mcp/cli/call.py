@@ -200,7 +200,7 @@ async def make_call(
         result_or_request = await parts.dispatch(wanted.call, caller, report)
     match result_or_request:
         case Done(result, change, notes):
-            body = render(wanted.call, result, parts.label, change, notes)
+            body = render(wanted.call, result, parts.label, parts.dispatch.receipt(change), notes)
             if parts.process.begins_anew and isinstance(receipt := body.get("receipt"), dict) and "undo" in receipt:
                 rest = {name: value for name, value in receipt.items() if name not in _UNDO}
                 body["receipt"] = rest | {"why": "This sandbox ends with the command; --sandbox-file keeps one."}

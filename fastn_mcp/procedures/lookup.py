@@ -10,7 +10,7 @@ from pydantic import Field
 
 from fastn_mcp.account.entries import LISTS, Contents, Entry, entry, read_contents
 from fastn_mcp.client.reads import connections_like, find_row, has_id, read_page
-from fastn_mcp.errors import Failed, FastnError, InvalidArgument, LeftOut, NotFound, NotSent
+from fastn_mcp.errors import Disabled, Failed, FastnError, InvalidArgument, LeftOut, NotFound, NotSent
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.ranking import Index, words_of
 from fastn_mcp.records.formats import quoted
@@ -98,18 +98,26 @@ async def resolve(
             candidates, is_complete = await _search(kind, typed, context)
     is_name = is_tried or len(named(typed, candidates)) == 1
     resource = None if is_name else await read_by_id(kind, typed, context)
+    if resource is not None and isinstance(resource.error, Disabled):
+        resource = None  # its list may be enabled
     if resource is not None and isinstance(resource.error, LeftOut) and not is_id(typed):
         raise resource.error  # it may be a name
     if resource is not None and not isinstance(resource.error, NotFound):
         return resource
     if resource is not None and resource.error is not None and is_id(typed):  # an id, which no resource has as its name
-        page = await read_page(listing, context.look)
-        if any(key_of(row) == typed for row in page.rows):
-            return resource  # it is listed, though it cannot be read
+        with suppress(Disabled):
+            page = await read_page(listing, context.look)
+            if any(key_of(row) == typed for row in page.rows):
+                return resource  # it is listed, though it cannot be read
         raise resource.error
     contents = Contents(candidates, complete=True)
     if not (named(typed, candidates) or (candidates and is_complete)):  # Fastn's search may miss it
-        contents = await read_contents(kind, context.look)
+        try:
+            contents = await read_contents(kind, context.look)
+        except Disabled as error:
+            if is_id(typed) or (kind == "connection" and connections_like(typed) is not None):
+                return FoundResource(typed, {}, error)
+            raise Disabled(f"Names of {kind}s are not looked up. {error.what}", "Give an id.") from None
     matching = named(typed, contents.entries)
     if resource is not None and any(item.id == typed for item in matching):
         return resource  # it is listed, though it cannot be read
@@ -175,6 +183,8 @@ async def read_by_id(kind: str, id_: str, context: ProcedureContext) -> FoundRes
         if kind == "connection" and (listing := connections_like(id_)) is not None:  # its parts filter the list
             page = await read_page(listing(limit=MAX_NAMES), context.look)
             return next((FoundResource(id_, row) for row in page.rows if key_of(row) == id_), None)
+    except Disabled as error:
+        return FoundResource(id_, {}, error)
     except NotSent:
         return None
     except FastnError as error:

@@ -142,7 +142,7 @@ class _Handlers:
                     body = render_pending(preview.data(), where, until)
                     meta = dispatch.redacted(extensions.result_meta(outcome)) if extensions.can_show(ctx) else None
                 case Done(done, change, notes):
-                    body = render(parsed.call, done, account.label, change, notes)
+                    body = render(parsed.call, done, account.label, dispatch.receipt(change), notes)
                 case _:
                     body = render_preview(dispatch.preview_body(outcome))
         body = with_dashboard(body, parsed and parsed.call, dispatch.dashboard_url)
