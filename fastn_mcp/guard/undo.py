@@ -11,7 +11,7 @@ from fastn_mcp.ledger.change import FINAL_OUTCOMES, Change
 from fastn_mcp.ledger.identity import without_issuers
 from fastn_mcp.records.formats import counted
 from fastn_mcp.records.platform import PEOPLE, ROLES, TRASH
-from fastn_mcp.records.rows import FastnObject, word
+from fastn_mcp.records.rows import FastnObject, text, word
 from fastn_mcp.redaction import is_redacted, redact_object, redact_row
 from fastn_mcp.tools.access import NewApiKey
 from fastn_mcp.tools.catalog import OPERATIONS
@@ -174,10 +174,13 @@ def receipt(change: Change, tools: EnabledTools = _ALL_TOOLS) -> dict[str, JsonV
     """
     facts: dict[str, JsonValue] = {"change_id": change.id}
     changed, stopped = changed_fields(change), [*change.stopped_triggers]
+    name = change.name
     if hides_target(change, tools):
-        changed = {name: {"to": mapping["to"]} for name, mapping in changed.items()}
-    elif change.name:
-        facts["name"] = change.name
+        changed = {name: {"to": each["to"]} for name, each in changed.items()}
+        name = None
+    elif tools.hides_any:  # its label names what it refers to
+        name = text(change.before or change.sent, "name", "slug", "email") or None
+    facts |= {"name": name} if name else {}
     facts |= {"changed": cast(JsonValue, changed)} if changed else {}
     if stopped and tools.hides("triggers"):
         stopped = ["triggers, whose names are not shown here"]
