@@ -184,10 +184,10 @@ def by_arguments(
 def without_hidden(resolved: ResolvedCall, tools: EnabledTools, surroundings: Surroundings) -> ResolvedCall:
     """Return a call as an agent may see it: without rows that no enabled tool reads, and its dependents by number.
 
-    Where its target is hidden, it is resolved by its arguments.
+    Where its target is hidden, it is resolved by its arguments. Whether a create overwrites something is then unknown.
     """
     call, shown = resolved.call, resolved
-    if resolved.target is not None and tools.hides(call.toolset()):
+    if tools.hides(call.toolset()):
         shown = by_arguments(call, surroundings, UNKNOWN)
     records = [each for each in resolved.records if shown is resolved or each.relation is Relation.NAMED]
     readable = tuple(replace(each, row=None) if tools.hides(f"{each.kind}s") else each for each in records)

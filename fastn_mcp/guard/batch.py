@@ -16,7 +16,6 @@ from fastn_mcp.policy.decision import Decision, PolicyDecision, effects_below, o
 from fastn_mcp.policy.plan import would_allow
 from fastn_mcp.policy.policy import NO_PLAN, Policy
 from fastn_mcp.records.rows import FastnObject
-from fastn_mcp.redaction import quote
 from fastn_mcp.tools.operation import Call, Send
 from fastn_mcp.tools.tool import Effect, Tool
 

@@ -161,10 +161,11 @@ def preview(resolved: ResolvedCall, effect: Effect, account: str, because: str =
 def as_agent_reads(shown: Preview, resolved: ResolvedCall, because: str) -> Preview:
     """Return a preview of the same call as `resolved`, which lacks what the agent may not read."""
     facts, call, label = shown.facts, resolved.call, resolved.label
-    key, changes = shown.target, facts.changes
+    key, changes, undo = shown.target, facts.changes, facts.undo
     if resolved.target is not facts.resolved.target:
         key, changes = call.target, ()
-    facts = replace(facts, resolved=resolved, dependence=resolved.dependence, changes=changes, history=())
+        undo = foreseen(call, resolved.target) if isinstance(call, Create) else undo
+    facts = replace(facts, resolved=resolved, dependence=resolved.dependence, changes=changes, undo=undo, history=())
     expected = (label.typed(key) if label else key and typed_id(key)) or call.tool_name()
     name = str(label) if label else None
     return replace(shown, facts=facts, target=key, name=name, expected=expected, because=because)

@@ -1,5 +1,6 @@
 """Undo of a change: the call that reverts it, what that restores and what stays lost."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -183,7 +184,9 @@ def receipt(change: Change, tools: EnabledTools = _ALL_TOOLS) -> dict[str, JsonV
     facts |= {"name": name} if name else {}
     facts |= {"changed": cast(JsonValue, changed)} if changed else {}
     if stopped and tools.hides("triggers"):
-        stopped = ["triggers, whose names are not shown here"]
+        *others, last = stopped
+        further = re.fullmatch(r"(\d+) more", last)
+        stopped = [counted(len(others) + (int(further[1]) if further else 1), "trigger")]
     facts |= {"stopped_triggers": cast(JsonValue, stopped)} if stopped else {}
     facts |= {"approved_by": approver(change.approved_by)} if change.approved_by else {}
     undo = undo_of(change)

@@ -82,10 +82,11 @@ class UndoChange(Procedure[UndoResult]):
         outcome = await context.change(undo.call, undoes=change)
         if not isinstance(outcome, Done):
             return outcome
+        name = receipt(change, context.tools).get("name")
         answer: Row = {
             "undone": change.id,
             "by": undo.call.tool_name(),
-            "of": None if change.target is None else {"id": change.target, "name": receipt(change, context.tools).get("name")},
+            "of": None if change.target is None else {"id": change.target, "name": name},
             "new_id": key_of(row_of(outcome.result)) if undo.call.target is None else None,
             "stays": undo.lost,
             "not_restored": [*undo.not_restored],

@@ -27,7 +27,8 @@ class EnabledTools:
     def check(self, call: Tool[Any]) -> None:
         """Raise `Disabled` if the tool of a call is not enabled."""
         if (setting := self._disabled.get(name := call.tool_name())) is not None:
-            raise Disabled(f"Disabled here by the setting {setting}.", f"It needs {name}, which only a person can enable.")
+            why = f"Disabled here by the setting {setting}."
+            raise Disabled(why, f"It needs {name}, which only a person can enable.")
 
     def hides(self, toolset: str) -> bool:
         """Whether no tool that reads rows of this toolset is enabled. An agent is then told how many, and no names."""

@@ -5,7 +5,8 @@ and those in rows that an enabled tool returns, such as the customer of a connec
 """
 
 import json
-from collections.abc import AsyncGenerator, Iterable, Mapping
+import re
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,14 +22,25 @@ from support.world import World
 from fastn_mcp.build.composition import disabled_tools, enabled_tools
 from fastn_mcp.client.reads import Pages
 from fastn_mcp.config.load import load
-from fastn_mcp.procedures.overview.get_overview import SUBJECTS
+from fastn_mcp.errors import Disabled, NotFound, Refused, TargetChanged
+from fastn_mcp.guard.approval_form import PendingApproval
+from fastn_mcp.guard.batch import Done
+from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
+from fastn_mcp.procedures.find import Find
+from fastn_mcp.procedures.find_dependents import FindDependents
+from fastn_mcp.procedures.overview.get_overview import SUBJECTS, GetOverview
+from fastn_mcp.procedures.undo_change import ListChanges, UndoChange
+from fastn_mcp.procedures.wait_for_execution import WaitForExecution
 from fastn_mcp.server import prompts
 from fastn_mcp.server.handlers import build
 from fastn_mcp.server.resources import RESOURCES
+from fastn_mcp.tools.access import CreateSecret, RevokeApiKey
 from fastn_mcp.tools.catalog import CATALOG
+from fastn_mcp.tools.customers import GetCustomer, UpdateCustomer
 from fastn_mcp.tools.operation import Call
 from fastn_mcp.tools.paging import List
 from fastn_mcp.tools.tool import Effect
+from fastn_mcp.tools.workflows import DeleteWorkflow, ListExecutions
 
 KEY = {"FASTN_API_KEY": "k"}
 
@@ -147,8 +159,8 @@ def questions(world: World, calls: Mapping[str, Call]) -> list[tuple[str, dict[s
     asked: list[tuple[str, dict[str, Any]]] = []
     kinds = ("customer", "connector", "connection", "workflow", "trigger", "user", "role", "api_key", "secret")
     for kind in kinds:
-        for query in (*ids(world, kind)[:2], *names(world, kind)[:2], f"mark{kind}s", f"{kind}s", "sync orders"):
-            asked.append(("find", {"query": query, "limit": 20}))
+        queries = (*ids(world, kind)[:2], *names(world, kind)[:2], f"mark{kind}s", f"{kind}s", "sync orders")
+        asked += [("find", {"query": query, "limit": 20}) for query in queries]
         asked.append(("find", {"query": "mark", "kind": kind}))
     asked += [("find", {"query": ids(world, "execution")[-1]}), ("find", {"query": "markcustomersname000"})]
     asked.append(("get_overview", {}))
@@ -235,3 +247,172 @@ async def test_no_resource_or_completion_has_rows_of_a_disabled_kind(account: Ma
                 completion = await agent.complete(ref, {"name": argument, "value": typed})
                 account.look_for_marks("completion", [str(ref), argument], completion.model_dump())
     assert account.leaks == []
+
+
+@pytest.fixture
+def limited(world: World) -> Callable[..., World]:
+    """Disable tools as the settings would."""
+
+    def limit(**settings: Any) -> World:
+        world.disabled |= disabled_tools(load(settings, KEY, None))
+        return world
+
+    return limit
+
+
+WHY = "Disabled here by the setting exclude_tools."
+
+
+async def test_kinds_left_out_are_named_with_the_setting(limited: Callable[..., World]) -> None:
+    world = limited(exclude_tools="list_users,list_secrets,list_api_keys")
+    found = await world.ask(Find(query="acme corp dana"))
+    assert found["not_searched"][0] == f"user, api_key, secret: {WHY}"
+    assert found["found"][0]["name"] == "Acme Corp"
+    gaps = {gap["why"]: gap["what"] for gap in (await world.ask(GetOverview()))["not_checked"]}
+    assert gaps[WHY] == "users, API keys, secrets"
+    dependents = await world.ask(FindDependents(kind="customer", id="acme-corp"))
+    assert {"what": "secrets", "why": WHY} in dependents["not_checked"]
+    assert [entry["kind"] for entry in dependents["used_by"]] == ["connections", "executions"]
+
+
+async def test_name_of_a_disabled_kind_is_refused_and_its_id_taken(limited: Callable[..., World]) -> None:
+    world = limited(exclude_tools="*_workflow,*_workflows")
+    workflow = world.id_of("workflows", "sync-tiktok-orders-to-cin7-core")
+    for ask in (Diagnose, ListExecutions):
+        error = await world.expect(Disabled, ask(workflow_id="sync-tiktok-orders-to-cin7-core"))
+        assert str(error) == f"Names of workflows are not looked up. {WHY} Nothing was sent. Give an id."
+    assert (await world.ask(ListExecutions(workflow_id=workflow)))["items"]
+    diagnosis = await world.ask(Diagnose(workflow_id=workflow))
+    assert diagnosis["causes"]
+    assert any(gap.endswith(WHY) for gap in diagnosis["not_checked"])
+    dependents = await world.ask(FindDependents(kind="workflow", id=workflow))
+    assert dependents["of"] == {"kind": "workflow", "id": workflow}
+    assert [entry["kind"] for entry in dependents["used_by"]] == ["triggers"]
+
+
+async def test_record_is_found_in_its_list_if_only_its_own_read_is_disabled(limited: Callable[..., World]) -> None:
+    world = limited(exclude_tools="get_customer,get_workflow")
+    for typed in (world.id_of("customers", "acme-corp"), "Acme Corp"):
+        assert (await world.ask(Diagnose(customer_id=typed)))["customer"]["name"] == "Acme Corp"
+    assert await world.expect(NotFound, Diagnose(customer_id="org_0123456789abcdef"))
+
+
+async def test_missing_id_is_not_found_if_only_its_list_is_disabled(limited: Callable[..., World]) -> None:
+    world = limited(exclude_tools="list_workflows")
+    assert await world.expect(NotFound, Diagnose(workflow_id="wf_0123456789ab"))
+
+
+async def test_run_is_not_waited_for_if_reading_it_is_disabled(limited: Callable[..., World]) -> None:
+    world = limited(exclude_tools="get_execution")
+    before = world.clock.at
+    await world.expect(Disabled, WaitForExecution(execution_id=ids(world, "execution")[-1]))
+    assert world.clock.at == before
+
+
+async def test_suggestions_name_enabled_tools_only(account: MarkedAccount) -> None:
+    world = account.world
+    named = re.compile(rf'"tool":"({"|".join(world.disabled)})"|"({"|".join(world.disabled)})\(')
+    calls = [("find", {"query": "acme"}), ("find", {"query": "sync"}), ("get_overview", {}), ("diagnose", {})]
+    async with Client(build(world.dispatch, enabled_tools(load(account.settings, KEY, None)), {})) as agent:
+        for name, given in calls:
+            result = await agent.call_tool(name, given)
+            assert named.findall(to_json(result.structured_content).decode()) == [], name
+
+
+async def test_error_does_not_point_to_disabled_tools(limited: Callable[..., World]) -> None:
+    world = limited(exclude_tools="list_customers")
+    error = await world.expect(NotFound, GetCustomer(customer_id="org_0123456789abcdef"))
+    assert error.data()["next"] == "Find it with find or list_customers. Disabled here: list_customers."
+    assert str(error).endswith("Disabled here: list_customers.")
+
+
+async def test_agent_reads_numbers_where_the_person_reads_names(limited: Callable[..., World]) -> None:
+    world = limited(exclude_tools="list_connections,list_triggers,get_trigger")
+    pending = await world.expect(PendingApproval, world.deletion("Katana"))
+    shown = pending.preview.data()
+    assert "TikTok Shop of Katana" in str((await world.open_request()).preview)
+    assert "TikTok Shop of Katana" not in str(shown)
+    used_by: Any = shown["used_by"]
+    assert used_by[0] == {"kind": "connections", "count": 2, "states": {"broken": 2}}
+    assert str(shown["does"]).endswith("Its 2 connections are lost for good.")
+
+
+async def test_hidden_target_is_known_by_its_arguments_only(limited: Callable[..., World]) -> None:
+    world = limited(exclude_tools="list_api_keys,list_customers,get_customer")
+    shown = (await world.preview(RevokeApiKey(api_key_id="4"))).data()
+    assert shown["target"] == {"id": "4", "name": None}
+    assert shown["approval"] == "a person has to approve it by typing what the request asks for"
+    update = (
+        await world.preview(UpdateCustomer(customer_id=world.id_of("customers", "acme-corp"), plan="Free"))
+    ).data()
+    assert "changes" not in update
+    assert "Growth" not in str(update)
+
+
+async def test_preview_of_a_create_does_not_tell_whether_a_hidden_name_is_taken(limited: Callable[..., World]) -> None:
+    world = limited(exclude_tools="list_secrets")
+    texts = set[str]()
+    for name in ("SHOPIFY_API_TOKEN", "UNKNOWN_TOKEN"):
+        texts.add(str((await world.preview(CreateSecret(name=name, value="s3cret"))).data()).replace(name, "NAME"))
+    assert len(texts) == 1
+
+
+async def test_previews_with_disabled_kinds_send_no_further_request(limited: Callable[..., World]) -> None:
+    world = limited()
+    calls = [call for call in sensible(Fastn(world.sandbox)) if call.effect is not Effect.READ]
+
+    async def requests() -> list[int]:
+        sent: list[int] = []
+        for call in calls:
+            before = len(world.sandbox.requests)
+            await world.preview(call)
+            sent.append(len(world.sandbox.requests) - before)
+        return sent
+
+    world.refuse("/api/v1/triggers")
+    usual = await requests()
+    limited(exclude_tools="list_connections,list_secrets,*_customers,get_customer")
+    assert await requests() == usual
+
+
+async def test_change_of_a_hidden_kind_is_undone_without_showing_it(limited: Callable[..., World]) -> None:
+    world = limited(exclude_tools="list_customers,get_customer")
+    key = world.id_of("customers", "acme-corp")
+    update = UpdateCustomer(customer_id=key, plan="Free")
+    receipt = (await world.rendered(update, world.form()))["receipt"]
+    assert ("name" in receipt, receipt["changed"]) == (False, {"plan": {"to": "Free"}})
+    (row,) = (await world.ask(ListChanges()))["changes"]
+    assert ("name" in row, row["changed"]) == (False, {"plan": {"to": "Free"}})
+    world.sandbox.state.rows["customers"][key]["plan"] = "Enterprise"
+    drifted = await world.expect(TargetChanged, UndoChange(change_id=row["change_id"]), world.form())
+    assert drifted.facts == {}
+    world.sandbox.state.rows["customers"][key]["plan"] = "Free"
+    undone = (await world.expect(Done, UndoChange(change_id=row["change_id"]), world.form())).result.model_dump()
+    assert undone["of"] == {"id": key, "name": None}
+    assert world.sandbox.state.rows["customers"][key]["plan"] == "Growth"
+
+
+async def test_receipt_counts_stopped_triggers_of_a_hidden_kind(limited: Callable[..., World]) -> None:
+    world = limited(exclude_tools="list_triggers,get_trigger")
+    deletion = DeleteWorkflow(workflow_id=world.id_of("workflows", "process-new-orders"))
+    receipt = (await world.rendered(deletion, world.form()))["receipt"]
+    assert receipt["stopped_triggers"] == ["1 trigger"]
+
+
+async def test_refusal_does_not_name_a_hidden_record(tmp_path: Path) -> None:
+    world = World.with_rules(tmp_path, '[[protect]]\ncustomer = "Acme*"\nreason = "ask sales"\n')
+    call = UpdateCustomer(customer_id=world.id_of("customers", "acme-corp"), plan="Free")
+    assert "Acme Corp" in str(await world.expect(Refused, call))
+    world.disabled |= disabled_tools(load({"exclude_tools": "list_customers,get_customer"}, KEY, None))
+    refused = str(await world.expect(Refused, call))
+    assert "Acme Corp" not in refused
+    assert "Reason: ask sales." in refused
+
+
+async def test_completion_of_a_disabled_kind_is_empty(limited: Callable[..., World]) -> None:
+    world = limited(exclude_tools="list_customers")
+    tools = enabled_tools(load({"exclude_tools": "list_customers"}, KEY, None))
+    async with Client(build(world.dispatch, tools, {})) as agent:
+        ref = ResourceTemplateReference(type="ref/resource", uri="fastn://customers/{customer_id}")
+        completion = await agent.complete(ref, {"name": "customer_id", "value": ""})
+    assert completion.completion.values == []

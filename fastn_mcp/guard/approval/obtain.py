@@ -205,7 +205,7 @@ class Approvals:
         return await self._ask(evaluation, caller, why_no_form)
 
     def _own_requests(self, requests: Iterable[ApprovalRequest], asker: Asker, now: datetime) -> JsonValue:
-        """Return a caller's unexpired requests, without the ids that decide them. Their sentences name what was read."""
+        """Return a caller's unexpired requests, without the ids that decide them. Their sentences name records."""
         own = (asker.principal, self._account)
         rows: list[JsonValue] = []
         for request in requests:
