@@ -45,9 +45,9 @@ from fastn_mcp.redaction import name_as_read, quote, texts_in
 from fastn_mcp.tools.access import ListRoles
 from fastn_mcp.tools.connectors import ListConnections
 from fastn_mcp.tools.customers import GetCustomer, ListCustomers
-from fastn_mcp.tools.enabled import EnabledTools
 from fastn_mcp.tools.operation import UNKNOWN, Call, Send, plain
 from fastn_mcp.tools.related_reads import kind_of, labelled_row
+from fastn_mcp.tools.selection import EnabledTools
 from fastn_mcp.tools.triggers import CreateTrigger, DeleteTrigger, UpdateTrigger
 from fastn_mcp.tools.workflows import RunWorkflow
 

@@ -50,8 +50,8 @@ from fastn_mcp.redaction import is_own_key
 from fastn_mcp.report.writer import About
 from fastn_mcp.runtime import System
 from fastn_mcp.server import log
-from fastn_mcp.tools.enabled import EnabledTools
 from fastn_mcp.tools.operation import Call, Send
+from fastn_mcp.tools.selection import EnabledTools
 from fastn_mcp.tools.tool import AnyTool, Effect
 
 if TYPE_CHECKING:

@@ -37,9 +37,9 @@ from fastn_mcp.redaction import quote
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.ai import AiBuild, AiChat
 from fastn_mcp.tools.customers import ListCustomers
-from fastn_mcp.tools.enabled import EnabledTools
 from fastn_mcp.tools.operation import Call, Create, RefusedValue, Send
 from fastn_mcp.tools.related_reads import no_such, reader_of
+from fastn_mcp.tools.selection import EnabledTools
 from fastn_mcp.tools.tool import Effect
 
 log = logging.getLogger(__name__)

@@ -16,9 +16,9 @@ from fastn_mcp.records.rows import FastnObject, text, word
 from fastn_mcp.redaction import is_redacted, redact_object, redact_row
 from fastn_mcp.tools.access import NewApiKey
 from fastn_mcp.tools.catalog import OPERATIONS
-from fastn_mcp.tools.enabled import EnabledTools
 from fastn_mcp.tools.operation import Call, Create, Operation, Update
 from fastn_mcp.tools.related_reads import fields_sent
+from fastn_mcp.tools.selection import EnabledTools
 from fastn_mcp.tools.triggers import CreateTrigger
 
 

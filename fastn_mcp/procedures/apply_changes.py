@@ -16,10 +16,10 @@ from fastn_mcp.procedures.context import Pending, Procedure, ProcedureContext
 from fastn_mcp.records.formats import since
 from fastn_mcp.records.rows import FastnObject, row_of, text
 from fastn_mcp.tools.catalog import OPERATIONS
-from fastn_mcp.tools.enabled import EnabledTools
 from fastn_mcp.tools.fields import JsonObject, JsonObjects
 from fastn_mcp.tools.operation import Call, RefusedValue
 from fastn_mcp.tools.related_reads import settling_read, suggested_read
+from fastn_mcp.tools.selection import EnabledTools
 from fastn_mcp.tools.tool import NOT_SENT, Effect, problems
 from fastn_mcp.tools.workflows import RunWorkflow
 

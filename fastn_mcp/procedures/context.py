@@ -14,8 +14,8 @@ from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.ledger.change import Change
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.runtime import Report, System
-from fastn_mcp.tools.enabled import EnabledTools
 from fastn_mcp.tools.operation import Call
+from fastn_mcp.tools.selection import EnabledTools
 from fastn_mcp.tools.tool import Effect, Result, Tool
 
 Pending = PendingForm | PendingApproval | Evaluation

@@ -15,8 +15,8 @@ from fastn_mcp.records.formats import aged, since
 from fastn_mcp.records.rows import FastnObject, Row, key_of, row_of, without_empty
 from fastn_mcp.redaction import quote
 from fastn_mcp.tools.catalog import OPERATIONS
-from fastn_mcp.tools.enabled import EnabledTools
 from fastn_mcp.tools.operation import Update
+from fastn_mcp.tools.selection import EnabledTools
 from fastn_mcp.tools.tool import Effect
 
 _END_OF_TIME = 1e12

@@ -51,8 +51,8 @@ from fastn_mcp.sandbox.auth import KEY
 from fastn_mcp.sandbox.server import Dataset, InProcess, dataset
 from fastn_mcp.server.rendering import render
 from fastn_mcp.tools.customers import DeleteCustomer
-from fastn_mcp.tools.enabled import EnabledTools
 from fastn_mcp.tools.operation import Operation, Send
+from fastn_mcp.tools.selection import EnabledTools
 from fastn_mcp.tools.tool import Tool
 from fastn_mcp.tools.workflows import RunWorkflow
 from support.audit_entries import entries
