@@ -206,7 +206,8 @@ async def make_call(
                 body["receipt"] = rest | {"why": "This sandbox ends with the command; --sandbox-file keeps one."}
             return outcome(DONE, body)
         case PendingApproval(_, preview, where, until):
-            return outcome(WAITING, render_pending(preview.data(), where, until), f"Nothing was sent. {where}")
+            waiting = parts.dispatch.tools.without_disabled(preview.data())
+            return outcome(WAITING, render_pending(waiting, where, until), f"Nothing was sent. {where}")
         case PendingForm():  # a terminal answers at once
             raise TypeError("an approval request was left open")
 

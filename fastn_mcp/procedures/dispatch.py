@@ -70,7 +70,7 @@ class Dispatcher:
         self._recorder = recorder
         self._changes = changes
         self._secrets = secrets
-        self._tools = guard.tools
+        self.tools = guard.tools
         self._executor = EnabledChanges(guard, recorder)
         self._short_ids = ShortIds()
         self.system = shared.system
@@ -105,17 +105,17 @@ class Dispatcher:
 
     def preview_body(self, shown: Shown) -> dict[str, JsonValue]:
         """Return a preview as JSON, with short ids."""
-        return self._tools.without_disabled(self._short_ids.shortened_body(shown.data()))
+        return self.tools.without_disabled(self._short_ids.shortened_body(shown.data()))
 
     def receipt(self, change: Change | None) -> dict[str, JsonValue] | None:
         """Return the receipt of a change for the agent; None if none was made."""
-        return None if change is None else receipt(change, self._tools)
+        return None if change is None else receipt(change, self.tools)
 
     def _reads(self, caller: Caller) -> AnswerReads:
         read = partial(self.guard.read, caller=caller)
 
         def permit(call: Call) -> None:
-            self._tools.check(call)
+            self.tools.check(call)
             self.guard.check_read(call, caller)
 
         return AnswerReads(self._shared, read, permit)
@@ -124,7 +124,7 @@ class Dispatcher:
         self, call: Tool[Any], caller: Caller, report: Report, *, is_preview: bool = False
     ) -> Done | Pending:
         executor, look = PreviewOnly(self.guard) if is_preview else self._executor, self._reads(caller)
-        context = ProcedureContext(self.guard, executor, caller, report, self.system, self._changes, look, self._tools)
+        context = ProcedureContext(self.guard, executor, caller, report, self.system, self._changes, look, self.tools)
         attributes: SpanFacts = {"effect": call.effective.value}
         with self.system.span("execute_tool", call.tool_name(), attributes):
             self._client.check(call)
@@ -134,7 +134,7 @@ class Dispatcher:
                     self._check_secrets(call, caller)
                 outcome = await perform(call, context)
             except FastnError as error:
-                self._tools.note_disabled(error)
+                self.tools.note_disabled(error)
                 raise
             if is_preview and not isinstance(outcome, Evaluation):
                 raise NotSent(f"{call.tool_name()} would change nothing.")
@@ -149,8 +149,10 @@ class Dispatcher:
 
     def _suggesting(self, result: FastnObject) -> FastnObject:
         """Return a result that suggests enabled tools only."""
+        if not self.tools.are_limited:
+            return result
         body = row_of(result)
-        left = self._tools.without_disabled(body)
+        left = self.tools.without_disabled(body)
         return result if left == body else type(result).model_validate(left)
 
     def _check_secrets(self, call: Tool[Any], caller: Caller) -> None:

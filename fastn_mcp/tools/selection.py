@@ -24,6 +24,11 @@ class EnabledTools:
         """`disabled`: the tools that are not enabled, each with the setting that disables it."""
         self._disabled = disabled
 
+    @property
+    def are_limited(self) -> bool:
+        """Whether any tool is disabled."""
+        return bool(self._disabled)
+
     def check(self, call: Tool[Any]) -> None:
         """Raise `Disabled` if the tool of a call is not enabled."""
         if (setting := self._disabled.get(name := call.tool_name())) is not None:
@@ -38,15 +43,15 @@ class EnabledTools:
     @property
     def hides_any(self) -> bool:
         """Whether rows of any kind are hidden from the agent."""
-        return bool(self._disabled) and any(map(self.hides, _reads()))
+        return self.are_limited and any(map(self.hides, _reads()))
 
     def without_disabled(self, body: dict[str, JsonValue]) -> dict[str, JsonValue]:
         """Return an answer without suggestions of tools that are not enabled; the answer itself if all are."""
-        return cast("dict[str, JsonValue]", self._filtered(body)) if self._disabled else body
+        return cast("dict[str, JsonValue]", self._filtered(body)) if self.are_limited else body
 
     def note_disabled(self, error: FastnError) -> None:
         """Take suggestions of tools that are not enabled out of an error, and say so where its text names one."""
-        if not self._disabled or isinstance(error, Disabled):
+        if not self.are_limited or isinstance(error, Disabled):
             return
         error.facts = self.without_disabled(error.facts)
         named = [name for name in dict.fromkeys(re.findall(r"\w+_\w+", error.next_step)) if name in self._disabled]

@@ -14,6 +14,7 @@ from typing import Any, cast
 import pytest
 from mcp import Client, MCPError
 from mcp.types import CallToolResult, PromptReference, ResourceTemplateReference
+from pydantic import JsonValue
 from pydantic_core import to_json
 from support.direct_sandbox import Fastn
 from support.sensible_calls import sensible
@@ -22,7 +23,7 @@ from support.world import World
 from fastn_mcp.build.composition import disabled_tools, enabled_tools
 from fastn_mcp.client.reads import Pages
 from fastn_mcp.config.load import load
-from fastn_mcp.errors import Disabled, NotFound, Refused, TargetChanged
+from fastn_mcp.errors import Disabled, NotFound, Refused, TargetChanged, UnknownOutcome
 from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
@@ -39,6 +40,7 @@ from fastn_mcp.tools.catalog import CATALOG
 from fastn_mcp.tools.customers import GetCustomer, UpdateCustomer
 from fastn_mcp.tools.operation import Call
 from fastn_mcp.tools.paging import List
+from fastn_mcp.tools.selection import EnabledTools
 from fastn_mcp.tools.tool import Effect
 from fastn_mcp.tools.workflows import DeleteWorkflow, ListExecutions
 
@@ -421,3 +423,27 @@ async def test_completion_of_a_disabled_kind_is_empty(limited: Callable[..., Wor
         ref = ResourceTemplateReference(type="ref/resource", uri="fastn://customers/{customer_id}")
         completion = await agent.complete(ref, {"name": "customer_id", "value": ""})
     assert completion.completion.values == []
+
+
+async def test_question_suggests_enabled_tools_only(limited: Callable[..., World]) -> None:
+    settings = {"exclude_tools": "find_dependents,list_executions"}
+    world = limited(**settings)
+    async with Client(build(world.dispatch, enabled_tools(load(settings, KEY, None)), {})) as agent:
+        asked = await agent.call_tool("delete_customer", {"customer_id": world.id_of("customers", "Katana")})
+    assert asked.structured_content is not None
+    assert asked.structured_content["outcome"] == "approval_required"
+    assert '"find_dependents"' not in to_json(asked.structured_content).decode()
+
+
+def test_lost_response_is_not_settled_by_a_disabled_tool() -> None:
+    settle: dict[str, JsonValue] = {"tool": "list_customers", "arguments": {}}
+    error = UnknownOutcome("The connection broke.", facts={"settle": settle})
+    EnabledTools({"list_users": "tools"}).note_disabled(error)
+    assert error.facts == {"settle": settle}
+    EnabledTools({"list_customers": "tools"}).note_disabled(error)
+    assert error.facts == {}
+
+
+async def test_run_suggests_no_disabled_tool(limited: Callable[..., World]) -> None:
+    run = limited(exclude_tools="wait_for_execution").run().model_copy(update={"wait_seconds": 1})
+    assert "next" not in (await limited().rendered(run, limited().form()))["data"]
