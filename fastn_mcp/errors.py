@@ -90,6 +90,10 @@ class InvalidArgument(NotSent):
     """The call was not sent, because of an argument: its name, its value, or what it is combined with."""
 
 
+class Disabled(NotSent):
+    """A setting disables the tool that this needs."""
+
+
 class Refused(FastnError):
     """The policy or the mode denies the call."""
 

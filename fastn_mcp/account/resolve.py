@@ -45,8 +45,9 @@ from fastn_mcp.redaction import name_as_read, quote, texts_in
 from fastn_mcp.tools.access import ListRoles
 from fastn_mcp.tools.connectors import ListConnections
 from fastn_mcp.tools.customers import GetCustomer, ListCustomers
-from fastn_mcp.tools.operation import Call, Send, plain
+from fastn_mcp.tools.operation import UNKNOWN, Call, Send, plain
 from fastn_mcp.tools.related_reads import kind_of, labelled_row
+from fastn_mcp.tools.selection import EnabledTools
 from fastn_mcp.tools.triggers import CreateTrigger, DeleteTrigger, UpdateTrigger
 from fastn_mcp.tools.workflows import RunWorkflow
 
@@ -178,6 +179,19 @@ def by_arguments(
     environment = _environment(call, arguments, row, surroundings)
     customer = _customer(call, arguments, row, surroundings)
     return ResolvedCall(call, environment, customer, target, records, dependents=dependents)
+
+
+def without_hidden(resolved: ResolvedCall, tools: EnabledTools, surroundings: Surroundings) -> ResolvedCall:
+    """Return a call as an agent may see it: without rows that no enabled tool reads, and its dependents by number.
+
+    Where its target is hidden, it is resolved by its arguments. Whether a create overwrites something is then unknown.
+    """
+    call, shown = resolved.call, resolved
+    if tools.hides(call.toolset()):
+        shown = by_arguments(call, surroundings, UNKNOWN)
+    records = [each for each in resolved.records if shown is resolved or each.relation is Relation.NAMED]
+    readable = tuple(replace(each, row=None) if tools.hides(f"{each.kind}s") else each for each in records)
+    return replace(shown, records=readable, dependence=resolved.dependence.counted(), typed=resolved.typed)
 
 
 async def read_label(call: Call, target: FastnObject | None, send: Send) -> Label | None:

@@ -200,13 +200,14 @@ async def make_call(
         result_or_request = await parts.dispatch(wanted.call, caller, report)
     match result_or_request:
         case Done(result, change, notes):
-            body = render(wanted.call, result, parts.label, change, notes)
+            body = render(wanted.call, result, parts.label, parts.dispatch.receipt(change), notes)
             if parts.process.begins_anew and isinstance(receipt := body.get("receipt"), dict) and "undo" in receipt:
                 rest = {name: value for name, value in receipt.items() if name not in _UNDO}
                 body["receipt"] = rest | {"why": "This sandbox ends with the command; --sandbox-file keeps one."}
             return outcome(DONE, body)
         case PendingApproval(_, preview, where, until):
-            return outcome(WAITING, render_pending(preview.data(), where, until), f"Nothing was sent. {where}")
+            waiting = parts.dispatch.tools.without_disabled(preview.data())
+            return outcome(WAITING, render_pending(waiting, where, until), f"Nothing was sent. {where}")
         case PendingForm():  # a terminal answers at once
             raise TypeError("an approval request was left open")
 

@@ -16,7 +16,6 @@ from fastn_mcp.policy.decision import Decision, PolicyDecision, effects_below, o
 from fastn_mcp.policy.plan import would_allow
 from fastn_mcp.policy.policy import NO_PLAN, Policy
 from fastn_mcp.records.rows import FastnObject
-from fastn_mcp.redaction import quote
 from fastn_mcp.tools.operation import Call, Send
 from fastn_mcp.tools.tool import Effect, Tool
 
@@ -119,6 +118,12 @@ class CallEvaluation:
         """Display name of its target."""
         return None if self.preview is None else self.preview.name
 
+    @property
+    def why(self) -> str:
+        """Reason of the decision, for the agent."""
+        agent = None if self.preview is None else self.preview.for_agent
+        return self.verdict.why if agent is None else self.verdict.reason
+
     def shown(self) -> ShownCall:
         """Return what an approval of this call is bound to. Raises `TypeError` if nothing was read."""
         if self.preview is None:
@@ -164,7 +169,7 @@ class Evaluation:
         decision, preview = self.verdict.decision, self.preview
         named = {
             "rule": self.verdict.rule,
-            "expected": quote(preview.expected),
+            "expected": preview.expected_in_words,
             "second": of_groups(self.verdict.second),
         }
         return replace(preview, approval=_STOPPED if self.is_stopped else _APPROVAL[decision].format(**named))
@@ -199,11 +204,7 @@ def evaluation_of(batch: Batch, id_: str, calls: Mapping[int, CallEvaluation]) -
         one = calls[1]
         return Evaluation(batch, id_, calls, one.effect, one.verdict, one.digest, one.similar, one.preview)
     verdict = strictest(call.verdict for call in calls.values())
-    refused = {
-        number: f"{call.verdict.rule}. {call.verdict.why}".strip()
-        for number, call in calls.items()
-        if call.verdict.decision is Decision.DENY
-    }
+    refused = {number: call.verdict.rule for number, call in calls.items() if call.verdict.decision is Decision.DENY}
     previews = {number: call.preview for number, call in calls.items() if call.preview is not None}
     return Evaluation(
         batch,
@@ -217,14 +218,15 @@ def evaluation_of(batch: Batch, id_: str, calls: Mapping[int, CallEvaluation]) -
     )
 
 
-def refusal(call: Call, decision: PolicyDecision, policy: Policy, where: str = "") -> Refused:
+def refusal(evaluation: CallEvaluation, policy: Policy, where: str = "") -> Refused:
     """Return the refusal of a call. `where` is the prefix that identifies a call of a list."""
+    call, decision = evaluation.call, evaluation.verdict
     facts: dict[str, JsonValue] = {"rule": decision.rule}
     if decision.rule == NO_PLAN:  # no entry allows what another rule refuses
         facts["would_allow"] = would_allow(call)
     by = "" if decision.rule == NO_PLAN else f" by {decision.rule}"
     return Refused(
-        f"{where}Refused{by}. {decision.why}".strip(),
+        f"{where}Refused{by}. {evaluation.why}".strip(),
         "Only a person can change the policy." if policy.asks else "Continue with the rest; report this.",
         facts=facts,
     )
@@ -234,7 +236,7 @@ def batch_refusal(evaluation: Evaluation, policy: Policy) -> Refused:
     """Return the refusal of a batch, which names every call that the policy denies."""
     denied = {number: one for number, one in evaluation.calls.items() if one.verdict.decision is Decision.DENY}
     first = next(iter(denied))
-    error = refusal(denied[first].call, denied[first].verdict, policy, evaluation.batch.prefix(first))
+    error = refusal(denied[first], policy, evaluation.batch.prefix(first))
     if len(denied) > 1:
         error.facts["refused_calls"] = [*denied]
     if missing := [would_allow(one.call) for one in denied.values() if one.verdict.rule == NO_PLAN]:

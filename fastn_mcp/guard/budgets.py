@@ -105,7 +105,7 @@ class Budgets:
         """
         verdict = current.verdict
         if verdict.decision is not Decision.ALLOW:
-            raise refusal(current.call, verdict, self.policy)
+            raise refusal(current, self.policy)
         if (permit := verdict.permit) is None:
             await self.spend_rate(current.effect, principal)
             return "policy" if await self._spend(self._budget_limits(current.effects, principal)) else None

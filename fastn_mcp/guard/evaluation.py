@@ -14,17 +14,17 @@ from pydantic_core import to_jsonable_python
 
 from fastn_mcp.account.dependents import describe_dependents
 from fastn_mcp.account.outlook import Outlook, outlook_of
-from fastn_mcp.account.resolve import by_arguments, check_settings, resolve, with_owners
+from fastn_mcp.account.resolve import by_arguments, check_settings, resolve, with_owners, without_hidden
 from fastn_mcp.account.resolved_call import ResolvedCall, Surroundings
 from fastn_mcp.account.typed_argument import TypedArgument
-from fastn_mcp.client.reads import after_creates, remembered
+from fastn_mcp.client.reads import RecordedReads, after_creates, remembered
 from fastn_mcp.errors import NOTHING_SENT, FastnError, Forbidden, InvalidArgument, NotFound, NotSent
 from fastn_mcp.guard.ai_sessions import AiSessions
 from fastn_mcp.guard.approval_form import FREE
 from fastn_mcp.guard.batch import Batch, CallEvaluation, Evaluation, batch_of, evaluation_of, list_digest
 from fastn_mcp.guard.budgets import NO_EARLIER_USES, Budgets, EarlierUses
 from fastn_mcp.guard.journal import ChangeJournal
-from fastn_mcp.guard.preview import preview
+from fastn_mcp.guard.preview import Preview, as_agent_reads, preview
 from fastn_mcp.ledger.identity import bound_account, holder
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.policy.asker import Asker
@@ -39,6 +39,7 @@ from fastn_mcp.tools.ai import AiBuild, AiChat
 from fastn_mcp.tools.customers import ListCustomers
 from fastn_mcp.tools.operation import Call, Create, RefusedValue, Send
 from fastn_mcp.tools.related_reads import no_such, reader_of
+from fastn_mcp.tools.selection import EnabledTools
 from fastn_mcp.tools.tool import Effect
 
 log = logging.getLogger(__name__)
@@ -61,6 +62,8 @@ class GuardedAccount:
     key_digest: str = ""
     """Opaque identifier of that key and of the host it is sent to."""
     surroundings: Surroundings = field(default_factory=Surroundings)
+    tools: EnabledTools = field(default_factory=lambda: EnabledTools({}))
+    """The tools that are enabled. An agent is shown no rows of a kind that none of them reads."""
 
 
 class Evaluator:
@@ -83,6 +86,7 @@ class Evaluator:
         self.bound_account = bound_account(account.name, account.key_digest)
         self._account = account
         self._surroundings = account.surroundings
+        self.tools = account.tools
         self._ledger = ledger
         self._journalling = journalling
         self._system = system
@@ -173,6 +177,9 @@ class Evaluator:
             resolved, digest, self._parties(asker), self.policy.digest, verdict, is_unsettled=is_unsettled
         )
         shown = preview(resolved, resolved.effect, self._account.name, verdict.why, undoes)
+        if self.tools.hides_any:
+            readable = without_hidden(resolved, self.tools, self._surroundings)
+            shown = replace(shown, for_agent=as_agent_reads(shown, readable, verdict.reason))
         return CallEvaluation(
             resolved,
             digest,
@@ -205,14 +212,40 @@ class Evaluator:
                 continue
             history, dependence, outlook = await self._journalling.history(one.resolved), None, Outlook()
             costs = await self.ai_sessions.costs(one.reads) if isinstance(one.call, (AiChat, AiBuild)) else ""
+            reads = RecordedReads(one.reads)
             if place < _MAX_DESCRIBED:
                 with anyio.CancelScope(deadline=deadline):
-                    dependence = await describe_dependents(one.call, one.resolved.target, one.reads, now)
-                    outlook = await outlook_of(one.resolved, one.reads, now, self._surroundings)
+                    dependence = await describe_dependents(one.call, one.resolved.target, reads, now)
+                    outlook = await outlook_of(one.resolved, reads, now, self._surroundings)
             facts = one.preview.facts
             facts = replace(facts, history=history, dependence=dependence or facts.dependence)
-            calls[number] = replace(one, preview=replace(one.preview, facts=facts, outlook=outlook, costs=costs))
+            described = replace(one.preview, facts=facts, outlook=outlook, costs=costs)
+            if described.for_agent is not None:
+                for_agent = await self._described_for_agent(described, described.for_agent, reads, now)
+                described = replace(described, for_agent=for_agent)
+            calls[number] = replace(one, preview=described)
         return evaluation_of(evaluation.batch, evaluation.id, calls)
+
+    async def _described_for_agent(
+        self, shown: Preview, agent: Preview, recorded: RecordedReads, now: datetime
+    ) -> Preview:
+        """Describe a call from those of the recorded reads that the agent may make too; what else was found by number.
+
+        If the agent may not read its target, nothing is added but numbers.
+        """
+
+        async def read(call: Call) -> FastnObject:
+            self.tools.check(call)
+            return await recorded.repeated(call)
+
+        facts, resolved = agent.facts, agent.facts.resolved
+        dependence, outlook = shown.facts.dependence.counted(), Outlook(shown.outlook.defaults)
+        if resolved.target is shown.facts.resolved.target:
+            readable = await describe_dependents(resolved.call, resolved.target, read, now)
+            dependence = shown.facts.dependence.shown_as(readable, self.tools.hides)
+            outlook = await outlook_of(resolved, read, now, self._surroundings)
+        costs = "" if self.tools.hides("billing") else shown.costs
+        return replace(agent, facts=replace(facts, dependence=dependence), outlook=outlook, costs=costs)
 
     async def check_customers(self) -> None:
         """Log, once, that the key may not read customers which the policy compares by name."""

@@ -59,6 +59,7 @@ class Guard:
         system: System,
     ) -> None:
         self.evaluator = evaluator
+        self.tools = evaluator.tools
         self._approvals = approvals
         self._recorder = recorder
         self._journal = journal
@@ -278,7 +279,7 @@ class Guard:
         current = await self.evaluator.evaluate_call(call, caller.asker, reads=reads, request=request)
         caller.check(call.tool_name(), *current.effects)
         if current.verdict.decision is Decision.DENY:
-            raise refusal(call, current.verdict, self.evaluator.policy)
+            raise refusal(current, self.evaluator.policy)
         return current
 
     @contextmanager

@@ -1,8 +1,9 @@
 """Undo of a change: the call that reverts it, what that restores and what stays lost."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 from pydantic import JsonValue, ValidationError
 from pydantic_core import to_json
@@ -11,12 +12,13 @@ from fastn_mcp.ledger.change import FINAL_OUTCOMES, Change
 from fastn_mcp.ledger.identity import without_issuers
 from fastn_mcp.records.formats import counted
 from fastn_mcp.records.platform import PEOPLE, ROLES, TRASH
-from fastn_mcp.records.rows import FastnObject, word
+from fastn_mcp.records.rows import FastnObject, text, word
 from fastn_mcp.redaction import is_redacted, redact_object, redact_row
 from fastn_mcp.tools.access import NewApiKey
 from fastn_mcp.tools.catalog import OPERATIONS
 from fastn_mcp.tools.operation import Call, Create, Operation, Update
 from fastn_mcp.tools.related_reads import fields_sent
+from fastn_mcp.tools.selection import EnabledTools
 from fastn_mcp.tools.triggers import CreateTrigger
 
 
@@ -85,6 +87,8 @@ _APPROVED_BY = {
     "four_eyes": "two people with credentials of their own",
 }
 """By code: what permitted a change, in words."""
+
+_ALL_TOOLS = EnabledTools({})
 
 _MAX_VALUE = 200
 """Bytes of JSON up to which a receipt shows a value."""
@@ -164,12 +168,26 @@ def without_secrets(record: FastnObject) -> dict[str, JsonValue]:
     return redact_row(fields) if isinstance(record, NewApiKey) else redact_object(fields)
 
 
-def receipt(change: Change) -> dict[str, JsonValue]:
-    """Return the receipt of a change: target, changed fields, what approved it, how to undo it, or else why not."""
+def receipt(change: Change, tools: EnabledTools = _ALL_TOOLS) -> dict[str, JsonValue]:
+    """Return the receipt of a change: target, changed fields, what approved it, how to undo it, or else why not.
+
+    It lacks names and earlier values of rows that none of the `tools` reads.
+    """
     facts: dict[str, JsonValue] = {"change_id": change.id}
-    facts |= {"name": change.name} if change.name else {}
-    facts |= {"changed": changed} if (changed := changed_fields(change)) else {}
-    facts |= {"stopped_triggers": [*change.stopped_triggers]} if change.stopped_triggers else {}
+    changed, stopped = changed_fields(change), [*change.stopped_triggers]
+    name = change.name
+    if hides_target(change, tools):
+        changed = {name: {"to": each["to"]} for name, each in changed.items()}
+        name = None
+    elif tools.hides_any:  # its label names what it refers to
+        name = text(change.before or change.sent, "name", "slug", "email") or None
+    facts |= {"name": name} if name else {}
+    facts |= {"changed": cast(JsonValue, changed)} if changed else {}
+    if stopped and tools.hides("triggers"):
+        *others, last = stopped
+        further = re.fullmatch(r"(\d+) more", last)
+        stopped = [counted(len(others) + (int(further[1]) if further else 1), "trigger")]
+    facts |= {"stopped_triggers": cast(JsonValue, stopped)} if stopped else {}
     facts |= {"approved_by": approver(change.approved_by)} if change.approved_by else {}
     undo = undo_of(change)
     if isinstance(undo, NotUndoable):
@@ -192,7 +210,12 @@ def approver(approved_by: str) -> str:
     return f"{' and '.join(without_issuers(detail).splitlines())}: {how}"
 
 
-def changed_fields(change: Change) -> dict[str, JsonValue]:
+def hides_target(change: Change, tools: EnabledTools) -> bool:
+    """Whether none of the tools reads what was changed."""
+    return (operation := OPERATIONS.get(change.tool)) is None or tools.hides(operation.toolset())
+
+
+def changed_fields(change: Change) -> dict[str, dict[str, JsonValue]]:
     """Return the changed fields: `from`, if Fastn showed it, and `to`. Long values are given by their size.
 
     None for what was not made, and for what changes no field: a message to Fastn's AI, or a run.

@@ -20,6 +20,7 @@ from fastn_mcp.tools.catalog import OPERATIONS, AnyOperation
 from fastn_mcp.tools.fields import JsonObject, JsonObjects
 from fastn_mcp.tools.operation import Call, RefusedValue
 from fastn_mcp.tools.related_reads import settling_read, suggested_read
+from fastn_mcp.tools.selection import EnabledTools
 from fastn_mcp.tools.tool import NOT_SENT, Effect, problems
 from fastn_mcp.tools.workflows import RunWorkflow
 
@@ -105,13 +106,13 @@ class ApplyChanges(Procedure[AppliedChanges]):
 
     @override
     async def run(self, context: ProcedureContext) -> AppliedChanges | Pending:
-        calls, now = self._calls, context.system.timestamp()
+        calls = self._calls
         batch = Batch(self, calls, self.batch, self.keep_going)
         outcome = await context.executor.execute(batch, context.caller, context.report)
         if not isinstance(outcome, BatchResult):
             return outcome
         results = outcome.results
-        rows = {number: _outcome_row(number, calls[number - 1], results[number], now) for number in results}
+        rows = {number: _outcome_row(number, calls[number - 1], results[number], context) for number in results}
         note = ""
         if all(isinstance(result, Change) for result in results.values()):
             note = "All calls were begun earlier, and nothing was sent now. To repeat them, pass a name in batch."
@@ -182,26 +183,30 @@ def _row(number: int, call: Call, outcome: str) -> dict[str, JsonValue]:
     return {"call": number, "tool": call.tool_name(), "target": call.target, "outcome": outcome}
 
 
-def _outcome_row(number: int, call: Call, outcome: Done | NotDone | Change, now: float) -> dict[str, JsonValue]:
+def _outcome_row(
+    number: int, call: Call, outcome: Done | NotDone | Change, context: ProcedureContext
+) -> dict[str, JsonValue]:
     match outcome:
         case Done(result, change):
-            return _row(number, call, "done") | _receipt(call, result, change)
+            return _row(number, call, "done") | _receipt(call, result, change, context.tools)
         case NotDone(error):
             message: dict[str, JsonValue] = {"message": " ".join(filter(None, (error.what, error.known)))}
             facts = {name: error.facts[name] for name in _FACTS if name in error.facts}
             return _row(number, call, error.outcome) | message | facts
         case Change():  # begun by an earlier attempt at the batch
-            at: dict[str, JsonValue] = {"at": since(outcome.at, now)}
+            at: dict[str, JsonValue] = {"at": since(outcome.at, context.system.timestamp())}
             if outcome.outcome in PERHAPS_MADE:
                 lost: dict[str, JsonValue] = {"message": _UNRECORDED if outcome.outcome == BEGUN else _RESPONSE_LOST}
                 reading = settling_read(call)
                 settle: dict[str, JsonValue] = {} if reading is None else {"settle": suggested_read(reading)}
                 return _row(number, call, UnknownOutcome.outcome) | at | lost | settle
             done = outcome if outcome.outcome == "done" else None
-            return _row(number, call, outcome.outcome) | at | _receipt(call, None, done)
+            return _row(number, call, outcome.outcome) | at | _receipt(call, None, done, context.tools)
 
 
-def _receipt(call: Call, result: FastnObject | None, change: Change | None) -> dict[str, JsonValue]:
+def _receipt(
+    call: Call, result: FastnObject | None, change: Change | None, tools: EnabledTools
+) -> dict[str, JsonValue]:
     """Return the id of the created resource, if any, and the receipt, with the change_id if it can be undone."""
     row: dict[str, JsonValue] = {}
     if isinstance(call, RunWorkflow):
@@ -209,7 +214,7 @@ def _receipt(call: Call, result: FastnObject | None, change: Change | None) -> d
     elif call.target is None and change is not None:
         row["made"] = change.target
     if change is not None:
-        fields = receipt(change)
+        fields = receipt(change, tools)
         can_undo = ("change_id",) if "undo" in fields else ()
         names = ("name", "changed", "stopped_triggers", *can_undo, "not_restored", *_SHARED)
         row |= {name: fields[name] for name in names if name in fields}

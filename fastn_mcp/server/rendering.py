@@ -12,8 +12,6 @@ from urllib.parse import quote
 from pydantic import JsonValue
 from pydantic_core import to_json
 
-from fastn_mcp.guard.undo import receipt
-from fastn_mcp.ledger.change import Change
 from fastn_mcp.procedures.context import Procedure
 from fastn_mcp.procedures.overview.get_overview import Overview
 from fastn_mcp.procedures.tables import Table
@@ -60,7 +58,7 @@ def render(
     call: Tool[Any],
     result: FastnObject,
     account: dict[str, JsonValue],
-    change: Change | None = None,
+    receipt: Mapping[str, JsonValue] | None = None,
     notes: Mapping[str, JsonValue] | None = None,
 ) -> dict[str, JsonValue]:
     """Render the result of `call`, with the receipt of its change, and what the receipt says besides."""
@@ -74,8 +72,8 @@ def render(
             answer["target"] = call.target
     if isinstance(call, RunWorkflow) and not hasattr(result, "environment"):
         answer["environment"] = call.environment or account.get("environment") or UNNAMED_ENVIRONMENT
-    if change is not None:
-        answer["receipt"] = safe({**receipt(change), **(notes or {})})  # its names and values come from Fastn
+    if receipt is not None:
+        answer["receipt"] = safe({**receipt, **(notes or {})})  # its names and values come from Fastn
     raw = row_of(result)
     if "cursor" in type(call).model_fields and "next_cursor" in raw:
         raw["next_cursor"] = call.sealed(str(raw["next_cursor"]))

@@ -15,7 +15,7 @@ from pydantic_core import to_json
 
 from fastn_mcp.account.entries import LISTS
 from fastn_mcp.channels.elicitation import Context
-from fastn_mcp.errors import NOTHING_SENT, FastnError, NotFound, NotSent
+from fastn_mcp.errors import NOTHING_SENT, Disabled, FastnError, NotFound, NotSent
 from fastn_mcp.procedures.dispatch import Dispatcher
 from fastn_mcp.procedures.lookup import CompleteId, Ids, ReadRow
 from fastn_mcp.procedures.overview.get_overview import GetOverview
@@ -192,6 +192,8 @@ async def complete(tools: Sequence[AnyTool], params: types.CompleteRequestParams
     call = CompleteId(kind=kind, typed=typed)
     try:
         ids = cast(Ids, await read(call))
+    except Disabled:
+        return types.CompleteResult(completion=types.Completion(values=[], total=0, has_more=False))
     except FastnError as error:
         raise MCPError(types.INTERNAL_ERROR, safe_text(str(error))) from None
     values = [safe_text(value) for value in ids.values]

@@ -13,7 +13,21 @@ import pytest
 from mcp.types import INVALID_PARAMS
 from support.audit_entries import entries
 from support.identity_provider import AUDIENCE, ISSUER
-from support.team_world import ALL, HEAD, META, MODERN, NO_FORMS, TENANTS, Caller, TeamWorld, challenge, modern, request
+from support.team_world import (
+    ACME,
+    ALL,
+    HEAD,
+    META,
+    MODERN,
+    NO_FORMS,
+    TENANTS,
+    Caller,
+    TeamWorld,
+    challenge,
+    modern,
+    request,
+    tenant,
+)
 
 from fastn_mcp.hosted.app import Health
 from fastn_mcp.runtime import System
@@ -203,6 +217,22 @@ async def test_tenant_mode_limits_its_tools(team: TeamWorld, caller: Caller) -> 
     assert {"create_customer", "list_customers"} <= {tool["name"] for tool in of_acme["tools"]}
     assert all(tool["annotations"]["readOnlyHint"] for tool in of_globex["tools"])
     assert (refused["outcome"], "is disabled here" in refused["message"]) == ("not_sent", True)
+
+
+async def test_tenant_tools_limit_what_its_procedures_read(tmp_path: Path) -> None:
+    """With every scope, and with the one that reads."""
+    off = ["list_users", "list_secrets", "list_executions", "get_execution", "query_audit_log"]
+    team = TeamWorld(tmp_path, HEAD + tenant("acme", **ACME, exclude_tools=off))
+    async with team.served() as caller:
+        for scope in (ALL, "fastn:read"):
+            token = team.provider.token(scope=scope)
+            found = [await caller.result(token, "find", query=query) for query in ("dana reyes", "SHOPIFY_API_TOKEN")]
+            found.append(await caller.result(token, "get_overview"))
+            found.append(await caller.result(token, "diagnose", workflow_id="sync-tiktok-orders-to-cin7-core"))
+            for mark in ("dana@fastn.example", "sec_", "exec_"):
+                assert mark not in str(found), (scope, mark)
+            assert str(found).count("Disabled here by the setting exclude_tools.") == len(found)
+            assert (await caller.result(token, "find", query="acme corp"))["data"]["found"][0]["name"] == "Acme Corp"
 
 
 async def test_caller_is_identified_by_the_token_only(team: TeamWorld, caller: Caller) -> None:

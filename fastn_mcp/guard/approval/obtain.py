@@ -94,8 +94,8 @@ class Approvals:
         parts: dict[str, JsonValue] = {
             "budgets": await self._budgets.left(asker.counted, now),
             "plan": [{"entry": each.words(), "left": left} for each, left in await self._budgets.plan_left()],
-            "waiting": _own_requests(waiting, asker, self._account, now),
-            "decided": _own_requests(decided, asker, self._account, now),
+            "waiting": self._own_requests(waiting, asker, now),
+            "decided": self._own_requests(decided, asker, now),
             "stopped": await self.stops.facts(asker),
         }
         if parts["waiting"] and self.channel is not None:
@@ -204,6 +204,22 @@ class Approvals:
             why_no_form = "The target has changed since it was asked. "
         return await self._ask(evaluation, caller, why_no_form)
 
+    def _own_requests(self, requests: Iterable[ApprovalRequest], asker: Asker, now: datetime) -> JsonValue:
+        """Return a caller's unexpired requests, without the ids that decide them. Their sentences name records."""
+        own = (asker.principal, self._account)
+        rows: list[JsonValue] = []
+        for request in requests:
+            if (request.principal, request.account) != own or request.expires <= now.timestamp():
+                continue
+            row: dict[str, JsonValue] = {"tool": request.tool}
+            if not self._evaluator.tools.hides_any:
+                row["what"] = request.text[0]
+            row["until"] = stamp(datetime.fromtimestamp(request.expires, UTC))
+            if request.state is not RequestState.OPEN:
+                row["state"] = request.state.value
+            rows.append(row)
+        return rows
+
     async def _ask(
         self, evaluation: Evaluation, caller: Caller, why_no_form: str | None
     ) -> Approval | PendingForm | PendingApproval:
@@ -276,7 +292,8 @@ class Approvals:
             pending = await self._move_out_of_band(evaluation, caller, form, request, answer.reason)
             return replace(pending, needs_link=False)
         if isinstance(answer, Approve) and request.expected not in (None, answer.typed):
-            why = f"Another text was typed than {quote(request.expected)}, which approves it."
+            expected = "the one" if self._evaluator.tools.hides_any else quote(request.expected)
+            why = f"Another text was typed than {expected}, which approves it."
             answer = Decline("another text was typed", why)
         if isinstance(answer, Decline):
             vote = Vote(form.name, approves=False, at=now)
@@ -306,20 +323,6 @@ class Approvals:
         if moved is None and now < request.expires:
             raise used_up()
         return await self._ask_out_of_band(evaluation, caller, why)
-
-
-def _own_requests(requests: Iterable[ApprovalRequest], asker: Asker, account: str, now: datetime) -> JsonValue:
-    """Return those of a caller that have not expired, without the ids that decide them."""
-    return [
-        {
-            "tool": request.tool,
-            "what": request.text[0],
-            "until": stamp(datetime.fromtimestamp(request.expires, UTC)),
-            **({} if request.state is RequestState.OPEN else {"state": request.state.value}),
-        }
-        for request in requests
-        if (request.principal, request.account) == (asker.principal, account) and request.expires > now.timestamp()
-    ]
 
 
 def _check_people(evaluation: Evaluation, channel: ApprovalChannel | None) -> None:
