@@ -22,12 +22,13 @@ from fastn_mcp.guard.caller import ALL_SCOPES, READ
 from fastn_mcp.hosted.claim_match import MachineIdentity, WrongMachine, claim_values, machine_of
 from fastn_mcp.hosted.oidc import IssuerKeys, NoKeys
 from fastn_mcp.hosted.sign_in import NotSignedIn
-from fastn_mcp.hosted.team_config import Team, Tenant
+from fastn_mcp.hosted.team_config import OWN_EFFECTS, Team, Tenant
 from fastn_mcp.hosted.tokens import TokenRefused, is_machines, scopes
 from fastn_mcp.ledger.ledger import LedgerLost
 from fastn_mcp.policy.decision import StepUp
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.redaction import quote
+from fastn_mcp.tools.tool import Effect
 
 if TYPE_CHECKING:
     from fastn_mcp.ledger.valkey.ledger import ValkeyLedger  # an optional extra
@@ -41,8 +42,11 @@ def check_settings(builder: TenantBuilder) -> Iterator[Check]:
     team, group = builder.team, CheckGroup.SETTINGS
     listed = f"{len(team.tenant)} of tenants, {len(team.approver_rules)} of approvers"
     yield group.ok("team file", f"It can be used. Rules: {listed}.", here=f"url {team.url}; issuer {team.issuer}")
+    yield _own_calls(team)
     for tenant, result in builder.checks():
         yield _tenant(tenant, result)
+        if not isinstance(result, SettingsError) and (lack := _lack_of_approvers(team, tenant, result)) is not None:
+            yield lack
     for machine, policy in builder.machine_checks():
         yield _machine(builder, machine, policy)
     yield _state_secret(builder)
@@ -61,6 +65,33 @@ def _tenant(tenant: Tenant, loaded: Settings | SettingsError) -> Check:
             )
     key = "each caller's own" if tenant.caller_keys else "readable"
     return group.ok(name, f"Mode {loaded.mode}; key: {key}.")
+
+
+def _own_calls(team: Team) -> Check:
+    """Say which calls of their own people approve."""
+    group, name = CheckGroup.SETTINGS, "own calls"
+    own = OWN_EFFECTS if team.approvals is None else team.approvals.own
+    by_others = [effect.value for effect in Effect if effect not in (Effect.READ, *own)]
+    if not by_others:
+        return group.ok(name, "People approve each call of their own that needs one approval (own = true).")
+    them = "a call that they asked for" if not own else f"a call of their own that is {' or '.join(by_others)}"
+    return group.ok(name, f"Nobody approves {them}: somebody else has to.", here="`own` in [approvals].")
+
+
+def _lack_of_approvers(team: Team, tenant: Tenant, settings: Settings) -> Check | None:
+    """Say which calls of a tenant's callers nobody may approve; None if there are none."""
+    is_decided_elsewhere = settings.webhook_url is not None or any(settings.slack_tokens)
+    if team.page is None or tenant.caller_keys or settings.reads_only or is_decided_elsewhere:
+        return None
+    own = team.own_effects(tenant)
+    effects = [effect.value for effect in Effect if effect not in (Effect.READ, *own)]
+    covers = [rule.covers for rule in team.approver_rules]
+    lacking = [each for each in effects if not any(covered(tenant.name, frozenset({each})) for covered in covers)]
+    if not lacking:
+        return None
+    hint = "Add an [[approvals.approver]] that covers them, or name them in `own` of [approvals] (true: all)."
+    finding = f"Nobody may approve its calls that are {' or '.join(lacking)}: they are refused."
+    return CheckGroup.SETTINGS.differs(f"approvers of {tenant.name}", finding, hint)
 
 
 def _machine(builder: TenantBuilder, machine: MachineIdentity, loaded: Policy | SettingsError) -> Check:
@@ -94,7 +125,7 @@ def _state_secret(builder: TenantBuilder) -> Check:
     group, name = CheckGroup.SETTINGS, "state secret"
     secrets = builder.state_secrets
     if not secrets:
-        if builder.team.approvals is not None:
+        if builder.team.page is not None:
             finding = "FASTN_STATE_SECRET is not set, and [approvals] needs it."
             return group.failed(name, finding, "Set it to the same 32 characters or more on each replica.")
         return group.ok(name, "Not set. One process alone needs none.")
@@ -179,7 +210,7 @@ async def check_provider(builder: TenantBuilder, keys: IssuerKeys) -> AsyncItera
         yield group.differs("PKCE", finding, "Enable PKCE with S256 at the provider, and its publication.")
     else:
         yield group.ok("PKCE", "S256.")
-    if team.approvals is not None:
+    if team.page is not None:
         yield await _page_client(builder, keys)
     if team.step_up is not None:
         yield _step_up(team.step_up, metadata)

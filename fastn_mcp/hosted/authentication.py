@@ -241,7 +241,8 @@ class TeamAccess:
             # Groups of another issuer are not those of the team's people.
             own = asker.groups if claims["iss"] == self._team.issuer else ()
             asker = replace(asker, person=machine.name, login_names=(), groups=own, machine=machine.name)
-        return Caller(asker, None, scopes), tenant, _caller_account(tenant, principal, keys)
+        caller = Caller(asker, None, scopes, own_effects=self._team.own_effects(tenant))
+        return caller, tenant, _caller_account(tenant, principal, keys)
 
     async def _verified(self, sent: str) -> VerifiedToken:
         """Return the verified token of an authentication header. The challenge of the 401 says why it is refused."""

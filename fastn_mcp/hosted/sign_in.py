@@ -102,7 +102,7 @@ class SignIn:
         self._trust = trust
         self._provider = keys.provider
         self._tokens = Tokens(trust, keys, system)
-        self._client = approvals.client_id
+        self._client = approvals.client_id or ""  # a section without one has no page
         self._secret = secret
         self._scopes = approvals.scopes
         self._redirect = redirect

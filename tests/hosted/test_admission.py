@@ -311,7 +311,8 @@ async def test_invalid_message_gets_the_protocol_error(team: TeamWorld, caller: 
 
 async def test_form_state_is_bound_to_its_caller(tmp_path: Path) -> None:
     read_for = [timedelta()]
-    team = TeamWorld(tmp_path, system=System(lambda: datetime.now(UTC) + read_for[0]))
+    text = f"{HEAD}[approvals]\nown = true\n{TENANTS}"
+    team = TeamWorld(tmp_path, text, system=System(lambda: datetime.now(UTC) + read_for[0]))
     anna, amir = (team.provider.token(sub=sub, scope=ALL) for sub in ("anna", "amir"))
     olga = team.provider.token(sub="olga", tier="own", scope=ALL)
     async with team.served() as caller:
@@ -340,11 +341,11 @@ async def test_form_state_is_bound_to_its_caller(tmp_path: Path) -> None:
 
 async def test_out_of_band_request_is_bound_to_its_caller(team: TeamWorld, caller: Caller) -> None:
     anna, amir = (team.provider.token(sub=sub, scope=ALL) for sub in ("anna", "amir"))
-    rows = (await caller.result(anna, "list_customers", search="Globex"))["data"]
-    body = request("delete_customer", {"customer_id": rows[0]["id"]}, _meta=NO_FORMS)
+    rows = (await caller.result(anna, "list_workflows"))["data"]
+    body = request("delete_workflow", {"workflow_id": rows[0]["id"]}, _meta=NO_FORMS)
 
     async def answer(token: str) -> str:
-        answered = (await caller.ask(token, body, **modern("delete_customer"))).json()
+        answered = (await caller.ask(token, body, **modern("delete_workflow"))).json()
         return answered["result"]["structuredContent"]["message"]
 
     first, again, other = await answer(anna), await answer(anna), await answer(amir)
