@@ -23,7 +23,7 @@ from fastn_mcp.hosted.claim_match import MachineIdentity, WrongMachine, claim_va
 from fastn_mcp.hosted.oidc import IssuerKeys, NoKeys
 from fastn_mcp.hosted.sign_in import NotSignedIn
 from fastn_mcp.hosted.team_config import OWN_EFFECTS, Team, Tenant
-from fastn_mcp.hosted.tokens import TokenRefused, is_machines, scopes
+from fastn_mcp.hosted.tokens import TokenRefused, is_machines, name_subject, scopes
 from fastn_mcp.ledger.ledger import LedgerLost
 from fastn_mcp.policy.decision import StepUp
 from fastn_mcp.policy.policy import Policy
@@ -310,10 +310,14 @@ async def check_token(builder: TenantBuilder, keys: IssuerKeys, token: str | Non
         for check in _wrong_claims(builder, claims):
             yield check
     is_machine = claims.get("iss") in team.workloads or is_machines(claims)
-    claims = claims if is_machine else claims | {"sub": claims.get(team.subject_claim)}
     if (machine := _machine_of(team, claims, is_machine=is_machine)) is not None:
         yield machine
         return
+    try:
+        name_subject(claims, team.subject_claim)
+    except TokenRefused as refused:
+        hint = f"Let the provider put {team.subject_claim} into access tokens, or correct `subject_claim`."
+        yield group.failed("token subject", f"Refused: {refused}", hint)
     yield _scopes(team, claims)
     yield _tenant_of(team, claims, "is" if reason is None else "would be")
 
