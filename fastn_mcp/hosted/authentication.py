@@ -241,7 +241,7 @@ class TeamAccess:
         return caller, tenant, _caller_account(tenant, principal, keys)
 
     def _who(self, token: VerifiedToken) -> tuple[VerifiedToken, MachineIdentity | None]:
-        """Return a token and the machine that it is of. A person's has their subject, which no machine is matched by."""
+        """Return a token and the machine that it is of, which is matched before a person's token gets its subject."""
         claims = token.claims or {}
         machines = self._team.machines_of(claims["iss"])
         try:

@@ -125,8 +125,6 @@ class Approvals:
         """
         if (form := caller.form) is not None and form.submitted is not None:
             request, answer = await self._submitted(evaluation, caller, *form.submitted)
-            if isinstance(answer, Approve) and evaluation.needs_another(caller):
-                answer = NoAnswer("nobody approves such a call of their own")
             if evaluation.verdict.decision is not Decision.ALLOW or isinstance(answer, Decline):
                 return await self._count(evaluation, caller, form, request, answer)
         earlier = await self._find_earlier(evaluation, caller)
@@ -272,6 +270,8 @@ class Approvals:
         if request.state is not RequestState.OPEN:
             raise used_up()
         answer = answer.answer(form_of(request)) if isinstance(answer, Submitted) else answer
+        if isinstance(answer, Approve) and evaluation.needs_another(caller):
+            answer = NoAnswer("nobody approves such a call of their own")
         if evaluation.verdict.decision is not Decision.ALLOW and not isinstance(answer, Decline):
             await self._check_limits(evaluation, caller)
         return request, answer
