@@ -317,7 +317,8 @@ async def test_approver_stops_and_allows_the_changes_of_their_tenants(world: App
         assert "Dana Example" in page
         assert "Changes of" not in words((await gina.http.get("/approvals/activity")).text)
         assert "Nothing is stopped" in words((await gina.http.get("/approvals/allow")).text)
-        (entry,) = world.audit("stopped")
+        voided, entry = world.audit("stopped")
+        assert (voided["tool"], entry["tool"]) == ("delete_customer", "stop")
         assert "Dana Example" in entry["principal"]
         allow = await place_form(dana, "allow")
         assert (await gina.send("allow", allow)).status_code == 403
