@@ -101,6 +101,7 @@ class TenantBuilder:
         parts = assemble(settings, policy, folder, process)
         parts.guard.decisions.is_leaving = self.is_leaving
         parts.client.stored_key = lambda: self.settings(tenant, own).api_key
+        parts.client.key_hint = tenant.key_hint
         parts.client.on_new_key = "Call again: it is used from now on."
         answers = None
         if (webhook := parts.channel.webhook) is not None and own is None:

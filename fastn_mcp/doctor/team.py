@@ -12,12 +12,15 @@ from urllib.parse import urlsplit
 import httpx2
 import jwt
 
+from fastn_mcp.build.composition import exchange_of
 from fastn_mcp.build.team import TenantBuilder
 from fastn_mcp.channels.page.view import ago, left
+from fastn_mcp.client.client import FastnClient
+from fastn_mcp.client.exchange import headers
 from fastn_mcp.config.model import Settings
 from fastn_mcp.doctor.check import CLOSE, Check, CheckGroup, check_clock, seconds_ahead
 from fastn_mcp.doctor.public import PROVIDER_DOWN
-from fastn_mcp.errors import SettingsError
+from fastn_mcp.errors import FastnError, Forbidden, SettingsError, Unauthorized
 from fastn_mcp.guard.caller import ALL_SCOPES, READ
 from fastn_mcp.hosted.claim_match import MachineIdentity, WrongMachine, claim_values, machine_of
 from fastn_mcp.hosted.oidc import IssuerKeys, NoKeys
@@ -29,10 +32,14 @@ from fastn_mcp.policy.decision import StepUp
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.redaction import quote
 from fastn_mcp.tools.tool import Effect
+from fastn_mcp.tools.workflows import ListWorkflows
 
 if TYPE_CHECKING:
     from fastn_mcp.ledger.valkey.ledger import ValkeyLedger  # an optional extra
 
+
+_KEY_DEADLINE = 10.0
+"""Seconds for the read with the key of a tenant."""
 
 # --- settings: the team file, tenants, the state secret -----------------------------------------------------------
 
@@ -65,6 +72,32 @@ def _tenant(tenant: Tenant, loaded: Settings | SettingsError) -> Check:
             )
     key = "each caller's own" if tenant.caller_keys else "readable"
     return group.ok(name, f"Mode {loaded.mode}; key: {key}.")
+
+
+async def check_keys(builder: TenantBuilder) -> AsyncIterator[Check]:
+    """Make one read with the key of each tenant, unless its callers bring their own."""
+    for tenant, loaded in builder.checks():
+        if isinstance(loaded, Settings) and not tenant.caller_keys:
+            yield await _key(builder, tenant, loaded)
+
+
+async def _key(builder: TenantBuilder, tenant: Tenant, settings: Settings) -> Check:
+    group, name = CheckGroup.SETTINGS, f"key of {tenant.name}"
+    exchange = exchange_of(settings, builder.process.sandbox, builder.system)(headers(settings))
+    client = FastnClient(settings.model_copy(update={"deadline": _KEY_DEADLINE}), exchange, builder.system)
+    try:
+        await client.send(ListWorkflows(limit=1))
+    except Unauthorized as error:
+        hint = f"Put a key of this account into its {tenant.key_source}, or correct base_url or auth of the tenant."
+        return group.failed(name, f"{error.what} Every call of this tenant fails.", hint)
+    except Forbidden:
+        return group.ok(name, "Fastn accepts it. It may not list workflows.", here=settings.host)
+    except FastnError as error:
+        hint = "See whether this machine reaches that host, and correct base_url of the tenant."
+        return group.failed(name, f"It could not be checked. {error.what}", error.next_step or hint)
+    finally:
+        await client.aclose()
+    return group.ok(name, "Fastn accepts it.", here=settings.host)
 
 
 def _own_calls(team: Team) -> Check:

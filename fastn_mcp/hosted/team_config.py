@@ -38,6 +38,7 @@ from fastn_mcp.hosted.claim_match import (
 from fastn_mcp.hosted.tokens import ALGORITHMS, Trust
 from fastn_mcp.policy.decision import StepUp
 from fastn_mcp.policy.schema import AnyEffects, Effects
+from fastn_mcp.redaction import quote
 from fastn_mcp.tools.tool import Effect
 
 _SECRETS = ("api_key", "webhook_secret", "notify_secret", "slack_app_token", "slack_bot_token")
@@ -164,6 +165,22 @@ class Tenant(Match):
     @property
     def secret_files(self) -> list[str | None]:
         return [getattr(self, f"{name}_file") for name in _SECRETS]
+
+    @property
+    def key_source(self) -> str:
+        """Where its key comes from, in the words of the team file. Callers read it: of a path it has the name only."""
+        if self.api_key_file is not None:
+            return f"api_key_file {quote(Path(self.api_key_file).name)}"
+        if self.api_key_env is not None:
+            return f"api_key_env {quote(self.api_key_env)}"
+        return f"profile {quote(self.profile)}"
+
+    @property
+    def key_hint(self) -> str:
+        """What a caller does if Fastn does not accept the key."""
+        if self.caller_keys:
+            return "Send a key of your account that Fastn accepts, in the header x-fastn-api-key."
+        return f"Tell the operator: Fastn refuses the key of the tenant {self.name}, from its {self.key_source}."
 
     def settings(self, environment: Mapping[str, str], file: Path | None, key: str | None = None) -> Settings:
         """Load its settings and secrets; `key` is the API key of the caller. Raises `SettingsError` if invalid.

@@ -4,15 +4,30 @@ MCP authorization, RFC 6750, RFC 9728.
 """
 
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
+from starlette.responses import JSONResponse
 from support.audit_entries import entries
-from support.identity_provider import AUDIENCE, ISSUER
-from support.team_world import ALL, HEAD, META, MODERN, NO_FORMS, TENANTS, Caller, TeamWorld, challenge, modern, request
+from support.identity_provider import AUDIENCE, ISSUER, listening
+from support.team_world import (
+    ALL,
+    HEAD,
+    META,
+    MODERN,
+    NO_FORMS,
+    TENANTS,
+    Caller,
+    TeamWorld,
+    challenge,
+    modern,
+    reply_of,
+    request,
+)
 
 from fastn_mcp.hosted.app import Health
 from fastn_mcp.runtime import System
@@ -355,6 +370,23 @@ async def test_out_of_band_request_is_bound_to_its_caller(team: TeamWorld, calle
     assert "This client cannot ask." in other
     asked = [line["principal"] for line in entries(team.folder / "tenants" / "acme" / "audit.jsonl")]
     assert asked == [f"{ISSUER}|anna", f"{ISSUER}|amir"]
+
+
+async def test_refused_key_of_a_tenant_is_named_by_where_it_comes_from(tmp_path: Path) -> None:
+    """Not by the variable of a server with one account. Of the file callers read the name, and not where it lies."""
+    with listening(JSONResponse({}, 401)) as at:
+        text = HEAD + TENANTS.replace('api_key_env = "ACME_KEY"', f'api_key_file = "acme.key"\nbase_url = "{at}"')
+        text = text.replace("caller_keys = true", f'caller_keys = true\nbase_url = "{at}"')
+        (tmp_path / "acme.key").write_text("fsk_test_acme")
+        team = TeamWorld(tmp_path, text)
+        team.opening.process = replace(team.opening.process, sandbox=None)
+        async with team.served() as caller:
+            refused = await caller.result(team.provider.token(sub="anna", scope=ALL), "list_customers")
+            own = await caller.call(team.provider.token(sub="olga", tier="own", scope=ALL), "list_customers", "fsk_x")
+    expected = 'Tell the operator: Fastn refuses the key of the tenant acme, from its api_key_file "acme.key".'
+    assert (refused["outcome"], refused["next"]) == ("unauthorized", expected)
+    hint = reply_of(own)["result"]["structuredContent"]["next"]
+    assert hint == "Send a key of your account that Fastn accepts, in the header x-fastn-api-key."
 
 
 async def test_readiness_names_failed_checks_only(team: TeamWorld) -> None:
