@@ -48,7 +48,9 @@ async def test_agent_preview_says_whose_approval_a_call_needs(world: World, deci
 async def test_agent_preview_says_whose_approval_a_batch_needs(world: World) -> None:
     call = batch_of(CreateCustomer(name="Initech"))
     evaluated = await evaluation(world, Batch(call, call.inner_calls))  # pyright: ignore[reportArgumentType]
-    assert evaluated.preview_for_agent(CALLER).data() == evaluated.preview.data() | {"approval": APPROVAL[Decision.ALLOW]}
+    assert evaluated.preview_for_agent(CALLER).data() == evaluated.preview.data() | {
+        "approval": APPROVAL[Decision.ALLOW]
+    }
 
 
 def connector(world: World) -> DeleteConnector:

@@ -233,6 +233,17 @@ async def test_subject_that_is_entras_oid_is_a_persons(tmp_path: Path, monkeypat
         assert "Signed in as Dana Example" in await dana.read()
 
 
+async def test_person_whose_chosen_name_is_a_machines_subject_signs_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Machines are recognised by the issuer's `sub`. Another claim may be chosen by who signs in."""
+    text = FILE.replace('client_id = "page"\n', 'client_id = "page"\nsubject_claim = "nickname"\n', 1)
+    text += '\n[[machine]]\nname = "nightly"\ntenant = "acme"\nsubjects = "f3a1"\n'
+    monkeypatch.setitem(PEOPLE, "dana", {**PEOPLE["dana"], "nickname": "f3a1"})
+    async with serving(tmp_path, text) as world, world.browser("dana") as dana:
+        assert "Signed in as Dana Example" in await dana.read()
+
+
 async def test_requests_of_others_are_invisible(world: ApprovalWorld, dana: Visitor) -> None:
     await world.delete()
     grant = (await dana.form("approve"))["grant"]

@@ -1,4 +1,5 @@
-"""Who approves the calls that people of a team ask for: by default they do not approve what deletes or changes access."""
+"""Who approves the calls that people of a team ask for: by default they do not approve what deletes or changes
+access."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -41,7 +42,12 @@ OWN = "[approvals]\nown = {}\n"
 
 async def asks(folder: Path, text: str, example: Example, **claims: Any) -> dict[str, Any]:
     """Return the result of a call in a client that shows forms."""
-    environment = {"ACME_KEY": "fsk_test_acme", "GLOBEX_KEY": "g", "PAGE_SECRET": "egap", "FASTN_STATE_SECRET": "s" * 32}
+    environment = {
+        "ACME_KEY": "fsk_test_acme",
+        "GLOBEX_KEY": "g",
+        "PAGE_SECRET": "egap",
+        "FASTN_STATE_SECRET": "s" * 32,
+    }
     team = TeamWorld(folder, HEAD + text, environment=environment)
     async with team.served() as caller:
         token = team.provider.token(**{"sub": "anna", "scope": ALL, **claims})
