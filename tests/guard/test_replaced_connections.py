@@ -71,7 +71,7 @@ async def test_approval_is_void_once_a_connection_exists(world: World) -> None:
     row = existing(world)
     world.sandbox.state.drop("connections", str(row["id"]))
     await world.approve_outside(reconnect(world))
-    world.sandbox.state.put("connections", row)
+    world.sandbox.state.put("connections", {**row})
     await world.expect(TargetChanged, reconnect(world))
     assert world.changes == []
 

@@ -40,7 +40,7 @@ WITH_PAGE = PAGE + APPROVERS
 OWN = "[approvals]\nown = {}\n"
 
 
-async def asks(folder: Path, text: str, example: Example, **claims: Any) -> dict[str, Any]:
+async def asks(folder: Path, text: str, example: Example) -> dict[str, Any]:
     """Return the result of a call in a client that shows forms."""
     environment = {
         "ACME_KEY": "fsk_test_acme",
@@ -50,7 +50,7 @@ async def asks(folder: Path, text: str, example: Example, **claims: Any) -> dict
     }
     team = TeamWorld(folder, HEAD + text, environment=environment)
     async with team.served() as caller:
-        token = team.provider.token(**{"sub": "anna", "scope": ALL, **claims})
+        token = team.provider.token(sub="anna", scope=ALL)
         arguments = await example.arguments_at(caller, token)
         return reply_of(await caller.call(token, example.tool, **arguments))["result"]
 
