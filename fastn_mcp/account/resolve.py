@@ -43,7 +43,7 @@ from fastn_mcp.records.rows import (
 )
 from fastn_mcp.redaction import name_as_read, quote, texts_in
 from fastn_mcp.tools.access import ListRoles
-from fastn_mcp.tools.connectors import ListConnections
+from fastn_mcp.tools.connectors import CreateConnection, ListConnections
 from fastn_mcp.tools.customers import GetCustomer, ListCustomers
 from fastn_mcp.tools.operation import UNKNOWN, Call, Send, plain
 from fastn_mcp.tools.related_reads import kind_of, labelled_row
@@ -61,7 +61,7 @@ async def resolve(
     if the target cannot be read.
     """
     check_settings(call, surroundings)
-    target = session or await read_target(call, send)
+    target = session or await read_target(_as_sent(call, surroundings), send)
     row, arguments = row_of(target), call.arguments()
     dependence = await find_dependents(call, target, send)
     records = await _read(_references(call, arguments, row, surroundings), send)
@@ -221,6 +221,13 @@ def check_settings(call: Call, surroundings: Surroundings) -> None:
                 f" by its setting {setting}.",
                 f"Leave {name} out to use {quote(own)}, or tell the operator.",
             )
+
+
+def _as_sent(call: Call, surroundings: Surroundings) -> Call:
+    """Return a new connection with the customer that a setting names, as the request has it."""
+    if isinstance(call, CreateConnection) and call.customer_id is None and surroundings.customer is not None:
+        return call.model_copy(update={"customer_id": surroundings.customer})
+    return call
 
 
 def _environment(call: Call, arguments: Row, row: Row, surroundings: Surroundings) -> Effective:

@@ -311,7 +311,8 @@ async def _overwritten(call: Create[Any], send: Send) -> FastnObject | None:
     if lister is None:
         return UNKNOWN
     try:
-        row, doubtful = await find_row(lister, call.may_overwrite, send, searched_names(call))
+        lister.model_validate(call.beside)
+        row, doubtful = await find_row(partial(lister, **call.beside), call.may_overwrite, send, searched_names(call))
         if row is None:
             return UNKNOWN if doubtful else None
         detail = OPERATIONS.get(f"get_{kind_of(call)}")

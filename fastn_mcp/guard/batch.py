@@ -9,6 +9,7 @@ from pydantic import JsonValue
 from fastn_mcp.account.resolved_call import ResolvedCall
 from fastn_mcp.account.typed_argument import TypedArgument
 from fastn_mcp.errors import FastnError, Refused
+from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.preview import ListPreview, Preview, Shown
 from fastn_mcp.ledger.approval_request import ShownCall
 from fastn_mcp.ledger.change import Change
@@ -153,6 +154,11 @@ class Evaluation:
     """Whether a person has stopped the caller's changes. Only a preview looks; a call is refused before."""
 
     @property
+    def effects(self) -> frozenset[Effect]:
+        """The effects of all calls."""
+        return frozenset(effect for call in self.calls.values() for effect in call.effects)
+
+    @property
     def typed(self) -> TypedArgument | None:
         """What a person types with their approval. Always None for a list."""
         return None if self.batch.is_list else self.calls[1].resolved.typed
@@ -164,22 +170,28 @@ class Evaluation:
             raise TypeError("the policy decided without a read")
         return self.shown
 
-    def preview_for_agent(self) -> Shown:
+    def needs_another(self, caller: Caller) -> bool:
+        """Whether somebody other than the person behind the caller has to approve it, if anybody has to."""
+        return not caller.may_approve(self.effects)
+
+    def preview_for_agent(self, caller: Caller) -> Shown:
         """Preview of the calls that says whose approval they need."""
-        decision, preview = self.verdict.decision, self.preview
+        if self.is_stopped:
+            return replace(self.preview, approval=_STOPPED)
         named = {
+            "person": "somebody else" if self.needs_another(caller) else "a person",
             "rule": self.verdict.rule,
-            "expected": preview.expected_in_words,
+            "expected": self.preview.expected_in_words,
             "second": of_groups(self.verdict.second),
         }
-        return replace(preview, approval=_STOPPED if self.is_stopped else _APPROVAL[decision].format(**named))
+        return replace(self.preview, approval=_APPROVAL[self.verdict.decision].format(**named))
 
 
 _APPROVAL = {
     Decision.ALLOW: "none: the policy allows it",
-    Decision.CONFIRM: "a person has to approve it",
-    Decision.TYPED: "a person has to approve it by typing {expected}",
-    Decision.OUT_OF_BAND: "a person has to approve it outside of the client",
+    Decision.CONFIRM: "{person} has to approve it",
+    Decision.TYPED: "{person} has to approve it by typing {expected}",
+    Decision.OUT_OF_BAND: "{person} has to approve it outside of the client",
     Decision.FOUR_EYES: "two people have to approve it{second}",
     Decision.DENY: "refused by the policy ({rule})",
 }

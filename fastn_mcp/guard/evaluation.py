@@ -254,11 +254,12 @@ class Evaluator:
                 await self._may_read_customers()
 
     def digest(self, call: Call, asker: Asker) -> str:
-        """Return the digest of the principal, tenant, account, key, tool and exact arguments."""
+        """Return the digest of the principal, machine, tenant, account, key, tool and exact arguments."""
         return _sha256([*self._parties(asker), call.tool_name(), call.arguments()])
 
     def _parties(self, asker: Asker) -> list[str]:
-        return [asker.principal, asker.tenant, self._account.name, self._account.key_digest]
+        # A person and a machine may have the same subject where the team names people by another claim than `sub`.
+        return [asker.principal, asker.machine, asker.tenant, self._account.name, self._account.key_digest]
 
     async def _resolve(self, call: Call, reads: Send, own: Collection[str]) -> ResolvedCall:
         session = self.ai_sessions.target(call) if isinstance(call, (AiChat, AiBuild)) else None

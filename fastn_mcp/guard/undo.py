@@ -95,7 +95,15 @@ _MAX_VALUE = 200
 
 _INVITED = "An invitation that was sent to an administrator cannot be taken back."
 _NOT_SHOWN = "Values that Fastn did not show before cannot be restored."
-_OVERWRITTEN = "The secret of this name was overwritten: its earlier value is lost, and has to be entered again."
+_OVERWRITTEN = {
+    "create_secret": "The secret of this name was overwritten: its earlier value is lost, and has to be entered again.",
+    "create_connection": (
+        "The connection existed before and is kept. If its credentials were replaced, the earlier ones are lost: the"
+        " customer has to authorise the app again."
+    ),
+}
+"""Why an overwritten object is not restored, by operation. One that existed before is never deleted."""
+
 _TO_BE_MADE = "the-id-of-what-is-made"
 
 
@@ -274,7 +282,7 @@ def _undoing_overwrite(change: Change, before: Mapping[str, JsonValue]) -> Undo 
         return NotUndoable("Whether it overwrote something is unknown; find it with the list tool.")
     updating = change.tool.replace("create_", "update_")
     if updating not in RULES:
-        return NotUndoable(_OVERWRITTEN)
+        return NotUndoable(_OVERWRITTEN.get(change.tool, "It existed before: its earlier values are lost."))
     changed = {name: value for name, value in change.sent.items() if value != before.get(name)}
     return _restoring(OPERATIONS[updating], RULES[updating], replace(change, sent=changed), before)
 

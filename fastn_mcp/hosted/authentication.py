@@ -249,14 +249,10 @@ class TeamAccess:
         token = await self._verified(sent[0] if sent else "")
         if request.method != "POST":
             raise RequestRejected(405, "This server keeps no sessions: requests are POST.", headers={"Allow": "POST"})
+        token, machine = self._who(token)
         scope["user"] = AuthenticatedUser(token)  # to whom the SDK binds the state of a call that is repeated
         claims = token.claims or {}
         principal = f"{claims['iss']}|{token.subject}"
-        machines, groups = self._team.machines_of(claims["iss"]), self._team.groups_claim
-        try:
-            machine = machine_of(machines, claims, groups, is_machine=token.is_machine)
-        except WrongMachine as wrong:
-            raise RequestRejected(403, str(wrong)) from None
         scopes = frozenset(token.scopes) if machine is None else machine.narrowed(token.scopes)
         if READ not in scopes:
             raise self._insufficient_scope(scopes, READ, f"It needs the scope {READ}.")
@@ -272,24 +268,40 @@ class TeamAccess:
             # Groups of another issuer are not those of the team's people.
             own = asker.groups if claims["iss"] == self._team.issuer else ()
             asker = replace(asker, person=machine.name, login_names=(), groups=own, machine=machine.name)
-        return Caller(asker, None, scopes), tenant, _caller_account(tenant, principal, keys)
+        caller = Caller(asker, None, scopes, own_effects=self._team.own_effects(tenant))
+        return caller, tenant, _caller_account(tenant, principal, keys)
+
+    def _who(self, token: VerifiedToken) -> tuple[VerifiedToken, MachineIdentity | None]:
+        """Return a token and the machine that it is of, which is matched before a person's token gets its subject."""
+        claims = token.claims or {}
+        machines = self._team.machines_of(claims["iss"])
+        try:
+            machine = machine_of(machines, claims, self._team.groups_claim, is_machine=token.is_machine)
+            return (token.of_person(self._team.subject_claim) if machine is None else token), machine
+        except WrongMachine as wrong:
+            raise RequestRejected(403, str(wrong)) from None
+        except TokenRefused as refused:
+            raise self._refused(refused) from None
 
     async def _verified(self, sent: str) -> VerifiedToken:
         """Return the verified token of an authentication header. The challenge of the 401 says why it is refused."""
         scheme, _, token = sent.partition(" ")
-        message, error = "Sign in first.", ()
-        if scheme.lower() == "bearer" and token:
-            try:
-                return await self._tokens.verify(token)
-            except TokenRefused as refused:
-                log.info("a token was refused: %s", refused)
-                message, error = f"The token was refused. {refused}", ("invalid_token", str(refused))
-            except NoKeys:
-                log.warning("no token can be verified: the keys of the issuer are not known")
-                problem = "The identity provider cannot be reached, so no token can be verified."
-                raise unavailable(problem, int(RETRY_AFTER)) from None
-        challenge = self._challenge(self._team.initial_scopes, *error)
-        raise RequestRejected(401, message, headers={"WWW-Authenticate": challenge})
+        if scheme.lower() != "bearer" or not token:
+            challenge = self._challenge(self._team.initial_scopes)
+            raise RequestRejected(401, "Sign in first.", headers={"WWW-Authenticate": challenge})
+        try:
+            return await self._tokens.verify(token)
+        except TokenRefused as refused:
+            raise self._refused(refused) from None
+        except NoKeys:
+            log.warning("no token can be verified: the keys of the issuer are not known")
+            problem = "The identity provider cannot be reached, so no token can be verified."
+            raise unavailable(problem, int(RETRY_AFTER)) from None
+
+    def _refused(self, refused: TokenRefused) -> RequestRejected:
+        log.info("a token was refused: %s", refused)
+        challenge = self._challenge(self._team.initial_scopes, "invalid_token", str(refused))
+        return RequestRejected(401, f"The token was refused. {refused}", headers={"WWW-Authenticate": challenge})
 
     def _insufficient_scope(self, scopes: Iterable[str], needed: str, message: str) -> RequestRejected:
         """Return the 403 rejection. It names the scopes already held too, so that a new token has both."""

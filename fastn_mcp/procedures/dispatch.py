@@ -88,7 +88,7 @@ class Dispatcher:
     async def preview(self, call: Tool[Any], caller: Caller, report: Report = no_progress) -> Shown:
         """Return the effects of `call`, from fresh reads. No change is sent."""
         outcome = await self._run(call, caller, report, is_preview=True)
-        return cast(Evaluation, outcome).preview_for_agent()
+        return cast(Evaluation, outcome).preview_for_agent(caller)
 
     async def preview_undo(self, change: str, asker: Asker) -> Shown:
         """Return what the undo of a change would do, for a person on the approval page. No change is sent."""

@@ -367,6 +367,11 @@ class Create(Operation[Result], Generic[Result]):
         """The slug, if it takes one and none is given: Fastn makes it of the name."""
         return frozenset({"slug"} if vars(self).get("slug", "") is None else ())
 
+    @property
+    def beside(self) -> Mapping[str, str | None]:
+        """Filters of the list in which everything stands that this may overwrite."""
+        return {}
+
     def may_overwrite(self, row: Row) -> bool | None:
         """Return whether this may overwrite `row`; None if that is not known."""
         fields = ("slug", "name")

@@ -4,6 +4,7 @@ MCP authorization, RFC 6750, RFC 9728.
 """
 
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ from typing import Any
 import anyio
 import pytest
 from mcp.types import INVALID_PARAMS
+from starlette.responses import JSONResponse
 from support.audit_entries import entries
-from support.identity_provider import AUDIENCE, ISSUER
+from support.identity_provider import AUDIENCE, ISSUER, listening
 from support.team_world import (
     ACME,
     ALL,
@@ -25,6 +27,7 @@ from support.team_world import (
     TeamWorld,
     challenge,
     modern,
+    reply_of,
     request,
     tenant,
 )
@@ -360,7 +363,8 @@ async def test_invalid_message_gets_the_protocol_error(team: TeamWorld, caller: 
 
 async def test_form_state_is_bound_to_its_caller(tmp_path: Path) -> None:
     read_for = [timedelta()]
-    team = TeamWorld(tmp_path, system=System(lambda: datetime.now(UTC) + read_for[0]))
+    text = f"{HEAD}[approvals]\nown = true\n{TENANTS}"
+    team = TeamWorld(tmp_path, text, system=System(lambda: datetime.now(UTC) + read_for[0]))
     anna, amir = (team.provider.token(sub=sub, scope=ALL) for sub in ("anna", "amir"))
     olga = team.provider.token(sub="olga", tier="own", scope=ALL)
     async with team.served() as caller:
@@ -389,11 +393,11 @@ async def test_form_state_is_bound_to_its_caller(tmp_path: Path) -> None:
 
 async def test_out_of_band_request_is_bound_to_its_caller(team: TeamWorld, caller: Caller) -> None:
     anna, amir = (team.provider.token(sub=sub, scope=ALL) for sub in ("anna", "amir"))
-    rows = (await caller.result(anna, "list_customers", search="Globex"))["data"]
-    body = request("delete_customer", {"customer_id": rows[0]["id"]}, _meta=NO_FORMS)
+    rows = (await caller.result(anna, "list_workflows"))["data"]
+    body = request("delete_workflow", {"workflow_id": rows[0]["id"]}, _meta=NO_FORMS)
 
     async def answer(token: str) -> str:
-        answered = (await caller.ask(token, body, **modern("delete_customer"))).json()
+        answered = (await caller.ask(token, body, **modern("delete_workflow"))).json()
         return answered["result"]["structuredContent"]["message"]
 
     first, again, other = await answer(anna), await answer(anna), await answer(amir)
@@ -403,6 +407,23 @@ async def test_out_of_band_request_is_bound_to_its_caller(team: TeamWorld, calle
     assert "This client cannot ask." in other
     asked = [line["principal"] for line in entries(team.folder / "tenants" / "acme" / "audit.jsonl")]
     assert asked == [f"{ISSUER}|anna", f"{ISSUER}|amir"]
+
+
+async def test_refused_key_of_a_tenant_is_named_by_where_it_comes_from(tmp_path: Path) -> None:
+    """Not by the variable of a server with one account. Of the file callers read the name, and not where it lies."""
+    with listening(JSONResponse({}, 401)) as at:
+        text = HEAD + TENANTS.replace('api_key_env = "ACME_KEY"', f'api_key_file = "acme.key"\nbase_url = "{at}"')
+        text = text.replace("caller_keys = true", f'caller_keys = true\nbase_url = "{at}"')
+        (tmp_path / "acme.key").write_text("fsk_test_acme")
+        team = TeamWorld(tmp_path, text)
+        team.opening.process = replace(team.opening.process, sandbox=None)
+        async with team.served() as caller:
+            refused = await caller.result(team.provider.token(sub="anna", scope=ALL), "list_customers")
+            own = await caller.call(team.provider.token(sub="olga", tier="own", scope=ALL), "list_customers", "fsk_x")
+    expected = 'Tell the operator: Fastn refuses the key of the tenant acme, from its api_key_file "acme.key".'
+    assert (refused["outcome"], refused["next"]) == ("unauthorized", expected)
+    hint = reply_of(own)["result"]["structuredContent"]["next"]
+    assert hint == "Send a key of your account that Fastn accepts, in the header x-fastn-api-key."
 
 
 async def test_readiness_names_failed_checks_only(team: TeamWorld) -> None:

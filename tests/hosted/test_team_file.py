@@ -168,6 +168,12 @@ WRONG: dict[str, tuple[str, str]] = {
     "a setting with a bad value": (GOOD + ONE + 'mode = "C4N4RY"\n', "line 7: mode: must be 'read-only', 'guarded', "),
     "approvals without a client": (GOOD + "[approvals]\n" + ONE, "line 3: [approvals] needs the key 'client_id'"),
     "approvals without a secret": (GOOD + '[approvals]\nclient_id = "p"\n' + ONE, "needs client_secret_file or"),
+    "approvers without a client": (
+        GOOD + "[approvals]\nown = true\n[[approvals.approver]]\ngroups = 'g'\n" + ONE,
+        "line 3: [approvals] needs the key 'client_id'",
+    ),
+    "an unknown effect of own": (PAGE + 'own = ["destory"]\n' + ONE, "own: unknown effect 'destory' (did you mean"),
+    "own of another type": (PAGE + "own = 3\n" + ONE, "own: must be true, false or a list of effects"),
     "a misspelt key of approvals": (PAGE + "onw = true\n" + ONE, "line 6: there is no key 'onw' in [approvals] (did"),
     "a page that is MCP": (PAGE + f'url = "{AUDIENCE}/page"\n' + ONE, "line 6: url: /mcp/page is already used"),
     "a page for probes": (PAGE + f'url = "{AUDIENCE[:-4]}/readyz"\n' + ONE, "url: /readyz is already used"),

@@ -55,6 +55,11 @@ _KNOWN_VALUE = (
 )
 """What to do with a secret that the agent was told."""
 
+_BY_ANOTHER = (
+    "Somebody other than the person who asks for it has to approve it, since it deletes, changes access or has another"
+    " effect that `own` of the team file leaves out."
+)
+
 _DISTRUST_SECONDS = 900.0
 """Time for which a form is not used after it was found not to reach a person."""
 
@@ -163,10 +168,15 @@ class Approvals:
     async def _why_no_form(self, evaluation: Evaluation, caller: Caller) -> str | None:
         """Return the reason why the out-of-band channel asks, for the agent; None if the client's form does."""
         form, decision = caller.form, evaluation.verdict.decision
+        another = ""
+        if evaluation.needs_another(caller) and decision is not Decision.FOUR_EYES:
+            another = f"{_BY_ANOTHER} "
         if evaluation.verdict.step_up is not None:
-            return f"{evaluation.verdict.step_up.elsewhere} "
+            return f"{another}{evaluation.verdict.step_up.elsewhere} "
         if evaluation.typed is not None and not (form is not None and form.is_terminal):
-            return f"A person types the {evaluation.typed.name} outside of the client. {_KNOWN_VALUE} "
+            return f"{another}A person types the {evaluation.typed.name} outside of the client. {_KNOWN_VALUE} "
+        if another:
+            return another
         if form is None:
             return "This client cannot ask. "
         if decision is Decision.OUT_OF_BAND:
@@ -198,7 +208,8 @@ class Approvals:
             await self._ledger.void(earlier.id, RequestState.STALE, now, note="asked in a form instead")
         elif self.channel is not None and covers(earlier, evaluation.calls):
             evaluation = await self._evaluator.describe(evaluation)
-            return await _announce(self.channel, earlier, evaluation, "It is still waiting for an answer. ")
+            pending = await _announce(self.channel, earlier, evaluation, "It is still waiting for an answer. ")
+            return _without_useless_link(pending, evaluation, caller)
         else:
             await self._ledger.void(earlier.id, RequestState.STALE, now)
             why_no_form = "The target has changed since it was asked. "
@@ -252,7 +263,8 @@ class Approvals:
             )
         request = await self._open(evaluation, caller, out_of_band=True)
         pending = await _announce(channel, request, evaluation, why)
-        return replace(pending, tells_first=evaluation.typed is not None and (not pending.page or pending.needs_link))
+        tells_first = evaluation.typed is not None and (not pending.page or pending.needs_link)
+        return _without_useless_link(replace(pending, tells_first=tells_first), evaluation, caller)
 
     async def _open(self, evaluation: Evaluation, caller: Caller, *, out_of_band: bool) -> ApprovalRequest:
         """Open and record a request, or return the same one that another replica has opened meanwhile."""
@@ -274,6 +286,8 @@ class Approvals:
         if request.state is not RequestState.OPEN:
             raise used_up()
         answer = answer.answer(form_of(request)) if isinstance(answer, Submitted) else answer
+        if isinstance(answer, Approve) and evaluation.needs_another(caller):
+            answer = NoAnswer("nobody approves such a call of their own")
         if evaluation.verdict.decision is not Decision.ALLOW and not isinstance(answer, Decline):
             await self._check_limits(evaluation, caller)
         return request, answer
@@ -312,7 +326,8 @@ class Approvals:
         self, evaluation: Evaluation, caller: Caller, form: FormChannel, request: ApprovalRequest, reason: str
     ) -> PendingApproval:
         """Move a request that no person answered in the form to the out-of-band channel."""
-        now, why = self._system.timestamp(), f"No person answered: {reason}. "
+        now = self._system.timestamp()
+        why = f"{_BY_ANOTHER} " if evaluation.needs_another(caller) else f"No person answered: {reason}. "
         same = await self._ledger.latest(evaluation.digest, now)
         if self.channel is None or (same is not None and same.state is RequestState.OPEN):
             moved = await self._ledger.void(request.id, RequestState.UNANSWERED, now, by=form.name, note=reason)
@@ -386,6 +401,11 @@ def _request(
 def _distrust(holder: str, form: FormChannel) -> str:
     """Return the mark that a form does not reach a person."""
     return f"distrust {form.name} {holder}"
+
+
+def _without_useless_link(pending: PendingApproval, evaluation: Evaluation, caller: Caller) -> PendingApproval:
+    """Do not lead the person behind the caller to the page if they may not approve the request there."""
+    return replace(pending, needs_link=False) if evaluation.needs_another(caller) else pending
 
 
 async def _announce(
