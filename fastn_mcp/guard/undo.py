@@ -9,6 +9,7 @@ from pydantic_core import to_json
 
 from fastn_mcp.ledger.change import FINAL_OUTCOMES, Change
 from fastn_mcp.ledger.identity import without_issuers
+from fastn_mcp.ledger.storage_limits import MAX_JOURNAL_BYTES, MEGABYTE
 from fastn_mcp.records.formats import counted
 from fastn_mcp.records.platform import PEOPLE, ROLES, TRASH
 from fastn_mcp.records.rows import FastnObject, word
@@ -89,6 +90,10 @@ _APPROVED_BY = {
 _MAX_VALUE = 200
 """Bytes of JSON up to which a receipt shows a value."""
 
+STATE_DROPPED = (
+    "The state before it is no longer kept:"
+    f" the journal keeps {MAX_JOURNAL_BYTES // MEGABYTE} MB of the newest changes of a caller."
+)
 _INVITED = "An invitation that was sent to an administrator cannot be taken back."
 _NOT_SHOWN = "Values that Fastn did not show before cannot be restored."
 _OVERWRITTEN = "The secret of this name was overwritten: its earlier value is lost, and has to be entered again."
@@ -122,6 +127,8 @@ def undo_of(change: Change) -> Undo | NotUndoable:
     operation, rule = OPERATIONS.get(change.tool), RULES.get(change.tool)
     if operation is None or rule is None:
         return NotUndoable("How to undo it is unknown.")
+    if change.is_state_dropped and rule.by is not None:
+        return NotUndoable(STATE_DROPPED)
     if rule.by is None:
         return NotUndoable(rule.lost)
     by = OPERATIONS[rule.by]
