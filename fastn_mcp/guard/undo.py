@@ -127,10 +127,10 @@ def undo_of(change: Change) -> Undo | NotUndoable:
     operation, rule = OPERATIONS.get(change.tool), RULES.get(change.tool)
     if operation is None or rule is None:
         return NotUndoable("How to undo it is unknown.")
-    if change.is_state_dropped and rule.by is not None:
-        return NotUndoable(STATE_DROPPED)
     if rule.by is None:
         return NotUndoable(rule.lost)
+    if change.is_state_dropped:
+        return NotUndoable(STATE_DROPPED)
     by = OPERATIONS[rule.by]
     if "adminEmail" in change.sent:
         rule = replace(rule, lost=f"{rule.lost} {_INVITED}".strip())
@@ -140,11 +140,7 @@ def undo_of(change: Change) -> Undo | NotUndoable:
         if issubclass(by, Update):
             return _restoring(by, rule, change, change.before)
         return _making_again(by, rule, change.before)
-    if change.target is None:
-        return NotUndoable("What it created is unknown; find it with the list tool.")
-    if change.before is not None and not change.is_of_another:
-        return _undoing_overwrite(change, change.before)
-    return Undo(by.model_validate({by.route.parameters[-1]: change.target}), rule.restores, rule.lost)
+    return _undoing_create(by, rule, change)
 
 
 def in_words(undo: Undo | NotUndoable) -> str:
@@ -250,6 +246,14 @@ def _restoring(operation: Any, rule: Rule, change: Change, before: Mapping[str, 
         return NotUndoable("None of the changed fields can be set to its earlier value.")
     losses = (rule.lost, "Secrets are not kept in the journal." if lost else "", _NOT_SHOWN if unknown else "")
     return Undo(call, rule.restores, " ".join(filter(None, losses)), tuple(sorted({*lost, *refused, *unknown})))
+
+
+def _undoing_create(by: Any, rule: Rule, change: Change) -> Undo | NotUndoable:
+    if change.target is None:
+        return NotUndoable("What it created is unknown; find it with the list tool.")
+    if change.before is not None and not change.is_of_another:
+        return _undoing_overwrite(change, change.before)
+    return Undo(by.model_validate({by.route.parameters[-1]: change.target}), rule.restores, rule.lost)
 
 
 def _undoing_overwrite(change: Change, before: Mapping[str, JsonValue]) -> Undo | NotUndoable:

@@ -6,6 +6,8 @@ The limits count bytes as stored. A ledger counts them in the step that writes, 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from pydantic import JsonValue
+
 from fastn_mcp.errors import Refused
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState
 from fastn_mcp.ledger.change import KEPT_DAYS, PERHAPS_MADE, Change
@@ -104,5 +106,5 @@ def is_settled(outcome: str, unsettled_until: float, undone_at: float, now: floa
 
 def without_state(change: Change) -> Change:
     """Return a change without what it was and what was sent."""
-    before = None if change.before is None else {}
+    before = None if change.before is None else dict[str, JsonValue]()
     return replace(change, arguments={}, before=before, sent={}, is_state_dropped=True)

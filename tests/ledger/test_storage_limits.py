@@ -176,12 +176,11 @@ async def test_state_of_what_is_being_undone_is_kept(ledger: Ledger, other: Ledg
 
 
 async def test_journal_full_of_unsettled_changes_refuses_its_caller_only(ledger: Ledger, other: Ledger) -> None:
-    begun = list[str]()
+    begun = [f"c{number}" for number in range(MAX_JOURNAL_BYTES // stored_size(large_change("c0", NOW)))]
+    for number, name in enumerate(begun):
+        await ledger.begin(large_change(name, NOW + number, outcome="begun"))
     with pytest.raises(JournalFull) as refused:
-        for number in range(30):
-            await ledger.begin(large_change(f"c{number}", NOW + number, outcome="begun"))
-            begun.append(f"c{number}")
-    assert len(begun) == MAX_JOURNAL_BYTES // stored_size(large_change("c0", NOW))
+        await ledger.begin(large_change("more", NOW + 50, outcome="begun"))
     assert str(refused.value) == (
         "The journal of this caller is full: with this call, changes that are not settled would take more than"
         " 16 MB of the ledger. Nothing was sent. list_changes has them. Find out in Fastn what those with an unknown"

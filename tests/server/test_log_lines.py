@@ -5,6 +5,7 @@ import io
 import logging
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typing_extensions import override
@@ -43,7 +44,8 @@ def test_full_disk_is_said_in_one_line(tmp_path: Path, capsys: pytest.CaptureFix
             raise OSError(errno.ENOSPC, "No space left on device")
 
     handler = LogFile(tmp_path / "server.log", encoding="utf-8")
-    handler.setStream(FullDisk()).close()
+    disk: Any = FullDisk()
+    handler.setStream(disk)
     for number in range(3):
         handler.handle(logging.LogRecord("fastn_mcp", logging.INFO, __file__, 0, f"event {number}", None, None))
     handler.close()
