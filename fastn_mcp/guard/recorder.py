@@ -62,9 +62,9 @@ def record_fact(audit: AuditFile, entry: LogEntry) -> None:
     """Record what has happened already: a failure is only logged. The next send is audited too, or refused."""
     try:
         audit.record(entry)
-    except FastnError:
+    except FastnError as error:
         what = " ".join(filter(None, (entry.event.value, entry.outcome)))
-        log.exception("the entry %s of %s could not be audited", what, entry.tool)
+        log.error("the entry %s of %s could not be audited: %s", what, entry.tool, error.what)
 
 
 def decision_entry(event: AuditEvent, request: ApprovalRequest, by: str, message: str | None = None) -> LogEntry:

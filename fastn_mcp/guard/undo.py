@@ -10,6 +10,7 @@ from pydantic_core import to_json
 
 from fastn_mcp.ledger.change import FINAL_OUTCOMES, Change
 from fastn_mcp.ledger.identity import without_issuers
+from fastn_mcp.ledger.storage_limits import MAX_JOURNAL_BYTES, MEGABYTE
 from fastn_mcp.records.formats import counted
 from fastn_mcp.records.platform import PEOPLE, ROLES, TRASH
 from fastn_mcp.records.rows import FastnObject, text, word
@@ -93,6 +94,10 @@ _ALL_TOOLS = EnabledTools({})
 _MAX_VALUE = 200
 """Bytes of JSON up to which a receipt shows a value."""
 
+STATE_DROPPED = (
+    "The state before it is no longer kept:"
+    f" the journal keeps {MAX_JOURNAL_BYTES // MEGABYTE} MB of the newest changes of a caller."
+)
 _INVITED = "An invitation that was sent to an administrator cannot be taken back."
 _NOT_SHOWN = "Values that Fastn did not show before cannot be restored."
 _OVERWRITTEN = {
@@ -136,6 +141,8 @@ def undo_of(change: Change) -> Undo | NotUndoable:
         return NotUndoable("How to undo it is unknown.")
     if rule.by is None:
         return NotUndoable(rule.lost)
+    if change.is_state_dropped:
+        return NotUndoable(STATE_DROPPED)
     by = OPERATIONS[rule.by]
     if "adminEmail" in change.sent:
         rule = replace(rule, lost=f"{rule.lost} {_INVITED}".strip())
@@ -145,11 +152,7 @@ def undo_of(change: Change) -> Undo | NotUndoable:
         if issubclass(by, Update):
             return _restoring(by, rule, change, change.before)
         return _making_again(by, rule, change.before)
-    if change.target is None:
-        return NotUndoable("What it created is unknown; find it with the list tool.")
-    if change.before is not None and not change.is_of_another:
-        return _undoing_overwrite(change, change.before)
-    return Undo(by.model_validate({by.route.parameters[-1]: change.target}), rule.restores, rule.lost)
+    return _undoing_create(by, rule, change)
 
 
 def in_words(undo: Undo | NotUndoable) -> str:
@@ -274,6 +277,14 @@ def _restoring(operation: Any, rule: Rule, change: Change, before: Mapping[str, 
         return NotUndoable("None of the changed fields can be set to its earlier value.")
     losses = (rule.lost, "Secrets are not kept in the journal." if lost else "", _NOT_SHOWN if unknown else "")
     return Undo(call, rule.restores, " ".join(filter(None, losses)), tuple(sorted({*lost, *refused, *unknown})))
+
+
+def _undoing_create(by: Any, rule: Rule, change: Change) -> Undo | NotUndoable:
+    if change.target is None:
+        return NotUndoable("What it created is unknown; find it with the list tool.")
+    if change.before is not None and not change.is_of_another:
+        return _undoing_overwrite(change, change.before)
+    return Undo(by.model_validate({by.route.parameters[-1]: change.target}), rule.restores, rule.lost)
 
 
 def _undoing_overwrite(change: Change, before: Mapping[str, JsonValue]) -> Undo | NotUndoable:

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
 
 from fastn_mcp.config.addresses import is_loopback, plain_address
+from fastn_mcp.config.keys import key_in_text
 from fastn_mcp.config.load import load as load_settings
 from fastn_mcp.config.model import SOURCES, Settings, Trait, settings_with
 from fastn_mcp.config.strict_toml import ONE_OR_MORE, STRICT, ConfigError, Key, TomlSource, load, read, validate
@@ -194,7 +195,8 @@ class Tenant(Match):
         try:
             for name in _SECRETS:
                 if (source := _secret_source(self, name)) != _NO_SOURCE:
-                    values[name] = read_secret(*source, environment)
+                    secret = read_secret(*source, environment)
+                    values[name] = key_in_text(secret) if name == "api_key" else secret
             if self.caller_keys:
                 values["api_key"] = key or _PLACEHOLDER
             if self.profile is not None:

@@ -37,8 +37,8 @@ class Change:
     at: float
     """Unix seconds."""
     outcome: str = BEGUN
-    undone: bool = False
-    """Whether it was undone or is being undone."""
+    undone_at: float = 0.0
+    """Unix seconds at which its undo was claimed; 0 if it is neither undone nor being undone."""
     call: str = ""
     """Digest of the call if it is not idempotent; else empty."""
     approved_by: str = ""
@@ -52,6 +52,13 @@ class Change:
     number: int = 0
     approval: str = ""
     """Id of the approval request that allowed it, itself or by the temporary approval that came with it; or empty."""
+    is_state_dropped: bool = False
+    """Whether `arguments`, `before` and `sent` are no longer kept (`storage_limits`)."""
+
+    @property
+    def undone(self) -> bool:
+        """Whether it was undone or is being undone."""
+        return self.undone_at > 0
 
     @property
     def is_of_another(self) -> bool:
@@ -73,6 +80,9 @@ class Journal(Protocol):
 
     async def begin(self, change: Change) -> bool:
         """Record a change that is about to be sent. If this raises, the call is not sent.
+
+        States before the oldest settled changes of the caller are dropped to stay below `MAX_JOURNAL_BYTES`
+        (`storage_limits`). Raises `JournalFull` if they do not make enough room.
 
         False if this call of its list has an entry with an outcome in `FINAL_OUTCOMES`: only one process can begin it.
         """
@@ -98,7 +108,7 @@ class Journal(Protocol):
         """Return the changes that these approval requests allowed, oldest first."""
         ...
 
-    async def claim(self, change: str) -> bool:
+    async def claim(self, change: str, now: float) -> bool:
         """Claim the undo of a change, atomically. False if it is undone or claimed already."""
         ...
 

@@ -73,7 +73,8 @@ class ApprovalRequests(Protocol):
         """Record a request, and return its id.
 
         If it is out of band and the same request is open already, return the id of that one and record nothing, so
-        that concurrent replicas open one request. Raises `TooManyWaiting`.
+        that concurrent replicas open one request. Raises `TooManyWaiting`, or `RequestsFull` (`storage_limits`) if the
+        caller's requests take too much; the oldest past decisions of the caller are deleted to stay below that.
         """
         ...
 

@@ -4,9 +4,11 @@ Each change is on disk when its method returns, so that an approval stays used a
 """
 
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from typing import Any
 
 from fastn_mcp.ledger.approval_request import (
     ApprovalRequest,
+    RequestState,
     SealedSecret,
     Transition,
     declines_after,
@@ -25,22 +27,36 @@ from fastn_mcp.ledger.ledger import (
     TooManyWaiting,
     rate_free_at,
 )
-from fastn_mcp.ledger.serialization import columns, load, store
+from fastn_mcp.ledger.serialization import StoredValue, columns, load, store
 from fastn_mcp.ledger.sqlite_file import SqliteFile, named
+from fastn_mcp.ledger.storage_limits import (
+    MAX_JOURNAL_BYTES,
+    MAX_OPEN_BYTES,
+    MAX_REQUEST_BYTES,
+    JournalFull,
+    RequestsFull,
+    StoredItem,
+    is_past,
+    is_settled,
+    items_to_drop,
+    stored_size,
+    without_state,
+)
 
 FILE = "ledger.sqlite"
 """File name in the state folder."""
 
 _TABLES = {
-    "requests": columns(ApprovalRequest),
-    "typed_secrets": "request TEXT, approver TEXT, sealed TEXT NOT NULL, until REAL NOT NULL,"
-    " PRIMARY KEY (request, approver)",
+    "requests": f"{columns(ApprovalRequest)}, size INTEGER NOT NULL",
+    "typed_secrets": (
+        "request TEXT, approver TEXT, sealed TEXT NOT NULL, until REAL NOT NULL, PRIMARY KEY (request, approver)"
+    ),
     "declines": "principal TEXT PRIMARY KEY, count INTEGER NOT NULL, last REAL NOT NULL",
     "marks": "name TEXT PRIMARY KEY, until REAL NOT NULL",
     "budgets": "budget TEXT, period TEXT, used INTEGER NOT NULL, PRIMARY KEY (budget, period)",
     "rates": "budget TEXT NOT NULL, at REAL NOT NULL",
     "audit_marks": "log TEXT PRIMARY KEY, n INTEGER NOT NULL, head TEXT NOT NULL",
-    "changes": columns(Change),
+    "changes": f"{columns(Change)}, size INTEGER NOT NULL",
     "stops": columns(Stop),
 }
 """Columns by table. A file with other columns is refused."""
@@ -48,6 +64,7 @@ _TABLES = {
 _INDEXES = {
     "requests_by_call": "requests (call, created)",
     "requests_by_state": "requests (state, principal)",
+    "requests_by_caller": "requests (principal, account, created, state, expires, temporary_until, size)",
     "requests_by_end": "requests (expires)",
     "requests_by_decision": "requests (coalesce(decided, created))",
     "marks_by_end": "marks (until)",
@@ -55,6 +72,9 @@ _INDEXES = {
     "requests_by_temporary": "requests (temporary_until)",
     "rates_by_time": "rates (budget, at)",
     "changes_by_time": "changes (account, at)",
+    "changes_by_caller": (
+        "changes (principal, account, at, outcome, unsettled_until, undone_at, is_state_dropped, size)"
+    ),
     "changes_by_age": "changes (at)",
     "changes_by_batch": "changes (batch, number)",
     "changes_by_approval": "changes (approval) WHERE approval != ''",
@@ -85,24 +105,68 @@ class _SqlitePart:
     def __init__(self, file: SqliteFile) -> None:
         self._file = file
 
+    def _size(self, table: str, caller: tuple[str, str]) -> int:
+        """Return the bytes of a caller's records. An index alone answers that, also for thousands."""
+        total = f"SELECT coalesce(sum(size), 0) FROM {table} WHERE principal = ? AND account = ?"  # noqa: S608
+        return int(self._file.first(total, caller)[0])
+
+
+def _row(record: ApprovalRequest | Change) -> dict[str, StoredValue]:
+    """Return the columns of a record: its fields and, last, its size."""
+    return store(record) | {"size": stored_size(record)}
+
+
+def _fields(row: Any) -> dict[str, Any]:
+    """Return the fields of the record in a row."""
+    return {name: value for name, value in dict(row).items() if name != "size"}
+
 
 class SqliteApprovalRequests(_SqlitePart, ApprovalRequests):
     async def open(self, request: ApprovalRequest) -> str:
-        values = store(request)
+        values = _row(request)
         with self._file.transaction():
             if request.out_of_band and (same := self._file.first(_SAME_REQUEST, values)):
                 return str(same[0])
-            ((waiting,),) = self._file.execute(
-                "SELECT count(*) FROM requests"
+            ((waiting, size),) = self._file.execute(
+                "SELECT count(*), coalesce(sum(size), 0) FROM requests"
                 " WHERE principal = :principal AND account = :account AND state = 'open' AND expires > :created",
                 values,
             )
             if waiting >= MAX_WAITING:
                 raise TooManyWaiting
+            if size + stored_size(request) > MAX_OPEN_BYTES:
+                raise RequestsFull(waiting=True)
+            self._make_room(request)
             self._file.write("INSERT INTO requests", values)
             self._file.execute("DELETE FROM requests WHERE expires < ?", (request.created - _HISTORY_SECONDS,))
         self._forget_typed(request.created)
         return request.id
+
+    def _make_room(self, request: ApprovalRequest) -> None:
+        """Delete past decisions of a caller that a new request leaves no room for. Raises `RequestsFull`."""
+        caller = (request.principal, request.account)
+        excess = self._size("requests", caller) + stored_size(request) - MAX_REQUEST_BYTES
+        if excess <= 0:
+            return
+        rows = self._file.execute(
+            "SELECT id, size, state, expires, temporary_until FROM requests"
+            " WHERE principal = ? AND account = ? ORDER BY created",
+            caller,
+        )
+        now = request.created
+        items = [
+            StoredItem(
+                row["id"],
+                row["size"],
+                is_past(RequestState(row["state"]), row["expires"], row["temporary_until"], now),
+            )
+            for row in rows
+        ]
+        dropped = items_to_drop(items, excess)
+        if not dropped:
+            raise RequestsFull(waiting=False)
+        for item in dropped:
+            self._file.execute("DELETE FROM requests WHERE id = ?", (item.id,))
 
     async def find(self, request: str) -> ApprovalRequest | None:
         return next(self._requests("WHERE id = ?", request), None)
@@ -129,7 +193,7 @@ class SqliteApprovalRequests(_SqlitePart, ApprovalRequests):
             elif secret is not None:
                 values = (request, secret.approver, secret.text, after.expires)
                 self._file.execute("INSERT OR REPLACE INTO typed_secrets VALUES (?, ?, ?, ?)", values)
-            self._file.write("REPLACE INTO requests", store(after))
+            self._file.write("REPLACE INTO requests", _row(after))
             self._count_declines(before, after)
         if forgotten:
             self._file.empty_log()
@@ -181,7 +245,7 @@ class SqliteApprovalRequests(_SqlitePart, ApprovalRequests):
 
     def _requests(self, where: str, *values: object) -> Iterator[ApprovalRequest]:
         for row in self._file.execute(f"SELECT * FROM requests {where}", values):  # noqa: S608
-            yield load(ApprovalRequest, dict(row))
+            yield load(ApprovalRequest, _fields(row))
 
     async def declines(self, principal: str) -> tuple[int, float]:
         row = self._file.first("SELECT count, last FROM declines WHERE principal = ?", (principal,))
@@ -248,14 +312,53 @@ class SqliteMarks(_SqlitePart, Marks):
 
 class SqliteJournal(_SqlitePart, Journal):
     async def begin(self, change: Change) -> bool:
-        values = store(change)
-        begun = self._file.change(
-            f"INSERT INTO changes SELECT {named(values)} WHERE NOT EXISTS (SELECT 1 FROM changes"  # noqa: S608
-            f" WHERE :batch != '' AND batch = :batch AND number = :number AND outcome IN {_FINAL_OUTCOMES})",
-            values,
-        )
-        self._file.execute("DELETE FROM changes WHERE at < ?", (change.at - _HISTORY_SECONDS,))
+        values = _row(change)
+        with self._file.transaction():
+            self._file.execute("DELETE FROM changes WHERE at < ?", (change.at - _HISTORY_SECONDS,))
+            begun = self._file.change(
+                f"INSERT INTO changes SELECT {named(values)} WHERE NOT EXISTS (SELECT 1 FROM changes"  # noqa: S608
+                f" WHERE :batch != '' AND batch = :batch AND number = :number AND outcome IN {_FINAL_OUTCOMES})",
+                values,
+            )
+            if begun:
+                while self._drop_states(change):
+                    pass
         return begun == 1
+
+    def _drop_states(self, change: Change) -> bool:
+        """Drop what the caller's journal has no room for, beside a new change. False if it has room.
+
+        Raises `JournalFull`.
+        """
+        caller = (change.principal, change.account)
+        excess = self._size("changes", caller) - MAX_JOURNAL_BYTES
+        if excess <= 0:
+            return False
+        rows = self._file.execute(
+            "SELECT id, size, outcome, unsettled_until, undone_at, is_state_dropped FROM changes"
+            " WHERE principal = ? AND account = ? ORDER BY at",
+            caller,
+        )
+        items = [
+            StoredItem(
+                row["id"],
+                row["size"],
+                row["id"] != change.id
+                and is_settled(row["outcome"], row["unsettled_until"], row["undone_at"], change.at),
+                has_state=not row["is_state_dropped"],
+            )
+            for row in rows
+        ]
+        dropped = items_to_drop(items, excess)
+        if not dropped:
+            raise JournalFull
+        for item in dropped:
+            if item.has_state:
+                kept = without_state(next(self._changes("WHERE id = ?", item.id)))
+                self._file.write("REPLACE INTO changes", _row(kept))
+            else:
+                self._file.execute("DELETE FROM changes WHERE id = ?", (item.id,))
+        return True
 
     async def changes_of(self, batch: str) -> list[Change]:
         return list(
@@ -263,7 +366,7 @@ class SqliteJournal(_SqlitePart, Journal):
         )
 
     async def settle(self, change: Change) -> None:
-        self._file.execute(f"UPDATE changes SET {_OUTCOME} WHERE id = :id", store(change))  # noqa: S608
+        self._file.execute(f"UPDATE changes SET {_OUTCOME}, size = :size WHERE id = :id", _row(change))  # noqa: S608
 
     async def unsettled(self, call: str, now: float) -> dict[str, float]:
         rows = self._file.execute(
@@ -287,13 +390,14 @@ class SqliteJournal(_SqlitePart, Journal):
 
     def _changes(self, where: str, *values: object) -> Iterator[Change]:
         for row in self._file.execute(f"SELECT * FROM changes {where}", values):  # noqa: S608
-            yield load(Change, dict(row))
+            yield load(Change, _fields(row))
 
-    async def claim(self, change: str) -> bool:
-        return self._file.change("UPDATE changes SET undone = 1 WHERE id = ? AND undone = 0", (change,)) == 1
+    async def claim(self, change: str, now: float) -> bool:
+        claim = "UPDATE changes SET undone_at = ? WHERE id = ? AND undone_at = 0"
+        return self._file.change(claim, (now, change)) == 1
 
     async def release(self, change: str) -> None:
-        self._file.execute("UPDATE changes SET undone = 0 WHERE id = ?", (change,))
+        self._file.execute("UPDATE changes SET undone_at = 0 WHERE id = ?", (change,))
 
 
 class SqliteStops(_SqlitePart, StopOrders):

@@ -15,6 +15,7 @@ from support.world import FormLater, FormNow, World, batch_of, plan_of, planned,
 
 from fastn_mcp.account.resolve import by_arguments
 from fastn_mcp.errors import Declined, FastnError, Incomplete, Refused, TargetChanged
+from fastn_mcp.guard.approval.votes import TerminalApprovals
 from fastn_mcp.guard.approval_form import (
     Answer,
     ApprovalForm,
@@ -480,3 +481,13 @@ async def test_call_too_long_for_a_form_is_decided_at_a_terminal(world: World) -
     long = CreateRole(name="R", permissions=[f"resource-{n}:write" for n in range(200)])
     assert not isinstance(await world.call(long, terminal), PendingApproval)
     assert len(terminal.asked) == 1
+
+
+async def test_approval_id_begins_with_its_prefix(tmp_path: Path) -> None:
+    """A token may begin with "-", which a command takes for an option."""
+    world = World(tmp_path, tokens="-x")
+    request = await world.approve_outside(world.run())
+    assert request.id.startswith("ap_-x")
+    message = await TerminalApprovals(world.ledger, world.audit, world.system).withdraw(request.id, "")
+    assert message is not None
+    world.close()

@@ -9,7 +9,10 @@ from support.identity_provider import AUDIENCE, ISSUER
 from support.team_world import HEAD, TENANTS, TeamWorld, written
 
 from fastn_mcp.errors import SettingsError
+from fastn_mcp.guard.key_files import KeyFileWriter
 from fastn_mcp.hosted.team_config import Team, load_team
+from fastn_mcp.records.rows import FastnObject
+from fastn_mcp.tools.access import CreateApiKey
 
 ONE = '[[tenant]]\nname = "acme"\nsubjects = ["anna"]\napi_key_env = "ACME_KEY"\n'
 
@@ -271,6 +274,12 @@ def test_tenant_with_invalid_settings_stops_the_start(what: str, tmp_path: Path)
         team.opening.check()
     assert problem in str(raised.value)
     assert "C4N4RY" not in str(raised.value)
+
+
+def test_key_file_that_the_server_wrote_is_read(tmp_path: Path) -> None:
+    KeyFileWriter(tmp_path)(CreateApiKey(name="k"), FastnObject.model_validate({"id": "k", "key": "fsk_test_1"}))
+    team = loaded(tmp_path, HEAD + ONE.replace('api_key_env = "ACME_KEY"', 'api_key_file = "k.txt"'))
+    assert team.tenant[0].settings({}, None).api_key == "fsk_test_1"
 
 
 def test_tenants_with_one_account_stop_the_start(tmp_path: Path) -> None:

@@ -262,7 +262,7 @@ async def test_ledger_needs_no_returning(monkeypatch: pytest.MonkeyPatch) -> Non
     ledger = SqliteLedger(":memory:")
     one = change("c1", at=NOW)
     assert await ledger.begin(one)
-    assert [await ledger.claim("c1"), await ledger.claim("c1")] == [True, False]
+    assert [await ledger.claim("c1", NOW), await ledger.claim("c1", NOW)] == [True, False]
     assert [await ledger.spend_all([BudgetLimit("b", "p", 1)]), await ledger.spend_all([BudgetLimit("b", "p", 1)])] == [
         True,
         False,

@@ -93,7 +93,7 @@ def _step(kind: str, draw: Callable[[st.SearchStrategy[Any]], Any]) -> Step:
         "declines": lambda ledger: ledger.declines("local"),
         "revoke": lambda ledger: ledger.revoke_temporary("s1"),
         "scopes": lambda ledger: ledger.temporary_approvals(now),
-        "claim": lambda ledger: ledger.claim("c1"),
+        "claim": lambda ledger: ledger.claim("c1", NOW),
         "release": lambda ledger: ledger.release("c1"),
         "mark": lambda ledger: ledger.mark(who, now + 10, now),
         "marked": lambda ledger: ledger.marked(who),
@@ -145,7 +145,7 @@ async def _attempt(ledger: Ledger, kind: str, id_: str, who: str) -> tuple[str, 
         case "spend":
             done = await ledger.spend_all([BudgetLimit("destroy", "monday", 2)])
         case "claim":
-            done = await ledger.claim("c1")
+            done = await ledger.claim("c1", NOW)
         case _:
             done = await ledger.use_nonce("n1", NOW + 60, NOW)
     return (kind, id_) if done else None

@@ -93,14 +93,14 @@ async def test_all_keys_share_one_slot_and_expire(valkey: ValkeyServer) -> None:
         await ledger.begin(replace(change(), call="call"))
         await ledger.begin(replace(change("c2"), batch="b1", number=1))
         await ledger.begin(replace(change("c3"), call="call", unsettled_until=NOW + 60))
-        await ledger.claim("c3")
+        await ledger.claim("c3", NOW)
     name = parse(url).name
     keys = [line for line in valkey.ask("KEYS", f"*{name}*").split("\r\n") if name in line]
     kinds = {key.split(":")[1] for key in keys}
     assert kinds == {
         *("request", "open", "call", "waiting", "decided", "covering", "budget", "declines"),
         *("mark", "expiring", "unsettled", "change", "changes", "batch", "revision", "under_way"),
-        *("rate", "audit", "temporary"),
+        *("rate", "audit", "temporary", "requests", "request_sizes", "changes_by", "change_sizes"),
     }
     assert {key.partition("}")[0] for key in keys} == {f"{{{name}"}
     assert [key.split(":")[2:] for key in keys if ":unsettled:" in key] == [["call"]]
@@ -439,11 +439,11 @@ async def test_cluster_is_used_like_one_server(start: Start) -> None:
             assert sum(move.result() is not None for move in moves) == 1
             assert {request.id for request in await ledger.decided(5)} == {"g1", temporary_approval().id}
             await ledger.begin(change())
-            assert await ledger.claim("c1")
+            assert await ledger.claim("c1", NOW)
     assert all("cluster_slots_assigned:16384" in server.ask("CLUSTER", "INFO") for server in servers)
     assert all(int(server.ask("DBSIZE")[1:]) > 0 for server in servers)
     async with ledger_on(f"valkey://127.0.0.1:{servers[0].port}/?name=a&cluster=yes") as ledger:
-        assert await ledger.claim("c1") is False
+        assert await ledger.claim("c1", NOW) is False
         for server in servers:
             server.stop()
         with pytest.raises(LedgerLost):
@@ -454,7 +454,7 @@ async def test_cluster_without_slots_is_lost_and_its_connections_are_closed(star
     server = start("--cluster-enabled", "yes")
     async with ledger_on(f"valkey://127.0.0.1:{server.port}/?cluster=yes") as ledger:
         with pytest.raises(LedgerLost):
-            await ledger.claim("c1")
+            await ledger.claim("c1", NOW)
     clients = server.ask("CLIENT", "LIST")
     assert clients.count("id=") == 1, clients
 

@@ -129,7 +129,7 @@ ATTEMPTS: dict[str, Callable[[Ledger, str], Awaitable[bool]]] = {
     "open": _open,
     "ask": _ask,
     "decline": _decline,
-    "claim": lambda ledger, _: ledger.claim("c1"),
+    "claim": lambda ledger, _: ledger.claim("c1", NOW),
     "vote": _vote,
     "nonce": lambda ledger, _: ledger.use_nonce("n1", NOW + 60, NOW),
     "step": _step,

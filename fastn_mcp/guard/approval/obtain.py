@@ -366,7 +366,7 @@ def _request(
     is_severe = decision in (Decision.OUT_OF_BAND, Decision.FOUR_EYES) and evaluation.effect is Effect.DESTROY
     is_temporary = evaluation.similar is not None and tool.target is not None
     return ApprovalRequest(
-        id=system.token(),
+        id=f"ap_{system.token()}",
         principal=caller.asker.principal,
         stops=stops,
         tenant=caller.asker.tenant,

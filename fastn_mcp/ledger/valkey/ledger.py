@@ -10,6 +10,7 @@ If the reply to `begin` is lost, the call counts as begun: it is not sent, and a
 import json
 import logging
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from fastn_mcp.errors import Refused
 from fastn_mcp.ledger.approval_request import (
@@ -20,6 +21,7 @@ from fastn_mcp.ledger.approval_request import (
     declines_after,
 )
 from fastn_mcp.ledger.change import BEGUN, FINAL_OUTCOMES, KEPT_DAYS, OUTCOME_FIELDS, Change, Journal
+from fastn_mcp.ledger.identity import holder
 from fastn_mcp.ledger.ledger import (
     MAX_WAITING,
     SAME_REQUEST,
@@ -34,6 +36,18 @@ from fastn_mcp.ledger.ledger import (
     rate_free_at,
 )
 from fastn_mcp.ledger.serialization import StoredValue, load, store
+from fastn_mcp.ledger.storage_limits import (
+    MAX_JOURNAL_BYTES,
+    MAX_OPEN_BYTES,
+    MAX_REQUEST_BYTES,
+    JournalFull,
+    RequestsFull,
+    StoredItem,
+    is_past,
+    is_settled,
+    items_to_drop,
+    stored_size,
+)
 from fastn_mcp.ledger.valkey.server import MAX_READ, Address, Durability, Server
 from fastn_mcp.policy.decision import PLANNED
 from fastn_mcp.redaction import sanitize
@@ -88,6 +102,59 @@ class _ValkeyPart:
         self._revision = server.key("revision")
 
 
+@dataclass(frozen=True, slots=True)
+class _CallerRecords:
+    """A caller's requests or changes, with their sizes (`storage_limits`)."""
+
+    server: Server
+    listing: str
+    """Key of their ids by time."""
+    sizes: str
+    """Key of their sizes by id. The field '' is the sum."""
+    prefix: str
+    """Key of a record, without its id."""
+    can_be_dropped: Callable[[Mapping[str, str]], bool]
+    """Whether a record with these `fields` may be dropped."""
+    fields: tuple[str, ...]
+
+    async def make_room(self, size: int, limit: int) -> bool:
+        """Drop the oldest that may be dropped if `size` more bytes exceed the limit. False if too little may be.
+
+        Dropped are only those whose fields are still as they were read.
+        """
+        ids: list[str] = await self.server.read("ZRANGE", self.listing, 0, -1)
+        found = await self.server.look("fields", [f"{self.prefix}{id_}" for id_ in ids], *self.fields)
+        rows = await self.server.gather([self.sizes])
+        sizes = rows[0] if rows else {}
+        records = {
+            id_: dict(zip(self.fields, map(_text, values), strict=True)) for id_, values in zip(ids, found, strict=True)
+        }
+        items = [self._item(id_, int(sizes.get(id_, 0)), record) for id_, record in records.items()]
+        excess = int(sizes.get("", 0)) + size - limit
+        if excess <= 0:
+            return True
+        dropped = items_to_drop(items, excess)
+        if dropped:
+            keys = [self.listing, self.sizes, self.server.key("revision")]
+            keys += [f"{self.prefix}{item.id}" for item in dropped]
+            each = [part for item in dropped for part in (item.id, int(item.has_state), *records[item.id].values())]
+            await self.server.run("drop", keys, len(self.fields), *self.fields, *each)
+        return bool(dropped)
+
+    def _item(self, id_: str, size: int, record: Mapping[str, str]) -> StoredItem:
+        if not any(record.values()):  # Valkey has let it expire
+            return StoredItem(id_, size, can_be_dropped=True)
+        try:
+            can_be_dropped = self.can_be_dropped(record)
+        except ValueError:  # damaged, or written by another version
+            can_be_dropped = False
+        return StoredItem(id_, size, can_be_dropped, record.get("is_state_dropped") == "0")
+
+
+def _text(value: str | None) -> str:
+    return value or ""
+
+
 class ValkeyApprovalRequests(_ValkeyPart, ApprovalRequests):
     def _request(self, id_: str) -> str:
         return self._key("request", id_)
@@ -98,11 +165,40 @@ class ValkeyApprovalRequests(_ValkeyPart, ApprovalRequests):
         waiting, decided = self._key("waiting"), self._key("decided")
         return [self._request(request.id), open_, expiring, waiting, decided, self._revision]
 
+    def _request_sizes(self, request: ApprovalRequest) -> str:
+        return self._key("request_sizes", request.holder)
+
     async def open(self, request: ApprovalRequest) -> str:
+        def can_be_dropped(fields: Mapping[str, str]) -> bool:
+            expires, temporary_until = float(fields["expires"]), float(fields["temporary_until"])
+            return is_past(RequestState(fields["state"]), expires, temporary_until, request.created)
+
+        stored = _CallerRecords(
+            self._server,
+            self._key("requests", request.holder),
+            self._request_sizes(request),
+            self._request(""),
+            can_be_dropped,
+            fields=("state", "expires", "temporary_until"),
+        )
+        while (opened := await self._open(request, stored)) == -3:
+            if not await stored.make_room(stored_size(request), MAX_REQUEST_BYTES):
+                raise RequestsFull(waiting=False)
+        if isinstance(opened, str):
+            return opened
+        if opened == 0:
+            raise TooManyWaiting
+        if opened == -2:
+            raise RequestsFull(waiting=True)
+        if opened != 1:
+            raise ValueError("a request of this id exists already")
+        return request.id
+
+    async def _open(self, request: ApprovalRequest, stored: _CallerRecords) -> int | str:
         values = store(request)
-        opened = await self._server.run(
+        return await self._server.run(
             "open",
-            [*self._lists(request), self._key("call", request.call)],
+            [*self._lists(request), stored.listing, stored.sizes, self._key("call", request.call)],
             request.id,
             request.created,
             request.expires,
@@ -112,15 +208,11 @@ class ValkeyApprovalRequests(_ValkeyPart, ApprovalRequests):
             self._request(""),
             *SAME_REQUEST,
             *(str(values[name]) for name in SAME_REQUEST),
+            stored_size(request),
+            MAX_OPEN_BYTES,
+            MAX_REQUEST_BYTES,
             *_flat(values),
         )
-        if isinstance(opened, str):
-            return opened
-        if opened == 0:
-            raise TooManyWaiting
-        if opened != 1:
-            raise ValueError("a request of this id exists already")
-        return request.id
 
     async def find(self, request: str) -> ApprovalRequest | None:
         hashes = await self._server.gather([self._request(request)])
@@ -128,8 +220,8 @@ class ValkeyApprovalRequests(_ValkeyPart, ApprovalRequests):
 
     async def still_open(self, requests: Collection[str]) -> set[str]:
         ids = [*requests]
-        states: list[str | None] = await self._server.look("states", [self._request(id_) for id_ in ids])
-        return {id_ for id_, state in zip(ids, states, strict=True) if state == RequestState.OPEN.value}
+        rows: list[list[str | None]] = await self._server.look("fields", [self._request(id_) for id_ in ids], "state")
+        return {id_ for id_, row in zip(ids, rows, strict=True) if row == [RequestState.OPEN.value]}
 
     async def latest(self, call: str, now: float) -> ApprovalRequest | None:
         ids = await self._server.read("ZRANGE", self._key("call", call), 0, -1, "REV")
@@ -151,7 +243,7 @@ class ValkeyApprovalRequests(_ValkeyPart, ApprovalRequests):
             temporary = [self._covering(after.similar or ""), self._key("temporary")]
             changed = await self._server.run(
                 "change",
-                [*self._lists(after), declines, stream, self._sealed(after.id), *temporary],
+                [*self._lists(after), declines, stream, self._sealed(after.id), *temporary, self._request_sizes(after)],
                 after.id,
                 hashes[0]["version"],
                 "" if after.state is RequestState.OPEN else after.decided or 0.0,
@@ -162,6 +254,7 @@ class ValkeyApprovalRequests(_ValkeyPart, ApprovalRequests):
                 int(after.is_over),
                 *typed,
                 after.temporary_until,
+                stored_size(after),
                 *_flat({name: value for name, value in store(after).items() if value != earlier[name]}),
             )
             if changed == 1:
@@ -272,13 +365,37 @@ class ValkeyJournal(_ValkeyPart, Journal):
     def _unsettled(self, call: str) -> str:
         return self._key("unsettled", call)
 
+    def _change_sizes(self, change: Change) -> str:
+        return self._key("change_sizes", holder(change.principal, change.account))
+
     async def begin(self, change: Change) -> bool:
+        def can_be_dropped(fields: Mapping[str, str]) -> bool:
+            unsettled_until, undone_at = float(fields["unsettled_until"]), float(fields["undone_at"])
+            return is_settled(fields["outcome"], unsettled_until, undone_at, change.at)
+
+        stored = _CallerRecords(
+            self._server,
+            self._key("changes_by", holder(change.principal, change.account)),
+            self._change_sizes(change),
+            self._change(""),
+            can_be_dropped,
+            fields=("outcome", "unsettled_until", "undone_at", "is_state_dropped"),
+        )
+        while (begun := await self._begin(change, stored)) == -2:
+            if not await stored.make_room(stored_size(change), MAX_JOURNAL_BYTES):
+                raise JournalFull
+        if begun == -1:
+            raise ValueError("a change of this id exists already")
+        return begun == 1
+
+    async def _begin(self, change: Change, stored: _CallerRecords) -> int:
         batch, unsettled = self._key("batch", change.batch), self._unsettled(change.call)
         changes, under_way = self._key("changes", change.account), self._key("under_way")
         by = [self._key("approved", change.approval)] if change.approval else []
-        begun = await self._server.run(
+        lists = [changes, self._revision, batch, under_way, unsettled, stored.listing, stored.sizes, *by]
+        return await self._server.run(
             "begin",
-            [self._change(change.id), changes, self._revision, batch, under_way, unsettled, *by],
+            [self._change(change.id), *lists],
             change.id,
             change.at,
             change.unsettled_until,
@@ -288,11 +405,10 @@ class ValkeyJournal(_ValkeyPart, Journal):
             change.call,
             len(FINAL_OUTCOMES),
             *FINAL_OUTCOMES,
+            stored_size(change),
+            MAX_JOURNAL_BYTES,
             *_flat(store(change)),
         )
-        if begun == -1:
-            raise ValueError("a change of this id exists already")
-        return begun == 1
 
     async def changes_of(self, batch: str) -> list[Change]:
         numbers = await self._server.gather([self._key("batch", batch)])
@@ -304,7 +420,8 @@ class ValkeyJournal(_ValkeyPart, Journal):
     async def settle(self, change: Change) -> None:
         values = store(change)
         settled = {name: values[name] for name in OUTCOME_FIELDS}
-        await self._set(change.id, "id", "", settled, self._key("under_way"), self._unsettled(change.call))
+        indexes = [self._key("under_way"), self._unsettled(change.call), self._change_sizes(change)]
+        await self._set(change.id, "id", "", settled, *indexes, size=stored_size(change))
 
     async def unsettled(self, call: str, now: float) -> dict[str, float]:
         flat: list[str] = await self._server.read(
@@ -334,17 +451,17 @@ class ValkeyJournal(_ValkeyPart, Journal):
         ids = await self._server.read("ZRANGE", self._key("under_way"), f"({since!r}", "+inf", "BYSCORE")
         return [change for change in await self._gathered(ids) if change.outcome == BEGUN]
 
-    async def claim(self, change: str) -> bool:
-        return await self._set(change, "undone", "0", {"undone": 1})
+    async def claim(self, change: str, now: float) -> bool:
+        return await self._set(change, "undone_at", "0.0", {"undone_at": now})
 
     async def release(self, change: str) -> None:
-        await self._set(change, "undone", "1", {"undone": 0})
+        await self._set(change, "undone_at", "", {"undone_at": 0.0})
 
     async def _set(
-        self, change: str, field: str, expected: str, values: Mapping[str, StoredValue], *indexes: str
+        self, change: str, field: str, expected: str, values: Mapping[str, StoredValue], *indexes: str, size: int = 0
     ) -> bool:
         keys = [self._change(change), self._revision, *indexes]
-        return await self._server.run("settle", keys, change, field, expected, *_flat(values)) == 1
+        return await self._server.run("settle", keys, change, field, expected, size, *_flat(values)) == 1
 
 
 class ValkeyStops(_ValkeyPart, StopOrders):

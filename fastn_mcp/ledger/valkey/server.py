@@ -210,11 +210,11 @@ class Server:
         rows: list[list[str]] = await self.look("gather", keys)
         return [dict(zip(row[::2], row[1::2], strict=True)) for row in rows if row]
 
-    async def look(self, script: str, keys: Sequence[str]) -> list[Any]:
+    async def look(self, script: str, keys: Sequence[str], *arguments: str) -> list[Any]:
         """Return what a script that only reads says of each key, in one round trip."""
         if not keys:
             return []
-        rest = (len(keys), *keys)
+        rest = (len(keys), *keys, *arguments)
         return await self._asked(lambda client: _evaluated(script, rest, client.execute_command))
 
     async def durability(self) -> Durability:

@@ -2,16 +2,17 @@
 --   what was typed with a vote, and deletes all that was typed once the request is over.
 -- KEYS: the request, open requests of its principal, open requests of its account by expiry, open out-of-band requests,
 --   decided requests, the revision, the declines of its principal, the stream of changes, what was typed by approver,
---   temporary approvals that cover the same, all of them
+--   temporary approvals that cover the same, all of them, sizes of the requests of its principal (the field '' is the
+--   sum)
 -- ARGV: id, the version that was read, when it was decided ('': it stays open), expires, out_of_band, change of the
 --   declines ('approved': reset, 'declined': one more, or ''), milliseconds to keep, whether it is over, who typed
 --   something, what ('': nothing), milliseconds to keep that, until when its temporary approval holds (0: it has none),
---   then the fields that change and their values
+--   its size, then the fields that change and their values
 local id, decided, expires, answer, kept = ARGV[1], ARGV[3], ARGV[4], ARGV[6], ARGV[7]
 if redis.call('HGET', KEYS[1], 'version') ~= ARGV[2] then
   return 0
 end
-redis.call('HSET', KEYS[1], 'version', ARGV[2] + 1, unpack(ARGV, 13))
+redis.call('HSET', KEYS[1], 'version', ARGV[2] + 1, unpack(ARGV, 14))
 if decided == '' then
   redis.call('ZADD', KEYS[2], expires, id)
   redis.call('ZADD', KEYS[3], expires, id)
@@ -39,6 +40,11 @@ if ARGV[8] == '1' then
 elseif ARGV[10] ~= '' then
   redis.call('HSET', KEYS[9], ARGV[9], ARGV[10])
   redis.call('PEXPIRE', KEYS[9], ARGV[11])
+end
+local size = redis.call('HGET', KEYS[12], id)
+if size then
+  redis.call('HSET', KEYS[12], id, ARGV[13])
+  redis.call('HINCRBY', KEYS[12], '', ARGV[13] - size)
 end
 for i = 10, 11 do
   redis.call('ZREM', KEYS[i], id)
