@@ -160,7 +160,7 @@ async def allocated(folder: Path) -> float:
     async def ours() -> None:
         done = await dispatch(call, Caller(Asker(), None))
         assert isinstance(done, Done)
-        json.dumps(render(call, done.result, {}, done.change))
+        json.dumps(render(call, done.result, {}))
 
     async def plain() -> None:
         json.dumps(json.loads(body))

@@ -105,7 +105,7 @@ async def read_by(dispatch: Dispatcher, call: Tool[Any]) -> bytes:
     done = await dispatch(call, CALLER)
     if not isinstance(done, Done):
         raise TypeError("it is asked about")
-    return to_json(render(call, done.result, {"profile": "bench"}, done.change))
+    return to_json(render(call, done.result, {"profile": "bench"}))
 
 
 async def rows(folder: Path, rounds: int) -> Growth:

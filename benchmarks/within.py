@@ -22,7 +22,7 @@ from fastn_mcp.guard.stops import Stops
 from fastn_mcp.ledger.approval_request import ApprovalRequest
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.policy.policy import Policy
-from fastn_mcp.procedures.dispatch import Dispatcher, EnabledTools
+from fastn_mcp.procedures.dispatch import Dispatcher
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.operation import Request
 
@@ -110,5 +110,4 @@ def within(
     client.changed = shared.snapshot.forget
     filled = CallSecrets(secrets, typed, None)
     guard = Guard(judge, approvals, recorder, journalling, client, filled, system)
-    executor = EnabledTools(guard, recorder, {})
-    return Dispatcher(shared, guard, executor, recorder, journalling, secrets)
+    return Dispatcher(shared, guard, recorder, journalling, secrets)

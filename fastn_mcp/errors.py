@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -88,6 +88,10 @@ class NotSent(FastnError):
 
 class InvalidArgument(NotSent):
     """The call was not sent, because of an argument: its name, its value, or what it is combined with."""
+
+
+class Disabled(NotSent):
+    """A setting disables the tool that this needs."""
 
 
 class Refused(FastnError):
@@ -204,6 +208,20 @@ class TooLarge(FastnError):
     certainty = NOTHING_CHANGED
 
 
+MAX_NAMED = 3
+"""Maximum number of unknown names that an error or an answer names. The rest are counted."""
+
+_MAX_LIKE = 64
+"""Characters of a name up to which similar ones are looked for."""
+
+
+def first_few(names: Iterable[str], describe: Callable[[str], str] = str, most: int = MAX_NAMED) -> list[str]:
+    """Return the first distinct names as `describe` says them, and how many more there are, so that no text grows."""
+    distinct = list(dict.fromkeys(names))
+    more = len(distinct) - most
+    return [*map(describe, distinct[:most]), *([f"{more:,} more"] if more > 0 else [])]
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return ` (did you mean …?)` with the closest known name; empty if none is close."""
     close = closest(name, known)
@@ -215,8 +233,10 @@ def closest(name: str, known: Iterable[str], likeness: float = 0.65) -> str | No
 
     Case, hyphens and underscores are ignored, and those at the beginning: the dashes of two options are no likeness.
     """
+    if len(name) > _MAX_LIKE:
+        return None
     plain = {_plain(each): each for each in known}
-    close = difflib.get_close_matches(_plain(name[:64]), plain, 1, likeness)
+    close = difflib.get_close_matches(_plain(name), plain, 1, likeness)
     return plain[close[0]] if close else None
 
 

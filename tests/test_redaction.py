@@ -25,8 +25,8 @@ from fastn_mcp import redaction
 from fastn_mcp.account.resolve import by_arguments
 from fastn_mcp.audit.log import AuditEvent, about, written
 from fastn_mcp.errors import Failed
-from fastn_mcp.guard.permission import change_of
 from fastn_mcp.guard.journal import ChangeJournal
+from fastn_mcp.guard.permission import change_of
 from fastn_mcp.guard.preview import preview
 from fastn_mcp.ledger.change import Change
 from fastn_mcp.policy.asker import Asker

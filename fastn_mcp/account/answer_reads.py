@@ -14,7 +14,7 @@ from fastn_mcp.account.snapshot import AccountSnapshot, Prefix
 from fastn_mcp.client.client import FastnClient
 from fastn_mcp.client.cost import spent
 from fastn_mcp.config.model import Settings
-from fastn_mcp.errors import NOTHING_SENT, LeftOut
+from fastn_mcp.errors import NOTHING_SENT, Disabled, LeftOut
 from fastn_mcp.records.formats import stamp
 from fastn_mcp.records.rows import FastnObject, Row
 from fastn_mcp.runtime import System
@@ -113,19 +113,26 @@ class AnswerReads:
     def stored(self, listing: List[Any]) -> Prefix:
         """Return the stored rows of a list, as far as they were read without a gap; none if there are none."""
         stored = self.snapshot.stored(listing)
-        if stored is None:
+        if stored is None or not self._may_use(listing):
             return Prefix((), is_complete=False, total=None)
-        self._permit(cast(Call, listing))
         self.use(stored.begun)
         return stored.prefix
 
     def listed(self, listing: List[Any], key: str) -> Row | None:
         """Return the row with this id of a stored list of that kind; None if none has it."""
-        self._permit(cast(Call, listing))
-        if (listed := self.snapshot.listed(type(listing), key)) is None:
+        listed = self.snapshot.listed(type(listing), key)
+        if listed is None or not self._may_use(listing):
             return None
         self.use(listed[1])
         return listed[0]
+
+    def _may_use(self, listing: List[Any]) -> bool:
+        """Whether the tool of a stored list is enabled. Raises another `FastnError` if the caller may not read it."""
+        try:
+            self._permit(cast(Call, listing))
+        except Disabled:
+            return False
+        return True
 
     async def _planned(self, call: Call) -> FastnObject:
         """Send a read. While the limit is not known, or used up, the reads go one by one."""

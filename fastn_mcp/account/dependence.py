@@ -1,8 +1,8 @@
 """Dependents of a resource: how many there are of each kind, the first of them, and what could not be checked."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from pydantic import JsonValue
 
@@ -64,6 +64,12 @@ class Dependents:
         """Whether there is exactly one."""
         return self.count == 1 and not self.more
 
+    def counted(self) -> "Dependents":
+        """Return the dependents by number and state only, for an agent that may not read them."""
+        states = Counter(str(row["state"]) for row in self.rows if "state" in row)
+        known = self.states or (dict(states) if states.total() == self.count else None)
+        return replace(self, rows=(), states=known, rest=None)
+
     def words(self) -> str:
         """Return the count and the kind, such as `1 connection`."""
         return counted(self.count, self.kind.removesuffix("s"), at_least=self.more)
@@ -82,7 +88,8 @@ class Dependents:
         entry |= {"states": dict(self.states)} if self.states else {}
         rows = self.rows[:most]
         is_all = not self.more and self.count == sum(int(str(row.get("runs", 1))) for row in rows)
-        entry["all" if is_all else "examples"] = [dict(row) for row in rows]
+        if rows:
+            entry["all" if is_all else "examples"] = [dict(row) for row in rows]
         if self.rest:
             entry["more"] = self.rest
         return entry
@@ -101,6 +108,21 @@ class Dependence:
     def unchecked(self) -> tuple[str, ...]:
         """The kinds that could not be checked."""
         return tuple(gap.kind or gap.what for gap in self.gaps)
+
+    def counted(self) -> "Dependence":
+        """Return the dependents by number and state only."""
+        certain, possible = (tuple(each.counted() for each in group) for group in (self.certain, self.possible))
+        return replace(self, certain=certain, possible=possible)
+
+    def shown_as(self, readable: "Dependence", hides: Callable[[str], bool]) -> "Dependence":
+        """Return these dependents with the rows of `readable`, and by number where `hides` says so of their kind."""
+
+        def shown(own: Iterable[Dependents], others: Iterable[Dependents]) -> tuple[Dependents, ...]:
+            by_kind = {each.kind: each for each in others if not hides(each.kind)}
+            return tuple(by_kind.get(each.kind) or each.counted() for each in own)
+
+        certain, possible = shown(self.certain, readable.certain), shown(self.possible, readable.possible)
+        return replace(self, certain=certain, possible=possible)
 
     @property
     def count(self) -> int:

@@ -24,7 +24,6 @@ from fastn_mcp.records.rows import (
     inside,
     key_of,
     objects,
-    owner_of,
     parse_timestamp,
     row_of,
     short,
@@ -41,7 +40,7 @@ from fastn_mcp.records.states import (
     run_state,
     workflow_state,
 )
-from fastn_mcp.redaction import quote, texts_in
+from fastn_mcp.redaction import name_as_read, quote, texts_in
 from fastn_mcp.tools.access import CreateApiKey, CreateRole, InviteUser, ListApiKeys, ListRoles, ListUsers
 from fastn_mcp.tools.connectors import CreateConnection, ListConnections, UpdateConnector
 from fastn_mcp.tools.operation import Call, Send
@@ -107,7 +106,7 @@ async def _notes(resolved: ResolvedCall, send: Send, now: datetime, around: Surr
         case InviteUser():
             return [await _namesake(call.email, ListUsers, send)]
         case CreateConnection():
-            return [_auth_method(call, resolved), await _connected(call, resolved, send)]
+            return [_auth_method(call, resolved)]
         case CreateTrigger() | UpdateTrigger():
             return [_next_run(call, row, now)]
         case UpdateConnector() if word(row, "origin", "badge") == "managed":
@@ -220,28 +219,14 @@ def _auth_method(call: CreateConnection, resolved: ResolvedCall) -> str:
     return f"{quote(connector.name)} has no auth method {quote(call.auth_method_id)}; it has {known}."
 
 
-async def _connected(call: CreateConnection, resolved: ResolvedCall, send: Send) -> str:
-    """Return a note on the connection that the customer has to the app already."""
-    page = None
-    with suppress(FastnError, ValueError):
-        reading = ListConnections(connector_id=call.connector_id, customer_id=call.customer_id, limit=100)
-        page = await read_page(reading, send)
-    if page is None or page.not_checked:
-        return "Not checked: whether it is connected already."
-    row = next((row for row in page.rows if owner_of(row) == call.customer_id), None)
-    if row is None:
-        return ""
-    label = quote(str(label_of("connection", row, resolved.names)))
-    return f"{label} exists already, with status {quote(text(row, 'status').upper())}. Fastn may refuse another."
-
-
 async def _namesake(name: str, lister: type[List[Any]], send: Send) -> str:
     """Return a note on the row with the name or email that a new one is to have, from one page of the list."""
     try:
         page = await read_page(lister(limit=100), send)
     except FastnError:
         return f"Not checked: whether {quote(name)} exists already."
-    same = (row for row in page.rows if name.casefold() in (text(row, key).casefold() for key in ("name", "email")))
+    wanted = name_as_read(name)
+    same = (row for row in page.rows if wanted in (name_as_read(text(row, key)) for key in ("name", "email")))
     if (row := next(same, None)) is None:
         unread = f"Not checked beyond the first {len(page.rows)}: whether {quote(name)} exists already."
         return unread if page.next_cursor else ""

@@ -43,10 +43,11 @@ from fastn_mcp.records.rows import (
 )
 from fastn_mcp.redaction import name_as_read, quote, texts_in
 from fastn_mcp.tools.access import ListRoles
-from fastn_mcp.tools.connectors import ListConnections
+from fastn_mcp.tools.connectors import CreateConnection, ListConnections
 from fastn_mcp.tools.customers import GetCustomer, ListCustomers
-from fastn_mcp.tools.operation import Call, Send, plain
+from fastn_mcp.tools.operation import UNKNOWN, Call, Send, plain
 from fastn_mcp.tools.related_reads import kind_of, labelled_row
+from fastn_mcp.tools.selection import EnabledTools
 from fastn_mcp.tools.triggers import CreateTrigger, DeleteTrigger, UpdateTrigger
 from fastn_mcp.tools.workflows import RunWorkflow
 
@@ -60,7 +61,7 @@ async def resolve(
     if the target cannot be read.
     """
     check_settings(call, surroundings)
-    target = session or await read_target(call, send)
+    target = session or await read_target(_as_sent(call, surroundings), send)
     row, arguments = row_of(target), call.arguments()
     dependence = await find_dependents(call, target, send)
     records = await _read(_references(call, arguments, row, surroundings), send)
@@ -180,6 +181,19 @@ def by_arguments(
     return ResolvedCall(call, environment, customer, target, records, dependents=dependents)
 
 
+def without_hidden(resolved: ResolvedCall, tools: EnabledTools, surroundings: Surroundings) -> ResolvedCall:
+    """Return a call as an agent may see it: without rows that no enabled tool reads, and its dependents by number.
+
+    Where its target is hidden, it is resolved by its arguments. Whether a create overwrites something is then unknown.
+    """
+    call, shown = resolved.call, resolved
+    if tools.hides(call.toolset()):
+        shown = by_arguments(call, surroundings, UNKNOWN)
+    records = [each for each in resolved.records if shown is resolved or each.relation is Relation.NAMED]
+    readable = tuple(replace(each, row=None) if tools.hides(f"{each.kind}s") else each for each in records)
+    return replace(shown, records=readable, dependence=resolved.dependence.counted(), typed=resolved.typed)
+
+
 async def read_label(call: Call, target: FastnObject | None, send: Send) -> Label | None:
     """Return the label of what a call acts on or creates, with the names of the resources that it refers to."""
     row, kind = labelled_row(call, target), kind_of(call)
@@ -207,6 +221,13 @@ def check_settings(call: Call, surroundings: Surroundings) -> None:
                 f" by its setting {setting}.",
                 f"Leave {name} out to use {quote(own)}, or tell the operator.",
             )
+
+
+def _as_sent(call: Call, surroundings: Surroundings) -> Call:
+    """Return a new connection with the customer that a setting names, as the request has it."""
+    if isinstance(call, CreateConnection) and call.customer_id is None and surroundings.customer is not None:
+        return call.model_copy(update={"customer_id": surroundings.customer})
+    return call
 
 
 def _environment(call: Call, arguments: Row, row: Row, surroundings: Surroundings) -> Effective:

@@ -266,7 +266,8 @@ class ResolvedCall:
         overwrites, and a trigger, unless the call switches it off. Its fields in `sent` change by the plan itself."""
         call, row = self.call, {name: value for name, value in row_of(self.target).items() if name not in sent}
         may_fire = isinstance(call, UpdateTrigger) and trigger_state({"status": call.status}) is not State.OFF
-        if not may_fire and len(self.tools) == 1:
+        overwrites = isinstance(call, Create) and self.target is not None
+        if not may_fire and not overwrites:
             return self.named
         key = key_of(row) or (self.label.name if self.label else "")
         return [*self.named, Record(kind_of(call), key, Relation.TARGET, row)]

@@ -71,7 +71,7 @@ class AuditEvent(Enum):
     EXPIRED = "expired"
     TEMPORARY_APPROVAL_REVOKED = "temporary_approval_revoked"
     STOPPED = "stopped"
-    """A person stopped changes."""
+    """A person stopped changes. With the id of an approval request: that made it void."""
     ALLOWED_AGAIN = "allowed_again"
     ANSWER_REFUSED = "answer_refused"
     """An answer was received that decides nothing."""

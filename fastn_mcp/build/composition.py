@@ -44,13 +44,14 @@ from fastn_mcp.policy.plan import PlanAccount
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.policy.rules import NO_RULES
 from fastn_mcp.procedures.catalog import ALL_TOOLS
-from fastn_mcp.procedures.dispatch import Dispatcher, EnabledTools
+from fastn_mcp.procedures.dispatch import Dispatcher
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.redaction import is_own_key
 from fastn_mcp.report.writer import About
 from fastn_mcp.runtime import System
 from fastn_mcp.server import log
 from fastn_mcp.tools.operation import Call, Send
+from fastn_mcp.tools.selection import EnabledTools
 from fastn_mcp.tools.tool import AnyTool, Effect
 
 if TYPE_CHECKING:
@@ -182,7 +183,13 @@ def assemble(
     journal = ChangeJournal(ledger, stores.account, system, system.timestamp() if process.begins_anew else 0.0)
     keys = state / "keys" if settings.reveal == "file" else None
     surroundings = Surroundings(settings.env, str(keys) if keys else None, settings.end_org_id)
-    guarded = GuardedAccount(account_of(settings), may_own(settings.api_key), _account_digest(settings), surroundings)
+    guarded = GuardedAccount(
+        account_of(settings),
+        may_own(settings.api_key),
+        _account_digest(settings),
+        surroundings,
+        EnabledTools(disabled_tools(settings)),
+    )
     budgets = Budgets(policy, ledger, system, stores.account, tenant.run if tenant else None)
     stops = Stops(process.stops or ledger, system)
     judge = Judge(guarded, policy, budgets, ledger, journal, stops, system, _read_only(client))
@@ -195,8 +202,7 @@ def assemble(
     )
     client.changed = shared.snapshot.forget
     guard = Guard(judge, approvals, recorder, journal, client, secrets, system)
-    executor = EnabledTools(guard, recorder, disabled_tools(settings))
-    dispatch = Dispatcher(shared, guard, executor, recorder, journal, values)
+    dispatch = Dispatcher(shared, guard, recorder, journal, values)
     inbox = InboxAccount(
         stores.account, ledger, recorder.decided, stores.typed, tenant.name if tenant else "",
         Limits(policy, budgets, stores.audit), dispatch, guard.decisions.presence,

@@ -101,6 +101,7 @@ class TenantBuilder:
         parts = assemble(settings, policy, folder, process)
         parts.guard.decisions.is_leaving = self.is_leaving
         parts.client.stored_key = lambda: self.settings(tenant, own).api_key
+        parts.client.key_hint = tenant.key_hint
         parts.client.on_new_key = "Call again: it is used from now on."
         answers = None
         if (webhook := parts.channel.webhook) is not None and own is None:
@@ -127,7 +128,7 @@ class TenantBuilder:
         )
 
     def _inbox(self, tenant: Tenant) -> "Callable[[Webhook | None], ApprovalChannel] | None":
-        if self.team.approvals is None or tenant.caller_keys or tenant.machine is not None:
+        if self.team.page is None or tenant.caller_keys or tenant.machine is not None:
             return None
         return partial(TenantInbox, self.team, tenant.name)
 
@@ -138,7 +139,7 @@ class TenantBuilder:
         return Tokens(self.team.trust, keys, self.system, workloads)
 
     def page(self, tenants: Tenants, keys: IssuerKeys) -> Mount | None:
-        """Return the approval page, or None without [approvals]. Raises `SettingsError` if it lacks a secret."""
+        """Return the approval page, or None if there is none. Raises `SettingsError` if it lacks a secret."""
         if (sign_in := self.sign_in(keys)) is None:
             return None
         seal, shared = Seal(self.state_secrets, self.system), self.ledger if self.shared.shares else None
@@ -146,8 +147,8 @@ class TenantBuilder:
         return access.mounted(self.is_leaving)
 
     def sign_in(self, keys: IssuerKeys) -> SignIn | None:
-        """Return the sign-in of the approval page, or None without [approvals]. Raises `SettingsError`."""
-        team, approvals, url = self.team, self.team.approvals, self.team.page_url
+        """Return the sign-in of the approval page, or None if there is none. Raises `SettingsError`."""
+        team, approvals, url = self.team, self.team.page, self.team.page_url
         if approvals is None or url is None:
             return None
         if not self.state_secrets:

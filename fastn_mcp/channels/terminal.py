@@ -121,7 +121,7 @@ class Terminal:
             data = data[os.write(self._device, data) :]
 
     async def line(self, prompt: str, *, is_hidden: bool = False) -> str | None:
-        """Read a line, stripped of surrounding spaces. Return None if the terminal was closed."""
+        """Read a line, stripped of surrounding spaces. Return None at Ctrl-D or if the terminal was closed."""
         question = f"{wrapped(f'{prompt} >', self._columns() - _ANSWER_COLUMNS)} ".encode()
         if is_hidden:
             return await self._hidden(question)
@@ -159,7 +159,7 @@ class Terminal:
                 end = "not shown as you type" if field.is_hidden else "shown"
                 line = await self.line(f"the {secret.prompt(field)} ({end})", is_hidden=field.is_hidden)
                 if line is None:
-                    return _CLOSED
+                    return self._unanswered()
                 typed[field.name] = line
             try:
                 return replace(approved, secret=secret.value(typed))
@@ -195,7 +195,14 @@ class Terminal:
                     return Approve(expected)
                 case _:
                     self.say(again)
-        return _CLOSED
+        return self._unanswered()
+
+    def _unanswered(self) -> Answer:
+        """Return the answer where a line has ended without one: Ctrl-D declines, a closed terminal answers nothing."""
+        if not os.isatty(self._device):
+            return _CLOSED
+        os.write(self._device, b"\n")
+        return Decline("")
 
     async def _decline(self) -> Answer:
         note = await self.line("A note for the agent, or Enter")

@@ -24,7 +24,7 @@ from fastn_mcp.cli.layout import print_table, say, warn
 from fastn_mcp.cli.start_options import StartOptions, complete_profile, with_settings
 from fastn_mcp.config import file as config_file
 from fastn_mcp.config.command_line import CommandLine, this_program
-from fastn_mcp.config.keys import VARIABLE, Key, NoKeyring, SystemKeyring, entry, without_key
+from fastn_mcp.config.keys import VARIABLE, Key, NoKeyring, SystemKeyring, entry, key_in_text, without_key
 from fastn_mcp.config.load import DEFAULT, Chosen, choose, key_of
 from fastn_mcp.config.model import KEY_HOST, KEY_SETTINGS, ConfigFile, Settings, Trait, settings_with
 from fastn_mcp.config.paths import file_errors, write_private
@@ -201,11 +201,11 @@ def _read_key(prompt: str, command: str, *, stdin: bool) -> str:
         if sys.stdin.isatty() and sys.stderr.isatty():
             return str(click.prompt(prompt, hide_input=True, err=True)).strip()
         raise SettingsError("There is no terminal to ask for the key at.", f"Give it on the standard input: {command}")
-    lines = sys.stdin.read(_MAX_INPUT).strip().splitlines()
+    lines = key_in_text(sys.stdin.read(_MAX_INPUT)).splitlines()
     if len(lines) != 1:
         what = "The standard input has to be one line, the key."
         raise SettingsError(what, f"Pass the key and nothing else: {command} < FILE")
-    return lines[0].removeprefix("key=")  # as in the file of a key that an agent created
+    return lines[0]
 
 
 @contextmanager

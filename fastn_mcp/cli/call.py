@@ -6,6 +6,7 @@ import shlex
 import sys
 import textwrap
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, cast
 
 import anyio
@@ -15,7 +16,7 @@ from typing_extensions import override
 
 from fastn_mcp.build.composition import AccountParts, enabled_tools
 from fastn_mcp.channels.terminal import Terminal
-from fastn_mcp.cli.call_output import CallOutcome, Output, is_list, output_options, say_where
+from fastn_mcp.cli.call_output import CallOutcome, Output, WaitNotice, is_list, output_options, say_where
 from fastn_mcp.cli.exit import EXIT_CODES, Exit, exit_of
 from fastn_mcp.cli.help import OptionGroups, completing, format_examples
 from fastn_mcp.cli.layout import CYAN, MAGENTA, ORANGE, RED, columns_of, print_table, say, warn
@@ -193,20 +194,22 @@ async def make_call(
         return CallOutcome(name, message, with_dashboard(body, wanted.call, parts.dispatch.dashboard_url))
 
     caller = Caller(Asker(is_by_hand=True), Terminal.here())
+    notice = WaitNotice(parts.stores.system)
     if dry_run or wanted.dry_run:
-        shown = await parts.dispatch.preview(wanted.call, caller, report)
+        shown = await notice.during(partial(parts.dispatch.preview, wanted.call, caller, report))
         return outcome(PREVIEWED, render_preview(parts.dispatch.preview_body(shown)))
     with counted_requests():
-        result_or_request = await parts.dispatch(wanted.call, caller, report)
+        result_or_request = await notice.during(partial(parts.dispatch, wanted.call, caller, report))
     match result_or_request:
         case Done(result, change, notes):
-            body = render(wanted.call, result, parts.label, change, notes)
+            body = render(wanted.call, result, parts.label, parts.dispatch.receipt(change), notes)
             if parts.process.begins_anew and isinstance(receipt := body.get("receipt"), dict) and "undo" in receipt:
                 rest = {name: value for name, value in receipt.items() if name not in _UNDO}
                 body["receipt"] = rest | {"why": "This sandbox ends with the command; --sandbox-file keeps one."}
             return outcome(DONE, body)
         case PendingApproval() as pending:
-            return outcome(WAITING, render_pending(pending), f"Nothing was sent. {pending.where}")
+            preview = parts.dispatch.tools.without_disabled(pending.preview.data())
+            return outcome(WAITING, render_pending(pending, preview), f"Nothing was sent. {pending.where}")
 
 
 async def _call(parts: AccountParts, tool: AnyTool, arguments: dict[str, Any], output: Output) -> int:

@@ -6,16 +6,18 @@ import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import click
 from pydantic import JsonValue
 
 from fastn_mcp.cli.help import COLOR, GroupedOption
 from fastn_mcp.cli.layout import warn
+from fastn_mcp.client import retry
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.guard import WAITING_FOR_PERSON
 from fastn_mcp.procedures.wait_for_execution import MAX_WAIT, WaitForExecution
+from fastn_mcp.runtime import System, with_background
 from fastn_mcp.tools.paging import MAX_LIMIT
 from fastn_mcp.tools.tool import AnyTool
 
@@ -34,6 +36,7 @@ class CallOutcome:
     body: Mapping[str, JsonValue] | None = None
 
 
+T = TypeVar("T")
 Make = Callable[[Mapping[str, JsonValue]], Awaitable[CallOutcome]]
 
 
@@ -64,6 +67,42 @@ async def say_where(message: str, done: float, total: float | None) -> None:  # 
     """Say on stderr, at once, where a person decides about a call that waits for them."""
     if message.startswith(WAITING_FOR_PERSON):
         warn(message)
+
+
+_QUIET_SECONDS = 2.0
+"""Seconds for which a call may wait for Fastn without a word."""
+
+
+class WaitNotice:
+    """Says on stderr why a call waits for Fastn, once it has taken two seconds: one line for each reason."""
+
+    def __init__(self, system: System) -> None:
+        self._system = system
+        self._is_late = False
+        self._reason = ""
+        self._said = set[str]()
+
+    async def during(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Await the work, and say meanwhile what it waits for."""
+        token = retry.listener.set(self._hear)
+        try:
+            return await with_background(self._watch, work)
+        finally:
+            retry.listener.reset(token)
+
+    async def _watch(self) -> None:
+        await self._system.sleep(_QUIET_SECONDS)
+        self._is_late = True
+        self._say()
+
+    async def _hear(self, why: str) -> None:
+        self._reason = why.partition(" Trying again")[0]
+        self._say()
+
+    def _say(self) -> None:
+        if self._is_late and self._reason and self._reason not in self._said:
+            self._said.add(self._reason)
+            warn(f"Waiting for Fastn. {self._reason}")
 
 
 @dataclass

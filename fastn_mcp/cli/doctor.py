@@ -136,7 +136,7 @@ async def _examine_team(start: StartOptions, file: Path, token: str | None, url:
     # Deferred imports: what serves a team.
     from fastn_mcp.build.team import TenantBuilder, process_settings
     from fastn_mcp.doctor.public import PROVIDER_DOWN, PublicAddress, check_public
-    from fastn_mcp.doctor.team import check_durability, check_provider, check_settings, check_token
+    from fastn_mcp.doctor.team import check_durability, check_keys, check_provider, check_settings, check_token
     from fastn_mcp.hosted.oidc import IssuerKeys
     from fastn_mcp.hosted.team_config import load_team
     from fastn_mcp.server.log import JsonLines
@@ -153,6 +153,9 @@ async def _examine_team(start: StartOptions, file: Path, token: str | None, url:
     keys = IssuerKeys(team.issuer, system)
     with Console(stderr=True).status("Looking ...") as status:
         report.checks += [*check_settings(builder), machine.check_folder(state)]
+        status.update("Trying the key of each tenant ...")
+        keys_of_tenants = [check async for check in check_keys(builder)]
+        report.checks += keys_of_tenants
         status.update("Checking the ledger ...")
         report.checks.append(await machine.check_ledger(process.ledger, state, system))
         report.checks += machine.check_export(process, audit_logs(state), system.now())
@@ -172,7 +175,7 @@ async def _examine_team(start: StartOptions, file: Path, token: str | None, url:
         address = PublicAddress(team, url or team.url, system, token, process.state_secrets)
         address.is_provider_down = any(check.finding == PROVIDER_DOWN for check in report.checks)
         report.checks += [check async for check in check_public(address)]
-        report.sent = address.sent
+        report.sent = address.sent + len(keys_of_tenants)
     await builder.tokens(keys).aclose()
     return report
 

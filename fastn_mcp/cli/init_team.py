@@ -25,6 +25,9 @@ drain_seconds = 5
 [approvals]
 client_id = "fastn-approvals"
 client_secret_file = "secrets/approvals-client"
+# Effects of calls that the person who asks for them may approve. ACCESS (roles, keys, secrets, invitations)
+# and DESTROY (deletions for good) are left out: somebody else approves these. `own = true` stands for all effects.
+own = ["WRITE", "EXTERNAL", "SPEND", "TRASH"]
 
 [[approvals.approver]]
 groups = ["fastn-approvers"]

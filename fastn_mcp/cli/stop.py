@@ -70,7 +70,10 @@ def stop(start: StartOptions, tenant: str, person: str, reason: str) -> None:
     if earlier is None and not any(store.use(partial(_is_known, stop=wanted)) for store in reached):
         say(f"Nobody of this name has asked for an approval yet: {wanted.whom}. Is it spelt this way?")
     ended = (
-        store.use(lambda approvals: void_approvals(approvals.ledger, wanted, system.timestamp())) for store in reached
+        store.use(
+            lambda approvals: void_approvals(approvals.ledger, wanted, system.timestamp(), approvals.record_event)
+        )
+        for store in reached
     )
     say(_ended(sum((counts or Counter[str]() for counts in ended), Counter[str]())))
     for change in (change for store in reached for change in store.use(_left) or ()):
@@ -165,7 +168,7 @@ async def _lift(approvals: TerminalApprovals, listed: Collection[str]) -> None:
     """Lift the stops that were shown. What they made void is ended once more, in case that was interrupted."""
     now = approvals.system.timestamp()
     for stop in (stop for stop in await approvals.ledger.holding() if stop.id in listed):
-        await void_approvals(approvals.ledger, stop, now)
+        await void_approvals(approvals.ledger, stop, now, approvals.record_event)
         lifted = stop.lift(_STOPPED_BY, now)
         if await approvals.ledger.lift_stop(lifted):
             _record(approvals, lifted)

@@ -196,6 +196,8 @@ class FastnClient:
         """Redacts the API key of the account."""
         self.stored_key: Callable[[], str] | None = None
         """Reads the key of this account again, after a 401. Raises `SettingsError`."""
+        self.key_hint: str | None = None
+        """What to do if Fastn does not accept the key, in place of checking this server's own settings."""
         self.on_new_key = "A person has to restart this server, which then uses it."
         """What has to be done before another stored key is used."""
         self.is_outdated = False
@@ -265,6 +267,8 @@ class FastnClient:
                 error.facts = redactor.object(error.facts)
                 if isinstance(error, Unauthorized) and await self._has_new_key():
                     raise Unauthorized(_OUTDATED, f"{self.on_new_key} {_VOID}", facts=error.facts) from None
+                if isinstance(error, Unauthorized) and self.key_hint is not None:
+                    raise Unauthorized(error.what, self.key_hint, facts=error.facts) from None
                 raise
             finally:
                 self.limit.under_way -= 1

@@ -10,7 +10,7 @@ from typing import Any, Self, TypeVar, cast
 import anyio
 from pydantic_core import to_json
 
-from fastn_mcp.errors import FastnError, NotFound
+from fastn_mcp.errors import FastnError, LeftOut, NotFound
 from fastn_mcp.records.labels import label_of
 from fastn_mcp.records.rows import FastnObject, Row, connection_refers, key_of, row_of
 from fastn_mcp.tools.catalog import OPERATIONS, AnyOperation
@@ -187,12 +187,39 @@ def remembered(send: Send) -> Send:
     answers: dict[tuple[str, bytes], FastnObject] = {}
 
     async def read(call: Call) -> FastnObject:
-        key = call.tool_name(), to_json(call.arguments())
+        key = _call_key(call)
         if key not in answers:
             answers[key] = await send(call)
         return answers[key]
 
     return read
+
+
+class RecordedReads:
+    """A `Send` that records what it read, to be repeated without a request."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._outcomes: dict[tuple[str, bytes], FastnObject | FastnError] = {}
+
+    async def __call__(self, call: Call) -> FastnObject:
+        try:
+            outcome = self._outcomes[_call_key(call)] = await self._send(call)
+        except FastnError as error:
+            self._outcomes[_call_key(call)] = error
+            raise
+        return outcome
+
+    async def repeated(self, call: Call) -> FastnObject:
+        """Return the recorded result of a read, or raise its error. Raises `LeftOut` if it was not made."""
+        outcome = self._outcomes.get(_call_key(call), LeftOut("It was not read."))
+        if isinstance(outcome, FastnError):
+            raise outcome
+        return outcome
+
+
+def _call_key(call: Call) -> tuple[str, bytes]:
+    return call.tool_name(), to_json(call.arguments())
 
 
 def after_creates(lister: AnyOperation, earlier: Send, send: Send) -> Send:
@@ -284,7 +311,8 @@ async def _overwritten(call: Create[Any], send: Send) -> FastnObject | None:
     if lister is None:
         return UNKNOWN
     try:
-        row, doubtful = await find_row(lister, call.may_overwrite, send, searched_names(call))
+        lister.model_validate(call.beside)
+        row, doubtful = await find_row(partial(lister, **call.beside), call.may_overwrite, send, searched_names(call))
         if row is None:
             return UNKNOWN if doubtful else None
         detail = OPERATIONS.get(f"get_{kind_of(call)}")

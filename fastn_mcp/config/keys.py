@@ -73,6 +73,7 @@ def _usable_backend() -> "Generator[KeyringBackend]":
 VARIABLE = "FASTN_API_KEY"
 
 _MAX_KEY_FILE = 4096
+_WRITTEN = "key="
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +113,15 @@ def key_in_file(file: ConfigFile, profile: str | None, environment: Mapping[str,
     return None
 
 
+def key_in_text(text: str) -> str:
+    """Return the key in the text of a key file: the text itself, or the value of its line `key=`.
+
+    The server writes such a line into the file of a key that an agent created.
+    """
+    written = [line.removeprefix(_WRITTEN) for line in text.splitlines() if line.startswith(_WRITTEN)]
+    return (written[0] if len(written) == 1 else text).strip()
+
+
 def _contents(path: Path, where: str, profile: str | None) -> str:
     try:
         with path.open("rb") as opened:
@@ -124,7 +134,7 @@ def _contents(path: Path, where: str, profile: str | None) -> str:
     except OSError as error:
         raise SettingsError(f"{where}: {path} cannot be read: {os_reason(error)}.") from None
     require_private(path, mode, "a key")
-    return data.decode("utf-8", "replace").strip()
+    return key_in_text(data.decode("utf-8", "replace"))
 
 
 FILE = "http-token"

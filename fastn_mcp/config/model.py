@@ -274,7 +274,9 @@ class Settings(BaseModel):
         None, "Only these tools and those of toolsets: names, or patterns such as list_*.", Trait.FLAG
     )
     exclude_tools: _Names = _setting(
-        None, "Never these tools, whatever else is set: names, or patterns such as delete_*.", Trait.FLAG
+        None,
+        "Never these tools, nor reads of them by others, whatever else is set: names, or patterns such as delete_*.",
+        Trait.FLAG,
     )
     update: Literal["merge", "partial"] = _setting(
         "merge", "merge reads, changes and sends the whole resource; partial sends only the named fields.", Trait.FLAG

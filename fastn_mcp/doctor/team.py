@@ -12,26 +12,34 @@ from urllib.parse import urlsplit
 import httpx2
 import jwt
 
+from fastn_mcp.build.composition import exchange_of
 from fastn_mcp.build.team import TenantBuilder
 from fastn_mcp.channels.page.view import ago, left
+from fastn_mcp.client.client import FastnClient
+from fastn_mcp.client.exchange import headers
 from fastn_mcp.config.model import Settings
 from fastn_mcp.doctor.check import CLOSE, Check, CheckGroup, check_clock, seconds_ahead
 from fastn_mcp.doctor.public import PROVIDER_DOWN
-from fastn_mcp.errors import SettingsError
+from fastn_mcp.errors import FastnError, Forbidden, SettingsError, Unauthorized
 from fastn_mcp.guard.caller import ALL_SCOPES, READ
 from fastn_mcp.hosted.claim_match import MachineIdentity, WrongMachine, claim_values, machine_of
 from fastn_mcp.hosted.oidc import IssuerKeys, NoKeys
 from fastn_mcp.hosted.sign_in import NotSignedIn
-from fastn_mcp.hosted.team_config import Team, Tenant
-from fastn_mcp.hosted.tokens import TokenRefused, is_machines, scopes
+from fastn_mcp.hosted.team_config import OWN_EFFECTS, Team, Tenant
+from fastn_mcp.hosted.tokens import TokenRefused, is_machines, name_subject, scopes
 from fastn_mcp.ledger.store import LedgerLost
 from fastn_mcp.policy.decision import StepUp
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.redaction import quote
+from fastn_mcp.tools.tool import Effect
+from fastn_mcp.tools.workflows import ListWorkflows
 
 if TYPE_CHECKING:
     from fastn_mcp.ledger.valkey.store import ValkeyStore  # an optional extra
 
+
+_KEY_DEADLINE = 10.0
+"""Seconds for the read with the key of a tenant."""
 
 # --- settings: the team file, tenants, the state secret -----------------------------------------------------------
 
@@ -41,8 +49,11 @@ def check_settings(builder: TenantBuilder) -> Iterator[Check]:
     team, group = builder.team, CheckGroup.SETTINGS
     listed = f"{len(team.tenant)} of tenants, {len(team.approver_rules)} of approvers"
     yield group.ok("team file", f"It can be used. Rules: {listed}.", here=f"url {team.url}; issuer {team.issuer}")
+    yield _own_calls(team)
     for tenant, result in builder.checks():
         yield _tenant(tenant, result)
+        if not isinstance(result, SettingsError) and (lack := _lack_of_approvers(team, tenant, result)) is not None:
+            yield lack
     for machine, policy in builder.machine_checks():
         yield _machine(builder, machine, policy)
     yield _state_secret(builder)
@@ -61,6 +72,59 @@ def _tenant(tenant: Tenant, loaded: Settings | SettingsError) -> Check:
             )
     key = "each caller's own" if tenant.caller_keys else "readable"
     return group.ok(name, f"Mode {loaded.mode}; key: {key}.")
+
+
+async def check_keys(builder: TenantBuilder) -> AsyncIterator[Check]:
+    """Make one read with the key of each tenant, unless its callers bring their own."""
+    for tenant, loaded in builder.checks():
+        if isinstance(loaded, Settings) and not tenant.caller_keys:
+            yield await _key(builder, tenant, loaded)
+
+
+async def _key(builder: TenantBuilder, tenant: Tenant, settings: Settings) -> Check:
+    group, name = CheckGroup.SETTINGS, f"key of {tenant.name}"
+    exchange = exchange_of(settings, builder.process.sandbox, builder.system)(headers(settings))
+    client = FastnClient(settings.model_copy(update={"deadline": _KEY_DEADLINE}), exchange, builder.system)
+    try:
+        await client.send(ListWorkflows(limit=1))
+    except Unauthorized as error:
+        hint = f"Put a key of this account into its {tenant.key_source}, or correct base_url or auth of the tenant."
+        return group.failed(name, f"{error.what} Every call of this tenant fails.", hint)
+    except Forbidden:
+        return group.ok(name, "Fastn accepts it. It may not list workflows.", here=settings.host)
+    except FastnError as error:
+        hint = "See whether this machine reaches that host, and correct base_url of the tenant."
+        return group.failed(name, f"It could not be checked. {error.what}", error.next_step or hint)
+    finally:
+        await client.aclose()
+    return group.ok(name, "Fastn accepts it.", here=settings.host)
+
+
+def _own_calls(team: Team) -> Check:
+    """Say which calls of their own people approve."""
+    group, name = CheckGroup.SETTINGS, "own calls"
+    own = OWN_EFFECTS if team.approvals is None else team.approvals.own
+    by_others = [effect.value for effect in Effect if effect not in (Effect.READ, *own)]
+    if not by_others:
+        return group.ok(name, "People approve each call of their own that needs one approval (own = true).")
+    them = "a call that they asked for" if not own else f"a call of their own that is {' or '.join(by_others)}"
+    return group.ok(name, f"Nobody approves {them}: somebody else has to.", here="`own` in [approvals].")
+
+
+def _lack_of_approvers(team: Team, tenant: Tenant, settings: Settings) -> Check | None:
+    """Say which calls of a tenant's callers nobody may approve; None if there are none."""
+    is_decided_elsewhere = settings.webhook_url is not None or any(settings.slack_tokens)
+    if team.page is None or tenant.caller_keys or settings.reads_only or is_decided_elsewhere:
+        return None
+    own = team.own_effects(tenant)
+    effects = [effect.value for effect in Effect if effect not in (Effect.READ, *own)]
+    covers = [rule.covers for rule in team.approver_rules]
+    lacking = [each for each in effects if not any(covered(tenant.name, frozenset({each})) for covered in covers)]
+    if not lacking:
+        return None
+    hint = "Add an [[approvals.approver]] that covers them, or name them in `own` of [approvals] (true: all)."
+    finding = f"Nobody may approve its calls that are {' or '.join(lacking)}: they are refused."
+    return CheckGroup.SETTINGS.differs(f"approvers of {tenant.name}", finding, hint)
 
 
 def _machine(builder: TenantBuilder, machine: MachineIdentity, loaded: Policy | SettingsError) -> Check:
@@ -94,7 +158,7 @@ def _state_secret(builder: TenantBuilder) -> Check:
     group, name = CheckGroup.SETTINGS, "state secret"
     secrets = builder.state_secrets
     if not secrets:
-        if builder.team.approvals is not None:
+        if builder.team.page is not None:
             finding = "FASTN_STATE_SECRET is not set, and [approvals] needs it."
             return group.failed(name, finding, "Set it to the same 32 characters or more on each replica.")
         return group.ok(name, "Not set. One process alone needs none.")
@@ -179,7 +243,7 @@ async def check_provider(builder: TenantBuilder, keys: IssuerKeys) -> AsyncItera
         yield group.differs("PKCE", finding, "Enable PKCE with S256 at the provider, and its publication.")
     else:
         yield group.ok("PKCE", "S256.")
-    if team.approvals is not None:
+    if team.page is not None:
         yield await _page_client(builder, keys)
     if team.step_up is not None:
         yield _step_up(team.step_up, metadata)
@@ -279,10 +343,14 @@ async def check_token(builder: TenantBuilder, keys: IssuerKeys, token: str | Non
         for check in _wrong_claims(builder, claims):
             yield check
     is_machine = claims.get("iss") in team.workloads or is_machines(claims)
-    claims = claims if is_machine else claims | {"sub": claims.get(team.subject_claim)}
     if (machine := _machine_of(team, claims, is_machine=is_machine)) is not None:
         yield machine
         return
+    try:
+        name_subject(claims, team.subject_claim)
+    except TokenRefused as refused:
+        hint = f"Let the provider put {team.subject_claim} into access tokens, or correct `subject_claim`."
+        yield group.failed("token subject", f"Refused: {refused}", hint)
     yield _scopes(team, claims)
     yield _tenant_of(team, claims, "is" if reason is None else "would be")
 

@@ -3,7 +3,7 @@
 A caller's scopes can only restrict what the policy allows, never extend it.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
@@ -128,6 +128,12 @@ class Caller:
     """Id of the change that a person undoes on the approval page. Such a call does not wait for their approval."""
     delivery: Delivery | None = None
     """Delivery of the response, if it can be lost on the way to the caller."""
+    own_effects: frozenset[Effect] | None = None
+    """Effects of calls that the person may approve for themselves; None: all."""
+
+    def may_approve(self, effects: Iterable[Effect]) -> bool:
+        """Whether the person may approve a call of their own with all of these effects."""
+        return self.own_effects is None or self.own_effects.issuperset(effects)
 
     def check(self, tool: str, *effects: Effect) -> None:
         """Raise `InsufficientScope` if the sign-in does not permit a call of all of these effects."""

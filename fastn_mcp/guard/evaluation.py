@@ -13,6 +13,7 @@ from pydantic import JsonValue
 from fastn_mcp.account.resolved_call import ResolvedCall
 from fastn_mcp.account.typed_argument import TypedArgument
 from fastn_mcp.errors import Refused
+from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.preview import ListPreview, Preview, Shown
 from fastn_mcp.ledger.approval_request import ApprovalRequest, ShownCall
 from fastn_mcp.ledger.change import Change
@@ -20,7 +21,6 @@ from fastn_mcp.policy.decision import Decision, PolicyDecision, effects_below, o
 from fastn_mcp.policy.permit import Permit
 from fastn_mcp.policy.plan import would_allow
 from fastn_mcp.policy.policy import NO_PLAN, Policy
-from fastn_mcp.redaction import quote
 from fastn_mcp.tools.operation import Call, Send
 from fastn_mcp.tools.tool import Effect, Tool
 
@@ -91,8 +91,23 @@ class Evaluation:
 
     @property
     def effects(self) -> list[Effect]:
-        """Effect of a single call and the lower ones from which it was raised: it counts in the budgets of each."""
+        """Effect of a call and the lower ones from which it was raised: it counts in the budgets of each.
+
+        For a list, the effects of all its calls.
+        """
+        if self.is_list:
+            return list(dict.fromkeys(effect for each in self.calls for effect in each.effects))
         return [self.effect, *effects_below(self.call, self.effect)]
+
+    @property
+    def why(self) -> str:
+        """Reason of the decision on a single call, for the agent."""
+        agent = self.shown.for_agent if isinstance(self.shown, Preview) else None
+        return self.verdict.why if agent is None else self.verdict.reason
+
+    def needs_another(self, caller: Caller) -> bool:
+        """Whether somebody other than the person behind the caller has to approve it, if anybody has to."""
+        return not caller.may_approve(self.effects)
 
     @property
     def name(self) -> str | None:
@@ -117,13 +132,14 @@ class Evaluation:
             raise TypeError("the policy decided without a read")
         return ShownCall(self.binding, self.resolved.dependence.counts(), self.is_unsettled)
 
-    def preview_for_agent(self) -> Shown:
+    def preview_for_agent(self, caller: Caller) -> Shown:
         """Return the preview with whose approval the call or the list needs."""
         if self.is_stopped:
             return replace(self.preview, approval=_STOPPED)
         words = _APPROVAL[self.verdict.decision].format(
+            person="somebody else" if self.needs_another(caller) else "a person",
             rule=self.verdict.rule,
-            expected=quote(self.preview.expected),
+            expected=self.preview.expected_in_words,
             second=of_groups(self.verdict.second),
         )
         return replace(self.preview, approval=words)
@@ -131,9 +147,9 @@ class Evaluation:
 
 _APPROVAL = {
     Decision.ALLOW: "none: the policy allows it",
-    Decision.CONFIRM: "a person has to approve it",
-    Decision.TYPED: "a person has to approve it by typing {expected}",
-    Decision.OUT_OF_BAND: "a person has to approve it outside of the client",
+    Decision.CONFIRM: "{person} has to approve it",
+    Decision.TYPED: "{person} has to approve it by typing {expected}",
+    Decision.OUT_OF_BAND: "{person} has to approve it outside of the client",
     Decision.FOUR_EYES: "two people have to approve it{second}",
     Decision.DENY: "refused by the policy ({rule})",
 }
@@ -145,11 +161,7 @@ _STOPPED = "none is possible now: a person has stopped changes"
 def evaluation_of_list(tool: Tool[Any], list_id: str, calls: Sequence[Evaluation]) -> Evaluation:
     """Return the evaluation of a list from those of its calls."""
     verdict = strictest(each.verdict for each in calls)
-    refused = {
-        each.number: f"{each.verdict.rule}. {each.verdict.why}".strip()
-        for each in calls
-        if each.verdict.decision is Decision.DENY
-    }
+    refused = {each.number: each.verdict.rule for each in calls if each.verdict.decision is Decision.DENY}
     previews = {each.number: each.shown for each in calls if isinstance(each.shown, Preview)}
     return Evaluation(
         tool=tool,
@@ -167,14 +179,15 @@ def place_in_list(tool: Tool[Any], number: int) -> str:
     return f"Call {number}, {calls[number - 1].tool_name()}: " if calls else ""
 
 
-def refusal(call: Call, decision: PolicyDecision, policy: Policy, place: str = "") -> Refused:
+def refusal(evaluation: Evaluation, policy: Policy, place: str = "") -> Refused:
     """Return the refusal of a call. `place` is the prefix that identifies a call of a list."""
+    call, decision = evaluation.call, evaluation.verdict
     facts: dict[str, JsonValue] = {"rule": decision.rule}
     if decision.rule == NO_PLAN:  # no entry allows what another rule refuses
         facts["would_allow"] = would_allow(call)
     by = "" if decision.rule == NO_PLAN else f" by {decision.rule}"
     return Refused(
-        f"{place}Refused{by}. {decision.why}".strip(),
+        f"{place}Refused{by}. {evaluation.why}".strip(),
         "Only a person can change the policy." if policy.asks else "Continue with the rest; report this.",
         facts=facts,
     )
@@ -184,7 +197,7 @@ def denial(evaluation: Evaluation, policy: Policy) -> Refused:
     """Return the refusal of a call or a list, which names every call that the policy denies."""
     denied = [each for each in evaluation.calls if each.verdict.decision is Decision.DENY]
     first = denied[0]
-    error = refusal(first.call, first.verdict, policy, place_in_list(evaluation.tool, first.number))
+    error = refusal(first, policy, place_in_list(evaluation.tool, first.number))
     if len(denied) > 1:
         error.facts["refused_calls"] = [each.number for each in denied]
     missing = [would_allow(each.call) for each in denied if each.verdict.rule == NO_PLAN]

@@ -60,6 +60,7 @@ class Guard:
         system: System,
     ) -> None:
         self.judge = judge
+        self.tools = judge.tools
         self._approvals = approvals
         self._recorder = recorder
         self._journal = journal
@@ -322,7 +323,7 @@ class Guard:
         current = replace(current, number=earlier.number)
         caller.check(call.tool_name(), *current.effects)
         if current.verdict.decision is Decision.DENY:
-            raise refusal(call, current.verdict, self.judge.policy)
+            raise refusal(current, self.judge.policy)
         return current
 
     @contextmanager

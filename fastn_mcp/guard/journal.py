@@ -253,6 +253,9 @@ def recent_facts(change: Change, records: Collection[tuple[str, str]], now: date
     if operation is None or (kind_of(operation), change.target) not in records:
         return
     what, when = kind_of(operation).replace("_", " "), age(datetime.fromtimestamp(change.at, UTC), now)
+    if change.is_state_dropped:
+        yield "Not checked", f"what this server did to the {what} {when}: its details are no longer kept"
+        return
     if (change.before is None or change.is_of_another) and operation.route.method == "POST":
         yield "Created", f"{what} {quote(change.name or change.target)}, by this server {when}"
         return

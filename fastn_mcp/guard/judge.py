@@ -15,17 +15,17 @@ from pydantic_core import to_jsonable_python
 
 from fastn_mcp.account.dependents import describe_dependents
 from fastn_mcp.account.outlook import Outlook, outlook_of
-from fastn_mcp.account.resolve import by_arguments, check_settings, resolve, with_owners
+from fastn_mcp.account.resolve import by_arguments, check_settings, resolve, with_owners, without_hidden
 from fastn_mcp.account.resolved_call import ResolvedCall, Surroundings
 from fastn_mcp.account.typed_argument import TypedArgument
-from fastn_mcp.client.reads import after_creates, remembered
+from fastn_mcp.client.reads import RecordedReads, after_creates, remembered
 from fastn_mcp.errors import NOTHING_SENT, FastnError, Forbidden, InvalidArgument, NotFound, NotSent
 from fastn_mcp.guard.ai_sessions import AiSessions
 from fastn_mcp.guard.approval_form import FREE, extent
 from fastn_mcp.guard.budgets import NO_EARLIER_USES, Budgets, EarlierUses
 from fastn_mcp.guard.evaluation import Evaluation, evaluation_of_list, place_in_list
 from fastn_mcp.guard.journal import ChangeJournal
-from fastn_mcp.guard.preview import Preview, preview
+from fastn_mcp.guard.preview import Preview, as_agent_reads, preview
 from fastn_mcp.guard.stops import Stops
 from fastn_mcp.ledger.approval_request import ApprovalRequest
 from fastn_mcp.ledger.change import Change
@@ -44,6 +44,7 @@ from fastn_mcp.tools.ai import AiBuild, AiChat
 from fastn_mcp.tools.customers import ListCustomers
 from fastn_mcp.tools.operation import Call, Create, RefusedValue, Send
 from fastn_mcp.tools.related_reads import no_such, reader_of
+from fastn_mcp.tools.selection import EnabledTools
 from fastn_mcp.tools.tool import Effect, Tool
 
 log = logging.getLogger(__name__)
@@ -69,6 +70,8 @@ class GuardedAccount:
     key_digest: str = ""
     """Opaque identifier of that key and of the host it is sent to."""
     surroundings: Surroundings = field(default_factory=Surroundings)
+    tools: EnabledTools = field(default_factory=lambda: EnabledTools({}))
+    """The tools that are enabled. An agent is shown no rows of a kind that none of them reads."""
 
 
 class Judge:
@@ -92,6 +95,7 @@ class Judge:
         self.bound_account = bound_account(account.name, account.key_digest)
         self._account = account
         self._surroundings = account.surroundings
+        self.tools = account.tools
         self._ledger = ledger
         self._journal = journal
         self._stops = stops
@@ -101,7 +105,7 @@ class Judge:
         """Whether it was logged that the key may not read customers."""
 
     def call_id(self, call: Tool[Any], asker: Asker) -> str:
-        """Return the id of a call: the digest of principal, tenant, account, key, tool and exact arguments."""
+        """Return the id of a call: the digest of principal, machine, tenant, account, key, tool and exact arguments."""
         return _sha256([*self._parties(asker), call.tool_name(), call.arguments()])
 
     def list_ids(self, tool: Tool[Any], asker: Asker) -> tuple[str, tuple[str, ...]]:
@@ -210,6 +214,9 @@ class Judge:
             resolved, repeat_id, asker, earlier_uses=earlier_uses, at=at, list_id=list_id
         )
         shown = preview(resolved, resolved.effect, self._account.name, verdict.why, self._undone(undoes))
+        if self.tools.hides_any:
+            readable = without_hidden(resolved, self.tools, self._surroundings)
+            shown = replace(shown, for_agent=as_agent_reads(shown, readable, verdict.reason))
         binding = _sha256([call_id, resolved.bound(), str(resolved.label), self.policy.digest])
         permit = given_by = None
         if not list_id and _may_be_temporary(resolved, verdict, is_unsettled=is_unsettled):
@@ -292,12 +299,38 @@ class Judge:
         facts = replace(shown.facts, history=await self._journal.history(evaluation.resolved))
         costs = await self.ai_sessions.costs(reads) if isinstance(call, (AiChat, AiBuild)) else ""
         outlook = Outlook()
+        recorded = RecordedReads(reads)
         if may_read:
             with anyio.CancelScope(deadline=deadline):
-                dependence = await describe_dependents(call, evaluation.resolved.target, reads, now)
+                dependence = await describe_dependents(call, evaluation.resolved.target, recorded, now)
                 facts = replace(facts, dependence=dependence or facts.dependence)
-                outlook = await outlook_of(evaluation.resolved, reads, now, self._surroundings)
-        return replace(evaluation, shown=replace(shown, facts=facts, outlook=outlook, costs=costs))
+                outlook = await outlook_of(evaluation.resolved, recorded, now, self._surroundings)
+        described = replace(shown, facts=facts, outlook=outlook, costs=costs)
+        if described.for_agent is not None:
+            for_agent = await self._described_for_agent(described, described.for_agent, recorded, now)
+            described = replace(described, for_agent=for_agent)
+        return replace(evaluation, shown=described)
+
+    async def _described_for_agent(
+        self, shown: Preview, agent: Preview, recorded: RecordedReads, now: datetime
+    ) -> Preview:
+        """Describe a call from those of the recorded reads that the agent may make too; what else was found by number.
+
+        If the agent may not read its target, nothing is added but numbers.
+        """
+
+        async def read(call: Call) -> FastnObject:
+            self.tools.check(call)
+            return await recorded.repeated(call)
+
+        facts, resolved = agent.facts, agent.facts.resolved
+        dependence, outlook = shown.facts.dependence.counted(), Outlook(shown.outlook.defaults)
+        if resolved.target is shown.facts.resolved.target:
+            readable = await describe_dependents(resolved.call, resolved.target, read, now)
+            dependence = shown.facts.dependence.shown_as(readable, self.tools.hides)
+            outlook = await outlook_of(resolved, read, now, self._surroundings)
+        costs = "" if self.tools.hides("billing") else shown.costs
+        return replace(agent, facts=replace(facts, dependence=dependence), outlook=outlook, costs=costs)
 
     async def check_customers(self) -> None:
         """Log, once, that the key may not read customers which the policy compares by name."""
@@ -306,7 +339,8 @@ class Judge:
                 await self._may_read_customers()
 
     def _parties(self, asker: Asker) -> list[str]:
-        return [asker.principal, asker.tenant, self._account.name, self._account.key_digest]
+        # A person and a machine may have the same subject where the team names people by another claim than `sub`.
+        return [asker.principal, asker.machine, asker.tenant, self._account.name, self._account.key_digest]
 
     async def _resolve(self, call: Call, reads: Send, own: Collection[str]) -> ResolvedCall:
         session = self.ai_sessions.target(call) if isinstance(call, (AiChat, AiBuild)) else None

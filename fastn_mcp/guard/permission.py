@@ -122,7 +122,7 @@ class Permissions:
         if request is not None and not covers_call(request, current):
             raise _changed("Look at it; call the batch again to ask again for the rest.")
         if request is None and verdict.decision is Decision.DENY:
-            raise refusal(current.call, verdict, self._budgets.policy)
+            raise refusal(current, self._budgets.policy)
         if request is None and verdict.decision is not Decision.ALLOW:
             raise TargetChanged(
                 f"{current.call.tool_name()} now needs an approval ({verdict.rule}); it did not when the list started.",

@@ -1,7 +1,7 @@
 """Preview of a call or a batch, for approval requests, the approval page and dry runs."""
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, cast
 
@@ -54,6 +54,14 @@ class Preview:
     approval: str = ""
     """Whose approval the call needs, for the agent."""
     outlook: Outlook = _NO_OUTLOOK
+    for_agent: "Preview | None" = None
+    """The preview without rows that the agent may not read; None if it may read all."""
+
+    @property
+    def expected_in_words(self) -> str:
+        """The text to type, for the agent."""
+        is_known = self.for_agent is None or self.for_agent.expected == self.expected
+        return quote(self.expected) if is_known else "what the request asks for"
 
     @cached_property
     def says(self) -> Sentences:
@@ -100,10 +108,14 @@ class Preview:
 
     def stored(self) -> dict[str, JsonValue]:
         """Return the preview as an approval request stores it: with everything that a person reads."""
-        return {**self.data(None), "says": self.says.data()}
+        return {**self._data(None), "says": self.says.data()}
 
-    def data(self, examples: int | None = _MAX_EXAMPLES) -> dict[str, JsonValue]:
+    def data(self) -> dict[str, JsonValue]:
         """Return the preview as JSON, for the agent: the first dependents of each kind, and the call that lists all."""
+        shown = self if self.for_agent is None else replace(self.for_agent, approval=self.approval)
+        return shown._data(_MAX_EXAMPLES)
+
+    def _data(self, examples: int | None) -> dict[str, JsonValue]:
         facts, says, dependence = self.facts, self.says, self.facts.dependence
         changes: list[JsonValue] = [change.data() for change in facts.changes[:_CHANGES]]
         further: dict[str, JsonValue] = {
@@ -146,6 +158,19 @@ def preview(resolved: ResolvedCall, effect: Effect, account: str, because: str =
     return Preview(facts, account, key, str(label) if label else None, expected, because)
 
 
+def as_agent_reads(shown: Preview, resolved: ResolvedCall, because: str) -> Preview:
+    """Return a preview of the same call as `resolved`, which lacks what the agent may not read."""
+    facts, call, label = shown.facts, resolved.call, resolved.label
+    key, changes, undo = shown.target, facts.changes, facts.undo
+    if resolved.target is not facts.resolved.target:
+        key, changes = call.target, ()
+        undo = foreseen(call, resolved.target) if isinstance(call, Create) else undo
+    facts = replace(facts, resolved=resolved, dependence=resolved.dependence, changes=changes, undo=undo, history=())
+    expected = (label.typed(key) if label else key and typed_id(key)) or call.tool_name()
+    name = str(label) if label else None
+    return replace(shown, facts=facts, target=key, name=name, expected=expected, because=because)
+
+
 def by_power(name: str, value: JsonValue) -> JsonValue:
     """Sort permissions, the most powerful first so that none hides behind harmless ones. Leave other values as is."""
     if isinstance(value, dict):
@@ -185,7 +210,7 @@ class ListPreview:
     tool: str
     of: Mapping[int, Preview]
     refused: Mapping[int, str]
-    """Policy reasons for refused calls. With any refusal, no call of the batch is sent."""
+    """Policy rules that refuse calls. With any refusal, no call of the batch is sent."""
     approval: str = ""
     """Whose approval the batch needs, for the agent."""
 
@@ -206,6 +231,12 @@ class ListPreview:
         """Text to type: that of the only call that loses data for good, or else a short phrase."""
         losing = [preview for preview in self.of.values() if preview.says.lost or preview.effect is Effect.DESTROY]
         return losing[0].expected if len(losing) == 1 else phrase([preview.says for preview in losing], len(self.of))
+
+    @property
+    def expected_in_words(self) -> str:
+        """The text to type, for the agent."""
+        is_known = all(preview.expected_in_words == quote(preview.expected) for preview in self.of.values())
+        return quote(self.expected) if is_known else "what the request asks for"
 
     @property
     def fits_form(self) -> bool:
@@ -231,7 +262,9 @@ class ListPreview:
         for number, preview in self.of.items():
             row: dict[str, JsonValue] = {"number": number} | data_of(preview)
             del row["account"]  # shown once for the whole batch
-            calls.append(row | ({"refused": self.refused[number]} if number in self.refused else {}))
+            if number in self.refused:
+                row["refused"] = f"{self.refused[number]}. {row.get('because', '')}".strip()
+            calls.append(row)
         effects = sorted({preview.effect for preview in self.of.values()}, key=lambda effect: effect.rank)
         return {
             "call": self.tool,

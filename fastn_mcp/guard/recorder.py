@@ -54,13 +54,13 @@ def record_fact(audit: AuditFile, entry: LogEntry) -> None:
     """Record what has happened already: a failure is only logged. The next send is audited too, or refused."""
     try:
         audit.record(entry)
-    except FastnError:
+    except FastnError as error:
         what = " ".join(filter(None, (entry.event.value, entry.outcome)))
-        log.exception("the entry %s of %s could not be audited", what, entry.tool)
+        log.error("the entry %s of %s could not be audited: %s", what, entry.tool, error.what)
 
 
 def decision_entry(event: AuditEvent, request: ApprovalRequest, by: str, message: str | None = None) -> LogEntry:
-    """Return an entry about a request: decided by a person on the channel `by`, or expired."""
+    """Return an entry about a request: decided by a person on the channel `by`, or ended without a decision."""
     arguments, effect, target = (request.preview.get(key) for key in ("arguments", "effect", "target"))
     name = target.get("name") if isinstance(target, dict) else None
     return LogEntry(
@@ -72,7 +72,7 @@ def decision_entry(event: AuditEvent, request: ApprovalRequest, by: str, message
         arguments=showable(arguments) if isinstance(arguments, dict) else None,
         effect=effect if isinstance(effect, str) else None,
         decision=request.required,
-        approved_by=None if event is AuditEvent.EXPIRED else by,
+        approved_by=None if event in (AuditEvent.EXPIRED, AuditEvent.STOPPED) else by,
         grant=request.id,
         message=message,
         principal_name=request.person,

@@ -1,7 +1,7 @@
 """Stops: what they refuse, and how people order and lift them."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -9,7 +9,7 @@ from pydantic import JsonValue
 
 from fastn_mcp.audit.log import AuditEvent, LogEntry
 from fastn_mcp.errors import Refused, Stopped
-from fastn_mcp.ledger.approval_request import RequestState
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState
 from fastn_mcp.ledger.identity import without_issuers
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.ledger.stop import Stop
@@ -105,8 +105,10 @@ def stop_entry(stop: Stop, account: str) -> LogEntry:
     return replace(entry, message=stop.reason or None)
 
 
-async def void_approvals(ledger: Ledger, stop: Stop, now: float) -> "Counter[str]":
-    """End what a stop voids in a ledger, and count it by kind, for example "waiting call".
+async def void_approvals(
+    ledger: Ledger, stop: Stop, now: float, record: Callable[[AuditEvent, ApprovalRequest, str | None], None]
+) -> "Counter[str]":
+    """End what a stop voids in a ledger, and count it by kind, for example "waiting call". Each request is recorded.
 
     While it holds, no request is opened that it names. It only makes the end visible at once: the guard refuses by
     the epoch of the stop.
@@ -115,7 +117,9 @@ async def void_approvals(ledger: Ledger, stop: Stop, now: float) -> "Counter[str
     for request in (*await ledger.waiting(now), *await ledger.decided(_MAX_SEARCHED)):
         if request.is_over or not stop.names(request.asker):
             continue
-        if await ledger.void(request.id, RequestState.STOPPED, now, by=stop.by, note=stop.reason or None):
+        reason = stop.reason or None
+        if voided := await ledger.void(request.id, RequestState.STOPPED, now, by=stop.by, note=reason):
+            record(AuditEvent.STOPPED, voided, reason)
             ended["waiting call" if request.state is RequestState.OPEN else "unused approval"] += 1
     for approval in await ledger.temporary_approvals(now):
         if stop.names(approval.asker):

@@ -1,22 +1,25 @@
 """Undo of a change: the call that reverts it, what that restores and what stays lost."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 from pydantic import JsonValue, ValidationError
 from pydantic_core import to_json
 
 from fastn_mcp.ledger.change import FINAL_OUTCOMES, Change
 from fastn_mcp.ledger.identity import without_issuers
+from fastn_mcp.ledger.storage_limits import MAX_JOURNAL_BYTES, MEGABYTE
 from fastn_mcp.records.formats import counted
 from fastn_mcp.records.platform import PEOPLE, ROLES, TRASH
-from fastn_mcp.records.rows import FastnObject, word
+from fastn_mcp.records.rows import FastnObject, text, word
 from fastn_mcp.redaction import is_redacted, redact_object, redact_row
 from fastn_mcp.tools.access import NewApiKey
 from fastn_mcp.tools.catalog import OPERATIONS
 from fastn_mcp.tools.operation import Call, Create, Operation, Update
 from fastn_mcp.tools.related_reads import fields_sent
+from fastn_mcp.tools.selection import EnabledTools
 from fastn_mcp.tools.triggers import CreateTrigger
 
 
@@ -86,12 +89,26 @@ _APPROVED_BY = {
 }
 """By code: what permitted a change, in words."""
 
+_ALL_TOOLS = EnabledTools({})
+
 _MAX_VALUE = 200
 """Bytes of JSON up to which a receipt shows a value."""
 
+STATE_DROPPED = (
+    "The state before it is no longer kept:"
+    f" the journal keeps {MAX_JOURNAL_BYTES // MEGABYTE} MB of the newest changes of a caller."
+)
 _INVITED = "An invitation that was sent to an administrator cannot be taken back."
 _NOT_SHOWN = "Values that Fastn did not show before cannot be restored."
-_OVERWRITTEN = "The secret of this name was overwritten: its earlier value is lost, and has to be entered again."
+_OVERWRITTEN = {
+    "create_secret": "The secret of this name was overwritten: its earlier value is lost, and has to be entered again.",
+    "create_connection": (
+        "The connection existed before and is kept. If its credentials were replaced, the earlier ones are lost: the"
+        " customer has to authorise the app again."
+    ),
+}
+"""Why an overwritten object is not restored, by operation. One that existed before is never deleted."""
+
 _TO_BE_MADE = "the-id-of-what-is-made"
 
 
@@ -124,6 +141,8 @@ def undo_of(change: Change) -> Undo | NotUndoable:
         return NotUndoable("How to undo it is unknown.")
     if rule.by is None:
         return NotUndoable(rule.lost)
+    if change.is_state_dropped:
+        return NotUndoable(STATE_DROPPED)
     by = OPERATIONS[rule.by]
     if "adminEmail" in change.sent:
         rule = replace(rule, lost=f"{rule.lost} {_INVITED}".strip())
@@ -133,11 +152,7 @@ def undo_of(change: Change) -> Undo | NotUndoable:
         if issubclass(by, Update):
             return _restoring(by, rule, change, change.before)
         return _making_again(by, rule, change.before)
-    if change.target is None:
-        return NotUndoable("What it created is unknown; find it with the list tool.")
-    if change.before is not None and not change.is_of_another:
-        return _undoing_overwrite(change, change.before)
-    return Undo(by.model_validate({by.route.parameters[-1]: change.target}), rule.restores, rule.lost)
+    return _undoing_create(by, rule, change)
 
 
 def in_words(undo: Undo | NotUndoable) -> str:
@@ -164,12 +179,26 @@ def without_secrets(record: FastnObject) -> dict[str, JsonValue]:
     return redact_row(fields) if isinstance(record, NewApiKey) else redact_object(fields)
 
 
-def receipt(change: Change) -> dict[str, JsonValue]:
-    """Return the receipt of a change: target, changed fields, what approved it, how to undo it, or else why not."""
+def receipt(change: Change, tools: EnabledTools = _ALL_TOOLS) -> dict[str, JsonValue]:
+    """Return the receipt of a change: target, changed fields, what approved it, how to undo it, or else why not.
+
+    It lacks names and earlier values of rows that none of the `tools` reads.
+    """
     facts: dict[str, JsonValue] = {"change_id": change.id}
-    facts |= {"name": change.name} if change.name else {}
-    facts |= {"changed": changed} if (changed := changed_fields(change)) else {}
-    facts |= {"stopped_triggers": [*change.stopped_triggers]} if change.stopped_triggers else {}
+    changed, stopped = changed_fields(change), [*change.stopped_triggers]
+    name = change.name
+    if hides_target(change, tools):
+        changed = {name: {"to": each["to"]} for name, each in changed.items()}
+        name = None
+    elif tools.hides_any:  # its label names what it refers to
+        name = text(change.before or change.sent, "name", "slug", "email") or None
+    facts |= {"name": name} if name else {}
+    facts |= {"changed": cast(JsonValue, changed)} if changed else {}
+    if stopped and tools.hides("triggers"):
+        *others, last = stopped
+        further = re.fullmatch(r"(\d+) more", last)
+        stopped = [counted(len(others) + (int(further[1]) if further else 1), "trigger")]
+    facts |= {"stopped_triggers": cast(JsonValue, stopped)} if stopped else {}
     facts |= {"approved_by": approver(change.approved_by)} if change.approved_by else {}
     undo = undo_of(change)
     if isinstance(undo, NotUndoable):
@@ -192,7 +221,12 @@ def approver(approved_by: str) -> str:
     return f"{' and '.join(without_issuers(detail).splitlines())}: {how}"
 
 
-def changed_fields(change: Change) -> dict[str, JsonValue]:
+def hides_target(change: Change, tools: EnabledTools) -> bool:
+    """Whether none of the tools reads what was changed."""
+    return (operation := OPERATIONS.get(change.tool)) is None or tools.hides(operation.toolset())
+
+
+def changed_fields(change: Change) -> dict[str, dict[str, JsonValue]]:
     """Return the changed fields: `from`, if Fastn showed it, and `to`. Long values are given by their size.
 
     None for what was not made, and for what changes no field: a message to Fastn's AI, or a run.
@@ -245,13 +279,21 @@ def _restoring(operation: Any, rule: Rule, change: Change, before: Mapping[str, 
     return Undo(call, rule.restores, " ".join(filter(None, losses)), tuple(sorted({*lost, *refused, *unknown})))
 
 
+def _undoing_create(by: Any, rule: Rule, change: Change) -> Undo | NotUndoable:
+    if change.target is None:
+        return NotUndoable("What it created is unknown; find it with the list tool.")
+    if change.before is not None and not change.is_of_another:
+        return _undoing_overwrite(change, change.before)
+    return Undo(by.model_validate({by.route.parameters[-1]: change.target}), rule.restores, rule.lost)
+
+
 def _undoing_overwrite(change: Change, before: Mapping[str, JsonValue]) -> Undo | NotUndoable:
     """Restore what a create overwrote, as Fastn handled it as an update. Never delete an object that existed before."""
     if not before:
         return NotUndoable("Whether it overwrote something is unknown; find it with the list tool.")
     updating = change.tool.replace("create_", "update_")
     if updating not in RULES:
-        return NotUndoable(_OVERWRITTEN)
+        return NotUndoable(_OVERWRITTEN.get(change.tool, "It existed before: its earlier values are lost."))
     changed = {name: value for name, value in change.sent.items() if value != before.get(name)}
     return _restoring(OPERATIONS[updating], RULES[updating], replace(change, sent=changed), before)
 

@@ -3,8 +3,8 @@
 Decisions are stored only in the ledger. Each approval or decline is a vote of a person whom the identity provider
 authenticated.
 
-A requester never approves their own call if it needs two people. They may approve a call that needs one, since an
-elicitation form of their client would ask them too, unless the team file sets `own = false`.
+A requester never approves their own call if it needs two people. Of the calls that need one, they may approve those
+whose effects are all in `own` of the team file: by default neither deletions nor changes of access.
 """
 
 import logging
@@ -21,7 +21,8 @@ from fastn_mcp.errors import FastnError, Refused
 from fastn_mcp.guard.approval_form import VERIFIED, approved_elsewhere, effects_of
 from fastn_mcp.guard.caller import Announcement, ChannelCapabilities
 from fastn_mcp.guard.recorder import decision_entry, record_fact
-from fastn_mcp.hosted.team_config import Team
+from fastn_mcp.guard.sentences.facts import series
+from fastn_mcp.hosted.team_config import ApproverRule, Team
 from fastn_mcp.hosted.tenants import Tenants
 from fastn_mcp.hosted.tokens import login_names, person_name, signed_in
 from fastn_mcp.ledger.approval_request import ApprovalRequest, Vote
@@ -74,6 +75,12 @@ def person(team: Team, claims: Mapping[str, Any]) -> SignedInPerson:
     return SignedInPerson(issuer, subject, name, served_by, tuple(rules), names, groups, *signed_in(claims))
 
 
+def may_approve_own(team: Team, tenant: str, effects: frozenset[str]) -> bool:
+    """Whether people may approve their own calls of a tenant with these effects."""
+    served = team.named(tenant)
+    return served is not None and effects.issubset(effect.value for effect in team.own_effects(served))
+
+
 @dataclass(frozen=True, slots=True)
 class TenantInbox:
     """Approval channel of one tenant: the approval page and, if it has one, its webhook."""
@@ -94,9 +101,12 @@ class TenantInbox:
         if not self._is_on_page(request):
             if webhook is not None:
                 return replace(await webhook.announce(request), url=self.url)
+            effects = series(sorted(effects_of(request)))
             raise Refused(
-                "Nobody may approve this call: no approver in the team file covers it.",
-                "Tell the operator: [[approvals.approver]] says who may approve which calls.",
+                f"Nobody may approve this call: no approver in the team file covers the tenant {self.tenant} and the"
+                f" effect {effects}, besides the person who asks for it.",
+                f"Tell the operator: an [[approvals.approver]] has to cover it; or, for people to approve such calls of"
+                f" their own, `own` in [approvals] has to name {effects} (own = true names all).",
             )
         where, host = f"at {self.url}, where approvers sign in", webhook and webhook.announce_beside(request)
         if host:
@@ -105,9 +115,17 @@ class TenantInbox:
 
     def _is_on_page(self, request: ApprovalRequest) -> bool:
         """Whether somebody may approve a request on the page."""
-        approvals, effects = self.team.approvals, effects_of(request)
-        own = approvals is not None and approvals.own and request.needed == 1
-        return own or any(rule.covers(self.tenant, effects) for rule in self.team.approver_rules)
+        effects = effects_of(request)
+        own = request.needed == 1 and may_approve_own(self.team, self.tenant, effects)
+        if own and not request.undoes:
+            return True
+        rules = (rule for rule in self.team.approver_rules if rule.covers(self.tenant, effects))
+        return any(own or not self._is_of_requester(rule, request) for rule in rules)
+
+    def _is_of_requester(self, rule: ApproverRule, request: ApprovalRequest) -> bool:
+        """Whether a rule names nobody but the person who asks."""
+        subjects = rule.subjects or ()
+        return bool(subjects) and all(request.may_be_of(f"{self.team.issuer}|{subject}") for subject in subjects)
 
 
 class TeamInbox(Inbox):
@@ -128,7 +146,7 @@ class TeamInbox(Inbox):
         # What the team file does not say any more counts from now on, although the sign-in is older.
         self._person = replace(person, groups=tuple(sorted(team.approver_groups.intersection(person.groups))))
         self._tenants = tenants
-        tenant = team.named(person.tenant) if person.tenant and team.approvals and team.approvals.own else None
+        tenant = team.named(person.tenant) if person.tenant and team.page and team.page.own else None
         is_served = tenant is not None and not tenant.caller_keys and tenant.digest in person.rules
         self._own_tenant = person.tenant if is_served else None
         self._rules = [rule for rule in team.approver_rules if rule.digest in person.rules]
@@ -172,11 +190,14 @@ class TeamInbox(Inbox):
             return None if self.covers(tenant, effects_of(request)) else "This call is not yours to approve."
         if request.needed > 1:
             return "It is your own call, and others have to approve it."
+        effects = effects_of(request)
         # A principal that only may be theirs counts as their own, but gets no right to approve.
         own = request.principal == self.approver and self._own_tenant == tenant
-        # What they undo here is as an agent's call of somebody else: no scope of a token limits it.
-        may = self.covers(tenant, effects_of(request)) if request.undoes else own
-        return None if may else "It is your own call, and somebody else has to approve it."
+        # What they undo here needs a rule that covers it besides: no scope of a token limits it.
+        may = self.covers(tenant, effects) if request.undoes else own
+        if may and may_approve_own(self._team, tenant, effects):
+            return None
+        return "It is your own call, and somebody else has to approve it."
 
     @override
     def may_revoke(self, tenant: str, request: ApprovalRequest) -> bool:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
-from mcp.types import INTERNAL_ERROR, INVALID_REQUEST
+from mcp.server.transport_security import DEFAULT_MAX_REQUEST_BODY_SIZE
+from mcp.types import INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST
 from pydantic import JsonValue
 from pydantic_core import from_json
 from starlette.requests import Request
@@ -29,8 +30,10 @@ from fastn_mcp.hosted.team_config import Team, Tenant
 from fastn_mcp.hosted.tenants import Busy, CallerAccount, RequestLimit, Tenants
 from fastn_mcp.hosted.tokens import TokenRefused, Tokens, VerifiedToken, client_of, login_names, person_name
 from fastn_mcp.policy.asker import Asker
-from fastn_mcp.procedures.catalog import parse
+from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.server.context import AccountContext, RequestContext
+from fastn_mcp.server.pipes import id_in
+from fastn_mcp.tools.bounds import MAX_SIZE, message_problem, size_problem
 from fastn_mcp.tools.tool import Effect
 
 log = logging.getLogger(__name__)
@@ -128,6 +131,31 @@ def summarize(body: bytes) -> Summary:
     return Summary(request_id, name if isinstance(name, str) else None, arguments)
 
 
+class OversizedMessage(RequestRejected):
+    """A message that is not passed on, with the id to answer."""
+
+    def __init__(self, status: int, message: str, code: int, id_: str | int | None) -> None:
+        super().__init__(status, message, code)
+        self.id = id_
+
+
+def check_size(body: bytes) -> None:
+    """Reject a body that the SDK, which parses it several times, would need long for.
+
+    Raises `OversizedMessage`, which names the oversized argument of a tool.
+    """
+    if (problem := message_problem(body)) is not None:
+        raise OversizedMessage(413, problem, INVALID_REQUEST, id_in(body))
+    if len(body) <= MAX_SIZE:
+        return
+    summary = summarize(body)
+    if summary.tool not in TOOLS:
+        problem = f"The message has {len(body) // 1000:,} kB; at most {MAX_SIZE // 1000} kB are taken."
+        raise OversizedMessage(413, problem, INVALID_REQUEST, summary.id)
+    if (problem := size_problem(TOOLS[summary.tool], summary.arguments or {})) is not None:
+        raise OversizedMessage(200, f"{problem}.", INVALID_PARAMS, summary.id)
+
+
 class HostCheck:
     """Reject a foreign Host or Origin and oversized headers before the body is read.
 
@@ -198,9 +226,12 @@ class TeamAccess:
                 owner = tenant.name if own is None else f"{tenant.name} {own.principal}"
                 stack.enter_context(self._requests(owner))
                 body = await read(Request(scope, receive), self._team.limits.body_bytes)
+                check_size(body)
                 summary = summarize(body)
                 account = await stack.enter_async_context(self._tenants.lease(tenant, own))
                 self._check_scope(caller, account.context, summary)
+            except OversizedMessage as rejected:
+                return await rejected.response(rejected.id)(scope, receive, send)
             except RequestRejected as rejected:
                 return await rejected.response(summary.id)(scope, receive, send)
             except (Busy, SettingsError) as error:
@@ -218,14 +249,10 @@ class TeamAccess:
         token = await self._verified(sent[0] if sent else "")
         if request.method != "POST":
             raise RequestRejected(405, "This server keeps no sessions: requests are POST.", headers={"Allow": "POST"})
+        token, machine = self._who(token)
         scope["user"] = AuthenticatedUser(token)  # to whom the SDK binds the state of a call that is repeated
         claims = token.claims or {}
         principal = f"{claims['iss']}|{token.subject}"
-        machines, groups = self._team.machines_of(claims["iss"]), self._team.groups_claim
-        try:
-            machine = machine_of(machines, claims, groups, is_machine=token.is_machine)
-        except WrongMachine as wrong:
-            raise RequestRejected(403, str(wrong)) from None
         scopes = frozenset(token.scopes) if machine is None else machine.narrowed(token.scopes)
         if READ not in scopes:
             raise self._insufficient_scope(scopes, READ, f"It needs the scope {READ}.")
@@ -241,24 +268,40 @@ class TeamAccess:
             # Groups of another issuer are not those of the team's people.
             own = asker.groups if claims["iss"] == self._team.issuer else ()
             asker = replace(asker, person=machine.name, login_names=(), groups=own, machine=machine.name)
-        return Caller(asker, None, scopes), tenant, _caller_account(tenant, principal, keys)
+        caller = Caller(asker, None, scopes, own_effects=self._team.own_effects(tenant))
+        return caller, tenant, _caller_account(tenant, principal, keys)
+
+    def _who(self, token: VerifiedToken) -> tuple[VerifiedToken, MachineIdentity | None]:
+        """Return a token and the machine that it is of, which is matched before a person's token gets its subject."""
+        claims = token.claims or {}
+        machines = self._team.machines_of(claims["iss"])
+        try:
+            machine = machine_of(machines, claims, self._team.groups_claim, is_machine=token.is_machine)
+            return (token.of_person(self._team.subject_claim) if machine is None else token), machine
+        except WrongMachine as wrong:
+            raise RequestRejected(403, str(wrong)) from None
+        except TokenRefused as refused:
+            raise self._refused(refused) from None
 
     async def _verified(self, sent: str) -> VerifiedToken:
         """Return the verified token of an authentication header. The challenge of the 401 says why it is refused."""
         scheme, _, token = sent.partition(" ")
-        message, error = "Sign in first.", ()
-        if scheme.lower() == "bearer" and token:
-            try:
-                return await self._tokens.verify(token)
-            except TokenRefused as refused:
-                log.info("a token was refused: %s", refused)
-                message, error = f"The token was refused. {refused}", ("invalid_token", str(refused))
-            except NoKeys:
-                log.warning("no token can be verified: the keys of the issuer are not known")
-                problem = "The identity provider cannot be reached, so no token can be verified."
-                raise unavailable(problem, int(RETRY_AFTER)) from None
-        challenge = self._challenge(self._team.initial_scopes, *error)
-        raise RequestRejected(401, message, headers={"WWW-Authenticate": challenge})
+        if scheme.lower() != "bearer" or not token:
+            challenge = self._challenge(self._team.initial_scopes)
+            raise RequestRejected(401, "Sign in first.", headers={"WWW-Authenticate": challenge})
+        try:
+            return await self._tokens.verify(token)
+        except TokenRefused as refused:
+            raise self._refused(refused) from None
+        except NoKeys:
+            log.warning("no token can be verified: the keys of the issuer are not known")
+            problem = "The identity provider cannot be reached, so no token can be verified."
+            raise unavailable(problem, int(RETRY_AFTER)) from None
+
+    def _refused(self, refused: TokenRefused) -> RequestRejected:
+        log.info("a token was refused: %s", refused)
+        challenge = self._challenge(self._team.initial_scopes, "invalid_token", str(refused))
+        return RequestRejected(401, f"The token was refused. {refused}", headers={"WWW-Authenticate": challenge})
 
     def _insufficient_scope(self, scopes: Iterable[str], needed: str, message: str) -> RequestRejected:
         """Return the 403 rejection. It names the scopes already held too, so that a new token has both."""
@@ -327,7 +370,7 @@ class LocalAccess:
         sent = [value for name, value in scope["headers"] if name == b"authorization"]
         scheme, _, token = sent[0].partition(b" ") if len(sent) == 1 else (b"", b"", b"")
         if scheme.lower() == b"bearer" and hmac.compare_digest(token.strip(), self._token):
-            return await self._app(scope, receive, send)
+            return await self._checked(scope, receive, send)
         id_ = None
         if scope["method"] == "POST":
             with suppress(RequestRejected):  # too large: rejected without an id
@@ -337,3 +380,15 @@ class LocalAccess:
         error = ', error="invalid_token", error_description="Not the token of this server."' if sent else ""
         headers = {"WWW-Authenticate": f'Bearer realm="fastn-mcp"{error}'}
         return await RequestRejected(401, message, headers=headers).response(id_)(scope, receive, send)
+
+    async def _checked(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] != "POST":
+            return await self._app(scope, receive, send)
+        try:
+            body = await read(Request(scope, receive), DEFAULT_MAX_REQUEST_BODY_SIZE)
+            check_size(body)
+        except OversizedMessage as rejected:
+            return await rejected.response(rejected.id)(scope, receive, send)
+        except RequestRejected as rejected:
+            return await rejected.response(None)(scope, receive, send)
+        return await self._app(scope, replay(body_message(body), receive), send)

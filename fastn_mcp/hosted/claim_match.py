@@ -179,6 +179,8 @@ def machine_of(
 ) -> MachineIdentity | None:
     """Return which of an issuer's machines a verified token signs in; None if it is a person's.
 
+    `claims` are as the issuer signed them, with the token's own `sub`: another claim may be chosen by who has it.
+
     Raises `WrongMachine` if it is a machine's and matches none, or a person's and matches one.
     """
     mismatches = [list(machine.mismatches(claims, groups_claim)) for machine in machines]

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Annotated, Any, cast
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
 
 from fastn_mcp.config.addresses import is_loopback, plain_address
+from fastn_mcp.config.keys import key_in_text
 from fastn_mcp.config.load import load as load_settings
 from fastn_mcp.config.model import SOURCES, Settings, Trait, settings_with
 from fastn_mcp.config.strict_toml import ONE_OR_MORE, STRICT, ConfigError, Key, TomlSource, load, read, validate
@@ -37,7 +38,8 @@ from fastn_mcp.hosted.claim_match import (
 )
 from fastn_mcp.hosted.tokens import ALGORITHMS, Trust
 from fastn_mcp.policy.decision import StepUp
-from fastn_mcp.policy.schema import Effects
+from fastn_mcp.policy.schema import AnyEffects, Effects
+from fastn_mcp.redaction import quote
 from fastn_mcp.tools.tool import Effect
 
 _SECRETS = ("api_key", "webhook_secret", "notify_secret", "slack_app_token", "slack_bot_token")
@@ -51,6 +53,12 @@ _NO_SOURCE = (None, None)
 _RESERVED_PATHS = ("/healthz", "/readyz", "/tenants", "/.well-known")
 _WITH_OPENID = require(lambda scopes: "openid" in scopes, "must include openid, which tells who signed in")
 _EFFECTS = [effect for effect in Effect if effect is not Effect.READ]
+_NOT_OWN = (Effect.ACCESS, Effect.DESTROY)
+"""Effects of calls that nobody approves for themselves unless the team file says so."""
+
+OWN_EFFECTS = [effect for effect in _EFFECTS if effect not in _NOT_OWN]
+"""Default of `ApprovalsSection.own`."""
+
 _PLACEHOLDER = "brought-by-the-caller"
 _MAX_SECRET = 4096
 
@@ -88,6 +96,15 @@ def _resource(url: str) -> str:
 
 def _is_origin(origin: str) -> bool:
     return urlsplit(origin).scheme in ("http", "https") and origin == origin_of(origin) and "*" not in origin
+
+
+def _own_effects(value: object) -> object:
+    """Return the effects that `own` stands for: all if it is true, none if it is false."""
+    if isinstance(value, bool):
+        return [effect.value for effect in _EFFECTS] if value else []
+    if isinstance(value, (str, list)):
+        return cast("object", value)
+    raise ValueError("must be true, false or a list of effects")
 
 
 def _matching(pattern: str, problem: str) -> AfterValidator:
@@ -150,6 +167,22 @@ class Tenant(Match):
     def secret_files(self) -> list[str | None]:
         return [getattr(self, f"{name}_file") for name in _SECRETS]
 
+    @property
+    def key_source(self) -> str:
+        """Where its key comes from, in the words of the team file. Callers read it: of a path it has the name only."""
+        if self.api_key_file is not None:
+            return f"api_key_file {quote(Path(self.api_key_file).name)}"
+        if self.api_key_env is not None:
+            return f"api_key_env {quote(self.api_key_env)}"
+        return f"profile {quote(self.profile)}"
+
+    @property
+    def key_hint(self) -> str:
+        """What a caller does if Fastn does not accept the key."""
+        if self.caller_keys:
+            return "Send a key of your account that Fastn accepts, in the header x-fastn-api-key."
+        return f"Tell the operator: Fastn refuses the key of the tenant {self.name}, from its {self.key_source}."
+
     def settings(self, environment: Mapping[str, str], file: Path | None, key: str | None = None) -> Settings:
         """Load its settings and secrets; `key` is the API key of the caller. Raises `SettingsError` if invalid.
 
@@ -162,7 +195,8 @@ class Tenant(Match):
         try:
             for name in _SECRETS:
                 if (source := _secret_source(self, name)) != _NO_SOURCE:
-                    values[name] = read_secret(*source, environment)
+                    secret = read_secret(*source, environment)
+                    values[name] = key_in_text(secret) if name == "api_key" else secret
             if self.caller_keys:
                 values["api_key"] = key or _PLACEHOLDER
             if self.profile is not None:
@@ -205,17 +239,20 @@ class StepUpSection(_Table):
 
 
 class ApprovalsSection(_Table):
-    """The approval page, its OpenID Connect client and the approver rules."""
+    """The approval page, its OpenID Connect client and the approver rules.
 
-    client_id: Text
+    Without a client there is no page, and `own` stands alone.
+    """
+
+    client_id: Text | None = None
     client_secret_file: str | None = None
     client_secret_env: str | None = None
     url: _Resource | None = None
     scopes: Annotated[Texts, _WITH_OPENID] = ["openid", "profile", "email"]
     subject_claim: Text | None = None
     """Claim of ID tokens that names the person, if it is not that of access tokens."""
-    own: bool = True
-    """Whether requesters may approve their own calls that need one approval."""
+    own: Annotated[AnyEffects, BeforeValidator(_own_effects)] = OWN_EFFECTS
+    """Effects of calls that a requester may approve for themselves, on the page or in their client's form."""
     session_minutes: Annotated[float, Field(ge=1, le=720)] = 60.0
     approver: list[ApproverRule] = []
     step_up: StepUpSection | None = None
@@ -300,6 +337,20 @@ class Team(_Table):
         return tuple(map(str, values)) if all(isinstance(each, str) for each in values) else None
 
     @property
+    def page(self) -> ApprovalsSection | None:
+        """The approval page; None if there is none."""
+        return self.approvals if self.approvals is not None and self.approvals.client_id is not None else None
+
+    def own_effects(self, tenant: Tenant) -> frozenset[Effect]:
+        """Return the effects of calls that callers of a tenant may approve for themselves.
+
+        With `caller_keys`, the account is the caller's own, and nobody else decides about it.
+        """
+        if tenant.caller_keys:
+            return frozenset(_EFFECTS)
+        return frozenset(OWN_EFFECTS if self.approvals is None else self.approvals.own)
+
+    @property
     def approver_rules(self) -> list[ApproverRule]:
         """Rules of the approvers; empty without an approval page."""
         return self.approvals.approver if self.approvals else []
@@ -312,17 +363,17 @@ class Team(_Table):
     @property
     def page_url(self) -> str | None:
         """Public address of the approval page, which may have its own host."""
-        if self.approvals is None:
+        if self.page is None:
             return None
-        return self.approvals.url or f"{origin_of(self.url)}/approvals"
+        return self.page.url or f"{origin_of(self.url)}/approvals"
 
     @property
     def step_up(self) -> StepUp | None:
         """What the approval of calls with some effects requires of the approver's sign-in."""
-        if self.approvals is None or (own := self.approvals.step_up) is None:
+        if self.page is None or (step_up := self.page.step_up) is None:
             return None
-        effects, seconds = tuple(each.value for each in own.effects), own.max_age_minutes * 60.0
-        return StepUp(f"{self.page_url}/", effects, seconds, tuple(own.acr_values), self.leeway_seconds)
+        effects, seconds = tuple(each.value for each in step_up.effects), step_up.max_age_minutes * 60.0
+        return StepUp(f"{self.page_url}/", effects, seconds, tuple(step_up.acr_values), self.leeway_seconds)
 
     @property
     def served_hosts(self) -> list[str]:
@@ -446,6 +497,10 @@ def _tenant_errors(at: Key, tenant: Tenant) -> Iterator[ConfigError]:
 
 def _approvals_errors(team: Team, approvals: ApprovalsSection) -> Iterator[ConfigError]:
     at: Key = ("approvals",)
+    if approvals.client_id is None:
+        if approvals.model_fields_set != {"own"}:
+            yield ConfigError(at, "[approvals] needs the key 'client_id': the client of the approval page")
+        return
     mcp, page = urlsplit(team.url).path, urlsplit(team.page_url or "").path
     if f"{mcp}/".startswith(f"{page}/") or any(f"{page}/".startswith(f"{taken}/") for taken in (mcp, *_RESERVED_PATHS)):
         yield ConfigError((*at, "url"), f"url: {page} is already used by this server")

@@ -51,14 +51,22 @@ class Trust:
     scope_prefix: str = ""
     """Text before each scope that clients request. Tokens may have it too."""
     subject_claim: str = "sub"
-    """Claim that names the person, in access tokens and ID tokens alike, as `sub` of the verified claims."""
+    """Claim that names the person, in access tokens and ID tokens alike. Machines are recognised by `sub`."""
     is_workload: bool = False
     """Whether the issuer signs for machines only."""
 
 
 class VerifiedToken(AccessToken):
+    """A token whose claims are as the issuer signed them: its own `sub` tells machines from people."""
+
     is_machine: bool
     """Whether a client has it for itself. It names no person then."""
+
+    def of_person(self, claim: str) -> "VerifiedToken":
+        """Return the token with the claim that names the person as `sub`. Raises `TokenRefused` if it names nobody."""
+        claims = dict(self.claims or {})
+        name_subject(claims, claim)
+        return self.model_copy(update={"subject": claims["sub"], "claims": claims})
 
 
 class Tokens:
@@ -106,15 +114,14 @@ class Tokens:
 
     async def _access_token(self, token: str) -> VerifiedToken:
         claims = await self._claims(token, self._trust.audience, _TYPES)
-        is_machine = self._trust.is_workload or is_machines(claims)
-        name_subject(claims, "sub" if is_machine else self._trust.subject_claim)
+        name_subject(claims, "sub")
         return VerifiedToken(
             token=token,
             client_id=client_of(claims) or "unknown",
             scopes=scopes(claims, self._trust.scope_prefix),
             subject=claims["sub"],
             claims=claims,
-            is_machine=is_machine,
+            is_machine=self._trust.is_workload or is_machines(claims),
         )
 
     async def _claims(self, token: str, audience: str, types: Collection[str]) -> dict[str, Any]:

@@ -134,7 +134,7 @@ class Beginning:
         undone = loaded(Change, found, key_of(Change, self.undoes))
         if undone is None or undone.undone:
             return Begun.UNDONE
-        return [write(replace(undone, undone=True), self.undoes)]
+        return [write(replace(undone, undone_at=self.change.at), self.undoes)]
 
     def _permitted(self, found: Documents) -> Begun | list[Write]:
         """Require that the temporary approval holds still."""

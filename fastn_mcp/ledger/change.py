@@ -36,8 +36,8 @@ class Change:
     at: float
     """Unix seconds."""
     outcome: str = BEGUN
-    undone: bool = False
-    """Whether it was undone or is being undone."""
+    undone_at: float = 0.0
+    """Unix seconds at which its undo was claimed; 0 if it is neither undone nor being undone."""
     repeat_id: str = ""
     """Id by which a repeated call is recognised (`Evaluation.repeat_id`); empty if the call is idempotent."""
     approved_by: str = ""
@@ -56,6 +56,13 @@ class Change:
     """Digest of what it touches and of the policy (`Evaluation.binding`); empty if nothing was read."""
     approval: str = ""
     """Id of the approval request that allowed it, itself or by the temporary approval that came with it; or empty."""
+    is_state_dropped: bool = False
+    """Whether `arguments`, `before` and `sent` are no longer kept (`storage_limits`)."""
+
+    @property
+    def undone(self) -> bool:
+        """Whether it was undone or is being undone."""
+        return self.undone_at > 0
 
     @property
     def is_of_another(self) -> bool:

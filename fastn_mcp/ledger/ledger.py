@@ -169,7 +169,8 @@ class Ledger:
         """Record a request, and return its id.
 
         If it is out of band and the same request is open already, return the id of that one and record nothing, so
-        that concurrent replicas open one request. Raises `TooManyWaiting`.
+        that concurrent replicas open one request. Raises `TooManyWaiting`, or `RequestsFull` (`storage_limits`) if the
+        caller's requests take too much; the oldest past decisions of the caller are deleted to stay below that.
         """
         key, caller_key = key_of(ApprovalRequest, request.id), key_of(CallerState, request.holder)
 
@@ -453,7 +454,7 @@ class Ledger:
             before = loaded(Change, found, key)
             if before is None or not before.undone:
                 return None, ()
-            return None, [write(replace(before, undone=False), change_id)]
+            return None, [write(replace(before, undone_at=0.0), change_id)]
 
         await self._step([key], step)
 

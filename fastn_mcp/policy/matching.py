@@ -248,14 +248,15 @@ class Protected:
                 glob, mention = match
                 is_named = quote(str(mention.value)) in mention.of
                 why = f" ({glob})" if is_named else f": {mention} matches {glob}"
-                return self._decision(f"{sentence(mention.of)} is protected{why}.")
+                return self._decision(f"{sentence(mention.of)} is protected{why}")
             if touched.gap:
                 what = f"The {kind.replace('_', ' ')} {' or '.join(map(str, globs))} is protected"
-                return self._decision(f"{what}, and {touched.gap}.")
+                return self._decision(f"{what}, and {touched.gap}")
         return None
 
     def _decision(self, matched: str) -> PolicyDecision:
-        return PolicyDecision(self.then, self.name, f"{matched}{because_of(self.reason)}", second=self.second)
+        reason = because_of(self.reason).lstrip()
+        return PolicyDecision(self.then, self.name, reason, matched=matched, second=self.second)
 
 
 def because_of(reason: str) -> str:

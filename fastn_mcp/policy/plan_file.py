@@ -31,6 +31,7 @@ from fastn_mcp.policy.conditions import NAME, NEW_NAME, Choice
 from fastn_mcp.policy.permit import Permit
 from fastn_mcp.policy.plan import Plan, PlanAccount
 from fastn_mcp.policy.schema import CHANGING_TOOLS, condition
+from fastn_mcp.tools.bounds import size_problem
 from fastn_mcp.tools.catalog import OPERATIONS, AnyOperation
 from fastn_mcp.tools.fields import JsonObject
 from fastn_mcp.tools.tool import Effect
@@ -138,6 +139,8 @@ def _bounds(
     except ValueError:
         wanted = f'a table that JSON can express (no dates), its JSON text, or "{_ANY}"'
         raise ConfigError((*at, "arguments"), f"arguments: must be {wanted}") from None
+    if problem := size_problem(operation, arguments):
+        raise ConfigError((*at, "arguments"), f"arguments: {problem}")
     if unknown := sorted(arguments.keys() - takes):
         raise ConfigError(
             (*at, "arguments", unknown[0]), f"arguments: there is no {unknown[0]!r}{nearest(unknown[0], takes)}"

@@ -24,7 +24,7 @@ from fastn_mcp.policy.decision import (
 from fastn_mcp.policy.plan import Plan
 from fastn_mcp.policy.rules import NO_RULES, FileRules
 from fastn_mcp.records.formats import counted
-from fastn_mcp.tools.operation import Call, Operation
+from fastn_mcp.tools.operation import Call, Create, Operation
 from fastn_mcp.tools.tool import Effect
 
 NO_PLAN = "no plan"
@@ -80,6 +80,7 @@ class Policy:
         return (
             bool(call.needs_person)
             or type(call).effect_on is not Operation[Any].effect_on
+            or isinstance(call, Create)  # undo must not delete what it overwrites
             or least(self.mode, call.effective, live=self.live) is not Decision.ALLOW
             or any(rule.looks_at_facts(call) for rule in self.rules.rules)
         )

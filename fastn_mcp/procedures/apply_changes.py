@@ -15,10 +15,12 @@ from fastn_mcp.ledger.change import BEGUN, MADE_OUTCOMES, PERHAPS_MADE, Change
 from fastn_mcp.procedures.context import Pending, Procedure, ProcedureContext
 from fastn_mcp.records.formats import since
 from fastn_mcp.records.rows import FastnObject, row_of, text
-from fastn_mcp.tools.catalog import OPERATIONS
+from fastn_mcp.tools.bounds import OF_CALLS, TextBound, size_problem
+from fastn_mcp.tools.catalog import OPERATIONS, AnyOperation
 from fastn_mcp.tools.fields import JsonObject, JsonObjects
 from fastn_mcp.tools.operation import Call, RefusedValue
 from fastn_mcp.tools.related_reads import settling_read, suggested_read
+from fastn_mcp.tools.selection import EnabledTools
 from fastn_mcp.tools.tool import Effect, problems
 from fastn_mcp.tools.workflows import RunWorkflow
 
@@ -65,11 +67,13 @@ class ApplyChanges(Procedure[AppliedChanges]):
     effect = Effect.DESTROY
 
     changes: Annotated[
-        JsonObjects, Field(description="1-50 of {tool, arguments}.", min_length=1, max_length=MAX_CALLS, repr=False)
+        JsonObjects,
+        Field(description="1-50 of {tool, arguments}.", min_length=1, max_length=MAX_CALLS, repr=False),
+        OF_CALLS,
     ]
-    batch: Annotated[str | None, Field(description="Name, to repeat the same changes; at most 64.", max_length=64)] = (
-        None
-    )
+    batch: Annotated[
+        str | None, Field(description="Name, to repeat the same changes; at most 64.", max_length=64), TextBound(64)
+    ] = None
 
     _calls: tuple[Call, ...] = PrivateAttr(default=())
 
@@ -103,7 +107,7 @@ class ApplyChanges(Procedure[AppliedChanges]):
 
     @override
     async def run(self, context: ProcedureContext) -> AppliedChanges | Pending:
-        calls, now = self._calls, context.system.timestamp()
+        calls = self._calls
         outcome = await context.executor.execute(self, context.caller, context.report)
         if isinstance(outcome, Done):
             raise TypeError("a list has an outcome for each of its calls")
@@ -112,7 +116,7 @@ class ApplyChanges(Procedure[AppliedChanges]):
         rows: dict[int, dict[str, JsonValue]] = {}
         for number, (call, call_id) in enumerate(zip(calls, outcome.calls, strict=True), 1):
             if call_id in outcome.outcomes:
-                rows[number] = _outcome_row(number, call, outcome.outcomes[call_id], now)
+                rows[number] = _outcome_row(number, call, outcome.outcomes[call_id], context)
         note = ""
         if all(isinstance(each, Change) for each in outcome.outcomes.values()):
             note = "All calls were begun earlier, and nothing was sent now. To repeat them, pass a name in batch."
@@ -137,11 +141,7 @@ def _parse(number: int, entry: Mapping[str, Any]) -> Call:
     if why := _NOT_IN_BATCHES.get(operation.tool_name()):
         raise ValueError(f"{where}: {why}; call it separately")
     try:
-        arguments = _ARGUMENTS.validate_python(arguments)
-    except ValidationError:
-        raise ValueError(f"{where}: its arguments are not an object") from None
-    try:
-        call = operation.model_validate(arguments)
+        call = operation.model_validate(_arguments(where, operation, arguments))
         call.request()
     except ValidationError as error:
         raise ValueError(f"{where}: {problems(operation, error)}") from None
@@ -150,6 +150,17 @@ def _parse(number: int, entry: Mapping[str, Any]) -> Call:
     if isinstance(call, RunWorkflow) and call.wait_seconds:
         raise ValueError(f"{where}: wait_seconds: a batch does not wait; use wait_for_execution")
     return call
+
+
+def _arguments(where: str, operation: AnyOperation, arguments: object) -> dict[str, JsonValue]:
+    """Return the arguments of a call, each within its bound. Raises `ValueError`."""
+    try:
+        fields = _ARGUMENTS.validate_python(arguments)
+    except ValidationError:
+        raise ValueError(f"{where}: its arguments are not an object") from None
+    if problem := size_problem(operation, fields):
+        raise ValueError(f"{where}: {problem}")
+    return fields
 
 
 def _check_independence(calls: Iterable[Call]) -> None:
@@ -176,26 +187,28 @@ def _row(number: int, call: Call, outcome: str) -> dict[str, JsonValue]:
     return {"call": number, "tool": call.tool_name(), "target": call.target, "outcome": outcome}
 
 
-def _outcome_row(number: int, call: Call, outcome: CallOutcome, now: float) -> dict[str, JsonValue]:
+def _outcome_row(number: int, call: Call, outcome: CallOutcome, context: ProcedureContext) -> dict[str, JsonValue]:
     match outcome:
         case Done(result, change):
-            return _row(number, call, "done") | _receipt(call, result, change)
+            return _row(number, call, "done") | _receipt(call, result, change, context.tools)
         case FastnError() as error:
             message: dict[str, JsonValue] = {"message": " ".join(filter(None, (error.what, error.known)))}
             facts = {name: error.facts[name] for name in _FACTS if name in error.facts}
             return _row(number, call, error.outcome) | message | facts
         case Change():  # begun by an earlier attempt at the batch
-            at: dict[str, JsonValue] = {"at": since(outcome.at, now)}
+            at: dict[str, JsonValue] = {"at": since(outcome.at, context.system.timestamp())}
             if outcome.outcome in PERHAPS_MADE:
                 lost: dict[str, JsonValue] = {"message": _UNRECORDED if outcome.outcome == BEGUN else _RESPONSE_LOST}
                 reading = settling_read(call)
                 settle: dict[str, JsonValue] = {} if reading is None else {"settle": suggested_read(reading)}
                 return _row(number, call, UnknownOutcome.outcome) | at | lost | settle
             done = outcome if outcome.outcome == "done" else None
-            return _row(number, call, outcome.outcome) | at | _receipt(call, None, done)
+            return _row(number, call, outcome.outcome) | at | _receipt(call, None, done, context.tools)
 
 
-def _receipt(call: Call, result: FastnObject | None, change: Change | None) -> dict[str, JsonValue]:
+def _receipt(
+    call: Call, result: FastnObject | None, change: Change | None, tools: EnabledTools
+) -> dict[str, JsonValue]:
     """Return the id of the created resource, if any, and the receipt, with the change_id if it can be undone."""
     row: dict[str, JsonValue] = {}
     if isinstance(call, RunWorkflow):
@@ -203,7 +216,7 @@ def _receipt(call: Call, result: FastnObject | None, change: Change | None) -> d
     elif call.target is None and change is not None:
         row["made"] = change.target
     if change is not None:
-        fields = receipt(change)
+        fields = receipt(change, tools)
         can_undo = ("change_id",) if "undo" in fields else ()
         names = ("name", "changed", "stopped_triggers", *can_undo, "not_restored", *_SHARED)
         row |= {name: fields[name] for name in names if name in fields}

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
-from pydantic_core import to_json
 
 from fastn_mcp.errors import InvalidArgument, nearest
 from fastn_mcp.procedures.apply_changes import ApplyChanges
@@ -17,6 +16,7 @@ from fastn_mcp.procedures.overview.get_overview import GetOverview
 from fastn_mcp.procedures.undo_change import ListChanges, UndoChange
 from fastn_mcp.procedures.wait_for_execution import WaitForExecution
 from fastn_mcp.records.rows import FastnObject
+from fastn_mcp.tools.bounds import OF_CALLS, size_problem
 from fastn_mcp.tools.catalog import CATALOG
 from fastn_mcp.tools.fields import JsonObject
 from fastn_mcp.tools.tool import DRY_RUN, AnyTool, Effect, Tool, problems
@@ -32,7 +32,9 @@ class PreviewChange(Procedure[ChangePreview]):
     effect = Effect.READ
 
     tool: Annotated[str, Field(description="For example delete_customer.")]
-    values: Annotated[JsonObject | None, Field(description="Its arguments.", validation_alias="arguments")] = None
+    values: Annotated[
+        JsonObject | None, Field(description="Its arguments.", validation_alias="arguments"), OF_CALLS
+    ] = None
 
 
 PROCEDURES: tuple[AnyTool, ...] = (
@@ -71,15 +73,12 @@ def parse(tools: Mapping[str, AnyTool], name: str, arguments: Mapping[str, Any])
         if name in TOOLS:
             raise _disabled(name)
         raise UnknownTool(f"There is no tool {name[:64]!r}{nearest(name, tools)}.", "See tools/list.")
+    if problem := size_problem(operation, arguments):
+        raise InvalidArgument(f"{problem}.", "Correct it and call again.")
     fields = dict(arguments)
     dry_run = DRY_RUN in fields and operation.previews() and fields.pop(DRY_RUN)
     if not isinstance(dry_run, bool):
         raise InvalidArgument(f"{DRY_RUN}: must be true or false.", "Correct the arguments and call again.")
-    # Values that JSON cannot encode would fail later, with an error that names no field.
-    if (field := next((name for name in fields if not _is_encodable({name: fields[name]})), None)) is not None:
-        raise InvalidArgument(
-            f"{field[:64]!r} contains an incomplete character or is nested too deeply.", "Correct it and call again."
-        )
     try:
         call = operation.model_validate(fields)
     except ValidationError as error:
@@ -106,11 +105,3 @@ def _previewed(tools: Mapping[str, AnyTool], call: PreviewChange) -> ParsedCall:
 def _disabled(tool: str) -> InvalidArgument:
     by = "by read-only mode, toolsets, tools or exclude_tools"
     return InvalidArgument(f"{tool} is disabled here, {by}.", "Only a person can change that.")
-
-
-def _is_encodable(value: object) -> bool:
-    try:
-        to_json(value)
-    except ValueError:
-        return False
-    return True

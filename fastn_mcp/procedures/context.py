@@ -16,6 +16,7 @@ from fastn_mcp.ledger.change import Change
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.runtime import Report, System
 from fastn_mcp.tools.operation import Call
+from fastn_mcp.tools.selection import EnabledTools
 from fastn_mcp.tools.tool import Effect, Result, Tool
 
 Pending = PendingApproval | Evaluation
@@ -57,9 +58,15 @@ class ProcedureContext:
     changes: ChangeJournal
     look: AnswerReads
     """Reads that may be answered by the snapshot, and that the rate limit may leave out."""
+    tools: EnabledTools
 
     async def read(self, call: Call) -> FastnObject:
-        """Send one read. Raises a `FastnError`."""
+        """Send one read for the answer. Raises a `FastnError`: `Disabled` if the settings switch its tool off."""
+        self.tools.check(call)
+        return await self.guard.read(call, self.caller)
+
+    async def read_for_change(self, call: Call) -> FastnObject:
+        """Send one read that only decides whether a change may be made. What it returns is not shown to the agent."""
         return await self.guard.read(call, self.caller)
 
     async def change(self, call: Call, undoes: Change | None = None) -> Done | Pending:

@@ -1,6 +1,6 @@
 """Run each call as one request or as a procedure. All changes go through `Guard.execute`."""
 
-from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from fastn_mcp.account.answer_reads import AnswerReads, SharedReads
 from fastn_mcp.account.short_ids import AnyCall, ShortIds
-from fastn_mcp.errors import NotSent
+from fastn_mcp.errors import Disabled, FastnError, NotSent
 from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.evaluation import Evaluation
@@ -20,40 +20,37 @@ from fastn_mcp.guard.key_files import SecretValues
 from fastn_mcp.guard.preview import Shown
 from fastn_mcp.guard.recorder import Recorder
 from fastn_mcp.guard.result import Done, ListResult
+from fastn_mcp.guard.undo import receipt
 from fastn_mcp.ledger.change import Change
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.procedures.composed_operations import perform
-from fastn_mcp.procedures.context import Executor, Pending, PreviewOnly, ProcedureContext
+from fastn_mcp.procedures.context import Executor, Pending, PreviewOnly, Procedure, ProcedureContext
 from fastn_mcp.procedures.lookup import ReadRow
 from fastn_mcp.procedures.undo_change import UndoChange
-from fastn_mcp.records.rows import FastnObject
+from fastn_mcp.records.rows import FastnObject, row_of
 from fastn_mcp.runtime import Report, SpanFacts, no_progress
-from fastn_mcp.tools.operation import Operation
+from fastn_mcp.tools.operation import Call, Operation
 from fastn_mcp.tools.paging import FULL, List
 from fastn_mcp.tools.tool import Effect, Tool
 
 
-class EnabledTools(Executor):
+class EnabledChanges(Executor):
     """Sends changes whose tools are all enabled. A procedure, for example `undo_change`, chooses tools itself."""
 
-    def __init__(self, guard: Guard, recorder: Recorder, disabled: Mapping[str, str]) -> None:
-        """`disabled`: the tools that are not enabled, each with the setting that disables it."""
+    def __init__(self, guard: Guard, recorder: Recorder) -> None:
         self._guard = guard
         self._recorder = recorder
-        self._disabled = disabled
 
     @override
     async def execute(
         self, tool: Tool[Any], caller: Caller, report: Report, undoes: Change | None = None
     ) -> Done | ListResult | PendingApproval:
         for call in tool.inner_calls or (tool,):
-            if setting := self._disabled.get(name := call.tool_name()):
-                error = NotSent(
-                    f"This is done by {name}, which is disabled here by the setting {setting}.",
-                    "Only a person can change that.",
-                )
+            try:
+                self._guard.tools.check(call)
+            except Disabled as error:
                 self._recorder.not_sent(call, caller, error)
-                raise error
+                raise
         return await self._guard.execute(tool, caller, report, undoes)
 
 
@@ -64,7 +61,6 @@ class Dispatcher:
         self,
         shared: SharedReads,
         guard: Guard,
-        executor: EnabledTools,
         recorder: Recorder,
         changes: ChangeJournal,
         secrets: SecretValues,
@@ -75,7 +71,8 @@ class Dispatcher:
         self._recorder = recorder
         self._changes = changes
         self._secrets = secrets
-        self._executor = executor
+        self.tools = guard.tools
+        self._executor = EnabledChanges(guard, recorder)
         self._short_ids = ShortIds()
         self.system = shared.system
         self.dashboard_url = client.settings.dashboard_url
@@ -90,7 +87,7 @@ class Dispatcher:
     async def preview(self, call: Tool[Any], caller: Caller, report: Report = no_progress) -> Shown:
         """Return the effects of `call`, from fresh reads. No change is sent."""
         outcome = await self._run(call, caller, report, is_preview=True)
-        return cast(Evaluation, outcome).preview_for_agent()
+        return cast(Evaluation, outcome).preview_for_agent(caller)
 
     async def preview_undo(self, change: str, asker: Asker) -> Shown:
         """Return what the undo of a change would do, for a person on the approval page. No change is sent."""
@@ -107,30 +104,55 @@ class Dispatcher:
 
     def preview_body(self, shown: Shown) -> dict[str, JsonValue]:
         """Return a preview as JSON, with short ids."""
-        return self._short_ids.shortened_body(shown.data())
+        return self.tools.without_disabled(self._short_ids.shortened_body(shown.data()))
+
+    def receipt(self, change: Change | None) -> dict[str, JsonValue] | None:
+        """Return the receipt of a change for the agent; None if none was made."""
+        return None if change is None else receipt(change, self.tools)
 
     def _reads(self, caller: Caller) -> AnswerReads:
-        read, permit = partial(self.guard.read, caller=caller), partial(self.guard.check_read, caller=caller)
+        read = partial(self.guard.read, caller=caller)
+
+        def permit(call: Call) -> None:
+            self.tools.check(call)
+            self.guard.check_read(call, caller)
+
         return AnswerReads(self._shared, read, permit)
 
     async def _run(
         self, call: Tool[Any], caller: Caller, report: Report, *, is_preview: bool = False
     ) -> Done | Pending:
         executor, look = PreviewOnly(self.guard) if is_preview else self._executor, self._reads(caller)
-        context = ProcedureContext(self.guard, executor, caller, report, self.system, self._changes, look)
+        context = ProcedureContext(self.guard, executor, caller, report, self.system, self._changes, look, self.tools)
         attributes: SpanFacts = {"effect": call.effective.value}
         with self.system.span("execute_tool", call.tool_name(), attributes):
             self._client.check(call)
-            call = await self._short_ids.expanded(call, look)
-            if call.effect is not Effect.READ:
-                self._check_secrets(call, caller)
-            outcome = await perform(call, context)
+            try:
+                call = await self._short_ids.expanded(call, look)
+                if call.effect is not Effect.READ:
+                    self._check_secrets(call, caller)
+                outcome = await perform(call, context)
+            except FastnError as error:
+                self.tools.note_disabled(error)
+                raise
             if is_preview and not isinstance(outcome, Evaluation):
                 raise NotSent(f"{call.tool_name()} would change nothing.")
             attributes["outcome"] = _OUTCOMES.get(type(outcome), "done")
+        if isinstance(outcome, Done):
+            return replace(outcome, result=self._suggesting(outcome.result))
         if not isinstance(outcome, FastnObject):
             return outcome
+        if isinstance(call, Procedure):
+            outcome = self._suggesting(outcome)
         return Done(outcome if _is_whole(call) else self._short_ids.shortened(outcome))
+
+    def _suggesting(self, result: FastnObject) -> FastnObject:
+        """Return a result that suggests enabled tools only."""
+        if not self.tools.are_limited:
+            return result
+        body = row_of(result)
+        left = self.tools.without_disabled(body)
+        return result if left == body else type(result).model_validate(left)
 
     def _check_secrets(self, call: Tool[Any], caller: Caller) -> None:
         """Refuse a missing secret before a person is asked. Raises `NotSent`."""

@@ -20,6 +20,7 @@ from fastn_mcp.records.formats import age
 from fastn_mcp.records.platform import facts_about
 from fastn_mcp.records.rows import FastnObject, Row, as_word, key_of, short, text, timestamp, without_empty
 from fastn_mcp.records.states import STATES, State, failure_reason, is_unfinished, workflow_state
+from fastn_mcp.tools.bounds import TextBound
 from fastn_mcp.tools.tool import Effect
 
 EXECUTION = "execution"
@@ -42,7 +43,6 @@ NEXT: dict[str, tuple[str, ...]] = {
 RUN = "run_workflow(workflow_id)"
 """Next call of a workflow that runs."""
 
-_MAX_QUERY = 500  # characters
 _MAX_IDS = 4  # of a query, that are read
 _MAX_NAME = 101  # characters of a name in the answer, with the ellipsis of a longer one
 _MAX_RELATED = 4  # triggers shown of a workflow, and workflows of a customer
@@ -55,8 +55,6 @@ _COLUMNS = {
 
 
 def _searchable(query: str) -> str:
-    if len(query) > _MAX_QUERY:
-        raise ValueError(f"at most {_MAX_QUERY} characters")
     if not any(map(str.isalnum, query)):
         raise ValueError("holds no letter or digit to look for")
     return query
@@ -73,7 +71,9 @@ class Find(Procedure[SearchResult]):
 
     effect = Effect.READ
 
-    query: Annotated[str, Field(description="For example acme hubspot sync."), AfterValidator(_searchable)]
+    query: Annotated[
+        str, Field(description="For example acme hubspot sync."), AfterValidator(_searchable), TextBound(500)
+    ]
     kind: Annotated[Kind | None, Field(description="Only these.")] = None
     limit: Annotated[int, Field(ge=1, le=20, description="1-20, default 5.")] = 5
 

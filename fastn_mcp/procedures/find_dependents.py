@@ -15,6 +15,7 @@ from fastn_mcp.procedures.lookup import resolve
 from fastn_mcp.procedures.reads import read_if_short
 from fastn_mcp.records.formats import quoted
 from fastn_mcp.records.rows import FastnObject, key_of
+from fastn_mcp.tools.bounds import JsonBound
 from fastn_mcp.tools.catalog import OPERATIONS
 from fastn_mcp.tools.fields import Texts
 from fastn_mcp.tools.tool import CONTROL, Effect
@@ -40,7 +41,7 @@ class FindDependents(Procedure[ResourceDependents]):
 
     kind: Annotated[Kind, Field(description="Its kind.")]
     id: Annotated[str | None, Field(description="Id or name.", min_length=1)] = None
-    ids: Annotated[Texts | None, Field(description="Several, in brief.")] = None
+    ids: Annotated[Texts | None, Field(description="Several, in brief."), JsonBound(values=MAX_IDS, size=20_000)] = None
 
     @model_validator(mode="after")
     def _one_or_several(self) -> Self:

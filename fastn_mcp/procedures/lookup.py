@@ -10,7 +10,7 @@ from pydantic import Field
 
 from fastn_mcp.account.entries import LISTS, Contents, Entry, entry, read_contents
 from fastn_mcp.client.reads import connections_like, find_row, has_id, read_page
-from fastn_mcp.errors import Failed, FastnError, InvalidArgument, LeftOut, NotFound, NotSent
+from fastn_mcp.errors import Disabled, Failed, FastnError, InvalidArgument, LeftOut, NotFound, NotSent
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.ranking import Index, words_of
 from fastn_mcp.records.formats import quoted
@@ -18,6 +18,7 @@ from fastn_mcp.records.labels import distinction, label_of
 from fastn_mcp.records.rows import FastnObject, Row, key_of, row_of, short, text
 from fastn_mcp.tools.catalog import OPERATIONS
 from fastn_mcp.tools.operation import Operation
+from fastn_mcp.tools.paging import List
 from fastn_mcp.tools.tool import Effect
 from fastn_mcp.tools.workflows import ListExecutions
 
@@ -85,9 +86,20 @@ async def resolve(
 ) -> FoundResource:
     """Return the resource with this id, slug or name. Raises `NotFound` if there is none, `NotSent` if several.
 
-    `is_tried`: a read by it as an id found nothing. `fields`: the resource itself is read if the row of a list lacks
-    one of these.
+    Raises `Disabled` for a name, if the settings switch off its list; an id is then taken as it is. `is_tried`: a read
+    by it as an id found nothing. `fields`: the resource itself is read if the row of a list lacks one of these.
     """
+    try:
+        return await _resolve(kind, typed, context, fields, is_tried=is_tried)
+    except Disabled as error:
+        if is_id(typed) or (kind == "connection" and connections_like(typed) is not None):
+            return FoundResource(typed, {}, error)
+        raise Disabled(f"Names of {kind}s are not looked up. {error.what}", "Give an id.") from None
+
+
+async def _resolve(
+    kind: str, typed: str, context: ProcedureContext, fields: Collection[str], *, is_tried: bool
+) -> FoundResource:
     listing, candidates, is_complete = LISTS[kind](limit=MAX_NAMES), tuple[Entry, ...](), False
     stored = [entry(kind, row) for row in context.look.stored(listing).rows]
     known = {item.id: item for item in named(typed, stored) if item.id}
@@ -97,14 +109,13 @@ async def resolve(
         with suppress(FastnError):  # it may be readable by its id
             candidates, is_complete = await _search(kind, typed, context)
     is_name = is_tried or len(named(typed, candidates)) == 1
-    resource = None if is_name else await read_by_id(kind, typed, context)
+    resource = None if is_name else await _read_itself(kind, typed, context)
     if resource is not None and isinstance(resource.error, LeftOut) and not is_id(typed):
         raise resource.error  # it may be a name
     if resource is not None and not isinstance(resource.error, NotFound):
         return resource
     if resource is not None and resource.error is not None and is_id(typed):  # an id, which no resource has as its name
-        page = await read_page(listing, context.look)
-        if any(key_of(row) == typed for row in page.rows):
+        if await _is_on_page(listing, typed, context):
             return resource  # it is listed, though it cannot be read
         raise resource.error
     contents = Contents(candidates, complete=True)
@@ -118,11 +129,26 @@ async def resolve(
     raise _unresolved(kind, typed, contents, matching)
 
 
+async def _read_itself(kind: str, typed: str, context: ProcedureContext) -> FoundResource | None:
+    """Read a resource as `read_by_id` does. Returns None also if that is disabled: its list may be enabled."""
+    resource = await read_by_id(kind, typed, context)
+    return None if resource is not None and isinstance(resource.error, Disabled) else resource
+
+
+async def _is_on_page(listing: List[Any], id_: str, context: ProcedureContext) -> bool:
+    """Whether a list may be read, and its first page has this id."""
+    try:
+        page = await read_page(listing, context.look)
+    except Disabled:
+        return False
+    return any(key_of(row) == id_ for row in page.rows)
+
+
 async def _with_fields(item: Entry, fields: Collection[str], context: ProcedureContext) -> FoundResource:
     """Return a listed resource, read itself if its row lacks one of these fields."""
     listed = FoundResource(item.id, item.row)
     read = None if item.row.keys() >= {*fields} else await read_by_id(item.kind, item.id, context)
-    return listed if read is None or isinstance(read.error, (LeftOut, NotFound)) else read
+    return listed if read is None or isinstance(read.error, (Disabled, LeftOut, NotFound)) else read
 
 
 def _unresolved(kind: str, typed: str, contents: Contents, matching: Sequence[Entry]) -> FastnError:
@@ -175,6 +201,8 @@ async def read_by_id(kind: str, id_: str, context: ProcedureContext) -> FoundRes
         if kind == "connection" and (listing := connections_like(id_)) is not None:  # its parts filter the list
             page = await read_page(listing(limit=MAX_NAMES), context.look)
             return next((FoundResource(id_, row) for row in page.rows if key_of(row) == id_), None)
+    except Disabled as error:
+        return FoundResource(id_, {}, error)
     except NotSent:
         return None
     except FastnError as error:

@@ -13,7 +13,7 @@ from fastn_mcp.account.answer_reads import AnswerReads
 from fastn_mcp.account.dependence import Unchecked
 from fastn_mcp.account.entries import MAX_PAGES, read_many_labels
 from fastn_mcp.client.reads import Pages, read_page, read_pages
-from fastn_mcp.errors import FastnError, LeftOut, RateLimited
+from fastn_mcp.errors import Disabled, FastnError, LeftOut, RateLimited
 from fastn_mcp.records.rows import Row, key_of, row_of
 from fastn_mcp.runtime import Report, no_progress
 from fastn_mcp.tools.operation import Call
@@ -44,6 +44,8 @@ def unique(rows: Iterable[AnyRow]) -> list[AnyRow]:
 
 def failure(error: FastnError, otherwise: str) -> str:
     """Return why a read failed: at the rate limit also when to call again, else `otherwise`."""
+    if isinstance(error, Disabled):
+        return error.what
     return f"{error.what} {error.next_step}".rstrip() if isinstance(error, RateLimited) else otherwise
 
 

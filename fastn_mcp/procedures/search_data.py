@@ -276,7 +276,9 @@ class SearchData:
         gaps = [f"{it.what}: {it.why}" for it in reasons]
         gaps += [f"{name}: only the first {number}" for name, number in read.items()]
         if "connection" in self.wanted and not self.rows.of("connection") and not is_answered:
-            gaps.append("connection: name its customer and connector, or give the kind")
+            is_disabled = self._context.tools.hides("connections")
+            how = "disabled here" if is_disabled else "name its customer and connector, or give the kind"
+            gaps.append(f"connection: {how}")
         return gaps
 
     def _incomplete(self) -> list[str]:

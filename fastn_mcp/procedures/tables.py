@@ -16,7 +16,7 @@ from fastn_mcp.account.dependence import Unchecked, by_reason
 from fastn_mcp.account.entries import read_many_labels
 from fastn_mcp.account.short_ids import short_id
 from fastn_mcp.client.reads import MAX_LOOKUPS
-from fastn_mcp.errors import FastnError, nearest
+from fastn_mcp.errors import FastnError, first_few, nearest
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.list_rows import Table, collected
 from fastn_mcp.procedures.reads import AccountReads
@@ -300,12 +300,11 @@ async def _picked(
         picked.append({name: cells[name] for name in wanted if name in cells})
     present = {name for row in picked for name in row} | set(map(_derived, columns))
     existing = {*call.row_type().columns, *(name for row in rows for name in row)}
-    absent = [
-        shorten(name, _MAX_VALUE) + ("" if name in existing else nearest(name, existing))
-        for name in fields
-        if name not in present
-    ]
-    return {"items": picked, "ids": ids, "absent": absent[:_MAX_COLUMNS] or None if rows else None}
+    absent = first_few(
+        (name for name in fields if name not in present),
+        lambda name: shorten(name, _MAX_VALUE) + ("" if name in existing else nearest(name, existing)),
+    )
+    return {"items": picked, "ids": ids, "absent": absent or None if rows else None}
 
 
 MAX_DETAILS = 20

@@ -8,7 +8,7 @@ from pydantic import Field, JsonValue
 from fastn_mcp.client.reads import read_target
 from fastn_mcp.errors import NotFound, NotSent, TargetChanged
 from fastn_mcp.guard.result import Done
-from fastn_mcp.guard.undo import NotUndoable, Undo, already, drift, receipt, undo_of
+from fastn_mcp.guard.undo import NotUndoable, Undo, already, drift, hides_target, receipt, undo_of
 from fastn_mcp.ledger.change import BEGUN, KEPT_DAYS, PERHAPS_MADE, Change
 from fastn_mcp.procedures.context import Pending, Procedure, ProcedureContext
 from fastn_mcp.records.formats import aged, since
@@ -16,6 +16,7 @@ from fastn_mcp.records.rows import FastnObject, Row, key_of, row_of, without_emp
 from fastn_mcp.redaction import quote
 from fastn_mcp.tools.catalog import OPERATIONS
 from fastn_mcp.tools.operation import Update
+from fastn_mcp.tools.selection import EnabledTools
 from fastn_mcp.tools.tool import Effect
 
 _END_OF_TIME = 1e12
@@ -46,7 +47,7 @@ class ListChanges(Procedure[ChangeList]):
         before = _END_OF_TIME if self.cursor is None else float(self.cursor)
         changes = await context.changes.changes(self.limit + 1, before)
         page, now = changes[: self.limit], context.system.timestamp()
-        answer: dict[str, JsonValue] = {"changes": [_row(change, now) for change in page]}
+        answer: dict[str, JsonValue] = {"changes": [_row(change, now, context.tools) for change in page]}
         if not page and self.cursor is None:
             since_when = aged(context.system.now() - timedelta(days=KEPT_DAYS), context.system.now())
             answer["note"] = (
@@ -81,10 +82,11 @@ class UndoChange(Procedure[UndoResult]):
         outcome = await context.change(undo.call, undoes=change)
         if not isinstance(outcome, Done):
             return outcome
+        name = receipt(change, context.tools).get("name")
         answer: Row = {
             "undone": change.id,
             "by": undo.call.tool_name(),
-            "of": None if change.target is None else {"id": change.target, "name": change.name},
+            "of": None if change.target is None else {"id": change.target, "name": name},
             "new_id": key_of(row_of(outcome.result)) if undo.call.target is None else None,
             "stays": undo.lost,
             "not_restored": [*undo.not_restored],
@@ -97,10 +99,10 @@ async def _check_drift(change: Change, undo: Undo, context: ProcedureContext) ->
     call: Any = undo.call
     if call.target is None:
         deletion = OPERATIONS[change.tool].model_validate(change.arguments)
-        if change.outcome in PERHAPS_MADE and await read_target(deletion, context.read) is not None:
+        if change.outcome in PERHAPS_MADE and await read_target(deletion, context.read_for_change) is not None:
             raise NotSent("There is nothing to undo: it is still there.")
         return
-    target = await read_target(call, context.read)
+    target = await read_target(call, context.read_for_change)
     if target is None:
         raise NotFound("It is no longer there.", certainty="Nothing was sent.")
     if not isinstance(call, Update):
@@ -110,22 +112,22 @@ async def _check_drift(change: Change, undo: Undo, context: ProcedureContext) ->
         raise TargetChanged(
             f"Somebody has changed it since: {', '.join(map(quote, changed))}.",
             f"Check it, and set the wanted values with {call.tool_name()}.",
-            facts={"now": {name: now.get(name) for name in changed}},
+            facts={} if hides_target(change, context.tools) else {"now": {name: now.get(name) for name in changed}},
         )
     if already(change, now):
         raise NotSent("There is nothing to undo: it already has its earlier state.")
 
 
-def _row(change: Change, now: float) -> dict[str, JsonValue]:
+def _row(change: Change, now: float, tools: EnabledTools) -> dict[str, JsonValue]:
+    fields = receipt(change, tools)
     row: dict[str, JsonValue] = {
         "change_id": change.id,
         "tool": change.tool,
         "target": change.target,
-        "name": change.name,
+        "name": fields.get("name"),
         "at": since(change.at, now),
         "outcome": "unknown_outcome" if change.outcome == BEGUN else change.outcome,
     }
-    fields = receipt(change)
     row |= {name: fields[name] for name in ("changed", "stopped_triggers", "approved_by") if name in fields}
     row = {name: value for name, value in row.items() if value is not None}
     row["undo"] = "undone" if change.undone else fields.get("undo") or fields["why"]

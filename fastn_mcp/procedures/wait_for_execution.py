@@ -7,6 +7,7 @@ import anyio
 from pydantic import Field, JsonValue
 
 from fastn_mcp.errors import (
+    Disabled,
     FastnError,
     Forbidden,
     Invalid,
@@ -34,7 +35,7 @@ MAX_WAIT = 45
 _MIN_TIMEOUT = 5.0
 """Minimum timeout of a read in seconds, even if less of the waiting time is left."""
 
-_FINAL_ERRORS = (Unauthorized, Forbidden, Invalid, InvalidArgument, Refused)
+_FINAL_ERRORS = (Unauthorized, Forbidden, Invalid, InvalidArgument, Refused, Disabled)
 """Errors that waiting cannot resolve."""
 
 

@@ -41,7 +41,9 @@ _GROUPS: Mapping[str, OutcomeGroup] = {
     "applied_unreadable": OutcomeGroup.DONE,
     "gone": OutcomeGroup.DONE,
     "target_changed": OutcomeGroup.REFUSED,
-    "stopped": OutcomeGroup.REFUSED,
+    AuditEvent.STOPPED.value: OutcomeGroup.REFUSED,
+    AuditEvent.EXPIRED.value: OutcomeGroup.REFUSED,
+    AuditEvent.WITHDRAWN.value: OutcomeGroup.DECLINED,
     WAITING: OutcomeGroup.WAITING,
     UNKNOWN: OutcomeGroup.UNKNOWN,
     **{outcome: OutcomeGroup(outcome) for outcome in (DONE, "refused", DECLINED, LEFT, PREVIEWED)},
@@ -100,6 +102,13 @@ class Attempt:
 
 _UNANSWERED = "It was sent, and no answer came: the process was stopped, or ended. Look in Fastn before repeating it."
 _APPROVED = "It was approved, and not called again."
+_ENDED = {
+    AuditEvent.EXPIRED.value: "Nobody decided before the approval request expired.",
+    AuditEvent.WITHDRAWN.value: "It was approved, and the approval was withdrawn.",
+    AuditEvent.STOPPED.value: "A person stopped changes, which made its approval request void.",
+}
+"""Messages of calls whose approval request ended, where nobody gave a reason."""
+
 _AUDIT_FIELDS = (
     "principal", "principal_name", "account", "target", "name", "effect", "rule", "decision", "approved_by", "change",
     "grant",
@@ -145,6 +154,9 @@ class Tally:
                 if (attempt := self._of_grant.get(_text(line, "grant") or "")) is not None:
                     self._update(attempt, line, WAITING, _APPROVED)
                     attempt.is_split = attempt.is_split or event == AuditEvent.AGREED.value
+            case AuditEvent.EXPIRED.value | AuditEvent.WITHDRAWN.value | AuditEvent.STOPPED.value as event:
+                if (attempt := self._of_grant.get(_text(line, "grant") or "")) is not None:
+                    self._update(attempt, line, event, _text(line, "message") or _ENDED[event])
             case _:
                 pass  # not about a call
 

@@ -139,10 +139,10 @@ class _Handlers:
                 case PendingApproval(needs_link=True) if caller.link is link_in_result:
                     return link_request(outcome)
                 case PendingApproval():
-                    body = render_pending(outcome)
+                    body = render_pending(outcome, dispatch.tools.without_disabled(outcome.preview.data()))
                     meta = dispatch.redacted(extensions.result_meta(outcome)) if extensions.can_show(ctx) else None
                 case Done(done, change, notes):
-                    body = render(parsed.call, done, account.label, change, notes)
+                    body = render(parsed.call, done, account.label, dispatch.receipt(change), notes)
                 case _:
                     body = render_preview(dispatch.preview_body(outcome))
         body = with_dashboard(body, parsed and parsed.call, dispatch.dashboard_url)

@@ -14,12 +14,13 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
 from typing_extensions import override
 
-from fastn_mcp.errors import SettingsError
+from fastn_mcp.errors import SettingsError, os_reason
 from fastn_mcp.redaction import Redactor, redact_text, sanitize, shorten
 
 _MAX_TEXT = 8_000
@@ -129,6 +130,31 @@ def _is_of(name: str, packages: Iterable[str]) -> bool:
     return any(name == package or name.startswith(f"{package}.") for package in packages)
 
 
+class LogFile(logging.FileHandler):
+    """Log file. If it cannot be written, as on a full disk, stderr says so once, in one line."""
+
+    _has_failed = False
+
+    @override
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self._has_failed:
+            self._has_failed = True
+            with suppress(OSError):
+                sys.stderr.write(
+                    f"fastn-mcp: The log file {sanitize(self.baseFilename)} cannot be written ({os_reason(error)})."
+                    " Lines are missing in it from now on.\n"
+                )
+                sys.stderr.flush()
+
+    @override
+    def close(self) -> None:
+        with suppress(OSError):
+            super().close()
+
+
 def _is_logged(record: logging.LogRecord) -> bool:
     return record.levelno >= logging.INFO or _is_of(record.name, _DATA_FREE)
 
@@ -140,7 +166,7 @@ def begin(level: str, file: Path | None, secrets: Iterable[str]) -> JsonLines:
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             os.close(os.open(file, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600))
-            handler = logging.FileHandler(file, encoding="utf-8")
+            handler = LogFile(file, encoding="utf-8")
         except OSError as error:
             raise SettingsError(f"The log file {file} cannot be written ({type(error).__name__}).") from None
     lines = TerminalLines(secrets) if file is None and sys.stderr.isatty() else JsonLines(secrets)

@@ -12,10 +12,11 @@ from mcp import MCPError, types
 
 from fastn_mcp.errors import NotSent, nearest
 from fastn_mcp.redaction import safe_text
+from fastn_mcp.tools.bounds import TextBound
 from fastn_mcp.tools.tool import AnyTool
 
-_MAX_ARGUMENT = 200
-"""Maximum characters of one argument."""
+PROMPT_ARGUMENT = TextBound(200)
+"""Bound of an argument of a prompt, and of what was typed of one that is to be completed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +50,10 @@ class Recipe:
             if name not in names:
                 raise NotSent(f"unknown argument {name[:64]!r}{nearest(name, names)}.", "See prompts/list.")
         for name in names:
+            if (excess := PROMPT_ARGUMENT.excess(values.get(name, ""))) is not None:
+                raise NotSent(f"{name}: {excess}.", "Shorten it and ask again.")
             if not values.get(name, "").strip():
                 raise NotSent(f"{name}: is required.", "Fill it in and ask again.")
-            if len(values[name]) > _MAX_ARGUMENT:
-                raise NotSent(f"{name}: must have at most {_MAX_ARGUMENT} characters.", "Shorten it and ask again.")
         quoted = {name: json.dumps(safe_text(values[name].strip()), ensure_ascii=False) for name in names}
         return self.text.format_map({name: value.replace("`", "\\u0060") for name, value in quoted.items()})
 

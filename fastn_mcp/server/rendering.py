@@ -13,8 +13,6 @@ from pydantic import JsonValue
 from pydantic_core import to_json
 
 from fastn_mcp.guard.approval_form import PendingApproval
-from fastn_mcp.guard.undo import receipt
-from fastn_mcp.ledger.change import Change
 from fastn_mcp.procedures.context import Procedure
 from fastn_mcp.procedures.overview.get_overview import Overview
 from fastn_mcp.procedures.tables import Table
@@ -61,7 +59,7 @@ def render(
     call: Tool[Any],
     result: FastnObject,
     account: dict[str, JsonValue],
-    change: Change | None = None,
+    receipt: Mapping[str, JsonValue] | None = None,
     notes: Mapping[str, JsonValue] | None = None,
 ) -> dict[str, JsonValue]:
     """Render the result of `call`, with the receipt of its change, and what the receipt says besides."""
@@ -75,8 +73,8 @@ def render(
             answer["target"] = call.target
     if isinstance(call, RunWorkflow) and not hasattr(result, "environment"):
         answer["environment"] = call.environment or account.get("environment") or UNNAMED_ENVIRONMENT
-    if change is not None:
-        answer["receipt"] = safe({**receipt(change), **(notes or {})})  # its names and values come from Fastn
+    if receipt is not None:
+        answer["receipt"] = safe({**receipt, **(notes or {})})  # its names and values come from Fastn
     raw = row_of(result)
     if "cursor" in type(call).model_fields and "next_cursor" in raw:
         raw["next_cursor"] = call.sealed(str(raw["next_cursor"]))
@@ -311,8 +309,8 @@ _RETRY_AFTER = 60
 """Seconds before which calling again is no use to anybody, unless a person says that they have decided."""
 
 
-def render_pending(pending: PendingApproval) -> dict[str, JsonValue]:
-    """Render the result of a call that waits for out-of-band approval."""
+def render_pending(pending: PendingApproval, preview: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """Render the result of a call that waits for out-of-band approval, with its preview for the agent."""
     return {
         "status": "approval_required",
         "outcome": "approval_required",
@@ -320,6 +318,6 @@ def render_pending(pending: PendingApproval) -> dict[str, JsonValue]:
         "next": "Tell the person. Do not poll: make exactly the same call again once they say that they have decided.",
         "retry_after_seconds": _RETRY_AFTER,
         "until": datetime.fromtimestamp(pending.request.expires, UTC).isoformat(timespec="seconds"),
-        "preview": _fit(safe(pending.preview.data()), BUDGET - 3 * _NOTE_SIZE)[0],
+        "preview": _fit(safe(preview), BUDGET - 3 * _NOTE_SIZE)[0],
         "untrusted": True,
     }

@@ -15,7 +15,7 @@ from pydantic_core import to_json
 
 from fastn_mcp.account.entries import LISTS
 from fastn_mcp.channels.elicitation import Context
-from fastn_mcp.errors import FastnError, NotFound, NotSent
+from fastn_mcp.errors import NOTHING_SENT, Disabled, FastnError, NotFound, NotSent
 from fastn_mcp.procedures.dispatch import Dispatcher
 from fastn_mcp.procedures.lookup import CompleteId, Ids, ReadRow
 from fastn_mcp.procedures.overview.get_overview import GetOverview
@@ -24,6 +24,7 @@ from fastn_mcp.redaction import safe_text
 from fastn_mcp.server import prompts
 from fastn_mcp.server.rendering import render, render_error
 from fastn_mcp.tools.billing import GetBilling, GetQuotas, GetUsage
+from fastn_mcp.tools.bounds import TextBound
 from fastn_mcp.tools.connectors import GetConnector
 from fastn_mcp.tools.customers import GetCustomer
 from fastn_mcp.tools.operation import RefusedValue, Route
@@ -128,11 +129,8 @@ JSON = "application/json"
 _NOT_FOUND_LEGACY = -32002
 """Error code of a missing resource up to 2025-11-25. Since then it is that of invalid params."""
 
-_MAX_URI = 2_000
-"""Maximum characters of a URI in an error."""
-
-_MAX_TYPED = 200
-"""Maximum characters of typed text that completion uses."""
+_URI = TextBound(2_000)
+"""Bound of the URI of a resource. An error repeats no more of it."""
 
 
 class ResourceReader:
@@ -148,9 +146,11 @@ class ResourceReader:
 
     async def read(self, ctx: Context, params: types.ReadResourceRequestParams, read: Read) -> types.ReadResourceResult:
         """Read a resource. Raises `MCPError` if it does not exist or cannot be read."""
-        requested = self._dispatch.redacted({"uri": params.uri[:_MAX_URI]})
+        requested = self._dispatch.redacted({"uri": params.uri[: _URI.characters]})
         not_found = types.INVALID_PARAMS if ctx.protocol_version in MODERN_PROTOCOL_VERSIONS else _NOT_FOUND_LEGACY
         try:
+            if (excess := _URI.excess(params.uri)) is not None:
+                raise NotSent(f"uri: {excess}.", "See resources/templates/list.")
             call = self._call(params.uri)
             if call is None:
                 message = "Unknown resource. See resources/list and resources/templates/list."
@@ -186,9 +186,14 @@ async def complete(tools: Sequence[AnyTool], params: types.CompleteRequestParams
     """
     if (kind := _kind_of(tools, params)) is None:
         return types.CompleteResult(completion=types.Completion(values=[], total=0, has_more=False))
-    call = CompleteId(kind=kind, typed=params.argument.value[:_MAX_TYPED])
+    typed = params.argument.value
+    if (excess := prompts.PROMPT_ARGUMENT.excess(typed)) is not None:
+        raise MCPError(types.INVALID_PARAMS, f"{params.argument.name}: {excess}. {NOTHING_SENT}")
+    call = CompleteId(kind=kind, typed=typed)
     try:
         ids = cast(Ids, await read(call))
+    except Disabled:
+        return types.CompleteResult(completion=types.Completion(values=[], total=0, has_more=False))
     except FastnError as error:
         raise MCPError(types.INTERNAL_ERROR, safe_text(str(error))) from None
     values = [safe_text(value) for value in ids.values]

@@ -16,8 +16,10 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 from typing_extensions import override
 
+from fastn_mcp.errors import NOTHING_SENT
 from fastn_mcp.server.context import ResponseDelivery
 from fastn_mcp.server.pipes import PARSE_ERROR, Pipes, error_line, id_in
+from fastn_mcp.tools.bounds import message_problem
 
 DRAIN = 5.0
 """Seconds without written output, after the end of the input, until pending requests are abandoned."""
@@ -153,6 +155,9 @@ class _Streams(ObjectReceiveStream[SessionMessage], ObjectSendStream[SessionMess
 async def _parse(line: bytes, pipes: Pipes) -> types.JSONRPCMessage | None:
     """Parse a line. Answer an invalid one with an error and return None."""
     if not line.strip():
+        return None
+    if (problem := message_problem(line)) is not None:
+        await pipes.write(error_line(id_in(line), types.INVALID_REQUEST, f"{problem} {NOTHING_SENT}"))
         return None
     with suppress(ValidationError, ValueError, RecursionError):
         message = types.jsonrpc_message_adapter.validate_json(line, by_name=False)

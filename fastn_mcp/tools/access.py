@@ -9,6 +9,7 @@ from typing_extensions import override
 from fastn_mcp.records.rows import FastnObject, Row, as_word, owner_of, text, word
 from fastn_mcp.records.states import is_unused
 from fastn_mcp.redaction import redact_row
+from fastn_mcp.tools.bounds import JsonBound, TextBound
 from fastn_mcp.tools.fields import (
     EMAIL,
     SECRET,
@@ -29,6 +30,8 @@ from fastn_mcp.tools.operation import DELETE, DOCUMENTED, GET, INFERRED, POST, C
 from fastn_mcp.tools.paging import APPLIED_HERE, EXPIRY_FIELDS, ExpiresBefore, List, Match, expires_before
 from fastn_mcp.tools.slugs import same_name
 from fastn_mcp.tools.tool import Effect
+
+_MANY_TEXTS = JsonBound(values=1_000, size=100_000)
 
 
 class SecretRow(FastnObject):
@@ -98,7 +101,9 @@ class CreateRole(Operation[Role]):
 
     name: Name
     parent: Annotated[str | None, Field(description="Role to narrow, for example Viewer.")] = None
-    permissions: Annotated[Texts, Field(description="For example workflows:read; the parent must hold all.")]
+    permissions: Annotated[
+        Texts, Field(description="For example workflows:read; the parent must hold all."), _MANY_TEXTS
+    ]
     description: Description = None
     extra: Extra = None
 
@@ -143,7 +148,7 @@ class CreateApiKey(Operation[NewApiKey]):
         NotEmpty | None, Field(description="Full access, Developer, Operator, Viewer (default, read-only) or End user.")
     ] = None
     expires: Annotated[NotEmpty | None, Field(description="30d, 90d (default), 1y, never or a date.")] = None
-    customers: Annotated[Texts | None, Field(description="Customer ids; default all.")] = None
+    customers: Annotated[Texts | None, Field(description="Customer ids; default all."), _MANY_TEXTS] = None
     allowed_ips: Annotated[Texts | None, Field(description="Default any.")] = None
     rate_limit_per_minute: Annotated[int | None, Field(description="At least 1.", ge=1)] = None
     extra: Extra = None
@@ -179,9 +184,15 @@ class CreateSecret(Create[FastnSecret]):
     effect = Effect.ACCESS
     evidence = DOCUMENTED("secrets; the path is inferred")
 
-    name: Annotated[str, Field(description="UPPER_SNAKE_CASE, at most 200 characters.", min_length=1, max_length=200)]
+    name: Annotated[
+        str,
+        Field(description="UPPER_SNAKE_CASE, at most 200 characters.", min_length=1, max_length=200),
+        TextBound(200),
+    ]
     value: Annotated[
-        str | None, Field(description="Leave it out: a person types it.", json_schema_extra=SECRET, repr=False)
+        str | None,
+        Field(description="Leave it out: a person types it.", json_schema_extra=SECRET, repr=False),
+        TextBound(64_000),
     ] = None
     value_from_env: Annotated[str | None, Field(description="Server variable that holds it.")] = None
     type: Annotated[str | None, Field(description="Text (default) or JSON.")] = None

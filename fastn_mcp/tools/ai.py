@@ -7,6 +7,7 @@ from pydantic import Field, JsonValue
 from typing_extensions import override
 
 from fastn_mcp.records.rows import FastnObject, word
+from fastn_mcp.tools.bounds import TextBound
 from fastn_mcp.tools.fields import JsonObject, Texts, WaitSeconds
 from fastn_mcp.tools.operation import INFERRED, POST, Operation
 from fastn_mcp.tools.tool import Effect, Result
@@ -53,7 +54,7 @@ class AiChat(Conversation[AiReply]):
 
     route = POST("/api/v1/ai/chat")
 
-    message: Annotated[str, Field(description="What you ask.", min_length=1)]
+    message: Annotated[str, Field(description="What you ask.", min_length=1), TextBound(100_000)]
     context: Annotated[JsonObject | None, Field(description="{customerId, workflowId, connectorId}.")] = None
 
     @property
@@ -71,7 +72,7 @@ class AiBuild(Conversation[AiReply]):
     route = POST("/api/v1/ai/build")
 
     type: Annotated[str, Field(description="connector or workflow.")]
-    prompt: Annotated[str, Field(description="What to build.", min_length=1)]
+    prompt: Annotated[str, Field(description="What to build.", min_length=1), TextBound(100_000)]
     name: Annotated[str | None, Field(description="Its name.")] = None
     connectors: Annotated[Texts | None, Field(description="Connector slugs to use.")] = None
 

@@ -6,9 +6,23 @@ from typing import Annotated, ClassVar
 from pydantic import Field, JsonValue
 from typing_extensions import override
 
-from fastn_mcp.records.rows import FastnObject, Row, as_word, objects, parse_timestamp, text, timestamp, word
+from fastn_mcp.records.rows import (
+    FastnObject,
+    Row,
+    as_word,
+    connection_refers,
+    connector_keys,
+    key_of,
+    objects,
+    owner_of,
+    parse_timestamp,
+    text,
+    timestamp,
+    word,
+)
 from fastn_mcp.tools.fields import (
     SECRET,
+    SEVERAL,
     ConnectionId,
     ConnectorId,
     CustomerId,
@@ -24,6 +38,7 @@ from fastn_mcp.tools.fields import (
 )
 from fastn_mcp.tools.operation import DELETE, DOCUMENTED, GET, INFERRED, POST, PUT, Create, Operation, Update
 from fastn_mcp.tools.paging import APPLIED_HERE, EXPIRY_FIELDS, ExpiresBefore, List, Match, expires_before
+from fastn_mcp.tools.slugs import same_name
 from fastn_mcp.tools.tool import Effect
 
 Domain = Annotated[str | None, Field(description="Its domain.")]
@@ -37,6 +52,7 @@ _NESTED = {"auth_methods": frozenset({"type", "title", "isDefault", "config", "d
 Authentication = Annotated[
     str | None,
     Field(description="For example OAUTH_2.", serialization_alias="authType"),
+    SEVERAL,
     Known(("OAUTH_2", "API_KEY", "BASIC", "BEARER", "DIGEST", "INPUT", "NO_AUTH")),
 ]
 
@@ -176,7 +192,11 @@ class ListConnections(List[Connection]):
     authentication: Authentication = None
 
 
-class CreateConnection(Operation[Connection]):
+_DEFAULT_NAME = "default"
+"""Name of a connection whose create gave none."""
+
+
+class CreateConnection(Create[Connection]):
     """Connect or reconnect a customer's app by credentials. OAuth needs a person: pass on the authorizationUrl."""
 
     route = POST("/api/v1/connections")
@@ -192,6 +212,35 @@ class CreateConnection(Operation[Connection]):
         Field(description="Such as {token}. Leave it out: a person types it.", json_schema_extra=SECRET, repr=False),
     ] = None
     extra: Extra = None
+
+    @property
+    @override
+    def beside(self) -> Mapping[str, str | None]:
+        """The connections of the same customer to the same app. It may replace the credentials of one of them.
+
+        Undocumented fields may name another customer.
+        """
+        customer = None if self.is_undocumented else self.customer_id
+        return {"connector_id": self.connector_id, "customer_id": customer}
+
+    @override
+    def may_overwrite(self, row: Row) -> bool | None:
+        """Return whether `row` is of the same app, customer and name.
+
+        None if that is not known: the row does not say it, undocumented fields may name another customer, or this gives
+        no name and `row` has one of its own.
+        """
+        fields = {**connection_refers(key_of(row)), **row}
+        keys, owner = connector_keys(fields), owner_of(fields)
+        if keys and self.connector_id not in keys:
+            return False
+        is_owner_known = owner is not None or any(name in fields for name in ("endOrgId", "customerId"))
+        if is_owner_known and (owner or "").casefold() != (self.customer_id or "").casefold():
+            return None if self.is_undocumented else False
+        is_same = same_name(self.name or _DEFAULT_NAME, text(row, "name") or _DEFAULT_NAME)
+        if is_same is False:
+            return None if self.name is None else False
+        return is_same if keys and is_owner_known else None
 
     @property
     @override

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue
 
 from fastn_mcp.redaction import quote
+from fastn_mcp.tools.bounds import JsonBound, TextBound, parsed_json
 from fastn_mcp.tools.tool import NOT_SENT
 
 
@@ -15,14 +16,8 @@ def _parsed(kind: type) -> BeforeValidator:
     """Parse an object or an array that a client sent as JSON text. Nothing else is lenient."""
 
     def parse(value: object) -> object:
-        if isinstance(value, str):
-            try:
-                parsed: object = json.loads(value)
-            except (ValueError, RecursionError):
-                return value
-            if isinstance(parsed, kind):
-                return parsed
-        return value
+        parsed = parsed_json(value)
+        return parsed if isinstance(parsed, kind) else value
 
     return BeforeValidator(parse)
 
@@ -46,9 +41,11 @@ def _not_empty(value: str) -> str:
 NotEmpty = Annotated[str, AfterValidator(_not_empty)]
 """A text whose absence has a meaning of its own: what an empty one would mean is not known."""
 
-JsonObject = Annotated[dict[str, JsonValue], _parsed(dict), AfterValidator(_sendable)]
+JsonObject = Annotated[
+    dict[str, JsonValue], _parsed(dict), AfterValidator(_sendable), JsonBound(values=2_000, size=200_000)
+]
 JsonObjects = Annotated[list[JsonObject], _parsed(list)]
-Texts = Annotated[list[NotEmpty], _parsed(list)]
+Texts = Annotated[list[NotEmpty], _parsed(list), JsonBound(values=100, size=20_000)]
 
 
 def _number(value: object) -> object:
@@ -72,12 +69,16 @@ def _trimmed(value: str | None) -> str | None:
     return None if value is None else value.strip()
 
 
-def one_of(*values: str) -> tuple[Any, Known, AfterValidator]:
+SEVERAL = TextBound(values=20)
+"""Bound of an argument with known values, of which a filter takes several."""
+
+
+def one_of(*values: str) -> tuple[Any, Known, AfterValidator, TextBound]:
     """Return the description of an argument and its known values, for `Annotated`. A value is sent without blanks."""
-    return Field(description=f"{in_words(values)}."), Known(values), AfterValidator(_trimmed)
+    return Field(description=f"{in_words(values)}."), Known(values), AfterValidator(_trimmed), SEVERAL
 
 
-def any_of(*values: str) -> tuple[Any, Known, AfterValidator]:
+def any_of(*values: str) -> tuple[Any, Known, AfterValidator, TextBound]:
     """Return `one_of`, and say that the filter takes several values or excludes them. Each with known values does."""
     return Field(description=f"{in_words(values)}; several: A,B; !A: not A."), *one_of(*values)[1:]
 
@@ -96,15 +97,15 @@ ApiKeyId = Annotated[_Id, Field(description="API key id.")]
 SecretId = Annotated[_Id, Field(description="Secret id.")]
 
 Limit = Annotated[int, Field(ge=1, le=100, description="1-100, default 20.")]
-Cursor = Annotated[str | None, Field(description="Last next_cursor.")]
+Cursor = Annotated[str | None, Field(description="Last next_cursor."), TextBound(8_000)]
 Search = Annotated[str | None, Field(description="In name, slug or id.")]
 Since = Annotated[str | None, Field(description="From, ISO 8601.")]
 Until = Annotated[str | None, Field(description="Before, ISO 8601.")]
 
 WaitSeconds = Annotated[int, Field(ge=0, le=45, description="0 (default) to 45."), NOT_SENT]
 
-Name = Annotated[str, Field(description="1-200 characters.", min_length=1, max_length=200)]
-Description = Annotated[str | None, Field(description="Its purpose.")]
+Name = Annotated[str, Field(description="1-200 characters.", min_length=1, max_length=200), TextBound(200)]
+Description = Annotated[str | None, Field(description="Its purpose."), TextBound(10_000)]
 
 
 def _one_address(value: str | None) -> str | None:

@@ -11,6 +11,7 @@ from pydantic import JsonValue, model_validator
 from pydantic.alias_generators import to_camel
 from typing_extensions import override
 
+from fastn_mcp.errors import first_few
 from fastn_mcp.records.rows import FastnObject, Row, text, word
 from fastn_mcp.tools.slugs import same_name
 from fastn_mcp.tools.tool import CONTROL, KEEP_NULLS, Effect, Result, Tool
@@ -244,7 +245,8 @@ class Operation(Tool[Result], Generic[Result]):
                 for name, value in extra.items()
                 if plain(name) in alike and (name not in known or value is not None)
             ):
-                raise RefusedValue("extra", f"{', '.join(taken)} has an argument of its own; give it there")
+                named = ", ".join(first_few(taken))
+                raise RefusedValue("extra", f"{named} has an argument of its own; give it there")
             fields = extra | fields
         if route.method in ("GET", "DELETE"):
             return Request(route.method, path, query=fields, template=route.path)
@@ -364,6 +366,11 @@ class Create(Operation[Result], Generic[Result]):
     def unresolved(self) -> frozenset[str]:
         """The slug, if it takes one and none is given: Fastn makes it of the name."""
         return frozenset({"slug"} if vars(self).get("slug", "") is None else ())
+
+    @property
+    def beside(self) -> Mapping[str, str | None]:
+        """Filters of the list in which everything stands that this may overwrite."""
+        return {}
 
     def may_overwrite(self, row: Row) -> bool | None:
         """Return whether this may overwrite `row`; None if that is not known."""

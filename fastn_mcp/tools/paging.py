@@ -15,7 +15,7 @@ from pydantic import AfterValidator, Field, JsonValue, SkipValidation
 from pydantic_core import to_json
 from typing_extensions import override
 
-from fastn_mcp.errors import nearest
+from fastn_mcp.errors import first_few, nearest
 from fastn_mcp.records.rows import FastnObject, Row, as_word, owner_of, parse_timestamp, text, timestamp, word
 from fastn_mcp.tools.fields import Cursor, Known, Limit, Texts, in_words
 from fastn_mcp.tools.operation import Operation, Request, Route
@@ -116,7 +116,14 @@ _TIMES = ("since", "until", "expires_before")
 def values_of(choice: str) -> tuple[list[str], bool]:
     """Return the values of a filter with known ones, and whether they are excluded: `FAILED,EXPIRED` or `!A,!B`."""
     is_excluded = choice.strip().startswith("!")
-    return [value.strip().removeprefix("!" * is_excluded).strip() for value in choice.split(",")], is_excluded
+    values = (value.strip().removeprefix("!" * is_excluded).strip() for value in choice.split(","))
+    return list(dict.fromkeys(values)), is_excluded
+
+
+def _unknown_values(name: str, values: Sequence[str], known: tuple[str, ...]) -> list[str]:
+    """Describe the values of a filter that are not known: the first by name, the rest by number."""
+    words = first_few(values, lambda value: f"{value[:64]!r} is not known{nearest(value, known)}")
+    return [f"{name}: {each}; known are {in_words(known)}" for each in words]
 
 
 _SEARCHED_FIELDS = ("name", "slug", "id", "email", "description", "externalRef", "adminEmail", "domain")
@@ -281,13 +288,16 @@ class List(Operation[Listed], Generic[Item]):
         ]
         if (begin := times.get("since")) and (end := times.get("until")) and begin >= end:
             problems.append(f"since: it is not before {texts['until'][:64]}, so nothing can match")
-        return problems + [
-            f"{name}: {value[:64]!r} is not known{nearest(value, known)}; known are {in_words(known)}"
-            for name, choice in self.filters.items()
-            if (known := self._known(name))
-            for value in values_of(str(choice))[0]
-            if value.casefold() not in map(str.casefold, known) and not any(map(self._condition_of(name, value), rows))
-        ]
+        for name, choice in self.filters.items():
+            known = self._known(name)
+            plain = set(map(str.casefold, known))
+            unknown = [
+                value
+                for value in values_of(str(choice))[0]
+                if plain and value.casefold() not in plain and not any(map(self._condition_of(name, value), rows))
+            ]
+            problems += _unknown_values(name, unknown, known)
+        return problems
 
     @override
     def result(self, body: JsonValue) -> Listed:

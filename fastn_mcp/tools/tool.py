@@ -290,7 +290,10 @@ _MAX_DEPTH = 6
 
 def problems(tool: AnyTool, error: ValidationError) -> str:
     """Describe all errors in the arguments of a call, in one sentence without its full stop."""
-    return "; ".join(_problem(tool, each) for each in error.errors(include_url=False)[:_MAX_PROBLEMS])
+    found = error.errors(include_url=False)
+    named = [_problem(tool, each) for each in found[:_MAX_PROBLEMS]]
+    more = len(found) - _MAX_PROBLEMS
+    return "; ".join([*named, f"{more:,} more"] if more > 0 else named)
 
 
 def _problem(tool: AnyTool, problem: Any) -> str:

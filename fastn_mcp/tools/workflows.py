@@ -11,6 +11,7 @@ from typing_extensions import override
 from fastn_mcp.records.rows import FastnObject, Row, row_of
 from fastn_mcp.records.states import State, run_state, workflow_state
 from fastn_mcp.redaction import texts_in
+from fastn_mcp.tools.bounds import TextBound
 from fastn_mcp.tools.fields import (
     CustomerId,
     Description,
@@ -29,7 +30,9 @@ from fastn_mcp.tools.operation import DELETE, DOCUMENTED, GET, POST, PUT, Create
 from fastn_mcp.tools.paging import APPLIED_HERE, List, Match
 from fastn_mcp.tools.tool import Effect
 
-Code = Annotated[str | None, Field(description="JavaScript, not TypeScript: export default async function(ctx).")]
+Code = Annotated[
+    str | None, Field(description="JavaScript, not TypeScript: export default async function(ctx)."), TextBound(200_000)
+]
 Tier = Annotated[str | None, Field(description="INSTANT (default), STANDARD or LONG.")]
 Timeout = Annotated[
     int | None, Field(description="Milliseconds from 1: INSTANT to 30 s, STANDARD 15 min, LONG 36 h.", ge=1)

@@ -1,19 +1,22 @@
 """Outlook on a call: the defaults that will be used, and the state that matters."""
 
 import re
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, cast
 
 import pytest
 from support.world import World
 
-from fastn_mcp.account.outlook import Outlook
+from fastn_mcp.account.outlook import Outlook, outlook_of
 from fastn_mcp.account.resolved_call import Surroundings
 from fastn_mcp.guard.approval_form import PendingApproval
+from fastn_mcp.policy.asker import Asker
 from fastn_mcp.records.states import State
 from fastn_mcp.sandbox.state import stamp
 from fastn_mcp.tools.catalog import OPERATIONS
 from fastn_mcp.tools.connectors import ListConnections
+from fastn_mcp.tools.operation import Create
 from fastn_mcp.tools.workflows import UNNAMED_ENVIRONMENT, RunWorkflow
 
 ORDERS = "process-new-orders"
@@ -97,19 +100,6 @@ async def test_change_of_a_managed_connector_is_said_to_be_refused(world: World)
     assert managed["notes"] == [note]
     world.sandbox.state.named("connectors", "shopify")["origin"] = "custom"
     assert "notes" not in await preview(world, "update_connector", **arguments)
-
-
-async def test_new_connection_beside_another_of_the_customer_is_said(world: World) -> None:
-    arguments = {"connector_id": key(world, "connectors", "cin7Core")}
-    katana = await preview(
-        world, "create_connection", **arguments, customer_id=key(world, "customers", "katana-customer")
-    )
-    assert '"Cin7 Core of Katana" exists already, with status "EXPIRED". Fastn may refuse another.' in katana["notes"]
-    acme = {"customer_id": key(world, "customers", "acme-corp")}
-    assert "notes" not in await preview(world, "create_connection", **arguments, **acme)
-    world.refuse("/api/v1/connections")
-    unread = await preview(world, "create_connection", **arguments, **acme)
-    assert unread["notes"] == ["Not checked: whether it is connected already."]
 
 
 async def test_run_says_how_the_last_ones_ended(world: World) -> None:
@@ -311,6 +301,40 @@ async def test_what_exists_already_is_noted_before_a_person_approves_it_again(
     assert "exists already" not in str(await preview(world, tool, **arguments | new))
     world.refuse("/api/v1/*")
     assert "Not checked: whether" in str((await preview(world, tool, **arguments))["notes"])
+
+
+EXISTING: dict[str, tuple[dict[str, Any], str, str]] = {
+    "create_api_key": ({}, "name", "BI export"),
+    "create_role": ({"permissions": ["workflows:read"]}, "name", "Viewer"),
+    "invite_user": ({"role": "Viewer"}, "email", "mei@fastn.example"),
+    "create_secret": ({"value": "v", "environment": "live"}, "name", "GOOGLE_SA"),
+    "create_customer": ({}, "name", "Globex Exports"),
+    "create_connector": ({"slug": "an-app"}, "name", "Shopify"),
+    "create_workflow": ({}, "name", "Process new orders"),
+}
+"""Arguments, and the one that names what exists, by tool."""
+
+SPELLINGS: dict[str, Callable[[str], str]] = {
+    "case": str.swapcase,
+    "an invisible character": lambda name: f"{name[:2]}\u200b{name[2:]}",
+    "compatible letters": lambda name: "".join(chr(ord(each) + 0xFEE0) if each.isalnum() else each for each in name),
+}
+
+
+@pytest.mark.parametrize("tool", EXISTING)
+@pytest.mark.parametrize("spelled", SPELLINGS.values(), ids=SPELLINGS)
+async def test_name_that_reads_like_an_existing_one_is_not_said_to_be_new(
+    world: World, tool: str, spelled: Callable[[str], str]
+) -> None:
+    """A person who approves a second "Viewer" would take it for the first."""
+    arguments, name, existing = EXISTING[tool]
+    call = OPERATIONS[tool].model_validate({**arguments, name: spelled(existing)})
+    resolved = (await world.judge.judge_call(call, Asker())).resolved
+    if issubclass(OPERATIONS[tool], Create):
+        assert resolved.target is not None
+    else:
+        notes = (await outlook_of(resolved, world.client.send, world.clock.now(), Surroundings())).notes
+        assert any(note.startswith("It exists already: ") for note in notes), notes
 
 
 async def test_what_exists_already_is_looked_for_in_one_page(world: World) -> None:

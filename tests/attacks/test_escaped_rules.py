@@ -16,8 +16,8 @@ from fastn_mcp.account.resolve import by_arguments
 from fastn_mcp.config.model import Mode
 from fastn_mcp.errors import InvalidArgument, Refused
 from fastn_mcp.guard.approval_form import Approve, form_text
-from fastn_mcp.guard.permission import ApprovalUse
 from fastn_mcp.guard.caller import Caller
+from fastn_mcp.guard.permission import ApprovalUse
 from fastn_mcp.guard.result import Done
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.conditions import Choice, Glob
@@ -215,7 +215,15 @@ async def test_approval_of_a_trigger_says_that_its_routes_were_changed(tmp_path:
 
 def test_plan_for_patterns_of_creates_does_not_cover_overwriting() -> None:
     call = CreateWorkflow(name="report-1")
-    entry = Permit(name="line 1", budget="b", tool=call.tool_name(), targets=(), conditions={"name": Choice((Glob("report-*"),))}, count=1, signers=1)
+    entry = Permit(
+        name="line 1",
+        budget="b",
+        tool=call.tool_name(),
+        targets=(),
+        conditions={"name": Choice((Glob("report-*"),))},
+        count=1,
+        signers=1,
+    )
     assert entry.covers(by_arguments(call))
     assert not entry.covers(by_arguments(call, target=FastnObject.model_validate({"id": "wf_1"})))
 
@@ -341,7 +349,9 @@ async def test_rule_on_customers_applies_to_a_key_for_all(tmp_path: Path, custom
 
 def test_plan_for_hosts_covers_nothing_after_the_host() -> None:
     hosts = {"domain": Choice((Glob("*.good.example"),))}
-    entry = Permit(name="line 1", budget="b", tool="update_connector", targets=("c1",), conditions=hosts, count=1, signers=1)
+    entry = Permit(
+        name="line 1", budget="b", tool="update_connector", targets=("c1",), conditions=hosts, count=1, signers=1
+    )
     for end in ("", "/", "\\", "#", " "):
         call = UpdateConnector(connector_id="c1", domain=f"evil.example{end}.good.example")
         assert entry.covers(by_arguments(call)) is not bool(end), end

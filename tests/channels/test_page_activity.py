@@ -190,7 +190,7 @@ async def test_approved_batch_is_one_row(desk: Desk, visitor: Visitor) -> None:
 
 async def test_undone_change_says_so(desk: Desk, visitor: Visitor) -> None:
     write_entries(desk.audit, [replace(DONE[0], change="chg_1"), DONE[1]])
-    await desk.ledger.begin(made("chg_1", AT, undone=True))
+    await desk.ledger.begin(made("chg_1", AT, undone_at=AT))
     assert await rows(visitor) == ["00:00 Undone Delete customer Customer 1 allowed by policy"]
     assert "It was undone." in await details(visitor)
 

@@ -128,7 +128,9 @@ async def test_declines_in_a_row_are_counted_until_they_rest(tmp_path: Path) -> 
 
 
 async def test_plan_entries_say_what_is_left(tmp_path: Path) -> None:
-    entry = Permit(name="plan nightly.toml line 11", budget="b", tool="run_workflow", targets=("wf_1",), count=20, signers=1)
+    entry = Permit(
+        name="plan nightly.toml line 11", budget="b", tool="run_workflow", targets=("wf_1",), count=20, signers=1
+    )
     until = datetime(2026, 12, 1, tzinfo=UTC)
     plan = Plan("nightly", "default", None, until, "digest", ("dana",), (entry,))
     async with limits(tmp_path, Policy("unattended", plan=plan)) as (desk, visitor):

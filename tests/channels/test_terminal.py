@@ -1,15 +1,18 @@
 """Approval at a terminal: no value can imitate our text, and a pipe cannot answer."""
 
 import json
+import os
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import anyio
 import pytest
 from rich.cells import cell_len
 from support.terminal import Person, sitting
 
-from fastn_mcp.channels.terminal import wrapped
+from fastn_mcp.channels.terminal import Terminal, wrapped
+from fastn_mcp.guard.approval_form import ApprovalForm, NoAnswer
 
 pytestmark = pytest.mark.measured
 
@@ -157,11 +160,31 @@ def test_input_typed_before_the_request_is_dropped() -> None:
         assert answer(person) == "Decline(note='')"
 
 
-def test_closed_terminal_is_no_answer() -> None:
+def test_ctrl_d_declines() -> None:
     with asked() as person:
         person.sees("Enter = decline > ")
         person.types("\x04")
-        assert answer(person) == "NoAnswer(reason='the terminal was closed')"
+        assert answer(person) == "Decline(note='')"
+
+
+async def test_closed_terminal_is_no_answer() -> None:
+    screen, device = os.openpty()
+    shown = b""
+
+    async def close_when_asked() -> None:
+        nonlocal shown
+        while b"Enter = decline > " not in shown:
+            await anyio.wait_readable(screen)
+            shown += os.read(screen, 4096)
+        os.close(screen)
+
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(close_when_asked)
+            assert await Terminal(device).ask(ApprovalForm("g1", TEXT, None, allows_temporary=False)) == NoAnswer(
+                "the terminal was closed"
+            )
+    os.close(device)
 
 
 def test_ctrl_c_exits_at_once_without_an_answer() -> None:

@@ -10,6 +10,7 @@ from support.command_line import run_command
 from support.valkey_server import ValkeyServer
 
 from fastn_mcp.hosted.team_config import load_team
+from fastn_mcp.tools.tool import Effect
 
 ENV = {"FASTN_CONFIG": os.devnull}
 
@@ -34,7 +35,11 @@ def test_second_run_changes_nothing(tmp_path: Path) -> None:
     assert contents(team) == before
     assert "Everything was there already" in message
     assert "fastn-key" not in message
-    assert load_team(team / "team.toml").url == "https://mcp.example.com/mcp"
+    written = load_team(team / "team.toml")
+    assert written.url == "https://mcp.example.com/mcp"
+    assert written.approvals is not None
+    assert "own" in written.approvals.model_fields_set
+    assert written.own_effects(written.tenant[0]).isdisjoint({Effect.ACCESS, Effect.DESTROY})
 
 
 def test_missing_secret_is_added_to_those_that_are_there(tmp_path: Path) -> None:

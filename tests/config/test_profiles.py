@@ -8,12 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from pydantic import JsonValue
 
 from fastn_mcp.build.startup import SANDBOX_KEY, settings_of
 from fastn_mcp.config.keys import NoKeyring, SystemKeyring
 from fastn_mcp.config.load import load
 from fastn_mcp.config.model import DEFAULT_BASE_URL, SECRETS, SOURCES, Trait, settings_with
 from fastn_mcp.errors import NoKey, SettingsError
+from fastn_mcp.guard.key_files import KeyFileWriter
+from fastn_mcp.records.rows import FastnObject
+from fastn_mcp.tools.access import CreateApiKey
 
 Write = Callable[[str], Path]
 
@@ -256,6 +260,12 @@ def test_key_file_that_others_can_read_is_refused(file: Write, tmp_path: Path, m
     (tmp_path / "k").write_text("canary")
     (tmp_path / "k").chmod(mode)
     assert f"Run: chmod 600 {tmp_path / 'k'}" in refused(file('api_key_file = "k"'))
+
+
+@pytest.mark.parametrize("issued", [{"key": "fsk_test_1"}, {"key": "fsk_test_1", "apiKey": {"value": "other"}}])
+def test_key_file_that_the_server_wrote_is_read(file: Write, tmp_path: Path, issued: dict[str, JsonValue]) -> None:
+    KeyFileWriter(tmp_path)(CreateApiKey(name="k"), FastnObject.model_validate({"id": "k", **issued}))
+    assert load({}, {}, file('api_key_file = "k.txt"')).api_key == "fsk_test_1"
 
 
 def test_missing_or_empty_key_file_is_named(file: Write, tmp_path: Path) -> None:

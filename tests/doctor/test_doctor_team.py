@@ -3,15 +3,20 @@
 import itertools
 import json
 import os
+import re
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
-from starlette.responses import PlainTextResponse, RedirectResponse
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from support.approval_world import APPROVERS, PAGE
 from support.clock import Clock
@@ -27,7 +32,7 @@ from fastn_mcp.build.team import application
 from fastn_mcp.doctor.check import Check, CheckResult
 from fastn_mcp.doctor.public import PROVIDER_DOWN, PublicAddress, check_public
 from fastn_mcp.doctor.runner import DoctorReport
-from fastn_mcp.doctor.team import check_durability, check_provider, check_settings, check_token
+from fastn_mcp.doctor.team import check_durability, check_keys, check_provider, check_settings, check_token
 from fastn_mcp.hosted import mcp_endpoint
 from fastn_mcp.hosted.oidc import IssuerKeys
 from fastn_mcp.ledger.valkey.store import ValkeyStore
@@ -503,12 +508,73 @@ async def test_stream_that_a_proxy_holds_back_is_found(is_held_back: bool, tmp_p
     assert answer["streams"].verdict is (FAILED if is_held_back else OK)
 
 
+# --- keys of tenants --------------------------------------------------------------------------------------------------
+
+
+KEY_CASES = {
+    "accepted": (200, OK, "Fastn accepts it."),
+    "without the permission": (403, OK, "It may not list workflows."),
+    "refused": (401, FAILED, "Fastn does not accept the API key (401)."),
+    "not there": (404, FAILED, "It could not be checked."),
+}
+
+
+@pytest.mark.parametrize("case", KEY_CASES.values(), ids=KEY_CASES)
+async def test_key_of_each_tenant_is_tried_by_one_read(case: tuple[int, CheckResult, str], tmp_path: Path) -> None:
+    status, verdict, words = case
+    asked = list[str]()
+
+    async def fastn(request: Request) -> Response:
+        asked.append(f"{request.method} {request.headers['x-fastn-api-key']}")
+        return JSONResponse({"data": []}, status)
+
+    with listening(Starlette(routes=[Route("/{path:path}", fastn)])) as at:
+        text = HEAD + TENANTS.replace('api_key_env = "ACME_KEY"', f'api_key_file = "acme.key"\nbase_url = "{at}"')
+        text = text.replace('api_key_env = "GLOBEX_KEY"', f'api_key_env = "GLOBEX_KEY"\nbase_url = "{at}"')
+        world = world_in(tmp_path, text)
+        (tmp_path / "acme.key").write_text("fsk_test_other")
+        world.opening.process = replace(world.opening.process, sandbox=None)
+        checks = await by_name(check_keys(world.opening))
+    assert asked == ["GET fsk_test_other", "GET fsk_test_globex"]
+    assert {name: check.verdict for name, check in checks.items()} == {"key of acme": verdict, "key of globex": verdict}
+    assert words in checks["key of acme"].finding
+    if status == 401:
+        assert 'api_key_file "acme.key"' in checks["key of acme"].next
+        assert 'api_key_env "GLOBEX_KEY"' in checks["key of globex"].next
+
+
+# --- own calls --------------------------------------------------------------------------------------------------------
+
+
+OWN_CALLS = {
+    "not said": (WITH_PAGE, "Nobody approves a call of their own that is access or destroy", set[str]()),
+    "all": (WITH_PAGE.replace("[approvals]", "[approvals]\nown = true"), "People approve each call", set[str]()),
+    "none": (WITH_PAGE.replace("[approvals]", "[approvals]\nown = false"), "Nobody approves a call", set[str]()),
+    "nobody else": (HEAD + PAGE, "Nobody approves a call of their own", {"approvers of acme"}),
+    "nobody else, and own": (HEAD + PAGE.replace("[approvals]", "[approvals]\nown = true"), "People", set[str]()),
+    "no page": (HEAD, "Nobody approves a call of their own", set[str]()),
+}
+
+
+@pytest.mark.parametrize("case", OWN_CALLS.values(), ids=OWN_CALLS)
+def test_own_calls_of_people_are_said(case: tuple[str, str, set[str]], tmp_path: Path) -> None:
+    text, finding, lacks = case
+    checks = checked_settings(world_in(tmp_path, text + TENANTS))
+    assert (checks["own calls"].verdict, finding in checks["own calls"].finding) == (OK, True)
+    assert wrong(checks) == lacks
+    assert all("Nobody may approve its calls that are access or destroy" in checks[name].finding for name in lacks)
+
+
 # --- the command ----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def isolated(tmp_path: Path) -> dict[str, str]:
     return {"FASTN_CONFIG": os.devnull, "FASTN_CONFIG_DIR": str(tmp_path), "FASTN_STATE_DIR": str(tmp_path), **KEYS}
+
+
+NOWHERE = re.sub('(api_key_env = "[A-Z_]+")', r'\1\nbase_url = "http://127.0.0.1:9"', TENANTS)
+"""Tenants whose Fastn cannot be reached."""
 
 
 @pytest.mark.parametrize("arguments", [["--token-file", "-"], ["--url", AUDIENCE]])
@@ -547,7 +613,7 @@ def test_server_without_its_provider_is_not_blamed_on_the_proxy(isolated: dict[s
     port = free_port()
     with listening(PlainTextResponse("", 503), port) as at:
         text = HEAD.replace("https://login.example.com", "http://127.0.0.1:9").replace(AUDIENCE, f"{at}/mcp")
-        command = ["doctor", "--json", "--team", str(written(tmp_path, text + TENANTS))]
+        command = ["doctor", "--json", "--team", str(written(tmp_path, text + NOWHERE))]
         done = run_command(command, isolated)
     checks = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
     assert (checks["issuer"]["verdict"], checks["issuer"]["finding"]) == ("failed", PROVIDER_DOWN)
@@ -559,11 +625,11 @@ def test_all_unreachable_parts_are_reported_at_once(isolated: dict[str, str], tm
     token = Provider().token()
     text = HEAD.replace("https://login.example.com", "http://127.0.0.1:9").replace(AUDIENCE, "http://127.0.0.1:9/mcp")
     variables = {"FASTN_LEDGER": "valkey://127.0.0.1:9", "FASTN_STATE_SECRET": SECRET}
-    command = ["doctor", "--json", "--team", str(written(tmp_path, text + TENANTS)), "--token-file", "-"]
+    command = ["doctor", "--json", "--team", str(written(tmp_path, text + NOWHERE)), "--token-file", "-"]
     done = run_command(command, isolated | variables, given=token)
     checks = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
     assert done.returncode == 2
     failed = {name for name, check in checks.items() if check["verdict"] == "failed"}
-    assert failed == {"ledger", "issuer", "token", "sign-in challenge", "probe"}
+    assert failed == {"key of acme", "key of globex", "ledger", "issuer", "token", "sign-in challenge", "probe"}
     assert all(checks[name]["next"] for name in failed)
     assert token not in done.stdout + done.stderr

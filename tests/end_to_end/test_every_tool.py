@@ -2,9 +2,19 @@
 
 import json
 
+import pytest
 from mcp.types import TextContent
 from support.sensible_calls import sensible_arguments
-from support.server_process import Connect, Person, Upstream, approving, body, each_transport_and_era
+from support.server_process import (
+    Connect,
+    Person,
+    Upstream,
+    approving,
+    body,
+    each_transport_and_era,
+    environment,
+    served,
+)
 
 from fastn_mcp.procedures.catalog import ALL_TOOLS
 from fastn_mcp.tools.catalog import CATALOG
@@ -53,3 +63,18 @@ async def test_toolsets_and_read_only_also_refuse_at_call_time(connect: Connect,
             assert answer["outcome"] == "not_sent"
             assert "is disabled here" in answer["message"]
     assert upstream.requests() == []
+
+
+@pytest.mark.parametrize("transport", ["stdio", "http"])
+async def test_procedures_leave_out_disabled_kinds(transport: str, upstream: Upstream) -> None:
+    env = environment(upstream) | {"FASTN_TOOLS": "find,get_overview,diagnose,list_customers"}
+    async with served(env, transport, "2026-07-28") as client:
+        customers = body(await client.call_tool("find", {"query": "acme corp"}))["data"]
+        people = body(await client.call_tool("find", {"query": "dana@fastn.example"}))["data"]
+        overview = body(await client.call_tool("get_overview", {}))["data"]
+    assert customers["found"][0]["name"] == "Acme Corp"
+    assert customers["next"] == ["diagnose(customer_id)"]
+    assert people["found"] == []
+    assert any("user" in gap and gap.endswith("Disabled here by the setting tools.") for gap in people["not_searched"])
+    assert overview["counts"] == {"customers": 5}
+    assert {request["path"] for request in upstream.requests()} == {"/api/v1/customers"}

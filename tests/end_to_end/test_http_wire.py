@@ -89,6 +89,21 @@ def test_health_needs_no_token_and_has_no_details(served: str) -> None:
     assert "server" not in response.headers
 
 
+MANY_LISTS: list[object] = [[]] * 30_000
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        (["failed"] * 45_000, "status: 45,000 values; at most 100 are taken. Nothing was sent."),
+        (MANY_LISTS, "30,007 lists and objects; at most 20,000 are taken. Nothing was sent."),
+    ],
+)
+def test_oversized_argument_is_refused_before_it_is_parsed_again(served: str, value: object, problem: str) -> None:
+    answer = ask(served, request(name="list_executions", arguments={"status": value}), **LIST)
+    assert answer.json()["error"]["message"] == problem
+
+
 def test_invalid_http_request_is_rejected(served: str) -> None:
     """MCP: JSON by POST, at one path, of a limited size."""
     body = request(name="list_customers", arguments={"search": CANARY * 875_000})

@@ -46,6 +46,25 @@ async def read(client: Client, uri: str) -> dict[str, Any]:
     return json.loads(contents.text)
 
 
+@pytest.mark.parametrize("text", ["a" * 3_000, "fastn://customers/" + "a" * 3_000])
+async def test_long_uri_is_refused_with_its_bound(upstream: Upstream, connect: Connect, text: str) -> None:
+    async with connect("http", "2026-07-28") as client:
+        with pytest.raises(
+            MCPError, match=r"uri: 3,0\d\d characters; at most 2,000 are taken\. Nothing was sent\."
+        ) as caught:
+            await client.read_resource(text)
+        assert caught.value.error.code == INVALID_PARAMS
+    assert upstream.requests() == []
+
+
+@each_transport_and_era
+async def test_long_text_to_complete_is_refused_with_its_bound(upstream: Upstream, client: Client) -> None:
+    reference = ResourceTemplateReference(uri="fastn://customers/{customer_id}")
+    with pytest.raises(MCPError, match=r"customer_id: 201 characters; at most 200 are taken\. Nothing was sent\."):
+        await client.complete(reference, {"name": "customer_id", "value": "a" * 201})
+    assert upstream.requests() == []
+
+
 async def proposed(client: Client, template: str, typed: str) -> list[str]:
     name = template.partition("{")[2].rstrip("}")
     result = await client.complete(ResourceTemplateReference(uri=template), {"name": name, "value": typed})

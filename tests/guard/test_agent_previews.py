@@ -20,6 +20,7 @@ from fastn_mcp.tools.customers import CreateCustomer
 from fastn_mcp.tools.tool import Tool
 from fastn_mcp.tools.workflows import RunWorkflow
 
+CALLER = Caller(Asker(), None)
 APPROVAL = {
     Decision.ALLOW: "none: the policy allows it",
     Decision.CONFIRM: "a person has to approve it",
@@ -31,7 +32,7 @@ APPROVAL = {
 
 
 async def evaluation(world: World, tool: Tool[Any]) -> Evaluation:
-    evaluated = await world.guard.preview(tool, Caller(Asker(), None))
+    evaluated = await world.guard.preview(tool, CALLER)
     assert isinstance(evaluated, Evaluation)
     return evaluated
 
@@ -40,7 +41,7 @@ async def evaluation(world: World, tool: Tool[Any]) -> Evaluation:
 async def test_agent_preview_says_whose_approval_a_call_needs(world: World, decision: Decision) -> None:
     call = CreateCustomer(name="Initech")
     evaluated = replace(await evaluation(world, call), verdict=PolicyDecision(decision, "rule 7"))
-    shown = evaluated.preview_for_agent()
+    shown = evaluated.preview_for_agent(CALLER)
     assert shown.data() == evaluated.preview.data() | {"approval": APPROVAL[decision]}
     assert shown.lines() == evaluated.preview.lines()
 
@@ -48,7 +49,9 @@ async def test_agent_preview_says_whose_approval_a_call_needs(world: World, deci
 async def test_agent_preview_says_whose_approval_a_batch_needs(world: World) -> None:
     call = batch_of(CreateCustomer(name="Initech"))
     evaluated = await evaluation(world, call)
-    assert evaluated.preview_for_agent().data() == evaluated.preview.data() | {"approval": APPROVAL[Decision.ALLOW]}
+    assert evaluated.preview_for_agent(CALLER).data() == evaluated.preview.data() | {
+        "approval": APPROVAL[Decision.ALLOW]
+    }
 
 
 def connector(world: World) -> DeleteConnector:

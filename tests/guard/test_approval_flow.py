@@ -15,10 +15,11 @@ from support.world import FormLater, FormNow, World, batch_of, plan_of, planned,
 
 from fastn_mcp.account.resolve import by_arguments
 from fastn_mcp.errors import Declined, FastnError, Incomplete, Refused, TargetChanged
+from fastn_mcp.guard.approval.votes import TerminalApprovals
 from fastn_mcp.guard.approval_form import Answer, Approve, Decline, PendingApproval, extent, form_text, typed_noun
-from fastn_mcp.guard.permission import covers
 from fastn_mcp.guard.caller import DESTROY, WRITE, Caller, InsufficientScope
 from fastn_mcp.guard.evaluation import Evaluation
+from fastn_mcp.guard.permission import covers
 from fastn_mcp.guard.result import Done
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, ShownCall
 from fastn_mcp.ledger.ledger import Ledger
@@ -482,3 +483,13 @@ async def test_call_too_long_for_a_form_is_decided_at_a_terminal(world: World) -
     long = CreateRole(name="R", permissions=[f"resource-{n}:write" for n in range(200)])
     assert not isinstance(await world.call(long, terminal), PendingApproval)
     assert len(terminal.asked) == 1
+
+
+async def test_approval_id_begins_with_its_prefix(tmp_path: Path) -> None:
+    """A token may begin with "-", which a command takes for an option."""
+    world = World(tmp_path, tokens="-x")
+    request = await world.approve_outside(world.run())
+    assert request.id.startswith("ap_-x")
+    message = await TerminalApprovals(world.ledger, world.audit, world.system).withdraw(request.id, "")
+    assert message is not None
+    world.close()

@@ -278,9 +278,9 @@ def test_batch_text_lists_each_call_and_the_sum() -> None:
     users = Dependence((CONNECTIONS,))
     shown = {
         2: preview(DeleteCustomer(customer_id="c1"), Effect.DESTROY, "test", target, users),
-        5: preview(CreateCustomer(name="New"), Effect.WRITE, "test", None, Dependence()),
+        5: preview(CreateCustomer(name="New"), Effect.WRITE, "test", None, Dependence(), "Nobody is there."),
     }
-    listed = ListPreview("apply_changes", shown, {5: "no plan. Nobody is there."})
+    listed = ListPreview("apply_changes", shown, {5: "no plan"})
     assert listed.effect is Effect.DESTROY
     assert listed.expected == "Acme"
     assert listed.lines() == [

@@ -28,8 +28,8 @@ from fastn_mcp.errors import (
     UnknownOutcome,
 )
 from fastn_mcp.guard.approval_form import Approve, NoAnswer, PendingApproval, form_text
-from fastn_mcp.guard.permission import change_of
 from fastn_mcp.guard.caller import Caller
+from fastn_mcp.guard.permission import change_of
 from fastn_mcp.guard.result import Done
 from fastn_mcp.ledger.approval_request import RequestState, Vote
 from fastn_mcp.ledger.store import LedgerLost

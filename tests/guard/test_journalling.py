@@ -11,9 +11,9 @@ from support.world import FormNow, World, failing
 
 from fastn_mcp.errors import Conflict, Refused, TargetChanged, UnknownOutcome
 from fastn_mcp.guard.approval_form import APPROVE_TEMPORARILY, BY_SEVERAL, VERIFIED, PendingApproval, read_answer
-from fastn_mcp.guard.permission import Approval, change_of
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.journal import UNSETTLED
+from fastn_mcp.guard.permission import Approval, change_of
 from fastn_mcp.guard.result import Done
 from fastn_mcp.ledger.approval_request import Vote
 from fastn_mcp.ledger.change import BEGUN, Change

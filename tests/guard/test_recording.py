@@ -62,10 +62,19 @@ async def test_call_is_recorded_with_approver_and_outcome(world: World) -> None:
             outcome="done",
             **ended,
         ),
-        entry("asked", "delete_customer", grant="t3", **target, **typed),
-        entry("intent", "delete_customer", grant="t3", approved_by="client_form", change="chg_t4", **target, **typed),
+        entry("asked", "delete_customer", grant="ap_t3", **target, **typed),
         entry(
-            "outcome", "delete_customer", target=globex, effect="destroy", grant="t3", of="4", outcome="done", **ended
+            "intent", "delete_customer", grant="ap_t3", approved_by="client_form", change="chg_t4", **target, **typed
+        ),
+        entry(
+            "outcome",
+            "delete_customer",
+            target=globex,
+            effect="destroy",
+            grant="ap_t3",
+            of="4",
+            outcome="done",
+            **ended,
         ),
         entry("intent", "create_customer", arguments={"name": "Initech"}, change="chg_t5", **write),
         entry(
@@ -94,7 +103,7 @@ async def test_refusal_is_recorded_with_its_reason(world: World) -> None:
             effect="access",
             decision="confirm",
             rule="mode guarded: access",
-            grant="t2",
+            grant="ap_t2",
         ),
         entry(
             "declined",
@@ -122,8 +131,8 @@ async def test_batch_is_recorded_as_one_request_and_each_call(world: World) -> N
     await world.call(batch_of(world.deletion("Katana")), world.form())
     typed = {"effect": "destroy", "decision": "typed", "rule": "mode guarded: destroy"}
     assert recorded(world) == [
-        entry("asked", "apply_changes", arguments={"changes": [change]}, grant="t2", **typed),
-        entry("agreed", "apply_changes", decision="typed", approved_by="client_form", grant="t2"),
+        entry("asked", "apply_changes", arguments={"changes": [change]}, grant="ap_t2", **typed),
+        entry("agreed", "apply_changes", decision="typed", approved_by="client_form", grant="ap_t2"),
         entry(
             "intent",
             "delete_customer",
@@ -131,7 +140,7 @@ async def test_batch_is_recorded_as_one_request_and_each_call(world: World) -> N
             name="Katana",
             arguments={"customer_id": katana},
             approved_by="client_form",
-            grant="t2.1",
+            grant="ap_t2.1",
             change="chg_t3",
             **typed,
         ),
@@ -140,7 +149,7 @@ async def test_batch_is_recorded_as_one_request_and_each_call(world: World) -> N
             "delete_customer",
             target=katana,
             effect="destroy",
-            grant="t2.1",
+            grant="ap_t2.1",
             of="3",
             outcome="done",
             duration_ms=0.0,
@@ -205,9 +214,13 @@ def test_unrecorded_outcome_is_logged(
     unwritable.outcome(recorder.intent(allowed(call)), "done")
     unwritable.decided(AuditEvent.APPROVED, grant(), None)
     assert caplog.messages == [
-        "the entry outcome done of create_customer could not be audited",
-        "the entry approved of delete_customer could not be audited",
+        (
+            "the entry outcome done of create_customer could not be audited: The audit log cannot be written (File"
+            " exists)."
+        ),
+        "the entry approved of delete_customer could not be audited: The audit log cannot be written (File exists).",
     ]
+    assert [record.exc_info for record in caplog.records] == [None, None]
     with pytest.raises(Unwritten):
         unwritable.intent(allowed(call))
     assert last(log)["event"] == "intent"

@@ -68,7 +68,7 @@ async def test_customer_that_cannot_be_read_counts_as_protected(tmp_path: Path) 
     call = CreateSecret(name="A", customer_id=world.id_of("customers", "Katana"))
     evaluation = await world.judge.judge_call(call, Asker())
     assert evaluation.verdict.decision is Decision.DENY
-    assert "could not be read" in evaluation.verdict.reason
+    assert "could not be read" in evaluation.verdict.why
 
 
 async def test_call_for_a_customer_that_does_not_exist_is_refused_before_anybody_is_asked(world: World) -> None:

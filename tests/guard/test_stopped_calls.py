@@ -120,7 +120,8 @@ async def test_neither_approval_nor_request_comes_back(world: World) -> None:
     await world.approve_outside(world.deletion())
     await world.expect(PendingApproval, world.run())
     order = await stop(world)
-    assert await void_approvals(world.ledger, order, world.timestamp) == {"waiting call": 1, "unused approval": 1}
+    ended = await void_approvals(world.ledger, order, world.timestamp, world.recorder.decided)
+    assert ended == {"waiting call": 1, "unused approval": 1}
     states = {request.state for request in await world.ledger.decided(5)}
     assert states == {RequestState.STOPPED}
     await world.expect(Stopped, world.deletion())

@@ -6,8 +6,8 @@ from support.world import World, batch_of
 from fastn_mcp.errors import Declined, Incomplete
 from fastn_mcp.guard.approval.votes import NotCounted, why_not_withdrawn, withdraw
 from fastn_mcp.guard.approval_form import PendingApproval
-from fastn_mcp.guard.permission import Approval
 from fastn_mcp.guard.evaluation import Evaluation
+from fastn_mcp.guard.permission import Approval
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
 
 

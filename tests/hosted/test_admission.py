@@ -4,15 +4,33 @@ MCP authorization, RFC 6750, RFC 9728.
 """
 
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
+from mcp.types import INVALID_PARAMS
+from starlette.responses import JSONResponse
 from support.audit_entries import entries
-from support.identity_provider import AUDIENCE, ISSUER
-from support.team_world import ALL, HEAD, META, MODERN, NO_FORMS, TENANTS, Caller, TeamWorld, challenge, modern, request
+from support.identity_provider import AUDIENCE, ISSUER, listening
+from support.team_world import (
+    ACME,
+    ALL,
+    HEAD,
+    META,
+    MODERN,
+    NO_FORMS,
+    TENANTS,
+    Caller,
+    TeamWorld,
+    challenge,
+    modern,
+    reply_of,
+    request,
+    tenant,
+)
 
 from fastn_mcp.hosted.app import Health
 from fastn_mcp.runtime import System
@@ -204,6 +222,22 @@ async def test_tenant_mode_limits_its_tools(team: TeamWorld, caller: Caller) -> 
     assert (refused["outcome"], "is disabled here" in refused["message"]) == ("not_sent", True)
 
 
+async def test_tenant_tools_limit_what_its_procedures_read(tmp_path: Path) -> None:
+    """With every scope, and with the one that reads."""
+    off = ["list_users", "list_secrets", "list_executions", "get_execution", "query_audit_log"]
+    team = TeamWorld(tmp_path, HEAD + tenant("acme", **ACME, exclude_tools=off))
+    async with team.served() as caller:
+        for scope in (ALL, "fastn:read"):
+            token = team.provider.token(scope=scope)
+            found = [await caller.result(token, "find", query=query) for query in ("dana reyes", "SHOPIFY_API_TOKEN")]
+            found.append(await caller.result(token, "get_overview"))
+            found.append(await caller.result(token, "diagnose", workflow_id="sync-tiktok-orders-to-cin7-core"))
+            for mark in ("dana@fastn.example", "sec_", "exec_"):
+                assert mark not in str(found), (scope, mark)
+            assert str(found).count("Disabled here by the setting exclude_tools.") == len(found)
+            assert (await caller.result(token, "find", query="acme corp"))["data"]["found"][0]["name"] == "Acme Corp"
+
+
 async def test_caller_is_identified_by_the_token_only(team: TeamWorld, caller: Caller) -> None:
     token = team.provider.token()
     forged = {"mcp-session-id": "globex", "x-fastn-space-tenantid": "globex", "x-forwarded-user": "gus"}
@@ -287,6 +321,24 @@ async def test_listed_origin_is_served(team: TeamWorld, caller: Caller) -> None:
     assert "WWW-Authenticate" in bad.headers["access-control-expose-headers"]
 
 
+async def test_oversized_argument_is_refused_by_name(team: TeamWorld, caller: Caller) -> None:
+    token = team.provider.token()
+    large = request("run_workflow", {"input": dict.fromkeys(map(str, range(45_000)))})
+    answer = await caller.ask(token, large, **modern("run_workflow"))
+    expected = "input: 45,000 values; at most 2,000 are taken. Nothing was sent."
+    assert answer.json() == {"jsonrpc": "2.0", "id": 7, "error": {"code": INVALID_PARAMS, "message": expected}}
+    unknown = await caller.ask(token, large | {"method": "ping"}, **modern("run_workflow"))
+    assert (unknown.status_code, unknown.json()["id"]) == (413, 7)
+    assert "at most 256 kB are taken. Nothing was sent." in unknown.json()["error"]["message"]
+
+
+async def test_message_of_many_lists_is_rejected_unparsed(team: TeamWorld, caller: Caller) -> None:
+    large = request("run_workflow", {"input": [[]] * 30_000})
+    answer = await caller.ask(team.provider.token(), large, **modern("run_workflow"))
+    assert (answer.status_code, answer.json()["id"]) == (413, 7)
+    assert "lists and objects; at most 20,000 are taken. Nothing was sent." in answer.json()["error"]["message"]
+
+
 async def test_oversized_request_is_rejected_unparsed(team: TeamWorld, caller: Caller) -> None:
     token = team.provider.token()
     large = request("list_customers", {"search": "x" * 1024 * 1024})
@@ -311,7 +363,8 @@ async def test_invalid_message_gets_the_protocol_error(team: TeamWorld, caller: 
 
 async def test_form_state_is_bound_to_its_caller(tmp_path: Path) -> None:
     read_for = [timedelta()]
-    team = TeamWorld(tmp_path, system=System(lambda: datetime.now(UTC) + read_for[0]))
+    text = f"{HEAD}[approvals]\nown = true\n{TENANTS}"
+    team = TeamWorld(tmp_path, text, system=System(lambda: datetime.now(UTC) + read_for[0]))
     anna, amir = (team.provider.token(sub=sub, scope=ALL) for sub in ("anna", "amir"))
     olga = team.provider.token(sub="olga", tier="own", scope=ALL)
     async with team.served() as caller:
@@ -340,11 +393,11 @@ async def test_form_state_is_bound_to_its_caller(tmp_path: Path) -> None:
 
 async def test_out_of_band_request_is_bound_to_its_caller(team: TeamWorld, caller: Caller) -> None:
     anna, amir = (team.provider.token(sub=sub, scope=ALL) for sub in ("anna", "amir"))
-    rows = (await caller.result(anna, "list_customers", search="Globex"))["data"]
-    body = request("delete_customer", {"customer_id": rows[0]["id"]}, _meta=NO_FORMS)
+    rows = (await caller.result(anna, "list_workflows"))["data"]
+    body = request("delete_workflow", {"workflow_id": rows[0]["id"]}, _meta=NO_FORMS)
 
     async def answer(token: str) -> str:
-        answered = (await caller.ask(token, body, **modern("delete_customer"))).json()
+        answered = (await caller.ask(token, body, **modern("delete_workflow"))).json()
         return answered["result"]["structuredContent"]["message"]
 
     first, again, other = await answer(anna), await answer(anna), await answer(amir)
@@ -354,6 +407,23 @@ async def test_out_of_band_request_is_bound_to_its_caller(team: TeamWorld, calle
     assert "This client cannot ask." in other
     asked = [line["principal"] for line in entries(team.folder / "tenants" / "acme" / "audit.jsonl")]
     assert asked == [f"{ISSUER}|anna", f"{ISSUER}|amir"]
+
+
+async def test_refused_key_of_a_tenant_is_named_by_where_it_comes_from(tmp_path: Path) -> None:
+    """Not by the variable of a server with one account. Of the file callers read the name, and not where it lies."""
+    with listening(JSONResponse({}, 401)) as at:
+        text = HEAD + TENANTS.replace('api_key_env = "ACME_KEY"', f'api_key_file = "acme.key"\nbase_url = "{at}"')
+        text = text.replace("caller_keys = true", f'caller_keys = true\nbase_url = "{at}"')
+        (tmp_path / "acme.key").write_text("fsk_test_acme")
+        team = TeamWorld(tmp_path, text)
+        team.opening.process = replace(team.opening.process, sandbox=None)
+        async with team.served() as caller:
+            refused = await caller.result(team.provider.token(sub="anna", scope=ALL), "list_customers")
+            own = await caller.call(team.provider.token(sub="olga", tier="own", scope=ALL), "list_customers", "fsk_x")
+    expected = 'Tell the operator: Fastn refuses the key of the tenant acme, from its api_key_file "acme.key".'
+    assert (refused["outcome"], refused["next"]) == ("unauthorized", expected)
+    hint = reply_of(own)["result"]["structuredContent"]["next"]
+    assert hint == "Send a key of your account that Fastn accepts, in the header x-fastn-api-key."
 
 
 async def test_readiness_names_failed_checks_only(team: TeamWorld) -> None:

@@ -39,6 +39,10 @@ effects = ["WRITE", "EXTERNAL"]
 )
 
 
+def with_own(value: str) -> str:
+    return FILE.replace("[approvals]\n", f"[approvals]\nown = {value}\n")
+
+
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncGenerator[ApprovalWorld]:
     async with serving(tmp_path, FILE) as made:
@@ -108,25 +112,28 @@ async def test_audit_log_keeps_the_name_of_each_sign_in(world: ApprovalWorld, mo
         assert "by Dana Example <dana@example.com> (dana)" in await browser.read()
 
 
-async def test_client_that_opens_urls_leads_to_the_page_once(world: ApprovalWorld) -> None:
+OPENS_URLS: dict[str, Any] = {**META, "io.modelcontextprotocol/clientCapabilities": {"elicitation": {"url": {}}}}
+
+
+async def test_client_that_opens_urls_leads_to_the_page_once(tmp_path: Path) -> None:
     """MCP, URL mode: the address holds neither a key nor the request, since whoever opens it signs in."""
-    tool, token = "create_secret", world.team.provider.token(sub="anna", scope=ALL)
-    meta: dict[str, Any] = {**META, "io.modelcontextprotocol/clientCapabilities": {"elicitation": {"url": {}}}}
+    async with serving(tmp_path, with_own("true")) as world:
+        tool, token = "create_secret", world.team.provider.token(sub="anna", scope=ALL)
 
-    async def call(**more: Any) -> dict[str, Any]:
-        asked = request(tool, {"name": "STRIPE_KEY"}, _meta=meta)
-        asked["params"] |= more
-        return (await world.caller.ask(token, asked, **modern(tool))).json()["result"]
+        async def call(**more: Any) -> dict[str, Any]:
+            asked = request(tool, {"name": "STRIPE_KEY"}, _meta=OPENS_URLS)
+            asked["params"] |= more
+            return (await world.caller.ask(token, asked, **modern(tool))).json()["result"]
 
-    led = await call()
-    assert led["resultType"] == "input_required"
-    params = led["inputRequests"]["page"]["params"]
-    assert (params["mode"], params["url"]) == ("url", f"{SITE}/approvals/")
-    assert params["message"].startswith('Store secret "STRIPE_KEY". You enter its value.')
-    for action in ("accept", "decline", "cancel"):
-        waits = await call(inputResponses={"page": {"action": action}})
-        assert waits["structuredContent"]["status"] == "approval_required"
-    assert world.audit("approved") == []
+        led = await call()
+        assert led["resultType"] == "input_required"
+        params = led["inputRequests"]["page"]["params"]
+        assert (params["mode"], params["url"]) == ("url", f"{SITE}/approvals/")
+        assert params["message"].startswith('Store secret "STRIPE_KEY". You enter its value.')
+        for action in ("accept", "decline", "cancel"):
+            waits = await call(inputResponses={"page": {"action": action}})
+            assert waits["structuredContent"]["status"] == "approval_required"
+        assert world.audit("approved") == []
 
 
 async def test_request_is_decided_at_another_replica(tmp_path: Path) -> None:
@@ -142,14 +149,23 @@ async def test_request_is_decided_at_another_replica(tmp_path: Path) -> None:
             assert "this form was already submitted" in again.text
 
 
-async def test_requester_may_approve_own_call_unless_disabled(tmp_path: Path) -> None:
-    async with serving(tmp_path, FILE) as world:
+async def test_requester_approves_own_deletion_on_the_page_only_if_the_team_file_says_so(tmp_path: Path) -> None:
+    (tmp_path / "yes").mkdir()
+    async with serving(tmp_path / "yes", with_own("true")) as world:
         await world.delete()
         async with world.browser("anna") as anna:
             assert (await approve(anna)).status_code == 303
-    (tmp_path / "no").mkdir()
-    text = FILE.replace("[approvals]\n", "[approvals]\nown = false\n")
-    async with serving(tmp_path / "no", text) as world:
+    async with serving(tmp_path, FILE) as world:
+        assert "Somebody other than the person who asks for it" in (await world.delete())["message"]
+        async with world.browser("anna") as anna:
+            assert "It is your own call, and somebody else has to approve it." in await anna.read()
+            fields = await anna.form("decline")
+            assert (await anna.send("approve", fields | {"extent": "once"})).status_code == 403
+        assert world.audit("approved") == []
+
+
+async def test_requester_who_may_approve_nothing_of_their_own_has_no_page(tmp_path: Path) -> None:
+    async with serving(tmp_path, with_own("false")) as world:
         await world.delete(by="amir")
         async with world.browser("amir") as amir:
             assert "It is your own call, and somebody else has to approve it." in await amir.read()
@@ -213,6 +229,17 @@ async def test_subject_that_is_entras_oid_is_a_persons(tmp_path: Path, monkeypat
     """An access token of Entra without `scp` is an application's; an ID token never has it."""
     text = FILE.replace('client_id = "page"\n', 'client_id = "page"\nsubject_claim = "oid"\n', 1)
     monkeypatch.setitem(PEOPLE, "dana", {**PEOPLE["dana"], "oid": "dana"})
+    async with serving(tmp_path, text) as world, world.browser("dana") as dana:
+        assert "Signed in as Dana Example" in await dana.read()
+
+
+async def test_person_whose_chosen_name_is_a_machines_subject_signs_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Machines are recognised by the issuer's `sub`. Another claim may be chosen by who signs in."""
+    text = FILE.replace('client_id = "page"\n', 'client_id = "page"\nsubject_claim = "nickname"\n', 1)
+    text += '\n[[machine]]\nname = "nightly"\ntenant = "acme"\nsubjects = "f3a1"\n'
+    monkeypatch.setitem(PEOPLE, "dana", {**PEOPLE["dana"], "nickname": "f3a1"})
     async with serving(tmp_path, text) as world, world.browser("dana") as dana:
         assert "Signed in as Dana Example" in await dana.read()
 
@@ -301,7 +328,8 @@ async def test_approver_stops_and_allows_the_changes_of_their_tenants(world: App
         assert "Dana Example" in page
         assert "Changes of" not in words((await gina.http.get("/approvals/activity")).text)
         assert "Nothing is stopped" in words((await gina.http.get("/approvals/allow")).text)
-        (entry,) = world.audit("stopped")
+        voided, entry = world.audit("stopped")
+        assert (voided["tool"], entry["tool"]) == ("delete_customer", "stop")
         assert "Dana Example" in entry["principal"]
         allow = await place_form(dana, "allow")
         assert (await gina.send("allow", allow)).status_code == 403

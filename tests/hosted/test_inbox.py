@@ -63,7 +63,8 @@ def grant(account: str) -> ApprovalRequest:
 
 
 def team_of(*rules: ApproverRule, names: Sequence[str] = ("acme", "globex"), own: bool = True) -> Team:
-    approvals = ApprovalsSection(client_id="page", client_secret_env="X", own=own, approver=list(rules))
+    fields: dict[str, Any] = {"client_id": "page", "client_secret_env": "X", "own": own, "approver": list(rules)}
+    approvals = ApprovalsSection.model_validate(fields)
     served = [Tenant(name=name, subjects=["nobody"]) for name in names]
     return Team(url="https://here.example/mcp", issuer=ISSUER, tenant=served, approvals=approvals)
 

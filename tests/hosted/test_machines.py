@@ -8,17 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.audit_entries import entries
 from support.clock import Clock
 from support.forged_tokens import REFUSED
 from support.identity_provider import ISSUER
 from support.machine_world import GITHUB, MACHINES, MachineWorld
-from support.team_world import ALL, TENANTS, Caller
+from support.team_world import ALL, HEAD, TENANTS, Caller, TeamWorld
+from support.world import World
 
 from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.hosted.claim_match import MachineIdentity
 from fastn_mcp.ledger.stop import Stop
+from fastn_mcp.policy.asker import Asker
 from fastn_mcp.runtime import System
+from fastn_mcp.tools.customers import DeleteCustomer
 
 CREATED = {"name": "Initech"}
 LATER = 4_000_000_000
@@ -202,6 +206,52 @@ async def test_exact_subject_tells_what_the_claims_do_not(tmp_path: Path) -> Non
         for name, value in (("email", "a@b.example"), ("name", "A")):
             held: dict[str, Any] = {**claims, name: value}
             assert PERSON in await refused(caller, world.world.provider.token(**held))
+
+
+SELF_CHOSEN = """subject_claim = "nickname"
+
+[[machine]]
+name = "nightly"
+subjects = "f3a1"
+tenant = "acme"
+
+[[tenant]]
+name = "acme"
+subjects = ["anna", "f3a1"]
+api_key_env = "ACME_KEY"
+mode = "guarded"
+approval_wait_seconds = 0
+"""
+"""A team whose people choose the claim that names them. Its tokens have no names."""
+
+
+async def test_machine_is_recognised_by_the_subject_that_the_issuer_gave_it(tmp_path: Path) -> None:
+    team = TeamWorld(tmp_path, HEAD + SELF_CHOSEN)
+    as_machine = team.provider.token(sub="17", nickname="f3a1", scope=ALL)
+    machines = [team.provider.token(sub="f3a1", nickname=each, scope=ALL) for each in ("anna", None)]
+    async with team.served() as caller:
+        assert (await caller.result(as_machine, "create_customer", **CREATED))["done"] == "create_customer"
+        for machine in machines:
+            refused = await caller.result(machine, "create_customer", **CREATED)
+            assert (refused["outcome"], "no plan covers this call" in refused["message"]) == ("refused", True)
+    principals = {(line.get("machine"), line["principal"]) for line in entries(tmp_path / "tenants/acme/audit.jsonl")}
+    assert principals == {(None, f"{ISSUER}|f3a1"), ("nightly", f"{ISSUER}|f3a1")}
+
+
+async def test_call_of_a_machine_is_not_that_of_a_person_with_its_subject(tmp_path: Path) -> None:
+    """The same list under one subject would be resumed where the other stopped."""
+    world = World(tmp_path)
+    call = DeleteCustomer(customer_id="c1")
+    person = Asker(f"{ISSUER}|f3a1")
+    assert world.judge.call_id(call, person) != world.judge.call_id(call, replace(person, machine="nightly"))
+
+
+async def test_token_without_a_subject_of_a_person_is_refused(tmp_path: Path) -> None:
+    team = TeamWorld(tmp_path, HEAD + SELF_CHOSEN)
+    async with team.served() as caller:
+        answer = await caller.call(team.provider.token(sub="17", scope=ALL), "list_customers")
+        assert answer.status_code == 401
+        assert "The token was refused. It names no subject." in answer.json()["error"]["message"]
 
 
 async def test_token_may_be_used_until_it_expires_and_counts_by_the_plan(tmp_path: Path) -> None:

@@ -341,10 +341,13 @@ async def test_undo_on_the_page_needs_it(tmp_path: Path) -> None:
             page = await dana.http.get(f"/approvals/{link.replace('&amp;', '&')}")
             fields = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', page.text))
             assert (await dana.send("undo", fields)).status_code == 303
-            assert "Sign in again to approve" in await dana.read()
+            assert "It is your own call, and somebody else has to approve it." in await dana.read()
+        async with world.browser("kim") as kim:
+            world.wait(minutes=6)
+            assert "Sign in again to approve" in await kim.read()
             assert not [each for each in world.audit("intent") if each["tool"] == "delete_customer"]
-            await step_up(world, dana, "dana")
-            answer = await approve(dana, await name_of(dana)) if "Type " in await dana.read() else await dana.approve()
+            await step_up(world, kim, "kim")
+            answer = await approve(kim, await name_of(kim)) if "Type " in await kim.read() else await kim.approve()
             assert answer.status_code == 303
             assert [each["tool"] for each in world.audit("intent")] == ["create_customer", "delete_customer"]
 

@@ -9,7 +9,10 @@ from support.identity_provider import AUDIENCE, ISSUER
 from support.team_world import HEAD, TENANTS, TeamWorld, written
 
 from fastn_mcp.errors import SettingsError
+from fastn_mcp.guard.key_files import KeyFileWriter
 from fastn_mcp.hosted.team_config import Team, load_team
+from fastn_mcp.records.rows import FastnObject
+from fastn_mcp.tools.access import CreateApiKey
 
 ONE = '[[tenant]]\nname = "acme"\nsubjects = ["anna"]\napi_key_env = "ACME_KEY"\n'
 
@@ -168,6 +171,12 @@ WRONG: dict[str, tuple[str, str]] = {
     "a setting with a bad value": (GOOD + ONE + 'mode = "C4N4RY"\n', "line 7: mode: must be 'read-only', 'guarded', "),
     "approvals without a client": (GOOD + "[approvals]\n" + ONE, "line 3: [approvals] needs the key 'client_id'"),
     "approvals without a secret": (GOOD + '[approvals]\nclient_id = "p"\n' + ONE, "needs client_secret_file or"),
+    "approvers without a client": (
+        GOOD + "[approvals]\nown = true\n[[approvals.approver]]\ngroups = 'g'\n" + ONE,
+        "line 3: [approvals] needs the key 'client_id'",
+    ),
+    "an unknown effect of own": (PAGE + 'own = ["destory"]\n' + ONE, "own: unknown effect 'destory' (did you mean"),
+    "own of another type": (PAGE + "own = 3\n" + ONE, "own: must be true, false or a list of effects"),
     "a misspelt key of approvals": (PAGE + "onw = true\n" + ONE, "line 6: there is no key 'onw' in [approvals] (did"),
     "a page that is MCP": (PAGE + f'url = "{AUDIENCE}/page"\n' + ONE, "line 6: url: /mcp/page is already used"),
     "a page for probes": (PAGE + f'url = "{AUDIENCE[:-4]}/readyz"\n' + ONE, "url: /readyz is already used"),
@@ -265,6 +274,12 @@ def test_tenant_with_invalid_settings_stops_the_start(what: str, tmp_path: Path)
         team.opening.check()
     assert problem in str(raised.value)
     assert "C4N4RY" not in str(raised.value)
+
+
+def test_key_file_that_the_server_wrote_is_read(tmp_path: Path) -> None:
+    KeyFileWriter(tmp_path)(CreateApiKey(name="k"), FastnObject.model_validate({"id": "k", "key": "fsk_test_1"}))
+    team = loaded(tmp_path, HEAD + ONE.replace('api_key_env = "ACME_KEY"', 'api_key_file = "k.txt"'))
+    assert team.tenant[0].settings({}, None).api_key == "fsk_test_1"
 
 
 def test_tenants_with_one_account_stop_the_start(tmp_path: Path) -> None:

@@ -40,12 +40,16 @@ class Verifier:
 
 
 async def test_subject_is_read_from_the_configured_claim() -> None:
-    door = Verifier(subject_claim="oid")
+    door = Verifier()
     access = await door.tokens.verify(door.provider.token(oid="4711"))
-    assert (access.subject, (access.claims or {})["sub"]) == ("4711", "4711")
+    assert (access.subject, (access.claims or {})["sub"]) == ("anna", "anna")
+    named = access.of_person("oid")
+    assert (named.subject, (named.claims or {})["sub"]) == ("4711", "4711")
     unusable: list[dict[str, Any]] = [{}, {"oid": ""}, {"oid": 7}, {"oid": ["4711"]}]
     for claims in unusable:
-        assert await door(door.provider.token(**claims)) == "It names no subject."
+        access = await door.tokens.verify(door.provider.token(**claims))
+        with pytest.raises(TokenRefused, match="It names no subject"):
+            access.of_person("oid")
 
 
 async def test_valid_token_is_accepted() -> None:

@@ -115,7 +115,12 @@ def _doc_of_used(source: str) -> str:
 
 @pytest.mark.parametrize(
     ("kind", "record"),
-    [(ApprovalRequest, FULL), (Change, change()), (Change, replace(change(), batch="b", call_id="call 3", number=3)), (Stop, STOP)],
+    [
+        (ApprovalRequest, FULL),
+        (Change, change()),
+        (Change, replace(change(), batch="b", call_id="call 3", number=3)),
+        (Stop, STOP),
+    ],
 )
 def test_stored_record_is_loaded_as_it_was(kind: type[Any], record: object) -> None:
     assert load(kind, document(stored(record))) == record
@@ -339,7 +344,9 @@ async def test_unreadable_approval_is_left_out_of_lists_and_decides_nothing(
 
 
 async def test_unreadable_stop_change_decline_or_use_refuses(ledger: Ledger) -> None:
-    begun = replace(change(), call="call", unsettled_until=NOW + 600, batch="b1", call_id="call 1", number=1, approval="g1")
+    begun = replace(
+        change(), call="call", unsettled_until=NOW + 600, batch="b1", call_id="call 1", number=1, approval="g1"
+    )
     await damage(ledger, STOP, "s1")
     await damage(ledger, begun, "c1")
     await put(ledger, write(ListedCalls({1: ("c1", "done")}), "b1"))

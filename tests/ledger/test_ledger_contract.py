@@ -558,14 +558,14 @@ async def test_unsettled_changes_are_listed_by_call(ledger: Ledger, other: Ledge
 async def test_change_is_claimed_once_until_released(ledger: Ledger, other: Ledger) -> None:
     await ledger.begin(change())
     await ledger.begin(change("c2"))
-    assert await ledger.claim("c1")
-    assert not await other.claim("c1")
-    assert await other.change(ACCOUNT, "c1") == replace(change(), undone=True)
+    assert await ledger.claim("c1", NOW)
+    assert not await other.claim("c1", NOW)
+    assert await other.change(ACCOUNT, "c1") == replace(change(), undone_at=NOW)
     assert await other.change(ACCOUNT, "c2") == change("c2")
     await other.release("c1")
     assert await ledger.change(ACCOUNT, "c1") == change()
-    assert await other.claim("c1")
-    assert not await ledger.claim("no such change")
+    assert await other.claim("c1", NOW)
+    assert not await ledger.claim("no such change", NOW)
     await ledger.release("no such change")
     assert await ledger.change(ACCOUNT, "no such change") is None
 

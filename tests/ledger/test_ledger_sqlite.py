@@ -264,7 +264,7 @@ async def test_ledger_needs_no_returning(monkeypatch: pytest.MonkeyPatch) -> Non
     ledger = Ledger(SqliteStore(":memory:"))
     one = change("c1", at=NOW)
     assert await ledger.begin(one)
-    assert [await ledger.claim("c1"), await ledger.claim("c1")] == [True, False]
+    assert [await ledger.claim("c1", NOW), await ledger.claim("c1", NOW)] == [True, False]
     assert [await ledger.spend_all([BudgetLimit("b", "p", 1)]), await ledger.spend_all([BudgetLimit("b", "p", 1)])] == [
         True,
         False,
@@ -329,7 +329,9 @@ async def _a_month(ledger: Ledger, size: int) -> None:
         await ledger.begin(change(f"kept {number}", at=NOW - number))
         await ledger.open(grant(f"kept {number}", created=NOW - 2_000 - number, expires=NOW - 1_000 - number))
         await moved(ledger, f"kept {number}", [RequestState.OPEN], RequestState.USED, NOW - 1_500 - number)
-        await ledger.begin(replace(change(f"of {number}", at=NOW - number), batch=f"kept {number}", call_id="call 1", number=1))
+        await ledger.begin(
+            replace(change(f"of {number}", at=NOW - number), batch=f"kept {number}", call_id="call 1", number=1)
+        )
         await ledger.use_nonce(f"kept {number}", NOW + 600, NOW)
         await add_temporary(ledger, replace(temporary_approval(f"temporary {number}"), similar=f"of kept {number}"))
 
@@ -345,7 +347,9 @@ STATEMENTS: dict[str, Callable[[Ledger], Awaitable[object]]] = {
     "twenty decisions are listed": lambda ledger: ledger.decided(20),
     "a nonce is used": lambda ledger: ledger.use_nonce("new", NOW + 600, NOW),
     "a scope is looked for": lambda ledger: ledger.find_temporary("of kept 1", NOW),
-    "a call of a batch is begun": lambda ledger: ledger.begin(replace(change("of"), batch="kept 1", call_id="call 2", number=2)),
+    "a call of a batch is begun": lambda ledger: ledger.begin(
+        replace(change("of"), batch="kept 1", call_id="call 2", number=2)
+    ),
     "a batch is looked for": lambda ledger: ledger.changes_of("kept 1"),
 }
 

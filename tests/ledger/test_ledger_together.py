@@ -93,11 +93,13 @@ def _step(kind: str, draw: Callable[[st.SearchStrategy[Any]], Any]) -> Step:
         "declines": lambda ledger: ledger.declines("local"),
         "revoke": lambda ledger: ledger.revoke_temporary("s1"),
         "scopes": lambda ledger: ledger.temporary_approvals(now),
-        "claim": lambda ledger: ledger.claim("c1"),
+        "claim": lambda ledger: ledger.claim("c1", NOW),
         "release": lambda ledger: ledger.release("c1"),
         "mark": lambda ledger: ledger.mark(who, now + 10, now),
         "marked": lambda ledger: ledger.marked(who),
-        "begin": lambda ledger: _begun(ledger, replace(change(f"{who}{limit}", at=now), batch="b1", call_id=f"call {limit + 1}", number=limit + 1)),
+        "begin": lambda ledger: _begun(
+            ledger, replace(change(f"{who}{limit}", at=now), batch="b1", call_id=f"call {limit + 1}", number=limit + 1)
+        ),
         "end": lambda ledger: ledger.settle(replace(change(f"{who}{limit}"), outcome=outcome)),
         "batch": lambda ledger: ledger.changes_of("b1"),
         "look": lambda ledger: _looked(ledger, now),
@@ -145,7 +147,7 @@ async def _attempt(ledger: Ledger, kind: str, id_: str, who: str) -> tuple[str, 
         case "spend":
             done = await ledger.spend_all([BudgetLimit("destroy", "monday", 2)])
         case "claim":
-            done = await ledger.claim("c1")
+            done = await ledger.claim("c1", NOW)
         case _:
             done = await ledger.use_nonce("n1", NOW + 60, NOW)
     return (kind, id_) if done else None

@@ -119,6 +119,7 @@ def allow(tool: str, target: str | None = None, more: str = "") -> str:
         (allow("create_customer", "x", 'arguments = "any"'), 4, "target: this tool has none"),
         (allow("create_customer"), 4, 'needs arguments, when, or arguments = "any"'),
         (allow("create_customer", more='arguments = "all"'), 6, 'its JSON text, or "any"'),
+        (allow("run_workflow", "w", f"arguments = {{ input = {{ a = {[0] * 2_000} }} }}"), 7, "input: 2,001 values"),
         (allow("create_customer", more='arguments = { nmae = "x" }'), 6, "there is no 'nmae' (did you mean 'name'?)"),
         (allow("create_secret", more='arguments = { value = "x" }'), 6, "value is a secret, which no plan may hold"),
         (allow("create_customer", more='arguments = {}\nwhen = { plan = "x" }'), 7, "nothing left to compare"),
@@ -438,11 +439,15 @@ def test_entry_named_by_a_refusal_allows_the_call(desk: Desk, call: Any) -> None
 
 def test_entry_is_described_in_words() -> None:
     conditions = {"environment": Choice((Glob("test"), Glob("dev"))), "timeout_ms": Choice((5,))}
-    bounded = Permit(name="p", budget="b", tool="run_workflow", targets=("wf_1", "wf_2"), conditions=conditions, count=3, signers=1)
+    bounded = Permit(
+        name="p", budget="b", tool="run_workflow", targets=("wf_1", "wf_2"), conditions=conditions, count=3, signers=1
+    )
     assert bounded.words() == (
         "3 x run_workflow on wf_1 or wf_2 with no other arguments than environment test or dev, timeout_ms 5"
     )
-    exact = Permit(name="p", budget="b", tool="create_customer", targets=(), arguments={"name": "Ü"}, count=1, signers=1)
+    exact = Permit(
+        name="p", budget="b", tool="create_customer", targets=(), arguments={"name": "Ü"}, count=1, signers=1
+    )
     assert exact.words() == '1 x create_customer with exactly {"name": "Ü"}'
 
 

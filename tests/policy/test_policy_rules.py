@@ -303,12 +303,12 @@ def test_protected_resource_and_what_belongs_to_it_are_denied(
 
 def test_protection_names_its_resource_and_reason(judge: Judge) -> None:
     verdict = judge(ACME, DeleteCustomer(customer_id="acme-1"))
-    assert verdict.reason == 'Customer "acme-1" is protected (acme-*). Reason: our largest customer.'
+    assert verdict.why == 'Customer "acme-1" is protected (acme-*). Reason: our largest customer.'
     text = '[[protect]]\napi_key = ["a", "k*"]\n'
     verdict = judge(text, RevokeApiKey(api_key_id="k1"))
-    assert verdict.reason == 'API key "key k1" is protected: its id "k1" matches k*.'
+    assert verdict.why == 'API key "key k1" is protected: its id "k1" matches k*.'
     verdict = judge(text + 'reason = "shared by X.."', RevokeApiKey(api_key_id="x"), target=None)
-    assert verdict.reason == (
+    assert verdict.why == (
         "The api key a or k* is protected, and the target of this call could not be read. Reason: shared by X."
     )
 

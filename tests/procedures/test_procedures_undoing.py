@@ -137,7 +137,7 @@ async def test_undo_by_a_disabled_tool_is_refused(world: World) -> None:
     world.disabled |= {"update_customer": "exclude_tools", "delete_customer": "exclude_tools"}
     sent = len(world.changes)
     error = await world.expect(NotSent, UndoChange(change_id=update.id), world.form())
-    assert "update_customer, which is disabled here by the setting exclude_tools" in error.what
+    assert "Disabled here by the setting exclude_tools. Nothing was sent. It needs update_customer" in str(error)
     assert len(world.changes) == sent
     assert (await undone(world, deletion))["by"] == "create_customer"
     world.disabled.clear()
@@ -324,7 +324,8 @@ async def test_receipt_is_sanitized(world: World) -> None:
     key = world.id_of("customers", "acme-corp")
     world.sandbox.state.rows["customers"][key] |= {"name": "Acme\u202eCorp", "plan": "Gr\u200bowth"}
     outcome = await done(world, UpdateCustomer(customer_id=key, plan="Free"))
-    answer: Any = render(UpdateCustomer(customer_id=key, plan="Free"), outcome.result, {}, outcome.change)
+    receipt = world.dispatch.receipt(outcome.change)
+    answer: Any = render(UpdateCustomer(customer_id=key, plan="Free"), outcome.result, {}, receipt)
     assert answer["receipt"]["name"] == r"Acme\u{202e}Corp"
     assert answer["receipt"]["changed"]["plan"]["from"] == r"Gr\u{200b}owth"
 

@@ -10,7 +10,12 @@ from support.faulty_sandbox import Reset
 from support.world import FormLater, FormNow, World, yes
 
 from fastn_mcp.client.cost import counted_requests
+from fastn_mcp.guard.approval.votes import withdraw
 from fastn_mcp.guard.approval_form import Approve, Decline, PendingApproval
+from fastn_mcp.guard.recorder import record_expired
+from fastn_mcp.guard.stops import void_approvals
+from fastn_mcp.ledger.approval_request import ApprovalRequest, Vote
+from fastn_mcp.ledger.ledger import Stop
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.report.collector import Attempt, OutcomeGroup, Tally
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers, UpdateCustomer
@@ -60,6 +65,43 @@ async def test_call_has_the_requests_that_were_sent_for_it(watched: Watched) -> 
     await watched.call(CreateCustomer(name="Hooli"))
     assert [attempt.requests for attempt in watched.tally.attempts] == [first, 2, None]
     assert first > 2
+
+
+async def approved(watched: Watched) -> ApprovalRequest:
+    """Return a request that is approved, and whose call is not repeated yet."""
+    return await watched.approve_outside(DeleteCustomer(customer_id=await watched.globex()))
+
+
+async def test_call_whose_approval_is_withdrawn_does_not_wait(watched: Watched) -> None:
+    request = await approved(watched)
+    vote = Vote("page", approves=False, at=watched.timestamp)
+    await withdraw(vote, request, watched.ledger, "local_page", None, watched.recorder.decided)
+    attempt = watched.only()
+    assert (attempt.group, attempt.outcome) == (OutcomeGroup.DECLINED, "withdrawn")
+    assert attempt.message == "It was approved, and the approval was withdrawn."
+
+
+@pytest.mark.parametrize("is_approved", [False, True])
+async def test_call_whose_request_a_stop_made_void_does_not_wait(watched: Watched, is_approved: bool) -> None:
+    call = DeleteCustomer(customer_id=await watched.globex())
+    await watched.expect(PendingApproval, call)
+    if is_approved:
+        await watched.approve_open_request()
+    stop = Stop("s1", watched.timestamp, "a person", reason="a sale")
+    await void_approvals(watched.ledger, stop, watched.timestamp, watched.recorder.decided)
+    attempt = watched.only()
+    assert (attempt.group, attempt.outcome, attempt.message) == (OutcomeGroup.REFUSED, "stopped", "a sale")
+    (entry,) = (line for line in entries(watched.audit_path) if line["event"] == "stopped")
+    assert "approved_by" not in entry
+
+
+async def test_call_whose_request_nobody_answered_does_not_wait(watched: Watched) -> None:
+    await watched.expect(PendingApproval, DeleteCustomer(customer_id=await watched.globex()))
+    watched.clock.pass_(3600)
+    account = watched.journalling.account
+    await record_expired(watched.ledger, account, watched.timestamp, watched.recorder.decided)
+    attempt = watched.only()
+    assert (attempt.group, attempt.outcome) == (OutcomeGroup.REFUSED, "expired")
 
 
 async def test_reads_are_only_counted(watched: Watched) -> None:

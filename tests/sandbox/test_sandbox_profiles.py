@@ -77,7 +77,7 @@ async def test_profile_is_in_request_result_and_audit_of_every_change(desk: Desk
         done = await parts.dispatch(call, Caller(Asker(), form))
         assert isinstance(done, Done), call.tool_name()
         assert named in form_text(form.asked[-1]), call.tool_name()
-        body: Any = render(call, done.result, parts.label, done.change)
+        body: Any = render(call, done.result, parts.label, parts.dispatch.receipt(done.change))
         assert body["account"] == {"profile": "acme", "host": "localhost", "environment": "test"}, call.tool_name()
     await parts.aclose()
     entries = desk.audit()

@@ -1,9 +1,16 @@
 """Lines of the server's log."""
 
+import errno
+import io
 import logging
 import sys
+from pathlib import Path
+from typing import Any
 
-from fastn_mcp.server.log import JsonLines, TerminalLines
+import pytest
+from typing_extensions import override
+
+from fastn_mcp.server.log import JsonLines, LogFile, TerminalLines
 
 
 def test_text_of_an_error_cannot_pose_as_a_line_of_the_log() -> None:
@@ -28,3 +35,22 @@ def test_secret_is_redacted_until_it_is_removed_as_often_as_it_was_added() -> No
     assert "correct-horse" not in log.format(record)
     log.remove_secrets("correct-horse")
     assert "correct-horse" in log.format(record)
+
+
+def test_full_disk_is_said_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    class FullDisk(io.StringIO):
+        @override
+        def flush(self) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    handler = LogFile(tmp_path / "server.log", encoding="utf-8")
+    disk: Any = FullDisk()
+    handler.setStream(disk)
+    for number in range(3):
+        handler.handle(logging.LogRecord("fastn_mcp", logging.INFO, __file__, 0, f"event {number}", None, None))
+    handler.close()
+    file = tmp_path / "server.log"
+    assert capsys.readouterr().err == (
+        f"fastn-mcp: The log file {file} cannot be written (No space left on device)."
+        " Lines are missing in it from now on.\n"
+    )

@@ -10,6 +10,7 @@ from support.faulty_sandbox import Status
 from support.world import World
 
 from fastn_mcp.channels.elicitation import Context
+from fastn_mcp.client.exchange import NotSentError
 from fastn_mcp.client.retry import announce_wait, listener
 from fastn_mcp.errors import NotSent
 from fastn_mcp.procedures.context import Report
@@ -124,3 +125,16 @@ async def test_wait_is_reported_in_our_own_words(status: int, world: World) -> N
     assert all(f"({status})" in why or f"answered {status}" in why for why in waits)
     assert "IGNORE" not in "".join(waits)
     assert waits[0].endswith("(attempt 2 of 3).")
+
+
+async def test_refused_connection_is_reported(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refused(_: object) -> Any:
+        raise NotSentError("it refuses the connection")
+
+    monkeypatch.setattr(world.client, "_exchange", refused)
+    watched = Watched()
+    with pytest.raises(NotSent):
+        await watched.telling.during(lambda _: world.client.send(GetBilling()))
+    reports = [message for *_, message in watched.reports if "cannot be reached" in message]
+    assert len(reports) == 2
+    assert reports[0].startswith("Fastn at localhost cannot be reached: it refuses the connection. Trying again in ")

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from fastn_mcp.account.resolve import by_arguments
-from fastn_mcp.guard.permission import ApprovedCall
 from fastn_mcp.guard.evaluation import Evaluation
+from fastn_mcp.guard.permission import ApprovedCall
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, ShownCall, Vote
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.policy.asker import Asker

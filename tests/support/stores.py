@@ -155,7 +155,9 @@ async def _withdraw_or_use(ledger: Ledger, name: str) -> bool:
 
 
 async def _step(ledger: Ledger, _: str) -> bool:
-    return await ledger.begin(replace(change(f"{os.getpid()} {next(_NUMBERS)}"), batch="b1", call_id="call 1", number=1))
+    return await ledger.begin(
+        replace(change(f"{os.getpid()} {next(_NUMBERS)}"), batch="b1", call_id="call 1", number=1)
+    )
 
 
 ATTEMPTS: dict[str, Callable[[Ledger, str], Awaitable[bool]]] = {
@@ -164,7 +166,7 @@ ATTEMPTS: dict[str, Callable[[Ledger, str], Awaitable[bool]]] = {
     "open": _open,
     "ask": _ask,
     "decline": _decline,
-    "claim": lambda ledger, _: ledger.claim("c1"),
+    "claim": lambda ledger, _: ledger.claim("c1", NOW),
     "vote": _vote,
     "nonce": lambda ledger, _: ledger.use_nonce("n1", NOW + 60, NOW),
     "step": _step,

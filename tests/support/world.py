@@ -44,7 +44,7 @@ from fastn_mcp.policy.policy import Policy
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.procedures.context import ProcedureContext
-from fastn_mcp.procedures.dispatch import Dispatcher, EnabledTools
+from fastn_mcp.procedures.dispatch import Dispatcher
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.runtime import System, no_progress
 from fastn_mcp.sandbox.auth import KEY
@@ -52,6 +52,7 @@ from fastn_mcp.sandbox.server import Dataset, InProcess, dataset
 from fastn_mcp.server.rendering import render
 from fastn_mcp.tools.customers import DeleteCustomer
 from fastn_mcp.tools.operation import Operation, Send
+from fastn_mcp.tools.selection import EnabledTools
 from fastn_mcp.tools.tool import Tool
 from fastn_mcp.tools.workflows import RunWorkflow
 from support.audit_entries import entries
@@ -260,7 +261,7 @@ class World:
     async def rendered(self, call: Tool[Any], form: FormNow | FormLater | None = None) -> Any:
         """Return the answer to a call as the model reads it."""
         done = await self.expect(Done, call, form)
-        return render(call, done.result, {}, done.change, done.notes)
+        return render(call, done.result, {}, self.dispatch.receipt(done.change), done.notes)
 
     async def rendered_tool(self, name: str, **arguments: Any) -> Any:
         """Return the answer to a call as a client names it, as the model reads it."""
@@ -363,9 +364,13 @@ class World:
         return DeleteCustomer(customer_id=self.id_of("customers", name))
 
     def new_judge(self) -> Judge:
-        account = GuardedAccount("test", lambda record: self.own(record), self.bound, self.surroundings)
+        account = GuardedAccount(
+            "test", lambda record: self.own(record), self.bound, self.surroundings, EnabledTools(self.disabled)
+        )
         budgets = Budgets(self.policy, self.ledger, self.system, bound_account("test", self.bound))
-        return Judge(account, self.policy, budgets, self.ledger, self.journalling, self.system, self.client.send)
+        return Judge(
+            account, self.policy, budgets, self.ledger, self.journalling, self.stops, self.system, self.client.send
+        )
 
     def dispatching(self, secrets: SecretValues, delivery: KeyFileWriter | None) -> Dispatcher:
         self.guard = Guard(
@@ -377,8 +382,7 @@ class World:
             CallSecrets(secrets, self.typed, delivery),
             self.system,
         )
-        executor = EnabledTools(self.guard, self.recorder, self.disabled)
-        return Dispatcher(self.shared, self.guard, executor, self.recorder, self.journalling, secrets)
+        return Dispatcher(self.shared, self.guard, self.recorder, self.journalling, secrets)
 
     def context(self, read: Send) -> ProcedureContext:
         """What a procedure is given, with another way to read, which has a snapshot of its own."""
@@ -386,7 +390,8 @@ class World:
         _, snapshot = self._snapshots.setdefault(id(read), (read, AccountSnapshot(self.system, self._snapshot_seconds)))
         shared = replace(self.shared, snapshot=snapshot)
         look, caller = AnswerReads(shared, read, lambda _: None), Caller(Asker(), None)
-        return ProcedureContext(guard, self.guard, caller, no_progress, self.system, self.journalling, look)
+        tools = EnabledTools(self.disabled)
+        return ProcedureContext(guard, self.guard, caller, no_progress, self.system, self.journalling, look, tools)
 
     async def judged(self, call: Call) -> tuple[PolicyDecision, Any]:
         """What the policy says of a call, and its preview."""

@@ -38,7 +38,7 @@ CONTEXT_ENTRIES = 500
 MAX_ENTRIES = 8_000
 """Entries after which a search ends and says how far it looked."""
 ENDINGS = ("expired", "withdrawn", "void", "stopped", "allowed_again")
-"""Events that end an approval request, or changes, and that a report does not tell apart."""
+"""Events that end an approval request, or changes. A report counts them as refused or declined."""
 STOP = "stop"
 """In place of a tool, where a person stopped changes or allowed them again."""
 OUTCOMES: Mapping[str, tuple[OutcomeGroup | str, ...]] = {
@@ -143,11 +143,9 @@ class _Calls(Tally):
 
     def entry(self, line: Mapping[str, JsonValue]) -> None:
         super().entry(line)
-        attempt, event = self._of_grant.get(str(line.get("grant"))), str(line.get("event"))
-        if line.get("tool") == STOP:
-            attempt = self._begin(line)
-        if attempt is not None and event in ENDINGS:
-            self._update(attempt, line, event, str(line.get("message") or ""))
+        event = str(line.get("event"))
+        if line.get("tool") == STOP and event in ENDINGS:
+            self._update(self._begin(line), line, event, str(line.get("message") or ""))
 
 
 def _rows(entries: Sequence[Entry]) -> list[Row]:

@@ -229,7 +229,7 @@ class _Page(Decisions):
     async def _void(self, session: Session, stops: Sequence[Stop]) -> None:
         async for account in session.inbox.accounts():
             for stop in (stop for stop in stops if stop.tenant in ("", account.tenant)):
-                await void_approvals(account.ledger, stop, self.system.timestamp())
+                await void_approvals(account.ledger, stop, self.system.timestamp(), account.record)
 
     async def _record(self, session: Session, stops: Sequence[Stop]) -> None:
         """Record stops, or that they were lifted, in the audit logs of their accounts. They hold already."""

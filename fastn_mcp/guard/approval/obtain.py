@@ -51,6 +51,11 @@ _KNOWN_VALUE = (
 )
 """What to do with a secret that the agent was told."""
 
+_BY_ANOTHER = (
+    "Somebody other than the person who asks for it has to approve it, since it deletes, changes access or has another"
+    " effect that `own` of the team file leaves out."
+)
+
 _DISTRUST_SECONDS = 900.0
 """Time for which a form is not used after it was found not to reach a person."""
 
@@ -91,8 +96,8 @@ class Approvals:
         parts: dict[str, JsonValue] = {
             "budgets": await self._budgets.left(asker.counted, now),
             "plan": [{"entry": each.words(), "left": left} for each, left in await self._budgets.plan_left()],
-            "waiting": _own_requests(waiting, asker, self._account, now),
-            "decided": _own_requests(decided, asker, self._account, now),
+            "waiting": self._own_requests(waiting, asker, now),
+            "decided": self._own_requests(decided, asker, now),
             "stopped": await self.stops.facts(asker),
         }
         if parts["waiting"] and self.channel is not None:
@@ -158,10 +163,15 @@ class Approvals:
     async def _why_no_form(self, evaluation: Evaluation, caller: Caller) -> str | None:
         """Return the reason why the out-of-band channel asks, for the agent; None if the client's form does."""
         form, decision = caller.form, evaluation.verdict.decision
+        another = ""
+        if evaluation.needs_another(caller) and decision is not Decision.FOUR_EYES:
+            another = f"{_BY_ANOTHER} "
         if evaluation.verdict.step_up is not None:
-            return f"{evaluation.verdict.step_up.elsewhere} "
+            return f"{another}{evaluation.verdict.step_up.elsewhere} "
         if evaluation.typed is not None and not (form is not None and form.is_terminal):
-            return f"A person types the {evaluation.typed.name} outside of the client. {_KNOWN_VALUE} "
+            return f"{another}A person types the {evaluation.typed.name} outside of the client. {_KNOWN_VALUE} "
+        if another:
+            return another
         if form is None:
             return "This client cannot ask. "
         if decision is Decision.OUT_OF_BAND:
@@ -184,11 +194,28 @@ class Approvals:
             await self._ledger.void(earlier.id, RequestState.STALE, now, note="asked in a form instead")
         elif self.channel is not None and covers(earlier, evaluation.calls):
             evaluation = await self._judge.describe(evaluation)
-            return await _announce(self.channel, earlier, evaluation, "It is still waiting for an answer. ")
+            pending = await _announce(self.channel, earlier, evaluation, "It is still waiting for an answer. ")
+            return _without_useless_link(pending, evaluation, caller)
         else:
             await self._ledger.void(earlier.id, RequestState.STALE, now)
             why_no_form = "The target has changed since it was asked. "
         return await self._ask(evaluation, caller, why_no_form)
+
+    def _own_requests(self, requests: Iterable[ApprovalRequest], asker: Asker, now: datetime) -> JsonValue:
+        """Return a caller's unexpired requests, without the ids that decide them. Their sentences name records."""
+        own = (asker.principal, self._account)
+        rows: list[JsonValue] = []
+        for request in requests:
+            if (request.principal, request.account) != own or request.expires <= now.timestamp():
+                continue
+            row: dict[str, JsonValue] = {"tool": request.tool}
+            if not self._judge.tools.hides_any:
+                row["what"] = request.text[0]
+            row["until"] = stamp(datetime.fromtimestamp(request.expires, UTC))
+            if request.state is not RequestState.OPEN:
+                row["state"] = request.state.value
+            rows.append(row)
+        return rows
 
     async def _ask(
         self, evaluation: Evaluation, caller: Caller, why_no_form: str | None
@@ -222,7 +249,8 @@ class Approvals:
             )
         request = await self._open(evaluation, caller, out_of_band=True)
         pending = await _announce(channel, request, evaluation, why)
-        return replace(pending, tells_first=evaluation.typed is not None and (not pending.page or pending.needs_link))
+        tells_first = evaluation.typed is not None and (not pending.page or pending.needs_link)
+        return _without_useless_link(replace(pending, tells_first=tells_first), evaluation, caller)
 
     async def _open(self, evaluation: Evaluation, caller: Caller, *, out_of_band: bool) -> ApprovalRequest:
         """Open and record a request, or return the same one that another replica has opened meanwhile."""
@@ -246,6 +274,8 @@ class Approvals:
         if request.state is not RequestState.OPEN:
             raise used_up()
         answer = form.answer(request)
+        if isinstance(answer, Approve) and evaluation.needs_another(caller):
+            answer = NoAnswer("nobody approves such a call of their own")
         if evaluation.verdict.decision is not Decision.ALLOW and not isinstance(answer, Decline):
             await self._check_limits(evaluation, caller)
         return request, answer
@@ -264,7 +294,8 @@ class Approvals:
             pending = await self._move_out_of_band(evaluation, caller, form, request, answer.reason)
             return replace(pending, needs_link=False)
         if isinstance(answer, Approve) and request.expected not in (None, answer.typed):
-            why = f"Another text was typed than {quote(request.expected)}, which approves it."
+            expected = "the one" if self._judge.tools.hides_any else quote(request.expected)
+            why = f"Another text was typed than {expected}, which approves it."
             answer = Decline("another text was typed", why)
         if isinstance(answer, Decline):
             vote = Vote(form.name, approves=False, at=now)
@@ -283,7 +314,8 @@ class Approvals:
         self, evaluation: Evaluation, caller: Caller, form: FormChannel, request: ApprovalRequest, reason: str
     ) -> PendingApproval:
         """Move a request that no person answered in the form to the out-of-band channel."""
-        now, why = self._system.timestamp(), f"No person answered: {reason}. "
+        now = self._system.timestamp()
+        why = f"{_BY_ANOTHER} " if evaluation.needs_another(caller) else f"No person answered: {reason}. "
         same = await self._ledger.latest(evaluation.id, now)
         if self.channel is None or (same is not None and same.state is RequestState.OPEN):
             moved = await self._ledger.void(request.id, RequestState.UNANSWERED, now, by=form.name, note=reason)
@@ -301,20 +333,6 @@ def _allowed(evaluation: Evaluation) -> Permission:
     if evaluation.given_by is not None:
         return Permission("temporary_approval", given_by=evaluation.given_by)
     return Permission("policy" if evaluation.verdict.permit is None else "plan")
-
-
-def _own_requests(requests: Iterable[ApprovalRequest], asker: Asker, account: str, now: datetime) -> JsonValue:
-    """Return those of a caller that have not expired, without the ids that decide them."""
-    return [
-        {
-            "tool": request.tool,
-            "what": request.text[0],
-            "until": stamp(datetime.fromtimestamp(request.expires, UTC)),
-            **({} if request.state is RequestState.OPEN else {"state": request.state.value}),
-        }
-        for request in requests
-        if (request.principal, request.account) == (asker.principal, account) and request.expires > now.timestamp()
-    ]
 
 
 def _check_people(evaluation: Evaluation, channel: ApprovalChannel | None) -> None:
@@ -342,7 +360,7 @@ def _request(
     now, tool, decision = system.timestamp(), evaluation.tool, evaluation.verdict.decision
     is_severe = decision in (Decision.OUT_OF_BAND, Decision.FOUR_EYES) and evaluation.effect is Effect.DESTROY
     return ApprovalRequest(
-        id=system.token(),
+        id=f"ap_{system.token()}",
         principal=caller.asker.principal,
         stop_epoch=stop_epoch,
         tenant=caller.asker.tenant,
@@ -375,6 +393,11 @@ def _request(
 def _distrust(holder: str, form: FormChannel) -> str:
     """Return the mark that a form does not reach a person."""
     return f"distrust {form.name} {holder}"
+
+
+def _without_useless_link(pending: PendingApproval, evaluation: Evaluation, caller: Caller) -> PendingApproval:
+    """Do not lead the person behind the caller to the page if they may not approve the request there."""
+    return replace(pending, needs_link=False) if evaluation.needs_another(caller) else pending
 
 
 async def _announce(

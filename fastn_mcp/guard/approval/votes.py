@@ -209,7 +209,7 @@ class TerminalApprovals:
     async def waiting(self) -> list[ApprovalRequest]:
         """Return the pending requests. Close expired ones, and record them in the audit log."""
         for account in {request.account for request in await self.ledger.waiting(0.0)}:
-            await record_expired(self.ledger, account, self.system.timestamp(), self._record_event)
+            await record_expired(self.ledger, account, self.system.timestamp(), self.record_event)
         return await self.ledger.waiting(self.system.timestamp())
 
     async def approve(self, request: ApprovalRequest, secret: JsonValue = None, *, is_temporary: bool = False) -> str:
@@ -241,7 +241,7 @@ class TerminalApprovals:
         if len(matches) != 1:
             return None
         (request,), vote = matches, Vote(_APPROVED_BY, approves=False, at=self.system.timestamp())
-        taken_back = await withdraw(vote, request, self.ledger, _APPROVED_BY, note or None, self._record_event)
+        taken_back = await withdraw(vote, request, self.ledger, _APPROVED_BY, note or None, self.record_event)
         if isinstance(taken_back, NotCounted):
             return taken_back.why
         return f"Withdrawn: {request.text[0]} {sent_words(taken_back)}"
@@ -255,7 +255,7 @@ class TerminalApprovals:
         self, request: ApprovalRequest, vote: Vote, note: str | None, message: str, typed: TypedValue | None = None
     ) -> str:
         """Count a vote, and return the message, or why it did not count."""
-        counted = await count_vote(vote, request, self.ledger, _APPROVED_BY, note, self._record_event, typed)
+        counted = await count_vote(vote, request, self.ledger, _APPROVED_BY, note, self.record_event, typed)
         return counted.why if isinstance(counted, NotCounted) else message
 
     async def temporary_approvals(self) -> list[ApprovalRequest]:
@@ -267,10 +267,10 @@ class TerminalApprovals:
         matches = [each for each in await self.temporary_approvals() if each.id.startswith(prefix)]
         revoked = await self.ledger.revoke_temporary(matches[0].id) if len(matches) == 1 else None
         if revoked is not None:
-            self._record_event(AuditEvent.TEMPORARY_APPROVAL_REVOKED, revoked, None)
+            self.record_event(AuditEvent.TEMPORARY_APPROVAL_REVOKED, revoked, None)
         return revoked
 
-    def _record_event(self, event: AuditEvent, request: ApprovalRequest, note: str | None) -> None:
+    def record_event(self, event: AuditEvent, request: ApprovalRequest, note: str | None) -> None:
         """Record an event, or warn if that fails. Sending records again, and refuses if it still fails."""
         try:
             self.audit.record(decision_entry(event, request, _APPROVED_BY, note))

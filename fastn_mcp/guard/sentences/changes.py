@@ -185,14 +185,31 @@ def create_connection(facts: Facts) -> Sentences:
     is_like = quoted(visibility) if visibility else "visibility not known" if row else "could not be read"
     sent_to = quoted(domain) if domain else "an address that is not known"
     hosts = [quoted(host) for host in _sign_in_hosts(row) if not f".{host}".endswith(f".{host_of(domain)}")]
+    verb, existing, lost, undone, unchecked = _replaced_connection(facts)
+    if is_unknown:
+        unchecked = joined("Not checked: which credentials it takes.", unchecked)
     return Sentences(
-        f"Connect {quoted(app)}{at} for {whose}.{facts.entered}",
-        button=f"Connect {short_name(facts) if facts.owner else 'it'}",
-        brief=f"Connect {facts.name if facts.owner else quoted(app)}",
-        then=joined("Workflows can use it immediately." if has_credentials else "", "It can be deleted again."),
-        unchecked="Not checked: which credentials it takes." if is_unknown else "",
+        f"{verb} {quoted(app)}{at} for {whose}{existing}.{facts.entered}",
+        button=f"{verb} {short_name(facts) if facts.owner else 'it'}",
+        brief=f"{verb} {facts.name if facts.owner else quoted(app)}",
+        lost=lost,
+        then=joined("Workflows can use it immediately." if has_credentials else "", undone),
+        unchecked=unchecked,
         facts=(("Connector", f"{is_like}, sends to {sent_to}"), *([("Signs in at", series(hosts))] if hosts else [])),
     )
+
+
+def _replaced_connection(facts: Facts) -> tuple[str, str, str, str, str]:
+    """Return the verb, the connection that exists, what of it is lost, what undo does, and what is not known."""
+    if facts.resolved.target is None:
+        return "Connect", "", "", "It can be deleted again.", ""
+    if not facts.row:
+        unchecked = "Not checked: whether a connection exists, whose credentials may then be replaced."
+        return "Connect", "", "", "", unchecked
+    label, status = str(facts.resolved.label), text(facts.row, "status").upper()
+    existing = f": connection {quoted(label)} exists{f' with status {quoted(status)}' if status else ''}"
+    lost = f"The credentials of connection {quoted(label)} may be replaced: the current ones are then lost for good."
+    return "Reconnect", existing, lost, "Undo does not restore them, and deletes no connection that existed.", ""
 
 
 def _sign_in_hosts(connector: Row) -> list[str]:

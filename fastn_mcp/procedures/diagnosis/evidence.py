@@ -12,7 +12,7 @@ from fastn_mcp.account.answer_reads import AnswerReads
 from fastn_mcp.account.dependence import Unchecked
 from fastn_mcp.account.entries import MAX_NAMED
 from fastn_mcp.client.reads import read_page
-from fastn_mcp.errors import LeftOut
+from fastn_mcp.errors import Disabled, LeftOut
 from fastn_mcp.ledger.change import MADE_OUTCOMES
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.diagnosis.blockers import (
@@ -205,7 +205,7 @@ async def _read_lists(subject: Subject, period: Period, reads: AccountReads) -> 
         read = len(reads.lists[name].rows)
         reads.gaps.append(Unchecked(name, f"only {read} were read" if read else "not all were looked through"))
     for kind, resource in subject.resources.items():
-        if resource.error is not None and not counts.failures and not isinstance(resource.error, LeftOut):
+        if resource.error is not None and not counts.failures and not isinstance(resource.error, (Disabled, LeftOut)):
             raise resource.error
         if resource.error is not None:
             reads.failed[kind] = resource.error

@@ -1,0 +1,280 @@
+"""What is stored for one caller is bounded, in every store."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.decisions import moved
+from support.stores import NOW, change, grant
+from support.values import not_none
+from support.world import World
+
+from fastn_mcp.errors import NotSent
+from fastn_mcp.guard.approval_form import PendingApproval
+from fastn_mcp.guard.caller import Caller
+from fastn_mcp.guard.result import Done
+from fastn_mcp.guard.undo import STATE_DROPPED, NotUndoable, undo_of
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState
+from fastn_mcp.ledger.change import Change
+from fastn_mcp.ledger.ledger import Ledger
+from fastn_mcp.ledger.storage_limits import (
+    MAX_JOURNAL_BYTES,
+    MAX_OPEN_BYTES,
+    MAX_REQUEST_BYTES,
+    JournalFull,
+    RequestsFull,
+    StoredItem,
+    items_to_drop,
+    stored_size,
+)
+from fastn_mcp.policy.asker import Asker
+from fastn_mcp.procedures.undo_change import ListChanges, UndoChange
+from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, UpdateCustomer
+from fastn_mcp.tools.workflows import RunWorkflow
+
+LARGE = 900_000
+MORE = "x" * LARGE
+ACCOUNT = "default at live.fastn.ai"
+DAY = 86_400.0
+
+
+def large_request(name: str, principal: str = "local", at: float = NOW) -> ApprovalRequest:
+    return replace(grant(name, principal, at, at + 600), preview={"arguments": {"extra": MORE}})
+
+
+def large_change(name: str, at: float, **more: Any) -> Change:
+    values: dict[str, Any] = {"outcome": "done", "before": {"id": "cus_1", "plan": MORE}} | more
+    return replace(change(name, at), **values)
+
+
+async def opened_requests(ledger: Ledger, requests: Sequence[ApprovalRequest]) -> list[str]:
+    names = list[str]()
+    for request in requests:
+        try:
+            names.append(await ledger.open(request))
+        except RequestsFull:
+            continue
+    return names
+
+
+async def requests_kept(ledger: Ledger, names: Sequence[str]) -> list[str]:
+    return [name for name in names if await ledger.find(name) is not None]
+
+
+async def states_kept(ledger: Ledger) -> list[str]:
+    """Return the changes whose state before is kept, oldest first."""
+    changes = await ledger.changes(ACCOUNT, 1000, 1e12)
+    return [each.id for each in reversed(changes) if not each.is_state_dropped]
+
+
+async def test_open_requests_of_a_caller_are_bounded_by_bytes(ledger: Ledger, other: Ledger) -> None:
+    stores = [ledger, other]
+    opened = [
+        name
+        for number in range(31)
+        for name in await opened_requests(stores[number % 2], [large_request(f"g{number}")])
+    ]
+    assert opened == ["g0", "g1"]
+    with pytest.raises(RequestsFull) as refused:
+        await other.open(large_request("more"))
+    assert str(refused.value) == (
+        "With this call, the calls of this caller that wait for an approval would take more than 2 MB of the ledger."
+        " Nothing was sent. Let a person decide about the waiting calls first, or send less in one call."
+    )
+    assert await ledger.find("more") is None
+    await other.open(grant("small"))
+    assert await other.open(large_request("another's", "other")) == "another's"
+    assert await moved(ledger, "g0", [RequestState.OPEN], RequestState.DECLINED, NOW)
+    assert await ledger.open(large_request("more")) == "more"
+
+
+async def test_request_that_grew_counts_as_it_is(ledger: Ledger, other: Ledger) -> None:
+    await ledger.open(grant("g0"))
+    await ledger.change_request("g0", lambda current: replace(current, extent="x" * (MAX_OPEN_BYTES - 2_000)))
+    with pytest.raises(RequestsFull):
+        await other.open(replace(grant("g1"), extent="x" * 2_000))
+    await ledger.void("g0", RequestState.STALE, NOW)
+    await ledger.change_request("g0", lambda current: replace(current, extent="x" * (MAX_REQUEST_BYTES - 2_000)))
+    with pytest.raises(RequestsFull):
+        await other.open(replace(grant("g1"), extent="x" * 2_000))
+    await ledger.change_request("g0", lambda current: replace(current, extent=""))
+    await other.open(replace(grant("g1"), extent="x" * 2_000))
+
+
+async def test_oldest_past_decisions_of_a_caller_are_deleted_first(ledger: Ledger, other: Ledger) -> None:
+    names = [f"g{number}" for number in range(12)]
+    await ledger.open(large_request("another's", "other"))
+    for number, name in enumerate(names):
+        await ledger.open(large_request(name, at=NOW + number * 1000))
+        await ledger.expire(ACCOUNT, NOW + number * 1000 + 600)
+    kept = await requests_kept(other, names)
+    assert kept == names[-(MAX_REQUEST_BYTES // stored_size(large_request("g0"))) :]
+    assert await requests_kept(other, ["another's"])
+
+
+async def test_request_that_still_decides_something_is_not_deleted(ledger: Ledger, other: Ledger) -> None:
+    """A decline refuses the same call until it would have expired, and a temporary approval covers others."""
+    await ledger.open(large_request("temporary", at=NOW - 1))
+    await ledger.open_temporary("temporary", NOW + 5000)
+    assert await moved(ledger, "temporary", [RequestState.OPEN], RequestState.USED, NOW)
+    declined = [f"g{number}" for number in range(20)]
+    opened = list[str]()
+    for name in declined:
+        opened += await opened_requests(ledger, [large_request(name)])
+        await moved(ledger, name, [RequestState.OPEN], RequestState.DECLINED, NOW)
+    assert opened == declined[:7]
+    assert await requests_kept(other, ["temporary", *declined]) == ["temporary", *opened]
+    with pytest.raises(RequestsFull) as refused:
+        await other.open(large_request("more"))
+    assert "that have not expired would take more than 8 MB of the ledger. Nothing was sent." in str(refused.value)
+    await other.open(large_request("later", at=NOW + 601))
+    assert await requests_kept(other, ["temporary", *opened, "later"]) == ["temporary", *opened[1:], "later"]
+
+
+async def test_states_before_the_oldest_settled_changes_are_dropped_first(ledger: Ledger, other: Ledger) -> None:
+    stores = [ledger, other]
+    await ledger.begin(replace(large_change("another's", NOW), principal="other"))
+    for number in range(25):
+        assert await stores[number % 2].begin(large_change(f"c{number}", NOW + number))
+    kept = await states_kept(ledger)
+    assert kept == ["another's", *(f"c{number}" for number in range(25 - len(kept) + 1, 25))]
+    assert len(kept) == 1 + MAX_JOURNAL_BYTES // stored_size(large_change("c0", NOW))
+    first = not_none(await other.change(ACCOUNT, "c0"))
+    assert (first.arguments, first.before, first.sent, first.is_state_dropped) == ({}, {}, {}, True)
+    assert (first.target, first.name, first.outcome, first.at) == ("cus_1", "Acme", "done", NOW)
+    assert undo_of(first) == NotUndoable(STATE_DROPPED)
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        {"outcome": "begun"},
+        {"outcome": "unknown_outcome"},
+        {"unsettled_until": NOW + 600, "call": "call"},
+    ],
+    ids=lambda kept: next(iter(kept)) + str(next(iter(kept.values()))),
+)
+async def test_state_of_what_is_not_settled_is_kept(ledger: Ledger, other: Ledger, kept: dict[str, Any]) -> None:
+    await ledger.begin(large_change("c0", NOW, **kept))
+    for number in range(1, 20):
+        await other.begin(large_change(f"c{number}", NOW + number))
+    states = await states_kept(other)
+    assert states[0] == "c0"
+    assert "c1" not in states
+
+
+async def test_state_of_what_is_being_undone_is_kept(ledger: Ledger, other: Ledger) -> None:
+    await ledger.begin(large_change("c0", NOW))
+    assert await ledger.claim("c0", NOW + 1)
+    for number in range(1, 20):
+        await other.begin(large_change(f"c{number}", NOW + number))
+    assert (await states_kept(other))[0] == "c0"
+    await other.begin(large_change("later", NOW + DAY))
+    assert "c0" not in await states_kept(ledger)
+
+
+async def test_journal_full_of_unsettled_changes_refuses_its_caller_only(ledger: Ledger, other: Ledger) -> None:
+    begun = [f"c{number}" for number in range(MAX_JOURNAL_BYTES // stored_size(large_change("c0", NOW)))]
+    for number, name in enumerate(begun):
+        await ledger.begin(large_change(name, NOW + number, outcome="begun"))
+    with pytest.raises(JournalFull) as refused:
+        await ledger.begin(large_change("more", NOW + 50, outcome="begun"))
+    assert str(refused.value) == (
+        "The journal of this caller is full: with this call, changes that are not settled would take more than"
+        " 16 MB of the ledger. Nothing was sent. list_changes has them. Find out in Fastn what those with an unknown"
+        " outcome did, and tell the operator: each is kept for 30 days."
+    )
+    assert await states_kept(other) == begun
+    assert await other.begin(replace(large_change("another's", NOW), principal="other"))
+    await ledger.settle(large_change("c0", NOW, outcome="done"))
+    assert await other.begin(large_change("more", NOW + 100))
+    assert await states_kept(ledger) == ["another's", *begun[1:], "more"]
+
+
+async def test_refused_change_drops_nothing(ledger: Ledger, other: Ledger) -> None:
+    await ledger.begin(large_change("c0", NOW))
+    with pytest.raises(JournalFull):
+        await other.begin(large_change("too large", NOW + 1, before={"plan": "x" * MAX_JOURNAL_BYTES}))
+    assert await states_kept(other) == ["c0"]
+    assert await ledger.change(ACCOUNT, "too large") is None
+
+
+async def test_change_that_grew_with_its_outcome_counts_as_it_is(ledger: Ledger, other: Ledger) -> None:
+    await ledger.begin(change("c0"))
+    await ledger.settle(replace(change("c0"), outcome="unknown_outcome", sent={"plan": "x" * MAX_JOURNAL_BYTES}))
+    with pytest.raises(JournalFull):
+        await other.begin(change("c1"))
+
+
+def test_whole_records_are_dropped_only_after_every_state() -> None:
+    bare, state, kept = StoredItem("bare", 5, True), StoredItem("state", 5, True, True), StoredItem("kept", 5, False)
+    assert items_to_drop([kept, bare, state], 5) == [state]
+    assert items_to_drop([kept, bare], 5) == [bare]
+    assert items_to_drop([kept, bare, state], 11) == []
+    assert items_to_drop([bare, state], 10) == [state]
+
+
+async def test_changes_without_states_are_deleted_last(ledger: Ledger, other: Ledger) -> None:
+    """What is left of a change counts too, here because of its long names."""
+    many = ("x" * LARGE,)
+    for number in range(20):
+        await ledger.begin(replace(change(f"c{number}", NOW + number), outcome="done", stopped_triggers=many))
+    found = [each.id for each in reversed(await other.changes(ACCOUNT, 100, 1e12))]
+    assert found == [f"c{number}" for number in range(20 - len(found), 20)]
+    assert len(found) in (16, 17)
+
+
+async def test_guard_refuses_a_caller_whose_room_is_full_and_nobody_else(tmp_path: Path, ledger: Ledger) -> None:
+    world = World(tmp_path, ledger=ledger)
+    ana, ben = Caller(Asker("ana"), None), Caller(Asker("ben"), None)
+
+    def run(number: int) -> RunWorkflow:
+        return RunWorkflow(workflow_id=world.run().workflow_id, input={"number": number, "text": MORE})
+
+    asked = [await world.dispatch(run(number), ana) for number in range(2)]
+    assert [type(each) for each in asked] == [PendingApproval] * 2
+    with pytest.raises(RequestsFull):
+        await world.dispatch(run(3), ana)
+    assert "would take more than 2 MB of the ledger." in world.audited("refused")[-1]["message"]
+    assert isinstance(await world.dispatch(run(3), ben), PendingApproval)
+
+    at = world.timestamp
+    for number in range(4):
+        begun = large_change(
+            f"c{number}", at, outcome="unknown_outcome", principal="ana", account="test", before={"plan": ""}
+        )
+        plan = "x" * (MAX_JOURNAL_BYTES // 4 - stored_size(begun))
+        await ledger.begin(replace(begun, before={"plan": plan}))
+    create = CreateCustomer(name="Initech")
+    with pytest.raises(JournalFull):
+        await world.dispatch(create, ana)
+    assert "The journal of this caller is full" in world.audited("refused")[-1]["message"]
+    assert world.changes == []
+    assert isinstance(await world.dispatch(create, ben), Done)
+    world.close()
+
+
+async def test_change_whose_state_was_dropped_says_so(tmp_path: Path, ledger: Ledger) -> None:
+    world = World(tmp_path, ledger=ledger)
+    customer = world.id_of("customers", "Katana")
+    done = await world.expect(Done, UpdateCustomer(customer_id=customer, name="Katana Two"), world.form())
+    changed = not_none(done.change)
+    at = world.timestamp + 1
+    for number in range(18):
+        await ledger.begin(replace(large_change(f"c{number}", at), principal=changed.principal, account="test"))
+    refused = await world.expect(NotSent, UndoChange(change_id=changed.id))
+    assert str(refused) == f"This cannot be undone. {STATE_DROPPED} Nothing was sent."
+    listed = (await world.ask(ListChanges()))["changes"]
+    (row,) = [row for row in listed if row["change_id"] == changed.id]
+    assert (row["undo"], row["name"]) == (STATE_DROPPED, "Katana")
+    assert "changed" not in row
+    (heading, fact), *_ = await world.journalling.history(
+        (await world.judge.judge_call(DeleteCustomer(customer_id=customer), Asker())).resolved
+    )
+    assert (heading, fact) == (
+        "Not checked",
+        "what this server did to the customer just now: its details are no longer kept",
+    )
+    world.close()
