@@ -26,7 +26,7 @@ from fastn_mcp.account.resolve import by_arguments
 from fastn_mcp.audit.log import AuditEvent, about, written
 from fastn_mcp.errors import Failed
 from fastn_mcp.guard.journal import ChangeJournal
-from fastn_mcp.guard.permission import change_of
+from fastn_mcp.guard.permission import Permission, new_change
 from fastn_mcp.guard.preview import preview
 from fastn_mcp.ledger.change import Change
 from fastn_mcp.policy.asker import Asker
@@ -166,7 +166,11 @@ def _as_journal(value: JsonValue) -> object:
     approved = allowed(_update(value), target=target)
 
     async def begin() -> None:
-        await journalling.begin(await change_of(approved, "test", cast(Any, None), 0.0, System()))
+        change = await new_change(
+            approved, Permission("policy"), list_id="", asker=Asker(), account="test", read=cast(Any, None),
+            deadline=0.0, system=System(),
+        )  # fmt: skip
+        await journalling.begin(change)
 
     with pytest.raises(StopIteration):
         begin().send(None)

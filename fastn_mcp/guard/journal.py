@@ -167,11 +167,11 @@ class ChangeJournal:
         self,
         change: Change,
         *,
-        undoes: Change | None,
-        limits: Sequence[BudgetLimit],
-        rate: RateLimit | None,
-        uses: str,
-        permit: str,
+        undoes: Change | None = None,
+        limits: Sequence[BudgetLimit] = (),
+        rate: RateLimit | None = None,
+        uses: str = "",
+        permit: str = "",
     ) -> Begun:
         """Record a change before its call is sent, with what permits it (`Ledger.begin`). The caller must `end` it.
 

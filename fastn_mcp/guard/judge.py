@@ -223,7 +223,7 @@ class Judge:
             permit = self._permit(resolved, asker)
             given_by = await self._giver(permit, resolved, asker)
             if given_by is not None:
-                verdict = replace(verdict, decision=Decision.ALLOW, permit=given_by.permit)
+                verdict = replace(verdict, decision=Decision.ALLOW, rule=TEMPORARY, permit=given_by.permit)
         return Evaluation(
             tool=call,
             id=call_id,

@@ -17,7 +17,7 @@ from fastn_mcp.guard.journal import IDEMPOTENT, UNSETTLED, ChangeJournal
 from fastn_mcp.guard.stops import Stops
 from fastn_mcp.guard.undo import without_secrets
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState
-from fastn_mcp.ledger.beginning import Begun
+from fastn_mcp.ledger.beginning import Begun, RateLimit
 from fastn_mcp.ledger.change import Change
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.policy.asker import Asker
@@ -132,7 +132,7 @@ class Permissions:
             change,
             undoes=evaluation.undoes,
             limits=self._budgets.limits(current, asker, is_approved=request is not None),
-            rate=self._budgets.rate(current.effect if request is None else evaluation.effect, asker),
+            rate=self._rate(permission, current, evaluation, asker),
             uses="" if request is None else request.id,
             permit="" if permission.given_by is None else permission.given_by.id,
         )
@@ -155,6 +155,14 @@ class Permissions:
             case _:
                 pass
         return False
+
+    def _rate(
+        self, permission: Permission, current: Evaluation, evaluation: Evaluation, asker: Asker
+    ) -> RateLimit | None:
+        """Return the rate of deletions that a call counts in: one approval of a list once, and no call of a plan."""
+        if permission.request is not None:
+            return self._budgets.rate(evaluation.effect, asker)
+        return self._budgets.rate(current.effect, asker) if current.verdict.permit is None else None
 
     async def _used_up(self, request: ApprovalRequest | None) -> FastnError:
         """Return why an approval cannot be used: it was used before, has expired or was withdrawn."""

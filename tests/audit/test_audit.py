@@ -93,7 +93,7 @@ def test_digest_does_not_depend_on_secrets() -> None:
 
 REQUEST = ApprovalRequest(
     id="g1", principal="local", account=bound_account("default", "ab12"), tool="create_secret", target="sec_1",
-    call="call", calls={}, required="typed", expected=None, allows_temporary=False, out_of_band=True,
+    call="call", calls={}, required="typed", expected=None, out_of_band=True,
     preview={
         "arguments": {"name": "db", "password": CANARY},
         "effect": "access",

@@ -173,8 +173,8 @@ async def test_request_of_another_account_lends_no_words(desk: Desk, visitor: Vi
 
 
 async def test_approved_batch_is_one_row(desk: Desk, visitor: Visitor) -> None:
-    shown = question().calls[1]
-    await desk.ask(batch(calls={1: shown, 2: shown}))
+    (shown,) = question().calls.values()
+    await desk.ask(batch(calls={"call 1": shown, "call 2": shown}))
     both = {"grant": "grant-8", "tool": "apply_changes", "target": None, "name": None, "digest": "list"}
     calls = [
         call(3, event=INTENT, grant="grant-8.1", approved_by="local_page"),

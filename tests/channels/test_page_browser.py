@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from playwright.async_api import Browser, Page, Route, expect
 from pydantic import JsonValue
+from support.begun import given
 from support.page_world import UPDATE, Desk, batch, connection, desk_of, entered, made, question, update_of_workflow
 from support.real_browser import DESKTOP, axe_violations, needs_chromium
 from support.stores import add_temporary, with_temporary
@@ -137,7 +138,7 @@ async def test_temporary_approval_is_given_and_revoked(desk: Desk, chromium: Bro
     await settled(tab)
     await tab.get_by_role("button", name="Approve, and allow the same for 15 minutes").click()
     await expect(tab.get_by_text("and more such calls on its target for 15 minutes")).to_be_visible()
-    await desk.ledger.open_temporary("grant-2", desk.clock.now().timestamp() + 900)
+    await given(desk.ledger, "grant-2", desk.clock.now().timestamp() + 900)
     await tab.reload()
     await expect(tab.get_by_text(re.compile("1[45] minutes left"))).to_be_visible()
     await settled(tab)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from pydantic import JsonValue
+from support.begun import given
 from support.decisions import answered
 from support.page_visitor import Visitor, words
 from support.page_world import UPDATE, Desk, let_in, question, update_of_workflow
@@ -156,10 +157,10 @@ async def test_temporary_approval_is_recorded_with_the_vote(desk: Desk, visitor:
     assert (await visitor.decide("approve", "grant-2", extent="while")).status_code == 303
     grant, since = await desk.request("grant-2"), desk.clock.now().timestamp()
     assert await desk.ledger.temporary_approvals(since) == []
-    assert (grant.state, grant.by, grant.opens_temporary) == (RequestState.APPROVED, "local_page", True)
+    assert (grant.state, grant.by, grant.gives_permit) == (RequestState.APPROVED, "local_page", True)
     page = await visitor.read()
     assert "and more such calls on its target for 15 minutes" in page
-    await desk.ledger.open_temporary(grant.id, since + 900)
+    await given(desk.ledger, grant.id, since + 900)
     page = await visitor.read()
     assert "Change workflow Orders local in account default at live.fastn.ai , 1" in page
     assert (await visitor.decide("revoke", grant.id)).status_code == 303
@@ -177,7 +178,7 @@ async def test_ended_temporary_approval_says_so(desk: Desk, visitor: Visitor) ->
     assert "has already ended" in answer.text
 
 
-@pytest.mark.parametrize("changes", [{"allows_temporary": False}, {"target": None}, {"expected": "Orders"}], ids=str)
+@pytest.mark.parametrize("changes", [{"permit": None}, {"expected": "Orders"}], ids=str)
 async def test_disallowed_temporary_approval_is_refused(changes: dict[str, Any], desk: Desk, visitor: Visitor) -> None:
     # Created here: a request created at collection would expire ten minutes later.
     await desk.ask(update_of_workflow("grant-1", **changes))

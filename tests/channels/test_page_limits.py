@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.begun import counted, rated
 from support.long_log import ACCOUNT
 from support.page_visitor import Visitor, words
 from support.page_world import Desk, let_in, question, update_of_workflow
@@ -109,8 +110,9 @@ async def test_budgets_count_what_was_used(tmp_path: Path) -> None:
         (day,) = policy.rules.budgets(Effect.EXTERNAL, desk.system.now())
         for effect, uses in ((Effect.EXTERNAL, 6), (Effect.SPEND, 1)):
             for _ in range(uses):
-                assert await desk.ledger.spend_all([BudgetLimit(effect.value, budgets.period(day, "local"), 20)])
-        await budgets.spend_rate(Effect.DESTROY, "local")
+                limit = BudgetLimit(effect.value, budgets.period(day, "local"), 20)
+                assert await counted(desk.ledger, limit, at=desk.clock.now().timestamp())
+        assert await rated(desk.ledger, budgets.rate_budget("local"), 10, 300.0, desk.clock.now().timestamp())
         page = await text(visitor)
     assert "Run a workflow; change what is in use 14 of 20 left today" in page
     assert "Ask Fastn's AI none of 1 left today" in page
@@ -135,7 +137,7 @@ async def test_plan_entries_say_what_is_left(tmp_path: Path) -> None:
     plan = Plan("nightly", "default", None, until, "digest", ("dana",), (entry,))
     async with limits(tmp_path, Policy("unattended", plan=plan)) as (desk, visitor):
         for _ in range(3):
-            assert await desk.ledger.spend_all([BudgetLimit("b", "plan", 20)])
+            assert await counted(desk.ledger, BudgetLimit("b", "plan", 20), at=desk.clock.now().timestamp())
         page = await text(visitor)
     assert "Plan nightly, for default, until 2026-12-01T00:00Z, signed by dana." in page
     assert "20 x run_workflow on wf_1 with any arguments: 17 left plan nightly.toml line 11" in page

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.audit_entries import entries
+from support.begun import used
 from support.page_visitor import Visitor, words
 from support.page_world import Desk, desk_of, let_in, made, question, update_of_workflow
 from support.stores import grant
@@ -29,7 +30,7 @@ async def approved(desk: Desk, name: str, *uses: int, calls: int = 1) -> float:
     await desk.ask(update_of_workflow(name, calls=shown))
     await desk.becomes(name, RequestState.APPROVED, by="local_page")
     for number in uses:
-        assert await desk.ledger.use(name, f"call {number}", now) is not None
+        assert await used(desk.ledger, name, f"call {number}", now)
     return now
 
 
@@ -137,7 +138,7 @@ async def test_unused_approval_is_withdrawn_by_one_click(desk: Desk, visitor: Vi
 async def test_withdrawing_after_the_use_is_too_late(desk: Desk, visitor: Visitor) -> None:
     await approved(desk, "grant-2")
     form = await visitor.form("withdraw", "grant-2")
-    assert await desk.ledger.use("grant-2", "call 1", desk.clock.now().timestamp()) is not None
+    assert await used(desk.ledger, "grant-2", "call 1", desk.clock.now().timestamp())
     answer = await visitor.send("withdraw", form)
     assert answer.status_code == 409
     assert "Too late: the call was already sent." in words(answer.text)

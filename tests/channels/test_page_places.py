@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from playwright.async_api import Browser, ViewportSize
+from support.begun import given
 from support.long_log import ACCOUNT, call, story, write_entries
 from support.page_world import Desk, entered, question, update_of_workflow
 from support.policy_files import rules_of
@@ -36,7 +37,7 @@ async def desk(tmp_path: Path) -> Any:
     name = "ن" * 100 + "W" * 100
     hostile = call(90, event=AuditEvent.REFUSED, name=name, arguments={"input": {"deep": ["x" * 300]}}, rule="r" * 200)
     await desk.ask(question(), update_of_workflow())
-    await desk.ledger.open_temporary("grant-2", desk.clock.now().timestamp() + 900)
+    await given(desk.ledger, "grant-2", desk.clock.now().timestamp() + 900)
     write_entries(desk.audit, [*(entry for n in range(14) for entry in story(n)), replace(hostile, message="m" * 300)])
     damaged = desk.audit.read_bytes()
     desk.audit.write_bytes(damaged + b"damaged\n")
@@ -49,7 +50,7 @@ async def desk(tmp_path: Path) -> Any:
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: str(size["width"]))
 async def test_axe_finds_no_violations(scheme: Any, size: ViewportSize, desk: Desk, chromium: Browser) -> None:
     await desk.ledger.add_stop(Stop("s", 1.0, "Dana Example", "w" * 200))
-    await desk.ledger.add_stop(Stop("t", 1.0, "Dana Example", client="claude-code" * 9))
+    await desk.ledger.add_stop(Stop("t", 1.0, "Dana Example", person="claude-code" * 9))
     tab = await entered(chromium, desk, viewport=size, color_scheme=scheme)
     root = tab.url
     for path in ("", "activity", "activity?q=nothing", "limits", "activity?entry=38", "stop", "allow"):

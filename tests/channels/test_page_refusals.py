@@ -7,6 +7,7 @@ import httpx2
 from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.types import ASGIApp, Message
+from support.begun import given
 from support.page_visitor import Visitor
 from support.page_world import Desk, enter, let_in, question, room_of, update_of_workflow
 
@@ -224,7 +225,7 @@ async def test_get_never_decides(desk: Desk, visitor: Visitor) -> None:
     await desk.ask(question(expected="Globex"), update_of_workflow())
     await desk.ask(question("grant-3", out_of_band=False))
     await visitor.decide("approve", "grant-2", extent="while")
-    await desk.ledger.open_temporary("grant-2", desk.clock.now().timestamp() + 900)
+    await given(desk.ledger, "grant-2", desk.clock.now().timestamp() + 900)
     await desk.ask(update_of_workflow("grant-4"))
     before = await desk.snapshot()
     forms = [

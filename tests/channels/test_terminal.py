@@ -4,15 +4,16 @@ import json
 import os
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import anyio
 import pytest
 from rich.cells import cell_len
+from support.stores import grant
 from support.terminal import Person, sitting
 
 from fastn_mcp.channels.terminal import Terminal, wrapped
-from fastn_mcp.guard.approval_form import ApprovalForm, NoAnswer
+from fastn_mcp.guard.approval_form import NoAnswer
 
 pytestmark = pytest.mark.measured
 
@@ -22,6 +23,7 @@ import json, select, sys
 import anyio
 from fastn_mcp.channels.terminal import Terminal
 from fastn_mcp.ledger.approval_request import ApprovalRequest, ShownCall
+from fastn_mcp.policy.permit import Permit
 terminal = Terminal.here()
 ready, *forms = sys.argv[1:]
 if terminal is None:
@@ -32,10 +34,12 @@ if ready:
     select.select([0], [], [])
 for form in forms:
     text, expected, allows_temporary = json.loads(form)
+    permit = Permit(name="temporary approval", tool="delete_customer", targets=(), pattern="p", extent="such calls.")
     request = ApprovalRequest(
         id="g1", principal="local", account="default", tool="delete_customer", target="cus_1", call="call",
-        calls={"call 1": ShownCall("binding", {})}, required="typed", expected=expected, allows_temporary=allows_temporary,
-        out_of_band=True, preview={}, text=(text,), created=0.0, expires=600.0,
+        calls={"call 1": ShownCall("binding", {})}, required="typed", expected=expected,
+        permit=permit if allows_temporary else None, out_of_band=True, preview={},
+        text=(text,), created=0.0, expires=600.0,
     )
     print("answer:", anyio.run(terminal.ask, request), flush=True)
 """
@@ -181,7 +185,7 @@ async def test_closed_terminal_is_no_answer() -> None:
     with anyio.fail_after(30):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(close_when_asked)
-            assert await Terminal(device).ask(ApprovalForm("g1", TEXT, None, allows_temporary=False)) == NoAnswer(
+            assert await Terminal(device).ask(replace(grant(), expected=None, text=(TEXT,))) == NoAnswer(
                 "the terminal was closed"
             )
     os.close(device)

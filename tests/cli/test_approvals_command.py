@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from support import stores
+from support.begun import used
 from support.command_line import run_command
 from support.decisions import answered, moved
 from support.local_page import recording_browser
@@ -82,7 +83,7 @@ GRANT = replace(
     target="wf_1",
     required="confirm",
     expected=None,
-    allows_temporary=True,
+    permit=stores.permit(),
     preview={
         "call": "run_workflow",
         "arguments": {"workflow_id": "wf_1", "input": {"apiKey": KEY}},
@@ -99,13 +100,13 @@ TYPED = {
     "tool": "delete_customer",
     "target": "cus_1",
     "expected": "Acme",
-    "allows_temporary": False,
+    "permit": None,
 }
 HIDDEN = "the value (not shown as you type) > "
 SECRET: dict[str, object] = {
     "tool": "create_secret",
     "target": None,
-    "allows_temporary": False,
+    "permit": None,
     "preview": {"call": "create_secret"},
     "typed": VALUE,
 }
@@ -215,13 +216,11 @@ def test_15_approves_and_requests_a_temporary_approval(state: Folder) -> None:
     assert "Approved." in state.answer(("15", "no approval for 15 minutes from then on."))
     assert state.temporary_approvals() == []
     assert state.grant().state is RequestState.APPROVED
-    assert state.grant().opens_temporary
+    assert state.grant().gives_permit
     assert state.decisions()[0][4] == "also for 15 minutes"
 
 
-@pytest.mark.parametrize(
-    "changed", [TYPED, TYPED | {"allows_temporary": True}, {"allows_temporary": False}, {"target": None}]
-)
+@pytest.mark.parametrize("changed", [TYPED, TYPED | {"permit": stores.permit()}, {"permit": None}])
 def test_15_is_not_offered_without_temporary_approvals(changed: dict[str, object], state: Folder) -> None:
     state.add_request(**changed)
     output = state.answer(("15", CHOICES), ("", "Left waiting."))
@@ -419,7 +418,7 @@ def test_unused_approvals_are_listed_and_withdrawn_at_a_terminal(state: Folder) 
     assert (taken_back.state, taken_back.note) == (RequestState.WITHDRAWN, "no")
     assert state.decisions()[-1] == ("withdrawn", "run_workflow", "wf_1", "terminal", "no")
     assert "the approval was withdrawn" in withdrawn(state, "grant-1")
-    state.do(lambda ledger: ledger.use("grant-2", "call 1", time.time()))
+    state.do(lambda ledger: used(ledger, "grant-2", "call 1", time.time()))
     assert "Too late: the call was already sent." in withdrawn(state, "grant-2")
     assert state.approvals("withdraw").stdout == "No approval can be withdrawn.\n"
 

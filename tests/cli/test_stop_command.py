@@ -136,12 +136,12 @@ def test_change_that_has_left_is_waited_for_and_named(machine: StateFolder) -> N
     assert 'Already being sent, cannot be recalled: update_customer "Acme".' in words(done)
 
 
-def test_client_of_an_unknown_name_is_stopped_and_questioned(machine: StateFolder) -> None:
-    done = machine.run("stop", "--client", "Cloude Code")
+def test_person_of_an_unknown_name_is_stopped_and_questioned(machine: StateFolder) -> None:
+    done = machine.run("stop", "--person", "Dnaa")
     assert done.returncode == 0
-    assert 'Changes of the client "Cloude Code" are stopped' in words(done)
+    assert 'Changes of the person "Dnaa" are stopped' in words(done)
     assert "Nobody of this name has asked for an approval yet" in words(done)
-    assert [stop.client for stop in stops(machine)] == ["Cloude Code"]
+    assert [stop.person for stop in stops(machine)] == ["Dnaa"]
 
 
 def test_tenant_is_of_a_team_only(machine: StateFolder) -> None:
@@ -152,8 +152,8 @@ def test_tenant_is_of_a_team_only(machine: StateFolder) -> None:
 
 
 def test_two_scopes_are_refused(machine: StateFolder) -> None:
-    done = machine.run("stop", "--client", "a", "--person", "b")
-    assert (done.returncode, "Give one of" in done.stderr) == (2, True)
+    done = machine.run("stop", "--tenant", "a", "--person", "b")
+    assert (done.returncode, "Give either" in done.stderr) == (2, True)
 
 
 def test_allow_needs_a_person_at_a_terminal(machine: StateFolder) -> None:

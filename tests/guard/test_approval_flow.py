@@ -284,10 +284,10 @@ def test_approval_covers_no_more_dependents_of_a_kind_than_were_shown(
 ) -> None:
     """Unchecked dependents may be any number; past runs may grow."""
     approval = replace(stores.grant(), calls={"call 1": ShownCall("binding", shown)})
-    assert covers(approval, {1: evaluated(now)}) is holds
-    assert not covers(approval, {1: evaluated(now, "another")})
-    assert not covers(approval, {2: evaluated(now)})
-    assert not covers(replace(approval, used=("call 1",)), {1: evaluated(now)})
+    assert covers(approval, [evaluated(now)]) is holds
+    assert not covers(approval, [evaluated(now, "another")])
+    assert not covers(approval, [replace(evaluated(now), id="call 2")])
+    assert not covers(replace(approval, used=("call 1",)), [evaluated(now)])
 
 
 def evaluated(
@@ -300,7 +300,7 @@ def evaluated(
     resolved = replace(by_arguments(call), dependence=dependence)
     return Evaluation(
         tool=call,
-        id="digest",
+        id="call 1",
         effect=call.effective,
         verdict=PolicyDecision(wanted, "rule"),
         shown=preview,
@@ -312,7 +312,7 @@ def evaluated(
 def test_approval_is_void_if_the_policy_became_stricter() -> None:
     for asked, wanted in product(Decision, Decision):
         approval = replace(stores.grant(), required=asked.value, calls={"call 1": ShownCall("binding", {})})
-        assert covers(approval, {1: evaluated({}, wanted=wanted)}) is (asked.rank >= wanted.rank), (asked, wanted)
+        assert covers(approval, [evaluated({}, wanted=wanted)]) is (asked.rank >= wanted.rank), (asked, wanted)
 
 
 @pytest.mark.parametrize("decision", Decision)
@@ -333,7 +333,7 @@ async def test_intent_records_approver_rule_and_target(world: World) -> None:
     await world.call(world.run())
     await world.call(CreateCustomer(name="Initech"))
     (scope,) = await world.temporary_approvals()
-    assert scope.temporary_until - (scope.decided or 0) == 900
+    assert scope.permit_until - (scope.decided or 0) == 900
     grants = [grant.id for grant in await world.ledger.decided(9)]
     lines = world.audited("intent")
     intents = [tuple(line.get(key) for key in ("approved_by", "grant", "decision", "effect", "name")) for line in lines]
@@ -342,10 +342,12 @@ async def test_intent_records_approver_rule_and_target(world: World) -> None:
         ("local_page", page, "confirm", "external", flow),
         ("client_form", grants[1], "typed", "destroy", "Globex Exports"),
         ("client_form", grants[0], "confirm", "external", flow),
-        ("temporary_approval", f"{scope.id}.temporary", "confirm", "external", flow),
+        ("temporary_approval", f"{scope.id}.temporary", "allow", "external", flow),
         ("policy", None, "allow", "write", "Initech"),
     ]
-    assert [line["rule"] for line in lines] == [f"{rule}{effect}" for _, _, _, effect, _ in intents]
+    rules = [f"{rule}{effect}" for _, _, _, effect, _ in intents]
+    rules[3] = "temporary approval"
+    assert [line["rule"] for line in lines] == rules
 
 
 async def test_later_round_answers_only_the_form_that_was_asked(world: World) -> None:

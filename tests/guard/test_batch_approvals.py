@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -29,7 +28,6 @@ from fastn_mcp.errors import (
 )
 from fastn_mcp.guard.approval_form import Approve, NoAnswer, PendingApproval, form_text
 from fastn_mcp.guard.caller import Caller
-from fastn_mcp.guard.permission import change_of
 from fastn_mcp.guard.result import Done
 from fastn_mcp.ledger.approval_request import RequestState, Vote
 from fastn_mcp.ledger.store import LedgerLost
@@ -195,7 +193,7 @@ async def test_three_deletions_need_one_approval_and_run_in_order(world: World) 
     assert [heard.path.rpartition("/")[2] for heard in world.changes] == targets
     decided = await world.ledger.decided(10)
     assert [(grant.tool, grant.state, grant.used) for grant in decided] == [
-        ("apply_changes", RequestState.USED, (1, 2, 3))
+        ("apply_changes", RequestState.USED, world.judge.list_ids(call, Asker())[1])
     ]
     assert all(row["change_id"] for row in rows(outcome))
 
@@ -212,7 +210,7 @@ async def test_batch_needs_the_strictest_decision_of_its_calls(tmp_path: Path, r
     world = World.with_rules(tmp_path, rules)
     calls = CreateCustomer(name="Initech"), plan_of(world, "Acme Corp"), world.deletion("Katana")
     await world.call(batch_of(*calls), FormLater())
-    requests = [grant for n in range(1, 6) if (grant := await world.ledger.find(f"t{n}")) is not None]
+    requests = [grant for n in range(1, 6) if (grant := await world.ledger.find(f"ap_t{n}")) is not None]
     assert [(grant.tool, grant.required) for grant in requests] == [("apply_changes", asks)]
     assert requests[0].expected == (None if asks == "confirm" else "Katana")
     assert world.changes == []
@@ -417,10 +415,8 @@ async def test_interrupted_batch_resumes_with_its_approval(world: World, tmp_pat
 
 async def test_call_begun_by_an_ended_process_has_an_unknown_outcome(world: World) -> None:
     call = creations("A", "B")
-    id_ = world.judge.list_id(call, Asker())
-    begun = replace(allowed(call.inner_calls[0]), batch=id_, number=1)
-    account = world.journalling.account
-    await world.journalling.begin(await change_of(begun, account, world.client.send, 0.0, world.system))
+    list_id, call_ids = world.judge.list_ids(call, Asker())
+    await world.begin(allowed(call.inner_calls[0], call_ids[0]), list_id=list_id)
     outcome = await world.expect(UnknownOutcome, call)
     assert outcomes(outcome) == ["unknown_outcome", "done"]
     assert "no answer recorded" in rows(outcome)[0]["message"]
@@ -513,7 +509,7 @@ async def test_batch_of_fifty_fits_a_slack_message_and_a_result(world: World) ->
 
 
 async def test_failing_ledger_sends_nothing(world: World) -> None:
-    for name in ("changes_of", "use", "begin"):
+    for name in ("changes_of", "begin"):
         setattr(world.ledger, name, failing)
         outcome = await world.call(deletions(world), world.form())
         assert isinstance(outcome, (Refused, Incomplete))

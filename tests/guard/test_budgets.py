@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.begun import rated
 from support.world import FormLater, World, batch_of, failing
 
 from fastn_mcp.errors import Declined, Incomplete, Refused
@@ -125,7 +126,7 @@ async def test_list_destroys_nothing_once_the_rate_is_used_up(tmp_path: Path) ->
     ask = form.ask
 
     async def used_up_meanwhile(question: ApprovalRequest) -> Any:
-        await world.ledger.spend_rate(world.judge.budgets.rate_budget("local"), 1, 90, world.timestamp)
+        await rated(world.ledger, world.judge.budgets.rate_budget("local"), 1, 90, world.timestamp)
         return await ask(question)
 
     form.ask = used_up_meanwhile  # type: ignore[method-assign]

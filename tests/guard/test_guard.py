@@ -97,7 +97,7 @@ async def test_repeated_answer_creates_no_temporary_approval(world: World) -> No
     assert len(world.changes) == 1
 
 
-@pytest.mark.parametrize("broken", ["find", "open", "decide", "use", "latest", "declines"])
+@pytest.mark.parametrize("broken", ["find", "open", "decide", "begin", "latest", "declines", "stops"])
 async def test_failing_ledger_refuses_the_call(world: World, broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(world.ledger, broken, failing)
     form: FormNow | FormLater = world.form()

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from pydantic import JsonValue, ValidationError
 from support.example_calls import example, properties
-from support.stores import grant
+from support.stores import grant, permit
 
 from fastn_mcp.account.dependence import Dependence, Dependents, Unchecked
 from fastn_mcp.account.resolve import by_arguments
@@ -187,8 +187,8 @@ class World:
         shown = self.of_existing
         return replace(
             grant(), tool=self.call.tool_name(), target=self.call.target, text=tuple(shown.lines()),
-            preview=shown.stored(), asked_by=f"{self.text} agent", expected=shown.expected, extent=extent(self.call),
-            allows_temporary=True,
+            preview=shown.stored(), asked_by=f"{self.text} agent", expected=shown.expected,
+            permit=replace(permit(), extent=extent(self.call)),
         )  # fmt: skip
 
     def history(self) -> tuple[tuple[str, str], ...]:

@@ -13,9 +13,10 @@ from fastn_mcp.errors import Conflict, Refused, TargetChanged, UnknownOutcome
 from fastn_mcp.guard.approval_form import APPROVE_TEMPORARILY, BY_SEVERAL, VERIFIED, PendingApproval, read_answer
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.journal import UNSETTLED
-from fastn_mcp.guard.permission import Approval, change_of
+from fastn_mcp.guard.permission import Permission
 from fastn_mcp.guard.result import Done
 from fastn_mcp.ledger.approval_request import Vote
+from fastn_mcp.ledger.beginning import Begun
 from fastn_mcp.ledger.change import BEGUN, Change
 from fastn_mcp.ledger.store import LedgerLost
 from fastn_mcp.policy.asker import Asker
@@ -53,7 +54,7 @@ async def test_update_is_journalled_with_the_whole_state_before(world: World, ju
     assert kept.before["plan"] == before["plan"]
     assert kept.sent["plan"] == "Free"
     assert kept.at == world.timestamp
-    assert kept.call == ""
+    assert kept.repeat_id == ""
 
 
 async def test_creation_is_journalled_with_its_id_and_name(world: World) -> None:
@@ -62,7 +63,7 @@ async def test_creation_is_journalled_with_its_id_and_name(world: World) -> None
     kept = await newest(world)
     assert (kept.target, kept.name) == (row(world, "customers", "Initech")["id"], "Initech")
     assert (kept.before, kept.sent) == (None, {"name": "Initech"})
-    assert kept.call == world.judge.call_id(call, Asker())
+    assert kept.repeat_id == world.judge.call_id(call, Asker())
 
 
 async def test_journal_prefers_the_response_over_the_request(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,8 +108,8 @@ async def test_half_written_journal_entry_ends_as_not_sent(
 ) -> None:
     begin, call = world.ledger.begin, CreateCustomer(name="Initech")
 
-    async def half_way(change: Change) -> bool:
-        await begin(change)
+    async def half_way(change: Change, **permits: Any) -> Begun:
+        await begin(change, **permits)
         raise error
 
     with monkeypatch.context() as patched:
@@ -127,14 +128,14 @@ async def test_deletion_is_journalled_with_target_and_state_before_it_is_sent(
     """It is idempotent, so its repeat needs no approval."""
     begin, begun = world.ledger.begin, list[Change]()
 
-    async def seen(change: Change) -> bool:
+    async def seen(change: Change, **permits: Any) -> Begun:
         begun.append(change)
-        return await begin(change)
+        return await begin(change, **permits)
 
     monkeypatch.setattr(world.ledger, "begin", seen)
     before = row(world, "customers", "Globex Exports")
     await world.expect(Done, DeleteCustomer(customer_id=before["id"]), world.form())
-    assert [(change.target, change.call, change.unsettled_until, change.outcome) for change in begun] == [
+    assert [(change.target, change.repeat_id, change.unsettled_until, change.outcome) for change in begun] == [
         (before["id"], "", 0.0, BEGUN)
     ]
     kept = await newest(world)
@@ -219,7 +220,7 @@ async def test_repeat_of_a_done_call_names_its_time_and_result(world: World, mon
 
         monkeypatch.setattr(world.ledger, "change", kept)
         world.clock.pass_(30)
-        why = await world.journalling.unsettled(CreateCustomer(name="Initech"), change.call)
+        why = await world.journalling.unsettled(CreateCustomer(name="Initech"), change.repeat_id)
         seconds = round(world.timestamp - change.at)
         assert why == (
             f"The same call was made {seconds} seconds ago and was done ({shown}); you may not have the response."
@@ -229,9 +230,9 @@ async def test_repeat_of_a_done_call_names_its_time_and_result(world: World, mon
 async def test_call_is_begun_with_its_own_deadline(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     begun, begin = list[Change](), world.ledger.begin
 
-    async def noted(change: Change) -> bool:
+    async def noted(change: Change, **permits: Any) -> Begun:
         begun.append(change)
-        return await begin(change)
+        return await begin(change, **permits)
 
     monkeypatch.setattr(world.ledger, "begin", noted)
     await world.expect(Done, AiChat(message="Hello"), world.form())
@@ -242,9 +243,7 @@ async def test_repeat_after_a_crash_needs_an_approval_for_ten_minutes_after_the_
     """Fastn's AI may take five minutes, and may still act when the process that asked is long gone."""
     world, call = World(tmp_path, Policy("auto")), AiChat(message="Hello")
     digest = world.judge.call_id(call, Asker())
-    approved, deadline = allowed(call, digest), world.client.deadline(call)
-    account = world.journalling.account
-    await world.journalling.begin(await change_of(approved, account, world.client.send, deadline, world.system))
+    await world.begin(allowed(call, digest))
     assert world.client.deadline(call) == 300
     later = World(tmp_path, Policy("auto"), clock=world.clock, tokens="u")
     later.clock.pass_(899)
@@ -262,11 +261,11 @@ async def test_people_are_named_only_by_a_channel_that_identifies_them(world: Wo
     votes = (*votes, Vote("https://id.example|kim", True, 0.0, "kim"))
     request = replace(opened, votes=votes)
     assert (
-        Approval(BY_SEVERAL, request).detail
-        == Approval(VERIFIED, request).detail
+        Permission(BY_SEVERAL, request).detail
+        == Permission(VERIFIED, request).detail
         == "Dana <d@x> (https://id.example|7)\nEve\nhttps://id.example|kim"
     )
-    assert Approval("local_page", request).detail == Approval("policy").detail == ""
+    assert Permission("local_page", request).detail == Permission("policy").detail == ""
 
 
 async def test_approver_is_journalled(world: World) -> None:

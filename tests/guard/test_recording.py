@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from pydantic import JsonValue
+from support import stores
 from support.audit_entries import entries
 from support.decisions import allowed
 from support.stores import grant
@@ -211,7 +212,10 @@ def test_unrecorded_outcome_is_logged(
 ) -> None:
     """A call is not sent if its intent cannot be recorded."""
     call = CreateCustomer(name="Acme")
-    unwritable.outcome(recorder.intent(allowed(call)), "done")
+    current, change = allowed(call), stores.change()
+    entry = recorder.intent(current, change, Asker())
+    assert entry is not None
+    unwritable.outcome(current, change, Asker(), intent=entry, outcome="done", began=0.0)
     unwritable.decided(AuditEvent.APPROVED, grant(), None)
     assert caplog.messages == [
         (
@@ -222,14 +226,13 @@ def test_unrecorded_outcome_is_logged(
     ]
     assert [record.exc_info for record in caplog.records] == [None, None]
     with pytest.raises(Unwritten):
-        unwritable.intent(allowed(call))
+        unwritable.intent(current, change, Asker())
     assert last(log)["event"] == "intent"
 
 
 def test_read_is_observed_and_not_recorded(recorder: Recorder, log: AuditFile, observer: Observer) -> None:
     recorder.read()
-    assert recorder.intent(allowed(GetCustomer(customer_id="cus_1"))) is None
-    recorder.outcome(None, "done")
+    assert recorder.intent(allowed(GetCustomer(customer_id="cus_1")), stores.change(), Asker()) is None
     assert observer.reads == 1
     assert not log.path.exists()
 
@@ -279,7 +282,12 @@ def test_outcome_names_the_target(
 ) -> None:
     """By the response if it is of the same resource."""
     made = None if result is None else FastnObject.model_validate(result)
-    recorder.outcome(recorder.intent(allowed(call), "chg_1"), "done", "as asked", made)
+    current, change, began = allowed(call), stores.change("chg_1"), SYSTEM.monotonic()
+    entry = recorder.intent(current, change, Asker())
+    assert entry is not None
+    recorder.outcome(
+        current, change, Asker(), intent=entry, outcome="done", began=began, message="as asked", result=made
+    )
     logged = last(log)
     assert (logged["of"], logged["outcome"], logged["message"], logged["duration_ms"]) == ("1", "done", "as asked", 0.0)
     assert (logged.get("target"), logged.get("name")) == (target, name)

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import stores
+from support.begun import counted, rated
 from support.decisions import moved
 from support.faulty_sandbox import Reset
 from support.values import not_none
@@ -18,8 +20,9 @@ from fastn_mcp.guard.approval_form import Approve, Decline, NoAnswer, PendingApp
 from fastn_mcp.guard.evaluation import Evaluation, place_in_list
 from fastn_mcp.guard.journal import UNSETTLED
 from fastn_mcp.guard.key_files import SecretValues
+from fastn_mcp.guard.permission import Permission
 from fastn_mcp.guard.result import Done
-from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
 from fastn_mcp.ledger.ledger import BudgetLimit
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.decision import Decision, PolicyDecision
@@ -258,20 +261,25 @@ async def test_two_people_without_a_channel_that_tells_them_apart_are_refused(tm
 async def test_budget_that_others_used_up_meanwhile_allows_no_call(tmp_path: Path) -> None:
     world = World.with_rules(tmp_path, "[budget]\nwrite = 1\n")
     current = await world.judge.judge_call(CreateCustomer(name="A"), Asker())
-    check = world.judge
-    assert await check.budgets.spend_allowed(current, "local") == "policy"
-    assert await check.budgets.spend_allowed(current, "local") is None
-    assert await check.budgets.spend_allowed(current, "other") == "policy"
+    allowed = Permission("policy")
+    assert await world.begun(current, allowed)
+    assert not await world.begun(current, allowed)
+    assert await world.begun(current, allowed, Asker("other"))
+    request = replace(
+        stores.grant(), id="ap_1", calls={current.id: current.bound()}, required="confirm", expected=None,
+        created=world.timestamp, expires=world.timestamp + 600,
+    )  # fmt: skip
+    await world.ledger.open(request)
+    approved = await world.ledger.decide(request, Vote("page", True, world.timestamp), "page")
     with pytest.raises(Refused) as caught:
-        await check.budgets.spend_approved([Effect.EXTERNAL, Effect.WRITE], "local")
-    assert told(caught.value) == (
-        "The budget for external or write calls is used up.",
-        "A person can raise it in the policy.",
-        {},
-    )
-    denied = replace(current, verdict=PolicyDecision(Decision.CONFIRM, "a rule", "Why."))
+        await world.begun(current, Permission("page", approved))
+    assert told(caught.value) == ("The budget for write calls is used up.", "A person can raise it in the policy.", {})
+    unused = await world.ledger.find("ap_1")
+    assert unused is not None
+    assert unused.used == ()
+    denied = replace(current, verdict=PolicyDecision(Decision.DENY, "a rule", "Why."))
     with pytest.raises(Refused) as caught:
-        await check.budgets.spend_allowed(denied, "other")
+        await world.begun(denied, allowed, Asker("third"))
     assert told(caught.value) == (
         "Refused by a rule. Why.",
         "Only a person can change the policy.",
@@ -283,8 +291,8 @@ async def test_plan_entry_that_others_used_up_meanwhile_allows_no_call(tmp_path:
     world = World(tmp_path, Policy("guarded", plan=plan_of(planned("delete_secret", targets=("*",)))))
     call = DeleteSecret(secret_id=str((await world.rows(ListSecrets()))[0].id))
     current = await world.judge.judge_call(call, Asker())
-    assert await world.judge.budgets.spend_allowed(current, "local") == "plan"
-    assert await world.judge.budgets.spend_allowed(current, "local") is None
+    assert await world.begun(current, Permission("plan"))
+    assert not await world.begun(current, Permission("plan"))
     # A plan's call does not count in the rate of what people approve.
     at = world.timestamp
     assert await world.ledger.rate_uses(world.judge.budgets.rate_budget("local"), 300, at) == []
@@ -295,11 +303,11 @@ async def test_allowance_names_the_period_of_each_budget_and_never_less_than_not
     world = World.with_rules(
         tmp_path, '[budget]\nper = "run"\nspend = 1\ndestroy_rate = "1 per 90s"\n[budget.run]\nwrite = 1\n'
     )
-    check = world.judge
     for _ in range(3):
-        await check.budgets.spend_approved([Effect.SPEND], "local")
-        await world.ledger.spend_all([BudgetLimit("write", world.judge.budgets.period("run", "local"), 9)])
-        await world.ledger.spend_rate(world.judge.budgets.rate_budget("local"), 9, 90, world.timestamp)
+        for effect in ("spend", "write"):
+            limit = BudgetLimit(effect, world.judge.budgets.period("run", "local"), 9)
+            assert await counted(world.ledger, limit, at=world.timestamp)
+        assert await rated(world.ledger, world.judge.budgets.rate_budget("local"), 9, 90, world.timestamp)
     assert await world.guard.allowance(Asker()) == {
         "mode": "guarded",
         "budgets": [

@@ -76,21 +76,22 @@ async def test_every_changing_operation_is_refused_and_no_reading_one(world: Wor
     assert world.changes == []
 
 
-NAMED = Asker(client_name="Claude Code")
+ANA = Asker("https://id.example|ana", "Ana <ana@x.example>", ("ana", "ana@x.example"))
 
 
 @pytest.mark.parametrize(
     ("whom", "asker", "holds"),
     [
-        ({"client": "Claude Code"}, NAMED, True),
-        ({"client": "Cursor"}, NAMED, False),
-        ({"tenant": "acme"}, NAMED, False),
-        ({"client": "Cursor"}, Asker(), True),
-        ({"client": "Cursor"}, Asker(is_by_hand=True), False),
+        ({"person": "ana"}, ANA, True),
+        ({"person": "ANA@x.example"}, ANA, True),
+        ({"person": "ben"}, ANA, False),
+        ({"person": "ben"}, Asker("https://id.example|ana"), True),
+        ({"person": "ben"}, Asker(), False),
+        ({"tenant": "acme"}, Asker(), False),
     ],
 )
 async def test_stop_holds_for_whom_it_names(world: World, whom: dict[str, str], asker: Asker, holds: bool) -> None:
-    """A client that gives no name may be the one that is named."""
+    """A sign-in without names may be of the person who is named."""
     await stop(world, **whom)
     caller = Caller(asker, None)
     if holds:
@@ -205,16 +206,6 @@ async def test_stop_that_was_lifted_between_two_attempts(world: World) -> None:
     object.__setattr__(world.system, "sleep", stopping)
     await world.expect(RateLimited, UpdateCustomer(customer_id=customer, plan="Growth"))
     assert len(world.changes) == 1
-
-
-async def test_approval_that_a_stopped_client_asked_for_serves_no_other_client(world: World) -> None:
-    """Though nobody ended it: the process that stops can be killed."""
-    stopped, other = (Caller(Asker(client_name=name), None) for name in ("A", "B"))
-    assert isinstance(await world.dispatch(world.deletion(), stopped), PendingApproval)
-    await world.approve_open_request()
-    await stop(world, client="A")
-    assert isinstance(await world.dispatch(world.deletion(), other), PendingApproval)
-    assert world.changes == []
 
 
 async def test_batch_stops_in_the_middle(world: World) -> None:

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from support.stores import grant
+from support.stores import grant, permit
 
 from fastn_mcp.guard.approval_form import Approve, Decline, NoAnswer, read_answer
 from fastn_mcp.ledger.approval_request import ApprovalRequest
@@ -12,7 +12,7 @@ from fastn_mcp.redaction import quote
 
 PLAIN, SCOPED, TYPED = (
     replace(grant(), expected=None),
-    replace(grant(), expected=None, allows_temporary=True),
+    replace(grant(), expected=None, permit=permit()),
     replace(grant(), expected="Acme"),
 )
 UNLIKE = Decline(why="not the one field")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from support import stores
 from support.decisions import moved
-from support.stores import NOW, grant, opened
+from support.stores import NOW, grant, opened, permit
 from support.valkey_server import ValkeyServer
 from support.values import not_none
 from support.world import Call, FormLater, FormNow, World
@@ -83,7 +83,7 @@ async def test_temporary_approval_opens_when_the_approval_is_used(
         return
     assert isinstance(result, Done)
     by = channel if channel == "terminal" else "local_page" if channel == "page" else "client_form"
-    assert [(each.by, each.temporary_until - (each.decided or 0)) for each in opened] == [(by, 900)]
+    assert [(each.by, each.permit_until - (each.decided or 0)) for each in opened] == [(by, 900)]
     await world.expect(Done, call)
     assert len(world.changes) == 2
 
@@ -91,10 +91,10 @@ async def test_temporary_approval_opens_when_the_approval_is_used(
 @pytest.mark.parametrize(("wishes", "opens"), [((True, True), True), ((True, False), False), ((), False)], ids=str)
 def test_temporary_approval_needs_every_approver(wishes: tuple[bool, ...], opens: bool) -> None:
     votes = tuple(Vote(f"person {n}", True, NOW, is_temporary=wish) for n, wish in enumerate(wishes))
-    asked = replace(grant(), votes=votes, allows_temporary=True, expected=None)
-    assert asked.opens_temporary is opens
-    assert not replace(asked, allows_temporary=False).opens_temporary
-    assert not replace(asked, expected="Acme").opens_temporary
+    asked = replace(grant(), votes=votes, permit=permit(), expected=None)
+    assert asked.gives_permit is opens
+    assert not replace(asked, permit=None).gives_permit
+    assert not replace(asked, expected="Acme").gives_permit
 
 
 @pytest.mark.parametrize("channel", CHANNELS)

@@ -1,13 +1,14 @@
 """An approval that was taken back: nothing is sent because of it, and the agent hears that a person said no."""
 
 import pytest
+from support.begun import used
 from support.world import World, batch_of
 
 from fastn_mcp.errors import Declined, Incomplete
 from fastn_mcp.guard.approval.votes import NotCounted, why_not_withdrawn, withdraw
 from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.evaluation import Evaluation
-from fastn_mcp.guard.permission import Approval
+from fastn_mcp.guard.permission import Permission
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
 
 
@@ -43,14 +44,14 @@ async def test_withdrawal_between_the_checks_and_the_use_sends_nothing(
     """The call has found its approval already when a person takes it back."""
     call = world.run()
     request = await world.approve_outside(call)
-    uses = world.guard._approvals.uses  # pyright: ignore[reportPrivateUsage]
-    check = uses.check
+    permissions = world.approvals.permissions
+    check = permissions.check
 
-    async def check_then_withdraw(approval: Approval, evaluation: Evaluation) -> None:
-        await check(approval, evaluation)
+    async def check_then_withdraw(permission: Permission, evaluation: Evaluation) -> None:
+        await check(permission, evaluation)
         await taken_back(world, request.id)
 
-    monkeypatch.setattr(uses, "check", check_then_withdraw)
+    monkeypatch.setattr(permissions, "check", check_then_withdraw)
     refused = await world.expect(Declined, call)
     assert "A person withdrew their approval." in str(refused)
     assert world.changes == []
@@ -59,7 +60,7 @@ async def test_withdrawal_between_the_checks_and_the_use_sends_nothing(
 async def test_rest_of_a_list_is_declined_and_says_what_was_sent(world: World) -> None:
     call = batch_of(*(world.run().model_copy(update={"input": {"n": number}}) for number in (1, 2, 3)))
     request = await world.approve_outside(call)
-    assert await world.ledger.use(request.id, "call 1", world.timestamp) is not None
+    assert await used(world.ledger, request.id, next(iter(request.calls)), world.timestamp)
     withdrawn = await taken_back(world, request.id)
     assert isinstance(withdrawn, ApprovalRequest)
     refused = await world.expect(Declined, call)

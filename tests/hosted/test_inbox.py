@@ -57,7 +57,7 @@ def grant(account: str) -> ApprovalRequest:
         id=f"g-{account}", principal=f"{ISSUER}|anna", account=account, tenant=account,
         tool="delete_workflow", target="wf_1", call="call",
         calls={"call 1": ShownCall("binding", {})}, required="confirm", expected=None,
-        allows_temporary=False, out_of_band=True, preview={"effect": "trash"}, text=("delete_workflow",),
+        out_of_band=True, preview={"effect": "trash"}, text=("delete_workflow",),
         created=NOW, expires=NOW + 600,
     )  # fmt: skip
 

@@ -26,11 +26,13 @@ from fastn_mcp.errors import (
     UnknownOutcome,
 )
 from fastn_mcp.guard.approval_form import Decline, PendingApproval, form_text
-from fastn_mcp.guard.permission import change_of
+from fastn_mcp.guard.permission import Permission, new_change
 from fastn_mcp.guard.result import Done
 from fastn_mcp.guard.undo import RULES, NotUndoable, receipt, undo_of
 from fastn_mcp.ledger.approval_request import ApprovalRequest
+from fastn_mcp.ledger.beginning import Begun
 from fastn_mcp.ledger.change import Change
+from fastn_mcp.policy.asker import Asker
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.procedures.undo_change import ListChanges, UndoChange
 from fastn_mcp.records.rows import FastnObject
@@ -474,7 +476,10 @@ async def test_change_of_an_unreadable_target_cannot_be_undone(world: World) -> 
         raise Forbidden("Fastn answered 403.")
 
     call = UpdateCustomer(customer_id="x", plan="Free")
-    change = await change_of(allowed(call), world.journalling.account, read, 0.0, world.system)
-    await world.journalling.begin(change)
+    change = await new_change(
+        allowed(call), Permission("policy"), list_id="", asker=Asker(), account=world.journalling.account, read=read,
+        deadline=0.0, system=world.system,
+    )  # fmt: skip
+    assert await world.journalling.begin(change) is Begun.YES
     change = await world.journalling.end(change, "done")
     assert receipt(change)["why"] == "Its earlier state could not be read."

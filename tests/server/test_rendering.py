@@ -261,7 +261,7 @@ def test_preview_and_pending_result_say_nothing_was_sent() -> None:
     }  # fmt: skip
     shown: Any = SimpleNamespace(data=lambda: card)
     request = grant(expires=1_782_907_200.0)
-    answer = render_pending(PendingApproval(request, shown, "See http://127.0.0.1:1/."))
+    answer = render_pending(PendingApproval(request, shown, "See http://127.0.0.1:1/."), card)
     assert answer["status"] == answer["outcome"] == "approval_required"
     assert answer["until"] == "2026-07-01T12:00:00+00:00"
     assert str(answer["message"]) == "Nothing was sent. A person has to approve this call. See http://127.0.0.1:1/."
