@@ -232,7 +232,7 @@ _EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "run": ("fastn-mcp --sandbox run calls.jsonl --dry-run", "fastn-mcp run calls.jsonl --report night.json"),
     "sandbox": ("fastn-mcp sandbox      # it says how to call it", "fastn-mcp sandbox --port 9000 --file account.json"),
     "setup": ("fastn-mcp setup", "fastn-mcp setup --sandbox --yes      # without a terminal"),
-    "stop": ('fastn-mcp stop --reason "agent went wrong"', "fastn-mcp stop --client claude-code"),
+    "stop": ('fastn-mcp stop --reason "agent went wrong"', "fastn-mcp stop --person ana@example.com"),
     "tools": ("fastn-mcp tools", "fastn-mcp call delete-customer --help      # the arguments of one"),
     "uninstall": ("fastn-mcp uninstall cursor --dry-run", "fastn-mcp uninstall claude-code"),
     "whoami": ("fastn-mcp whoami", "fastn-mcp --profile acme whoami --json"),
