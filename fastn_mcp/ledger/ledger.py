@@ -566,6 +566,10 @@ class Ledger:
 
     # --------------------------------------------------------------------------------------------------------------
 
+    async def check_layout(self) -> None:
+        """Raise `NewerLayout` if this version can change nothing here (used by `doctor`), or `Unreadable`."""
+        layout_write((await self._read([LAYOUT])).get(LAYOUT))
+
     async def revision(self) -> int:
         """Return a number that changes after any change by any process."""
         return await self.store.revision()
