@@ -3,6 +3,7 @@
 import re
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
+from datetime import timedelta
 from html import unescape
 from pathlib import Path
 
