@@ -30,6 +30,7 @@ from fastn_mcp.ledger.documents import (
     Typed,
     Unreadable,
     deletion,
+    is_of,
     key_of,
     layout_write,
     load,
@@ -258,9 +259,13 @@ class Ledger:
         return await self._step([key, caller_key, typed_key], step, is_news=True)
 
     async def expiring(self, account: str, now: float) -> list[str]:
-        """Return the ids of open requests on an account that have expired."""
-        await self.store.forget(now)
-        return [request.id for request in await self._readable(ApprovalRequest, [f"open {account}"], high=now)]
+        """Return the ids of open requests on an account that have expired. Delete what was typed and has expired."""
+        over = await self.store.scan([f"open {account}", "typed"], -inf, now)
+        typed = [Write(each.key, None, is_secret=True) for each in over if is_of(Typed, each)]
+        if typed:
+            await self._step([each.key for each in typed], lambda _: (None, typed))
+        requests = _readable(ApprovalRequest, (each for each in over if is_of(ApprovalRequest, each)))
+        return [request.id for request in requests]
 
     async def decide(
         self,

@@ -3,7 +3,6 @@
 import re
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
-from datetime import timedelta
 from html import unescape
 from pathlib import Path
 
@@ -55,8 +54,6 @@ async def details(visitor: Visitor, number: int = 0) -> str:
 
 
 AT = START.timestamp()
-SOON = START + timedelta(hours=2)
-"""While changes of then are kept."""
 
 # --- joining ----------------------------------------------------------------------------------------------------------
 
@@ -192,7 +189,6 @@ async def test_approved_batch_is_one_row(desk: Desk, visitor: Visitor) -> None:
 
 
 async def test_undone_change_says_so(desk: Desk, visitor: Visitor) -> None:
-    desk.clock.at = SOON
     write_entries(desk.audit, [replace(DONE[0], change="chg_1"), DONE[1]])
     await desk.ledger.begin(made("chg_1", AT, undone=True))
     assert await rows(visitor) == ["00:00 Undone Delete customer Customer 1 allowed by policy"]
@@ -201,7 +197,6 @@ async def test_undone_change_says_so(desk: Desk, visitor: Visitor) -> None:
 
 async def test_change_that_is_in_no_log_here_comes_from_the_journal(desk: Desk, visitor: Visitor) -> None:
     """Of another server on the same ledger, or of a log that is gone."""
-    desk.clock.at = SOON
     write_entries(desk.audit, [replace(DONE[0], change="chg_1"), DONE[1]])
     await desk.ledger.begin(made("chg_1", AT, approved_by="policy"))
     await desk.ledger.begin(made("chg_2", AT + 3600, approved_by="verified: Dana"))
@@ -366,7 +361,6 @@ async def test_entries_of_strange_types_do_no_harm(desk: Desk, visitor: Visitor)
 
 
 async def test_unreadable_log_is_named_and_the_journal_shown(desk: Desk, visitor: Visitor) -> None:
-    desk.clock.at = SOON
     desk.audit.mkdir(parents=True)
     await desk.ledger.begin(made("chg_1", AT))
     page = words(await visitor.look("activity"))
