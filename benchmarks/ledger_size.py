@@ -65,7 +65,7 @@ async def held(client: Any) -> Held:
     all_keys = Held(began=await work_of(client))
     all_keys.clients = (await client.info("clients"))["connected_clients"] - 1
     async for key in client.scan_iter(count=100_000):
-        kind = key.decode().partition("}:")[2].partition(":")[0]
+        kind = key.decode().partition("}:")[2].partition(" ")[0]
         seconds = await client.ttl(key)
         all_keys.keys[kind] += 1
         all_keys.bytes[kind] += await client.memory_usage(key, samples=0) or 0

@@ -92,7 +92,9 @@ async def check_ledger(setting: str | None, folder: Path, system: System) -> Che
         return group.ok("ledger", "It is created with the first change.", here=f"It is {where}.")
     here = f"It is {where}."
     try:
-        await (ledger.store.check() if isinstance(ledger.store, SqliteStore) else ledger.revision())
+        if isinstance(ledger.store, SqliteStore):
+            await ledger.store.check()
+        await ledger.check_layout()
         stops = await ledger.holding()
     except FastnError as error:
         return group.failed("ledger", error.what.replace(f" {where}", ""), error.next_step, here)

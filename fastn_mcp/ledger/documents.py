@@ -221,7 +221,7 @@ def _of_change(change: Change) -> dict[str, float]:
 _KINDS: dict[type[Any], _Kind] = {
     ApprovalRequest: _Kind("approval", _of_request, lambda request: request.expires + HISTORY, HISTORY),
     CallerState: _Kind("caller", lifetime=_AFTER_LAST_USE),
-    Typed: _Kind("typed", until=lambda typed: typed.expires, is_secret=True),
+    Typed: _Kind("typed", lambda typed: {"typed": typed.expires}, lambda typed: typed.expires, is_secret=True),
     Change: _Kind("change", _of_change, lambda change: change.at + HISTORY, HISTORY),
     ListedCalls: _Kind("list", lifetime=HISTORY),
     StopOrders: _Kind("stops"),
@@ -239,6 +239,11 @@ LAYOUT = "layout"
 def key_of(record: type[Any], *id_: str) -> str:
     """Return the key of a record's document: its kind, then its id. Ids of several parts cannot collide."""
     return f"{_KINDS[record].name} {id_[0] if len(id_) == 1 else json.dumps(id_)}"
+
+
+def is_of(record: type[Any], document: Document) -> bool:
+    """Return whether a document is of this kind of record."""
+    return document.key.partition(" ")[0] == _KINDS[record].name
 
 
 @cache

@@ -31,6 +31,7 @@ from fastn_mcp.ledger.documents import (
     RequestDocuments,
     Typed,
     Unreadable,
+    is_of,
     key_of,
     layout_write,
     listed_write,
@@ -236,9 +237,13 @@ class Ledger:
         return None if request is None else RequestDocuments(approval_id, request.holder)
 
     async def expiring(self, account: str, now: float) -> list[str]:
-        """Return the ids of open requests on an account that have expired."""
-        await self.store.forget(now)
-        return [request.id for request in await self._readable(ApprovalRequest, [f"open {account}"], high=now)]
+        """Return the ids of open requests on an account that have expired. Delete what was typed and has expired."""
+        over = await self.store.scan([f"open {account}", "typed"], -inf, now)
+        typed = [Write(each.key, None, is_secret=True) for each in over if is_of(Typed, each)]
+        if typed:
+            await self._step([each.key for each in typed], lambda _: (None, typed))
+        requests = _readable(ApprovalRequest, (each for each in over if is_of(ApprovalRequest, each)))
+        return [request.id for request in requests]
 
     async def decide(
         self,
@@ -502,6 +507,10 @@ class Ledger:
         return [stop for stop in await self.stops() if stop.lifted is None]
 
     # --------------------------------------------------------------------------------------------------------------
+
+    async def check_layout(self) -> None:
+        """Raise `NewerLayout` if this version can change nothing here (used by `doctor`), or `Unreadable`."""
+        layout_write((await self._read([LAYOUT])).get(LAYOUT))
 
     async def revision(self) -> int:
         """Return a number that changes after any change by any process."""

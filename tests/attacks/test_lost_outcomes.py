@@ -241,6 +241,6 @@ async def test_intent_is_on_disk_before_the_request(upstream: Upstream, tmp_path
 
     created = check_order(requests[0], -1)
     # The write that marks the approval as used is the first to hold its new state; it is synced next.
-    used = first(logs, first(rf"pwrite64\(\d+<{state}/ledger\.sqlite-wal>.*used(client_form|local_page|terminal)"))
+    used = first(logs, first(rf"pwrite64\(\d+<{state}/ledger\.sqlite-wal>.*\\\"state\\\":\\\"used"))
     assert created < used
     check_order(requests[1], used)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from support.audit_entries import INTENT, NOW
+from support.stores import put
 
 from fastn_mcp.audit.log import AuditFile
 from fastn_mcp.audit.outbox import Outbox
@@ -14,8 +15,10 @@ from fastn_mcp.config.load import load
 from fastn_mcp.doctor import machine
 from fastn_mcp.doctor.check import CheckResult
 from fastn_mcp.doctor.machine import check_export, check_folder, check_ledger
+from fastn_mcp.ledger.documents import LAYOUT
 from fastn_mcp.ledger.ledger import BudgetLimit, Ledger
 from fastn_mcp.ledger.sqlite_store import SqliteStore
+from fastn_mcp.ledger.store import Write
 from fastn_mcp.runtime import System
 
 
@@ -74,6 +77,18 @@ async def test_ledger_that_can_be_read_is_fine(tmp_path: Path) -> None:
     await ledger.aclose()
     check = await check_ledger(None, tmp_path, System())
     assert (check.verdict, check.finding) == (CheckResult.OK, "It can be read.")
+
+
+async def test_ledger_of_a_newer_version_fails(tmp_path: Path) -> None:
+    ledger = Ledger(SqliteStore(str(tmp_path / "ledger.sqlite")))
+    await put(ledger, Write(LAYOUT, '{"layout": 99}'))
+    await ledger.aclose()
+    check = await check_ledger(None, tmp_path, System())
+    assert (check.verdict, check.finding, check.next) == (
+        CheckResult.FAILED,
+        "The ledger was written by a newer version of fastn-mcp.",
+        "Reading still works. Update this server.",
+    )
 
 
 def test_entries_that_wait_for_the_collector_are_counted_by_their_logs(tmp_path: Path) -> None:

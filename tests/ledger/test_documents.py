@@ -271,6 +271,7 @@ async def test_changes_are_refused_once_a_newer_version_has_written(
         lambda: ledger.claim("c1"),
         lambda: ledger.add_stop(replace(STOP, id="s2")),
         lambda: ledger.mark_audit("log", 1, "head"),
+        ledger.check_layout,
     ]
     for step in refused:
         with pytest.raises(NewerLayout) as caught:

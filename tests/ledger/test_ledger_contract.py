@@ -193,6 +193,15 @@ def everything(where: str, request: pytest.FixtureRequest) -> str:
     return repr(found)
 
 
+async def test_look_at_requests_forgets_no_history(ledger: Ledger) -> None:
+    """A person may look by a clock that is wrong."""
+    await ledger.begin(change())
+    await ledger.open(grant())
+    assert len(await ledger.expire(grant().account, NOW + 1e9)) == 1
+    assert await ledger.change(ACCOUNT, "c1") == change()
+    assert await ledger.find("g1") is not None
+
+
 async def test_expired_request_is_closed_once(ledger: Ledger, other: Ledger) -> None:
     form = replace(grant("form"), out_of_band=False)
     for asked in (grant("page"), form, grant("answered"), grant("later", expires=NOW + 900)):

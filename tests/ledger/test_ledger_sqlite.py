@@ -7,7 +7,7 @@ import shutil
 import sqlite3
 import stat
 import sys
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -224,6 +224,24 @@ async def test_full_disk_is_reported(ledger: Ledger) -> None:
     assert "free space" in full.value.next_step
     database_of(ledger).execute("PRAGMA max_page_count = 100000")
     assert await ledger.open(grant("g3")) == "g3"
+
+
+async def test_failed_commit_is_rolled_back(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it would be a part of the next one, or keep all later ones from beginning."""
+    await ledger.open(grant())
+    file, failures = store_of(ledger).file, iter([True])
+    execute = file.execute
+
+    def failing(statement: str, values: Sequence[object] = ()) -> list[Any]:
+        if statement == "COMMIT" and next(failures, False):
+            raise LedgerUnusable("ledger.sqlite", "the disk is full", "free space on its disk.")
+        return execute(statement, values)
+
+    monkeypatch.setattr(file, "execute", failing)
+    with pytest.raises(LedgerUnusable):
+        await ledger.void("g1", RequestState.STALE, NOW)
+    assert await ledger.open(grant("g2")) == "g2"
+    assert [each.id for each in await ledger.waiting(NOW)] == ["g1", "g2"]
 
 
 @pytest.mark.parametrize(("free", "why"), [(4096, "the disk is full"), (1 << 30, "disk I/O error"), (None, "disk I/O")])

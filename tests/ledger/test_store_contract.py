@@ -7,8 +7,10 @@ from math import inf, nextafter
 import anyio
 import pytest
 from support.stores import NOW, opened
+from support.valkey_server import ValkeyServer
 
 from fastn_mcp.ledger.store import Store, Write
+from fastn_mcp.ledger.valkey.server import parse
 
 
 @pytest.fixture
@@ -136,11 +138,15 @@ async def test_store_without_a_clock_forgets_by_that_of_its_caller(store: Store,
 
 
 @pytest.mark.parametrize("where", ["valkey"], indirect=True)
-async def test_server_forgets_by_its_own_clock(store: Store) -> None:
-    """And the index with it: whenever a document joins, what was forgotten leaves."""
+async def test_server_forgets_by_its_own_clock(store: Store, where: str, valkey: ValkeyServer) -> None:
+    """Indexes do not grow: with each document that joins, two that were forgotten leave, the lowest scores first."""
     await put(store, *(Write(f"a{n}", "1", {"i": float(n)}, lifetime=0.2) for n in range(3)))
     await put(store, Write("b", "1", {"i": 9.0}, lifetime=60))
     assert await keys(store, "i", limit=3) == ["a0", "a1", "a2"]
     await anyio.sleep(0.3)
     assert await keys(store, "i", limit=3) == ["b"]
     assert sorted(await store.read(["a0", "b"])) == ["b"]
+    index = f"{{{parse(where).name}}}:index:i"
+    assert valkey.ask("ZCARD", index) == ":4\r\n"
+    await put(store, Write("c", "1", {"i": 10.0}, lifetime=60))
+    assert valkey.ask("ZRANGE", index, "0", "-1").split()[2::2] == ["a2", "b", "c"]

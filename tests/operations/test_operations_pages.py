@@ -95,10 +95,10 @@ async def test_backup_of_a_running_server_is_restored(shell: Shell) -> None:
 def test_ledger_of_another_version_is_put_aside(shell: Shell) -> None:
     shell.does("fastn-mcp call create-customer --name Initech")
     with closing(sqlite3.connect(shell.state / "ledger.sqlite")) as database:
-        database.execute("ALTER TABLE requests ADD COLUMN zone TEXT")
+        database.execute("ALTER TABLE documents ADD COLUMN zone TEXT")
     refused = shell.run("fastn-mcp call create-customer --name Hooli")
     assert refused.returncode == 1
-    ((message,),) = (re.findall(r"^The ledger … (.*)$", PAGES["operations.md"], re.MULTILINE),)
+    (message,) = re.findall(r"^The ledger … (.*)$", PAGES["operations.md"], re.MULTILINE)
     assert message in refused.stdout
     assert "Initech" in shell.does("fastn-mcp call list-customers")
     output = shell.does(lines_below("operations.md", "What does a new version do to an old ledger?"))
