@@ -167,7 +167,7 @@ def test_allow_needs_a_person_at_a_terminal(machine: StateFolder) -> None:
 
 @pytest.mark.posix
 def test_person_at_a_terminal_allows_again(machine: StateFolder) -> None:
-    machine.run("stop", "--client", "Claude Code")
+    machine.run("stop", "--person", "Claude Code")
     with sitting(["-m", "fastn_mcp", "allow"], machine.env) as person:
         person.answers("type allow", "no")
         assert person.leaves()[0] == 1
