@@ -212,7 +212,7 @@ async def test_batch_needs_the_strictest_decision_of_its_calls(tmp_path: Path, r
     world = World.with_rules(tmp_path, rules)
     calls = CreateCustomer(name="Initech"), plan_of(world, "Acme Corp"), world.deletion("Katana")
     await world.call(batch_of(*calls), FormLater())
-    requests = [grant for n in range(1, 6) if (grant := await world.ledger.find(f"t{n}")) is not None]
+    requests = [grant for n in range(1, 6) if (grant := await world.ledger.find(f"ap_t{n}")) is not None]
     assert [(grant.tool, grant.required) for grant in requests] == [("apply_changes", asks)]
     assert requests[0].expected == (None if asks == "confirm" else "Katana")
     assert world.changes == []
