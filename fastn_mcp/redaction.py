@@ -180,6 +180,9 @@ _ACTIONS = frozenset(
 _MAX_JSON_DEPTH = 4
 """Maximum levels of JSON nested in texts that are searched. Deeper levels are redacted."""
 
+_MAX_JSON_VALUES = 250_000
+"""Maximum number of commas in such a text. A longer one is redacted: parsing it would hold up every thread."""
+
 
 def redact_text(text: str) -> str:
     """Redact secrets in a text, recognized by their shape or by the name before them."""
@@ -215,10 +218,13 @@ def _text(text: str, level: int) -> str:
     if _is_ordinary(text):
         return text
     if text[:64].lstrip()[:1] in ("{", "[", '"'):
+        if text.count(",") > _MAX_JSON_VALUES:
+            return REDACTED
         held = _json(text)
         if held is not None:
             return _json_text(text, held, level)
     marks = (("{[", "}]"), ("{", "}")) if "{" in text or "[" in text else ()
+    marks = marks if text.count(",") <= _MAX_JSON_VALUES else ()
     for first, last in marks:  # JSON in a text, perhaps escaped as a JSON string
         start = min((at for mark in first if (at := text.find(mark)) >= 0), default=-1)
         end = max(map(text.rfind, last)) + 1
@@ -617,7 +623,7 @@ class Redactor:
         return bool(self.secrets) and (b"\\" in body or b"%" in body or any(text in body for text in self._bytes))
 
     def __call__(self, value: JsonValue) -> JsonValue:
-        return _each_text(value, self.text)
+        return each_text(value, self.text)
 
     def object(self, value: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
         return cast("dict[str, JsonValue]", self(dict(value)))
@@ -765,7 +771,7 @@ def safe_json(value: JsonValue) -> tuple[JsonValue, bytes | None]:
     """Return the same with its JSON; None if JSON cannot represent it."""
     value = _walk(value, 0)
     if (raw := _raw(value)) is None or not _is_plain(raw):
-        value = _each_text(value, lambda text: sanitize(text, keep="\n\t"))
+        value = each_text(value, lambda text: sanitize(text, keep="\n\t"))
         raw = _raw(value)
     return value, raw
 
@@ -831,13 +837,14 @@ def _is_plain(raw: bytes) -> bool:
     return b"\\" not in raw or (b"\\u" not in raw and b"\\r" not in raw)
 
 
-def _each_text(value: JsonValue, change: Callable[[str], str]) -> JsonValue:
+def each_text(value: JsonValue, change: Callable[[str], str]) -> JsonValue:
+    """Return a value with each of its texts changed, the names of fields too."""
     if isinstance(value, str):
         return change(value)
     if isinstance(value, list):
-        return [_each_text(item, change) for item in value]
+        return [each_text(item, change) for item in value]
     if isinstance(value, dict):
-        return {change(name): _each_text(item, change) for name, item in value.items()}
+        return {change(name): each_text(item, change) for name, item in value.items()}
     return value
 
 

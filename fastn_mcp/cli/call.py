@@ -195,7 +195,7 @@ async def make_call(
     caller = Caller(Asker(is_by_hand=True), Terminal.here())
     if dry_run or wanted.dry_run:
         shown = await parts.dispatch.preview(wanted.call, caller, report)
-        return outcome(PREVIEWED, render_preview(parts.dispatch.preview_body(shown)))
+        return outcome(PREVIEWED, render_preview(await parts.dispatch.preview_body(shown)))
     with counted_requests():
         result_or_request = await parts.dispatch(wanted.call, caller, report)
     match result_or_request:

@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from fastn_mcp.account.answer_reads import AnswerReads, SharedReads
 from fastn_mcp.account.short_ids import AnyCall, ShortIds
+from fastn_mcp.client.cost import received
 from fastn_mcp.errors import NotSent
 from fastn_mcp.guard.approval_form import PendingApproval, PendingForm
 from fastn_mcp.guard.batch import Batch, BatchResult, Done, Evaluation
@@ -25,7 +26,7 @@ from fastn_mcp.procedures.context import Executor, Pending, PreviewOnly, Procedu
 from fastn_mcp.procedures.lookup import ReadRow
 from fastn_mcp.procedures.undo_change import UndoChange
 from fastn_mcp.records.rows import FastnObject
-from fastn_mcp.runtime import Report, SpanFacts, no_progress
+from fastn_mcp.runtime import Report, SpanFacts, no_progress, work_on
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.paging import FULL, List
 from fastn_mcp.tools.tool import Effect, Tool
@@ -105,9 +106,9 @@ class Dispatcher:
         """Return `call` with the ids that its short ones stand for. Raises a `FastnError` if there is none."""
         return await self._short_ids.expanded(call, self._reads(caller))
 
-    def preview_body(self, shown: Shown) -> dict[str, JsonValue]:
+    async def preview_body(self, shown: Shown) -> dict[str, JsonValue]:
         """Return a preview as JSON, with short ids."""
-        return self._short_ids.shortened_body(shown.data())
+        return await self._short_ids.shortened_body(await work_on(received(), shown.data))
 
     def _reads(self, caller: Caller) -> AnswerReads:
         read, permit = partial(self.guard.read, caller=caller), partial(self.guard.check_read, caller=caller)
@@ -130,7 +131,7 @@ class Dispatcher:
             attributes["outcome"] = _OUTCOMES.get(type(outcome), "done")
         if not isinstance(outcome, FastnObject):
             return outcome
-        return Done(outcome if _is_whole(call) else self._short_ids.shortened(outcome))
+        return Done(outcome if _is_whole(call) else await self._short_ids.shortened(outcome))
 
     def _check_secrets(self, call: Tool[Any], caller: Caller) -> None:
         """Refuse a missing secret before a person is asked. Raises `NotSent`."""
