@@ -64,7 +64,6 @@ from fastn_mcp.redaction import (
     find_redacted,
     find_text,
     is_masked,
-    left_out,
     quote,
     redact,
     redact_text,
@@ -553,7 +552,7 @@ def _error_body(answer: Answer, redactor: Redactor) -> dict[str, JsonValue]:
     except ValueError:
         body = None
     # Redacted before it is truncated. A part of a long text could hold a part of a secret, so none is taken.
-    body = each_text(body, lambda text: text if len(text) <= _MAX_ERROR_TEXT else left_out(len(text)).strip())
+    body = each_text(body, lambda text: text if len(text) <= _MAX_ERROR_TEXT else f"[{len(text)} characters]")
     return facts(answer.status, answer.headers, redact(redactor(body)))
 
 
