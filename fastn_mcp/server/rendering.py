@@ -88,8 +88,8 @@ def render(
     budget = 2 * BUDGET if isinstance(result, Overview) else BUDGET  # it limits its table itself
     answer, cut = _fit_fields(answer, budget // 2)
     answer["data"], left_out = _fit(data, budget - _NOTE_SIZE - _size(answer) - len(cut))
-    notes = " ".join(filter(None, (cut, left_out)))
-    return answer | ({"left_out": notes} if notes else {})
+    said = " ".join(filter(None, (cut, left_out)))
+    return answer | ({"left_out": said} if said else {})
 
 
 _WHOLE = ("done", "status", "outcome", "untrusted", "until", "retry_after_seconds")

@@ -15,7 +15,7 @@ from pydantic import JsonValue
 from pydantic_core import to_json
 from support.fake_fastn import Fastn, client, error_of, reply
 from support.hostile_account import Edited
-from support.scripted_client import Program
+from support.scripted_client import Program, connected
 from support.sensible_calls import sensible_arguments
 from support.world import World
 
@@ -110,7 +110,7 @@ async def test_resources_completions_and_errors_are_within_their_limits(tmp_path
 
 def test_outcome_message_and_next_step_of_a_long_error_are_whole() -> None:
     ours: dict[str, JsonValue] = {"outcome": "failed", "message": "It failed. " * 50, "next": "Look. " * 50}
-    others: dict[str, JsonValue] = {"fastn": {"details": HUGE}, "calls": [{"name": HUGE}] * 200, "rule": "x"}
+    others: dict[str, Any] = {"fastn": {"details": HUGE}, "calls": [{"name": HUGE}] * 200, "rule": "x"}
     answer = render_error({**ours, **others})
     assert len(to_json(answer)) <= MAX_PAGE
     assert {name: answer[name] for name in ours} == ours
