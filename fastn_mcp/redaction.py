@@ -217,14 +217,14 @@ def _is_ordinary(text: str) -> bool:
 def _text(text: str, level: int) -> str:
     if _is_ordinary(text):
         return text
+    is_large = len(text) > _MAX_JSON_VALUES and text.count(",") > _MAX_JSON_VALUES
     if text[:64].lstrip()[:1] in ("{", "[", '"'):
-        if text.count(",") > _MAX_JSON_VALUES:
+        if is_large:
             return REDACTED
         held = _json(text)
         if held is not None:
             return _json_text(text, held, level)
-    marks = (("{[", "}]"), ("{", "}")) if "{" in text or "[" in text else ()
-    marks = marks if text.count(",") <= _MAX_JSON_VALUES else ()
+    marks = (("{[", "}]"), ("{", "}")) if not is_large and ("{" in text or "[" in text) else ()
     for first, last in marks:  # JSON in a text, perhaps escaped as a JSON string
         start = min((at for mark in first if (at := text.find(mark)) >= 0), default=-1)
         end = max(map(text.rfind, last)) + 1

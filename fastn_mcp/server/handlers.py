@@ -30,7 +30,15 @@ from fastn_mcp.server import extensions, prompts
 from fastn_mcp.server.context import AccountContext, RequestContext, delivery_of, single_account
 from fastn_mcp.server.handshake import APPS, HANDSHAKE, MODERN
 from fastn_mcp.server.progress import Levels, ProgressReporter, ReportedForm, reporter
-from fastn_mcp.server.rendering import bounded, render, render_error, render_pending, render_preview, with_dashboard
+from fastn_mcp.server.rendering import (
+    MAX_PAGE,
+    bounded,
+    render,
+    render_error,
+    render_pending,
+    render_preview,
+    with_dashboard,
+)
 from fastn_mcp.server.resources import complete
 from fastn_mcp.server.tool_list import input_schema
 from fastn_mcp.tools.tool import AnyTool, Effect
@@ -150,9 +158,12 @@ class _Handlers:
                     shown = await dispatch.preview_body(outcome)
                     body = await work_on(received(), partial(render_preview, shown))
         body = with_dashboard(body, parsed and parsed.call, dispatch.dashboard_url)
-        body = bounded(body)
+        raw = to_json(body)
+        if len(raw) > MAX_PAGE:
+            body = bounded(body)
+            raw = to_json(body)
         # The same JSON as text and as structure, since clients show the model only one of them.
-        text = types.TextContent(type="text", text=to_json(body).decode())
+        text = types.TextContent(type="text", text=raw.decode())
         return types.CallToolResult(content=[text], structured_content=body, is_error=is_error, _meta=meta)
 
     async def list_resources(self, ctx: Context, params: _Cursor) -> types.ListResourcesResult:

@@ -86,8 +86,12 @@ def render(
         raw = _without_nulls(raw)
     data = _with_new_key(raw) if isinstance(call, CreateApiKey) else safe(raw)
     budget = 2 * BUDGET if isinstance(result, Overview) else BUDGET  # it limits its table itself
-    answer, cut = _fit_fields(answer, budget // 2)
-    answer["data"], left_out = _fit(data, budget - _NOTE_SIZE - _size(answer) - len(cut))
+    size = _size(answer)
+    cut = ""
+    if size > budget // 2:
+        answer, cut = _fit_fields(answer, budget // 2)
+        size = _size(answer) + len(cut)
+    answer["data"], left_out = _fit(data, budget - _NOTE_SIZE - size)
     said = " ".join(filter(None, (cut, left_out)))
     return answer | ({"left_out": said} if said else {})
 
