@@ -5,12 +5,19 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import anyio
 import pytest
 from mcp import Client, MCPError
-from mcp.types import ResourceTemplateReference, TextResourceContents
+from mcp.types import (
+    CompleteRequestParams,
+    CompletionArgument,
+    ReadResourceRequestParams,
+    ResourceTemplateReference,
+    TextResourceContents,
+)
 from pydantic import JsonValue
 from pydantic_core import to_json
 from support.fake_fastn import Fastn, client, error_of, reply
@@ -20,12 +27,15 @@ from support.sensible_calls import sensible_arguments
 from support.world import World
 
 from fastn_mcp.client import exchange
-from fastn_mcp.errors import AppliedUnreadable, TooLarge
+from fastn_mcp.errors import AppliedUnreadable, Failed, TooLarge
 from fastn_mcp.procedures.catalog import ALL_TOOLS, TOOLS
+from fastn_mcp.procedures.lookup import Ids
 from fastn_mcp.procedures.tables import Table
+from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.runtime import LARGE, work_on
 from fastn_mcp.server.handlers import build
 from fastn_mcp.server.rendering import BUDGET, MAX_PAGE, bounded, render, render_error
+from fastn_mcp.server.resources import ResourceReader, complete
 from fastn_mcp.tools.customers import CreateCustomer, GetCustomer, ListCustomers
 from fastn_mcp.tools.operation import Request
 
@@ -108,6 +118,34 @@ async def test_resources_completions_and_errors_are_within_their_limits(tmp_path
         assert len(caught.value.error.message) <= 300
 
 
+async def test_completion_offers_no_id_that_cannot_be_sent_and_cuts_its_error() -> None:
+    async def read(_: Any) -> FastnObject:
+        return Ids(values=["c1", HUGE], total=2, more=False)
+
+    async def fail(_: Any) -> FastnObject:
+        raise Failed(HUGE)
+
+    template = ResourceTemplateReference(type="ref/resource", uri="fastn://customers/{customer_id}")
+    argument = CompletionArgument(name="customer_id", value="a")
+    params = CompleteRequestParams(ref=template, argument=argument)
+    assert (await complete(ALL_TOOLS, params, read)).completion.values == ["c1"]
+    with pytest.raises(MCPError) as caught:
+        await complete(ALL_TOOLS, params, fail)
+    assert len(caught.value.error.message) <= 2_100
+
+
+async def test_error_of_a_resource_is_cut(tmp_path: Path) -> None:
+    async def fail(_: Any) -> FastnObject:
+        raise Failed(HUGE, HUGE, facts={"fastn": HUGE})
+
+    reader = ResourceReader(World(tmp_path).dispatch, ALL_TOOLS, {})
+    context = cast(Any, SimpleNamespace(protocol_version="2025-11-25"))
+    with pytest.raises(MCPError) as caught:
+        await reader.read(context, ReadResourceRequestParams(uri="fastn://billing"), fail)
+    assert len(caught.value.error.message) <= 2_100
+    assert len(to_json(caught.value.error.data)) <= MAX_PAGE + 2_100
+
+
 def test_outcome_message_and_next_step_of_a_long_error_are_whole() -> None:
     ours: dict[str, JsonValue] = {"outcome": "failed", "message": "It failed. " * 50, "next": "Look. " * 50}
     others: dict[str, Any] = {"fastn": {"details": HUGE}, "calls": [{"name": HUGE}] * 200, "rule": "x"}
@@ -136,7 +174,7 @@ def test_envelope_of_a_page_is_cut_and_its_cursor_is_not() -> None:
         total=7,
     )
     answer = render(ListCustomers(), page, {})
-    assert len(to_json(answer)) <= BUDGET + 2_500
+    assert len(to_json(answer)) <= BUDGET
     assert (answer["total"], answer["data"]) == (7, [{"id": "c1", "name": "Acme"}])
     assert "next_cursor" in answer
     assert "Cut to fit: not_checked, absent, ids." in str(answer["left_out"])
