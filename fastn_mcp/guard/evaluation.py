@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 
 import anyio
 from pydantic_core import to_jsonable_python
@@ -17,6 +18,7 @@ from fastn_mcp.account.outlook import Outlook, outlook_of
 from fastn_mcp.account.resolve import by_arguments, check_settings, resolve, with_owners, without_hidden
 from fastn_mcp.account.resolved_call import ResolvedCall, Surroundings
 from fastn_mcp.account.typed_argument import TypedArgument
+from fastn_mcp.client.cost import received
 from fastn_mcp.client.reads import RecordedReads, after_creates, remembered
 from fastn_mcp.errors import NOTHING_SENT, FastnError, Forbidden, InvalidArgument, NotFound, NotSent
 from fastn_mcp.guard.ai_sessions import AiSessions
@@ -34,7 +36,7 @@ from fastn_mcp.policy.rules import CUSTOMERS_UNREADABLE
 from fastn_mcp.records.formats import age
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.redaction import quote
-from fastn_mcp.runtime import System
+from fastn_mcp.runtime import System, work_on
 from fastn_mcp.tools.ai import AiBuild, AiChat
 from fastn_mcp.tools.customers import ListCustomers
 from fastn_mcp.tools.operation import Call, Create, RefusedValue, Send
@@ -173,10 +175,11 @@ class Evaluator:
         reads, began = reads or remembered(self._read), self._system.timestamp()
         resolved = await self._resolve(call, reads, {digest, request})
         verdict, is_unsettled = await self._decide(resolved, repeat_digest, asker, earlier_uses, at, batch_of(request))
-        binding, similar = _bind(
-            resolved, digest, self._parties(asker), self.policy.digest, verdict, is_unsettled=is_unsettled
-        )
-        shown = preview(resolved, resolved.effect, self._account.name, verdict.why, undoes)
+        parties, policy = self._parties(asker), self.policy.digest
+        bind = partial(_bind, resolved, digest, parties, policy, verdict, is_unsettled=is_unsettled)
+        binding, similar = await work_on(received(), bind)
+        show = partial(preview, resolved, resolved.effect, self._account.name, verdict.why, undoes)
+        shown = await work_on(received(), show)
         if self.tools.hides_any:
             readable = without_hidden(resolved, self.tools, self._surroundings)
             shown = replace(shown, for_agent=as_agent_reads(shown, readable, verdict.reason))
