@@ -95,23 +95,82 @@ def may_hold_new_key(name: str, value: JsonValue) -> bool:
 
 # --- texts -------------------------------------------------------------------------------------------------------
 
-_SHAPES = re.compile(
-    r"(?<=://)[^\s/?#\"'<>\\]+(?=@)"
-    r"|\bfsk_(?:(?:test|live)_[\w-]{6,}|(?!test_|live_)[\w-]{6,})|(?<![\w-])eyJ[\w-]{8,}\.[\w.-]+"
-    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----(?:.*?-----END [A-Z ]*PRIVATE KEY-----|.*)",
-    re.DOTALL,
+_TOKENS = (
+    r"(?P<authority>://)"
+    r"|(?P<fastn_key>f(?<!\wf)sk_(?=(?:test|live)_[\w-]{6}|(?!test_|live_)[\w-]{6}))"
+    r"|(?P<jwt>e(?<![\w-]e)yJ)"
+    r"|(?P<private_key>-----BEGIN\ )"
+    r"|(?P<bearer>[Bb](?<!\w.)(?i:earer)\s)"
+    r"|(?P<basic>[Bb](?<!\w.)(?i:asic)\s)"
 )
-_BEARER = re.compile(r"(?i)\b(bearer\s+)(?!(?:auth\w*|tokens?|credentials?|scheme|header)\b)[\w.~+/=-]{6,}")
-_BASIC = re.compile(r"(?i)\b(basic\s+)([\w.~+/=-]{6,})")
-_PAIR = re.compile(
-    r"""(?P<lead>(?P<quote>\\{0,16}["'])(?P<name>[^"'\\\n]{2,64})(?P=quote)\s*:\s*)"""
-    r"""(?P<value>\\{1,16}".*?(?:\\{1,16}"|$)|"(?:[^"\\]|\\.)*"?|'(?:[^'\\]|\\.)*'?|-?\d[\d.]*)""",
-    re.DOTALL,
+_NAMES = (
+    r"""(?P<pair>(?P<quote>\\{0,16}["'])(?P<quoted>[^"'\\\n]{2,64})(?P=quote)(?=[\s:]))"""
+    r"|(?P<parameter>[?&#](?P<in_query>[\w%.-]{2,64})=)"
+    r"|(?P<assignment>(?P<assigned>[\w%.-](?<![\w%.-].)[\w%.-]{1,63})=)"
+    r"|(?P<header>(?P<field>[A-Za-z](?<![\w-].)[\w-]{2,63})\s?:)"
 )
-_ASSIGNMENT = re.compile(
-    r"(?P<lead>(?P<before>[?&#]|(?<![\w%.-]))(?P<name>[\w%.-]{2,64})=)(?P<value>[^\s&;,\"'<>(){}\\]+)"
+_LOOKS_BEHIND = re.compile(r"\(\?<!(?:\[.*?\]|\\w).\)")
+_NAME = re.compile(_NAMES, re.DOTALL)
+_MARK = re.compile(f"{_TOKENS}|{_NAMES}", re.DOTALL)
+"""What stands before a secret, of a bounded length. Its group is its kind, and `_VALUES` matches what follows.
+
+Each alternative begins with a character and looks behind it afterwards: at most positions, that character decides.
+"""
+
+
+@lru_cache(2)
+def _after_secret(mark: "re.Pattern[str]") -> "re.Pattern[str]":
+    """Return the pattern of marks right after a secret, which ends any word. Compiled once it is needed."""
+    return re.compile(_LOOKS_BEHIND.sub("", mark.pattern), re.DOTALL)
+
+
+_MARKED_NAMES = {"pair": "quoted", "parameter": "in_query", "assignment": "assigned", "header": "field"}
+"""The kinds of marks that are names, and the group with the name."""
+
+_ORDINARY = re.compile(
+    r"(?:[\x00-\x20!$()*+,/;<=>@\[\]^`{|}~\x7f]++"
+    r"|(?:[A-Za-dg-z0-9_%.]++|[fe-](?!sk_|yJ|----BEGIN\ )|[^\x00-\x7f\s]++)++"
+    r"(?!fsk_|eyJ|-----BEGIN\ |(?<=[\w%.-]{2})=|(?<=[\w-]{3})\s?:)(?i:(?<!bearer)(?<!basic))"
+    r"|:(?!//)"
+    r"|[\"'](?![^\"'\\\n]{2,64}\\{0,16}[\"'][\s:])"
+    r"|\\(?!\\{0,15}[\"'])"
+    r"|[?&#](?![\w%.-]{2,64}=)"
+    r"|[^\S\x00-\x7f])*+"
 )
-_HEADER = re.compile(r"(?P<lead>(?<![\w-])(?P<name>[A-Za-z][\w-]{2,63})\s?:[ \t]*)(?P<value>[^\s\"'{\[][^\r\n\"']*)")
+"""Text in which no mark begins: most of any. It is passed by whole words, and not tried letter by letter."""
+_WORD = re.compile(r"[\w%.-]{1,4096}")
+_ASSIGNED = re.compile(r"(?P<value>[^\s&;,\"'<>(){}\\]+)")
+_VALUES = {
+    "authority": re.compile(r"[^\s/?#\"'<>\\]+"),
+    "fastn_key": re.compile(r"[\w-]+"),
+    "jwt": re.compile(r"[\w-]{8,}\.[\w.-]+"),
+    "private_key": re.compile(r"[A-Z ]*PRIVATE KEY-----"),
+    "bearer": re.compile(r"\s*+(?!(?i:auth\w*|tokens?|credentials?|scheme|header)\b)(?P<value>[\w.~+/=-]{6,})"),
+    "basic": re.compile(r"\s*+(?P<value>[\w.~+/=-]{6,})"),
+    "pair": re.compile(
+        r"""\s*+:\s*+(?P<value>\\{1,16}"(?:[^\\]++|\\(?!\\{0,15}"))*+(?:\\{1,16}"|$)"""
+        r"""|"(?:[^"\\]++|\\.)*+"?|'(?:[^'\\]++|\\.)*+'?|-?\d[\d.]*)""",
+        re.DOTALL,
+    ),
+    "parameter": _ASSIGNED,
+    "assignment": _ASSIGNED,
+    "header": re.compile(r"[ \t]*+(?:(?i:bearer|basic)[ \t]++(?=[^\s\"'])|(?=[^\s\"'{\[]))(?P<value>[^\r\n\"']+)"),
+}
+"""What follows each kind of mark."""
+
+_RESTS = {"parameter": _ASSIGNED, "assignment": _ASSIGNED, "header": re.compile(r"[^\r\n\"']+")}
+"""What else belongs to a value whose end another secret has moved, by the kind of its mark."""
+
+_PRIVATE_KEY_END = re.compile(r"-----END [A-Z ]*PRIVATE KEY-----")
+_WINDOW = 65_536
+"""Characters that are searched at once. One search holds the interpreter's lock, and with it every thread."""
+
+_AFTER_NAME = 2
+"""Characters of a mark that can follow its word: a blank and a colon."""
+
+_LONGEST_MARK = 256
+"""More characters than the longest mark has, of which one could stand across the end of a window."""
+
 _IN_A_QUERY = frozenset({"key", "sig", "auth"})
 _ACTIONS = frozenset(
     {"*", "admin", "create", "delete", "execute", "get", "invite", "list", "manage", "read", "remove", "replay"}
@@ -120,6 +179,9 @@ _ACTIONS = frozenset(
 """Last parts of permissions such as `api-keys:create`, which are not redacted: approvers read them whole."""
 _MAX_JSON_DEPTH = 4
 """Maximum levels of JSON nested in texts that are searched. Deeper levels are redacted."""
+
+_MAX_JSON_VALUES = 250_000
+"""Maximum number of commas in such a text. A longer one is redacted: parsing it would hold up every thread."""
 
 
 def redact_text(text: str) -> str:
@@ -155,32 +217,143 @@ def _is_ordinary(text: str) -> bool:
 def _text(text: str, level: int) -> str:
     if _is_ordinary(text):
         return text
+    is_large = len(text) > _MAX_JSON_VALUES and text.count(",") > _MAX_JSON_VALUES
     if text[:64].lstrip()[:1] in ("{", "[", '"'):
+        if is_large:
+            return REDACTED
         held = _json(text)
         if held is not None:
             return _json_text(text, held, level)
-    marks = (("{[", "}]"), ("{", "}")) if "{" in text or "[" in text else ()
+    marks = (("{[", "}]"), ("{", "}")) if not is_large and ("{" in text or "[" in text) else ()
     for first, last in marks:  # JSON in a text, perhaps escaped as a JSON string
         start = min((at for mark in first if (at := text.find(mark)) >= 0), default=-1)
         end = max(map(text.rfind, last)) + 1
         if 0 <= start < end and (redacted := _held_json(text[start:end], level)) != text[start:end]:
-            return _without_shapes(text[:start]) + redacted + _without_shapes(text[end:])
-    return _without_shapes(text)
+            return _without_secrets(text[:start]) + redacted + _without_secrets(text[end:])
+    return _without_secrets(text)
 
 
-def _without_shapes(text: str) -> str:
-    if any(trace in text for trace in ("://", "fsk_", "eyJ", "-----BEGIN")):
-        text = _SHAPES.sub(REDACTED, text)
-    lowered = text.lower()
-    if "bearer" in lowered:
-        text = _BEARER.sub(rf"\1{REDACTED}", text)
-    if "basic" in lowered:
-        text = _BASIC.sub(lambda found: found[1] + REDACTED if _is_basic(found[2]) else found[0], text)
-    if "=" in text:
-        text = _ASSIGNMENT.sub(_after_its_name, text)
-    if ":" in text:
-        text = _HEADER.sub(_after_its_name, _PAIR.sub(_after_its_name, text))
-    return text
+def _without_secrets(text: str) -> str:
+    """Redact secrets in a text, in one walk from its beginning to its end."""
+    parts: list[str] = []
+    copied = position = 0
+    while (mark := _next_mark(text, position, is_after_secret=0 < position == copied)) is not None:
+        mark, secret = _secret_at(mark, is_after_secret=0 < mark.start() == copied)
+        kind = cast(str, mark.lastgroup)
+        if secret is not None:
+            start = min(mark.end(), secret.start)
+            lead = text[mark.start() : start]
+            parts.append(text[copied : mark.start()])
+            parts.append(_without_secrets(lead) if kind in _MARKED_NAMES else lead)
+            parts.append(text[start : secret.start])
+            parts.append(secret.replacement)
+            copied = position = _end_of_secrets(text, secret, kind)
+        elif kind in ("parameter", "assignment", "header") and not _has_token(mark[0]):
+            position = mark.end() - 1  # no mark begins within such a name
+        else:
+            position = mark.start() + 1
+    return "".join(parts) + text[copied:] if parts else text
+
+
+def _next_mark(text: str, position: int, *, is_after_secret: bool) -> "re.Match[str] | None":
+    if is_after_secret and (mark := _after_secret(_MARK).match(text, position)) is not None:
+        return mark
+    while position < len(text):
+        limit = position + _WINDOW
+        passed = cast("re.Match[str]", _ORDINARY.match(text, position, limit)).end()
+        position = passed if limit >= len(text) else min(passed, limit - _LONGEST_MARK)
+        if (mark := _MARK.match(text, position)) is not None:
+            return mark
+        word = _WORD.match(text, position)
+        if word is not None and (mark := _MARK.search(text, position, word.end() + _AFTER_NAME)) is not None:
+            return mark
+        position = position + 1 if word is None else word.end()
+    return None
+
+
+class _Secret(NamedTuple):
+    """Where a secret stands in a text, and what takes its place."""
+
+    start: int
+    end: int
+    replacement: str = REDACTED
+
+
+def _end_of_secrets(text: str, secret: _Secret, kind: str) -> int:
+    """Return where a secret ends, or those that begin within it: a header's line may begin a private key."""
+    position = secret.start
+    end = secret.end
+    ends = dict[str, int]()
+    while (mark := _next_mark(text, position, is_after_secret=False)) is not None and mark.start() < end:
+        position = mark.start() + 1
+        inner_kind = cast(str, mark.lastgroup)
+        if inner_kind != "pair" and mark.start() < ends.get(inner_kind, 0):
+            continue  # it ends where the one around it does
+        _, inner = _secret_at(mark, is_after_secret=False)
+        if inner is not None:
+            ends[inner_kind] = inner.end
+        if inner is not None and inner.end > end:
+            rest = _RESTS[kind].match(text, inner.end) if kind in _RESTS else None
+            end = inner.end if rest is None else rest.end()
+    return end
+
+
+def _secret_at(mark: "re.Match[str]", *, is_after_secret: bool) -> "tuple[re.Match[str], _Secret | None]":
+    """Return the mark of a secret with the secret, or the mark with None.
+
+    The beginning of a token can also be that of a name, as in `eyJ-token: …`.
+    """
+    if mark.lastgroup in _MARKED_NAMES:
+        return mark, _named_secret(mark)
+    if (token := _token_at(mark)) is not None:
+        return mark, token
+    name = (_after_secret(_NAME) if is_after_secret else _NAME).match(mark.string, mark.start())
+    return (mark, None) if name is None else (name, _named_secret(name))
+
+
+def _token_at(mark: "re.Match[str]") -> _Secret | None:
+    """Return the secret that is recognized by its shape; None if it is none."""
+    kind = cast(str, mark.lastgroup)
+    text = mark.string
+    value = _VALUES[kind].match(text, mark.end())
+    if value is None or (kind == "basic" and not _is_basic(value["value"])):
+        return None
+    if kind == "authority":
+        end = text.rfind("@", value.start() + 1, value.end())
+        return None if end < 0 else _Secret(value.start(), end)
+    if kind == "private_key":
+        last = _PRIVATE_KEY_END.search(text, value.end())
+        return _Secret(mark.start(), len(text) if last is None else last.end())
+    return _Secret(*value.span("value")) if kind in ("basic", "bearer") else _Secret(mark.start(), value.end())
+
+
+def _named_secret(mark: "re.Match[str]") -> _Secret | None:
+    """Return the value after a name; None if it is not secret."""
+    kind = cast(str, mark.lastgroup)
+    if not _is_secret_mark(kind, mark[_MARKED_NAMES[kind]]):
+        return None
+    value = _VALUES[kind].match(mark.string, mark.end())
+    if value is None or value["value"].strip("\\\"'") == REDACTED:
+        return None
+    if kind == "header" and value.start("value") == mark.end() and value["value"] in _ACTIONS:
+        return None
+    quotation = mark["quote"] or ""
+    return _Secret(*value.span("value"), f"{quotation}{REDACTED}{quotation}")
+
+
+def _has_token(name: str) -> bool:
+    return "fsk_" in name or "eyJ" in name
+
+
+@lru_cache(4096)
+def _is_secret_mark(kind: str, name: str) -> bool:
+    """Return whether a value after this mark is secret."""
+    name = parse.unquote(name)
+    if kind == "parameter" and name.casefold() in _IN_A_QUERY:
+        return True
+    if kind == "header" and "-" not in name and name.lower() not in ("authorization", "cookie"):
+        return False  # prose, too, has words followed by a colon
+    return is_secret_name(name)
 
 
 def _held_json(text: str, level: int) -> str:
@@ -202,24 +375,9 @@ def _json_text(text: str, held: JsonValue, level: int) -> str:
         return REDACTED
 
 
-def _after_its_name(found: "re.Match[str]") -> str:
-    name = parse.unquote(found["name"])
-    groups = found.groupdict()
-    secret = is_secret_name(name)
-    if "before" in groups:
-        secret = secret or (found["before"] != "" and name.casefold() in _IN_A_QUERY)
-    elif "quote" not in groups:  # a header; prose, too, has words followed by a colon
-        secret = secret and ("-" in name or name.lower() in ("authorization", "cookie"))
-        secret = secret and not (found["lead"].endswith(":") and found["value"] in _ACTIONS)
-    if not secret or REDACTED in found["value"]:
-        return found[0]
-    mark = found.groupdict().get("quote") or ""
-    return f"{found['lead']}{mark}{REDACTED}{mark}"
-
-
 def _is_basic(token: str) -> bool:
     """Return whether the word after "Basic" is a credential rather than prose."""
-    if re.search(r"[0-9=+/]", token):
+    if re.search(r"[0-9=+/]|fsk_|-----BEGIN", token):
         return True
     try:
         return b":" in b64decode(token + "=" * (-len(token) % 4))
@@ -465,7 +623,7 @@ class Redactor:
         return bool(self.secrets) and (b"\\" in body or b"%" in body or any(text in body for text in self._bytes))
 
     def __call__(self, value: JsonValue) -> JsonValue:
-        return _each_text(value, self.text)
+        return each_text(value, self.text)
 
     def object(self, value: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
         return cast("dict[str, JsonValue]", self(dict(value)))
@@ -613,7 +771,7 @@ def safe_json(value: JsonValue) -> tuple[JsonValue, bytes | None]:
     """Return the same with its JSON; None if JSON cannot represent it."""
     value = _walk(value, 0)
     if (raw := _raw(value)) is None or not _is_plain(raw):
-        value = _each_text(value, lambda text: sanitize(text, keep="\n\t"))
+        value = each_text(value, lambda text: sanitize(text, keep="\n\t"))
         raw = _raw(value)
     return value, raw
 
@@ -679,13 +837,14 @@ def _is_plain(raw: bytes) -> bool:
     return b"\\" not in raw or (b"\\u" not in raw and b"\\r" not in raw)
 
 
-def _each_text(value: JsonValue, change: Callable[[str], str]) -> JsonValue:
+def each_text(value: JsonValue, change: Callable[[str], str]) -> JsonValue:
+    """Return a value with each of its texts changed, the names of fields too."""
     if isinstance(value, str):
         return change(value)
     if isinstance(value, list):
-        return [_each_text(item, change) for item in value]
+        return [each_text(item, change) for item in value]
     if isinstance(value, dict):
-        return {change(name): _each_text(item, change) for name, item in value.items()}
+        return {change(name): each_text(item, change) for name, item in value.items()}
     return value
 
 

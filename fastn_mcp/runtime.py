@@ -1,4 +1,4 @@
-"""Clock, sleep, randomness and id generation, injectable for tests; and what a client has left unread."""
+"""Clock, sleep, randomness and id generation, injectable for tests; large work; what a client has left unread."""
 
 import os
 import random
@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import anyio
+import anyio.lowlevel
+import anyio.to_thread
 
 SpanFacts = dict[str, str | int | float | None]
 """Facts about an operation in progress, by our names. The code that runs it adds more."""
@@ -37,6 +39,32 @@ async def with_background(background: Callable[[], Coroutine[Any, Any, None]], w
         finally:
             tasks.cancel_scope.cancel()
     raise failure
+
+
+LARGE = 100_000
+"""Bytes of JSON from which on they are worked on in a thread: redacting as many takes up to 20 ms."""
+
+_MAX_WORKERS = 2
+"""Number of such threads. More would not be faster, and the event loop would wait for its turn behind each of them."""
+
+_workers = anyio.lowlevel.RunVar[anyio.CapacityLimiter]("workers")
+
+
+async def work_on(size: int, work: Callable[[], T]) -> T:
+    """Return the result of `work` on `size` bytes: here if that is quick, else in a thread, so that the loop is free.
+
+    `work` must not touch what the loop changes meanwhile. It cannot be cancelled, as if it was done here.
+    """
+    if size < LARGE:
+        return work()
+    try:
+        limiter = _workers.get()
+    except LookupError:
+        limiter = anyio.CapacityLimiter(_MAX_WORKERS)
+        _workers.set(limiter)
+    with anyio.CancelScope(shield=True):
+        return await anyio.to_thread.run_sync(work, limiter=limiter)
+    raise AssertionError("nothing cancels this scope itself")
 
 
 Report = Callable[[str, float, float | None], Awaitable[None]]

@@ -348,7 +348,37 @@ def test_names_are_compared_as_a_person_reads_them(name: str) -> None:
 
 @pytest.mark.parametrize(
     "piece",
-    ["\\", '"', "{", "[", "://", "eyJ-", "fsk_", "a=", "Bearer ", "x:", "-----BEGIN ", "%", '\\"', "{'a':", '"a":"'],
+    [
+        *(
+            "\\",
+            '"',
+            "{",
+            "[",
+            "://",
+            "eyJ-",
+            "fsk_",
+            "a=",
+            "Bearer ",
+            "x:",
+            "-----BEGIN ",
+            "%",
+            '\\"',
+            "{'a':",
+            '"a":"',
+        ),
+        *(
+            "basic ",
+            "x-token: ",
+            "token=",
+            "?key=",
+            "'token':'",
+            "eyJaaaaaaaa.",
+            "://a@",
+            "-----BEGIN PRIVATE KEY-----",
+        ),
+        *("-----BEGIN PRIVATE KEY-----", "x-token:get ", "a.aaa:", "x-pin: 4\n"),
+        *('"token"', "Bearer a", 'x-api-key:\\"token\\":', "aaaa-", "\u00e9"),
+    ],
 )
 def test_hostile_text_takes_time_in_proportion_to_its_length(piece: str) -> None:
     """Nothing that Fastn sends makes redaction slow. Four times the length takes far less than sixteen times."""
@@ -362,6 +392,39 @@ def test_hostile_text_takes_time_in_proportion_to_its_length(piece: str) -> None
 
     short = min(seconds(50_000) for _ in range(3))
     assert min(seconds(200_000) for _ in range(3)) < max(10 * short, 0.2)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Note: X-Api-Key: canary", "Note: X-Api-Key: [hidden]"),
+        ("next=a?token=canary", "next=a?token=[hidden]"),
+        ("see 'note': 'my \"password\": \"canary\"'", "see 'note': 'my \"password\": \"[hidden]\"'"),
+        ("X-Api-Key: canary [hidden] canary", "X-Api-Key: [hidden]"),
+    ],
+)
+def test_secret_within_a_harmless_value_is_redacted(text: str, shown: str) -> None:
+    assert redact_text(text.replace("[hidden]", REDACTED)) == shown.replace("[hidden]", REDACTED)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Authorization: Bearer canary, canary", "Authorization: Bearer [hidden]"),
+        ("token=Bearer canary1 end", "token=[hidden] end"),
+        ("token=https://u:ca;nary@host", "token=[hidden]"),
+        ("X-Key-Value: -----BEGIN PRIVATE KEY-----\nca\n-----END PRIVATE KEY-----\nb", "X-Key-Value: [hidden]\nb"),
+        ('X-Api-Key: a\\"token\\": \\"canary\\" b', "X-Api-Key: [hidden]"),
+        ("Bearer abcdef-----BEGIN PRIVATE KEY-----\ncanary", "Bearer [hidden]"),
+        ("eyJ-token: canary", "eyJ-token: [hidden]"),
+        ("x-token-fsk_live_canary: canary", "x-token-[hidden]: [hidden]"),
+        ("'apiKey' : 5Bearer canary", "'apiKey' : '[hidden]'Bearer [hidden]"),
+    ],
+)
+def test_secret_that_begins_within_another_is_redacted_whole(text: str, shown: str) -> None:
+    """A value ends at its own mark; what begins within it may not."""
+    assert redact_text(text).replace(REDACTED, "[hidden]") == shown
+    assert redact_text(redact_text(text)) == redact_text(text)
 
 
 _NAMES = [
@@ -393,6 +456,8 @@ _PIECES = [
     *("2026-01-01T00:00:00Z", "a", "5", " ", "=", ":", "-", "\x7f", "\n", "{", "[1]", '"', "\\"),
 ]
 _TEXTS = st.lists(st.sampled_from(_PIECES), min_size=1, max_size=3).map("".join)
+_LONG_WORDS = st.sampled_from(["x" * 60, "a.b-c" * 40, "\u00e9" * 30])
+_LONG_TEXTS = st.lists(_TEXTS | _LONG_WORDS, min_size=5, max_size=60).map("".join)
 _ROWS = st.dictionaries(
     st.sampled_from(_NAMES),
     st.recursive(
@@ -412,6 +477,24 @@ def test_skipped_text_holds_no_secret(text: str) -> None:
     shown = redact_text(text)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(redaction, "_is_ordinary", "".__eq__)
+        assert redact_text(text) == shown
+
+
+def test_json_of_too_many_values_in_a_text_is_redacted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parsing it would hold up every thread, and unparsed its secrets are not all found."""
+    monkeypatch.setattr(redaction, "_MAX_JSON_VALUES", 100)
+    text = json.dumps({"password": {"x": CANARY}, "numbers": [1] * 101})
+    assert redact_text(text) == REDACTED
+    assert redact_text("a, b: c" * 101) == "a, b: c" * 101
+
+
+@settings(max_examples=200)
+@given(_LONG_TEXTS)
+def test_text_is_redacted_the_same_in_pieces(text: str) -> None:
+    """A long text is searched piece by piece, so that no search holds up other threads."""
+    shown = redact_text(text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(redaction, "_WINDOW", 300)
         assert redact_text(text) == shown
 
 

@@ -9,6 +9,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, TypeVar, cast
 
 from pydantic import JsonValue
@@ -16,8 +17,10 @@ from pydantic_core import from_json, to_json
 
 from fastn_mcp.account.answer_reads import AnswerReads
 from fastn_mcp.account.entries import read_contents
+from fastn_mcp.client.cost import received
 from fastn_mcp.errors import InvalidArgument, NotFound
 from fastn_mcp.records.rows import FastnObject
+from fastn_mcp.runtime import work_on
 from fastn_mcp.tools.tool import Tool
 
 _LONG_ID = re.compile(rb'd":"(?<=(?:"id|_id|\wId)":")((?=[^":]+:)[A-Za-z0-9][\w.~:@+=-]{60,255})"')
@@ -63,26 +66,20 @@ class ShortIds:
     def __init__(self) -> None:
         self._ids: dict[str, str] = {}
 
-    def shortened(self, result: FastnObject) -> FastnObject:
+    async def shortened(self, result: FastnObject) -> FastnObject:
         """Return an answer with a reference for each long id, wherever it is in it."""
         fields = type(result).model_fields
         items = {name: item for name, item in result if name not in fields or not fields[name].exclude}
-        body = self.shortened_body(items)
+        body = await self.shortened_body(items)
         return result if body is items else result.model_copy(update=body)
 
-    def shortened_body(self, body: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    async def shortened_body(self, body: dict[str, JsonValue]) -> dict[str, JsonValue]:
         """Return a JSON object with a reference for each long id, or the object itself if it has none."""
-        text = to_json(body)
-        ids = {*_LONG_ID.findall(text)}
-        if not ids:
-            return body
-        for id_ in sorted(ids, key=len, reverse=True):
-            reference = reference_to(id_.decode())
-            self._ids[reference] = id_.decode()
-            text = text.replace(id_, reference.encode())
+        shortened, ids = await work_on(received(), partial(_shortened, body))
+        self._ids |= ids
         while len(self._ids) > _MAX_KEPT:
             del self._ids[next(iter(self._ids))]
-        return cast("dict[str, JsonValue]", from_json(text))
+        return shortened
 
     async def expanded(self, call: AnyCall, reads: AnswerReads) -> AnyCall:
         """Return a call with the ids that its references stand for. Raises `NotFound` if there is none."""
@@ -101,6 +98,17 @@ class ShortIds:
         if missing := references - ids.keys():
             ids |= await _looked_up(missing, reads)
         return type(call).model_validate(_replaced(arguments, lambda match: ids[match[0]]))
+
+
+def _shortened(body: dict[str, JsonValue]) -> tuple[dict[str, JsonValue], dict[str, str]]:
+    """Return a JSON object with a reference for each long id, and the ids by reference."""
+    text = to_json(body)
+    ids = dict[str, str]()
+    for id_ in sorted({*_LONG_ID.findall(text)}, key=len, reverse=True):
+        reference = reference_to(id_.decode())
+        ids[reference] = id_.decode()
+        text = text.replace(id_, reference.encode())
+    return (cast("dict[str, JsonValue]", from_json(text)) if ids else body), ids
 
 
 async def _looked_up(references: set[str], reads: AnswerReads) -> dict[str, str]:

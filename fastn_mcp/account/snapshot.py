@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
 from operator import is_
 from typing import Any, TypeVar, cast
@@ -17,9 +17,10 @@ from typing import Any, TypeVar, cast
 import anyio
 from pydantic_core import to_json
 
+from fastn_mcp.client.cost import received
 from fastn_mcp.records.rows import FastnObject, Row, key_of, parse_timestamp, row_of
 from fastn_mcp.records.states import run_state
-from fastn_mcp.runtime import System
+from fastn_mcp.runtime import System, work_on
 from fastn_mcp.tools.catalog import OPERATIONS
 from fastn_mcp.tools.customers import GetCustomer, ListCustomers
 from fastn_mcp.tools.operation import Call, Send
@@ -266,8 +267,9 @@ class AccountSnapshot:
         try:
             begun, changes = self._system.monotonic(), self._changes.get(toolset, 0)
             result = await send(call)
+            size = await work_on(received(), partial(_size, result))
             if changes == self._changes.get(toolset, 0):  # otherwise it may be stale
-                self._keep(call, key, begun, result)
+                self._keep(call, key, begun, result, size)
             return result, begun
         finally:
             if self._under_way.get(key) is done:
@@ -354,8 +356,7 @@ class AccountSnapshot:
         self._lists.move_to_end(_key(stored.call))
         return page, stored.begun
 
-    def _keep(self, call: Call, key: Key, begun: float, result: FastnObject) -> None:
-        size = len(to_json(result.rows if isinstance(result, Listed) else result, fallback=str))
+    def _keep(self, call: Call, key: Key, begun: float, result: FastnObject, size: int) -> None:
         is_page = isinstance(call, List) and call.limit == MAX_LIMIT
         if is_page and isinstance(result, Listed) and not result.not_checked:
             self._keep_page(cast("List[Any]", call), begun, result, size)
@@ -388,6 +389,10 @@ class AccountSnapshot:
             return False
         newest = stored.prefix.newest_under_way
         return newest is not None and (self._system.now() - newest).total_seconds() < _UNTIL_STUCK
+
+
+def _size(result: FastnObject) -> int:
+    return len(to_json(result.rows if isinstance(result, Listed) else result, fallback=str))
 
 
 def _first_page(call: List[Any]) -> List[Any]:

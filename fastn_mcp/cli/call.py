@@ -197,7 +197,7 @@ async def make_call(
     notice = WaitNotice(parts.stores.system)
     if dry_run or wanted.dry_run:
         shown = await notice.during(partial(parts.dispatch.preview, wanted.call, caller, report))
-        return outcome(PREVIEWED, render_preview(parts.dispatch.preview_body(shown)))
+        return outcome(PREVIEWED, render_preview(await parts.dispatch.preview_body(shown)))
     with counted_requests():
         result_or_request = await notice.during(partial(parts.dispatch, wanted.call, caller, report))
     match result_or_request:

@@ -4,13 +4,14 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import anyio
 from pydantic import JsonValue, ValidationError
 from pydantic_core import from_json
 
-from fastn_mcp.client.cost import Spent, spent
+from fastn_mcp.client.cost import Spent, received, spent
 from fastn_mcp.client.error_mapping import error_of, facts, throttled
 from fastn_mcp.client.exchange import (
     CHECK_ADDRESS,
@@ -20,6 +21,7 @@ from fastn_mcp.client.exchange import (
     ResponseLost,
     UnreadableBody,
     from_wire,
+    has_too_many_values,
     to_wire,
 )
 from fastn_mcp.client.reads import read_target
@@ -58,6 +60,7 @@ from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.redaction import (
     REDACTED,
     Redactor,
+    each_text,
     find_redacted,
     find_text,
     is_masked,
@@ -67,7 +70,7 @@ from fastn_mcp.redaction import (
     secrets_in,
     texts_in,
 )
-from fastn_mcp.runtime import SpanFacts, System
+from fastn_mcp.runtime import SpanFacts, System, work_on
 from fastn_mcp.tools.operation import Call, Operation, RefusedValue, Request, Update, plain, reports_failure, unwrap
 from fastn_mcp.tools.related_reads import no_such, settling_read, suggested_read
 from fastn_mcp.tools.tool import Effect, Tool
@@ -79,6 +82,9 @@ _CHECK = "Check the network and FASTN_BASE_URL."
 
 _OUTDATED = "Fastn no longer accepts the API key that is in use here (401), and another one has been stored since."
 _VOID = "What was approved for the old key is void."
+_MAX_ERROR_TEXT = 20_000
+"""Maximum characters of a text in an error response. A longer one is replaced by its length."""
+
 MAX_QUEUED_CALLS = 1_000
 """Maximum number of calls that wait for a slot under the concurrency limit."""
 
@@ -141,8 +147,9 @@ class Attempts:
 
     def unreadable(self, why: UnreadableBody) -> FastnError:
         if self._reads:
-            kind = TooLarge if why is UnreadableBody.TOO_LARGE else Failed
-            is_long = why in (UnreadableBody.TOO_LARGE, UnreadableBody.BROKEN)
+            is_large = why in (UnreadableBody.TOO_LARGE, UnreadableBody.TOO_MANY)
+            kind = TooLarge if is_large else Failed
+            is_long = is_large or why is UnreadableBody.BROKEN
             next_step = (
                 "Ask for less: a smaller limit, or more filters."
                 if is_long
@@ -303,7 +310,7 @@ class FastnClient:
         if isinstance(call, Update) and self.settings.update == "merge":
             request = await self._merged(cast(Call, call), request, attempts.redactor, current)
         if isinstance(call, Update):
-            _refuse_masks(request)
+            await work_on(received(), partial(_refuse_masks, request))
         if self.settings.fields and (names := self.settings.fields.get(call.toolset())):
             request = to_wire(request, names)
         if self._slots.statistics().tasks_waiting >= MAX_QUEUED_CALLS:
@@ -312,7 +319,8 @@ class FastnClient:
             )
         async with self._slots:
             answer = await self._answer(request, attempts)
-        return _result(call, answer, attempts, results, self.settings)
+        work = partial(_result, call, answer, attempts, results, self.settings)
+        return await work_on(len(answer.body), work)
 
     async def _merged(self, call: Call, request: Request, redactor: Redactor, current: FastnObject | None) -> Request:
         """Merge the changes into the current resource, so that a `PUT` that replaces loses nothing."""
@@ -320,7 +328,7 @@ class FastnClient:
         async def read(reading: Call) -> FastnObject:
             return await self._send(reading, Attempts(reading, redactor), Redactor(()))  # sent back unredacted
 
-        if current is None or find_redacted(current.model_dump()) is not None:
+        if current is None or await work_on(received(), partial(_is_redacted, current)):
             current = await read_target(call, read)
         if current is None:
             raise NotFound(*no_such(call))
@@ -375,11 +383,13 @@ class FastnClient:
         self.requests_sent += 1
         cost.requests += 1
         try:
-            return await self._exchange(request)
+            answer = await self._exchange(request)
         except NotSentError:
             self.requests_sent -= 1
             cost.requests -= 1
             raise
+        cost.received += len(answer.body)
+        return answer
 
     async def _classify(
         self, answer: Answer, method: str, attempts: Attempts
@@ -387,7 +397,7 @@ class FastnClient:
         """Return the failure of an answered attempt, if it is one, and the wait in seconds that Fastn asks for."""
         response, outcome, what = dict[str, JsonValue](), AttemptOutcome.ANSWERED, f"Fastn answered {answer.status}."
         if answer.status >= 300:
-            response = _error_body(answer, attempts.redactor)
+            response = await work_on(len(answer.body), partial(_error_body, answer, attempts.redactor))
             outcome = outcome_of(answer.status, response.get("code"))
         if answer.unreadable is UnreadableBody.BROKEN and answer.status < 300 and method == "GET":
             outcome, what = AttemptOutcome.UNKNOWN, "Fastn's response was cut off."
@@ -480,6 +490,8 @@ def _succeeded(call: Operation[Any], answer: Answer, attempts: Attempts) -> Json
 
     Raises a `FastnError` if it reports a failure, and `ValueError` if it is not JSON.
     """
+    if has_too_many_values(answer.body):
+        raise attempts.unreadable(UnreadableBody.TOO_MANY)
     body = _decoded(answer.body)
     has_failed = reports_failure(body, is_read=call.effect is Effect.READ)
     if call.route.method == "DELETE":
@@ -491,6 +503,10 @@ def _succeeded(call: Operation[Any], answer: Answer, attempts: Attempts) -> Json
         what = f"Fastn answered {answer.status}, but the response says that the call failed."
         raise attempts.lost(what, _error_body(answer, attempts.redactor))
     return body
+
+
+def _is_redacted(record: FastnObject) -> bool:
+    return find_redacted(record.model_dump()) is not None
 
 
 def _refuse_masks(request: Request) -> None:
@@ -536,10 +552,12 @@ def _decoded(body: bytes) -> JsonValue:
 def _error_body(answer: Answer, redactor: Redactor) -> dict[str, JsonValue]:
     """Return the facts of an error response; only its status if the body is not JSON."""
     try:
-        body = _decoded(answer.body)
+        body = None if has_too_many_values(answer.body) else _decoded(answer.body)
     except ValueError:
         body = None
-    return facts(answer.status, answer.headers, redact(redactor(body)))  # redacted before it is truncated
+    # Redacted before it is truncated. A part of a long text could hold a part of a secret, so none is taken.
+    body = each_text(body, lambda text: text if len(text) <= _MAX_ERROR_TEXT else f"[{len(text)} characters]")
+    return facts(answer.status, answer.headers, redact(redactor(body)))
 
 
 def secrets_of(call: Operation[Any]) -> list[str]:

@@ -14,6 +14,8 @@ class Spent:
     """Requests sent to Fastn, retries included."""
     oldest: float | None = None
     """Monotonic time of the oldest read that the answer uses, if it was not made for this call."""
+    received: int = 0
+    """Bytes of the bodies that Fastn answered, by which the answer can be large."""
     _recorded: int = 0
 
     def unrecorded(self) -> int:
@@ -24,6 +26,12 @@ class Spent:
 
 spent: ContextVar[Spent | None] = ContextVar("spent", default=None)
 """Cost of the call in this context."""
+
+
+def received() -> int:
+    """Return the bytes that Fastn answered for the call in this context."""
+    cost = spent.get()
+    return 0 if cost is None else cost.received
 
 
 @contextmanager

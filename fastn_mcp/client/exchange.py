@@ -13,6 +13,7 @@ import zlib
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from itertools import islice
 from typing import Protocol, cast
 from urllib.parse import urlencode, urlsplit
 
@@ -30,6 +31,12 @@ from fastn_mcp.tools.paging import List, rows_of
 
 MAX_BODY_BYTES = 10 * 1024 * 1024
 """Maximum size of an unpacked body in bytes. No more is read."""
+
+MAX_VALUES = 250_000
+"""Maximum number of values in a body. Parsing more would hold up every thread for longer than 50 ms."""
+
+_STRUCTURE = re.compile(rb'"(?:[^"\\]++|\\.)*+"|([,\[{])', re.DOTALL)
+"""A string of JSON, which is passed, or a character that begins a value."""
 
 _TIMEOUTS = {"connect": 5.0}
 """Timeout in seconds of a connection, and of its TLS handshake. The deadline of the call limits everything else."""
@@ -49,6 +56,7 @@ class UnreadableBody(Enum):
 
     BROKEN = "it was cut off"
     TOO_LARGE = f"it is larger than {MAX_BODY_BYTES // 1024 // 1024} MiB"
+    TOO_MANY = f"it has more than {MAX_VALUES:,} values"
     PACKED = "unexpected Content-Encoding"
     NO_JSON = "it is not valid JSON"
     FOREIGN = "it is not JSON at all, so it may be from a proxy or a sign-in page"
@@ -68,6 +76,14 @@ class Answer:
     def is_foreign(self) -> bool:
         """Whether the body is not even the beginning of a JSON object or array, such as a web page."""
         return not self.body.lstrip().startswith((b"{", b"["))
+
+
+def has_too_many_values(body: bytes) -> bool:
+    """Return whether a JSON body has more than `MAX_VALUES` values."""
+    if len(body) <= MAX_VALUES or sum(map(body.count, (b",", b"[", b"{"))) <= MAX_VALUES:
+        return False
+    begun = (1 for found in _STRUCTURE.finditer(body) if found.lastindex)
+    return next(islice(begun, MAX_VALUES, None), None) is not None
 
 
 class NotSentError(Exception):

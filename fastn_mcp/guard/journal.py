@@ -16,6 +16,7 @@ from weakref import WeakValueDictionary
 import anyio
 
 from fastn_mcp.account.resolved_call import ResolvedCall
+from fastn_mcp.client.cost import received
 from fastn_mcp.errors import FastnError, Refused
 from fastn_mcp.guard.undo import without_secrets
 from fastn_mcp.ledger.beginning import Begun, BudgetLimit, RateLimit
@@ -25,7 +26,7 @@ from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.records.formats import age, counted
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.redaction import quote
-from fastn_mcp.runtime import System
+from fastn_mcp.runtime import System, work_on
 from fastn_mcp.tools.catalog import OPERATIONS
 from fastn_mcp.tools.operation import Call
 from fastn_mcp.tools.related_reads import kind_of
@@ -204,7 +205,7 @@ class ChangeJournal:
 
         Without a `delivery`, the caller has the response as soon as the call returns.
         """
-        returned = {} if result is None else without_secrets(result)
+        returned = {} if result is None else await work_on(received(), partial(without_secrets, result))
         target = change.target or (str(returned["id"]) if isinstance(returned.get("id"), (str, int)) else None)
         sent = {name: returned.get(name, value) for name, value in change.sent.items()}
         stopped = change.stopped_triggers if outcome in FINAL_OUTCOMES else ()

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, cast
 
 import anyio
@@ -18,6 +19,7 @@ from fastn_mcp.account.outlook import Outlook, outlook_of
 from fastn_mcp.account.resolve import by_arguments, check_settings, resolve, with_owners, without_hidden
 from fastn_mcp.account.resolved_call import ResolvedCall, Surroundings
 from fastn_mcp.account.typed_argument import TypedArgument
+from fastn_mcp.client.cost import received
 from fastn_mcp.client.reads import RecordedReads, after_creates, remembered
 from fastn_mcp.errors import NOTHING_SENT, FastnError, Forbidden, InvalidArgument, NotFound, NotSent
 from fastn_mcp.guard.ai_sessions import AiSessions
@@ -39,7 +41,7 @@ from fastn_mcp.policy.rules import CUSTOMERS_UNREADABLE
 from fastn_mcp.records.formats import age
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.redaction import quote
-from fastn_mcp.runtime import System
+from fastn_mcp.runtime import System, work_on
 from fastn_mcp.tools.ai import AiBuild, AiChat
 from fastn_mcp.tools.customers import ListCustomers
 from fastn_mcp.tools.operation import Call, Create, RefusedValue, Send
@@ -213,14 +215,16 @@ class Judge:
         verdict, is_unsettled = await self._decide(
             resolved, repeat_id, asker, earlier_uses=earlier_uses, at=at, list_id=list_id
         )
-        shown = preview(resolved, resolved.effect, self._account.name, verdict.why, self._undone(undoes))
+        undone = self._undone(undoes)
+        show = partial(preview, resolved, resolved.effect, self._account.name, verdict.why, undone)
+        shown = await work_on(received(), show)
         if self.tools.hides_any:
             readable = without_hidden(resolved, self.tools, self._surroundings)
             shown = replace(shown, for_agent=as_agent_reads(shown, readable, verdict.reason))
-        binding = _sha256([call_id, resolved.bound(), str(resolved.label), self.policy.digest])
+        binding = await work_on(received(), partial(self._binding, resolved, call_id))
         permit = given_by = None
         if not list_id and _may_be_temporary(resolved, verdict, is_unsettled=is_unsettled):
-            permit = self._permit(resolved, asker)
+            permit = await work_on(received(), partial(self._permit, resolved, asker))
             given_by = await self._giver(permit, resolved, asker)
             if given_by is not None:
                 verdict = replace(verdict, decision=Decision.ALLOW, rule=TEMPORARY, permit=given_by.permit)
@@ -240,6 +244,10 @@ class Judge:
             reads=reads,
             undoes=undoes,
         )
+
+    def _binding(self, resolved: ResolvedCall, call_id: str) -> str:
+        """Return the digest of a call, of all that it touches and of the policy."""
+        return _sha256([call_id, resolved.bound(), str(resolved.label), self.policy.digest])
 
     def _undone(self, change: Change | None) -> str:
         """Return the change that a call undoes, in words for people; empty if there is none."""

@@ -4,10 +4,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 
 from pydantic import JsonValue
 
 from fastn_mcp.account.resolve import read_label
+from fastn_mcp.client.cost import received
 from fastn_mcp.client.reads import read_target
 from fastn_mcp.errors import Declined, FastnError, NotSent, Refused, TargetChanged
 from fastn_mcp.guard.approval_form import BY_SEVERAL, VERIFIED, sent_words, used_up
@@ -23,7 +25,7 @@ from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.decision import Decision
 from fastn_mcp.records.formats import stamp
-from fastn_mcp.runtime import System
+from fastn_mcp.runtime import System, work_on
 from fastn_mcp.tools.operation import Send
 from fastn_mcp.tools.related_reads import fields_sent
 from fastn_mcp.tools.tool import Effect
@@ -191,6 +193,7 @@ async def new_change(
         with suppress(FastnError):  # the call is made, but cannot be undone
             target = await read_target(call, read)
     label = current.name or await read_label(call, target, read)
+    before = None if target is None else await work_on(received(), partial(without_secrets, target))
     now, is_idempotent = system.timestamp(), call.route.method in IDEMPOTENT
     approved = permission.request or permission.given_by
     return Change(
@@ -201,7 +204,7 @@ async def new_change(
         arguments=call.shown(),
         target=call.target,
         name=str(label) if label else None,
-        before=None if target is None else without_secrets(target),
+        before=before,
         sent=fields_sent(call),
         at=now,
         approved_by=f"{permission.by}: {permission.detail}" if permission.detail else permission.by,

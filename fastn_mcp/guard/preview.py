@@ -29,6 +29,12 @@ _MAX_EXAMPLES = 3
 _MAX_IN_FORM = 1500
 """Characters of a call that changes access or destroys. A longer one is decided out-of-band, not in a form."""
 
+_MAX_FORM = 8_000
+"""The same for any other call."""
+
+_MAX_LIST_FORM = 24_000
+"""The same for a list of calls."""
+
 _PERMISSIONS = ("permissions", "scopes")
 """Arguments that hold permissions."""
 
@@ -74,7 +80,7 @@ class Preview:
 
     @property
     def fits_form(self) -> bool:
-        return not self._is_whole or len(self.line()) <= _MAX_IN_FORM
+        return len(self.line()) <= (_MAX_IN_FORM if self._is_whole else _MAX_FORM)
 
     @property
     def _is_whole(self) -> bool:
@@ -240,7 +246,8 @@ class ListPreview:
 
     @property
     def fits_form(self) -> bool:
-        return all(preview.fits_form for preview in self.of.values())
+        fits = all(preview.fits_form for preview in self.of.values())
+        return fits and sum(map(len, self.lines())) <= _MAX_LIST_FORM
 
     def lines(self) -> list[str]:
         """Describe the batch, a line for each call; our text first."""

@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from fastn_mcp.account.answer_reads import AnswerReads, SharedReads
 from fastn_mcp.account.short_ids import AnyCall, ShortIds
+from fastn_mcp.client.cost import received
 from fastn_mcp.errors import Disabled, FastnError, NotSent
 from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.caller import Caller
@@ -28,7 +29,7 @@ from fastn_mcp.procedures.context import Executor, Pending, PreviewOnly, Procedu
 from fastn_mcp.procedures.lookup import ReadRow
 from fastn_mcp.procedures.undo_change import UndoChange
 from fastn_mcp.records.rows import FastnObject, row_of
-from fastn_mcp.runtime import Report, SpanFacts, no_progress
+from fastn_mcp.runtime import Report, SpanFacts, no_progress, work_on
 from fastn_mcp.tools.operation import Call, Operation
 from fastn_mcp.tools.paging import FULL, List
 from fastn_mcp.tools.tool import Effect, Tool
@@ -102,9 +103,10 @@ class Dispatcher:
         """Return `call` with the ids that its short ones stand for. Raises a `FastnError` if there is none."""
         return await self._short_ids.expanded(call, self._reads(caller))
 
-    def preview_body(self, shown: Shown) -> dict[str, JsonValue]:
+    async def preview_body(self, shown: Shown) -> dict[str, JsonValue]:
         """Return a preview as JSON, with short ids."""
-        return self.tools.without_disabled(self._short_ids.shortened_body(shown.data()))
+        body = await self._short_ids.shortened_body(await work_on(received(), shown.data))
+        return self.tools.without_disabled(body)
 
     def receipt(self, change: Change | None) -> dict[str, JsonValue] | None:
         """Return the receipt of a change for the agent; None if none was made."""
@@ -144,7 +146,7 @@ class Dispatcher:
             return outcome
         if isinstance(call, Procedure):
             outcome = self._suggesting(outcome)
-        return Done(outcome if _is_whole(call) else self._short_ids.shortened(outcome))
+        return Done(outcome if _is_whole(call) else await self._short_ids.shortened(outcome))
 
     def _suggesting(self, result: FastnObject) -> FastnObject:
         """Return a result that suggests enabled tools only."""

@@ -18,19 +18,27 @@ from pydantic_core import to_json
 
 from fastn_mcp import __version__
 from fastn_mcp.channels.elicitation import Context, client_form, client_link, form_request, link_in_result, link_request
-from fastn_mcp.client.cost import Spent, counted_requests
+from fastn_mcp.client.cost import Spent, counted_requests, received
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.result import Done
 from fastn_mcp.procedures.catalog import ParsedCall, UnknownTool, parse
 from fastn_mcp.procedures.dispatch import Dispatcher
-from fastn_mcp.runtime import System
+from fastn_mcp.runtime import System, work_on
 from fastn_mcp.server import extensions, prompts
 from fastn_mcp.server.context import AccountContext, RequestContext, delivery_of, single_account
 from fastn_mcp.server.handshake import APPS, HANDSHAKE, MODERN
 from fastn_mcp.server.progress import Levels, ProgressReporter, ReportedForm, reporter
-from fastn_mcp.server.rendering import render, render_error, render_pending, render_preview, with_dashboard
+from fastn_mcp.server.rendering import (
+    MAX_PAGE,
+    bounded,
+    render,
+    render_error,
+    render_pending,
+    render_preview,
+    with_dashboard,
+)
 from fastn_mcp.server.resources import complete
 from fastn_mcp.server.tool_list import input_schema
 from fastn_mcp.tools.tool import AnyTool, Effect
@@ -131,7 +139,8 @@ class _Handlers:
             # The specification makes this a protocol error, not a tool error.
             raise MCPError(types.INVALID_PARAMS, str(dispatch.redacted({"said": str(error)})["said"])) from None
         except FastnError as error:
-            body, is_error = dispatch.redacted(render_error(error.data())), True
+            body = dispatch.redacted(await work_on(received(), partial(render_error, error.data())))
+            is_error = True
         else:
             match outcome:
                 case PendingApproval(request=asked) if not asked.out_of_band:
@@ -139,15 +148,22 @@ class _Handlers:
                 case PendingApproval(needs_link=True) if caller.link is link_in_result:
                     return link_request(outcome)
                 case PendingApproval():
-                    body = render_pending(outcome, dispatch.tools.without_disabled(outcome.preview.data()))
+                    shown = dispatch.tools.without_disabled(await work_on(received(), outcome.preview.data))
+                    body = await work_on(received(), partial(render_pending, outcome, shown))
                     meta = dispatch.redacted(extensions.result_meta(outcome)) if extensions.can_show(ctx) else None
                 case Done(done, change, notes):
-                    body = render(parsed.call, done, account.label, dispatch.receipt(change), notes)
+                    work = partial(render, parsed.call, done, account.label, dispatch.receipt(change), notes)
+                    body = await work_on(received(), work)
                 case _:
-                    body = render_preview(dispatch.preview_body(outcome))
+                    shown = await dispatch.preview_body(outcome)
+                    body = await work_on(received(), partial(render_preview, shown))
         body = with_dashboard(body, parsed and parsed.call, dispatch.dashboard_url)
+        raw = to_json(body)
+        if len(raw) > MAX_PAGE:
+            body = bounded(body)
+            raw = to_json(body)
         # The same JSON as text and as structure, since clients show the model only one of them.
-        text = types.TextContent(type="text", text=to_json(body).decode())
+        text = types.TextContent(type="text", text=raw.decode())
         return types.CallToolResult(content=[text], structured_content=body, is_error=is_error, _meta=meta)
 
     async def list_resources(self, ctx: Context, params: _Cursor) -> types.ListResourcesResult:

@@ -18,7 +18,7 @@ from fastn_mcp.client import retry
 from fastn_mcp.guard.approval_form import Answer
 from fastn_mcp.guard.caller import FormChannel
 from fastn_mcp.ledger.approval_request import ApprovalRequest
-from fastn_mcp.redaction import safe_text
+from fastn_mcp.redaction import safe_text, shorten
 from fastn_mcp.runtime import Report, System, with_background
 
 T = TypeVar("T")
@@ -26,6 +26,9 @@ T = TypeVar("T")
 _FIRST_REPORT = 1.0
 _INTERVAL = 2.0
 """Seconds without a report until progress is sent: the first time, and then repeatedly."""
+
+_MAX_MESSAGE = 1_000
+"""Maximum characters of a message."""
 
 _MIN_PROGRESS = 0.001
 """Progress added when only time has passed. It has to grow, but must not look like work done."""
@@ -107,7 +110,7 @@ class ProgressReporter:
             self._reported_at = self._system.monotonic()
             self._reached = max(done, self._reached + _MIN_PROGRESS)
             total = None if self._total is None or self._total < self._reached else self._total
-            await self._ctx.session.report_progress(self._reached, total, safe_text(message))
+            await self._ctx.session.report_progress(self._reached, total, shorten(safe_text(message), _MAX_MESSAGE))
 
 
 def reporter(ctx: Context, levels: Levels, system: System) -> ProgressReporter | None:

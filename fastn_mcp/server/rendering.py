@@ -85,8 +85,48 @@ def render(
         raw = _without_nulls(raw)
     data = _with_new_key(raw) if isinstance(call, CreateApiKey) else safe(raw)
     budget = 2 * BUDGET if isinstance(result, Overview) else BUDGET  # it limits its table itself
-    answer["data"], left_out = _fit(data, budget - _NOTE_SIZE - _size(answer))
-    return answer | ({"left_out": left_out} if left_out else {})
+    size = _size(answer)
+    cut = ""
+    if size > budget // 2:
+        answer, cut = _fit_fields(answer, budget // 2)
+        size = _size(answer) + len(cut)
+    answer["data"], left_out = _fit(data, budget - _NOTE_SIZE - size)
+    said = " ".join(filter(None, (cut, left_out)))
+    return answer | ({"left_out": said} if said else {})
+
+
+_WHOLE = ("done", "status", "outcome", "untrusted", "until", "retry_after_seconds")
+"""Short fields of ours, which are never cut."""
+
+_FIRST = ("message", "next")
+"""Fields that say what happened and what to do next. They have room before all others, a quarter each."""
+
+
+def bounded(answer: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """Cut the longest fields of an answer that is larger than any may be, and say which."""
+    if _size(answer) <= MAX_PAGE:
+        return answer
+    note = shorten(str(answer.get("left_out", "")), _NOTE_SIZE)
+    fields = {name: value for name, value in answer.items() if name != "left_out"}
+    fitted, cut = _fit_fields(fields, MAX_PAGE - 2 * _NOTE_SIZE - len(note) * 4)
+    return fitted | {"left_out": f"{note} {cut}".strip()}
+
+
+def _fit_fields(fields: dict[str, JsonValue], budget: int) -> tuple[dict[str, JsonValue], str]:
+    """Cut the longest fields until all fit, in the same order. Return them with a sentence on which were cut."""
+    if _size(fields) <= budget:
+        return fields, ""
+    room = budget - _NOTE_SIZE
+    sizes = {name: _size({name: value}) for name, value in fields.items()}
+    order = sorted(fields, key=lambda name: (name not in _WHOLE, name not in _FIRST, sizes[name]))
+    fitted = dict(fields)
+    for number, name in enumerate(order):
+        share = room // 4 if name in _FIRST else room // (len(order) - number)
+        if name not in _WHOLE and sizes[name] > share:
+            fitted[name], _ = _fit(fields[name], max(share - len(name) - 6, 0))
+        room -= _size({name: fitted[name]})
+    cut = [name for name in fields if fitted[name] != fields[name]]
+    return fitted, f"Cut to fit: {', '.join(cut)}."
 
 
 def _without_nulls(row: Row) -> dict[str, JsonValue]:
@@ -125,11 +165,15 @@ def _page_of(call: Tool[Any] | None) -> str:
 
 def _render_page(call: List[Any], page: Table) -> dict[str, JsonValue]:
     envelope = cast("dict[str, JsonValue]", page.model_dump(exclude={"items"}, exclude_none=True))
-    envelope = {name: item if name == "next_cursor" else safe(item) for name, item in envelope.items()}
-    left_out = list(page.gaps)
+    cursor = envelope.pop("next_cursor", None)
     room = _page_size(call)
-    if _size(envelope) > room // 2:
-        envelope.pop("next_cursor", None)
+    envelope, cut_fields = _fit_fields({name: safe(item) for name, item in envelope.items()}, room // 3)
+    left_out = [shorten(" ".join(page.gaps), room // 32)] if page.gaps else []
+    if cut_fields:
+        left_out.append(cut_fields)
+    if cursor is not None and _size(cursor) <= room // 3:
+        envelope["next_cursor"] = cursor
+    elif cursor is not None:
         left_out.append("There is more, but its cursor is too long to be passed on: use filters.")
     budget = room - _NOTE_SIZE - _size(envelope) - _size(" ".join(left_out))
     form = _as_table if call.is_table else _as_objects
@@ -294,7 +338,7 @@ _FOREIGN = ("fastn", "preview", "now", "calls")
 
 def render_error(error: dict[str, JsonValue]) -> dict[str, JsonValue]:
     """Render an error, sanitized, and marked as untrusted if it contains text from Fastn."""
-    answer = cast("dict[str, JsonValue]", safe(error))
+    answer = bounded(cast("dict[str, JsonValue]", safe(error)))
     return answer | ({"untrusted": True} if any(name in error for name in _FOREIGN) else {})
 
 
@@ -311,7 +355,7 @@ _RETRY_AFTER = 60
 
 def render_pending(pending: PendingApproval, preview: dict[str, JsonValue]) -> dict[str, JsonValue]:
     """Render the result of a call that waits for out-of-band approval, with its preview for the agent."""
-    return {
+    answer: dict[str, JsonValue] = {
         "status": "approval_required",
         "outcome": "approval_required",
         "message": f"Nothing was sent. A person has to approve this call. {pending.where}",
@@ -321,3 +365,4 @@ def render_pending(pending: PendingApproval, preview: dict[str, JsonValue]) -> d
         "preview": _fit(safe(preview), BUDGET - 3 * _NOTE_SIZE)[0],
         "untrusted": True,
     }
+    return bounded(answer)

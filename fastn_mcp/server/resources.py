@@ -6,6 +6,7 @@ ids checked like request paths, so that a URI cannot pass a value that an argume
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 from mcp import MCPError, types
@@ -15,12 +16,14 @@ from pydantic_core import to_json
 
 from fastn_mcp.account.entries import LISTS
 from fastn_mcp.channels.elicitation import Context
+from fastn_mcp.client.cost import received
 from fastn_mcp.errors import NOTHING_SENT, Disabled, FastnError, NotFound, NotSent
 from fastn_mcp.procedures.dispatch import Dispatcher
 from fastn_mcp.procedures.lookup import CompleteId, Ids, ReadRow
 from fastn_mcp.procedures.overview.get_overview import GetOverview
 from fastn_mcp.records.rows import FastnObject
-from fastn_mcp.redaction import safe_text
+from fastn_mcp.redaction import safe_text, shorten
+from fastn_mcp.runtime import work_on
 from fastn_mcp.server import prompts
 from fastn_mcp.server.rendering import render, render_error
 from fastn_mcp.tools.billing import GetBilling, GetQuotas, GetUsage
@@ -130,7 +133,10 @@ _NOT_FOUND_LEGACY = -32002
 """Error code of a missing resource up to 2025-11-25. Since then it is that of invalid params."""
 
 _URI = TextBound(2_000)
-"""Bound of the URI of a resource. An error repeats no more of it."""
+"""Bound of the URI of a resource. An error, whose message is bounded alike, repeats no more of it."""
+
+_MAX_ID = 256
+"""Maximum characters of an id in a path."""
 
 
 class ResourceReader:
@@ -163,8 +169,9 @@ class ResourceReader:
             elif isinstance(error, NotSent):
                 code = types.INVALID_PARAMS
             facts = self._dispatch.redacted(requested | render_error(error.data()) | {"said": str(error)})
-            raise MCPError(code, str(facts.pop("said")), facts) from None
-        text = to_json(render(call, result, self._account)).decode()
+            raise MCPError(code, shorten(str(facts.pop("said")), _URI.characters), facts) from None
+        body = await work_on(received(), partial(render, call, result, self._account))
+        text = to_json(body).decode()
         contents = types.TextResourceContents(uri=params.uri, mime_type=JSON, text=text)
         return types.ReadResourceResult(contents=[contents])
 
@@ -195,8 +202,8 @@ async def complete(tools: Sequence[AnyTool], params: types.CompleteRequestParams
     except Disabled:
         return types.CompleteResult(completion=types.Completion(values=[], total=0, has_more=False))
     except FastnError as error:
-        raise MCPError(types.INTERNAL_ERROR, safe_text(str(error))) from None
-    values = [safe_text(value) for value in ids.values]
+        raise MCPError(types.INTERNAL_ERROR, shorten(safe_text(str(error)), _URI.characters)) from None
+    values = [safe_text(value) for value in ids.values if len(value) <= _MAX_ID]  # a longer one could not be sent
     return types.CompleteResult(completion=types.Completion(values=values, total=ids.total, has_more=ids.more))
 
 

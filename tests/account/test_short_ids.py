@@ -83,7 +83,7 @@ async def test_approval_request_of_a_reference_has_the_whole_id(world: World, ma
 
 async def test_preview_has_references_and_the_calls_in_it_take_them(world: World) -> None:
     id_ = rows(world)[0]["id"]
-    body = world.dispatch.preview_body(await world.preview(deletion(id_)))
+    body = await world.dispatch.preview_body(await world.preview(deletion(id_)))
     assert id_ not in to_json(body).decode()
     assert body["arguments"] == {"connection_id": reference_to(id_)}
     again = await world.preview(DeleteConnection.model_validate(body["arguments"]))
@@ -146,15 +146,15 @@ async def test_reference_in_the_input_of_a_run_is_data(world: World, given: dict
     [(",".join(map(str, range(40))), list(range(40))), ("1" * 70, int("1" * 70)), ("x " * 40, "x")],
     ids=["numbers", "digits", "text"],
 )
-def test_text_that_is_no_composite_id_is_left_as_it_is(id_: str, output: Any) -> None:
+async def test_text_that_is_no_composite_id_is_left_as_it_is(id_: str, output: Any) -> None:
     """Replacing it would change what stands outside of strings in the answer."""
     result = FastnObject.model_validate({"items": [{"rowId": id_, "output": output}]})
-    assert ShortIds().shortened(result) == result
+    assert await ShortIds().shortened(result) == result
 
 
 async def test_kept_references_are_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(short_ids, "_MAX_KEPT", 2)
     kept = ShortIds()
     done = await world.expect(Done, ListConnections(limit=100, detail="full"))
-    kept.shortened(done.result)
+    await kept.shortened(done.result)
     assert len(vars(kept)["_ids"]) == 2

@@ -117,7 +117,7 @@ async def test_request_too_long_for_slack_stays_on_the_other_channel(slack: Slac
 
 
 EDITS: dict[str, dict[str, Any]] = {
-    "another request": {"request": "t1"},
+    "another request": {"request": "ap_t1"},
     "other lines": {"shown": "0" * 64},
     "another tenant": {"tenant": "globex"},
     "a field more": {"note": "yes"},

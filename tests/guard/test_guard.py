@@ -102,7 +102,7 @@ async def test_failing_ledger_refuses_the_call(world: World, broken: str, monkey
     monkeypatch.setattr(world.ledger, broken, failing)
     form: FormNow | FormLater = world.form()
     if broken == "find":
-        form = FormLater(submitted=("t1", Approve()))
+        form = FormLater(submitted=("ap_t1", Approve()))
     await world.expect(Refused, world.run(), form)
     assert world.changes == []
 

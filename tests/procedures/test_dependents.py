@@ -156,9 +156,9 @@ KINDS: list[tuple[Kind, str]] = [
 ]
 
 
-def with_references(shown: list[dict[str, Any]]) -> Any:
+async def with_references(shown: list[dict[str, Any]]) -> Any:
     """Return the dependents of a preview as an answer has them: with short ids."""
-    return ShortIds().shortened(FastnObject.model_validate({"shown": shown})).model_dump()["shown"]
+    return (await ShortIds().shortened(FastnObject.model_validate({"shown": shown}))).model_dump()["shown"]
 
 
 @pytest.mark.parametrize(("kind", "collection"), KINDS)
@@ -170,9 +170,9 @@ async def test_preview_of_the_deletion_lists_the_same_dependents(world: World, k
         preview = await world.preview(delete)
         shown, stored = cast("dict[str, Any]", preview.data()), cast("dict[str, Any]", preview.stored())
         named = [*answer["used_by"], *answer.get("may_be_used_by", [])]
-        assert named == with_references([*stored.get("used_by", []), *stored.get("may_be_used_by", [])])
+        assert named == await with_references([*stored.get("used_by", []), *stored.get("may_be_used_by", [])])
         assert answer["not_checked"] == shown.get("not_checked", []) == stored.get("not_checked", [])
-        briefly = with_references([*shown.get("used_by", []), *shown.get("may_be_used_by", [])])
+        briefly = await with_references([*shown.get("used_by", []), *shown.get("may_be_used_by", [])])
         assert [examples_of(each)[:3] for each in named] == [*map(examples_of, briefly)]
         call = {"tool": "find_dependents", "arguments": {"kind": kind, "id": str(row["id"])}}
         is_cut = any(len(examples_of(each)) > 3 for each in named)

@@ -45,7 +45,9 @@ def test_full_disk_is_said_in_one_line(tmp_path: Path, capsys: pytest.CaptureFix
 
     handler = LogFile(tmp_path / "server.log", encoding="utf-8")
     disk: Any = FullDisk()
-    handler.setStream(disk)
+    replaced = handler.setStream(disk)
+    assert replaced is not None
+    replaced.close()
     for number in range(3):
         handler.handle(logging.LogRecord("fastn_mcp", logging.INFO, __file__, 0, f"event {number}", None, None))
     handler.close()
