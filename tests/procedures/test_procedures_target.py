@@ -9,7 +9,7 @@ from fastn_mcp.errors import NotFound, Unauthorized
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.tools.access import DeleteSecret, RevokeApiKey
 from fastn_mcp.tools.catalog import CATALOG, AnyOperation
-from fastn_mcp.tools.connectors import DeleteConnection
+from fastn_mcp.tools.connectors import CreateConnection, DeleteConnection
 from fastn_mcp.tools.customers import DeleteCustomer, GetCustomer, ListCustomers, UpdateCustomer
 from fastn_mcp.tools.operation import Call, Create, Operation
 from fastn_mcp.tools.related_reads import settling_read
@@ -33,8 +33,10 @@ class Reads:
 
 
 def acting(operation: AnyOperation) -> Operation[Any]:
-    """Return a call on the id `r1`, without its other arguments."""
+    """Return a call on the id `r1`, without most of its other arguments."""
     values: dict[str, Any] = dict.fromkeys([*operation.route.parameters, "name"], "r1")
+    if operation is CreateConnection:
+        values["connector_id"] = "r1"  # by which a connection that exists is found
     return operation.model_construct(**values)
 
 
