@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.begun import claimed, given
 from support.decisions import moved
 from support.stores import NOW, change, grant
 from support.values import not_none
@@ -117,7 +118,7 @@ async def test_oldest_past_decisions_of_a_caller_are_deleted_first(ledger: Ledge
 async def test_request_that_still_decides_something_is_not_deleted(ledger: Ledger, other: Ledger) -> None:
     """A decline refuses the same call until it would have expired, and a temporary approval covers others."""
     await ledger.open(large_request("temporary", at=NOW - 1))
-    await ledger.open_temporary("temporary", NOW + 5000)
+    await given(ledger, "temporary", NOW + 5000)
     assert await moved(ledger, "temporary", [RequestState.OPEN], RequestState.USED, NOW)
     declined = [f"g{number}" for number in range(20)]
     opened = list[str]()
@@ -167,7 +168,7 @@ async def test_state_of_what_is_not_settled_is_kept(ledger: Ledger, other: Ledge
 
 async def test_state_of_what_is_being_undone_is_kept(ledger: Ledger, other: Ledger) -> None:
     await ledger.begin(large_change("c0", NOW))
-    assert await ledger.claim("c0", NOW + 1)
+    assert await claimed(ledger, "c0", NOW + 1)
     for number in range(1, 20):
         await other.begin(large_change(f"c{number}", NOW + number))
     assert (await states_kept(other))[0] == "c0"

@@ -6,13 +6,12 @@ from typing import Any
 
 from fastn_mcp.account.resolve import by_arguments
 from fastn_mcp.guard.evaluation import Evaluation
-from fastn_mcp.guard.permission import ApprovedCall
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, ShownCall, Vote
 from fastn_mcp.ledger.ledger import Ledger
-from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.decision import Decision, PolicyDecision
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.tools.operation import Operation
+from support.begun import used
 
 _NUMBERS = itertools.count()
 
@@ -21,11 +20,10 @@ class Killed(BaseException):
     """The process ends here."""
 
 
-def allowed(call: Operation[Any], digest: str = "digest", target: FastnObject | None = None) -> ApprovedCall:
-    """A call that the policy allows."""
+def allowed(call: Operation[Any], digest: str = "digest", target: FastnObject | None = None) -> Evaluation:
+    """Return the evaluation of a call that the policy allows."""
     verdict, resolved = PolicyDecision(Decision.ALLOW, "rule"), by_arguments(call, target=target)
-    evaluation = Evaluation(tool=call, id=digest, effect=call.effective, verdict=verdict, resolved_call=resolved)
-    return ApprovedCall(evaluation, Asker(), "policy")
+    return Evaluation(tool=call, id=digest, effect=call.effective, verdict=verdict, resolved_call=resolved)
 
 
 async def answered(ledger: Ledger, principal: str, at: float, *, approves: bool = False) -> None:
@@ -33,7 +31,7 @@ async def answered(ledger: Ledger, principal: str, at: float, *, approves: bool 
     calls = {"call 1": ShownCall("binding", {})}
     request = ApprovalRequest(
         f"by hand {next(_NUMBERS)}", principal, "default", "tool", None, "call by hand", calls, "confirm", None,
-        allows_temporary=False, out_of_band=approves, preview={}, text=(), created=at, expires=at + 600,
+        out_of_band=approves, preview={}, text=(), created=at, expires=at + 600,
     )  # fmt: skip
     await ledger.open(request)
     assert await ledger.decide(request, Vote("client_form", approves, at), "client_form") is not None
@@ -67,5 +65,5 @@ async def moved(
     if after is RequestState.WITHDRAWN:
         return await ledger.withdraw(request, Vote(by or "terminal", False, at), by or "terminal", note) is not None
     if after is RequestState.USED:
-        return await ledger.use(request, "call 1", at) is not None
+        return await used(ledger, request, next(iter(current.calls)), at)
     return await ledger.void(request, after, at, by=by, note=note) is not None

@@ -30,7 +30,7 @@ from fastn_mcp.runtime import System
 from support.decisions import moved
 from support.long_log import ACCOUNT
 from support.page_visitor import Visitor
-from support.stores import close, grant
+from support.stores import close, grant, permit
 from support.values import not_none
 from support.world import World
 
@@ -141,8 +141,13 @@ def update_of_workflow(id_: str = "grant-2", **changes: Any) -> ApprovalRequest:
         'name: "Orders" becomes "Orders v2".',
         'status: "Draft" becomes "Live".',
     )
-    given = {"tool": "update_workflow", "target": "wf_31", "allows_temporary": True, "preview": card, "text": lines}
-    given["similar"] = "similar"
+    given = {
+        "tool": "update_workflow",
+        "target": "wf_31",
+        "permit": permit("update_workflow", "wf_31"),
+        "preview": card,
+        "text": lines,
+    }
     return question(id_, **(given | changes))
 
 

@@ -17,10 +17,12 @@ import anyio
 
 from fastn_mcp.build.stores import ledger_at
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, ShownCall, Vote
+from fastn_mcp.ledger.beginning import Begun, BudgetLimit
 from fastn_mcp.ledger.change import Change
-from fastn_mcp.ledger.ledger import BudgetLimit, Ledger, TooManyWaiting
+from fastn_mcp.ledger.ledger import Ledger, TooManyWaiting
 from fastn_mcp.ledger.sqlite_store import SqliteStore
 from fastn_mcp.ledger.store import Write
+from fastn_mcp.policy.permit import Permit
 from fastn_mcp.runtime import System
 
 NOW = 1_795_570_835.5
@@ -79,7 +81,6 @@ def grant(
         calls={"call 1": ShownCall(f"binding of {name}", {"connections": 2, "executions": 300.5, "triggers": None})},
         required="typed",
         expected="Acme",
-        allows_temporary=False,
         out_of_band=True,
         preview={"call": "delete_customer", "arguments": {"customer_id": "cus_1"}},
         text=('delete_customer customer_id="cus_1"', "Account: default."),
@@ -90,19 +91,27 @@ def grant(
 
 def temporary_approval(name: str = "s1", until: float = NOW + 900) -> ApprovalRequest:
     """A request with a temporary approval."""
-    return with_temporary(replace(grant(name), tool="run_workflow", target="wf_1", similar="input"), until)
+    return with_temporary(replace(grant(name), tool="run_workflow", target="wf_1"), until)
 
 
 def with_temporary(request: ApprovalRequest, until: float) -> ApprovalRequest:
     """The request once it was used, with a temporary approval that holds until a time."""
     used = replace(request, out_of_band=False, state=RequestState.USED, used=("call 1",), by="terminal")
-    return replace(used, decided=request.created, temporary_until=until)
+    return replace(used, decided=request.created, permit=(request.permit or permit(request.tool)).given(until))
+
+
+def permit(tool: str = "run_workflow", target: str = "wf_1") -> Permit:
+    """A temporary approval that people may give."""
+    return Permit(
+        name="temporary approval", tool=tool, targets=(target,), pattern="input", extent="such runs need no approval."
+    )
 
 
 async def add_temporary(ledger: Ledger, request: ApprovalRequest) -> None:
     """Store a request with its temporary approval."""
-    await ledger.open(replace(request, temporary_until=0.0))
-    await ledger.open_temporary(request.id, request.temporary_until)
+    assert request.permit is not None
+    await ledger.open(replace(request, permit=request.permit.given(0.0)))
+    assert await ledger.change_request(request.id, lambda current: current.with_permit_until(request.permit_until))
 
 
 def change(name: str = "c1", at: float = NOW) -> Change:
@@ -121,8 +130,14 @@ def change(name: str = "c1", at: float = NOW) -> Change:
     )
 
 
+async def _used(ledger: Ledger) -> bool:
+    """Use the approval of the request g1."""
+    used = replace(change(f"{os.getpid()} {next(_NUMBERS)}"), call_id="call 1")
+    return await ledger.begin(used, uses="g1") is Begun.YES
+
+
 async def _burn(ledger: Ledger, _: str) -> bool:
-    return await ledger.use("g1", "call 1", NOW) is not None
+    return await _used(ledger)
 
 
 async def _open(ledger: Ledger, name: str) -> bool:
@@ -150,23 +165,31 @@ async def _vote(ledger: Ledger, name: str) -> bool:
 
 async def _withdraw_or_use(ledger: Ledger, name: str) -> bool:
     if name.startswith("one"):
-        return await ledger.use("g1", "call 1", NOW) is not None
+        return await _used(ledger)
     return await ledger.withdraw("g1", Vote(name, False, NOW), "terminal") is not None
 
 
 async def _step(ledger: Ledger, _: str) -> bool:
-    return await ledger.begin(
-        replace(change(f"{os.getpid()} {next(_NUMBERS)}"), batch="b1", call_id="call 1", number=1)
-    )
+    listed = replace(change(f"{os.getpid()} {next(_NUMBERS)}"), batch="b1", call_id="call 1", number=1)
+    return await ledger.begin(listed) is Begun.YES
+
+
+async def _spend(ledger: Ledger, _: str) -> bool:
+    limit = BudgetLimit("destroy", "2026-11-25", 7)
+    return await ledger.begin(change(f"{os.getpid()} {next(_NUMBERS)}"), limits=[limit]) is Begun.YES
+
+
+async def _claim(ledger: Ledger, _: str) -> bool:
+    return await ledger.begin(change(f"{os.getpid()} {next(_NUMBERS)}"), undoes="c1") is Begun.YES
 
 
 ATTEMPTS: dict[str, Callable[[Ledger, str], Awaitable[bool]]] = {
     "burn": _burn,
-    "spend": lambda ledger, _: ledger.spend_all([BudgetLimit("destroy", "2026-11-25", 7)]),
+    "spend": _spend,
     "open": _open,
     "ask": _ask,
     "decline": _decline,
-    "claim": lambda ledger, _: ledger.claim("c1", NOW),
+    "claim": _claim,
     "vote": _vote,
     "nonce": lambda ledger, _: ledger.use_nonce("n1", NOW + 60, NOW),
     "step": _step,

@@ -24,15 +24,19 @@ from fastn_mcp.guard.approval.votes import NotCounted, TypedValue, count_vote
 from fastn_mcp.guard.approval_form import VERIFIED, Answer, Approve, PendingApproval, read_answer
 from fastn_mcp.guard.budgets import Budgets
 from fastn_mcp.guard.caller import Announcement, Caller, ChannelCapabilities
+from fastn_mcp.guard.evaluation import Evaluation
 from fastn_mcp.guard.guard import Guard
 from fastn_mcp.guard.journal import ChangeJournal, Delivery
 from fastn_mcp.guard.judge import GuardedAccount, Judge
 from fastn_mcp.guard.key_files import CallSecrets, KeyFileWriter, SecretValues, TypedSecrets
+from fastn_mcp.guard.permission import Permission, new_change
 from fastn_mcp.guard.recorder import Recorder, Watch
 from fastn_mcp.guard.result import Done
 from fastn_mcp.guard.seal import Seal
 from fastn_mcp.guard.stops import Stops
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
+from fastn_mcp.ledger.beginning import Begun
+from fastn_mcp.ledger.change import Change
 from fastn_mcp.ledger.identity import bound_account
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.ledger.sqlite_store import SqliteStore
@@ -225,9 +229,9 @@ class World:
         self.disabled: dict[str, str] = {}
         self.recorder = Recorder(self.audit, "test", self.system, watch)
         self.journalling = ChangeJournal(self.ledger, bound_account("test", bound), self.system)
+        self.stops = Stops(self.ledger, self.system)
         self.judge = self.new_judge()
         self.typed = TypedSecrets(self.ledger, lambda: Seal(["a key of this test"], self.system), self.system)
-        self.stops = Stops(self.ledger, self.system)
         self.dispatch = self.dispatching(SecretValues({}, []), KeyFileWriter(folder / "keys"))
 
     @classmethod
@@ -373,9 +377,12 @@ class World:
         )
 
     def dispatching(self, secrets: SecretValues, delivery: KeyFileWriter | None) -> Dispatcher:
+        self.approvals = Approvals(
+            self.judge, self.ledger, self.journalling, self.recorder, self.system, self.desk, self.typed, self.stops
+        )
         self.guard = Guard(
             self.judge,
-            Approvals(self.judge, self.ledger, self.recorder, self.system, self.desk, self.typed, self.stops),
+            self.approvals,
             self.recorder,
             self.journalling,
             self.client,
@@ -383,6 +390,34 @@ class World:
             self.system,
         )
         return Dispatcher(self.shared, self.guard, self.recorder, self.journalling, secrets)
+
+    async def change_of(
+        self, current: Evaluation, permission: Permission, asker: Asker | None = None, *, list_id: str = ""
+    ) -> Change:
+        """Return the change of a call as it is about to begin."""
+        return await new_change(
+            current,
+            permission,
+            list_id=list_id,
+            asker=asker or Asker(),
+            account=self.journalling.account,
+            read=self.client.send,
+            deadline=self.client.deadline(current.call),
+            system=self.system,
+        )
+
+    async def begin(self, current: Evaluation, *, list_id: str = "") -> None:
+        """Begin a call that the policy allows, and leave it so, as a process that ends then does."""
+        change = await self.change_of(current, Permission("policy"), list_id=list_id)
+        assert await self.ledger.begin(change) is Begun.YES
+
+    async def begun(self, current: Evaluation, permission: Permission, asker: Asker | None = None) -> bool:
+        """Return whether a call begins by this permission."""
+        change = await self.change_of(current, permission, asker)
+        begun = await self.approvals.permissions.begin(change, permission, current, current, asker or Asker())
+        if begun:
+            await self.journalling.end(change, "done")
+        return begun
 
     def context(self, read: Send) -> ProcedureContext:
         """What a procedure is given, with another way to read, which has a snapshot of its own."""
