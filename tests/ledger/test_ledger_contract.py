@@ -11,8 +11,7 @@ from support import stores
 from support.begun import claimed, counted, rated, used
 from support.decisions import moved
 from support.memory_store import memory_store
-from support.started_together import let_begin, started
-from support.stores import NOW, add_temporary, change, grant, permit, temporary_approval
+from support.stores import NOW, add_temporary, change, grant, permit, race, temporary_approval
 from support.values import not_none
 from valkey import Valkey
 
@@ -27,14 +26,6 @@ shared_stores = pytest.mark.parametrize("where", stores.KINDS, indirect=True)
 """For tests with several processes."""
 
 FINAL = [state for state in RequestState if state not in (RequestState.OPEN, RequestState.APPROVED)]
-
-
-def race(where: str, what: str, count: int = 25) -> list[int]:
-    """How many of `count` attempts succeed in each of two processes that try at the same time."""
-    one, two = (started(stores.__file__, where, what, str(count), name) for name in ("one", "two"))
-    with one, two:
-        let_begin(one, two)
-        return [int(process.communicate(timeout=60)[0]) for process in (one, two)]
 
 
 @pytest.mark.parametrize("hostile", ["'; DROP TABLE requests; --\x00\u202e", "}:request:g1\r\n*1\r\n\x00\u202e{x}"])

@@ -20,8 +20,8 @@ from support.values import not_none
 
 from fastn_mcp.errors import NOTHING_SENT
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, SealedSecret, Vote
-from fastn_mcp.ledger.documents import deletion, write
 from fastn_mcp.ledger.beginning import Begun, BudgetLimit
+from fastn_mcp.ledger.documents import deletion, write
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.ledger.stop import Stop
 from fastn_mcp.ledger.store import LedgerLost
@@ -122,7 +122,8 @@ async def test_all_keys_share_one_slot_and_expire(valkey: ValkeyServer) -> None:
         "document:audit audit.jsonl": 732, "document:mark nonce n1": 31, "document:mark nonce late": 1,
         "document:mark key": 31, "document:change c1": 30, "document:list b1": 30, "index:waiting": 30,
         "index:decided": 30, "index:call call of g1": 30, f"index:open {grant().account}": 30, "index:permits": 30,
-        f"index:permits {temporary_approval().holder}": 30, f"index:changes {change().account}": 30, "index:approved g1": 30,
+        f"index:permits {temporary_approval().holder}": 30, f"index:changes {change().account}": 30,
+        "index:approved g1": 30,
         "index:under way": 30, "index:unsettled call": 30,
     }  # fmt: skip
     for key, days in kept.items():
