@@ -12,6 +12,9 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, 
 from dataclasses import replace
 from math import inf, nextafter
 from typing import TypeVar
+from weakref import WeakValueDictionary
+
+import anyio
 
 from fastn_mcp.errors import Refused
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, SealedSecret, Transition, Vote
@@ -87,6 +90,9 @@ class Ledger:
     def __init__(self, store: Store) -> None:
         self.store = store
         self._known = KnownDocuments()
+        self._turns = WeakValueDictionary[str, anyio.Lock]()
+        """By caller: one change of a caller begins after another in this process, since all of them count there. They
+        would only make each other begin again."""
 
     # --- steps and reads ------------------------------------------------------------------------------------------
 
@@ -426,16 +432,21 @@ class Ledger:
         if uses and documents is None:
             return Begun.NO_APPROVAL
         beginning = Beginning(change, undoes, tuple(limits), rate, documents, permit)
-        while True:
-            try:
-                begun = await self._step(beginning.keys, beginning.step, new=beginning.key, is_news=bool(uses))
-            except JournalFull as full:
-                if not await self._drop_states(change.holder, full.excess, change.at, kept=undoes):
-                    raise
-            else:
-                break
+        async with self._turns.setdefault(change.holder, anyio.Lock()):
+            begun = await self._begin(beginning)
         await self.store.forget(change.at)
         return begun
+
+    async def _begin(self, beginning: Beginning) -> Begun:
+        """Take the step, and drop what the change leaves no room for. Raises `JournalFull`."""
+        change = beginning.change
+        is_news = beginning.approval is not None
+        while True:
+            try:
+                return await self._step(beginning.keys, beginning.step, new=beginning.key, is_news=is_news)
+            except JournalFull as full:
+                if not await self._drop_states(change.holder, full.excess, change.at, kept=beginning.undoes):
+                    raise
 
     async def settle(self, change: Change) -> None:
         """Update the `OUTCOME_FIELDS`, without those that are None."""
