@@ -102,10 +102,11 @@ def within(
     journalling = ChangeJournal(ledger, ACCOUNT, system)
     policy = policy or Policy()
     guarded, budgets = GuardedAccount(ACCOUNT, lambda _: False), Budgets(policy, ledger, system, ACCOUNT)
-    judge = Judge(guarded, policy, budgets, ledger, journalling, system, client.send)
+    stops = Stops(ledger, system)
+    judge = Judge(guarded, policy, budgets, ledger, journalling, stops, system, client.send)
     secrets = SecretValues({}, [])
     typed = TypedSecrets(ledger, lambda: Seal(["bench"], system), system)
-    approvals = Approvals(judge, ledger, recorder, system, channel, typed, Stops(ledger, system))
+    approvals = Approvals(judge, ledger, journalling, recorder, system, channel, typed, stops)
     shared = SharedReads(client, AccountSnapshot(system, snapshot_seconds), system)
     client.changed = shared.snapshot.forget
     filled = CallSecrets(secrets, typed, None)

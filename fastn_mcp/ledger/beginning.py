@@ -12,6 +12,7 @@ from fastn_mcp.ledger.approval_request import ApprovalRequest
 from fastn_mcp.ledger.change import FINAL_OUTCOMES, Change
 from fastn_mcp.ledger.documents import (
     BudgetUse,
+    CallerState,
     Documents,
     ListedCalls,
     RateUses,
@@ -21,7 +22,8 @@ from fastn_mcp.ledger.documents import (
     loaded,
     write,
 )
-from fastn_mcp.ledger.store import Write
+from fastn_mcp.ledger.storage_limits import MAX_JOURNAL_BYTES, JournalFull
+from fastn_mcp.ledger.store import Document, Write
 from fastn_mcp.policy.decision import PLANNED
 
 
@@ -88,9 +90,13 @@ class Beginning:
         return key_of(Change, self.change.id)
 
     @property
+    def _caller_key(self) -> str:
+        return key_of(CallerState, self.change.holder)
+
+    @property
     def keys(self) -> list[str]:
         """Keys of the documents that the step reads and writes."""
-        keys = [self.key, *(key_of(BudgetUse, each.budget, each.period) for each in self.limits)]
+        keys = [self.key, self._caller_key, *(key_of(BudgetUse, each.budget, each.period) for each in self.limits)]
         if self.rate is not None:
             keys.append(key_of(RateUses, self.rate.budget))
         if self.undoes:
@@ -104,7 +110,7 @@ class Beginning:
         return list(dict.fromkeys(keys))
 
     def step(self, found: Documents) -> tuple[Begun, Sequence[Write]]:
-        """Return whether the change begins, with all that this writes."""
+        """Return whether the change begins, with all that this writes. Raises `JournalFull`."""
         if self.key in found:
             raise ValueError("a change of this id exists already")
         rules: Sequence[Rule] = (
@@ -116,7 +122,7 @@ class Beginning:
             if isinstance(result, Begun):
                 return result, ()
             writes += result
-        return Begun.YES, [*writes, write(self.change, self.change.id)]
+        return Begun.YES, self._stored(found, writes)
 
     def _listed(self, found: Documents) -> Begun | list[Write]:
         """Begin each call of a list once."""
@@ -174,3 +180,16 @@ class Beginning:
             return Begun.NO_RATE
         counted = write(RateUses((*times, now)), self.rate.budget)
         return [replace(counted, until=now + seconds, lifetime=seconds)]
+
+    def _stored(self, found: Documents, writes: Sequence[Write]) -> list[Write]:
+        """Store the change, and count it for its caller, beside what the other rules write. Raises `JournalFull`."""
+        stored = write(self.change, self.change.id)
+        written = {each.key: Document(each.key, each.value, 0) for each in writes if each.value is not None}
+        caller = loaded(CallerState, {**found, **written}, self._caller_key) or CallerState()
+        caller = caller.unexpired(self.change.at)
+        counted = caller.with_change(self.change, stored.value)
+        excess = counted.changes.total(self.change.at) - MAX_JOURNAL_BYTES
+        if excess > 0:
+            raise JournalFull(excess)
+        others = [each for each in writes if each.key != self._caller_key]
+        return [*others, stored, write(counted, self.change.holder)]

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue
 
+from fastn_mcp.ledger.identity import holder
+
 BEGUN = "begun"
 """Outcome of a change that may have been sent and has no known outcome yet."""
 
@@ -58,6 +60,11 @@ class Change:
     """Id of the approval request that allowed it, itself or by the temporary approval that came with it; or empty."""
     is_state_dropped: bool = False
     """Whether `arguments`, `before` and `sent` are no longer kept (`storage_limits`)."""
+
+    @property
+    def holder(self) -> str:
+        """Key under which what is stored for its caller is counted."""
+        return holder(self.principal, self.account)
 
     @property
     def undone(self) -> bool:

@@ -17,6 +17,16 @@ from fastn_mcp.errors import Refused
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, SealedSecret, declines_after
 from fastn_mcp.ledger.change import BEGUN, KEPT_DAYS, Change
 from fastn_mcp.ledger.stop import StopOrders
+from fastn_mcp.ledger.storage_limits import (
+    MAX_OPEN_BYTES,
+    MAX_REQUEST_BYTES,
+    RequestsFull,
+    StoredBytes,
+    decides_until,
+    has_outcome,
+    has_state,
+    stored_bytes,
+)
 from fastn_mcp.ledger.store import Document, Write
 from fastn_mcp.redaction import sanitize
 
@@ -51,13 +61,15 @@ class OpenRequest:
     expires: float
     same: str | None
     """See `same_request`."""
+    size: int = 0
+    """Bytes, as in `stored_bytes`."""
 
 
 @dataclass(frozen=True, slots=True)
 class CallerState:
-    """What is counted across the requests of one caller (`ApprovalRequest.holder`).
+    """What is counted across the requests and changes of one caller on one account (`identity.holder`).
 
-    A bound on what is stored for a caller is checked here: each step that opens or changes a request reads and writes
+    The bounds on what is stored for a caller are checked here: each step that changes what is counted reads and writes
     this document too.
     """
 
@@ -66,26 +78,61 @@ class CallerState:
     declines: int = 0
     """Consecutive declines."""
     last_decline: float = 0.0
+    requests: StoredBytes = field(default_factory=StoredBytes)
+    """Bytes of all requests, also of those that are open."""
+    changes: StoredBytes = field(default_factory=StoredBytes)
+
+    def check_requests(self, now: float) -> None:
+        """Raise `RequestsFull` if the requests take more than is stored for one caller."""
+        excess = sum(each.size for each in self.open.values()) - MAX_OPEN_BYTES
+        if excess > 0:
+            raise RequestsFull(excess, waiting=True)
+        excess = self.requests.total(now) - MAX_REQUEST_BYTES
+        if excess > 0:
+            raise RequestsFull(excess, waiting=False)
 
     def unexpired(self, now: float) -> "CallerState":
-        return replace(self, open={id_: each for id_, each in self.open.items() if each.expires > now})
+        """Return the state without open requests that have expired and records that are forgotten."""
+        return replace(
+            self,
+            open={id_: each for id_, each in self.open.items() if each.expires > now},
+            requests=self.requests.unforgotten(now),
+            changes=self.changes.unforgotten(now),
+        )
+
+    def with_change(self, change: Change, text: str | None, before: str | None = None) -> "CallerState":
+        """Return the state after a change was stored as this text, in place of the text before."""
+        until = change.at + HISTORY
+        return replace(self, changes=self.changes.removed(before, until).added(text, until))
 
     def same_as(self, request: ApprovalRequest) -> str | None:
         """Return the id of the open request that is the same as a new one; None if there is none."""
         same = same_request(request)
         return next((id_ for id_, each in self.open.items() if each.same == same), None) if same else None
 
-    def after(self, before: ApprovalRequest | None, request: ApprovalRequest) -> "CallerState":
-        """Return the state after a request was opened, or was changed from `before`."""
+    def opened(self, request: ApprovalRequest, text: str | None) -> "CallerState":
+        """Return the state after a request was opened and stored as this text."""
+        open_ = {**self.open, request.id: OpenRequest(request.expires, same_request(request), stored_bytes(text))}
+        return replace(self, open=open_, requests=self.requests.added(text, request.expires + HISTORY))
+
+    def closed(self, request: ApprovalRequest, text: str | None) -> "CallerState":
+        """Return the state without a request that was stored as this text."""
         open_ = {id_: each for id_, each in self.open.items() if id_ != request.id}
+        return replace(self, open=open_, requests=self.requests.removed(text, request.expires + HISTORY))
+
+    def after(self, before: ApprovalRequest, text_before: str, request: ApprovalRequest, text: str) -> "CallerState":
+        """Return the state after a request was changed from `before`, and its text from `text_before`."""
+        caller = self.closed(before, text_before)
         if request.state is RequestState.OPEN:
-            open_[request.id] = OpenRequest(request.expires, same_request(request))
-        change = None if before is None else declines_after(before, request)
+            caller = caller.opened(request, text)
+        else:
+            caller = replace(caller, requests=caller.requests.added(text, request.expires + HISTORY))
+        change = declines_after(before, request)
         if change is None:
-            return replace(self, open=open_)
+            return caller
         if change == 0:
-            return CallerState(open_)
-        return CallerState(open_, self.declines + change, request.decided or 0.0)
+            return replace(caller, declines=0, last_decline=0.0)
+        return replace(caller, declines=caller.declines + change, last_decline=request.decided or 0.0)
 
 
 _SAME_REQUEST = ("call", "calls", "required", "principal", "account")
@@ -185,7 +232,8 @@ class _Kind:
 
     name: str
     """First word of the key."""
-    indexes: Callable[[Any], Mapping[str, float]] = lambda _: {}
+    indexes: Callable[[Any, str], Mapping[str, float]] = lambda _record, _text: {}
+    """Score by index, of a record that is stored as this text."""
     until: Callable[[Any], float | None] = lambda _: None
     """Unix seconds from which it is forgotten."""
     lifetime: float | None = None
@@ -193,7 +241,7 @@ class _Kind:
     is_secret: bool = False
 
 
-def _of_request(request: ApprovalRequest) -> dict[str, float]:
+def _of_request(request: ApprovalRequest, _text: str) -> dict[str, float]:
     indexes = {f"call {request.call}": request.expires}
     if request.state is RequestState.OPEN:
         indexes[f"open {request.account}"] = request.expires
@@ -201,13 +249,14 @@ def _of_request(request: ApprovalRequest) -> dict[str, float]:
             indexes["waiting"] = request.expires
     else:
         indexes["decided"] = request.decided or request.created
+        indexes[f"decided {request.holder}"] = decides_until(request)
     if request.permit_until:
         indexes["permits"] = request.permit_until
         indexes[f"permits {request.holder}"] = request.permit_until
     return indexes
 
 
-def _of_change(change: Change) -> dict[str, float]:
+def _of_change(change: Change, text: str) -> dict[str, float]:
     indexes = {f"changes {change.account}": change.at}
     if change.approval:
         indexes[f"approved {change.approval}"] = change.at
@@ -215,13 +264,16 @@ def _of_change(change: Change) -> dict[str, float]:
         indexes["under way"] = change.at
     if change.unsettled_until:
         indexes[f"unsettled {change.repeat_id}"] = change.unsettled_until
+    if has_outcome(change):
+        kept = "states" if has_state(change, text) else "settled"
+        indexes[f"{kept} {change.holder}"] = change.at
     return indexes
 
 
 _KINDS: dict[type[Any], _Kind] = {
     ApprovalRequest: _Kind("approval", _of_request, lambda request: request.expires + HISTORY, HISTORY),
     CallerState: _Kind("caller", lifetime=_AFTER_LAST_USE),
-    Typed: _Kind("typed", lambda typed: {"typed": typed.expires}, lambda typed: typed.expires, is_secret=True),
+    Typed: _Kind("typed", lambda typed, _text: {"typed": typed.expires}, lambda typed: typed.expires, is_secret=True),
     Change: _Kind("change", _of_change, lambda change: change.at + HISTORY, HISTORY),
     ListedCalls: _Kind("list", lifetime=HISTORY),
     StopOrders: _Kind("stops"),
@@ -262,7 +314,12 @@ def write(record: object, *id_: str) -> Write:
     kind, value = _KINDS[type(record)], _encode(record)
     _model(type(record)).model_validate_json(value)
     return Write(
-        key_of(type(record), *id_), value, kind.indexes(record), kind.until(record), kind.lifetime, kind.is_secret
+        key_of(type(record), *id_),
+        value,
+        indexes=kind.indexes(record, value),
+        until=kind.until(record),
+        lifetime=kind.lifetime,
+        is_secret=kind.is_secret,
     )
 
 
@@ -328,10 +385,11 @@ class RequestDocuments:
         self, found: Documents, before: ApprovalRequest, after: ApprovalRequest, secret: SealedSecret | None = None
     ) -> list[Write]:
         """Return what stores a request that was changed, with what is counted of its caller and typed for it."""
-        writes = [write(after, after.id)]
+        stored = write(after, after.id)
+        writes = [stored]
         _, caller_key, typed_key = self.keys
         caller = loaded(CallerState, found, caller_key) or CallerState()
-        counted = caller.after(before, after)
+        counted = caller.after(before, found[self.key].value, after, stored.value or "")
         if counted != caller:
             writes.append(write(counted, self.holder))
         if after.is_over and typed_key in found:
@@ -339,8 +397,7 @@ class RequestDocuments:
         elif secret is not None and not after.is_over:
             typed = loaded(Typed, found, typed_key)
             by_approver = {**(typed.by_approver if typed else {}), secret.approver: secret.text}
-            stored = write(Typed(after.expires, by_approver), after.id)
-            writes.append(replace(stored, lifetime=secret.lifetime))
+            writes.append(replace(write(Typed(after.expires, by_approver), after.id), lifetime=secret.lifetime))
         return writes
 
 

@@ -12,6 +12,9 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, 
 from dataclasses import replace
 from math import inf, nextafter
 from typing import TypeVar
+from weakref import WeakValueDictionary
+
+import anyio
 
 from fastn_mcp.errors import Refused
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, SealedSecret, Transition, Vote
@@ -31,6 +34,7 @@ from fastn_mcp.ledger.documents import (
     RequestDocuments,
     Typed,
     Unreadable,
+    deletion,
     is_of,
     key_of,
     layout_write,
@@ -41,6 +45,18 @@ from fastn_mcp.ledger.documents import (
 )
 from fastn_mcp.ledger.known_documents import KnownDocuments
 from fastn_mcp.ledger.stop import Stop, StopOrders
+from fastn_mcp.ledger.storage_limits import (
+    BARE_BYTES,
+    MAX_DROPPED,
+    SPARE_BYTES,
+    JournalFull,
+    RequestsFull,
+    has_state,
+    is_past,
+    is_settled,
+    stored_bytes,
+    without_state,
+)
 from fastn_mcp.ledger.store import Document, LedgerLost, Store, Write
 
 _log = logging.getLogger(__name__)
@@ -54,6 +70,7 @@ _MAX_ATTEMPTS = 1_000
 """Number of times that a step is taken while others change the same documents. Each time, one of them succeeds."""
 
 Record = TypeVar("Record")
+Stored = TypeVar("Stored", ApprovalRequest, Change)
 Result = TypeVar("Result")
 Step = Callable[[Documents], tuple[Result, Sequence[Write]]]
 """Result of a step on these documents, and what it writes. It has no other effect, since it may be taken again."""
@@ -74,6 +91,9 @@ class Ledger:
     def __init__(self, store: Store) -> None:
         self.store = store
         self._known = KnownDocuments()
+        self._turns = WeakValueDictionary[str, anyio.Lock]()
+        """By caller: one change of a caller begins after another in this process, since all of them count there. They
+        would only make each other begin again."""
 
     # --- steps and reads ------------------------------------------------------------------------------------------
 
@@ -183,10 +203,19 @@ class Ledger:
                 return same, ()
             if len(caller.open) >= MAX_WAITING:
                 raise TooManyWaiting
-            after = caller.after(None, request)
-            return request.id, (write(request, request.id), write(after, request.holder))
+            stored = write(request, request.id)
+            after = caller.opened(request, stored.value)
+            after.check_requests(request.created)
+            return request.id, (stored, write(after, request.holder))
 
-        opened = await self._step([key, caller_key], step, new=key)
+        while True:
+            try:
+                opened = await self._step([key, caller_key], step, new=key)
+            except RequestsFull as full:
+                if full.waiting or not await self._delete_past_requests(request.holder, full.excess, request.created):
+                    raise
+            else:
+                break
         await self.store.forget(request.created)
         return opened
 
@@ -400,30 +429,65 @@ class Ledger:
         `uses`: the approval that is used for its call. Its first use counts in `rate`, as does a call without one.
         `permit`: the approval whose temporary approval has to hold still. `undoes`: the change that it undoes, which
         nothing else may undo. If this raises, the call is not sent; what it writes may have been written.
+
+        States before the oldest settled changes of the caller are dropped to stay below `MAX_JOURNAL_BYTES`
+        (`storage_limits`). Raises `JournalFull` if they do not make enough room.
         """
         documents = await self._request_documents(uses) if uses else None
         if uses and documents is None:
             return Begun.NO_APPROVAL
         beginning = Beginning(change, undoes, tuple(limits), rate, documents, permit)
-        begun = await self._step(beginning.keys, beginning.step, new=beginning.key, is_news=bool(uses))
+        async with self._turns.setdefault(change.holder, anyio.Lock()):
+            begun = await self._begin(beginning)
         await self.store.forget(change.at)
         return begun
 
+    async def _begin(self, beginning: Beginning) -> Begun:
+        """Take the step, and drop what the change leaves no room for. Raises `JournalFull`."""
+        change = beginning.change
+        is_news = beginning.approval is not None
+        while True:
+            try:
+                return await self._step(beginning.keys, beginning.step, new=beginning.key, is_news=is_news)
+            except JournalFull as full:
+                if not await self._drop_states(change.holder, full.excess, change.at, kept=beginning.undoes):
+                    raise
+
     async def settle(self, change: Change) -> None:
         """Update the `OUTCOME_FIELDS`, without those that are None."""
+        if not await self._settle(change, can_count=False):
+            await self._settle(change, can_count=True)
+
+    async def _settle(self, change: Change, *, can_count: bool) -> bool:
+        """Settle a change, and count its new size for its caller.
+
+        Most outcomes change no size, and need no look at what is counted. False if this one `can_count` nothing, but
+        has to: nothing was written.
+        """
         key, list_key = key_of(Change, change.id), key_of(ListedCalls, change.batch)
+        caller_key = key_of(CallerState, change.holder)
         outcome = {name: value for name in OUTCOME_FIELDS if (value := getattr(change, name)) is not None}
 
-        def step(found: Documents) -> tuple[None, Sequence[Write]]:
+        def step(found: Documents) -> tuple[bool, Sequence[Write]]:
             before = loaded(Change, found, key)
             if before is None:
-                return None, ()
+                return True, ()
             after = replace(before, **outcome)
+            if before.is_state_dropped:
+                after = without_state(after)
+            writes = [stored := write(after, after.id)]
             listed = loaded(ListedCalls, found, list_key) or ListedCalls()
-            of_list = listed_write(after, listed) if listed.newest(after.call_id) == after.id else ()
-            return None, [write(after, after.id), *of_list]
+            if listed.newest(after.call_id) == after.id:
+                writes += listed_write(after, listed)
+            if stored_bytes(stored.value) != stored_bytes(found[key].value):
+                if not can_count:
+                    return False, ()
+                caller = loaded(CallerState, found, caller_key) or CallerState()
+                writes.append(write(caller.with_change(after, stored.value, found[key].value), after.holder))
+            return True, writes
 
-        await self._step([key, list_key] if change.batch else [key], step)
+        keys = [key, list_key] if change.batch else [key]
+        return await self._step([*keys, caller_key] if can_count else keys, step)
 
     async def unsettled(self, call: str, now: float) -> Mapping[str, float]:
         """Return the unsettled changes with this call digest: id to the end of the unsettled time."""
@@ -473,6 +537,86 @@ class Ledger:
         keys = [key_of(Change, id_) for id_, outcome in listed.calls.values() if outcome in FINAL_OUTCOMES]
         changes = [load(Change, each) for each in (await self._read(keys)).values()] if keys else []
         return sorted(changes, key=lambda change: change.number)
+
+    # --- what is stored for a caller ------------------------------------------------------------------------------
+
+    async def _delete_past_requests(self, holder: str, excess: int, now: float) -> bool:
+        """Delete a caller's oldest requests of which nothing can come any more. False if that would not free enough."""
+        past = await self._oldest(ApprovalRequest, f"decided {holder}", excess, now, lambda _: True)
+        if sum(past.values()) < excess:
+            return False
+        caller_key = key_of(CallerState, holder)
+        keys = [key_of(ApprovalRequest, id_) for id_ in past][:MAX_DROPPED]
+
+        def step(found: Documents) -> tuple[None, Sequence[Write]]:
+            caller = loaded(CallerState, found, caller_key) or CallerState()
+            writes = list[Write]()
+            for key in keys:
+                request = loaded(ApprovalRequest, found, key)
+                if request is not None and is_past(request, now):
+                    caller = caller.closed(request, found[key].value)
+                    writes.append(deletion(ApprovalRequest, request.id))
+            return None, [*writes, write(caller, holder)] if writes else ()
+
+        await self._step([*keys, caller_key], step)
+        return True
+
+    async def _drop_states(self, holder: str, excess: int, now: float, kept: str) -> bool:
+        """Drop the states before a caller's oldest settled changes, or, once there are none, the oldest changes.
+
+        `kept`: the id of a change to keep. False if all of this would not free enough.
+        """
+
+        def can_be_dropped(change: Change) -> bool:
+            return change.id != kept and is_settled(change, now)
+
+        chosen = await self._oldest(Change, f"states {holder}", excess, inf, can_be_dropped)
+        is_enough = sum(chosen.values()) - BARE_BYTES * len(chosen) >= excess
+        if not is_enough:
+            whole = await self._oldest(Change, f"settled {holder}", excess, inf, can_be_dropped)
+            if sum(chosen.values()) + sum(whole.values()) < excess:
+                return False
+            chosen = chosen or whole
+        caller_key = key_of(CallerState, holder)
+        keys = [key_of(Change, id_) for id_ in chosen][:MAX_DROPPED]
+
+        def step(found: Documents) -> tuple[None, Sequence[Write]]:
+            caller = loaded(CallerState, found, caller_key) or CallerState()
+            writes = list[Write]()
+            for key in keys:
+                change = loaded(Change, found, key)
+                if change is None or not can_be_dropped(change):
+                    continue
+                text = found[key].value
+                bare = write(without_state(change), change.id)
+                dropped = bare if has_state(change, text) else deletion(Change, change.id)
+                caller = caller.with_change(change, dropped.value, text)
+                writes.append(dropped)
+            return None, [*writes, write(caller, holder)] if writes else ()
+
+        await self._step([*keys, caller_key], step)
+        return True
+
+    async def _oldest(
+        self, record: type[Stored], index: str, excess: int, until: float, can_be_dropped: Callable[[Stored], bool]
+    ) -> dict[str, int]:
+        """Return the ids and bytes of the first records of an index that can be dropped.
+
+        So many that they have `excess` bytes and some to spare, or else all. What cannot be read is kept.
+        """
+        limit = 1
+        while True:
+            documents = await self.store.scan([index], -inf, until, limit=limit)
+            sizes = dict[str, int]()
+            left = excess + SPARE_BYTES
+            for document in documents:
+                for each in _readable(record, [document]):
+                    if left > 0 and can_be_dropped(each):
+                        sizes[each.id] = stored_bytes(document.value)
+                        left -= sizes[each.id]
+            if left <= 0 or len(documents) < limit:
+                return sizes
+            limit *= 8
 
     # --- stops ----------------------------------------------------------------------------------------------------
 

@@ -1,40 +1,57 @@
-"""How much the ledger stores for one caller, and what it drops to stay below that.
+"""How much the ledger stores for one caller on one account, and what it drops to stay below that.
 
-The limits count bytes as stored. A ledger counts them in the step that writes, so that they hold across processes.
+Bytes are counted as stored, in the step that writes, so that the limits hold across processes.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from pydantic import JsonValue
 
 from fastn_mcp.errors import Refused
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState
 from fastn_mcp.ledger.change import KEPT_DAYS, PERHAPS_MADE, Change
-from fastn_mcp.ledger.documents import write
 
 MEGABYTE = 1_000_000
 
 MAX_OPEN_BYTES = 2 * MEGABYTE
-"""Limit of a caller's open approval requests on one account."""
+"""Limit of a caller's open approval requests."""
 
 MAX_REQUEST_BYTES = 8 * MEGABYTE
-"""Limit of all approval requests of a caller on one account. Past decisions are deleted to stay below it."""
+"""Limit of all approval requests of a caller. Past decisions are deleted to stay below it."""
 
 MAX_JOURNAL_BYTES = 16 * MEGABYTE
-"""Limit of a caller's changes on one account. States before settled changes are dropped to stay below it."""
+"""Limit of a caller's changes. States before settled changes are dropped to stay below it."""
+
+SPARE_BYTES = MEGABYTE // 10
+"""Bytes that are freed beyond what is needed, so that not each of many small records has to make room."""
+
+MAX_DROPPED = 256
+"""Number of records that are dropped in one step."""
 
 _OVERHEAD = 512
-"""Bytes that a record takes besides its values: names, keys and indexes, approximately."""
+"""Bytes that a record takes besides its text: key and indexes, approximately."""
+
+_BLOCK = 500
+"""Sizes are multiples of this, so that most outcomes and votes change no size."""
+
+BARE_BYTES = 3 * _BLOCK
+"""Bytes of a change without its state, approximately."""
 
 _CLAIM_SECONDS = 600.0
 """Seconds after a claim in which a change may still be being undone: longer than the undo may take."""
+
+_DAY = 86_400.0
 
 
 class RequestsFull(Refused):
     """The approval requests of a caller take as much as is stored for one caller."""
 
-    def __init__(self, *, waiting: bool) -> None:
+    def __init__(self, excess: int, *, waiting: bool) -> None:
+        """`waiting`: whether those that wait for an approval alone take too much."""
+        self.excess = excess
+        """Bytes by which the limit would be exceeded."""
+        self.waiting = waiting
         if waiting:
             super().__init__(
                 "With this call, the calls of this caller that wait for an approval would take more than"
@@ -52,7 +69,9 @@ class RequestsFull(Refused):
 class JournalFull(Refused):
     """The changes of a caller that may not be dropped take as much as is stored for one caller."""
 
-    def __init__(self) -> None:
+    def __init__(self, excess: int) -> None:
+        self.excess = excess
+        """Bytes by which the limit would be exceeded."""
         super().__init__(
             f"The journal of this caller is full: with this call, changes that are not settled would take more than"
             f" {MAX_JOURNAL_BYTES // MEGABYTE} MB of the ledger.",
@@ -61,47 +80,63 @@ class JournalFull(Refused):
         )
 
 
+def stored_bytes(text: str | None) -> int:
+    """Return the bytes that a stored record counts for; 0 for one that is deleted."""
+    if text is None:
+        return 0
+    size = _OVERHEAD + len(text.encode())
+    return -(-size // _BLOCK) * _BLOCK
+
+
 @dataclass(frozen=True, slots=True)
-class StoredItem:
-    """A stored request or change, and whether it may be dropped."""
+class StoredBytes:
+    """Bytes of a caller's records of one kind, by the day on which the ledger forgets them."""
 
-    id: str
-    size: int
-    can_be_dropped: bool
-    has_state: bool = False
-    """Whether it is a change whose state before is kept. That is dropped first, and the rest of the change last."""
+    by_day: Mapping[int, int] = field(default_factory=dict[int, int])
+    """Days are counted from 1970."""
 
+    def total(self, now: float) -> int:
+        """Return the bytes of the records that are kept at this time."""
+        return sum(size for day, size in self.by_day.items() if day >= now // _DAY)
 
-def stored_size(record: ApprovalRequest | Change) -> int:
-    """Return the bytes that a record counts for."""
-    return _OVERHEAD + len((write(record, record.id).value or "").encode())
+    def unforgotten(self, now: float) -> "StoredBytes":
+        return StoredBytes({day: size for day, size in self.by_day.items() if day >= now // _DAY})
 
+    def added(self, text: str | None, until: float) -> "StoredBytes":
+        """Return the bytes with a record of this text that is kept until then."""
+        return self._changed(int(until // _DAY), stored_bytes(text))
 
-def items_to_drop(items: Sequence[StoredItem], excess: int) -> list[StoredItem]:
-    """Return the oldest of `items` (oldest first) that may be dropped and free `excess` bytes; none if they do not.
+    def removed(self, text: str | None, until: float) -> "StoredBytes":
+        return self._changed(int(until // _DAY), -stored_bytes(text))
 
-    States are dropped before whole records, so another call may be needed once they are.
-    """
-    droppable = [item for item in items if item.can_be_dropped]
-    if sum(item.size for item in droppable) < excess:
-        return []
-    chosen = list[StoredItem]()
-    for item in [item for item in droppable if item.has_state] or droppable:
-        if excess <= 0:
-            break
-        chosen.append(item)
-        excess -= item.size
-    return chosen
+    def _changed(self, day: int, difference: int) -> "StoredBytes":
+        sizes = {**self.by_day, day: self.by_day.get(day, 0) + difference}
+        return StoredBytes({each: size for each, size in sizes.items() if size > 0})
 
 
-def is_past(state: RequestState, expires: float, temporary_until: float, now: float) -> bool:
+def is_past(request: ApprovalRequest, now: float) -> bool:
     """Whether nothing can come of a request any more, not even a refusal of the same call."""
-    return state is not RequestState.OPEN and expires <= now and temporary_until <= now
+    return request.state is not RequestState.OPEN and decides_until(request) <= now
 
 
-def is_settled(outcome: str, unsettled_until: float, undone_at: float, now: float) -> bool:
+def decides_until(request: ApprovalRequest) -> float:
+    """Return until when a decided request permits or refuses calls."""
+    return max(request.expires, request.permit_until)
+
+
+def has_outcome(change: Change) -> bool:
+    """Whether it is known whether the change was made."""
+    return change.outcome not in PERHAPS_MADE
+
+
+def is_settled(change: Change, now: float) -> bool:
     """Whether a change has a known outcome that its caller has, and is not being undone."""
-    return outcome not in PERHAPS_MADE and unsettled_until <= now and undone_at + _CLAIM_SECONDS <= now
+    return has_outcome(change) and change.unsettled_until <= now and change.undone_at + _CLAIM_SECONDS <= now
+
+
+def has_state(change: Change, text: str) -> bool:
+    """Whether a change, stored as this text, takes less without its state."""
+    return not change.is_state_dropped and stored_bytes(text) > BARE_BYTES
 
 
 def without_state(change: Change) -> Change:

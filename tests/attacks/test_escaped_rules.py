@@ -15,9 +15,9 @@ from support.world import World
 from fastn_mcp.account.resolve import by_arguments
 from fastn_mcp.config.model import Mode
 from fastn_mcp.errors import InvalidArgument, Refused
-from fastn_mcp.guard.approval_form import Approve, form_text
+from fastn_mcp.guard.approval_form import Approve, PendingApproval, form_text
 from fastn_mcp.guard.caller import Caller
-from fastn_mcp.guard.permission import ApprovalUse
+from fastn_mcp.guard.permission import Permissions
 from fastn_mcp.guard.result import Done
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.conditions import Choice, Glob
@@ -175,15 +175,15 @@ async def test_temporary_approval_that_is_revoked_before_its_use_sends_nothing(
 ) -> None:
     world = World(tmp_path)
     await world.expect(Done, world.run(), world.form(Approve(is_temporary=True)))
-    check = ApprovalUse.check
+    begin = Permissions.begin
 
-    async def revoke_first(uses: ApprovalUse, approval: Any, evaluation: Any) -> None:
-        (temporary,) = await world.temporary_approvals()
-        await world.ledger.revoke_temporary(temporary.id)
-        await check(uses, approval, evaluation)
+    async def revoke_first(permissions: Permissions, *arguments: Any) -> bool:
+        for temporary in await world.temporary_approvals():
+            await world.ledger.revoke_temporary(temporary.id)
+        return await begin(permissions, *arguments)
 
-    monkeypatch.setattr(ApprovalUse, "check", revoke_first)
-    await world.expect(Refused, world.run())
+    monkeypatch.setattr(Permissions, "begin", revoke_first)
+    await world.expect(PendingApproval, world.run())  # judged again, and asked about
     assert len(world.changes) == 1
 
 

@@ -239,8 +239,8 @@ async def test_intent_is_on_disk_before_the_request(upstream: Upstream, tmp_path
         assert first(logs, after) < synced < sent
         return sent
 
-    created = check_order(requests[0], -1)
-    # The write that marks the approval as used is the first to hold its new state; it is synced next.
-    used = first(logs, first(rf"pwrite64\(\d+<{state}/ledger\.sqlite-wal>.*\\\"state\\\":\\\"used"))
-    assert created < used
+    pages = rf"pwrite64\(\d+<{state}/ledger\.sqlite-wal>"
+    created = check_order(requests[0], first(pages + r".*\\\"outcome\\\":\\\"begun"))
+    # The change of the deletion is begun in the write that marks the approval as used.
+    used = first(pages + r".*\\\"state\\\":\\\"used", created)
     check_order(requests[1], used)

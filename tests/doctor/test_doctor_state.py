@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from support.audit_entries import INTENT, NOW
+from support.begun import counted
 from support.stores import put
 
 from fastn_mcp.audit.log import AuditFile
@@ -15,8 +16,9 @@ from fastn_mcp.config.load import load
 from fastn_mcp.doctor import machine
 from fastn_mcp.doctor.check import CheckResult
 from fastn_mcp.doctor.machine import check_export, check_folder, check_ledger
+from fastn_mcp.ledger.beginning import BudgetLimit
 from fastn_mcp.ledger.documents import LAYOUT
-from fastn_mcp.ledger.ledger import BudgetLimit, Ledger
+from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.ledger.sqlite_store import SqliteStore
 from fastn_mcp.ledger.store import Write
 from fastn_mcp.runtime import System
@@ -43,7 +45,7 @@ def test_folder_that_others_can_open_differs(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.name == "nt", reason="modes are POSIX")
 async def test_folder_that_the_ledger_of_a_sandbox_creates_is_private(tmp_path: Path) -> None:
     ledger = Ledger(SqliteStore(str(tmp_path / "state" / "sandbox" / "ledger.sqlite")))
-    assert await ledger.spend_all([BudgetLimit("calls", "2026-11-26", 1)])
+    assert await counted(ledger, BudgetLimit("calls", "2026-11-26", 1))
     await ledger.aclose()
     assert check_folder(tmp_path / "state").verdict is CheckResult.OK
 
@@ -73,7 +75,7 @@ async def test_ledger_that_can_be_read_is_fine(tmp_path: Path) -> None:
     missing = await check_ledger(None, tmp_path, System())
     assert (missing.verdict, missing.finding) == (CheckResult.OK, "It is created with the first change.")
     ledger = Ledger(SqliteStore(str(tmp_path / "ledger.sqlite")))
-    assert await ledger.spend_all([BudgetLimit("calls", "2026-11-26", 1)])
+    assert await counted(ledger, BudgetLimit("calls", "2026-11-26", 1))
     await ledger.aclose()
     check = await check_ledger(None, tmp_path, System())
     assert (check.verdict, check.finding) == (CheckResult.OK, "It can be read.")

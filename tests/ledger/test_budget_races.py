@@ -12,6 +12,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 from support import stores
+from support.begun import counted
 from support.clock import Clock
 from support.valkey_server import ValkeyServer
 from support.world import FormNow, World, batch_of, plan_of, planned, policy_from, yes
@@ -23,7 +24,8 @@ from fastn_mcp.guard.approval_form import Answer as Given
 from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.result import Done
 from fastn_mcp.ledger.approval_request import ApprovalRequest
-from fastn_mcp.ledger.ledger import BudgetLimit, Ledger
+from fastn_mcp.ledger.beginning import BudgetLimit
+from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.ledger.sqlite_store import SqliteStore
 from fastn_mcp.policy.decision import PLANNED
 from fastn_mcp.policy.policy import Policy
@@ -352,7 +354,7 @@ async def test_rate_of_deletions_is_of_one_account(tmp_path: Path, ledger: Ledge
 
 async def test_budgets_of_one_call_are_counted_together_or_not_at_all(ledger: Ledger, other: Ledger) -> None:
     day, run = BudgetLimit("write", "day", 5), BudgetLimit("write", "run", 2)
-    assert [await each.spend_all([day, run]) for each in (ledger, other, ledger, other)] == [True, True, False, False]
+    assert [await counted(each, day, run) for each in (ledger, other, ledger, other)] == [True, True, False, False]
     assert [await other.spent("write", period) for period in ("day", "run")] == [2, 2]
-    assert not await ledger.spend_all([run, day])
+    assert not await counted(ledger, run, day)
     assert await ledger.spent("write", "day") == 2

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.stores import NOW, change, grant, put
+from support.begun import claimed, counted, rated, used
+from support.stores import NOW, change, grant, permit, put
 from support.valkey_server import ValkeyServer
 from support.values import not_none
 
@@ -16,6 +17,7 @@ from fastn_mcp.account.typed_argument import TypedArgument, TypedField
 from fastn_mcp.errors import NOTHING_SENT
 from fastn_mcp.ledger import approval_request, documents
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
+from fastn_mcp.ledger.beginning import Begun, BudgetLimit
 from fastn_mcp.ledger.change import Change
 from fastn_mcp.ledger.documents import (
     LAYOUT,
@@ -30,8 +32,8 @@ from fastn_mcp.ledger.documents import (
     load,
     write,
 )
-from fastn_mcp.ledger.ledger import BudgetLimit, Ledger
-from fastn_mcp.ledger.stop import Stop
+from fastn_mcp.ledger.ledger import Ledger
+from fastn_mcp.ledger.stop import Stop, StopOrders
 from fastn_mcp.ledger.store import Document, Write
 from fastn_mcp.policy.decision import PLANNED, StepUp
 
@@ -56,6 +58,7 @@ spec.loader.exec_module(module)
 sys.path += [folder]
 
 import anyio
+from support.begun import claimed, counted, rated, used
 from support.stores import grant, opened
 
 async def check(place):
@@ -83,7 +86,7 @@ FULL = replace(
     step_up=StepUp("https://team.example/approvals", ("destroy",), 600.0, ("mfa",)),
     typed=TypedArgument("value", (TypedField("value"),)),
     records=(("customer", "cus_1"),),
-    temporary_until=NOW + 900,
+    permit=permit().given(NOW + 900),
 )
 STOP = Stop("s1", NOW, "Dana", "agent went wrong", lifted=NOW + 1, lifted_by="Kim")
 
@@ -98,7 +101,7 @@ def stored(record: object, id_: str = "g1") -> str:
 
 def test_field_that_is_added_to_the_class_is_stored(tmp_path: Path, valkey: ValkeyServer) -> None:
     source = Path(approval_request.__file__).read_text(encoding="utf-8")
-    last = f"    used: tuple[int, ...] = ()\n{_doc_of_used(source)}"
+    last = f"    used: tuple[str, ...] = ()\n{_doc_of_used(source)}"
     assert source.count(last) == 1
     copy = tmp_path / "approval_request.py"
     copy.write_text(source.replace(last, last + _FIELDS), encoding="utf-8")
@@ -109,7 +112,7 @@ def test_field_that_is_added_to_the_class_is_stored(tmp_path: Path, valkey: Valk
 
 
 def _doc_of_used(source: str) -> str:
-    after = source.partition("    used: tuple[int, ...] = ()\n")[2]
+    after = source.partition("    used: tuple[str, ...] = ()\n")[2]
     return after.partition("\n")[0] + "\n"
 
 
@@ -119,7 +122,7 @@ def _doc_of_used(source: str) -> str:
         (ApprovalRequest, FULL),
         (Change, change()),
         (Change, replace(change(), batch="b", call_id="call 3", number=3)),
-        (Stop, STOP),
+        (StopOrders, StopOrders(7, (STOP, replace(STOP, id="s2", epoch=7)))),
     ],
 )
 def test_stored_record_is_loaded_as_it_was(kind: type[Any], record: object) -> None:
@@ -128,7 +131,7 @@ def test_stored_record_is_loaded_as_it_was(kind: type[Any], record: object) -> N
 
 def test_field_that_an_earlier_version_lacked_has_its_default() -> None:
     text = json.loads(stored(grant()))
-    for name in ("records", "undoes", "temporary_until"):
+    for name in ("records", "undoes", "permit"):
         del text["record"][name]
     assert load(ApprovalRequest, document(json.dumps(text))) == grant()
 
@@ -138,15 +141,17 @@ def test_field_that_an_earlier_version_lacked_has_its_default() -> None:
     [
         (("added_later",), 1),
         (("votes", 0, "added_later"), 1),
-        (("calls", "1", "added_later"), 1),
+        (("calls", "call 1", "added_later"), 1),
         (("step_up", "added_later"), 1),
         (("votes", 0, "approves"), "true"),
         (("votes", 0), ["dana", True, NOW]),
         (("state",), "from-a-newer-version"),
         (("created",), "1"),
-        (("used",), ["1"]),
+        (("used",), [1]),
+        (("permit", "added_later"), 1),
+        (("permit", "until"), "1"),
         (("preview",), []),
-        (("calls",), {"first": {"binding": "b", "dependents": {}}}),
+        (("calls",), {"first": {"binding": "b"}}),
         (("expires",), None),
     ],
 )
@@ -185,9 +190,9 @@ def test_missing_field_is_unreadable() -> None:
 
 
 def test_unreadable_record_is_named_by_its_kind_and_id() -> None:
-    unreadable = Unreadable(f"stop {'s' * 65}\u202e")
-    assert (unreadable.kind, unreadable.id, unreadable.known) == ("stop", "s" * 64, NOTHING_SENT)
-    assert unreadable.what == f"The stored stop {'s' * 64} cannot be read."
+    unreadable = Unreadable(f"budget {'b' * 65}\u202e")
+    assert (unreadable.kind, unreadable.id, unreadable.known) == ("budget", "b" * 64, NOTHING_SENT)
+    assert unreadable.what == f"The stored budget {'b' * 64} cannot be read."
     assert unreadable.next_step == "A person has to update this server, or restore the ledger (docs/operations.md)."
 
 
@@ -233,7 +238,7 @@ async def test_stops_uses_and_approvals_of_the_version_before_are_read(
     await ledger.open(grant("g2"))
     await ledger.add_stop(replace(STOP, lifted=None, lifted_by=""))
     limit = BudgetLimit("plan 1", PLANNED, 2)
-    assert await ledger.spend_all([limit])
+    assert await counted(ledger, limit)
     await ledger.begin(replace(change(), batch="b1", call_id="call 1", number=1))
     for name in ("g1", "g2"):
         await downgrade(ledger, replace(grant(name), note="as before"))
@@ -244,9 +249,10 @@ async def test_stops_uses_and_approvals_of_the_version_before_are_read(
     assert not_none(await other.find("g1")).note == "as before, upgraded"
     assert [each.id for each in await other.waiting(NOW)] == ["g1", "g2"]
     assert await other.decide(grant("g1"), Vote("dana", True, NOW), "terminal") is not None
-    assert await other.use("g1", "call 1", NOW) is not None
-    assert [await other.spend_all([limit]) for _ in range(2)] == [True, False]
-    assert not await other.begin(replace(change("c2"), batch="b1", call_id="call 1", number=1))
+    assert await used(other, "g1", "call 1", NOW)
+    assert [await counted(other, limit) for _ in range(2)] == [True, False]
+    listed = replace(change("c2"), batch="b1", call_id="call 1", number=1)
+    assert await other.begin(listed) is Begun.BEFORE
 
 
 async def test_changes_are_refused_once_a_newer_version_has_written(
@@ -258,17 +264,17 @@ async def test_changes_are_refused_once_a_newer_version_has_written(
     await ledger.add_stop(STOP)
     with monkeypatch.context() as newer:
         next_version(newer)
-        await other.spend_all([BudgetLimit("write", "monday", 5)])
+        await counted(other, BudgetLimit("write", "monday", 5))
         await other.open(grant("g3"))
     refused = [
         lambda: ledger.open(grant("g2")),
         lambda: ledger.decide(grant("g1"), Vote("dana", True, NOW), "terminal"),
         lambda: ledger.begin(change("c2")),
         lambda: ledger.settle(replace(change("c1"), outcome="done")),
-        lambda: ledger.spend_all([BudgetLimit("destroy", "monday", 5)]),
-        lambda: ledger.spend_rate("destroy", 5, 60, NOW),
+        lambda: counted(ledger, BudgetLimit("destroy", "monday", 5)),
+        lambda: rated(ledger, "destroy", 5, 60, NOW),
         lambda: ledger.use_nonce("n1", NOW + 60, NOW),
-        lambda: ledger.claim("c1"),
+        lambda: claimed(ledger, "c1"),
         lambda: ledger.add_stop(replace(STOP, id="s2")),
         lambda: ledger.mark_audit("log", 1, "head"),
         ledger.check_layout,
@@ -281,7 +287,7 @@ async def test_changes_are_refused_once_a_newer_version_has_written(
             " Reading still works. Update this server."
         )
     assert await ledger.find("g1") == grant("g1")
-    assert await ledger.stops() == [STOP]
+    assert await ledger.stops() == [replace(STOP, epoch=1)]
     assert [each.id for each in await ledger.waiting(NOW)] == ["g1"]
     assert [each.id for each in await ledger.changes("default at live.fastn.ai", 5, NOW + 1)] == ["c1"]
     with pytest.raises(Unreadable):
@@ -329,14 +335,15 @@ async def test_unreadable_approval_is_left_out_of_lists_and_decides_nothing(
     assert await ledger.expire(ACCOUNT, NOW + 599) == []
     assert [found.id for found in await ledger.expire(ACCOUNT, NOW + 600)] == ["g1"]
     assert await ledger.still_open(["g1", "g2"]) == set()
-    await damage(ledger, replace(FULL, id="g3", similar="similar"), "g3")
+    await damage(ledger, replace(FULL, id="g3"), "g3")
     for decision in (
         lambda: ledger.find("g2"),
         lambda: ledger.latest("call of g2", NOW),
-        lambda: ledger.use("g3", "call 1", NOW),
+        lambda: used(ledger, "g3", "call 1", NOW),
         lambda: ledger.decide(grant("g2"), Vote("dana", True, NOW), "terminal"),
         lambda: ledger.open_requests(ACCOUNT, NOW),
-        lambda: ledger.find_temporary("similar", NOW),
+        lambda: ledger.permits_of(FULL.holder, NOW),
+        lambda: ledger.begin(change(), permit="g3"),
     ):
         with pytest.raises(Unreadable, match=r"The stored approval g[23] cannot be read"):
             await decision()
@@ -346,31 +353,33 @@ async def test_unreadable_approval_is_left_out_of_lists_and_decides_nothing(
 
 async def test_unreadable_stop_change_decline_or_use_refuses(ledger: Ledger) -> None:
     begun = replace(
-        change(), call="call", unsettled_until=NOW + 600, batch="b1", call_id="call 1", number=1, approval="g1"
+        change(), repeat_id="call", unsettled_until=NOW + 600, batch="b1", call_id="call 1", number=1, approval="g1"
     )
-    await damage(ledger, STOP, "s1")
+    await damage(ledger, StopOrders(1, (STOP,)), "all")
     await damage(ledger, begun, "c1")
-    await put(ledger, write(ListedCalls({1: ("c1", "done")}), "b1"))
-    await damage(ledger, ListedCalls({1: ("c1", "conflict")}), "b2")
+    await put(ledger, write(ListedCalls({"call 1": ("c1", "done")}), "b1"))
+    await damage(ledger, ListedCalls({"call 1": ("c1", "conflict")}), "b2")
     await damage(ledger, CallerState(), "local")
     await damage(ledger, BudgetUse(0), "destroy", "monday")
     await damage(ledger, documents.RateUses(), "destroy")
     await damage(ledger, Mark(), "key")
     for decision in (
         lambda: ledger.stops(),
+        lambda: ledger.add_stop(STOP),
+        lambda: ledger.lift_stop(STOP),
         lambda: ledger.holding(),
         lambda: ledger.unsettled("call", NOW),
         lambda: ledger.change(ACCOUNT, "c1"),
         lambda: ledger.recent_changes(ACCOUNT, 5),
-        lambda: ledger.claim("c1"),
+        lambda: claimed(ledger, "c1"),
         lambda: ledger.changes_of("b1"),
         lambda: ledger.changes_of("b2"),
         lambda: ledger.begin(replace(begun, id="c2", batch="b2")),
         lambda: ledger.declines("local"),
         lambda: ledger.open(grant()),
         lambda: ledger.spent("destroy", "monday"),
-        lambda: ledger.spend_all([BudgetLimit("write", "monday", 5), BudgetLimit("destroy", "monday", 5)]),
-        lambda: ledger.spend_rate("destroy", 5, 60, NOW),
+        lambda: counted(ledger, BudgetLimit("write", "monday", 5), BudgetLimit("destroy", "monday", 5)),
+        lambda: rated(ledger, "destroy", 5, 60, NOW),
         lambda: ledger.rate_uses("destroy", 60, NOW),
         lambda: ledger.marked("key"),
         lambda: ledger.mark("key", NOW + 1, NOW),

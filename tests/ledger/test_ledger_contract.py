@@ -8,31 +8,24 @@ from typing import Any
 import anyio
 import pytest
 from support import stores
+from support.begun import claimed, counted, rated, used
 from support.decisions import moved
 from support.memory_store import memory_store
-from support.started_together import let_begin, started
-from support.stores import NOW, add_temporary, change, grant, temporary_approval
+from support.stores import NOW, add_temporary, change, grant, permit, race, temporary_approval
 from support.values import not_none
 from valkey import Valkey
 
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, SealedSecret, ShownCall, Vote
+from fastn_mcp.ledger.beginning import Begun, BudgetLimit, rate_free_at
 from fastn_mcp.ledger.change import FINAL_OUTCOMES as OVER
 from fastn_mcp.ledger.identity import account_name, bound_account
-from fastn_mcp.ledger.ledger import MAX_WAITING, BudgetLimit, Ledger, TooManyWaiting, rate_free_at
+from fastn_mcp.ledger.ledger import MAX_WAITING, Ledger, TooManyWaiting
 from fastn_mcp.ledger.store import LedgerLost, LedgerUnusable
 
 shared_stores = pytest.mark.parametrize("where", stores.KINDS, indirect=True)
 """For tests with several processes."""
 
 FINAL = [state for state in RequestState if state not in (RequestState.OPEN, RequestState.APPROVED)]
-
-
-def race(where: str, what: str, count: int = 25) -> list[int]:
-    """How many of `count` attempts succeed in each of two processes that try at the same time."""
-    one, two = (started(stores.__file__, where, what, str(count), name) for name in ("one", "two"))
-    with one, two:
-        let_begin(one, two)
-        return [int(process.communicate(timeout=60)[0]) for process in (one, two)]
 
 
 @pytest.mark.parametrize("hostile", ["'; DROP TABLE requests; --\x00\u202e", "}:request:g1\r\n*1\r\n\x00\u202e{x}"])
@@ -42,8 +35,8 @@ async def test_text_stays_text(ledger: Ledger, hostile: str) -> None:
     request = not_none(await ledger.find(hostile))
     assert (request.principal, request.target, request.text, request.expected) == (hostile, hostile, (hostile,), "")
     assert await ledger.find("g1") is None
-    assert await ledger.spend_all([BudgetLimit("a", "b c", 1)])
-    assert await ledger.spend_all([BudgetLimit("a b", "c", 1)])
+    assert await counted(ledger, BudgetLimit("a", "b c", 1))
+    assert await counted(ledger, BudgetLimit("a b", "c", 1))
 
 
 @shared_stores
@@ -158,7 +151,7 @@ async def test_typed_secret_is_deleted_once_its_request_is_over(
     assert canary in everything(where, request)
     match ending:
         case "used":
-            assert await ledger.use("g1", "call 1", NOW) is not None
+            assert await used(ledger, "g1", "call 1", NOW)
         case "declined":
             assert await ledger.decide(approved, Vote("kim", False, NOW), "page") is not None
         case "withdrawn":
@@ -222,9 +215,9 @@ async def test_expired_request_is_closed_once(ledger: Ledger, other: Ledger) -> 
 
 async def test_request_changes_only_from_its_current_state(ledger: Ledger) -> None:
     assert await ledger.void("g1", RequestState.STALE, NOW) is None, "it is unknown"
-    assert await ledger.use("g1", "call 1", NOW) is None
+    assert not await used(ledger, "g1", "call 1", NOW)
     await ledger.open(grant())
-    assert await ledger.use("g1", "call 1", NOW) is None
+    assert not await used(ledger, "g1", "call 1", NOW)
     assert await moved(ledger, "g1", [RequestState.OPEN], RequestState.APPROVED, NOW + 1, by="terminal")
     assert await ledger.decide(grant(), Vote("local_page", False, NOW + 2), "local_page", "no") is None
     approved = not_none(await ledger.find("g1"))
@@ -302,16 +295,40 @@ async def test_decided_requests_are_listed_newest_first(ledger: Ledger) -> None:
     assert [found.id for found in await ledger.decided(3)] == [state.value for state in FINAL[:-4:-1]]
 
 
-async def test_temporary_approval_covers_exactly_its_call_until_it_ends(ledger: Ledger, other: Ledger) -> None:
+async def test_temporary_approval_holds_for_its_caller_until_it_ends(ledger: Ledger, other: Ledger) -> None:
+    holder = temporary_approval().holder
     await add_temporary(ledger, temporary_approval())
-    assert await other.find_temporary("input", NOW) == temporary_approval()
+    assert await other.permits_of(holder, NOW) == [temporary_approval()]
     assert await other.temporary_approvals(NOW) == [temporary_approval()]
-    assert await other.find_temporary("input and more", NOW) is None
-    assert await other.find_temporary("input", NOW + 900) is None
+    assert await other.permits_of(f"{holder} another", NOW) == []
+    assert await other.permits_of(replace(grant(), account=bound_account("default", "ab12")).holder, NOW) == []
+    assert await other.permits_of(holder, NOW + 900) == []
     assert await other.temporary_approvals(NOW + 900) == []
     assert await other.revoke_temporary("s1")
     assert not await ledger.revoke_temporary("s1")
-    assert await ledger.find_temporary("input", NOW) is None
+    assert await ledger.permits_of(holder, NOW) == []
+
+
+async def test_temporary_approval_begins_with_the_first_use_if_all_approvers_gave_it(
+    ledger: Ledger, other: Ledger
+) -> None:
+    calls = {f"call {number}": ShownCall(f"binding {number}", {}) for number in (1, 2)}
+    asked = replace(grant(), required="four_eyes", expected=None, permit=permit(), calls=calls)
+    votes = {"all": (True, True), "one of two": (True, False)}
+    for name, given in votes.items():
+        request = replace(asked, id=name)
+        await ledger.open(replace(request, call=name))
+        for approver, is_temporary in zip(("dana", "kim"), given, strict=True):
+            assert await ledger.decide(request, Vote(approver, True, NOW, is_temporary=is_temporary), "four_eyes")
+        assert name not in [held.id for held in await other.permits_of(asked.holder, NOW)]
+        assert await used(other, name, "call 2", NOW + 5)
+    (held,) = await ledger.permits_of(asked.holder, NOW + 5)
+    assert (held.id, held.permit_until) == ("all", NOW + 905)
+    assert await used(ledger, "all", "call 1", NOW + 60)
+    assert not_none(await ledger.find("all")).permit_until == NOW + 905, "a later use does not make it longer"
+    assert await other.revoke_temporary("all") is not None
+    assert await ledger.revoke_temporary("one of two") is None
+    assert await ledger.permits_of(asked.holder, NOW + 60) == []
 
 
 async def test_temporary_approvals_are_listed_oldest_first(ledger: Ledger) -> None:
@@ -322,24 +339,25 @@ async def test_temporary_approvals_are_listed_oldest_first(ledger: Ledger) -> No
 
 async def test_budget_is_spent_per_period_up_to_the_current_limit(ledger: Ledger) -> None:
     assert await ledger.spent("destroy", "monday") == 0
-    assert [await ledger.spend_all([BudgetLimit("destroy", "monday", 2)]) for _ in range(3)] == [True, True, False]
-    assert await ledger.spend_all([BudgetLimit("destroy", "tuesday", 2)])
-    assert await ledger.spend_all([BudgetLimit("external", "monday", 2)])
-    assert not await ledger.spend_all([BudgetLimit("trash", "monday", 0)])
-    assert not await ledger.spend_all([BudgetLimit("destroy", "monday", 1)])
-    assert await ledger.spend_all([BudgetLimit("destroy", "monday", 3)])
+    assert [await counted(ledger, BudgetLimit("destroy", "monday", 2)) for _ in range(3)] == [True, True, False]
+    assert await counted(ledger, BudgetLimit("destroy", "tuesday", 2))
+    assert await counted(ledger, BudgetLimit("external", "monday", 2))
+    assert not await counted(ledger, BudgetLimit("trash", "monday", 0))
+    assert not await counted(ledger, BudgetLimit("destroy", "monday", 1))
+    assert await counted(ledger, BudgetLimit("destroy", "monday", 3))
     assert await ledger.spent("destroy", "monday") == 3
 
 
 async def test_rate_limits_uses_in_a_sliding_window(ledger: Ledger, other: Ledger) -> None:
     assert await ledger.rate_uses("destroy", 300, NOW) == []
-    assert await ledger.spend_rate("destroy", 2, 300, NOW) == 0
-    assert await other.spend_rate("destroy", 2, 300, NOW + 100) == 0
-    assert await ledger.spend_rate("destroy", 2, 300, NOW + 200) == NOW + 300
+    assert await rated(ledger, "destroy", 2, 300, NOW)
+    assert await rated(other, "destroy", 2, 300, NOW + 100)
+    assert not await rated(ledger, "destroy", 2, 300, NOW + 200)
+    assert rate_free_at(await other.rate_uses("destroy", 300, NOW + 200), 2, 300) == NOW + 300
     assert await other.rate_uses("destroy", 300, NOW + 200) == [NOW, NOW + 100]
-    assert await other.spend_rate("another", 2, 300, NOW + 200) == 0
-    assert await other.spend_rate("destroy", 2, 300, NOW + 300) == 0
-    assert await ledger.spend_rate("destroy", 2, 300, NOW + 301) == NOW + 400
+    assert await rated(other, "another", 2, 300, NOW + 200)
+    assert await rated(other, "destroy", 2, 300, NOW + 300)
+    assert not await rated(ledger, "destroy", 2, 300, NOW + 301)
     assert await ledger.rate_uses("destroy", 300, NOW + 301) == [NOW + 100, NOW + 300]
     assert rate_free_at([NOW + 100, NOW + 300], 1, 300) == NOW + 600
     assert rate_free_at([NOW + 100, NOW + 300], 3, 300) == 0
@@ -367,7 +385,7 @@ async def test_only_decisions_and_uses_change_the_declines(ledger: Ledger) -> No
     await ledger.offer("offered", NOW + 900)
     await ledger.void("moved", RequestState.STALE, NOW + 2)
     assert await ledger.declines("local") == (1, NOW)
-    assert await ledger.use("form", "call 1", NOW + 3) is not None
+    assert await used(ledger, "form", "call 1", NOW + 3)
     assert await ledger.declines("local") == (0, 0.0)
     await ledger.open(grant("approved"))
     await ledger.decide(grant("approved"), Vote("local_page", True, NOW), "local_page")
@@ -387,8 +405,9 @@ async def test_decision_on_one_call_keeps_its_expiry(ledger: Ledger) -> None:
     await ledger.open(batch)
     declined = not_none(await ledger.decide(batch, Vote("person", False, NOW + 500), "local_page"))
     assert (declined.expires, declined.note) == (NOW + 600, None)
-    used = not_none(await ledger.use("page", "call 1", NOW + 502))
-    assert (used.by, used.note, used.decided) == ("local_page", "a note", NOW + 502)
+    assert await used(ledger, "page", "call 1", NOW + 502)
+    page = not_none(await ledger.find("page"))
+    assert (page.by, page.note, page.decided) == ("local_page", "a note", NOW + 502)
 
 
 async def test_void_request_keeps_its_approver_unless_another_is_given(ledger: Ledger) -> None:
@@ -454,8 +473,8 @@ async def test_revision_changes_with_every_write(ledger: Ledger, other: Ledger) 
     for changed in (
         add_temporary(ledger, temporary_approval()),
         ledger.revoke_temporary(temporary_approval().id),
-        ledger.spend_all([BudgetLimit("destroy", "2026-11-26", 5)]),
-        ledger.spend_rate("destroy", 5, 60, NOW),
+        counted(ledger, BudgetLimit("destroy", "2026-11-26", 5)),
+        rated(ledger, "destroy", 5, 60, NOW),
         ledger.use_nonce("n1", NOW + 60, NOW),
         ledger.mark("form", NOW + 60, NOW),
     ):
@@ -471,9 +490,9 @@ async def test_approval_is_used_or_withdrawn_among_processes(where: str, ledger:
     """25 uses in one process against 25 withdrawals in another: one of all of them counts."""
     await ledger.open(grant())
     assert await moved(ledger, "g1", [RequestState.OPEN], RequestState.APPROVED, NOW)
-    used, withdrawn = race(where, "withdraw or use")
+    uses, withdrawals = race(where, "withdraw or use")
     state = not_none(await ledger.find("g1")).state
-    assert (used, withdrawn, state) in ((1, 0, RequestState.USED), (0, 1, RequestState.WITHDRAWN))
+    assert (uses, withdrawals, state) in ((1, 0, RequestState.USED), (0, 1, RequestState.WITHDRAWN))
 
 
 async def test_withdrawn_approval_is_found_like_a_decline(ledger: Ledger, other: Ledger) -> None:
@@ -484,7 +503,7 @@ async def test_withdrawn_approval_is_found_like_a_decline(ledger: Ledger, other:
     taken_back = not_none(await other.withdraw("g1", dana, "verified", "the wrong one"))
     assert (taken_back.state, taken_back.note, taken_back.votes) == (RequestState.WITHDRAWN, "the wrong one", (dana,))
     assert await ledger.withdraw("g1", dana, "verified") is None
-    assert await ledger.use("g1", "call 1", NOW + 1) is None
+    assert not await used(ledger, "g1", "call 1", NOW + 1)
     assert await ledger.latest("call of g1", NOW + 599) == taken_back
     assert await ledger.latest("call of g1", NOW + 600) is None
     assert await ledger.decided(10) == [taken_back]
@@ -496,10 +515,10 @@ async def test_rest_of_a_list_is_withdrawn(ledger: Ledger) -> None:
     asked = replace(grant(), calls=calls)
     await ledger.open(asked)
     await ledger.decide(asked, Vote("dana", True, NOW), "verified")
-    assert await ledger.use("g1", "call 1", NOW) is not None
+    assert await used(ledger, "g1", "call 1", NOW)
     taken_back = not_none(await ledger.withdraw("g1", Vote("kim", False, NOW), "verified"))
     assert (taken_back.used, [vote.approver for vote in taken_back.votes]) == (("call 1",), ["dana", "kim"])
-    assert await ledger.use("g1", "call 2", NOW) is None
+    assert not await used(ledger, "g1", "call 2", NOW)
 
 
 async def test_expired_approval_is_not_withdrawn(ledger: Ledger) -> None:
@@ -552,29 +571,29 @@ async def test_settled_change_keeps_outcome_and_target(ledger: Ledger, other: Le
 
 async def test_unsettled_changes_are_listed_by_call(ledger: Ledger, other: Ledger) -> None:
     for name, call, until in (("c1", "a", NOW + 1), ("c2", "a", NOW + 2.5), ("c3", "b", NOW + 1), ("c4", "", 0.0)):
-        await ledger.begin(replace(change(name), call=call, unsettled_until=until))
+        await ledger.begin(replace(change(name), repeat_id=call, unsettled_until=until))
     assert await other.unsettled("a", NOW) == {"c1": NOW + 1, "c2": NOW + 2.5}
     assert await other.unsettled("a", NOW + 1) == {"c2": NOW + 2.5}
-    await ledger.settle(replace(change("c1"), call="a", outcome="unknown_outcome", unsettled_until=NOW + 3))
-    await ledger.settle(replace(change("c2"), call="a", outcome="done", unsettled_until=NOW + 4))
+    await ledger.settle(replace(change("c1"), repeat_id="a", outcome="unknown_outcome", unsettled_until=NOW + 3))
+    await ledger.settle(replace(change("c2"), repeat_id="a", outcome="done", unsettled_until=NOW + 4))
     assert await other.unsettled("a", NOW) == {"c1": NOW + 3, "c2": NOW + 4}
     found = not_none(await other.change(ACCOUNT, "c2"))
     assert (found.outcome, found.unsettled_until) == ("done", NOW + 4)
-    await ledger.settle(replace(change("c2"), call="a", outcome="done"))
+    await ledger.settle(replace(change("c2"), repeat_id="a", outcome="done"))
     assert await other.unsettled("a", NOW) == {"c1": NOW + 3}
 
 
 async def test_change_is_claimed_once_until_released(ledger: Ledger, other: Ledger) -> None:
     await ledger.begin(change())
     await ledger.begin(change("c2"))
-    assert await ledger.claim("c1", NOW)
-    assert not await other.claim("c1", NOW)
+    assert await claimed(ledger, "c1", NOW)
+    assert not await claimed(other, "c1", NOW)
     assert await other.change(ACCOUNT, "c1") == replace(change(), undone_at=NOW)
     assert await other.change(ACCOUNT, "c2") == change("c2")
     await other.release("c1")
     assert await ledger.change(ACCOUNT, "c1") == change()
-    assert await other.claim("c1", NOW)
-    assert not await ledger.claim("no such change", NOW)
+    assert await claimed(other, "c1", NOW)
+    assert not await claimed(ledger, "no such change", NOW)
     await ledger.release("no such change")
     assert await ledger.change(ACCOUNT, "no such change") is None
 
@@ -651,16 +670,18 @@ async def test_batch_approval_is_used_once_per_call(ledger: Ledger, other: Ledge
     shown = {f"call {number}": ShownCall(f"binding {number}", {}) for number in (1, 2)}
     batch = replace(grant(), calls=shown, out_of_band=False)
     await ledger.open(batch)
-    assert await other.use("g1", "call 1", NOW) is None
+    assert not await used(other, "g1", "call 1", NOW)
     approved = not_none(await ledger.decide(batch, Vote("client_form", True, NOW + 500), "client_form"))
     assert (approved.state, approved.expires) == (RequestState.APPROVED, NOW + 1100)
     assert await other.latest(batch.call, NOW + 600) == approved
-    once = not_none(await other.use("g1", "call 2", NOW + 600))
+    assert await used(other, "g1", "call 2", NOW + 600)
+    once = not_none(await other.find("g1"))
     assert (once.state, once.used) == (RequestState.APPROVED, ("call 2",))
-    assert await ledger.use("g1", "call 2", NOW + 600) is None
-    assert await ledger.use("g1", "call 3", NOW + 600) is None
-    assert await ledger.use("g1", "call 1", NOW + 1100) is None
-    over = not_none(await ledger.use("g1", "call 1", NOW + 601))
+    assert not await used(ledger, "g1", "call 2", NOW + 600)
+    assert not await used(ledger, "g1", "call 3", NOW + 600)
+    assert not await used(ledger, "g1", "call 1", NOW + 1100)
+    assert await used(ledger, "g1", "call 1", NOW + 601)
+    over = not_none(await ledger.find("g1"))
     assert (over.state, over.used, over.decided) == (RequestState.USED, ("call 2", "call 1"), NOW + 601)
     assert await other.latest(batch.call, NOW + 602) is None
     assert await other.decided(5) == [over]
@@ -684,22 +705,22 @@ async def test_later_clock_does_not_expire_marks_of_others(ledger: Ledger, other
 
 async def test_batch_call_is_begun_again_only_after_a_failure(ledger: Ledger, other: Ledger) -> None:
     first = replace(change("c1"), batch="b1", call_id="call 1", number=1)
-    assert await ledger.begin(first)
-    assert not await other.begin(replace(first, id="c2"))
+    assert await ledger.begin(first) is Begun.YES
+    assert await other.begin(replace(first, id="c2")) is Begun.BEFORE
     assert await other.change(ACCOUNT, "c2") is None
     assert await other.changes_of("b1") == [first]
     await ledger.settle(replace(first, outcome="conflict"))
     assert await other.changes_of("b1") == []
-    assert await other.begin(replace(first, id="c3"))
+    assert await other.begin(replace(first, id="c3")) is Begun.YES
     for number, outcome in enumerate(OVER):
         await ledger.settle(replace(first, id="c3", outcome=outcome))
-        assert not await other.begin(replace(first, id=f"d{number}"))
-    assert await ledger.begin(replace(first, id="e1", call_id="call 2", number=2))
-    assert await ledger.begin(replace(first, id="e2", batch="b2"))
+        assert await other.begin(replace(first, id=f"d{number}")) is Begun.BEFORE
+    assert await ledger.begin(replace(first, id="e1", call_id="call 2", number=2)) is Begun.YES
+    assert await ledger.begin(replace(first, id="e2", batch="b2")) is Begun.YES
     assert [(found.number, found.id) for found in await other.changes_of("b1")] == [(1, "c3"), (2, "e1")]
     assert await other.changes_of("no such batch") == []
-    assert await other.begin(change("e3"))
-    assert await other.begin(change("e4"))
+    assert await other.begin(change("e3")) is Begun.YES
+    assert await other.begin(change("e4")) is Begun.YES
     assert await other.changes_of("") == []
 
 

@@ -17,12 +17,14 @@ from typing import Any
 
 import anyio
 import pytest
+from support.begun import claimed, counted, rated
 from support.decisions import moved
 from support.stores import NOW, add_temporary, change, close, database_of, grant, store_of, temporary_approval
 
 from fastn_mcp.ledger import sqlite_file
 from fastn_mcp.ledger.approval_request import RequestState
-from fastn_mcp.ledger.ledger import BudgetLimit, Ledger
+from fastn_mcp.ledger.beginning import Begun, BudgetLimit
+from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.ledger.sqlite_store import SqliteStore
 from fastn_mcp.ledger.store import LedgerUnusable
 
@@ -98,7 +100,7 @@ async def test_file_that_is_not_a_ledger_is_an_error(ledger: Ledger, path: Path)
     path.write_bytes(b"no database, but something else entirely" * 100)
     for _ in range(2):
         with pytest.raises(LedgerUnusable) as unusable:
-            await ledger.spend_all([BudgetLimit("destroy", "monday", 5)])
+            await counted(ledger, BudgetLimit("destroy", "monday", 5))
         assert str(unusable.value) == (
             f"The ledger {path} cannot be used: file is not a database, or is damaged. Nothing was sent. Reading"
             " still works. To fix it: restore a copy (docs/operations.md), or stop fastn-mcp and move the file away."
@@ -112,7 +114,7 @@ async def test_ledger_that_cannot_be_used_says_which_file_why_and_what_to_do(led
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(LedgerUnusable) as locked:
-            await ledger.spend_all([BudgetLimit("destroy", "monday", 5)])
+            await counted(ledger, BudgetLimit("destroy", "monday", 5))
         other.execute("ROLLBACK")
     assert (
         str(locked.value)
@@ -121,7 +123,7 @@ async def test_ledger_that_cannot_be_used_says_which_file_why_and_what_to_do(led
     )
     database_of(ledger).execute("PRAGMA query_only = ON")
     with pytest.raises(LedgerUnusable) as read_only:
-        await ledger.spend_all([BudgetLimit("destroy", "monday", 5)])
+        await counted(ledger, BudgetLimit("destroy", "monday", 5))
     assert (
         str(read_only.value)
         == f"The ledger {path} cannot be used: it is read-only. Nothing was sent. Reading still works."
@@ -202,7 +204,7 @@ async def test_damaged_ledger_is_reported(ledger: Ledger, path: Path) -> None:
 async def test_damage_that_no_call_notices_is_found_by_the_check(
     ledger: Ledger, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await ledger.spend_all([BudgetLimit("destroy", "monday", 5)])
+    await counted(ledger, BudgetLimit("destroy", "monday", 5))
     await ledger.aclose()
     with closing(sqlite3.connect(path)) as other:
         (page,) = other.execute("SELECT rootpage FROM sqlite_master WHERE name = 'documents'").fetchone()
@@ -281,15 +283,14 @@ async def test_ledger_needs_no_returning(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(sqlite_file.sqlite3, "connect", earlier)
     ledger = Ledger(SqliteStore(":memory:"))
     one = change("c1", at=NOW)
-    assert await ledger.begin(one)
-    assert [await ledger.claim("c1", NOW), await ledger.claim("c1", NOW)] == [True, False]
-    assert [await ledger.spend_all([BudgetLimit("b", "p", 1)]), await ledger.spend_all([BudgetLimit("b", "p", 1)])] == [
+    assert await ledger.begin(one) is Begun.YES
+    assert [await claimed(ledger, "c1"), await claimed(ledger, "c1")] == [True, False]
+    assert [await counted(ledger, BudgetLimit("b", "p", 1)), await counted(ledger, BudgetLimit("b", "p", 1))] == [
         True,
         False,
     ]
     assert [await ledger.use_nonce("n", NOW + 9, NOW), await ledger.use_nonce("n", NOW + 9, NOW)] == [True, False]
-    assert await ledger.spend_rate("r", 1, 60.0, NOW) == 0.0
-    assert await ledger.spend_rate("r", 1, 60.0, NOW) > NOW
+    assert [await rated(ledger, "r", 1, 60.0), await rated(ledger, "r", 1, 60.0)] == [True, False]
     assert not await ledger.revoke_temporary("s1")
     await ledger.aclose()
 
@@ -351,7 +352,7 @@ async def _a_month(ledger: Ledger, size: int) -> None:
             replace(change(f"of {number}", at=NOW - number), batch=f"kept {number}", call_id="call 1", number=1)
         )
         await ledger.use_nonce(f"kept {number}", NOW + 600, NOW)
-        await add_temporary(ledger, replace(temporary_approval(f"temporary {number}"), similar=f"of kept {number}"))
+        await add_temporary(ledger, replace(temporary_approval(f"temporary {number}"), principal=f"of kept {number}"))
 
 
 STATEMENTS: dict[str, Callable[[Ledger], Awaitable[object]]] = {
@@ -364,7 +365,7 @@ STATEMENTS: dict[str, Callable[[Ledger], Awaitable[object]]] = {
     "the waiting are listed": lambda ledger: ledger.waiting(NOW),
     "twenty decisions are listed": lambda ledger: ledger.decided(20),
     "a nonce is used": lambda ledger: ledger.use_nonce("new", NOW + 600, NOW),
-    "a scope is looked for": lambda ledger: ledger.find_temporary("of kept 1", NOW),
+    "temporary approvals are looked for": lambda ledger: ledger.permits_of("of kept 1", NOW),
     "a call of a batch is begun": lambda ledger: ledger.begin(
         replace(change("of"), batch="kept 1", call_id="call 2", number=2)
     ),

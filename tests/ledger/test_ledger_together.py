@@ -10,13 +10,15 @@ import anyio
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.begun import claimed, counted, used
 from support.decisions import moved
 from support.stores import NOW, add_temporary, change, grant, opened, temporary_approval
 from support.valkey_server import ValkeyServer
 
 from fastn_mcp.ledger.approval_request import RequestState, ShownCall, Vote
+from fastn_mcp.ledger.beginning import BudgetLimit
 from fastn_mcp.ledger.change import FINAL_OUTCOMES, Change
-from fastn_mcp.ledger.ledger import MAX_WAITING, BudgetLimit, Ledger, TooManyWaiting
+from fastn_mcp.ledger.ledger import MAX_WAITING, Ledger, TooManyWaiting
 from fastn_mcp.ledger.sqlite_store import SqliteStore
 from fastn_mcp.ledger.valkey import server
 
@@ -82,18 +84,18 @@ def _step(kind: str, draw: Callable[[st.SearchStrategy[Any]], Any]) -> Step:
         "open": lambda ledger: _opened(ledger, id_, out_of_band=yes),
         "four eyes": lambda ledger: _opened(ledger, id_, out_of_band=yes, required="four_eyes"),
         "offer": lambda ledger: ledger.offer(id_, now + 600),
-        "use": lambda ledger: ledger.use(id_, f"call {limit}", now),
+        "use": lambda ledger: used(ledger, id_, f"call {limit}", now),
         "expire": lambda ledger: _expired(ledger, now),
         "move": lambda ledger: moved(ledger, id_, before, after, now, by=who, note="no" if yes else None),
         "vote": lambda ledger: _voted(ledger, id_, Vote(who, yes, now)),
         "find": lambda ledger: ledger.find(id_),
-        "spend": lambda ledger: ledger.spend_all([BudgetLimit("destroy", "monday", limit)]),
+        "spend": lambda ledger: counted(ledger, BudgetLimit("destroy", "monday", limit)),
         "spent": lambda ledger: ledger.spent("destroy", "monday"),
         "nonce": lambda ledger: ledger.use_nonce(who, now + 10, now),
         "declines": lambda ledger: ledger.declines("local"),
         "revoke": lambda ledger: ledger.revoke_temporary("s1"),
         "scopes": lambda ledger: ledger.temporary_approvals(now),
-        "claim": lambda ledger: ledger.claim("c1", NOW),
+        "claim": lambda ledger: claimed(ledger, "c1"),
         "release": lambda ledger: ledger.release("c1"),
         "mark": lambda ledger: ledger.mark(who, now + 10, now),
         "marked": lambda ledger: ledger.marked(who),
@@ -145,9 +147,9 @@ async def _attempt(ledger: Ledger, kind: str, id_: str, who: str) -> tuple[str, 
         case "vote":
             done = await _voted(ledger, id_, Vote(who, True, NOW)) is RequestState.APPROVED
         case "spend":
-            done = await ledger.spend_all([BudgetLimit("destroy", "monday", 2)])
+            done = await counted(ledger, BudgetLimit("destroy", "monday", 2))
         case "claim":
-            done = await ledger.claim("c1", NOW)
+            done = await claimed(ledger, "c1")
         case _:
             done = await ledger.use_nonce("n1", NOW + 60, NOW)
     return (kind, id_) if done else None

@@ -11,6 +11,7 @@ from pathlib import Path
 import anyio
 import pytest
 import trustme
+from support.begun import claimed, counted, rated, used
 from support.decisions import moved
 from support.stores import NOW, add_temporary, change, grant, put, temporary_approval
 from support.tcp_proxy import proxied
@@ -19,8 +20,9 @@ from support.values import not_none
 
 from fastn_mcp.errors import NOTHING_SENT
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, SealedSecret, Vote
+from fastn_mcp.ledger.beginning import Begun, BudgetLimit
 from fastn_mcp.ledger.documents import deletion, write
-from fastn_mcp.ledger.ledger import BudgetLimit, Ledger
+from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.ledger.stop import Stop
 from fastn_mcp.ledger.store import LedgerLost
 from fastn_mcp.ledger.valkey import server as valkey_module
@@ -94,24 +96,25 @@ async def test_all_keys_share_one_slot_and_expire(valkey: ValkeyServer) -> None:
         secret = SealedSecret("dana", "sealed", 600)
         await ledger.decide(grant("g3"), Vote("dana", True, NOW), "page", secret=secret)
         await add_temporary(ledger, temporary_approval())
-        await ledger.spend_all([BudgetLimit("destroy", "monday", 5)])
-        await ledger.spend_all([BudgetLimit("entry", PLANNED, 5)])
-        await ledger.spend_rate("destroy", 5, 30 * 86_400, NOW)
+        await counted(ledger, BudgetLimit("destroy", "monday", 5))
+        await counted(ledger, BudgetLimit("entry", PLANNED, 5))
+        await rated(ledger, "destroy", 5, 30 * 86_400)
         await ledger.mark_audit("audit.jsonl", 1, "head")
         await ledger.mark("key", NOW + 30 * 86_400, NOW)
         await ledger.use_nonce("n1", NOW + 30 * 86_400, NOW)
         await ledger.use_nonce("late", NOW - 1, NOW)
-        await ledger.begin(replace(change(), call="call", approval="g1"))
+        await ledger.begin(replace(change(), repeat_id="call", approval="g1"))
         await ledger.begin(replace(change("c2"), batch="b1", call_id="call 1", number=1))
-        await ledger.begin(replace(change("c3"), call="call", unsettled_until=NOW + 60))
-        await ledger.claim("c3")
+        await ledger.begin(replace(change("c3"), repeat_id="call", unsettled_until=NOW + 60))
+        await ledger.settle(replace(change("c2"), batch="b1", call_id="call 1", number=1, outcome="done"))
+        await claimed(ledger, "c3")
         await ledger.add_stop(Stop("s1", NOW, "Dana"))
     name = parse(url).name
     keys = [line for line in valkey.ask("KEYS", f"*{name}*").split("\r\n") if name in line]
     assert {key.partition("}")[0] for key in keys} == {f"{{{name}"}
     lifetimes = {key.partition("}:")[2]: int(valkey.ask("PTTL", key)[1:]) for key in keys}
     assert {key for key, left in lifetimes.items() if left == -1} == {
-        *("revision", "news", "document:layout", "document:stop s1", "index:stops"),
+        *("revision", "news", "document:layout", "document:stops all"),
         'document:budget ["entry", "plan"]',
     }
     kept = {
@@ -119,9 +122,10 @@ async def test_all_keys_share_one_slot_and_expire(valkey: ValkeyServer) -> None:
         "document:caller local": 90, 'document:budget ["destroy", "monday"]': 90, "document:rate destroy": 30,
         "document:audit audit.jsonl": 732, "document:mark nonce n1": 31, "document:mark nonce late": 1,
         "document:mark key": 31, "document:change c1": 30, "document:list b1": 30, "index:waiting": 30,
-        "index:decided": 30, "index:call call of g1": 30, f"index:open {grant().account}": 30, "index:temporary": 30,
-        "index:covering input": 30, f"index:changes {change().account}": 30, "index:approved g1": 30,
-        "index:typed": 600 / 86_400, "index:under way": 30, "index:unsettled call": 30,
+        "index:decided": 30, "index:call call of g1": 30, f"index:open {grant().account}": 30, "index:permits": 30,
+        f"index:permits {temporary_approval().holder}": 30, f"index:changes {change().account}": 30,
+        "index:approved g1": 30, "index:under way": 30, "index:unsettled call": 30, "index:decided local": 30,
+        "index:settled local": 30, "index:typed": 600 / 86_400,
     }  # fmt: skip
     for key, days in kept.items():
         assert days * day - 60_000 < lifetimes.pop(key) <= days * day, key
@@ -142,7 +146,7 @@ async def test_approval_with_an_unconfirmed_use_is_used(valkey: ValkeyServer, ha
         assert proxy.lost == 1
         async with ledger_on(url.replace(f":{proxy.port}", f":{valkey.port}")) as another:
             assert not_none(await another.find("g1")).state is RequestState.USED
-            assert await another.use("g1", "call 1", NOW) is None
+            assert not await used(another, "g1", "call 1", NOW)
 
 
 @pytest.mark.parametrize("hang_up", [False, True])
@@ -156,14 +160,14 @@ async def test_batch_call_with_an_unconfirmed_begin_counts_as_begun(valkey: Valk
         assert caught.value.known == NOTHING_SENT
         async with ledger_on(url.replace(f":{proxy.port}", f":{valkey.port}")) as another:
             assert await another.changes_of("b1") == [first]
-            assert not await another.begin(replace(first, id="c2"))
+            assert await another.begin(replace(first, id="c2")) is Begun.BEFORE
 
 
 async def test_cancelled_command_leaves_no_response_to_the_next(valkey: ValkeyServer) -> None:
     async with proxied(valkey.port) as proxy, ledger_on(valkey.url(port=proxy.port)) as ledger:
         for name in ("a", "b"):
-            await ledger.spend_all([BudgetLimit(name, "monday", 9)])
-        await ledger.spend_all([BudgetLimit("b", "monday", 9)])
+            await counted(ledger, BudgetLimit(name, "monday", 9))
+        await counted(ledger, BudgetLimit("b", "monday", 9))
         for _ in range(5):
             with anyio.move_on_after(0):
                 await asyncio.gather(*(ledger.spent("a", "monday") for _ in range(5)))
@@ -250,7 +254,7 @@ async def test_forgotten_approval_cannot_be_used(own: ValkeyServer) -> None:
             except LedgerLost:
                 await anyio.sleep(0.02)
         assert found is None
-        assert await ledger.use("g1", "call 1", NOW) is None
+        assert not await used(ledger, "g1", "call 1", NOW)
         assert await ledger.latest("call of g1", NOW) is None
         await ledger.open(grant("g2"))
         assert await moved(ledger, "g2", ASKABLE, RequestState.USED, NOW)
@@ -390,7 +394,7 @@ async def test_full_server_refuses(own: ValkeyServer) -> None:
         await ledger.open(grant())
         own.ask("CONFIG", "SET", "maxmemory", "1")
         for refused in (
-            ledger.spend_all([BudgetLimit("destroy", "monday", 5)]),
+            counted(ledger, BudgetLimit("destroy", "monday", 5)),
             moved(ledger, "g1", ASKABLE, RequestState.APPROVED, NOW),
             # A deletion needs no memory, and once something is deleted, whatever comes after it in a script passes.
             put(ledger, deletion(ApprovalRequest, "g1"), write(grant("g2"), "g2")),
@@ -419,7 +423,7 @@ async def test_write_counts_once_enough_replicas_have_it(start: Start) -> None:
     url = first.url("&copies=1")
     async with ledger_on(url) as ledger:
         with pytest.raises(LedgerLost, match="only 0 of 1 replicas have it"):
-            await ledger.spend_all([BudgetLimit("destroy", "monday", 5)])
+            await counted(ledger, BudgetLimit("destroy", "monday", 5))
         second.ask("REPLICAOF", "127.0.0.1", str(first.port))
         first.await_("state=online", "INFO", "replication")
         name = ""
@@ -451,15 +455,15 @@ async def test_cluster_is_used_like_one_server(start: Start) -> None:
             assert await moved(ledger, "g1", [RequestState.OPEN], RequestState.APPROVED, NOW)
             # As a group: where one of them fails, none goes on and opens a connection that nobody closes.
             async with asyncio.TaskGroup() as tasks:
-                moves = [tasks.create_task(ledger.use("g1", "call 1", NOW)) for _ in range(10)]
-            assert sum(move.result() is not None for move in moves) == 1
+                moves = [tasks.create_task(used(ledger, "g1", "call 1")) for _ in range(10)]
+            assert sum(move.result() for move in moves) == 1
             assert {request.id for request in await ledger.decided(5)} == {"g1", temporary_approval().id}
             await ledger.begin(change())
-            assert await ledger.claim("c1")
+            assert await claimed(ledger, "c1")
     assert all("cluster_slots_assigned:16384" in server.ask("CLUSTER", "INFO") for server in servers)
     assert all(int(server.ask("DBSIZE")[1:]) > 0 for server in servers)
     async with ledger_on(f"valkey://127.0.0.1:{servers[0].port}/?name=a&cluster=yes") as ledger:
-        assert await ledger.claim("c1") is False
+        assert not await claimed(ledger, "c1")
         for server in servers:
             server.stop()
         with pytest.raises(LedgerLost):
@@ -470,7 +474,7 @@ async def test_cluster_without_slots_is_lost_and_its_connections_are_closed(star
     server = start("--cluster-enabled", "yes")
     async with ledger_on(f"valkey://127.0.0.1:{server.port}/?cluster=yes") as ledger:
         with pytest.raises(LedgerLost):
-            await ledger.claim("c1")
+            await claimed(ledger, "c1")
     clients = server.ask("CLIENT", "LIST")
     assert clients.count("id=") == 1, clients
 

@@ -8,14 +8,16 @@ from pathlib import Path
 import anyio
 import anyio.lowlevel
 import pytest
+from support.begun import claimed, counted, rated, used
 from support.memory_store import MemoryStore
 from support.stores import NOW, change, grant
 from support.values import not_none
 
 from fastn_mcp.ledger import known_documents
 from fastn_mcp.ledger.approval_request import RequestState, Vote
+from fastn_mcp.ledger.beginning import Begun, BudgetLimit
 from fastn_mcp.ledger.known_documents import KnownDocuments
-from fastn_mcp.ledger.ledger import MAX_WAITING, BudgetLimit, Ledger, TooManyWaiting
+from fastn_mcp.ledger.ledger import MAX_WAITING, Ledger, TooManyWaiting
 from fastn_mcp.ledger.sqlite_store import SqliteStore
 from fastn_mcp.ledger.stop import Stop
 from fastn_mcp.ledger.store import Commit, Document, LedgerLost, Write
@@ -45,22 +47,22 @@ async def test_what_a_process_knew_before_never_decides(ledger: Ledger, other: L
     """Neither that something may be done, nor that it may not."""
     await ledger.open(grant())
     assert await other.find("g1") is not None
-    assert await other.use("g1", "call 1", NOW) is None
+    assert not await used(other, "g1", "call 1", NOW)
     await ledger.decide(grant(), DANA, "terminal")
     assert await other.withdraw("g1", Vote("kim", False, NOW), "terminal") is not None
-    assert await ledger.use("g1", "call 1", NOW) is None
+    assert not await used(ledger, "g1", "call 1", NOW)
     assert not_none(await ledger.find("g1")).state is RequestState.WITHDRAWN
     assert await other.spent("destroy", "monday") == 0
-    assert [await ledger.spend_all([LIMIT]) for _ in range(2)] == [True, True]
-    assert not await other.spend_all([LIMIT])
+    assert [await counted(ledger, LIMIT) for _ in range(2)] == [True, True]
+    assert not await counted(other, LIMIT)
     assert await other.unsettled("call", NOW) == {}
     assert await other.change(FIRST.account, "c1") is None
-    assert await ledger.begin(FIRST)
-    assert not await other.begin(replace(FIRST, id="c2"))
-    assert await ledger.claim("c1")
-    assert not await other.claim("c1")
+    assert await ledger.begin(FIRST) is Begun.YES
+    assert await other.begin(replace(FIRST, id="c2")) is Begun.BEFORE
+    assert await claimed(ledger, "c1")
+    assert not await claimed(other, "c1")
     await other.release("c1")
-    assert await ledger.claim("c1")
+    assert await claimed(ledger, "c1")
     stop = Stop("s1", NOW, "Dana")
     assert not await ledger.lift_stop(stop.lift("Dana", NOW))
     await other.add_stop(stop)
@@ -87,14 +89,14 @@ async def test_step_on_known_documents_takes_one_round_trip(ledger: Ledger, stor
     steps: dict[str, tuple[Callable[[], Awaitable[object]], tuple[int, int]]] = {
         "open": (lambda: ledger.open(grant()), (0, 1)),
         "decide": (lambda: ledger.decide(grant(), DANA, "terminal"), (1, 1)),
-        "use": (lambda: ledger.use("g1", "call 1", NOW), (0, 1)),
-        "spend": (lambda: ledger.spend_all([LIMIT]), (0, 1)),
-        "rate": (lambda: ledger.spend_rate("destroy", 5, 60, NOW), (0, 1)),
+        "use": (lambda: used(ledger, "g1", "call 1", NOW), (0, 1)),
+        "spend": (lambda: counted(ledger, LIMIT), (0, 1)),
+        "rate": (lambda: rated(ledger, "destroy", 5, 60, NOW), (0, 1)),
         "nonce": (lambda: ledger.use_nonce("n1", NOW + 60, NOW), (0, 1)),
         "begin": (lambda: ledger.begin(change()), (0, 1)),
         "settle": (lambda: ledger.settle(replace(change(), outcome="done")), (0, 1)),
-        "claim": (lambda: ledger.claim("c1"), (0, 1)),
-        "claim again": (lambda: ledger.claim("c1"), (1, 0)),
+        "claim": (lambda: claimed(ledger, "c1"), (0, 1)),
+        "claim again": (lambda: claimed(ledger, "c1"), (1, 0)),
     }
     for name, (step, expected) in steps.items():
         store.reads = store.commits = 0
@@ -103,14 +105,14 @@ async def test_step_on_known_documents_takes_one_round_trip(ledger: Ledger, stor
 
 
 async def test_step_on_old_documents_takes_two_round_trips(ledger: Ledger, other: Ledger, store: MemoryStore) -> None:
-    assert await ledger.spend_all([LIMIT])
-    assert await other.spend_all([LIMIT])
+    assert await counted(ledger, LIMIT)
+    assert await counted(other, LIMIT)
     store.reads = store.commits = 0
-    assert not await ledger.spend_all([LIMIT])
+    assert not await counted(ledger, LIMIT)
     assert (store.reads, store.commits) == (0, 1)
-    assert await other.spend_all([replace(LIMIT, limit=3)])
+    assert await counted(other, replace(LIMIT, limit=3))
     store.reads = store.commits = 0
-    assert await ledger.spend_all([replace(LIMIT, limit=9)])
+    assert await counted(ledger, replace(LIMIT, limit=9))
     assert (store.reads, store.commits) == (0, 2)
 
 
@@ -119,12 +121,12 @@ async def test_unconfirmed_commit_counts_as_made(ledger: Ledger, store: MemorySt
     await ledger.open(grant())
     await ledger.decide(grant(), DANA, "terminal")
     steps: list[Callable[[], Awaitable[object]]] = [
-        lambda: ledger.use("g1", "call 1", NOW),
+        lambda: used(ledger, "g1", "call 1", NOW),
         lambda: ledger.begin(FIRST),
-        lambda: ledger.spend_all([replace(LIMIT, limit=1)]),
-        lambda: ledger.spend_rate("destroy", 1, 60, NOW),
+        lambda: counted(ledger, replace(LIMIT, limit=1)),
+        lambda: rated(ledger, "destroy", 1, 60, NOW),
         lambda: ledger.use_nonce("n1", NOW + 60, NOW),
-        lambda: ledger.claim("c1"),
+        lambda: claimed(ledger, "c1"),
     ]
     for step in steps:
         store.lost, store.commits = "after", 0
@@ -132,12 +134,12 @@ async def test_unconfirmed_commit_counts_as_made(ledger: Ledger, store: MemorySt
             await step()
         assert store.commits == 1
         store.lost = ""
-    assert await ledger.use("g1", "call 1", NOW) is None
-    assert not await ledger.begin(replace(FIRST, id="c2"))
-    assert not await ledger.spend_all([replace(LIMIT, limit=1)])
-    assert await ledger.spend_rate("destroy", 1, 60, NOW) > NOW
+    assert not await used(ledger, "g1", "call 1", NOW)
+    assert await ledger.begin(replace(FIRST, id="c2")) is Begun.BEFORE
+    assert not await counted(ledger, replace(LIMIT, limit=1))
+    assert not await rated(ledger, "destroy", 1, 60, NOW)
     assert not await ledger.use_nonce("n1", NOW + 60, NOW)
-    assert not await ledger.claim("c1")
+    assert not await claimed(ledger, "c1")
 
 
 async def test_lost_store_refuses_each_step(ledger: Ledger, store: MemoryStore) -> None:
@@ -146,13 +148,13 @@ async def test_lost_store_refuses_each_step(ledger: Ledger, store: MemoryStore) 
     for lost in ("before", "reads"):
         store.lost = lost
         with pytest.raises(LedgerLost):
-            await ledger.use("g1", "call 1", NOW)
+            await used(ledger, "g1", "call 1", NOW)
         with pytest.raises(LedgerLost):
             await ledger.begin(FIRST)
         store.lost = ""
         await ledger.find("g1")
     assert not_none(await ledger.find("g1")).used == ()
-    assert await ledger.begin(FIRST)
+    assert await ledger.begin(FIRST) is Begun.YES
 
 
 async def test_nothing_is_known_after_a_failure(ledger: Ledger, store: MemoryStore) -> None:
@@ -203,9 +205,9 @@ async def test_steps_of_tasks_and_processes_happen_once() -> None:
     made = Counter[str]()
 
     async def attempt(ledger: Ledger, number: int) -> None:
-        is_used = await ledger.use("g1", "call 1", NOW) is not None
-        is_begun = await ledger.begin(replace(FIRST, id=f"c{number}"))
-        is_spent = await ledger.spend_all([LIMIT])
+        is_used = await used(ledger, "g1", "call 1")
+        is_begun = await ledger.begin(replace(FIRST, id=f"c{number}")) is Begun.YES
+        is_spent = await counted(ledger, LIMIT)
         await ledger.open(grant(f"q{number}"))
         made.update({"use": int(is_used), "begin": int(is_begun), "spend": int(is_spent)})
 
@@ -217,11 +219,11 @@ async def test_steps_of_tasks_and_processes_happen_once() -> None:
 
 
 async def test_late_outcome_of_an_earlier_attempt_leaves_its_list_alone(ledger: Ledger, other: Ledger) -> None:
-    assert await ledger.begin(FIRST)
+    assert await ledger.begin(FIRST) is Begun.YES
     await ledger.settle(replace(FIRST, outcome="conflict"))
-    assert await other.begin(replace(FIRST, id="c2"))
+    assert await other.begin(replace(FIRST, id="c2")) is Begun.YES
     await ledger.settle(replace(FIRST, outcome="conflict"))
-    assert not await ledger.begin(replace(FIRST, id="c3"))
+    assert await ledger.begin(replace(FIRST, id="c3")) is Begun.BEFORE
     assert [each.id for each in await ledger.changes_of("b1")] == ["c2"]
 
 

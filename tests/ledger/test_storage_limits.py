@@ -1,13 +1,15 @@
 """What is stored for one caller is bounded, in every store."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.begun import claimed, given
 from support.decisions import moved
-from support.stores import NOW, change, grant
+from support.stores import NOW, change, grant, permit, put
 from support.values import not_none
 from support.world import World
 
@@ -16,18 +18,21 @@ from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.result import Done
 from fastn_mcp.guard.undo import STATE_DROPPED, NotUndoable, undo_of
+from fastn_mcp.ledger import beginning
+from fastn_mcp.ledger import ledger as ledger_module
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState
-from fastn_mcp.ledger.change import Change
+from fastn_mcp.ledger.beginning import Begun, BudgetLimit, RateLimit
+from fastn_mcp.ledger.change import KEPT_DAYS, Change
+from fastn_mcp.ledger.documents import CallerState, load, write
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.ledger.storage_limits import (
+    BARE_BYTES,
     MAX_JOURNAL_BYTES,
     MAX_OPEN_BYTES,
     MAX_REQUEST_BYTES,
     JournalFull,
     RequestsFull,
-    StoredItem,
-    items_to_drop,
-    stored_size,
+    stored_bytes,
 )
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.procedures.undo_change import ListChanges, UndoChange
@@ -47,6 +52,10 @@ def large_request(name: str, principal: str = "local", at: float = NOW) -> Appro
 def large_change(name: str, at: float, **more: Any) -> Change:
     values: dict[str, Any] = {"outcome": "done", "before": {"id": "cus_1", "plan": MORE}} | more
     return replace(change(name, at), **values)
+
+
+def stored_size(record: ApprovalRequest | Change) -> int:
+    return stored_bytes(write(record, record.id).value)
 
 
 async def opened_requests(ledger: Ledger, requests: Sequence[ApprovalRequest]) -> list[str]:
@@ -92,15 +101,15 @@ async def test_open_requests_of_a_caller_are_bounded_by_bytes(ledger: Ledger, ot
 
 async def test_request_that_grew_counts_as_it_is(ledger: Ledger, other: Ledger) -> None:
     await ledger.open(grant("g0"))
-    await ledger.change_request("g0", lambda current: replace(current, extent="x" * (MAX_OPEN_BYTES - 2_000)))
+    await ledger.change_request("g0", lambda current: replace(current, told=("x" * (MAX_OPEN_BYTES - 2_000),)))
     with pytest.raises(RequestsFull):
-        await other.open(replace(grant("g1"), extent="x" * 2_000))
+        await other.open(replace(grant("g1"), told=("x" * 2_000,)))
     await ledger.void("g0", RequestState.STALE, NOW)
-    await ledger.change_request("g0", lambda current: replace(current, extent="x" * (MAX_REQUEST_BYTES - 2_000)))
+    await ledger.change_request("g0", lambda current: replace(current, told=("x" * (MAX_REQUEST_BYTES - 2_000),)))
     with pytest.raises(RequestsFull):
-        await other.open(replace(grant("g1"), extent="x" * 2_000))
-    await ledger.change_request("g0", lambda current: replace(current, extent=""))
-    await other.open(replace(grant("g1"), extent="x" * 2_000))
+        await other.open(replace(grant("g1"), told=("x" * 2_000,)))
+    await ledger.change_request("g0", lambda current: replace(current, told=()))
+    await other.open(replace(grant("g1"), told=("x" * 2_000,)))
 
 
 async def test_oldest_past_decisions_of_a_caller_are_deleted_first(ledger: Ledger, other: Ledger) -> None:
@@ -116,8 +125,8 @@ async def test_oldest_past_decisions_of_a_caller_are_deleted_first(ledger: Ledge
 
 async def test_request_that_still_decides_something_is_not_deleted(ledger: Ledger, other: Ledger) -> None:
     """A decline refuses the same call until it would have expired, and a temporary approval covers others."""
-    await ledger.open(large_request("temporary", at=NOW - 1))
-    await ledger.open_temporary("temporary", NOW + 5000)
+    await ledger.open(replace(large_request("temporary", at=NOW - 1), permit=permit()))
+    await given(ledger, "temporary", NOW + 5000)
     assert await moved(ledger, "temporary", [RequestState.OPEN], RequestState.USED, NOW)
     declined = [f"g{number}" for number in range(20)]
     opened = list[str]()
@@ -137,7 +146,7 @@ async def test_states_before_the_oldest_settled_changes_are_dropped_first(ledger
     stores = [ledger, other]
     await ledger.begin(replace(large_change("another's", NOW), principal="other"))
     for number in range(25):
-        assert await stores[number % 2].begin(large_change(f"c{number}", NOW + number))
+        assert await stores[number % 2].begin(large_change(f"c{number}", NOW + number)) is Begun.YES
     kept = await states_kept(ledger)
     assert kept == ["another's", *(f"c{number}" for number in range(25 - len(kept) + 1, 25))]
     assert len(kept) == 1 + MAX_JOURNAL_BYTES // stored_size(large_change("c0", NOW))
@@ -152,7 +161,7 @@ async def test_states_before_the_oldest_settled_changes_are_dropped_first(ledger
     [
         {"outcome": "begun"},
         {"outcome": "unknown_outcome"},
-        {"unsettled_until": NOW + 600, "call": "call"},
+        {"unsettled_until": NOW + 600, "repeat_id": "call"},
     ],
     ids=lambda kept: next(iter(kept)) + str(next(iter(kept.values()))),
 )
@@ -167,7 +176,7 @@ async def test_state_of_what_is_not_settled_is_kept(ledger: Ledger, other: Ledge
 
 async def test_state_of_what_is_being_undone_is_kept(ledger: Ledger, other: Ledger) -> None:
     await ledger.begin(large_change("c0", NOW))
-    assert await ledger.claim("c0", NOW + 1)
+    assert await claimed(ledger, "c0", NOW + 1)
     for number in range(1, 20):
         await other.begin(large_change(f"c{number}", NOW + number))
     assert (await states_kept(other))[0] == "c0"
@@ -187,9 +196,9 @@ async def test_journal_full_of_unsettled_changes_refuses_its_caller_only(ledger:
         " outcome did, and tell the operator: each is kept for 30 days."
     )
     assert await states_kept(other) == begun
-    assert await other.begin(replace(large_change("another's", NOW), principal="other"))
+    assert await other.begin(replace(large_change("another's", NOW), principal="other")) is Begun.YES
     await ledger.settle(large_change("c0", NOW, outcome="done"))
-    assert await other.begin(large_change("more", NOW + 100))
+    assert await other.begin(large_change("more", NOW + 100)) is Begun.YES
     assert await states_kept(ledger) == ["another's", *begun[1:], "more"]
 
 
@@ -208,12 +217,119 @@ async def test_change_that_grew_with_its_outcome_counts_as_it_is(ledger: Ledger,
         await other.begin(change("c1"))
 
 
-def test_whole_records_are_dropped_only_after_every_state() -> None:
-    bare, state, kept = StoredItem("bare", 5, True), StoredItem("state", 5, True, True), StoredItem("kept", 5, False)
-    assert items_to_drop([kept, bare, state], 5) == [state]
-    assert items_to_drop([kept, bare], 5) == [bare]
-    assert items_to_drop([kept, bare, state], 11) == []
-    assert items_to_drop([bare, state], 10) == [state]
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A journal of 30 kB, of which nothing is spared."""
+    monkeypatch.setattr(beginning, "MAX_JOURNAL_BYTES", 30_000)
+    monkeypatch.setattr(ledger_module, "SPARE_BYTES", 0)
+
+
+@pytest.mark.usefixtures("small")
+async def test_whole_changes_are_deleted_only_after_every_state(ledger: Ledger, other: Ledger) -> None:
+    """A change that takes no less without its state keeps it for as long as it is kept."""
+    bare = [replace(change(f"bare {number}", NOW + number), outcome="done") for number in range(10)]
+    states = [
+        replace(change(f"state {number}", NOW + 10 + number), outcome="done", before={"plan": "x" * 3_400})
+        for number in range(3)
+    ]
+    assert {stored_size(each) for each in bare} == {BARE_BYTES}
+    assert {stored_size(each) for each in states} == {4_500}
+    for each in (*bare, *states):
+        assert await ledger.begin(each) is Begun.YES  # 28.5 kB
+    assert await states_kept(other) == [each.id for each in (*bare, *states)]
+    history = list[tuple[list[str], list[str]]]()
+    for number in range(20, 30):
+        assert await other.begin(replace(change(f"new {number}", NOW + number), outcome="done")) is Begun.YES
+        kept = [each.id for each in await ledger.changes(ACCOUNT, 1000, 1e12)]
+        with_state = await states_kept(ledger)
+        dropped = [each.id for each in states if each.id not in with_state]
+        deleted = [each.id for each in (*bare, *states) if each.id not in kept]
+        history.append((dropped, deleted))
+    names = [each.id for each in states]
+    assert history == [
+        *(([], []), (names[:1], []), (names[:1], []), (names[:2], []), (names[:2], [])),
+        *((names, []), (names, []), (names, [])),
+        (names, ["bare 0"]),
+        (names, ["bare 0", "bare 1"]),
+    ]
+
+
+@pytest.mark.usefixtures("small")
+async def test_state_of_the_change_that_is_about_to_be_undone_is_kept(ledger: Ledger) -> None:
+    for number in range(6):
+        await ledger.begin(replace(change(f"c{number}", NOW + number), outcome="done", before={"plan": "x" * 3_700}))
+    assert await states_kept(ledger) == [f"c{number}" for number in range(6)]
+    undo = replace(change("undo", NOW + 10), before={"plan": "x" * 3_700})
+    assert await ledger.begin(undo, undoes="c0") is Begun.YES
+    assert await states_kept(ledger) == ["c0", "c3", "c4", "c5", "undo"]
+
+
+@pytest.mark.usefixtures("small")
+async def test_late_outcome_does_not_bring_a_dropped_state_back(ledger: Ledger, other: Ledger) -> None:
+    first = replace(change("c0"), outcome="done", before={"plan": "x" * 20_000}, repeat_id="call")
+    await ledger.begin(first)
+    await other.begin(replace(change("c1", NOW + 1), before={"plan": "x" * 20_000}))
+    assert await states_kept(ledger) == ["c1"]
+    await ledger.settle(replace(first, target="cus_9", sent={"plan": "x" * 20_000}))
+    found = not_none(await other.change(ACCOUNT, "c0"))
+    assert (found.target, found.sent, found.before, found.is_state_dropped) == ("cus_9", {}, {}, True)
+
+
+@pytest.mark.usefixtures("small")
+async def test_change_that_cannot_be_read_is_kept(ledger: Ledger, other: Ledger) -> None:
+    large = replace(change("c0"), outcome="done", before={"plan": "x" * 20_000})
+    await ledger.begin(large)
+    await put(other, replace(write(large, "c0"), value="{"))
+    with pytest.raises(JournalFull):
+        await ledger.begin(replace(large, id="c1", at=NOW + 1))
+    assert (await other.store.read(["change c0"]))["change c0"].value == "{"
+
+
+@pytest.mark.usefixtures("small")
+async def test_limit_holds_for_changes_that_begin_at_once(ledger: Ledger, other: Ledger) -> None:
+    begun = replace(change(), before={"plan": "x" * 6_500})
+
+    async def begin(number: int) -> bool:
+        try:
+            return await (ledger, other)[number % 2].begin(replace(begun, id=f"c{number}")) is Begun.YES
+        except JournalFull:
+            return False
+
+    assert sum(await asyncio.gather(*map(begin, range(10)))) == 4
+    assert len(await ledger.changes(ACCOUNT, 100, 1e12)) == 4
+
+
+@pytest.mark.usefixtures("small")
+async def test_full_journal_uses_and_counts_nothing(ledger: Ledger, other: Ledger) -> None:
+    await ledger.begin(replace(change("c0"), outcome="unknown_outcome", before={"plan": "x" * 20_000}))
+    await ledger.open(grant())
+    assert await moved(other, "g1", [RequestState.OPEN], RequestState.APPROVED, NOW)
+    limit = BudgetLimit("destroy", "monday", 5)
+    large = replace(change("c1"), call_id="call 1", batch="b1", before={"plan": "x" * 20_000})
+    with pytest.raises(JournalFull):
+        await ledger.begin(large, uses="g1", limits=[limit], rate=RateLimit("destroy", 5, 60), undoes="c0")
+    assert not_none(await other.find("g1")).used == ()
+    assert (await other.spent("destroy", "monday"), await other.rate_uses("destroy", 60, NOW)) == (0, [])
+    assert not not_none(await other.change(ACCOUNT, "c0")).undone
+    assert await other.change(ACCOUNT, "c1") is None
+    small = replace(change("c1"), call_id="call 1", batch="b1")
+    assert await ledger.begin(small, uses="g1", limits=[limit]) is Begun.YES
+    assert await other.begin(replace(large, id="c2"), uses="g1") is Begun.BEFORE, "it is no matter of room then"
+
+
+@pytest.mark.usefixtures("small")
+async def test_changes_count_until_they_are_forgotten(ledger: Ledger, other: Ledger) -> None:
+    begun = replace(change("c0"), outcome="unknown_outcome", before={"plan": "x" * 20_000})
+    await ledger.begin(begun)
+    for days, is_full in ((KEPT_DAYS - 1, True), (KEPT_DAYS + 1, False)):
+        later = replace(begun, id=f"c{days}", at=NOW + days * DAY)
+        if is_full:
+            with pytest.raises(JournalFull):
+                await other.begin(later)
+        else:
+            assert await other.begin(later) is Begun.YES
+    caller = (await ledger.store.read(["caller local"]))["caller local"]
+    assert len(load(CallerState, caller).changes.by_day) == 1
 
 
 async def test_changes_without_states_are_deleted_last(ledger: Ledger, other: Ledger) -> None:

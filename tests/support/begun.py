@@ -1,31 +1,41 @@
 """Changes that are begun by hand, to use approvals and budgets as calls do."""
 
 import itertools
+import os
 from dataclasses import replace
 
 from fastn_mcp.ledger.beginning import Begun, BudgetLimit, RateLimit
+from fastn_mcp.ledger.change import Change
 from fastn_mcp.ledger.ledger import Ledger
 from support import stores
 
 _NUMBERS = itertools.count()
 
 
-async def used(ledger: Ledger, approval_id: str, call_id: str, at: float) -> bool:
+def _change(what: str, at: float) -> Change:
+    """Return a change with an id that no other one has, in any process."""
+    return replace(stores.change(f"{what} {os.getpid()} {next(_NUMBERS)}", at=at), account="by hand")
+
+
+async def used(ledger: Ledger, approval_id: str, call_id: str, at: float = stores.NOW) -> bool:
     """Use an approval for one of its calls. Return whether that was possible."""
-    change = replace(stores.change(f"used {next(_NUMBERS)}", at=at), account="by hand", call_id=call_id)
+    change = replace(_change("used", at), call_id=call_id)
     return await ledger.begin(change, uses=approval_id) is Begun.YES
 
 
-async def counted(ledger: Ledger, *limits: BudgetLimit, at: float) -> bool:
+async def counted(ledger: Ledger, *limits: BudgetLimit, at: float = stores.NOW) -> bool:
     """Count a call in these budgets. Return whether their limits allowed it."""
-    change = replace(stores.change(f"counted {next(_NUMBERS)}", at=at), account="by hand")
-    return await ledger.begin(change, limits=limits) is Begun.YES
+    return await ledger.begin(_change("counted", at), limits=limits) is Begun.YES
 
 
-async def rated(ledger: Ledger, budget: str, most: int, seconds: float, at: float) -> bool:
+async def rated(ledger: Ledger, budget: str, most: int, seconds: float, at: float = stores.NOW) -> bool:
     """Count a call in a rate. Return whether the rate allowed it."""
-    change = replace(stores.change(f"rated {next(_NUMBERS)}", at=at), account="by hand")
-    return await ledger.begin(change, rate=RateLimit(budget, most, seconds)) is Begun.YES
+    return await ledger.begin(_change("rated", at), rate=RateLimit(budget, most, seconds)) is Begun.YES
+
+
+async def claimed(ledger: Ledger, change_id: str, at: float = stores.NOW) -> bool:
+    """Begin the undo of a change. Return whether it was neither undone nor being undone."""
+    return await ledger.begin(_change("undo", at), undoes=change_id) is Begun.YES
 
 
 async def given(ledger: Ledger, approval_id: str, until: float) -> None:

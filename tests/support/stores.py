@@ -17,7 +17,7 @@ import anyio
 
 from fastn_mcp.build.stores import ledger_at
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, ShownCall, Vote
-from fastn_mcp.ledger.beginning import Begun, BudgetLimit
+from fastn_mcp.ledger.beginning import Begun, BudgetLimit, RateLimit
 from fastn_mcp.ledger.change import Change
 from fastn_mcp.ledger.ledger import Ledger, TooManyWaiting
 from fastn_mcp.ledger.sqlite_store import SqliteStore
@@ -183,6 +183,23 @@ async def _claim(ledger: Ledger, _: str) -> bool:
     return await ledger.begin(change(f"{os.getpid()} {next(_NUMBERS)}"), undoes="c1") is Begun.YES
 
 
+async def _rate(ledger: Ledger, _: str) -> bool:
+    rate = RateLimit("destroy", 7, 300)
+    return await ledger.begin(change(f"{os.getpid()} {next(_NUMBERS)}"), rate=rate) is Begun.YES
+
+
+async def _begin_all(ledger: Ledger, _: str, list_id: str = "") -> bool:
+    """Begin a change with an approval, a budget, a rate and an undo at once."""
+    begun = await ledger.begin(
+        replace(change(f"{os.getpid()} {next(_NUMBERS)}"), batch=list_id, call_id="call 1"),
+        undoes="c0",
+        limits=[BudgetLimit("destroy", "2026-11-25", 7)],
+        rate=RateLimit("destroy", 7, 300),
+        uses="g1",
+    )
+    return begun is Begun.YES
+
+
 ATTEMPTS: dict[str, Callable[[Ledger, str], Awaitable[bool]]] = {
     "burn": _burn,
     "spend": _spend,
@@ -193,8 +210,21 @@ ATTEMPTS: dict[str, Callable[[Ledger, str], Awaitable[bool]]] = {
     "vote": _vote,
     "nonce": lambda ledger, _: ledger.use_nonce("n1", NOW + 60, NOW),
     "step": _step,
+    "rate": _rate,
+    "begin all": _begin_all,
+    "begin listed": lambda ledger, name: _begin_all(ledger, name, "b1"),
     "withdraw or use": _withdraw_or_use,
 }
+
+
+def race(where: str, what: str, count: int = 25) -> list[int]:
+    """Return how many of `count` attempts succeed in each of two processes that try at the same time."""
+    from support.started_together import let_begin, started  # a process of its own runs this file by its path
+
+    one, two = (started(__file__, where, what, str(count), name) for name in ("one", "two"))
+    with one, two:
+        let_begin(one, two)
+        return [int(process.communicate(timeout=60)[0]) for process in (one, two)]
 
 
 def main(where: str, what: str, count: int, name: str) -> None:
