@@ -130,7 +130,7 @@ async def test_all_keys_share_one_slot_and_expire(valkey: ValkeyServer) -> None:
     for key, days in kept.items():
         assert days * day - 60_000 < lifetimes.pop(key) <= days * day, key
     assert {key.split(" ")[0] for key, left in lifetimes.items() if left != -1} == {
-        *("document:approval", "document:change", "index:call"),
+        *("document:approval", "document:change", "index:call", "index:changes"),
     }
 
 
