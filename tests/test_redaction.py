@@ -28,6 +28,7 @@ from fastn_mcp.errors import Failed
 from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.guard.permission import Permission, new_change
 from fastn_mcp.guard.preview import preview
+from fastn_mcp.ledger.beginning import Begun
 from fastn_mcp.ledger.change import Change
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.records.rows import FastnObject
@@ -133,9 +134,9 @@ class _Kept:
     def __init__(self) -> None:
         self.changes: list[Change] = []
 
-    async def begin(self, change: Change) -> bool:
+    async def begin(self, change: Change, **_: object) -> Begun:
         self.changes.append(change)
-        return True
+        return Begun.YES
 
 
 def _as_result(value: JsonValue) -> object:
