@@ -336,7 +336,7 @@ async def test_no_more_is_dropped_than_the_change_needs(ledger: Ledger) -> None:
         await ledger.begin(replace(change(f"c{number:02}", NOW + number), outcome="done"))
     assert not_none(await ledger.change(ACCOUNT, "c00")).before  # 30 kB are stored
     await ledger.begin(replace(change("state", NOW + 30), before={"plan": "x" * 900}, outcome="done"))
-    await ledger.begin(replace(change("new", NOW + 40), before={"plan": "x" * 2_000}))
+    await ledger.begin(replace(change("new", NOW + 40), before={"plan": "x" * 2_500}))
     kept = sorted(each.id for each in await ledger.changes(ACCOUNT, 1000, 1e12))
     assert kept == [*(f"c{number:02}" for number in range(3, 20)), "new", "state"]
     assert not_none(await ledger.change(ACCOUNT, "state")).is_state_dropped
@@ -400,9 +400,10 @@ async def test_records_are_dropped_only_as_they_are_then(
 async def test_past_decisions_are_kept_if_they_make_no_room(ledger: Ledger, other: Ledger) -> None:
     await ledger.open(replace(grant("past", expires=NOW + 1), preview={"extra": "x" * 100_000}))
     assert await moved(ledger, "past", [RequestState.OPEN], RequestState.DECLINED, NOW)
-    for number in range(3):
-        await opened_requests(ledger, [large_request(f"g{number}", at=NOW + 60)])
-    assert await requests_kept(other, ["past", "g0", "g1", "g2"]) == ["past", "g0", "g1"]
+    large = [large_request(f"g{number}", at=NOW + 60) for number in range(2)]
+    more = replace(grant("more", created=NOW + 60), preview={"extra": "x" * 250_000})
+    assert await opened_requests(ledger, [*large, more]) == ["g0", "g1"]
+    assert await requests_kept(other, ["past", "g0", "g1", "more"]) == ["past", "g0", "g1"]
 
 
 def test_bytes_are_counted_as_stored_in_blocks() -> None:
