@@ -46,7 +46,6 @@ from fastn_mcp.ledger.documents import (
 from fastn_mcp.ledger.known_documents import KnownDocuments
 from fastn_mcp.ledger.stop import Stop, StopOrders
 from fastn_mcp.ledger.storage_limits import (
-    BARE_BYTES,
     MAX_DROPPED,
     SPARE_BYTES,
     JournalFull,
@@ -571,8 +570,7 @@ class Ledger:
             return change.id != kept and is_settled(change, now)
 
         chosen = await self._oldest(Change, f"states {holder}", excess, inf, can_be_dropped)
-        is_enough = sum(chosen.values()) - BARE_BYTES * len(chosen) >= excess
-        if not is_enough:
+        if sum(chosen.values()) < excess:
             whole = await self._oldest(Change, f"settled {holder}", excess, inf, can_be_dropped)
             if sum(chosen.values()) + sum(whole.values()) < excess:
                 return False

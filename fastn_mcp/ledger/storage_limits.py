@@ -90,7 +90,10 @@ def stored_bytes(text: str | None) -> int:
 
 @dataclass(frozen=True, slots=True)
 class StoredBytes:
-    """Bytes of a caller's records of one kind, by the day on which the ledger forgets them."""
+    """Bytes of a caller's records of one kind, by the day on which the ledger forgets them.
+
+    The few bytes by which a change grows when it is undone are not counted.
+    """
 
     by_day: Mapping[int, int] = field(default_factory=dict[int, int])
     """Days are counted from 1970."""

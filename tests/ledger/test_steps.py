@@ -218,6 +218,19 @@ async def test_steps_of_tasks_and_processes_happen_once() -> None:
     assert len(await ledgers[0].waiting(NOW)) == 15
 
 
+async def test_changes_of_a_caller_that_begin_at_once_do_not_repeat_each_other() -> None:
+    """All of them count in one document. On a server, a step that is taken again is a further round trip."""
+    store = Interleaving()
+    ledger = Ledger(store)
+    await ledger.begin(change())
+    store.commits = 0
+    async with anyio.create_task_group() as tasks:
+        for number in range(10):
+            tasks.start_soon(ledger.begin, change(f"of {number}"))
+    assert store.commits == 10
+    assert len(await ledger.changes(change().account, 20, NOW + 1)) == 11
+
+
 async def test_late_outcome_of_an_earlier_attempt_leaves_its_list_alone(ledger: Ledger, other: Ledger) -> None:
     assert await ledger.begin(FIRST) is Begun.YES
     await ledger.settle(replace(FIRST, outcome="conflict"))

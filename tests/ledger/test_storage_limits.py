@@ -1,7 +1,7 @@
 """What is stored for one caller is bounded, in every store."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,9 @@ from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.result import Done
 from fastn_mcp.guard.undo import STATE_DROPPED, NotUndoable, undo_of
-from fastn_mcp.ledger import beginning
+from fastn_mcp.ledger import beginning, documents
 from fastn_mcp.ledger import ledger as ledger_module
-from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
 from fastn_mcp.ledger.beginning import Begun, BudgetLimit, RateLimit
 from fastn_mcp.ledger.change import KEPT_DAYS, Change
 from fastn_mcp.ledger.documents import CallerState, load, write
@@ -32,8 +32,10 @@ from fastn_mcp.ledger.storage_limits import (
     MAX_REQUEST_BYTES,
     JournalFull,
     RequestsFull,
+    StoredBytes,
     stored_bytes,
 )
+from fastn_mcp.ledger.store import Commit, Document, Write
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.procedures.undo_change import ListChanges, UndoChange
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, UpdateCustomer
@@ -321,15 +323,123 @@ async def test_full_journal_uses_and_counts_nothing(ledger: Ledger, other: Ledge
 async def test_changes_count_until_they_are_forgotten(ledger: Ledger, other: Ledger) -> None:
     begun = replace(change("c0"), outcome="unknown_outcome", before={"plan": "x" * 20_000})
     await ledger.begin(begun)
-    for days, is_full in ((KEPT_DAYS - 1, True), (KEPT_DAYS + 1, False)):
-        later = replace(begun, id=f"c{days}", at=NOW + days * DAY)
-        if is_full:
-            with pytest.raises(JournalFull):
-                await other.begin(later)
-        else:
-            assert await other.begin(later) is Begun.YES
+    with pytest.raises(JournalFull):
+        await other.begin(replace(begun, id="c1", at=NOW + KEPT_DAYS * DAY - 1))
+    assert await other.begin(replace(begun, id="c1", at=NOW + (KEPT_DAYS + 1) * DAY)) is Begun.YES
     caller = (await ledger.store.read(["caller local"]))["caller local"]
     assert len(load(CallerState, caller).changes.by_day) == 1
+
+
+@pytest.mark.usefixtures("small")
+async def test_no_more_is_dropped_than_the_change_needs(ledger: Ledger) -> None:
+    for number in range(20):
+        await ledger.begin(replace(change(f"c{number:02}", NOW + number), outcome="done"))
+    assert not_none(await ledger.change(ACCOUNT, "c00")).before  # 30 kB are stored
+    await ledger.begin(replace(change("state", NOW + 30), before={"plan": "x" * 900}, outcome="done"))
+    await ledger.begin(replace(change("new", NOW + 40), before={"plan": "x" * 2_500}))
+    kept = sorted(each.id for each in await ledger.changes(ACCOUNT, 1000, 1e12))
+    assert kept == [*(f"c{number:02}" for number in range(3, 20)), "new", "state"]
+    assert not_none(await ledger.change(ACCOUNT, "state")).is_state_dropped
+
+
+@pytest.mark.usefixtures("small")
+async def test_many_small_records_are_dropped_together_and_a_limited_number_in_one_step(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_module, "SPARE_BYTES", 9_000)
+    monkeypatch.setattr(ledger_module, "MAX_DROPPED", 4)
+    for number in range(20):
+        await ledger.begin(replace(change(f"c{number:02}", NOW + number), outcome="done"))
+    sizes = list[int]()
+    commit = ledger.store.commit
+
+    async def recorded(expected: Mapping[str, int], writes: Sequence[Write], *, is_news: bool = False) -> Commit:
+        sizes.append(len(writes))
+        return await commit(expected, writes, is_news=is_news)
+
+    monkeypatch.setattr(ledger.store, "commit", recorded)
+    await ledger.begin(change("new", NOW + 30))
+    assert sizes == [5, 2]  # four and what is counted; then the change and what is counted
+    monkeypatch.setattr(ledger_module, "MAX_DROPPED", 99)
+    await ledger.begin(replace(change("more", NOW + 31), before={"plan": "x" * 6_000}))
+    assert sizes[2:] == [9, 2]  # 2.5 kB and 9 kB to spare
+
+
+@pytest.mark.usefixtures("small")
+async def test_records_are_dropped_only_as_they_are_then(
+    ledger: Ledger, other: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process may use one between the look for the oldest and the step that drops them."""
+    acts = list[Callable[[], Awaitable[object]]]()
+    scan = ledger.store.scan
+
+    async def interrupted(*arguments: Any, **more: Any) -> list[Document]:
+        found = await scan(*arguments, **more)
+        while acts and found:
+            await acts.pop()()
+        return found
+
+    for number in range(2):
+        large = replace(change(f"c{number}", NOW + number), outcome="done", before={"plan": "x" * 13_000})
+        await ledger.begin(large)
+    monkeypatch.setattr(ledger.store, "scan", interrupted)
+    acts.append(lambda: claimed(other, "c0", NOW + 5))
+    assert await ledger.begin(replace(change("new", NOW + 5), before={"plan": "x" * 5_000})) is Begun.YES
+    assert "c0" in await states_kept(other)
+
+    monkeypatch.setattr(documents, "MAX_REQUEST_BYTES", 30_000)
+    for number in range(3):
+        asked = replace(grant(f"g{number}", created=NOW + number, expires=NOW + 10 + number), told=("x" * 8_000,))
+        await ledger.open(replace(asked, permit=permit()))
+        await moved(ledger, asked.id, [RequestState.OPEN], RequestState.DECLINED, NOW)
+    acts.append(lambda: given(other, "g0", NOW + 900))
+    await ledger.open(replace(grant("new", created=NOW + 60, expires=NOW + 600), told=("x" * 8_000,)))
+    assert await requests_kept(other, ["g0", "g1", "g2"]) == ["g0", "g2"]
+
+
+async def test_past_decisions_are_kept_if_they_make_no_room(ledger: Ledger, other: Ledger) -> None:
+    await ledger.open(replace(grant("past", expires=NOW + 1), preview={"extra": "x" * 100_000}))
+    assert await moved(ledger, "past", [RequestState.OPEN], RequestState.DECLINED, NOW)
+    large = [large_request(f"g{number}", at=NOW + 60) for number in range(2)]
+    more = replace(grant("more", created=NOW + 60), preview={"extra": "x" * 250_000})
+    assert await opened_requests(ledger, [*large, more]) == ["g0", "g1"]
+    assert await requests_kept(other, ["past", "g0", "g1", "more"]) == ["past", "g0", "g1"]
+
+
+def test_bytes_are_counted_as_stored_in_blocks() -> None:
+    assert [stored_bytes(text) for text in (None, "", "x" * 488, "x" * 489, "\u00e9" * 244, "\u00e9" * 245)] == [
+        *(0, 1_000, 1_000, 1_500, 1_000, 1_500)
+    ]
+    none = StoredBytes()
+    one = none.added("x", NOW)
+    assert (one.total(NOW), one.removed("x", NOW)) == (1_000, none)
+    assert one.removed("x" * 9_000, NOW).total(NOW) == 0
+
+
+async def test_count_is_the_sum_of_what_is_stored(ledger: Ledger, other: Ledger) -> None:
+    """Whatever is opened, voted on, used, begun and settled, and whether it grows or shrinks."""
+    await ledger.open(asked := replace(grant(), required="four_eyes", told=("x" * 3_000,)))
+    await other.open(replace(grant("form"), out_of_band=False))
+    for number in range(3):
+        await other.decide(asked, Vote(f"{number} {'x' * 700}", True, NOW), "page", "a note " * 100)
+    await other.change_request("form", lambda request: replace(request, expires=NOW + 2 * DAY, told=()))
+    await ledger.begin(replace(change("c0"), call_id="call 1"), uses="g1")
+    for sent in ({"plan": "x" * 5_000}, {"plan": "x" * 100}):
+        await ledger.settle(replace(change("c0"), outcome="done", sent=sent))
+    await other.begin(change("c1", at=NOW + DAY))
+    caller = load(CallerState, (await other.store.read(["caller local"]))["caller local"])
+    requests = [stored_size(not_none(await ledger.find(name))) for name in ("g1", "form")]
+    changes = [stored_size(not_none(await ledger.change(ACCOUNT, name))) for name in ("c0", "c1")]
+    assert sorted(caller.requests.by_day.values()) == sorted(requests)
+    assert sorted(caller.changes.by_day.values()) == sorted(changes)
+    assert [(name, each.size) for name, each in caller.open.items()] == [("form", requests[1])]
+
+
+async def test_requests_count_until_they_are_forgotten(ledger: Ledger) -> None:
+    for days in (0, KEPT_DAYS + 2):
+        await ledger.open(grant(f"g{days}", created=NOW + days * DAY, expires=NOW + days * DAY + 600))
+    caller = load(CallerState, (await ledger.store.read(["caller local"]))["caller local"])
+    assert (len(caller.requests.by_day), len(caller.open)) == (1, 1)
 
 
 async def test_changes_without_states_are_deleted_last(ledger: Ledger, other: Ledger) -> None:
