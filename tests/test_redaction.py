@@ -28,8 +28,8 @@ from fastn_mcp.errors import Failed
 from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.guard.permission import Permission, new_change
 from fastn_mcp.guard.preview import preview
-from fastn_mcp.ledger.beginning import Begun
 from fastn_mcp.ledger.change import Change
+from fastn_mcp.ledger.change_start import Begun
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.redaction import (

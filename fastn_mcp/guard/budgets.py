@@ -12,7 +12,7 @@ from pydantic import JsonValue
 from fastn_mcp.audit.log import AuditFile
 from fastn_mcp.errors import Refused
 from fastn_mcp.guard.evaluation import Evaluation
-from fastn_mcp.ledger.beginning import BudgetLimit, RateLimit, rate_free_at
+from fastn_mcp.ledger.change_start import BudgetLimit, UsageRate, rate_free_at
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.decision import PLANNED
@@ -115,12 +115,12 @@ class Budgets:
                 limits.append(BudgetLimit(effect.value, self.period(period, asker.counted), most))
         return limits
 
-    def rate(self, effect: Effect, asker: Asker) -> RateLimit | None:
+    def rate(self, effect: Effect, asker: Asker) -> UsageRate | None:
         """Return `destroy_rate` as what destroys counts in it; None for another effect."""
         if effect is not Effect.DESTROY or self.policy.destroy_rate is None:
             return None
         most, seconds = self.policy.destroy_rate
-        return RateLimit(self.rate_budget(asker.counted), most, seconds)
+        return UsageRate(self.rate_budget(asker.counted), most, seconds)
 
     async def check_rate(self, effect: Effect, principal: str) -> None:
         """Raise a `Refused` that says when to call again if `destroy_rate` is used up."""

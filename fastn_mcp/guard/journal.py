@@ -19,8 +19,8 @@ from fastn_mcp.account.resolved_call import ResolvedCall
 from fastn_mcp.client.cost import received
 from fastn_mcp.errors import FastnError, Refused
 from fastn_mcp.guard.undo import without_secrets
-from fastn_mcp.ledger.beginning import Begun, BudgetLimit, RateLimit
 from fastn_mcp.ledger.change import FINAL_OUTCOMES, MADE_OUTCOMES, PERHAPS_MADE, Change
+from fastn_mcp.ledger.change_start import Begun, BudgetLimit, UsageRate
 from fastn_mcp.ledger.identity import without_issuers
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.records.formats import age, counted
@@ -170,7 +170,7 @@ class ChangeJournal:
         *,
         undoes: Change | None = None,
         limits: Sequence[BudgetLimit] = (),
-        rate: RateLimit | None = None,
+        rate: UsageRate | None = None,
         uses: str = "",
         permit: str = "",
     ) -> Begun:

@@ -19,8 +19,8 @@ from fastn_mcp.guard.journal import IDEMPOTENT, UNSETTLED, ChangeJournal
 from fastn_mcp.guard.stops import Stops
 from fastn_mcp.guard.undo import without_secrets
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState
-from fastn_mcp.ledger.beginning import Begun, RateLimit
 from fastn_mcp.ledger.change import Change
+from fastn_mcp.ledger.change_start import Begun, UsageRate
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.decision import Decision
@@ -160,7 +160,7 @@ class Permissions:
 
     def _rate(
         self, permission: Permission, current: Evaluation, evaluation: Evaluation, asker: Asker
-    ) -> RateLimit | None:
+    ) -> UsageRate | None:
         """Return the rate of deletions that a call counts in: one approval of a list once, and no call of a plan."""
         if permission.request is not None:
             return self._budgets.rate(evaluation.effect, asker)

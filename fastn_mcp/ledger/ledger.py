@@ -18,8 +18,8 @@ import anyio
 
 from fastn_mcp.errors import Refused
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, SealedSecret, Transition, Vote
-from fastn_mcp.ledger.beginning import Beginning, Begun, BudgetLimit, RateLimit
 from fastn_mcp.ledger.change import FINAL_OUTCOMES, OUTCOME_FIELDS, Change
+from fastn_mcp.ledger.change_start import Begun, BudgetLimit, ChangeStart, UsageRate
 from fastn_mcp.ledger.documents import (
     DAY,
     HISTORY,
@@ -419,7 +419,7 @@ class Ledger:
         *,
         undoes: str = "",
         limits: Sequence[BudgetLimit] = (),
-        rate: RateLimit | None = None,
+        rate: UsageRate | None = None,
         uses: str = "",
         permit: str = "",
     ) -> Begun:
@@ -435,19 +435,19 @@ class Ledger:
         documents = await self._request_documents(uses) if uses else None
         if uses and documents is None:
             return Begun.NO_APPROVAL
-        beginning = Beginning(change, undoes, tuple(limits), rate, documents, permit)
+        start = ChangeStart(change, undoes, tuple(limits), rate, documents, permit)
         async with self._turns.setdefault(change.holder, anyio.Lock()):
             begun = await self._begin(beginning)
         await self.store.forget(change.at)
         return begun
 
-    async def _begin(self, beginning: Beginning) -> Begun:
+    async def _begin(self, beginning: ChangeStart) -> Begun:
         """Take the step, and drop what the change leaves no room for. Raises `JournalFull`."""
         change = beginning.change
         is_news = beginning.approval is not None
         while True:
             try:
-                return await self._step(beginning.keys, beginning.step, new=beginning.key, is_news=is_news)
+                return await self._step(start.keys, start.step, new=start.key, is_news=is_news)
             except JournalFull as full:
                 if not await self._drop_states(change.holder, full.excess, change.at, kept=beginning.undoes):
                     raise

@@ -16,7 +16,7 @@ from fastn_mcp.config.load import load
 from fastn_mcp.doctor import machine
 from fastn_mcp.doctor.check import CheckResult
 from fastn_mcp.doctor.machine import check_export, check_folder, check_ledger
-from fastn_mcp.ledger.beginning import BudgetLimit
+from fastn_mcp.ledger.change_start import BudgetLimit
 from fastn_mcp.ledger.documents import LAYOUT
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.ledger.sqlite_store import SqliteStore

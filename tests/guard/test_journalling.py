@@ -16,8 +16,8 @@ from fastn_mcp.guard.journal import UNSETTLED
 from fastn_mcp.guard.permission import Permission
 from fastn_mcp.guard.result import Done
 from fastn_mcp.ledger.approval_request import Vote
-from fastn_mcp.ledger.beginning import Begun
 from fastn_mcp.ledger.change import BEGUN, Change
+from fastn_mcp.ledger.change_start import Begun
 from fastn_mcp.ledger.store import LedgerLost
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.policy import Policy

@@ -14,8 +14,8 @@ from support.stores import NOW, add_temporary, change, grant, permit, put, race,
 from support.values import not_none
 
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, ShownCall, Vote
-from fastn_mcp.ledger.beginning import Begun, BudgetLimit, RateLimit
 from fastn_mcp.ledger.change import Change
+from fastn_mcp.ledger.change_start import Begun, BudgetLimit, UsageRate
 from fastn_mcp.ledger.documents import BudgetUse, CallerState, ListedCalls, RateUses, Unreadable, write
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.ledger.store import LedgerLost
@@ -24,7 +24,7 @@ from fastn_mcp.policy.decision import PLANNED
 ACCOUNT = change().account
 DAY = BudgetLimit("destroy", "2026-11-25", 2)
 ENTRY = BudgetLimit("plan 1", PLANNED, 2)
-RATE = RateLimit("destroy", 2, 300)
+RATE = UsageRate("destroy", 2, 300)
 ALL: dict[str, Any] = {"undoes": "c0", "limits": [DAY, ENTRY], "rate": RATE, "uses": "g1", "permit": "s1"}
 """Everything that can permit a change at once."""
 

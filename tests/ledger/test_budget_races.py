@@ -24,7 +24,7 @@ from fastn_mcp.guard.approval_form import Answer as Given
 from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.result import Done
 from fastn_mcp.ledger.approval_request import ApprovalRequest
-from fastn_mcp.ledger.beginning import BudgetLimit
+from fastn_mcp.ledger.change_start import BudgetLimit
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.ledger.sqlite_store import SqliteStore
 from fastn_mcp.policy.decision import PLANNED

@@ -17,8 +17,8 @@ from fastn_mcp.account.typed_argument import TypedArgument, TypedField
 from fastn_mcp.errors import NOTHING_SENT
 from fastn_mcp.ledger import approval_request, documents
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
-from fastn_mcp.ledger.beginning import Begun, BudgetLimit
 from fastn_mcp.ledger.change import Change
+from fastn_mcp.ledger.change_start import Begun, BudgetLimit
 from fastn_mcp.ledger.documents import (
     LAYOUT,
     BudgetUse,

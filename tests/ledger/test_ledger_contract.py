@@ -16,8 +16,8 @@ from support.values import not_none
 from valkey import Valkey
 
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, SealedSecret, ShownCall, Vote
-from fastn_mcp.ledger.beginning import Begun, BudgetLimit, rate_free_at
 from fastn_mcp.ledger.change import FINAL_OUTCOMES as OVER
+from fastn_mcp.ledger.change_start import Begun, BudgetLimit, rate_free_at
 from fastn_mcp.ledger.identity import account_name, bound_account
 from fastn_mcp.ledger.ledger import MAX_WAITING, Ledger, TooManyWaiting
 from fastn_mcp.ledger.store import LedgerLost, LedgerUnusable

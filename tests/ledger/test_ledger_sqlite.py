@@ -23,7 +23,7 @@ from support.stores import NOW, add_temporary, change, close, database_of, grant
 
 from fastn_mcp.ledger import sqlite_file
 from fastn_mcp.ledger.approval_request import RequestState
-from fastn_mcp.ledger.beginning import Begun, BudgetLimit
+from fastn_mcp.ledger.change_start import Begun, BudgetLimit
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.ledger.sqlite_store import SqliteStore
 from fastn_mcp.ledger.store import LedgerUnusable

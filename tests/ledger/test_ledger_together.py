@@ -16,8 +16,8 @@ from support.stores import NOW, add_temporary, change, grant, opened, temporary_
 from support.valkey_server import ValkeyServer
 
 from fastn_mcp.ledger.approval_request import RequestState, ShownCall, Vote
-from fastn_mcp.ledger.beginning import BudgetLimit
 from fastn_mcp.ledger.change import FINAL_OUTCOMES, Change
+from fastn_mcp.ledger.change_start import BudgetLimit
 from fastn_mcp.ledger.ledger import MAX_WAITING, Ledger, TooManyWaiting
 from fastn_mcp.ledger.sqlite_store import SqliteStore
 from fastn_mcp.ledger.valkey import server

@@ -20,7 +20,7 @@ from support.values import not_none
 
 from fastn_mcp.errors import NOTHING_SENT
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, SealedSecret, Vote
-from fastn_mcp.ledger.beginning import Begun, BudgetLimit
+from fastn_mcp.ledger.change_start import Begun, BudgetLimit
 from fastn_mcp.ledger.documents import deletion, write
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.ledger.stop import Stop

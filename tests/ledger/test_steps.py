@@ -15,7 +15,7 @@ from support.values import not_none
 
 from fastn_mcp.ledger import known_documents
 from fastn_mcp.ledger.approval_request import RequestState, Vote
-from fastn_mcp.ledger.beginning import Begun, BudgetLimit
+from fastn_mcp.ledger.change_start import Begun, BudgetLimit
 from fastn_mcp.ledger.known_documents import KnownDocuments
 from fastn_mcp.ledger.ledger import MAX_WAITING, Ledger, TooManyWaiting
 from fastn_mcp.ledger.sqlite_store import SqliteStore

@@ -21,8 +21,8 @@ from fastn_mcp.guard.undo import STATE_DROPPED, NotUndoable, undo_of
 from fastn_mcp.ledger import beginning, documents
 from fastn_mcp.ledger import ledger as ledger_module
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
-from fastn_mcp.ledger.beginning import Begun, BudgetLimit, RateLimit
 from fastn_mcp.ledger.change import KEPT_DAYS, Change
+from fastn_mcp.ledger.change_start import Begun, BudgetLimit, UsageRate
 from fastn_mcp.ledger.documents import CallerState, load, write
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.ledger.storage_limits import (
@@ -309,7 +309,7 @@ async def test_full_journal_uses_and_counts_nothing(ledger: Ledger, other: Ledge
     limit = BudgetLimit("destroy", "monday", 5)
     large = replace(change("c1"), call_id="call 1", batch="b1", before={"plan": "x" * 20_000})
     with pytest.raises(JournalFull):
-        await ledger.begin(large, uses="g1", limits=[limit], rate=RateLimit("destroy", 5, 60), undoes="c0")
+        await ledger.begin(large, uses="g1", limits=[limit], rate=UsageRate("destroy", 5, 60), undoes="c0")
     assert not_none(await other.find("g1")).used == ()
     assert (await other.spent("destroy", "monday"), await other.rate_uses("destroy", 60, NOW)) == (0, [])
     assert not not_none(await other.change(ACCOUNT, "c0")).undone

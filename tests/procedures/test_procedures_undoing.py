@@ -30,8 +30,8 @@ from fastn_mcp.guard.permission import Permission, new_change
 from fastn_mcp.guard.result import Done
 from fastn_mcp.guard.undo import RULES, NotUndoable, receipt, undo_of
 from fastn_mcp.ledger.approval_request import ApprovalRequest
-from fastn_mcp.ledger.beginning import Begun
 from fastn_mcp.ledger.change import Change
+from fastn_mcp.ledger.change_start import Begun
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.procedures.undo_change import ListChanges, UndoChange

@@ -4,8 +4,8 @@ import itertools
 import os
 from dataclasses import replace
 
-from fastn_mcp.ledger.beginning import Begun, BudgetLimit, RateLimit
 from fastn_mcp.ledger.change import Change
+from fastn_mcp.ledger.change_start import Begun, BudgetLimit, UsageRate
 from fastn_mcp.ledger.ledger import Ledger
 from support import stores
 
@@ -30,7 +30,7 @@ async def counted(ledger: Ledger, *limits: BudgetLimit, at: float = stores.NOW) 
 
 async def rated(ledger: Ledger, budget: str, most: int, seconds: float, at: float = stores.NOW) -> bool:
     """Count a call in a rate. Return whether the rate allowed it."""
-    return await ledger.begin(_change("rated", at), rate=RateLimit(budget, most, seconds)) is Begun.YES
+    return await ledger.begin(_change("rated", at), rate=UsageRate(budget, most, seconds)) is Begun.YES
 
 
 async def claimed(ledger: Ledger, change_id: str, at: float = stores.NOW) -> bool:

@@ -17,8 +17,8 @@ import anyio
 
 from fastn_mcp.build.stores import ledger_at
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, ShownCall, Vote
-from fastn_mcp.ledger.beginning import Begun, BudgetLimit, RateLimit
 from fastn_mcp.ledger.change import Change
+from fastn_mcp.ledger.change_start import Begun, BudgetLimit, UsageRate
 from fastn_mcp.ledger.ledger import Ledger, TooManyWaiting
 from fastn_mcp.ledger.sqlite_store import SqliteStore
 from fastn_mcp.ledger.store import Write
@@ -184,7 +184,7 @@ async def _claim(ledger: Ledger, _: str) -> bool:
 
 
 async def _rate(ledger: Ledger, _: str) -> bool:
-    rate = RateLimit("destroy", 7, 300)
+    rate = UsageRate("destroy", 7, 300)
     return await ledger.begin(change(f"{os.getpid()} {next(_NUMBERS)}"), rate=rate) is Begun.YES
 
 
@@ -194,7 +194,7 @@ async def _begin_all(ledger: Ledger, _: str, list_id: str = "") -> bool:
         replace(change(f"{os.getpid()} {next(_NUMBERS)}"), batch=list_id, call_id="call 1"),
         undoes="c0",
         limits=[BudgetLimit("destroy", "2026-11-25", 7)],
-        rate=RateLimit("destroy", 7, 300),
+        rate=UsageRate("destroy", 7, 300),
         uses="g1",
     )
     return begun is Begun.YES

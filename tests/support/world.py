@@ -35,8 +35,8 @@ from fastn_mcp.guard.result import Done
 from fastn_mcp.guard.seal import Seal
 from fastn_mcp.guard.stops import Stops
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
-from fastn_mcp.ledger.beginning import Begun
 from fastn_mcp.ledger.change import Change
+from fastn_mcp.ledger.change_start import Begun
 from fastn_mcp.ledger.identity import bound_account
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.ledger.sqlite_store import SqliteStore

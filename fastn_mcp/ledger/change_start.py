@@ -37,7 +37,7 @@ class BudgetLimit:
 
 
 @dataclass(frozen=True, slots=True)
-class RateLimit:
+class UsageRate:
     """A budget of `most` uses within any `seconds`."""
 
     budget: str
@@ -72,14 +72,14 @@ Rule = Callable[[Documents], "Begun | list[Write]"]
 
 
 @dataclass(frozen=True, slots=True)
-class Beginning:
+class ChangeStart:
     """A change that is about to begin, and what permits it."""
 
     change: Change
     undoes: str
     """Id of the change that it undoes, or empty."""
     limits: tuple[BudgetLimit, ...]
-    rate: RateLimit | None
+    rate: UsageRate | None
     approval: RequestDocuments | None
     """Documents of the approval that is used for its call."""
     permit: str
