@@ -437,19 +437,19 @@ class Ledger:
             return Begun.NO_APPROVAL
         start = ChangeStart(change, undoes, tuple(limits), rate, documents, permit)
         async with self._turns.setdefault(change.holder, anyio.Lock()):
-            begun = await self._begin(beginning)
+            begun = await self._begin(start)
         await self.store.forget(change.at)
         return begun
 
-    async def _begin(self, beginning: ChangeStart) -> Begun:
+    async def _begin(self, start: ChangeStart) -> Begun:
         """Take the step, and drop what the change leaves no room for. Raises `JournalFull`."""
-        change = beginning.change
-        is_news = beginning.approval is not None
+        change = start.change
+        is_news = start.approval is not None
         while True:
             try:
                 return await self._step(start.keys, start.step, new=start.key, is_news=is_news)
             except JournalFull as full:
-                if not await self._drop_states(change.holder, full.excess, change.at, kept=beginning.undoes):
+                if not await self._drop_states(change.holder, full.excess, change.at, kept=start.undoes):
                     raise
 
     async def settle(self, change: Change) -> None:

@@ -18,7 +18,7 @@ from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.result import Done
 from fastn_mcp.guard.undo import STATE_DROPPED, NotUndoable, undo_of
-from fastn_mcp.ledger import beginning, documents
+from fastn_mcp.ledger import change_start, documents
 from fastn_mcp.ledger import ledger as ledger_module
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
 from fastn_mcp.ledger.change import KEPT_DAYS, Change
@@ -222,7 +222,7 @@ async def test_change_that_grew_with_its_outcome_counts_as_it_is(ledger: Ledger,
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """A journal of 30 kB, of which nothing is spared."""
-    monkeypatch.setattr(beginning, "MAX_JOURNAL_BYTES", 30_000)
+    monkeypatch.setattr(change_start, "MAX_JOURNAL_BYTES", 30_000)
     monkeypatch.setattr(ledger_module, "SPARE_BYTES", 0)
 
 
