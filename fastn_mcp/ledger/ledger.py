@@ -431,7 +431,7 @@ class Ledger:
         if uses and documents is None:
             return Begun.NO_APPROVAL
         beginning = Beginning(change, undoes, tuple(limits), rate, documents, permit)
-        async with self._turns.setdefault(change.holder, anyio.Lock()):
+        async with self._turns.setdefault(change.holder, anyio.Lock(fast_acquire=True)):
             begun = await self._begin(beginning)
         await self.store.forget(change.at)
         return begun
