@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, create_model
+from pydantic_core import to_jsonable_python
 
 from fastn_mcp.errors import Refused
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, SealedSecret, declines_after
@@ -143,8 +144,8 @@ def same_request(request: ApprovalRequest) -> str | None:
     """Return a digest of what makes two open requests the same; None for one in a form."""
     if not request.out_of_band:
         return None
-    record = json.loads(_encode(request))["record"]
-    same = json.dumps([record[name] for name in _SAME_REQUEST], sort_keys=True)
+    fields = to_jsonable_python([getattr(request, name) for name in _SAME_REQUEST])
+    same = json.dumps(fields, sort_keys=True)
     return hashlib.sha256(same.encode()).hexdigest()
 
 
