@@ -435,15 +435,9 @@ class Ledger:
         documents = await self._request_documents(uses) if uses else None
         if uses and documents is None:
             return Begun.NO_APPROVAL
-<<<<<<< HEAD
-        start = ChangeStart(change, undoes, tuple(limits), rate, documents, permit)
-        async with self._turns.setdefault(change.holder, anyio.Lock()):
-            begun = await self._begin(start)
-=======
         start = ChangeStart(change, undoes, tuple(limits), rate, documents, permit)
         async with self._turns.setdefault(change.holder, anyio.Lock(fast_acquire=True)):
             begun = await self._begin(start)
->>>>>>> b0c09d1d3bde7c141afa4aedee930d53dc5eb90e
         await self.store.forget(change.at)
         return begun
 
