@@ -8,10 +8,10 @@ from typing import Any
 from pydantic import JsonValue
 
 from fastn_mcp.errors import Refused
-from fastn_mcp.guard.preview import Shown
 from fastn_mcp.guard.sentences.facts import series
 from fastn_mcp.ledger.approval_request import TEMPORARY_MINUTES, ApprovalRequest
 from fastn_mcp.ledger.identity import who, without_issuers
+from fastn_mcp.ledger.question import Question
 from fastn_mcp.redaction import quote, sanitize
 from fastn_mcp.tools.operation import Operation
 
@@ -74,7 +74,8 @@ class PendingApproval:
     """
 
     request: ApprovalRequest
-    preview: Shown
+    question: Question
+    """What the agent may read of it."""
     where: str = ""
     """Where people decide it out of band: a sentence for the agent, without secrets."""
     page: str | None = None
@@ -143,7 +144,7 @@ def form_text(request: ApprovalRequest, *further: str) -> str:
 
     The instruction comes last, so that no name in the lines can pose as it.
     """
-    lines = [*request.text, *further]
+    lines = [*request.question.lines(), *further]
     if request.can_be_temporary:
         lines.append(temporary(request))
     lines.append(instruction(request))
@@ -187,17 +188,6 @@ _PLURALS = {"run": "runs of", "update": "changes of", "delete": "deletions of"}
 
 def _in_words(argument: str) -> str:
     return "other fields" if argument == "extra" else argument.removesuffix("_id").replace("_", " ")
-
-
-def effects_of(request: ApprovalRequest) -> frozenset[str]:
-    """Return the effects of all calls of a request. No scope permits an unknown effect."""
-    return effects_in(request.preview)
-
-
-def effects_in(preview: Mapping[str, JsonValue]) -> frozenset[str]:
-    """Return the effects of all calls of a stored preview."""
-    effects = preview.get("effects")
-    return frozenset(map(str, effects if isinstance(effects, list) else [preview.get("effect")]))
 
 
 def sent_words(request: ApprovalRequest) -> str:

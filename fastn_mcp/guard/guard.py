@@ -22,8 +22,7 @@ from fastn_mcp.guard.evaluation import Evaluation, denial, refusal
 from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.guard.judge import Judge, rereads
 from fastn_mcp.guard.key_files import CallSecrets
-from fastn_mcp.guard.permission import Permission, new_change
-from fastn_mcp.guard.preview import stopped_triggers
+from fastn_mcp.guard.permission import Permission, new_change, target_changed
 from fastn_mcp.guard.recorder import Recorder
 from fastn_mcp.guard.result import CallOutcome, Done, ListResult
 from fastn_mcp.ledger.change import MADE_OUTCOMES, Change
@@ -37,7 +36,7 @@ from fastn_mcp.tools.tool import Effect, Tool
 log = logging.getLogger(__name__)
 
 WAITING_FOR_PERSON = "Waiting for a person to decide."
-"""ChangeStart of the progress report that says where a person decides."""
+"""Beginning of the progress report that says where a person decides."""
 
 _FRESH = 5.0
 """Seconds from the beginning of an evaluation after which a call of a list is evaluated again."""
@@ -97,7 +96,9 @@ class Guard:
             evaluation, permission = await self._permitted(tool, caller, report, made, undoes, began=began, span=span)
             if not isinstance(permission, Permission):
                 return permission
-            await self._permissions.check(permission, evaluation)
+            if not await self._permissions.still_covers(permission, evaluation):
+                preview = (await self.judge.with_question(evaluation)).readable.data_for_agent()
+                raise target_changed("Look at the preview; call again to ask again.", {"preview": preview})
             if evaluation.is_list and permission.request is not None and not permission.request.used:
                 self._recorder.agreed(tool, permission.request, permission.by)
             span.update(_permission_facts(permission))
@@ -131,7 +132,7 @@ class Guard:
             return evaluation, obtained
         span["outcome"] = "approval_required"
         if obtained.request.out_of_band:
-            self._recorder.waits(tool, caller, obtained.preview)
+            self._recorder.waits(tool, caller, obtained.question)
         return evaluation, obtained
 
     async def _send_list(
@@ -217,7 +218,20 @@ class Guard:
             deadline=self._client.deadline(current.call),
             system=self._system,
         )
-        return replace(change, stopped_triggers=_stopped_triggers(current, permission, made))
+        return replace(change, stopped_triggers=await self._stopped_triggers(current, permission, made))
+
+    async def _stopped_triggers(self, current: Evaluation, permission: Permission, made: ListResult) -> tuple[str, ...]:
+        """Return the live triggers that a deletion switches off, with the deletions of its list before it."""
+        if current.call.route.method != "DELETE" or not current.binding:
+            return ()
+        gone: set[str | None] = set()
+        for outcome in made.outcomes.values():
+            change = outcome.change if isinstance(outcome, Done) else outcome
+            if isinstance(change, Change) and change.outcome in MADE_OUTCOMES:
+                gone.add(change.target)
+        if permission.request is not None:
+            return permission.request.question.call(current.number).stopped_triggers(gone)
+        return (await self.judge.with_question(current)).asked.stopped_triggers(gone)
 
     async def preview(self, tool: Tool[Any], caller: Caller, undoes: Change | None = None) -> Evaluation | ListResult:
         """Judge a call or a list by fresh reads, without sending it. Return the outcomes if all calls were made."""
@@ -352,19 +366,6 @@ def _span(system: System, call: Tool[Any]) -> AbstractContextManager[SpanFacts]:
 def _decision_facts(evaluation: Evaluation) -> SpanFacts:
     verdict = evaluation.verdict
     return {"effect": evaluation.effect.value, "decision": verdict.decision.value, "rule": verdict.rule}
-
-
-def _stopped_triggers(current: Evaluation, permission: Permission, made: ListResult) -> tuple[str, ...]:
-    """Return the live triggers that a deletion switches off, with the deletions of its list before it."""
-    if current.call.route.method != "DELETE" or current.shown is None:
-        return ()
-    gone: set[str | None] = set()
-    for outcome in made.outcomes.values():
-        change = outcome.change if isinstance(outcome, Done) else outcome
-        if isinstance(change, Change) and change.outcome in MADE_OUTCOMES:
-            gone.add(change.target)
-    stored = permission.request.preview if permission.request else current.shown.stored()
-    return stopped_triggers(stored, current.number, gone)
 
 
 def _permission_facts(permission: Permission) -> SpanFacts:

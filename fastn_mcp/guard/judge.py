@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -27,7 +27,8 @@ from fastn_mcp.guard.approval_form import FREE, extent
 from fastn_mcp.guard.budgets import NO_EARLIER_USES, Budgets, EarlierUses
 from fastn_mcp.guard.evaluation import Evaluation, evaluation_of_list, place_in_list
 from fastn_mcp.guard.journal import ChangeJournal
-from fastn_mcp.guard.preview import Preview, as_agent_reads, preview
+from fastn_mcp.guard.questions import facts_for_agent, facts_of, question_of, question_of_list, target_id
+from fastn_mcp.guard.sentences.facts import Facts
 from fastn_mcp.guard.stops import Stops
 from fastn_mcp.ledger.approval_request import ApprovalRequest
 from fastn_mcp.ledger.change import Change
@@ -143,6 +144,7 @@ class Judge:
             id=call_id,
             effect=call.effective,
             verdict=verdict,
+            why=verdict.why,
             resolved_call=resolved,
             repeat_id=repeat_id,
             undoes=undoes,
@@ -215,13 +217,8 @@ class Judge:
         verdict, is_unsettled = await self._decide(
             resolved, repeat_id, asker, earlier_uses=earlier_uses, at=at, list_id=list_id
         )
-        undone = self._undone(undoes)
-        show = partial(preview, resolved, resolved.effect, self._account.name, verdict.why, undone)
-        shown = await work_on(received(), show)
-        if self.tools.hides_any:
-            readable = without_hidden(resolved, self.tools, self._surroundings)
-            shown = replace(shown, for_agent=as_agent_reads(shown, readable, verdict.reason))
         binding = await work_on(received(), partial(self._binding, resolved, call_id))
+        why = verdict.reason if self.tools.hides_any else verdict.why
         permit = given_by = None
         if not list_id and _may_be_temporary(resolved, verdict, is_unsettled=is_unsettled):
             permit = await work_on(received(), partial(self._permit, resolved, asker))
@@ -233,7 +230,7 @@ class Judge:
             id=call_id,
             effect=resolved.effect,
             verdict=verdict,
-            shown=shown,
+            why=why,
             resolved_call=resolved,
             binding=binding,
             permit=permit,
@@ -283,45 +280,71 @@ class Judge:
         evaluation = await self.judge_call(call, asker, at=at)
         return evaluation, await self._situation(evaluation.resolved, evaluation.effect, asker, at=at)
 
-    async def describe(self, evaluation: Evaluation) -> Evaluation:
-        """Add what helps to decide to the previews. An approval is not bound to it.
+    async def with_question(self, evaluation: Evaluation) -> Evaluation:
+        """Return the evaluation with its question, from what was read to judge it. One that it has stays."""
+        if evaluation.question is not None:
+            return evaluation
+        if evaluation.is_list:
+            return _with_list_question([await self.with_question(each) for each in evaluation.calls], evaluation)
+        return await self._with_facts(evaluation, self._facts(evaluation))
 
-        Each gets what this server did lately to its records, and the credits of a message to Fastn's AI; the first ones
-        also what else has to be read.
+    async def describe(self, evaluation: Evaluation) -> Evaluation:
+        """Return the evaluation with a question that says all that helps to decide. An approval is not bound to it.
+
+        For each call, it says what this server did lately to its records, and the credits of a message to Fastn's AI;
+        for the first ones also what else has to be read.
         """
         deadline = anyio.current_time() + _MAX_DESCRIPTION_SECONDS
         described: list[Evaluation] = []
         for each in evaluation.calls:
             may_read = len(described) < _MAX_DESCRIBED
             described.append(await self._describe_call(each, deadline, may_read=may_read))
-        if not evaluation.is_list:
-            return described[0]
-        return evaluation_of_list(evaluation.tool, evaluation.id, described)
+        return _with_list_question(described, evaluation) if evaluation.is_list else described[0]
 
     async def _describe_call(self, evaluation: Evaluation, deadline: float, *, may_read: bool) -> Evaluation:
-        """Add what helps to decide to the preview of one call, with further reads until `deadline` if it `may_read`."""
-        shown, reads = evaluation.shown, evaluation.reads
-        if not isinstance(shown, Preview) or reads is None:
-            return evaluation
-        call, now = evaluation.call, self._system.now()
-        facts = replace(shown.facts, history=await self._journal.history(evaluation.resolved))
-        costs = await self.ai_sessions.costs(reads) if isinstance(call, (AiChat, AiBuild)) else ""
-        outlook = Outlook()
+        """Return one call with its question, with further reads until `deadline` if it `may_read`."""
+        reads = evaluation.reads
+        if reads is None:
+            return await self.with_question(evaluation)
+        call = evaluation.call
+        now = self._system.now()
         recorded = RecordedReads(reads)
+        facts = await work_on(received(), partial(self._facts, evaluation))
+        facts.history = await self._journal.history(evaluation.resolved)
+        facts.costs = await self.ai_sessions.costs(reads) if isinstance(call, (AiChat, AiBuild)) else ""
         if may_read:
             with anyio.CancelScope(deadline=deadline):
                 dependence = await describe_dependents(call, evaluation.resolved.target, recorded, now)
-                facts = replace(facts, dependence=dependence or facts.dependence)
+                facts.dependence = dependence or facts.dependence
                 outlook = await outlook_of(evaluation.resolved, recorded, now, self._surroundings)
-        described = replace(shown, facts=facts, outlook=outlook, costs=costs)
-        if described.for_agent is not None:
-            for_agent = await self._described_for_agent(described, described.for_agent, recorded, now)
-            described = replace(described, for_agent=for_agent)
-        return replace(evaluation, shown=described)
+                facts.defaults = outlook.defaults
+                facts.notes = outlook.notes
+        return await self._with_facts(evaluation, facts, recorded)
 
-    async def _described_for_agent(
-        self, shown: Preview, agent: Preview, recorded: RecordedReads, now: datetime
-    ) -> Preview:
+    def _facts(self, evaluation: Evaluation) -> Facts:
+        undoes = self._undone(evaluation.undoes)
+        return facts_of(evaluation.resolved, evaluation.effect, evaluation.verdict.why, undoes)
+
+    async def _with_facts(
+        self, evaluation: Evaluation, facts: Facts, recorded: RecordedReads | None = None
+    ) -> Evaluation:
+        """Return a call with the question that these facts make, and what the agent may read of it."""
+        resolved = evaluation.resolved
+        is_refused = evaluation.verdict.decision is Decision.DENY
+        placed = {"number": evaluation.number, "refused": evaluation.verdict.rule if is_refused else ""}
+        make = partial(question_of, facts, self._account.name, target_id(resolved))
+        question = replace(await work_on(received(), make), **placed)
+        if not self.tools.hides_any:
+            return replace(evaluation, question=question)
+        readable = without_hidden(resolved, self.tools, self._surroundings)
+        of_agent = facts_for_agent(facts, readable, evaluation.verdict.reason)
+        if recorded is not None:
+            of_agent = await self._described_for_agent(facts, of_agent, recorded)
+        make = partial(question_of, of_agent, self._account.name, target_id(readable))
+        for_agent = replace(await work_on(received(), make), **placed)
+        return replace(evaluation, question=question, question_for_agent=for_agent)
+
+    async def _described_for_agent(self, facts: Facts, of_agent: Facts, recorded: RecordedReads) -> Facts:
         """Describe a call from those of the recorded reads that the agent may make too; what else was found by number.
 
         If the agent may not read its target, nothing is added but numbers.
@@ -331,14 +354,21 @@ class Judge:
             self.tools.check(call)
             return await recorded.repeated(call)
 
-        facts, resolved = agent.facts, agent.facts.resolved
-        dependence, outlook = shown.facts.dependence.counted(), Outlook(shown.outlook.defaults)
-        if resolved.target is shown.facts.resolved.target:
-            readable = await describe_dependents(resolved.call, resolved.target, read, now)
-            dependence = shown.facts.dependence.shown_as(readable, self.tools.hides)
+        now = self._system.now()
+        resolved = of_agent.resolved
+        dependence = facts.dependence.counted()
+        outlook = Outlook(facts.defaults)
+        if resolved.target is facts.resolved.target:
+            found = await describe_dependents(resolved.call, resolved.target, read, now)
+            dependence = facts.dependence.shown_as(found, self.tools.hides)
             outlook = await outlook_of(resolved, read, now, self._surroundings)
-        costs = "" if self.tools.hides("billing") else shown.costs
-        return replace(agent, facts=replace(facts, dependence=dependence), outlook=outlook, costs=costs)
+        return replace(
+            of_agent,
+            dependence=dependence,
+            defaults=outlook.defaults,
+            notes=outlook.notes,
+            costs="" if self.tools.hides("billing") else facts.costs,
+        )
 
     async def check_customers(self) -> None:
         """Log, once, that the key may not read customers which the policy compares by name."""
@@ -455,6 +485,15 @@ class Judge:
             used_up=used_up,
             destroyed=await self.budgets.destroyed(asker.counted) if effect is Effect.DESTROY else 0,
         )
+
+
+def _with_list_question(calls: Sequence[Evaluation], evaluation: Evaluation) -> Evaluation:
+    """Return the evaluation of a list with its question, from its calls with theirs."""
+    question = question_of_list(evaluation.tool.tool_name(), [each.asked for each in calls])
+    for_agent = None
+    if any(each.question_for_agent is not None for each in calls):
+        for_agent = replace(question, calls=tuple(each.readable for each in calls))
+    return replace(evaluation, list_calls=tuple(calls), question=question, question_for_agent=for_agent)
 
 
 def _without_key(call: Call) -> Call:

@@ -93,17 +93,17 @@ class Permissions:
         self._stops = stops
         self._system = system
 
-    async def check(self, permission: Permission, evaluation: Evaluation) -> None:
-        """Check that the approval of people still covers these calls.
+    async def still_covers(self, permission: Permission, evaluation: Evaluation) -> bool:
+        """Return whether what permits these calls covers them as they are now.
 
-        Raises `TargetChanged` if the target, its dependents or the policy changed since the approval was requested.
+        An approval does not, and becomes void, if the target, its dependents or the policy changed since it was
+        requested.
         """
         request = permission.request
-        if request is None:
-            return
-        if not covers(request, evaluation.calls) or not request.is_approved_enough:
-            await self._ledger.void(request.id, RequestState.STALE, self._system.timestamp())
-            raise _changed("Look at the preview; call again to ask again.", {"preview": evaluation.preview.data()})
+        if request is None or (covers(request, evaluation.calls) and request.is_approved_enough):
+            return True
+        await self._ledger.void(request.id, RequestState.STALE, self._system.timestamp())
+        return False
 
     async def check_stops(self, permission: Permission, asker: Asker) -> int:
         """Raise a `Refused` if a stop holds, or made the approval void. Return the epoch that the call outlives."""
@@ -122,7 +122,7 @@ class Permissions:
         """
         request, verdict = permission.request, current.verdict
         if request is not None and not covers_call(request, current):
-            raise _changed("Look at it; call the batch again to ask again for the rest.")
+            raise target_changed("Look at it; call the batch again to ask again for the rest.")
         if request is None and verdict.decision is Decision.DENY:
             raise refusal(current, self._budgets.policy)
         if request is None and verdict.decision is not Decision.ALLOW:
@@ -218,7 +218,8 @@ async def new_change(
     )
 
 
-def _changed(next_step: str, facts: Mapping[str, JsonValue] | None = None) -> TargetChanged:
+def target_changed(next_step: str, facts: Mapping[str, JsonValue] | None = None) -> TargetChanged:
+    """Return the refusal of a call whose target, dependents or policy changed since its approval was requested."""
     return TargetChanged("The target is no longer in the state that was approved.", next_step, facts=facts)
 
 

@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
-from pydantic import JsonValue
-
 from fastn_mcp.account.typed_argument import TypedArgument
 from fastn_mcp.ledger.identity import holder, may_be, who
+from fastn_mcp.ledger.question import Question
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.decision import Decision, StepUp, of_groups
 from fastn_mcp.policy.permit import Permit
@@ -109,8 +108,7 @@ class ApprovalRequest:
     """Text that has to be typed to approve; None if none is required."""
     out_of_band: bool
     """Whether it is decided out of band (approval page, terminal or webhook) rather than in the client's form."""
-    preview: Mapping[str, JsonValue]
-    text: tuple[str, ...]
+    question: Question
     created: float
     expires: float
     state: RequestState = RequestState.OPEN

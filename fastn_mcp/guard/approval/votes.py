@@ -244,7 +244,7 @@ class TerminalApprovals:
         taken_back = await withdraw(vote, request, self.ledger, _APPROVED_BY, note or None, self.record_event)
         if isinstance(taken_back, NotCounted):
             return taken_back.why
-        return f"Withdrawn: {request.text[0]} {sent_words(taken_back)}"
+        return f"Withdrawn: {request.question.lines()[0]} {sent_words(taken_back)}"
 
     async def unused(self) -> list[ApprovalRequest]:
         """Return the approvals that are not used up and can be withdrawn."""

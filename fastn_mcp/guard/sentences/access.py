@@ -8,9 +8,7 @@ from pydantic import JsonValue
 from fastn_mcp.guard.sentences.facts import (
     MAX_FACTS,
     MAX_ON_BUTTON,
-    UNCUT,
     Facts,
-    Sentences,
     items,
     joined,
     look_alikes,
@@ -22,13 +20,14 @@ from fastn_mcp.guard.sentences.facts import (
     short_name,
     undo_words,
 )
+from fastn_mcp.ledger.question import UNCUT, Question
 from fastn_mcp.records.formats import counted
 from fastn_mcp.records.platform import PEOPLE
 from fastn_mcp.records.rows import text, value, word
 from fastn_mcp.redaction import quote, texts_in
 
 
-def run_workflow(facts: Facts) -> Sentences:
+def run_workflow(facts: Facts) -> Question:
     arguments = facts.arguments
     where = place(facts)
     whose = f" for customer {facts.owner}" if facts.owner else ""
@@ -39,8 +38,8 @@ def run_workflow(facts: Facts) -> Sentences:
     connectors = value(facts.row, "connectors")
     apps = [each if isinstance(each, str) else text(mapping(each), "name", "slug") for each in items(connectors)]
     reached = series(map(quoted, apps)) if all(apps) and 0 < len(apps) <= MAX_FACTS else "other systems"
-    return Sentences(
-        f"Run workflow {facts.name} now{where}{whose}.",
+    return Question(
+        title=f"Run workflow {facts.name} now{where}{whose}.",
         button=f"Run {short_name(facts)}{where}",
         brief=f"Run{where}: {facts.name}",
         then=f"What it does in {reached} cannot be taken back from here.",
@@ -48,13 +47,13 @@ def run_workflow(facts: Facts) -> Sentences:
     )
 
 
-def invite_user(facts: Facts) -> Sentences:
+def invite_user(facts: Facts) -> Question:
     email, role, unchecked = quoted(facts.arguments.get("email")), *_role(facts, "role")
     sent = "An invitation e-mail goes out immediately and cannot be recalled."
     button = f"Invite as {role}" if len(role) <= MAX_ON_BUTTON else "Invite this person"
     then = f"{sent} {PEOPLE}"
-    first = joined(f"Invite {email} as {role}.", look_alikes(facts.arguments.get("email")))
-    return Sentences(first, button, f"Invite as {role}: {email}", then=then, unchecked=unchecked)
+    title = joined(f"Invite {email} as {role}.", look_alikes(facts.arguments.get("email")))
+    return Question(title=title, button=button, brief=f"Invite as {role}: {email}", then=then, unchecked=unchecked)
 
 
 def _role(facts: Facts, argument: str) -> tuple[str, str]:
@@ -64,7 +63,7 @@ def _role(facts: Facts, argument: str) -> tuple[str, str]:
     return quoted(name or role), "" if name or not role else f"Not checked: which role {quoted(role)} is."
 
 
-def create_role(facts: Facts) -> Sentences:
+def create_role(facts: Facts) -> Question:
     permissions = list(cast("list[str]", facts.arguments.get("permissions")) or ())
     parent, unchecked = _role(facts, "parent")
     count, only = counted(len(permissions), "permission"), len(permissions) == 1
@@ -78,7 +77,7 @@ def create_role(facts: Facts) -> Sentences:
         are_harmless = all(power(each) == _HARMLESS_RANK for each in permissions)
         can = f"with {count}{'' if not are_harmless else ', to read' if only else ', all of them to read'}"
     return say(
-        facts, "Create", first=f"Create role {facts.name} {can}.", button=f"Create {short_name(facts, 'role')}",
+        facts, "Create", title=f"Create role {facts.name} {can}.", button=f"Create {short_name(facts, 'role')}",
         then=undo_words(facts), unchecked=unchecked,
         further=[("Narrows", parent)] if facts.arguments.get("parent") else [],
     )  # fmt: skip
@@ -94,7 +93,7 @@ _TERMS = {
 _MODES = {"test": "Test", "live": "Live"}
 
 
-def create_api_key(facts: Facts) -> Sentences:
+def create_api_key(facts: Facts) -> Question:
     """Describe a new key. What is not given has Fastn's documented defaults."""
     arguments, defaults = facts.arguments, facts.call.defaults
     mode = word(arguments, "mode") or word(defaults, "mode")
@@ -114,23 +113,23 @@ def create_api_key(facts: Facts) -> Sentences:
     further = [("Customers", series(names or ["all"])), ("IP addresses", series(allowed or ["any"]))]
     brief, button = f"Create {what}, {until}", f"Create {short_name(facts, 'full-access key' if is_full else 'key')}"
     then = f"Anyone with this key can {does}.{live} You can revoke it at any time."
-    return Sentences(f"{brief}.", button, brief, then=then, facts=tuple(further))
+    return Question(title=f"{brief}.", button=button, brief=brief, then=then, facts=tuple(further))
 
 
-def ai_chat(facts: Facts) -> Sentences:
+def ai_chat(facts: Facts) -> Question:
     return _ai(facts, "Ask Fastn's AI", _message(facts.arguments.get("message")))
 
 
-def ai_build(facts: Facts) -> Sentences:
+def ai_build(facts: Facts) -> Question:
     kind = word(facts.arguments, "type")
     kind = kind if kind in ("connector", "workflow") else quoted(facts.arguments.get("type"))
     name = facts.arguments.get("name")
     what = f"{kind} {quoted(name)}" if name else f"a {kind}"
-    sentences = _ai(facts, f"Let Fastn's AI build {what}", _message(facts.arguments.get("prompt")))
-    return replace(sentences, button="Let it build", then=joined(sentences.then, "What it builds can be deleted."))
+    question = _ai(facts, f"Let Fastn's AI build {what}", _message(facts.arguments.get("prompt")))
+    return replace(question, button="Let it build", then=joined(question.then, "What it builds can be deleted."))
 
 
-def _ai(facts: Facts, what: str, message: str) -> Sentences:
+def _ai(facts: Facts, what: str, message: str) -> Question:
     button, then = "Ask Fastn's AI", "It asks before each change."
     if facts.call.arguments().get("session_id") is not None:
         what, button = "Answer Fastn's AI", "Send this answer"
@@ -138,7 +137,12 @@ def _ai(facts: Facts, what: str, message: str) -> Sentences:
     if facts.call.arguments().get("approval_mode") != "manual":
         what, button = f"{what}, which may act without asking", "Let it act without asking"
         then = "Its changes have to be undone by hand."
-    return Sentences(f"{what}: {message}.", button, f"{what}: {message}", then=f"AI credits are spent. {then}")
+    return Question(
+        title=f"{what}: {message}.",
+        button=button,
+        brief=f"{what}: {message}",
+        then=f"AI credits are spent. {then}",
+    )
 
 
 def _message(content: JsonValue) -> str:

@@ -7,8 +7,6 @@ from pydantic import JsonValue
 
 from fastn_mcp.guard.sentences.facts import (
     Facts,
-    FieldChange,
-    Sentences,
     field_words,
     fields_in_words,
     in_place,
@@ -24,6 +22,7 @@ from fastn_mcp.guard.sentences.facts import (
     undo_words,
 )
 from fastn_mcp.guard.undo import NotUndoable, Undo
+from fastn_mcp.ledger.question import FieldChange, Question
 from fastn_mcp.policy.conditions import host_of
 from fastn_mcp.records import cron
 from fastn_mcp.records.formats import counted, sentence
@@ -35,7 +34,7 @@ from fastn_mcp.tools.related_reads import documented_fields
 from fastn_mcp.tools.tool import Effect
 
 _MAX_VALUE = 80
-"""Characters of a value that the first sentence gives. Longer ones stand in the list of changes."""
+"""Characters of a value that the title gives. Longer ones stand in the list of changes."""
 
 
 def _changed_back(facts: Facts, back: str = "It can be changed back.") -> tuple[str, str, str]:
@@ -54,18 +53,18 @@ def _changed_back(facts: Facts, back: str = "It can be changed back.") -> tuple[
     return lost, back, unchecked
 
 
-def _created(facts: Facts, first: str, then: str) -> Sentences:
+def _created(facts: Facts, title: str, then: str) -> Question:
     """Describe a create, or the overwriting of what has its name or slug."""
-    sentences = say(facts, "Create", first=first, then=then)
+    question = say(facts, "Create", title=title, then=then)
     if facts.resolved.target is None:
-        return sentences
+        return question
     if not facts.row:
-        return replace(sentences, unchecked="Its name or slug may be taken: Fastn may overwrite something.")
+        return replace(question, unchecked="Its name or slug may be taken: Fastn may overwrite something.")
     lost, back, unknown = _changed_back(facts)
-    first = f"Overwrite {facts.kind} {facts.name}, which exists."
+    title = f"Overwrite {facts.kind} {facts.name}, which exists."
     taken = f"The name or slug is taken by {quoted(key_of(facts.row))}."
     then = joined(taken, back, _uses(facts))
-    return say(facts, "Overwrite", first=first, lost=lost, then=then, unchecked=unknown)
+    return say(facts, "Overwrite", title=title, lost=lost, then=then, unchecked=unknown)
 
 
 def _uses(facts: Facts) -> str:
@@ -80,22 +79,22 @@ def _invited(facts: Facts) -> str:
     return joined(sent, look_alikes(email))
 
 
-def create_customer(facts: Facts) -> Sentences:
+def create_customer(facts: Facts) -> Question:
     email = facts.arguments.get("admin_email")
     invites = f" and invite {quoted(email)}" if email else ""
     role = " as its administrator" if email else ""
-    sentences = _created(facts, f"Create customer {facts.name}{invites}{role}.", "It can be deleted again.")
-    return replace(sentences, then=joined(sentences.then, _invited(facts)), button=f"{sentences.button}{invites}")
+    question = _created(facts, f"Create customer {facts.name}{invites}{role}.", "It can be deleted again.")
+    return replace(question, then=joined(question.then, _invited(facts)), button=f"{question.button}{invites}")
 
 
-def create_connector(facts: Facts) -> Sentences:
+def create_connector(facts: Facts) -> Question:
     return _created(facts, f"Create private connector {facts.name}.", "It can be deleted again.")
 
 
-def updated(facts: Facts, back: str = "It can be changed back.", *also: str) -> Sentences:
+def updated(facts: Facts, back: str = "It can be changed back.", *also: str) -> Question:
     lost, then, unknown = _changed_back(facts, back)
     then = joined(*also, _invited(facts), _uses(facts), then)
-    return say(facts, "Change", first=_change(facts), lost=lost, then=then, unchecked=unknown)
+    return say(facts, "Change", title=_change(facts), lost=lost, then=then, unchecked=unknown)
 
 
 def _change(facts: Facts) -> str:
@@ -151,18 +150,18 @@ def _schedule(schedule: JsonValue, timezone: JsonValue = None) -> str:
     return f"{known or f'on the schedule {quoted(schedule)}'}{zone}"
 
 
-def update_connector(facts: Facts) -> Sentences:
+def update_connector(facts: Facts) -> Question:
     return updated(facts, "It can be changed back.", "The change stays in test until it is published.")
 
 
-def update_workflow(facts: Facts) -> Sentences:
+def update_workflow(facts: Facts) -> Question:
     changed = facts.arguments.keys() - {"workflow_id", "name", "description"}
     only_switches = changed == {"status"} and _state(facts, facts.arguments) is not State.UNKNOWN
     publishes = "" if only_switches or not changed else "Fastn may publish new code within minutes, or not at all."
     return updated(facts, "It can be changed back.", publishes)
 
 
-def update_trigger(facts: Facts) -> Sentences:
+def update_trigger(facts: Facts) -> Question:
     is_off = _state(facts, facts.arguments if "status" in facts.arguments else facts.row) is State.OFF
     changes_nothing = bool(facts.row) and not facts.changes
     if facts.effect is not Effect.EXTERNAL or is_off or changes_nothing:
@@ -172,7 +171,7 @@ def update_trigger(facts: Facts) -> Sentences:
     return updated(facts, back, f"From then on it fires for real{callers}.")
 
 
-def create_connection(facts: Facts) -> Sentences:
+def create_connection(facts: Facts) -> Question:
     key = text(facts.arguments, "connector_id")
     app = facts.name_of("connector", key) or key
     whose = f"customer {facts.owner}" if facts.owner else "the account itself"
@@ -188,8 +187,8 @@ def create_connection(facts: Facts) -> Sentences:
     verb, existing, lost, undone, unchecked = _replaced_connection(facts)
     if is_unknown:
         unchecked = joined("Not checked: which credentials it takes.", unchecked)
-    return Sentences(
-        f"{verb} {quoted(app)}{at} for {whose}{existing}.{facts.entered}",
+    return Question(
+        title=f"{verb} {quoted(app)}{at} for {whose}{existing}.{facts.entered}",
         button=f"{verb} {short_name(facts) if facts.owner else 'it'}",
         brief=f"{verb} {facts.name if facts.owner else quoted(app)}",
         lost=lost,
@@ -222,21 +221,21 @@ def _sign_in_hosts(connector: Row) -> list[str]:
     return list(dict.fromkeys(filter(None, hosts)))
 
 
-def create_workflow(facts: Facts) -> Sentences:
+def create_workflow(facts: Facts) -> Question:
     then = "It does not run until Fastn or somebody in the dashboard publishes it. It can be moved to Trash again."
     return _created(facts, f"Create workflow {facts.name} as a draft.", then)
 
 
-def create_trigger(facts: Facts) -> Sentences:
+def create_trigger(facts: Facts) -> Question:
     arguments = facts.arguments
     is_off = _state(facts, arguments) is State.OFF
     state = f", {State.OFF.value}" if is_off else ""
-    first = f"Create trigger {facts.name}{state}: {_starts(facts)} {_when(arguments)}."
+    title = f"Create trigger {facts.name}{state}: {_starts(facts)} {_when(arguments)}."
     then = (
         "It does not fire until it is switched on. It can be deleted again." if is_off
         else "It fires for real from now on. It can be deleted; what it started meanwhile cannot be undone."
     )  # fmt: skip
-    return say(facts, "Create", first=first, then=then)
+    return say(facts, "Create", title=title, then=then)
 
 
 def _starts(facts: Facts) -> str:
@@ -277,7 +276,7 @@ def _itself(facts: Facts) -> str:
     return "" if isinstance(facts.undo, Undo) else f"The {facts.kind} itself is lost for good."
 
 
-def delete_customer(facts: Facts) -> Sentences:
+def delete_customer(facts: Facts) -> Question:
     owned, are = list[str](), "is"
     for kind in ("connections", "secrets"):
         dependents = facts.dependents(kind)
@@ -294,7 +293,7 @@ def delete_customer(facts: Facts) -> Sentences:
     return say(facts, "Delete", lost=lost, then=f"Its triggers stop. {undo_words(facts)}", further=history)
 
 
-def delete_connector(facts: Facts) -> Sentences:
+def delete_connector(facts: Facts) -> Question:
     connections, credentials = facts.dependents("connections"), ""
     if connections is not None:
         each = "their owners have" if facts.may_have_several("connections") else "its owner has"
@@ -306,13 +305,13 @@ def delete_connector(facts: Facts) -> Sentences:
     return say(facts, "Delete", lost=lost, then=then)
 
 
-def delete_connection(facts: Facts) -> Sentences:
+def delete_connection(facts: Facts) -> Question:
     whose = facts.owner or "Somebody"
     lost = f"Its credentials are lost for good. {whose} has to authorise again."
     return say(facts, "Delete", lost=lost, then=stops(facts.dependents("triggers"), ""))
 
 
-def delete_workflow(facts: Facts) -> Sentences:
+def delete_workflow(facts: Facts) -> Question:
     triggers, then = facts.dependents("triggers"), undo_words(facts)
     if triggers is not None:
         live = (row for row in triggers.rows if row.get("state") != State.OFF.value)
@@ -323,27 +322,27 @@ def delete_workflow(facts: Facts) -> Sentences:
             go, they_start = ("goes", "it starts") if others.is_one else ("go", "they start")
             go_on = f"{sentence(listed(others))} {go} on unless all other workflows that {they_start} are deleted too."
         then = joined(stops(replace(triggers, rows=stopping, count=triggers.count - len(going_on))), go_on, then)
-    return Sentences(
-        f"Move workflow {facts.name} to Trash.",
+    return Question(
+        title=f"Move workflow {facts.name} to Trash.",
         button=f"Move {short_name(facts)} to Trash",
         brief=f"To Trash: workflow {facts.name}",
         then=then,
     )
 
 
-def delete_trigger(facts: Facts) -> Sentences:
+def delete_trigger(facts: Facts) -> Question:
     kind = word(facts.row, "type")
     lost = _itself(facts) if kind in ("scheduler", "app event") else "Its webhook address is lost for good."
     return say(facts, "Delete", lost=lost, then=undo_words(facts))
 
 
-def revoke_api_key(facts: Facts) -> Sentences:
+def revoke_api_key(facts: Facts) -> Question:
     at = timestamp(facts.row, "lastUsedAt", "lastUsed")
     used = f"; it was last used {at:%Y-%m-%d %H:%M} UTC" if at else ""
     return say(facts, "Revoke", lost="It never works again.", then=f"Everything that uses it stops immediately{used}.")
 
 
-def create_secret(facts: Facts) -> Sentences:
+def create_secret(facts: Facts) -> Question:
     whose = f"{f' for customer {facts.owner}' if facts.owner else ''}{place(facts)}"
     source, same = facts.arguments.get("value_from_env"), "secret has this name, customer and environment."
     lost = then = unchecked = ""
@@ -356,15 +355,15 @@ def create_secret(facts: Facts) -> Sentences:
         unchecked = f"Not checked: whether another {same}"
     verb = "Overwrite" if facts.row else "Store"
     return say(
-        facts, verb, first=f"{verb} secret {facts.name}{whose}.{facts.entered}", lost=lost, then=then,
+        facts, verb, title=f"{verb} secret {facts.name}{whose}.{facts.entered}", lost=lost, then=then,
         unchecked=unchecked, further=(("Value", f"from the server's variable {quoted(source)}"),) if source else (),
     )  # fmt: skip
 
 
-def delete_secret(facts: Facts) -> Sentences:
+def delete_secret(facts: Facts) -> Question:
     whose = f" of customer {facts.owner}" if facts.owner else ""
     return say(
-        facts, "Delete", first=f"Delete secret {facts.name}{whose}.",
+        facts, "Delete", title=f"Delete secret {facts.name}{whose}.",
         lost="Its value is lost for good; somebody has to enter it again.",
         then=stops(facts.dependents("workflows"), "", does="fail"),
     )  # fmt: skip
