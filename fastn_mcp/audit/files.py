@@ -118,7 +118,8 @@ def read_end(file: int, size: int) -> End:
             data += read
         if start > 0:  # the first line may be incomplete
             data = data.partition(b"\n")[2]
-        if (end := end_of(data)) is not None:
+        end = end_of(data)
+        if end is not None:
             return end
         if start == 0:
             return End(torn=data)
@@ -180,7 +181,8 @@ def end_in(file: Path) -> End | None:
 
 def _tail(file: Path) -> bytes:
     """Return the last lines of a compressed file."""
-    data, read = b"", 0
+    data = b""
+    read = 0
     with gzip.open(file) as lines:
         while read < _MAX_FILE and (block := lines.read(_BLOCK)):
             read += len(block)

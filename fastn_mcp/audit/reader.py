@@ -135,13 +135,15 @@ def newest_first(log: Path, is_later: Callable[[Entry], bool] | None = None) -> 
 
 def _backwards(data: BinaryIO, end: int) -> Iterator[bytes]:
     """Yield the lines before `end`, the last one first, without one that is still being written."""
-    rest, is_last = b"", True
+    rest = b""
+    is_last = True
     while end > 0:
         start = max(0, end - _BLOCK)
         data.seek(start)
         rest, *lines = (data.read(end - start) + rest).split(b"\n")
         if lines and is_last:
-            lines, is_last = lines[:-1], False
+            lines = lines[:-1]
+            is_last = False
         yield from filter(None, reversed(lines))
         end = start
     if rest and not is_last:

@@ -18,7 +18,9 @@ from fastn_mcp.tools.operation import Operation
 FREE = frozenset({"input", "idempotency_key", "code", "description"})
 """Arguments whose values may differ under a temporary approval. All other values are bound by it."""
 
-DECLINE, APPROVE, APPROVE_TEMPORARILY = "decline", "approve", f"approve for {TEMPORARY_MINUTES} minutes"
+DECLINE = "decline"
+APPROVE = "approve"
+APPROVE_TEMPORARILY = f"approve for {TEMPORARY_MINUTES} minutes"
 """The choices of a form that asks for a decision."""
 
 MAX_NOTE = 500
@@ -173,7 +175,8 @@ def temporary(request: ApprovalRequest) -> str:
 def extent(call: Operation[Any]) -> str:
     """Describe the calls that a temporary approval of `call` covers: what is fixed and what may differ."""
     names = call.arguments().keys() - set(type(call).route.parameters)
-    fixed, free = sorted(map(_in_words, names - FREE)), sorted(map(_in_words, names & FREE))
+    fixed = sorted(map(_in_words, names - FREE))
+    free = sorted(map(_in_words, names & FREE))
     same = f"the same {series(fixed)}" if fixed else ""
     any_ = f"any {series(free)}{'' if fixed else ' and nothing else'}" if free else ""
     arguments = f"with {' and '.join(filter(None, (same, any_)))}" if names else "without further arguments"

@@ -214,7 +214,8 @@ class ChangeJournal:
             ended = replace(ended, name=name)
         delivery = delivery if outcome in MADE_OUTCOMES and change.repeat_id else None
         is_unsettled = bool(change.repeat_id) and (outcome in PERHAPS_MADE or delivery is not None)
-        now, claimed = self._system.timestamp(), self._claims.pop(change.id, None)
+        now = self._system.timestamp()
+        claimed = self._claims.pop(change.id, None)
         ended = replace(ended, unsettled_until=now + UNSETTLED if is_unsettled else 0.0)
         if outcome in PERHAPS_MADE:
             self._lost = {call: until for call, until in self._lost.items() if until > now}
@@ -253,7 +254,8 @@ def recent_facts(change: Change, records: Collection[tuple[str, str]], now: date
     operation = OPERATIONS.get(change.tool)
     if operation is None or (kind_of(operation), change.target) not in records:
         return
-    what, when = kind_of(operation).replace("_", " "), age(datetime.fromtimestamp(change.at, UTC), now)
+    what = kind_of(operation).replace("_", " ")
+    when = age(datetime.fromtimestamp(change.at, UTC), now)
     if change.is_state_dropped:
         yield "Not checked", f"what this server did to the {what} {when}: its details are no longer kept"
         return
@@ -262,7 +264,8 @@ def recent_facts(change: Change, records: Collection[tuple[str, str]], now: date
         return
     by = f" by {quote(without_issuers(change.principal))}" if "|" in change.principal else ""
     for name, (heading, it_was) in RECENT.items():
-        before, after = (change.before or {}).get(name), change.sent.get(name)
+        before = (change.before or {}).get(name)
+        after = change.sent.get(name)
         if after is not None and before != after:
             was = "not set" if before is None else quote(before)
             perhaps = "" if change.outcome in MADE_OUTCOMES else "perhaps "

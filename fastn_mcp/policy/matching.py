@@ -79,7 +79,8 @@ class PolicyRule:
 
     def match(self, situation: Situation) -> PolicyDecision | None:
         """Return the rule's decision, with what it matched in words; None if it does not match this call."""
-        call, resolved = situation.resolved.call, situation.resolved
+        call = situation.resolved.call
+        resolved = situation.resolved
         applies = (
             self._names(resolved)
             and (self.effects is None or situation.effect in self.effects)
@@ -132,7 +133,8 @@ class PolicyRule:
             # Match the id that was read: an agent could change a name or a slug and so approve its own call.
             id_ = row_of(resolved.target).get("id")
             return "" if any(glob(id_, exact=True) for glob in self.targets) else None
-        if (found := _first(self.targets, resolved.own_mentions)) is not None:
+        found = _first(self.targets, resolved.own_mentions)
+        if found is not None:
             glob, mention = found
             return "" if glob.text == mention.value else f"{mention} matches {glob}"
         return "its target could not be read" if resolved.is_missing else None
@@ -169,7 +171,8 @@ class PolicyRule:
         if not str(argument_value or "").strip() and (words := _missing_argument(name, choice, call)):
             return words
         texts = [each for each in undocumented_texts(call) if each.strip()]
-        if held := next((each for each in texts if choice(each, exact=False) or choice.is_word(each)), None):
+        held = next((each for each in texts if choice(each, exact=False) or choice.is_word(each)), None)
+        if held:
             return f"an undocumented field holds {quote(held)}"
         if name not in DERIVED:
             is_word = plain(name) not in REFERENCE_NAMES and choice.is_word(argument_value)
@@ -178,7 +181,8 @@ class PolicyRule:
                 return f"its {name} is not known, as Fastn makes it: give one"
             return "" if is_word else _named(choice, argument_value, resolved)
         effective = DERIVED[name](resolved)
-        if (value := next((each for each in effective.values if choice(each, exact=False)), None)) is not None:
+        value = next((each for each in effective.values if choice(each, exact=False)), None)
+        if value is not None:
             return f"its {_WORDS[name]} is {quote(value)}, from {effective.source.value}"
         if name == "customer_id":
             touched = resolved.touched("customer")
@@ -192,9 +196,11 @@ class PolicyRule:
 
 def _has_name(choice: Choice, resolved: ResolvedCall, *, is_new: bool) -> str | None:
     """Match a name of the target or of what is created, and the new name of an update; only the new one if `is_new`."""
-    call, fields = resolved.call, ("new name",) if is_new else _NAME_DETAILS
+    call = resolved.call
+    fields = ("new name",) if is_new else _NAME_DETAILS
     mentions = [each for each in resolved.own_mentions if each.field in fields]
-    if (mention := next((each for each in mentions if choice(each.value, exact=False)), None)) is not None:
+    mention = next((each for each in mentions if choice(each.value, exact=False)), None)
+    if mention is not None:
         return "" if mention.field == "new name" else f"its name is {quote(str(mention.value))}"
     if NAME in type(call).model_fields and choice(getattr(call, NAME), exact=False):
         return ""  # a name that is not given
@@ -205,7 +211,8 @@ def _named(choice: Choice, value: object, resolved: ResolvedCall) -> str | None:
     """Match a record that an argument names by its other names: a role is given by its name or by its id."""
     keys = set(map(str, cast("list[object]", value) if isinstance(value, list) else [value]))
     named = resolved.named
-    if (target := resolved.call.target) is not None:
+    target = resolved.call.target
+    if target is not None:
         row = None if resolved.is_missing else row_of(resolved.target)
         named = [Record(kind_of(resolved.call), target, Relation.TARGET, row), *named]
     for record in named:
@@ -244,7 +251,8 @@ class Protected:
         """Return the decision if the call touches, or may touch, a protected resource."""
         for kind, globs in self.resources.items():
             touched = situation.resolved.touched(kind)
-            if (match := _first(globs, touched.mentions)) is not None:
+            match = _first(globs, touched.mentions)
+            if match is not None:
                 glob, mention = match
                 is_named = quote(str(mention.value)) in mention.of
                 why = f" ({glob})" if is_named else f": {mention} matches {glob}"

@@ -193,7 +193,8 @@ def possible_effects(operation: AnyOperation) -> frozenset[Effect]:
 def named(glob: str) -> list[AnyOperation]:
     """Return the tools that a glob matches. Raises `ValueError` if it matches no tool that changes something."""
     matches = [operation for operation in CATALOG if fnmatchcase(operation.tool_name(), glob.casefold())]
-    if changing := [operation for operation in matches if operation.effect is not Effect.READ]:
+    changing = [operation for operation in matches if operation.effect is not Effect.READ]
+    if changing:
         return changing
     if matches:
         raise ValueError(f"{glob!r} names only tools that read, and reads are always allowed")

@@ -91,8 +91,10 @@ class Approvals:
 
         Of the requests, those that have not expired, and where the ones that wait can be decided.
         """
-        now, ledger = self._system.now(), self._ledger
-        waiting, decided = await ledger.waiting(now.timestamp()), await ledger.decided(_RECENT_DECISIONS)
+        now = self._system.now()
+        ledger = self._ledger
+        waiting = await ledger.waiting(now.timestamp())
+        decided = await ledger.decided(_RECENT_DECISIONS)
         parts: dict[str, JsonValue] = {
             "budgets": await self._budgets.left(asker.counted, now),
             "plan": [{"entry": each.words(), "left": left} for each, left in await self._budgets.plan_left()],
@@ -164,7 +166,8 @@ class Approvals:
 
     async def _why_no_form(self, evaluation: Evaluation, caller: Caller) -> str | None:
         """Return the reason why the out-of-band channel asks, for the agent; None if the client's form does."""
-        form, decision = caller.form, evaluation.verdict.decision
+        form = caller.form
+        decision = evaluation.verdict.decision
         another = ""
         if evaluation.needs_another(caller) and decision is not Decision.FOUR_EYES:
             another = f"{_BY_ANOTHER} "
@@ -255,7 +258,8 @@ class Approvals:
 
     async def _open(self, evaluation: Evaluation, caller: Caller, *, out_of_band: bool) -> ApprovalRequest:
         """Open and record a request, or return the same one that another replica has opened meanwhile."""
-        stop_epoch, lifetime = await self.stops.check(caller.asker), self._judge.policy.approval_lifetime
+        stop_epoch = await self.stops.check(caller.asker)
+        lifetime = self._judge.policy.approval_lifetime
         request = _request(
             evaluation, caller, stop_epoch, self._account, lifetime, self._system, out_of_band=out_of_band
         )
@@ -359,7 +363,9 @@ def _request(
     out_of_band: bool,
 ) -> ApprovalRequest:  # fmt: skip
     """Return the request that asks people to approve these calls within `lifetime` seconds."""
-    now, tool, decision = system.timestamp(), evaluation.tool, evaluation.verdict.decision
+    now = system.timestamp()
+    tool = evaluation.tool
+    decision = evaluation.verdict.decision
     is_severe = decision in (Decision.OUT_OF_BAND, Decision.FOUR_EYES) and evaluation.effect is Effect.DESTROY
     return ApprovalRequest(
         id=f"ap_{system.token()}",

@@ -31,9 +31,11 @@ def run_workflow(facts: Facts) -> Question:
     arguments = facts.arguments
     where = place(facts)
     whose = f" for customer {facts.owner}" if facts.owner else ""
-    if reference := arguments.get("customer_ref"):
+    reference = arguments.get("customer_ref")
+    if reference:
         whose = f" for customer {quoted(reference)}"
-    if installed := arguments.get("installation_id"):
+    installed = arguments.get("installation_id")
+    if installed:
         whose += f" as installed by {quoted(installed)}"
     connectors = value(facts.row, "connectors")
     apps = [each if isinstance(each, str) else text(mapping(each), "name", "slug") for each in items(connectors)]
@@ -66,7 +68,8 @@ def _role(facts: Facts, argument: str) -> tuple[str, str]:
 def create_role(facts: Facts) -> Question:
     permissions = list(cast("list[str]", facts.arguments.get("permissions")) or ())
     parent, unchecked = _role(facts, "parent")
-    count, only = counted(len(permissions), "permission"), len(permissions) == 1
+    count = counted(len(permissions), "permission")
+    only = len(permissions) == 1
     powerful = [quote(each, UNCUT, is_name=True) for each in sorted(permissions, key=power) if power(each) <= 1]
     if any(each.strip() in _ALL_PERMISSIONS for each in permissions):
         can = f"that may do everything ({quote('*')})"
@@ -95,7 +98,8 @@ _MODES = {"test": "Test", "live": "Live"}
 
 def create_api_key(facts: Facts) -> Question:
     """Describe a new key. What is not given has Fastn's documented defaults."""
-    arguments, defaults = facts.arguments, facts.call.defaults
+    arguments = facts.arguments
+    defaults = facts.call.defaults
     mode = word(arguments, "mode") or word(defaults, "mode")
     role = text(arguments, "permissions") or defaults["permissions"]
     term = text(arguments, "expires") or defaults["expires"]
@@ -107,11 +111,13 @@ def create_api_key(facts: Facts) -> Question:
     until = _TERMS.get(term.strip().lower(), f"valid until {quoted(term)}")
     does = "do everything in this account, including deletions" if is_full else "use it"
     live = "" if mode == "live" else " A test key is not a sandbox: it acts on your live connections."
-    customers, addresses = arguments.get("customers"), arguments.get("allowed_ips")
+    customers = arguments.get("customers")
+    addresses = arguments.get("allowed_ips")
     names = [quoted(facts.name_of("customer", key) or key) for key in texts_in(customers)]
     allowed = [quoted(address) for address in texts_in(addresses)]
     further = [("Customers", series(names or ["all"])), ("IP addresses", series(allowed or ["any"]))]
-    brief, button = f"Create {what}, {until}", f"Create {short_name(facts, 'full-access key' if is_full else 'key')}"
+    brief = f"Create {what}, {until}"
+    button = f"Create {short_name(facts, 'full-access key' if is_full else 'key')}"
     then = f"Anyone with this key can {does}.{live} You can revoke it at any time."
     return Question(title=f"{brief}.", button=button, brief=brief, then=then, facts=tuple(further))
 
@@ -130,12 +136,15 @@ def ai_build(facts: Facts) -> Question:
 
 
 def _ai(facts: Facts, what: str, message: str) -> Question:
-    button, then = "Ask Fastn's AI", "It asks before each change."
+    button = "Ask Fastn's AI"
+    then = "It asks before each change."
     if facts.call.arguments().get("session_id") is not None:
-        what, button = "Answer Fastn's AI", "Send this answer"
+        what = "Answer Fastn's AI"
+        button = "Send this answer"
         then = "Its changes have to be undone by hand."
     if facts.call.arguments().get("approval_mode") != "manual":
-        what, button = f"{what}, which may act without asking", "Let it act without asking"
+        what = f"{what}, which may act without asking"
+        button = "Let it act without asking"
         then = "Its changes have to be undone by hand."
     return Question(
         title=f"{what}: {message}.",

@@ -47,7 +47,8 @@ def _changed_back(facts: Facts, back: str = "It can be changed back.") -> tuple[
     unchecked = f"Not shown by Fastn, and lost: its current {fields_in_words(facts, hidden)}." if hidden else ""
     if isinstance(facts.undo, NotUndoable) and not changed:
         is_same = bool(facts.row) and isinstance(facts.call, Update)
-        lost, back = "" if is_same else "Its current values will be lost.", ""
+        lost = "" if is_same else "Its current values will be lost."
+        back = ""
     elif missing:
         back = "The rest can be changed back." if len(missing) < len(changed) else ""
     return lost, back, unchecked
@@ -99,7 +100,8 @@ def updated(facts: Facts, back: str = "It can be changed back.", *also: str) -> 
 
 def _change(facts: Facts) -> str:
     """Say which fields change: `Rename …`, `Switch off …`, `Change plan of … from … to …`."""
-    of, documented = f"{facts.kind} {facts.name}", documented_fields(facts.call)
+    of = f"{facts.kind} {facts.name}"
+    documented = documented_fields(facts.call)
     changes = {each.field: each for each in facts.changes if each.field in documented}
     if not changes:
         fields = sorted(facts.arguments.keys() - {*type(facts.call).route.parameters, "extra"})
@@ -130,7 +132,9 @@ def _changes(facts: Facts, changes: Mapping[str, FieldChange], of: str) -> str:
     if len(changes) > 1:
         return f"change {len(changes)} fields of {of}: {fields_in_words(facts, changes)}"
     (change,) = changes.values()
-    field, before, after = change.field, change.before, change.after
+    field = change.field
+    before = change.before
+    after = change.after
     if field == "name":
         return f"rename {of} to {quoted(after)}"
     what = f"{'the ' if field == 'code' else ''}{field_words(facts, field)} of {of}"
@@ -166,7 +170,8 @@ def update_trigger(facts: Facts) -> Question:
     changes_nothing = bool(facts.row) and not facts.changes
     if facts.effect is not Effect.EXTERNAL or is_off or changes_nothing:
         return updated(facts)
-    back, after = "The change can be undone; what it started meanwhile cannot.", {**facts.row, **facts.arguments}
+    back = "The change can be undone; what it started meanwhile cannot."
+    after = {**facts.row, **facts.arguments}
     callers = f", {_when(after)}" if word(after, "type") == "webhook" else ""
     return updated(facts, back, f"From then on it fires for real{callers}.")
 
@@ -176,10 +181,12 @@ def create_connection(facts: Facts) -> Question:
     app = facts.name_of("connector", key) or key
     whose = f"customer {facts.owner}" if facts.owner else "the account itself"
     typed = facts.resolved.typed
-    has_credentials, is_unknown = "credentials" in facts.arguments or typed is not None, typed and not typed.is_certain
+    has_credentials = "credentials" in facts.arguments or typed is not None
+    is_unknown = typed and not typed.is_certain
     connector = facts.resolved.record("connector", key)
     row: Row = connector.row if connector and connector.row is not None else {}
-    domain, visibility = text(row, "domain"), text(row, "visibility")
+    domain = text(row, "domain")
+    visibility = text(row, "visibility")
     at = f" at {quoted(domain)}" if domain else ""
     is_like = quoted(visibility) if visibility else "visibility not known" if row else "could not be read"
     sent_to = quoted(domain) if domain else "an address that is not known"
@@ -205,7 +212,8 @@ def _replaced_connection(facts: Facts) -> tuple[str, str, str, str, str]:
     if not facts.row:
         unchecked = "Not checked: whether a connection exists, whose credentials may then be replaced."
         return "Connect", "", "", "", unchecked
-    label, status = str(facts.resolved.label), text(facts.row, "status").upper()
+    label = str(facts.resolved.label)
+    status = text(facts.row, "status").upper()
     existing = f": connection {quoted(label)} exists{f' with status {quoted(status)}' if status else ''}"
     lost = f"The credentials of connection {quoted(label)} may be replaced: the current ones are then lost for good."
     return "Reconnect", existing, lost, "Undo does not restore them, and deletes no connection that existed.", ""
@@ -277,7 +285,8 @@ def _itself(facts: Facts) -> str:
 
 
 def delete_customer(facts: Facts) -> Question:
-    owned, are = list[str](), "is"
+    owned = list[str]()
+    are = "is"
     for kind in ("connections", "secrets"):
         dependents = facts.dependents(kind)
         if dependents is not None:
@@ -294,7 +303,8 @@ def delete_customer(facts: Facts) -> Question:
 
 
 def delete_connector(facts: Facts) -> Question:
-    connections, credentials = facts.dependents("connections"), ""
+    connections = facts.dependents("connections")
+    credentials = ""
     if connections is not None:
         each = "their owners have" if facts.may_have_several("connections") else "its owner has"
         credentials = f", and the credentials of {listed(connections)}; {each} to authorise again"
@@ -312,12 +322,14 @@ def delete_connection(facts: Facts) -> Question:
 
 
 def delete_workflow(facts: Facts) -> Question:
-    triggers, then = facts.dependents("triggers"), undo_words(facts)
+    triggers = facts.dependents("triggers")
+    then = undo_words(facts)
     if triggers is not None:
         live = (row for row in triggers.rows if row.get("state") != State.OFF.value)
         going_on = tuple(row for row in live if "also_starts" in row)
         stopping = tuple(row for row in triggers.rows if row not in going_on)
-        others, go_on = replace(triggers, rows=going_on, count=len(going_on), more=False), ""
+        others = replace(triggers, rows=going_on, count=len(going_on), more=False)
+        go_on = ""
         if going_on:
             go, they_start = ("goes", "it starts") if others.is_one else ("go", "they start")
             go_on = f"{sentence(listed(others))} {go} on unless all other workflows that {they_start} are deleted too."
@@ -344,7 +356,8 @@ def revoke_api_key(facts: Facts) -> Question:
 
 def create_secret(facts: Facts) -> Question:
     whose = f"{f' for customer {facts.owner}' if facts.owner else ''}{place(facts)}"
-    source, same = facts.arguments.get("value_from_env"), "secret has this name, customer and environment."
+    source = facts.arguments.get("value_from_env")
+    same = "secret has this name, customer and environment."
     lost = then = unchecked = ""
     if facts.resolved.target is None:
         then = f"No other {same} It can be deleted again."

@@ -88,7 +88,8 @@ class Facts:
     @property
     def entered(self) -> str:
         """Sentence that tells the person what they type; empty if nothing."""
-        if (typed := self.resolved.typed) is None:
+        typed = self.resolved.typed
+        if typed is None:
             return ""
         return f" You enter its {typed.name}{'' if typed.is_certain else ', if it takes any'}."
 
