@@ -102,7 +102,11 @@ def is_unaltered(line: bytes) -> bool:
 
 def first_of(lines: Iterable[bytes]) -> End | None:
     """Return the end of the chain before the first whole line of `lines`; None if there is none."""
-    return next((link[0] for line in lines if (link := link_of(line)) is not None), None)
+    for line in lines:
+        link = link_of(line)
+        if link is not None:
+            return link[0]
+    return None
 
 
 def verify(

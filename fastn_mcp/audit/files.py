@@ -130,7 +130,8 @@ def _ends_beside(log: Path, *, with_compressed: bool = True) -> dict[Path, End]:
     """Return the ends of the log files beside `log`."""
     files = sorted(file for file in log.parent.glob(f"{log.stem}[._-]*") if with_compressed or file.suffix != ".gz")
     others = (file for file in files if file.name != log.name and not file.is_symlink() and file.is_file())
-    return {file: end for file in others if (end := end_in(file)) is not None}
+    ends = {file: end_in(file) for file in others}
+    return {file: end for file, end in ends.items() if end is not None}
 
 
 def seek_entry(data: BinaryIO, is_later: Callable[[bytes], bool | None]) -> int:
@@ -147,7 +148,11 @@ def seek_entry(data: BinaryIO, is_later: Callable[[bytes], bool | None]) -> int:
 
     def is_found(position: int) -> bool:
         from_line(position)
-        return next((later for line in data if (later := is_later(line)) is not None), True)
+        for line in data:
+            later = is_later(line)
+            if later is not None:
+                return later
+        return True
 
     return from_line(bisect_left(range(data.seek(0, os.SEEK_END)), True, key=is_found))
 
@@ -156,7 +161,8 @@ def lines_after(file: Path, number: int) -> Iterator[bytes]:
     """Yield the lines of a log file after the entry of this number, or all of a compressed one. Raises `OSError`."""
 
     def is_later(line: bytes) -> bool | None:
-        return None if (link := link_of(line)) is None else link[1].n > number
+        link = link_of(line)
+        return None if link is None else link[1].n > number
 
     if file.suffix == ".gz":
         yield from lines_of([file])

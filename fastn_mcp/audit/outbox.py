@@ -136,8 +136,11 @@ class Outbox:
 
     def _end(self) -> End | None:
         """Return the end of the log; None if it has no entry."""
-        end = next((end for file in newest_files(self.path) if (end := end_in(file)) is not None), None)
-        return None if end is None else End(end.n, end.head)
+        for file in newest_files(self.path):
+            end = end_in(file)
+            if end is not None:
+                return End(end.n, end.head)
+        return None
 
     def accepted(self, entry: Unsent) -> None:
         """Store that the entries up to this one are exported. Requires the claim. Raises `OSError`."""

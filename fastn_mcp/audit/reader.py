@@ -125,7 +125,8 @@ def newest_first(log: Path, is_later: Callable[[Entry], bool] | None = None) -> 
     """
 
     def is_later_line(line: bytes) -> bool | None:
-        return None if is_later is None or (entry := files.parsed(line)) is None else is_later(entry)
+        entry = None if is_later is None else files.parsed(line)
+        return None if is_later is None or entry is None else is_later(entry)
 
     for file in files.newest_files(log, with_compressed=False):
         with file.open("rb") as data:
@@ -152,7 +153,10 @@ def _backwards(data: BinaryIO, end: int) -> Iterator[bytes]:
 
 def parsed(lines: Iterable[bytes]) -> Iterator[Entry]:
     """Yield the entries of these lines. Skips lines without one."""
-    return (entry for line in lines if (entry := files.parsed(line)) is not None)
+    for line in lines:
+        entry = files.parsed(line)
+        if entry is not None:
+            yield entry
 
 
 def _is_same_call(entry: Entry, other: Entry) -> bool:

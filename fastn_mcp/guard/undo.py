@@ -225,7 +225,8 @@ def approver(approved_by: str) -> str:
 
 def hides_target(change: Change, tools: EnabledTools) -> bool:
     """Whether none of the tools reads what was changed."""
-    return (operation := OPERATIONS.get(change.tool)) is None or tools.hides(operation.toolset())
+    operation = OPERATIONS.get(change.tool)
+    return operation is None or tools.hides(operation.toolset())
 
 
 def changed_fields(change: Change) -> dict[str, dict[str, JsonValue]]:

@@ -165,33 +165,52 @@ class PolicyRule:
         call = resolved.call
         if name in (NAME, NEW_NAME):
             return _has_name(choice, resolved, is_new=name == NEW_NAME)
+        matched = _in_arguments(name, choice, call)
+        if matched is not None:
+            return matched
+        if name in DERIVED:
+            return _in_effect(name, choice, resolved)
+        if name in call.unresolved:
+            return f"its {name} is not known, as Fastn makes it: give one"
         argument_value: object = getattr(call, name, None)
-        if name in type(call).model_fields and name not in call.unresolved and choice(argument_value, exact=False):
+        is_word = plain(name) not in REFERENCE_NAMES and choice.is_word(argument_value)
+        is_host_in_it = name == "domain" and choice(host_of(argument_value), exact=False)
+        if is_word or is_host_in_it:
             return ""
-        if not str(argument_value or "").strip() and (words := _missing_argument(name, choice, call)):
-            return words
-        texts = [each for each in undocumented_texts(call) if each.strip()]
-        held = next((each for each in texts if choice(each, exact=False) or choice.is_word(each)), None)
-        if held:
-            return f"an undocumented field holds {quote(held)}"
-        if name not in DERIVED:
-            is_word = plain(name) not in REFERENCE_NAMES and choice.is_word(argument_value)
-            is_word |= name == "domain" and choice(host_of(argument_value), exact=False)
-            if name in call.unresolved:
-                return f"its {name} is not known, as Fastn makes it: give one"
-            return "" if is_word else _named(choice, argument_value, resolved)
-        effective = DERIVED[name](resolved)
-        value = next((each for each in effective.values if choice(each, exact=False)), None)
-        if value is not None:
+        return _named(choice, argument_value, resolved)
+
+
+def _in_arguments(name: str, choice: Choice, call: Call) -> str | None:
+    """Match what the call says: an argument, what one that is missing means, or a value in an undocumented field."""
+    argument_value: object = getattr(call, name, None)
+    if name in type(call).model_fields and name not in call.unresolved and choice(argument_value, exact=False):
+        return ""
+    if not str(argument_value or "").strip():
+        missing = _missing_argument(name, choice, call)
+        if missing is not None:
+            return missing
+    for text in undocumented_texts(call):
+        if text.strip() and (choice(text, exact=False) or choice.is_word(text)):
+            return f"an undocumented field holds {quote(text)}"
+    return None
+
+
+def _in_effect(name: str, choice: Choice, resolved: ResolvedCall) -> str | None:
+    """Match the environment or the customer that the call will have, whoever names it. An unknown one matches."""
+    effective = DERIVED[name](resolved)
+    for value in effective.values:
+        if choice(value, exact=False):
             return f"its {_WORDS[name]} is {quote(value)}, from {effective.source.value}"
-        if name == "customer_id":
-            touched = resolved.touched("customer")
-            mention = next((each for each in touched.mentions if choice(each.value, exact=False)), None)
-            return f"{mention.of}, by {mention}" if mention else touched.gap or None
-        if effective.is_known:
-            return None
-        way_out = ": name one" if name in type(call).model_fields else ", and Fastn chooses it"
-        return f"its {_WORDS[name]} is not known, as the call names none{way_out}"
+    if name == "customer_id":
+        touched = resolved.touched("customer")
+        for mention in touched.mentions:
+            if choice(mention.value, exact=False):
+                return f"{mention.of}, by {mention}"
+        return touched.gap or None
+    if effective.is_known:
+        return None
+    way_out = ": name one" if name in type(resolved.call).model_fields else ", and Fastn chooses it"
+    return f"its {_WORDS[name]} is not known, as the call names none{way_out}"
 
 
 def _has_name(choice: Choice, resolved: ResolvedCall, *, is_new: bool) -> str | None:

@@ -140,7 +140,8 @@ def _name(source: TomlSource, what: str, *at: str | int) -> str:
 
 def _protected(number: int, entry: Protect, source: TomlSource) -> Protected:
     at: Key = ("protect", number)
-    globs = {kind: tuple(values) for kind in KINDS if (values := getattr(entry, kind)) is not None}
+    given = {kind: getattr(entry, kind) for kind in KINDS}
+    globs = {kind: tuple(values) for kind, values in given.items() if values is not None}
     if not globs:
         raise ConfigError(at, f"[[protect]] names nothing; give it one of {', '.join(KINDS)}")
     what = "; ".join(f"{kind} {' or '.join(map(str, values))}" for kind, values in globs.items())

@@ -179,7 +179,8 @@ class FileRules:
 
     def _ruled(self, situation: Situation, default: PolicyDecision) -> PolicyDecision:
         """Apply the strictest matching rule. A rule that allows loosens the default; any other can only tighten it."""
-        matching = [match for rule in self.rules if (match := rule.match(situation)) is not None]
+        matches = (rule.match(situation) for rule in self.rules)
+        matching = [match for match in matches if match is not None]
         if not matching:
             return default
         ruled = strictest(matching)

@@ -90,7 +90,8 @@ class ByEffect(PolicyTable, Generic[Value]):
     destroy: Value | None = None
 
     def values(self) -> dict[Effect, Value]:
-        return {effect: value for effect in Effect if (value := getattr(self, effect.value, None)) is not None}
+        given = {effect: getattr(self, effect.value, None) for effect in Effect}
+        return {effect: value for effect, value in given.items() if value is not None}
 
 
 class Defaults(ByEffect[Decided]):
