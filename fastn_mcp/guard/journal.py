@@ -101,7 +101,8 @@ class ChangeJournal:
         # The last response may still be in transit: wait to learn whether it arrived. Of one that another process has
         # written it is known after DISCONNECT_GRACE.
         wait = max(open_.values(), default=0.0) - UNSETTLED + DISCONNECT_GRACE - self._system.timestamp()
-        here = [self._deliveries[id_] for id_ in open_ if id_ in self._deliveries]
+        known = [self._deliveries.get(id_) for id_ in open_]
+        here = [delivery for delivery in known if delivery is not None]
         if here:
             with anyio.move_on_after(MAX_DELIVERY_WAIT):
                 for delivery in here:
