@@ -110,8 +110,8 @@ class Evaluation:
 
     @property
     def name(self) -> str | None:
-        """Display name of the target. Always None for a list."""
-        label = None if self.resolved_call is None else self.resolved_call.label
+        """Display name of the target, if its records were read. Always None for a list."""
+        label = self.resolved.label if self.binding else None
         return str(label) if label else None
 
     @property

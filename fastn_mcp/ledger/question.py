@@ -158,8 +158,7 @@ class Question:
         """Return the title, what follows, the facts, and the changes that the title does not give; a line each."""
         facts = " ".join(f"{name}: {sentence}." for name, sentence in self.facts)
         follows = (self.lost, self.then, self.unchecked, self.costs, self.because, *self.notes)
-        lines = [self.title, " ".join(filter(None, follows))]
-        return [*lines, *filter(None, (facts, self._changed()))]
+        return [*filter(None, (self.title, " ".join(filter(None, follows)), facts, self._changed()))]
 
     @property
     def _is_whole(self) -> bool:
