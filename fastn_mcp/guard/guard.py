@@ -132,7 +132,7 @@ class Guard:
             return evaluation, obtained
         span["outcome"] = "approval_required"
         if obtained.request.out_of_band:
-            self._recorder.waits(tool, caller, obtained.question)
+            self._recorder.waits(tool, caller, obtained.request.question)
         return evaluation, obtained
 
     async def _send_list(

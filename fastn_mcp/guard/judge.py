@@ -144,7 +144,6 @@ class Judge:
             id=call_id,
             effect=call.effective,
             verdict=verdict,
-            why=verdict.why,
             resolved_call=resolved,
             repeat_id=repeat_id,
             undoes=undoes,
@@ -218,7 +217,6 @@ class Judge:
             resolved, repeat_id, asker, earlier_uses=earlier_uses, at=at, list_id=list_id
         )
         binding = await work_on(received(), partial(self._binding, resolved, call_id))
-        why = verdict.reason if self.tools.hides_any else verdict.why
         permit = given_by = None
         if not list_id and _may_be_temporary(resolved, verdict, is_unsettled=is_unsettled):
             permit = await work_on(received(), partial(self._permit, resolved, asker))
@@ -230,7 +228,7 @@ class Judge:
             id=call_id,
             effect=resolved.effect,
             verdict=verdict,
-            why=why,
+            hides_any=self.tools.hides_any,
             resolved_call=resolved,
             binding=binding,
             permit=permit,
@@ -286,7 +284,8 @@ class Judge:
             return evaluation
         if evaluation.is_list:
             return _with_list_question([await self.with_question(each) for each in evaluation.calls], evaluation)
-        return await self._with_facts(evaluation, self._facts(evaluation))
+        facts = await work_on(received(), partial(self._facts, evaluation))
+        return await self._with_facts(evaluation, facts)
 
     async def describe(self, evaluation: Evaluation) -> Evaluation:
         """Return the evaluation with a question that says all that helps to decide. An approval is not bound to it.

@@ -56,6 +56,9 @@ def facts_for_agent(facts: Facts, readable: ResolvedCall, because: str) -> Facts
         undo=undo,
         history=(),
         because=because,
+        costs="",
+        defaults={},
+        notes=(),
     )
 
 
@@ -74,9 +77,9 @@ def question_of(facts: Facts, account: str, target: str | None) -> Question:
         then=sanitize(question.then),
         unchecked=sanitize(question.unchecked),
         facts=tuple((name, sanitize(sentence)) for name, sentence in question.facts),
-        costs=facts.costs,
-        because=facts.because,
-        notes=facts.notes,
+        costs=sanitize(facts.costs),
+        because=sanitize(facts.because),
+        notes=tuple(map(sanitize, facts.notes)),
         changes=tuple(facts.changes[:_CHANGES]),
         more_changes=len(facts.changes[_CHANGES:]),
         tool=call.tool_name(),

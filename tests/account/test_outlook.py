@@ -28,7 +28,7 @@ def key(world: World, collection: str, slug: str, by: str = "slug") -> str:
 
 async def preview(world: World, tool: str, **arguments: Any) -> dict[str, Any]:
     previewed = await world.preview(OPERATIONS[tool].model_validate(arguments))
-    data = previewed.data()
+    data = previewed.data_for_agent()
     assert all(note in "\n".join(previewed.lines()) for note in cast("list[str]", data.get("notes", [])))
     return data
 
@@ -240,8 +240,8 @@ async def test_run_says_which_connections_it_cannot_use(
     about = [each for each in notes if "onnection" in each or "HubSpot" in each]
     assert about == ([note] if note.startswith("Not checked") else [note, NOT_SLACK])
     pending = await world.expect(PendingApproval, RunWorkflow(workflow_id=key(world, "workflows", ORDERS), **contacts))
-    assert pending.preview.data()["notes"] == notes
-    asked = "\n".join((await world.open_request()).text)
+    assert pending.question.data_for_agent()["notes"] == notes
+    asked = "\n".join((await world.open_request()).question.lines())
     assert all(each in asked for each in notes)
 
 

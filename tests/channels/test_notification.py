@@ -197,7 +197,7 @@ async def test_notification_holds_no_address_and_no_argument(tmp_path: Path, sty
             caller = Caller(Asker("https://login.example.com|ana@example.com", "Ana"), None, frozenset(ALL_SCOPES))
             assert isinstance(await world.dispatch(call, caller), PendingApproval)
             await settled(receiver, number)
-        texts = [request.text[0] for request in await world.ledger.waiting(world.clock.at.timestamp())]
+        texts = [request.question.title for request in await world.ledger.waiting(world.clock.at.timestamp())]
     assert all("canary" in text for text in texts)
     for sent, call in zip(receiver.came, calls, strict=True):
         content = sent.content.decode()

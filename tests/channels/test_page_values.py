@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import JsonValue
 from support.page_visitor import Visitor
-from support.page_world import Desk, question, update_of_workflow
+from support.page_world import Desk, deletion_of_customer, update_of_workflow
 from support.stores import add_temporary, empty, with_temporary
 from typing_extensions import override
 
@@ -89,9 +89,9 @@ def filled(grant: ApprovalRequest, value: str, id_: str, **changes: Any) -> Appr
 async def fill(desk: Desk, value: str) -> None:
     now = desk.clock.now().timestamp()
     await desk.ask(
-        filled(question(), value, "grant-1", expected=value),
+        filled(deletion_of_customer(), value, "grant-1", expected=value),
         filled(update_of_workflow(), value, "grant-2"),
-        filled(question("grant-3"), value, "grant-3"),
+        filled(deletion_of_customer("grant-3"), value, "grant-3"),
     )
     await desk.becomes("grant-3", RequestState.DECLINED, by=value, note=value)
     await add_temporary(desk.ledger, with_temporary(filled(update_of_workflow(), value, "grant-4"), now + 900))
@@ -133,7 +133,7 @@ async def test_values_are_quoted_beside_our_own_text(desk: Desk, visitor: Visito
 
 
 async def test_hostile_input_is_returned_as_text(desk: Desk, visitor: Visitor) -> None:
-    await desk.ask(question(expected="Globex"))
+    await desk.ask(deletion_of_customer(expected="Globex"))
     typed = '"><script>alert(1)</script>'
     answer = await visitor.decide("approve", "grant-1", name=typed)
     assert typed not in answer.text

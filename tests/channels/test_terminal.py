@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import anyio
 import pytest
 from rich.cells import cell_len
+from support.questions import a_question
 from support.stores import grant
 from support.terminal import Person, sitting
 
@@ -23,6 +24,7 @@ import json, select, sys
 import anyio
 from fastn_mcp.channels.terminal import Terminal
 from fastn_mcp.ledger.approval_request import ApprovalRequest, ShownCall
+from fastn_mcp.ledger.question import Question
 from fastn_mcp.policy.permit import Permit
 terminal = Terminal.here()
 ready, *forms = sys.argv[1:]
@@ -38,8 +40,8 @@ for form in forms:
     request = ApprovalRequest(
         id="g1", principal="local", account="default", tool="delete_customer", target="cus_1", call="call",
         calls={"call 1": ShownCall("binding", {})}, required="typed", expected=expected,
-        permit=permit if allows_temporary else None, out_of_band=True, preview={},
-        text=(text,), created=0.0, expires=600.0,
+        permit=permit if allows_temporary else None, out_of_band=True,
+        question=Question(title=text, button="", brief=""), created=0.0, expires=600.0,
     )
     print("answer:", anyio.run(terminal.ask, request), flush=True)
 """
@@ -185,9 +187,9 @@ async def test_closed_terminal_is_no_answer() -> None:
     with anyio.fail_after(30):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(close_when_asked)
-            assert await Terminal(device).ask(replace(grant(), expected=None, text=(TEXT,))) == NoAnswer(
-                "the terminal was closed"
-            )
+            assert await Terminal(device).ask(
+                replace(grant(), expected=None, question=a_question(title=TEXT))
+            ) == NoAnswer("the terminal was closed")
     os.close(device)
 
 

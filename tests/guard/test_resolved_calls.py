@@ -286,7 +286,7 @@ async def test_repeated_call_is_sent_by_the_approval_of_its_open_request(tmp_pat
     call = batch_of(update) if is_list else update
     first = await world.expect(PendingApproval, call)
     again = await world.expect(PendingApproval, call)
-    assert (again.request, again.preview.data()) == (first.request, first.preview.data())
+    assert (again.request, again.question.data_for_agent()) == (first.request, first.question.data_for_agent())
     await world.approve_open_request()
     await world.expect(Done, call)
 

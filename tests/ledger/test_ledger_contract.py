@@ -11,6 +11,7 @@ from support import stores
 from support.begun import claimed, counted, rated, used
 from support.decisions import moved
 from support.memory_store import memory_store
+from support.questions import a_question
 from support.stores import NOW, add_temporary, change, grant, permit, race, temporary_approval
 from support.values import not_none
 from valkey import Valkey
@@ -31,9 +32,10 @@ FINAL = [state for state in RequestState if state not in (RequestState.OPEN, Req
 @pytest.mark.parametrize("hostile", ["'; DROP TABLE requests; --\x00\u202e", "}:request:g1\r\n*1\r\n\x00\u202e{x}"])
 async def test_text_stays_text(ledger: Ledger, hostile: str) -> None:
     """A name is never part of a statement, a script or another key."""
-    await ledger.open(replace(grant(hostile, principal=hostile), target=hostile, text=(hostile,), expected=""))
+    asked = a_question(title=hostile, arguments={hostile: hostile})
+    await ledger.open(replace(grant(hostile, principal=hostile), target=hostile, question=asked, expected=""))
     request = not_none(await ledger.find(hostile))
-    assert (request.principal, request.target, request.text, request.expected) == (hostile, hostile, (hostile,), "")
+    assert (request.principal, request.target, request.question, request.expected) == (hostile, hostile, asked, "")
     assert await ledger.find("g1") is None
     assert await counted(ledger, BudgetLimit("a", "b c", 1))
     assert await counted(ledger, BudgetLimit("a b", "c", 1))

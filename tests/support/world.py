@@ -429,9 +429,9 @@ class World:
         return ProcedureContext(guard, self.guard, caller, no_progress, self.system, self.journalling, look, tools)
 
     async def judged(self, call: Call) -> tuple[PolicyDecision, Any]:
-        """What the policy says of a call, and its preview."""
-        seen = await self.guard.judge.judge_call(call, Asker())
-        return seen.verdict, seen.preview
+        """What the policy says of a call, and what people read about it."""
+        seen = await self.judge.with_question(await self.judge.judge_call(call, Asker()))
+        return seen.verdict, seen.asked
 
     async def decision(self, call: Call) -> Decision:
         return (await self.judged(call))[0].decision

@@ -319,7 +319,6 @@ class Approvals:
         self, evaluation: Evaluation, caller: Caller, form: FormChannel, request: ApprovalRequest, reason: str
     ) -> PendingApproval:
         """Move a request that no person answered in the form to the out-of-band channel."""
-        evaluation = await self._judge.with_question(evaluation)
         now = self._system.timestamp()
         why = f"{_BY_ANOTHER} " if evaluation.needs_another(caller) else f"No person answered: {reason}. "
         same = await self._ledger.latest(evaluation.id, now)
@@ -328,10 +327,11 @@ class Approvals:
         else:
             moved = await self._ledger.offer(request.id, now + self._judge.policy.approval_lifetime)
             if moved is not None:
+                evaluation = await self._judge.with_question(evaluation)
                 return await _announce(self.channel, moved, evaluation, why)
         if moved is None and now < request.expires:
             raise used_up()
-        return await self._ask_out_of_band(evaluation, caller, why)
+        return await self._ask_out_of_band(await self._judge.describe(evaluation), caller, why)
 
 
 def _allowed(evaluation: Evaluation) -> Permission:
