@@ -224,7 +224,7 @@ class Guard:
         made = await self._made_before(tool, caller)
         if made.is_complete:
             return made
-        evaluation = await self.judge.judge(tool, caller.asker, made.outcomes, undoes)
+        evaluation = await self.judge.judge(tool, caller.asker, made, undoes)
         is_stopped = await self._approvals.stops.facts(caller.asker) is not None
         return replace(await self.judge.describe(evaluation), is_stopped=is_stopped)
 
@@ -306,7 +306,7 @@ class Guard:
         if isinstance(tool, Operation) and not must_read:
             evaluation = await self.judge.judge_without_reads(tool, caller.asker, undoes)
         if evaluation is None:
-            evaluation = await self.judge.judge(tool, caller.asker, made.outcomes, undoes)
+            evaluation = await self.judge.judge(tool, caller.asker, made, undoes)
         for one in evaluation.calls:
             caller.check(one.call.tool_name(), *one.effects)
         span.update(_decision_facts(evaluation))
