@@ -407,14 +407,16 @@ def layout_write(layout: Document | None) -> Write | None:
 
     Raises `NewerLayout` if the store holds a newer one, and `Unreadable`.
     """
-    if layout is not None:
-        try:
-            number = json.loads(layout.value)["layout"]
-            is_newer = number > current_layout()
-        except (ValueError, TypeError, KeyError, RecursionError):
-            raise Unreadable(layout.key) from None
-        if is_newer:
-            raise NewerLayout
-        if number == current_layout():
-            return None
-    return Write(LAYOUT, json.dumps({"layout": current_layout()}))
+    current = f'{{"layout": {current_layout()}}}'
+    if layout is None:
+        return Write(LAYOUT, current)
+    if layout.value == current:
+        return None
+    try:
+        number = json.loads(layout.value)["layout"]
+        is_newer = number > current_layout()
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise Unreadable(layout.key) from None
+    if is_newer:
+        raise NewerLayout
+    return None if number == current_layout() else Write(LAYOUT, current)
