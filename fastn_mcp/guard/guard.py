@@ -37,7 +37,7 @@ from fastn_mcp.tools.tool import Effect, Tool
 log = logging.getLogger(__name__)
 
 WAITING_FOR_PERSON = "Waiting for a person to decide."
-"""ChangeStart of the progress report that says where a person decides."""
+"""Beginning of the progress report that says where a person decides."""
 
 _FRESH = 5.0
 """Seconds from the beginning of an evaluation after which a call of a list is evaluated again."""
@@ -207,7 +207,7 @@ class Guard:
         self, current: Evaluation, evaluation: Evaluation, permission: Permission, made: ListResult, asker: Asker
     ) -> Change:
         """Return the change of a call that is about to begin, with the state before it."""
-        change = await new_change(
+        return await new_change(
             current,
             permission,
             list_id=evaluation.id if evaluation.is_list else "",
@@ -216,8 +216,8 @@ class Guard:
             read=self._client.send,
             deadline=self._client.deadline(current.call),
             system=self._system,
+            stopped=_stopped_triggers(current, permission, made),
         )
-        return replace(change, stopped_triggers=_stopped_triggers(current, permission, made))
 
     async def preview(self, tool: Tool[Any], caller: Caller, undoes: Change | None = None) -> Evaluation | ListResult:
         """Judge a call or a list by fresh reads, without sending it. Return the outcomes if all calls were made."""
