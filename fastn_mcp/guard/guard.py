@@ -208,7 +208,7 @@ class Guard:
         self, current: Evaluation, evaluation: Evaluation, permission: Permission, made: ListResult, asker: Asker
     ) -> Change:
         """Return the change of a call that is about to begin, with the state before it."""
-        change = await new_change(
+        return await new_change(
             current,
             permission,
             list_id=evaluation.id if evaluation.is_list else "",
@@ -217,8 +217,8 @@ class Guard:
             read=self._client.send,
             deadline=self._client.deadline(current.call),
             system=self._system,
+            stopped=await self._stopped_triggers(current, permission, made),
         )
-        return replace(change, stopped_triggers=await self._stopped_triggers(current, permission, made))
 
     async def _stopped_triggers(self, current: Evaluation, permission: Permission, made: ListResult) -> tuple[str, ...]:
         """Return the live triggers that a deletion switches off, with the deletions of its list before it."""
@@ -238,7 +238,7 @@ class Guard:
         made = await self._made_before(tool, caller)
         if made.is_complete:
             return made
-        evaluation = await self.judge.judge(tool, caller.asker, made.outcomes, undoes)
+        evaluation = await self.judge.judge(tool, caller.asker, made, undoes)
         is_stopped = await self._approvals.stops.facts(caller.asker) is not None
         return replace(await self.judge.describe(evaluation), is_stopped=is_stopped)
 
@@ -320,7 +320,7 @@ class Guard:
         if isinstance(tool, Operation) and not must_read:
             evaluation = await self.judge.judge_without_reads(tool, caller.asker, undoes)
         if evaluation is None:
-            evaluation = await self.judge.judge(tool, caller.asker, made.outcomes, undoes)
+            evaluation = await self.judge.judge(tool, caller.asker, made, undoes)
         for one in evaluation.calls:
             caller.check(one.call.tool_name(), *one.effects)
         span.update(_decision_facts(evaluation))

@@ -28,6 +28,7 @@ from fastn_mcp.guard.budgets import NO_EARLIER_USES, Budgets, EarlierUses
 from fastn_mcp.guard.evaluation import Evaluation, evaluation_of_list, place_in_list
 from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.guard.questions import facts_for_agent, facts_of, question_of, question_of_list, target_id
+from fastn_mcp.guard.result import ListResult
 from fastn_mcp.guard.sentences.facts import Facts
 from fastn_mcp.guard.stops import Stops
 from fastn_mcp.ledger.approval_request import ApprovalRequest
@@ -111,6 +112,13 @@ class Judge:
         """Return the id of a call: the digest of principal, machine, tenant, account, key, tool and exact arguments."""
         return _sha256([*self._parties(asker), call.tool_name(), call.arguments()])
 
+    def _ids(self, call: Call, asker: Asker) -> tuple[str, str]:
+        """Return the id of a call, and the id by which a repeated call is recognised (`Evaluation.repeat_id`)."""
+        call_id = self.call_id(call, asker)
+        bare = _without_key(call)
+        repeat_id = call_id if bare is call else self.call_id(bare, asker)
+        return call_id, repeat_id
+
     def list_ids(self, tool: Tool[Any], asker: Asker) -> tuple[str, tuple[str, ...]]:
         """Return the id of a list and those of its calls, in order; nothing for a single call.
 
@@ -129,8 +137,7 @@ class Judge:
         resolved = by_arguments(call, self._surroundings)
         if self.policy.needs_records(resolved):
             return None
-        call_id = self.call_id(call, asker)
-        repeat_id = self.call_id(_without_key(call), asker)
+        call_id, repeat_id = self._ids(call, asker)
         if await self._is_awaited(resolved, {call_id}):
             return None
         if await self._journal.unsettled(call, repeat_id) is not None:
@@ -149,10 +156,8 @@ class Judge:
             undoes=undoes,
         )
 
-    async def judge(
-        self, tool: Tool[Any], asker: Asker, made: Collection[str] = (), undoes: Change | None = None
-    ) -> Evaluation:
-        """Judge a call, or the calls of a list except those with an id in `made`, by fresh reads.
+    async def judge(self, tool: Tool[Any], asker: Asker, made: ListResult, undoes: Change | None = None) -> Evaluation:
+        """Judge a call, or the calls of a list that are not `made` yet, by fresh reads.
 
         Raises a `FastnError`.
 
@@ -162,14 +167,13 @@ class Judge:
         reads = remembered(self._read)
         if not tool.inner_calls:
             return await self.judge_call(cast("Call", tool), asker, reads=reads, undoes=undoes)
-        list_id, call_ids = self.list_ids(tool, asker)
         earlier_uses: Counter[tuple[str, str]] = Counter()
         evaluations: list[Evaluation] = []
         for number, call in enumerate(cast("tuple[Call, ...]", tool.inner_calls), 1):
-            if call_ids[number - 1] in made:
+            if made.calls[number - 1] in made.outcomes:
                 continue
             try:
-                evaluation = await self.judge_call(call, asker, earlier_uses, reads=reads, list_id=list_id)
+                evaluation = await self.judge_call(call, asker, earlier_uses, reads=reads, list_id=made.id)
                 if evaluation.typed is not None:
                     raise NotSent(
                         f"a person can type the {evaluation.typed.name} of a single call only.",
@@ -182,7 +186,7 @@ class Judge:
                 raise
             evaluations.append(replace(evaluation, number=number))
             earlier_uses.update(self._uses_of(evaluation, asker))
-        return evaluation_of_list(tool, list_id, evaluations)
+        return evaluation_of_list(tool, made.id, evaluations)
 
     def _uses_of(self, evaluation: Evaluation, asker: Asker) -> Iterator[tuple[str, str]]:
         """Yield the budgets and periods in which a call will count."""
@@ -209,8 +213,7 @@ class Judge:
         for, instead of now.
         """
         began = self._system.timestamp()
-        call_id = self.call_id(call, asker)
-        repeat_id = self.call_id(_without_key(call), asker)
+        call_id, repeat_id = self._ids(call, asker)
         reads = reads or remembered(self._read)
         resolved = await self._resolve(call, reads, own={call_id, list_id})
         verdict, is_unsettled = await self._decide(

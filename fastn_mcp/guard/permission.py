@@ -181,11 +181,11 @@ def _budget_used_up(effects: Sequence[Effect]) -> Refused:
 
 async def new_change(
     current: Evaluation, permission: Permission, list_id: str, asker: Asker, account: str, read: Send, deadline: float,
-    system: System,
+    system: System, stopped: tuple[str, ...] = (),
 ) -> Change:  # fmt: skip
     """Return the journal entry of a call that is about to be sent, with its target as read now if it was not yet.
 
-    `deadline` is the timeout of the call in seconds.
+    `deadline` is the timeout of the call in seconds. `stopped`: the triggers that the call switches off.
     """
     call = current.call
     target = current.resolved.target
@@ -194,7 +194,8 @@ async def new_change(
             target = await read_target(call, read)
     label = current.name or await read_label(call, target, read)
     before = None if target is None else await work_on(received(), partial(without_secrets, target))
-    now, is_idempotent = system.timestamp(), call.route.method in IDEMPOTENT
+    now = system.timestamp()
+    is_idempotent = call.route.method in IDEMPOTENT
     approved = permission.request or permission.given_by
     return Change(
         id=f"chg_{system.token()}",
@@ -210,6 +211,7 @@ async def new_change(
         approved_by=f"{permission.by}: {permission.detail}" if permission.detail else permission.by,
         repeat_id="" if is_idempotent else current.repeat_id or current.id,
         unsettled_until=0.0 if is_idempotent else now + deadline + UNSETTLED,
+        stopped_triggers=stopped,
         batch=list_id,
         number=current.number if list_id else 0,
         call_id=current.id,

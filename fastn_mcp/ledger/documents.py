@@ -9,9 +9,9 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, create_model
+from pydantic import ConfigDict, TypeAdapter
 from pydantic_core import to_jsonable_python
 
 from fastn_mcp.errors import Refused
@@ -299,21 +299,28 @@ def is_of(record: type[Any], document: Document) -> bool:
     return document.key.partition(" ")[0] == _KINDS[record].name
 
 
+@dataclass(frozen=True, slots=True)
+class _Stored(Generic[Record]):
+    """What a document says. It is strict, and forbids unknown fields in the record and in its parts."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True)
+
+    layout: int
+    record: Record
+
+
 @cache
-def _model(record: type[Any]) -> type[BaseModel]:
-    """Return the model of a document. It is strict, and forbids unknown fields in the record and in its parts."""
-    strict = ConfigDict(extra="forbid", strict=True)
-    return create_model(f"Stored{record.__name__}", __config__=strict, layout=(int, ...), record=(record, ...))
-
-
-def _encode(record: object) -> str:
-    return _model(type(record)).model_construct(layout=current_layout(), record=record).model_dump_json()
+def _adapter(record: type[Any]) -> TypeAdapter[_Stored[Any]]:
+    """Return what encodes and decodes the documents of a type of record."""
+    return TypeAdapter(_Stored[record])  # pyright: ignore[reportInvalidTypeForm] - one for each type at run time
 
 
 def write(record: object, *id_: str) -> Write:
     """Return what stores a record under its id. Raises `ValueError` if it could not be read again."""
-    kind, value = _KINDS[type(record)], _encode(record)
-    _model(type(record)).model_validate_json(value)
+    kind = _KINDS[type(record)]
+    adapter = _adapter(type(record))
+    value = adapter.dump_json(_Stored(current_layout(), record)).decode()
+    adapter.validate_json(value)
     return Write(
         key_of(type(record), *id_),
         value,
@@ -334,10 +341,9 @@ def load(record: type[Record], document: Document) -> Record:
     try:
         is_current = document.value.startswith(f'{{"layout":{current_layout()},')
         value = document.value if is_current else _upgraded(document)
-        stored: Any = _model(record).model_validate_json(value)
+        return _adapter(record).validate_json(value).record
     except Exception:  # also of an upgrade that meets what it does not know
         raise Unreadable(document.key) from None
-    return stored.record
 
 
 def _upgraded(document: Document) -> str:
@@ -407,14 +413,16 @@ def layout_write(layout: Document | None) -> Write | None:
 
     Raises `NewerLayout` if the store holds a newer one, and `Unreadable`.
     """
-    if layout is not None:
-        try:
-            number = json.loads(layout.value)["layout"]
-            is_newer = number > current_layout()
-        except (ValueError, TypeError, KeyError, RecursionError):
-            raise Unreadable(layout.key) from None
-        if is_newer:
-            raise NewerLayout
-        if number == current_layout():
-            return None
-    return Write(LAYOUT, json.dumps({"layout": current_layout()}))
+    current = f'{{"layout": {current_layout()}}}'
+    if layout is None:
+        return Write(LAYOUT, current)
+    if layout.value == current:
+        return None
+    try:
+        number = json.loads(layout.value)["layout"]
+        is_newer = number > current_layout()
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise Unreadable(layout.key) from None
+    if is_newer:
+        raise NewerLayout
+    return None if number == current_layout() else Write(LAYOUT, current)
