@@ -44,7 +44,7 @@ class Evaluation:
     hides_any: bool = False
     """Whether there may be something among what was read that the agent may not read."""
     question: Question | None = None
-    """What people read before they decide; None unless it was made (`Judge.with_question`, `Judge.describe`)."""
+    """What people read before they decide; None unless it was made (`guard.questions`)."""
     question_for_agent: Question | None = None
     """The question without what the agent may not read; None if it may read all."""
     list_calls: tuple["Evaluation", ...] = ()

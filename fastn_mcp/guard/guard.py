@@ -97,7 +97,7 @@ class Guard:
             if not isinstance(permission, Permission):
                 return permission
             if not await self._permissions.still_covers(permission, evaluation):
-                preview = (await self.judge.with_question(evaluation)).readable.data_for_agent()
+                preview = (await self.judge.questions.with_question(evaluation)).readable.data_for_agent()
                 raise target_changed("Look at the preview; call again to ask again.", {"preview": preview})
             if evaluation.is_list and permission.request is not None and not permission.request.used:
                 self._recorder.agreed(tool, permission.request, permission.by)
@@ -231,7 +231,7 @@ class Guard:
                 gone.add(change.target)
         if permission.request is not None:
             return permission.request.question.call(current.number).stopped_triggers(gone)
-        return (await self.judge.with_question(current)).asked.stopped_triggers(gone)
+        return (await self.judge.questions.with_question(current)).asked.stopped_triggers(gone)
 
     async def preview(self, tool: Tool[Any], caller: Caller, undoes: Change | None = None) -> Evaluation | ListResult:
         """Judge a call or a list by fresh reads, without sending it. Return the outcomes if all calls were made."""
@@ -240,7 +240,7 @@ class Guard:
             return made
         evaluation = await self.judge.judge(tool, caller.asker, made, undoes)
         is_stopped = await self._approvals.stops.facts(caller.asker) is not None
-        return replace(await self.judge.describe(evaluation), is_stopped=is_stopped)
+        return replace(await self.judge.questions.describe(evaluation), is_stopped=is_stopped)
 
     async def read(self, call: Call, caller: Caller) -> FastnObject:
         """Send a read call. Raises a `FastnError`."""

@@ -61,7 +61,7 @@ def connector(world: World) -> DeleteConnector:
 async def test_further_facts_are_shown_and_an_approval_is_not_bound_to_them(world: World) -> None:
     """The last run of a workflow may end while a person decides."""
     call = connector(world)
-    plain = await world.judge.with_question(await world.judge.judge_call(call, Asker()))
+    plain = await world.judge.questions.with_question(await world.judge.judge_call(call, Asker()))
     (described,) = (await evaluation(world, call)).calls
     assert described.bound() == plain.bound()
     (workflows,) = [row for row in described.asked.used_by if row["kind"] == "workflows"]
@@ -85,7 +85,7 @@ async def test_sentences_contain_further_facts(world: World) -> None:
 
     world.judge._read = less  # pyright: ignore[reportPrivateUsage]
     call = connector(world)
-    plain = await world.judge.with_question(await world.judge.judge_call(call, Asker()))
+    plain = await world.judge.questions.with_question(await world.judge.judge_call(call, Asker()))
     described = await evaluation(world, call)
     assert "Not checked: workflows." in plain.asked.unchecked
     assert described.asked.unchecked == ""

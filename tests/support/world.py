@@ -26,8 +26,9 @@ from fastn_mcp.guard.budgets import Budgets
 from fastn_mcp.guard.caller import Announcement, Caller, ChannelCapabilities
 from fastn_mcp.guard.evaluation import Evaluation
 from fastn_mcp.guard.guard import Guard
+from fastn_mcp.guard.guarded_account import GuardedAccount
 from fastn_mcp.guard.journal import ChangeJournal, Delivery
-from fastn_mcp.guard.judge import GuardedAccount, Judge
+from fastn_mcp.guard.judge import Judge
 from fastn_mcp.guard.key_files import CallSecrets, KeyFileWriter, SecretValues, TypedSecrets
 from fastn_mcp.guard.permission import Permission, new_change
 from fastn_mcp.guard.recorder import Recorder, Watch
@@ -430,7 +431,7 @@ class World:
 
     async def judged(self, call: Call) -> tuple[PolicyDecision, Any]:
         """What the policy says of a call, and what people read about it."""
-        seen = await self.judge.with_question(await self.judge.judge_call(call, Asker()))
+        seen = await self.judge.questions.with_question(await self.judge.judge_call(call, Asker()))
         return seen.verdict, seen.asked
 
     async def decision(self, call: Call) -> Decision:
