@@ -9,7 +9,7 @@ import pytest
 from support.world import FormLater, World, batch_of
 
 from fastn_mcp.errors import Refused
-from fastn_mcp.guard import judge as module
+from fastn_mcp.guard import questions as module
 from fastn_mcp.guard.approval_form import PendingApproval, form_text
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.evaluation import Evaluation
