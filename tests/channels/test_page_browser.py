@@ -22,7 +22,7 @@ from support.page_world import (
     update_of_workflow,
 )
 from support.real_browser import DESKTOP, axe_violations, needs_chromium
-from support.stores import add_temporary, with_temporary
+from support.stores import add_temporary, permit, with_temporary
 from support.world import World
 
 from fastn_mcp.account.typed_argument import TypedArgument, TypedField
@@ -405,7 +405,8 @@ async def everything(desk: Desk) -> None:
     await desk.becomes("grant-5", RequestState.DECLINED, by="local_page", note="n" * 300)
     await desk.becomes("grant-6", RequestState.USED, by="client_form")
     await desk.becomes("grant-7", RequestState.UNANSWERED, by="client_form")
-    wide = {"principal": "p" * 80, "account": "a" * 80, "extent": "w" * 120}
+    allows = replace(permit("update_workflow", "wf_31"), extent="w" * 120)
+    wide = {"principal": "p" * 80, "account": "a" * 80, "permit": allows}
     await add_temporary(desk.ledger, with_temporary(update_of_workflow("grant-13", **wide), now + 900))
 
 

@@ -434,7 +434,7 @@ async def test_history_shows_each_outcome(desk: Desk, visitor: Visitor) -> None:
     assert "at a terminal" in page
     assert "another way" in page
     assert "a person on the approval page" not in page  # who approved it has not made it void
-    assert page.count('delete_customer customer_id="cus_8fQ2" Account: default at live.fastn.ai.') == 5
+    assert page.count('delete_customer customer_id="cus_8fQ2". Account: default at live.fastn.ai.') == 5
     assert "1 hour ago" in page
     desk.clock.passed += 3600
     assert "Not used" in await visitor.look()

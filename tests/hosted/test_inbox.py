@@ -169,7 +169,7 @@ class AnyUndo:
         self.asked = list[Asker]()
 
     async def preview_undo(self, change: str, asker: Asker) -> Any:  # noqa: ARG002
-        return SimpleNamespace(stored=lambda: {"effect": "destroy"})
+        return a_question(effect=Effect.DESTROY)
 
     async def undo(self, change: str, asker: Asker) -> bool:  # noqa: ARG002
         self.asked.append(asker)
