@@ -72,7 +72,6 @@ class Judge:
         self.questions = Questions(account, journal, self.ai_sessions, system)
         self.bound_account = bound_account(account.name, account.key_digest)
         self._account = account
-        self._surroundings = account.surroundings
         self.tools = account.tools
         self._ledger = ledger
         self._journal = journal
@@ -105,10 +104,10 @@ class Judge:
 
     async def judge_without_reads(self, call: Call, asker: Asker, undoes: Change | None = None) -> Evaluation | None:
         """Judge a single call without reads; None unless that is enough to allow or deny it."""
-        check_settings(call, self._surroundings)
+        check_settings(call, self._account.surroundings)
         if call.person_types is not None or self.policy.needs_facts(call):
             return None
-        resolved = by_arguments(call, self._surroundings)
+        resolved = by_arguments(call, self._account.surroundings)
         if self.policy.needs_records(resolved):
             return None
         call_id, repeat_id = self._ids(call, asker)
@@ -263,7 +262,7 @@ class Judge:
         session = self.ai_sessions.target(call) if isinstance(call, (AiChat, AiBuild)) else None
         try:
             call.request()
-            resolved = await resolve(call, self._surroundings, reads, session)
+            resolved = await resolve(call, self._account.surroundings, reads, session)
             resolved = await with_owners(resolved, reads) if self.policy.rules.needs_owners(call) else resolved
         except RefusedValue as error:
             raise InvalidArgument(

@@ -43,7 +43,7 @@ async def test_run_names_its_environment(world: World) -> None:
     assert data["defaults"] == {"environment": UNNAMED_ENVIRONMENT}
     assert data["notes"][0] == f"Environment: {UNNAMED_ENVIRONMENT}."
     assert "defaults" not in await of_run(world, environment="live")
-    world.judge._surroundings = Surroundings("staging")  # pyright: ignore[reportPrivateUsage]
+    world.surround(Surroundings("staging"))
     assert (await of_run(world))["defaults"] == {"environment": '"staging", by this server\'s settings'}
 
 
@@ -143,7 +143,7 @@ async def test_new_key_names_defaults_expiry_and_destination(world: World) -> No
     ]
     acme = key(world, "customers", "acme-corp")
     given: dict[str, Any] = {"mode": "live", "permissions": "viewer", "expires": "1y", "customers": [acme]}
-    world.judge._surroundings = Surroundings()  # pyright: ignore[reportPrivateUsage]
+    world.surround(Surroundings())
     data = await preview(world, "create_api_key", name="BI", **given)
     assert "defaults" not in data
     assert data["notes"] == [

@@ -193,9 +193,9 @@ async def test_closed_terminal_is_no_answer() -> None:
     with anyio.fail_after(30):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(close_when_asked)
-            assert await Terminal(device).ask(
-                replace(grant(), expected=None, question=a_question())
-            ) == NoAnswer("the terminal was closed")
+            assert await Terminal(device).ask(replace(grant(), expected=None, question=a_question())) == NoAnswer(
+                "the terminal was closed"
+            )
     os.close(device)
 
 

@@ -123,7 +123,7 @@ def test_approvals_without_a_terminal_lists_and_decides_nothing(state: Folder) -
     state.add_request(id="g2", **TYPED)
     ran = state.approvals(given="y\nAcme\n", FASTN_YES="yes", FASTN_MCP_APPROVALS="yes")
     assert ran.returncode == 0
-    assert 'run_workflow workflow_id="wf_1"\n' in ran.stdout
+    assert 'run_workflow workflow_id="wf_1" ' in ran.stdout
     assert "deciding needs a person at a terminal" in ran.stdout
     assert [state.grant(name).state for name in ("g1", "g2")] == [RequestState.OPEN, RequestState.OPEN]
     assert not (state.folder / "audit.jsonl").exists()
@@ -169,7 +169,7 @@ def test_y_approves_one_call(state: Folder) -> None:
     state.add_request()
     state.do(lambda ledger: answered(ledger, "local", time.time()))
     output = state.answer(("y", "Approved. It is sent now if its call waits, or when the agent makes it again."))
-    assert all(f"\n{line}\n" in output for line in GRANT.question.lines())
+    assert all(line in " ".join(output.split()) for line in GRANT.question.lines())
     assert "local asked at" in output
     assert output.index("Approve this one call?") > output.index("Nightly sync")
     decided = state.grant()
@@ -186,7 +186,8 @@ def test_enter_leaves_a_request_waiting_whose_sentence_came_before_who_asked(sta
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     assert lines[0] == GRANT.question.lines()[0]
     (asked,) = [number for number, line in enumerate(lines) if line.startswith('"Claude Code" asked at')]
-    assert asked > lines.index(GRANT.question.lines()[-1])
+    (account,) = [number for number, line in enumerate(lines) if line.endswith("Account: default at live.fastn.ai.")]
+    assert asked > account
     assert "Nothing else waits." in output
     assert state.grant().state is RequestState.OPEN
     assert not (state.folder / "audit.jsonl").exists()
@@ -408,14 +409,14 @@ def test_unused_approvals_are_listed_and_withdrawn_at_a_terminal(state: Folder) 
         request, vote = state.grant(name), Vote("local_page", approves=True, at=time.time())
         state.do(lambda ledger, request=request, vote=vote: ledger.decide(request, vote, "local_page"))
     listed = state.approvals("withdraw", "")
-    assert listed.stdout.count("run_workflow workflow_id") == 2
-    assert "grant-1  run_workflow" in listed.stdout
+    assert listed.stdout.count('Run workflow "Nightly sync" now.') == 2
+    assert 'grant-1  Run workflow "Nightly sync" now.' in listed.stdout
     piped = state.approvals("withdraw", "grant-1", "--note", "no")
     assert (piped.returncode, piped.stdout) == (1, "")
     assert "Nothing was withdrawn: withdrawing needs a person at a terminal." in piped.stderr
     assert state.grant("grant-1").state is RequestState.APPROVED
     assert "No decided request has this id." in withdrawn(state, "grant")  # two begin so
-    assert 'Withdrawn: run_workflow workflow_id="wf_1" Nothing was sent.' in withdrawn(state, "grant-1", "--note", "no")
+    assert 'Withdrawn: Run workflow "Nightly sync" now. Nothing was sent.' in withdrawn(state, "grant-1", "--note", "no")
     taken_back = state.grant("grant-1")
     assert (taken_back.state, taken_back.note) == (RequestState.WITHDRAWN, "no")
     assert state.decisions()[-1] == ("withdrawn", "run_workflow", "wf_1", "terminal", "no")

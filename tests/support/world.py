@@ -377,6 +377,12 @@ class World:
             account, self.policy, budgets, self.ledger, self.journalling, self.stops, self.system, self.client.send
         )
 
+    def surround(self, surroundings: Surroundings) -> None:
+        """Let the guard judge and describe calls with these settings from now on."""
+        account = replace(self.judge._account, surroundings=surroundings)  # pyright: ignore[reportPrivateUsage]
+        self.judge._account = account  # pyright: ignore[reportPrivateUsage]
+        self.judge.questions._account = account  # pyright: ignore[reportPrivateUsage]
+
     def dispatching(self, secrets: SecretValues, delivery: KeyFileWriter | None) -> Dispatcher:
         self.approvals = Approvals(
             self.judge, self.ledger, self.journalling, self.recorder, self.system, self.desk, self.typed, self.stops
