@@ -416,7 +416,8 @@ def test_unused_approvals_are_listed_and_withdrawn_at_a_terminal(state: Folder) 
     assert "Nothing was withdrawn: withdrawing needs a person at a terminal." in piped.stderr
     assert state.grant("grant-1").state is RequestState.APPROVED
     assert "No decided request has this id." in withdrawn(state, "grant")  # two begin so
-    assert 'Withdrawn: Run workflow "Nightly sync" now. Nothing was sent.' in withdrawn(state, "grant-1", "--note", "no")
+    output = withdrawn(state, "grant-1", "--note", "no")
+    assert 'Withdrawn: Run workflow "Nightly sync" now. Nothing was sent.' in output
     taken_back = state.grant("grant-1")
     assert (taken_back.state, taken_back.note) == (RequestState.WITHDRAWN, "no")
     assert state.decisions()[-1] == ("withdrawn", "run_workflow", "wf_1", "terminal", "no")
