@@ -37,7 +37,7 @@ from fastn_mcp.tools.tool import Effect, Tool
 log = logging.getLogger(__name__)
 
 WAITING_FOR_PERSON = "Waiting for a person to decide."
-"""ChangeStart of the progress report that says where a person decides."""
+"""Beginning of the progress report that says where a person decides."""
 
 _FRESH = 5.0
 """Seconds from the beginning of an evaluation after which a call of a list is evaluated again."""

@@ -29,7 +29,7 @@ _BLOCKS = 40
 WAITS = "A call waits for an approval."
 DIALOG = "fastn_mcp_dialog"
 BUTTON = "fastn_mcp_"
-"""ChangeStart of the id of a button, to which its choice is added."""
+"""Beginning of the id of a button, to which its choice is added."""
 
 Block = dict[str, JsonValue]
 
