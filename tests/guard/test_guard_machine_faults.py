@@ -12,7 +12,7 @@ from support.guard_machine.faults import FAULTS
 from support.guard_machine.invariants import Invariants
 from support.guard_machine.records import Step
 from support.guard_machine.simulation import Simulation
-from support.guard_machine.vocabulary import LIMITED, SKEW
+from support.guard_machine.vocabulary import LIMITED, POLICIES, SKEW
 
 BEGIN = Step("store", "begin")
 LAST_STOPS = Step("store", "stops", 0)
@@ -138,7 +138,8 @@ COURSES: Mapping[str, Course] = {
 
 async def play(course: Course, store_address: Callable[[Path], str], folder: Path) -> None:
     """Take the steps of a course, and check everything."""
-    simulation = Simulation(folder, store_address(folder), (course.policy, course.policy), course.skew)
+    policy = POLICIES[course.policy]
+    simulation = Simulation(folder, store_address(folder), (policy, policy), course.skew)
     try:
         await course.run(simulation)
         await simulation.check_stored()

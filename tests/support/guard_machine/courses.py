@@ -11,7 +11,7 @@ from support.guard_machine.damage import Documents
 from support.guard_machine.process import Form
 from support.guard_machine.records import Failure, FormAnswer, FormChoice, Interruption, Moment, Step
 from support.guard_machine.simulation import APPROVED, Happening, Simulation, Vote
-from support.guard_machine.vocabulary import DELETIONS, ISSUER, LIMITED, Subject, ToolCall
+from support.guard_machine.vocabulary import DELETIONS, ISSUER, LIMITED, POLICIES, Subject, ToolCall
 from support.guard_machine.wire import FastnFault
 
 
@@ -146,8 +146,8 @@ async def calls_near_a_limit(
 ) -> None:
     """Calls that count, the last of them while the other process makes one too."""
     if is_limited:
-        await simulation.restart(0, LIMITED)
-        await simulation.restart(1, LIMITED)
+        await simulation.restart(0, POLICIES[LIMITED])
+        await simulation.restart(1, POLICIES[LIMITED])
     wanted = simulation.account.of(subject)
     for _ in range(earlier_calls):
         await simulation.ask_and_decide(by.number, by.principal, wanted, APPROVED)

@@ -137,7 +137,9 @@ class GuardMachine(RuleBasedStateMachine):
     @initialize(policies=st.sampled_from(_POLICY_PAIRS), skew=st.sampled_from([0.0, 0.0, -SKEW, SKEW]))
     def begin(self, policies: tuple[str, str], skew: float) -> None:
         folder = Path(self._folder.name)
-        self.simulation = Simulation(folder, type(self).store_address(folder), policies, skew)
+        self.simulation = Simulation(
+            folder, type(self).store_address(folder), (POLICIES[policies[0]], POLICIES[policies[1]]), skew
+        )
 
     def teardown(self) -> None:
         try:
@@ -356,4 +358,4 @@ class GuardMachine(RuleBasedStateMachine):
 
     @rule(number=_processes, policy=st.sampled_from(sorted(POLICIES)))
     def policy_changes(self, number: int, policy: str) -> None:
-        self._run(self.simulation.restart(number, policy))
+        self._run(self.simulation.restart(number, POLICIES[policy]))

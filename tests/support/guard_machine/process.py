@@ -2,7 +2,6 @@
 
 from typing import Any, Literal
 
-from fastn_mcp.config.model import Mode
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.approval_form import PendingApproval, form_text
 from fastn_mcp.guard.caller import Caller
@@ -46,17 +45,8 @@ def asker_of(principal: str, tenant: str) -> Asker:
 class GuardProcess:
     """One process of the server. After a kill another one takes its place."""
 
-    def __init__(
-        self,
-        deployment: Deployment,
-        name: str,
-        policy: str,
-        case: PolicyCase,
-        *,
-        skew: float = 0.0,
-        mode: Mode = "guarded",
-    ) -> None:
-        """`policy` names the `case`. `name` is of this process and of no other, before or after it."""
+    def __init__(self, deployment: Deployment, name: str, policy: PolicyCase, *, skew: float = 0.0) -> None:
+        """`name` is of this process and of no other, before or after it. Its clock is ahead by `skew` seconds."""
         self.name = name
         self.policy = policy
         self.skew = skew
@@ -66,10 +56,10 @@ class GuardProcess:
         self._inner_ledger = Ledger(SteppedStore(store, self._steps))
         ledger: Any = SteppedLedger(self._inner_ledger, self._steps)
         folder = deployment.folder
-        rules = rules_of(folder, case.rules) if case.rules else NO_RULES
+        rules = rules_of(folder, policy.rules) if policy.rules else NO_RULES
         self.world = World(
             folder,
-            Policy(mode, rules, approval_wait=case.approval_wait),
+            Policy(policy.mode, rules, approval_wait=policy.approval_wait),
             clock=SkewedClock(deployment.clock, skew),
             tokens=f"{name}-",
             ledger=ledger,

@@ -33,6 +33,7 @@ from support.guard_machine.vocabulary import (
     ISSUER,
     POLICIES,
     TENANTS,
+    PolicyCase,
     Subject,
     ToolCall,
     account_calls,
@@ -57,7 +58,9 @@ def _is_failure(what: Failure | Happening) -> TypeIs[Failure]:
 class Simulation:
     """One run: a deployment with two processes, and the machine's account of it."""
 
-    def __init__(self, folder: Path, store_address: str, policies: tuple[str, str], skew: float = 0.0) -> None:
+    def __init__(
+        self, folder: Path, store_address: str, policies: tuple[PolicyCase, PolicyCase], skew: float = 0.0
+    ) -> None:
         """`policies` are those of the two processes; the clock of the second is ahead by `skew` seconds."""
         self.deployment = Deployment(folder, store_address)
         self.people = People(self.deployment)
@@ -69,16 +72,16 @@ class Simulation:
         self._started = 0
         self.processes = [self._start(policies[0], 0.0), self._start(policies[1], skew)]
 
-    def _start(self, policy: str, skew: float) -> GuardProcess:
+    def _start(self, policy: PolicyCase, skew: float) -> GuardProcess:
         self._started += 1
-        return GuardProcess(self.deployment, f"p{self._started}", policy, POLICIES[policy], skew=skew)
+        return GuardProcess(self.deployment, f"p{self._started}", policy, skew=skew)
 
     async def change_policy(self, number: int, which: int = 0) -> None:
         """Start a process anew under another policy."""
-        others = sorted(POLICIES.keys() - {self.processes[number].policy})
+        others = [policy for policy in POLICIES.values() if policy != self.processes[number].policy]
         await self.restart(number, others[which % len(others)])
 
-    async def restart(self, number: int, policy: str | None = None) -> None:
+    async def restart(self, number: int, policy: PolicyCase | None = None) -> None:
         """Replace a process by a new one, perhaps under another policy."""
         old = self.processes[number]
         await old.aclose()
@@ -106,7 +109,7 @@ class Simulation:
         deployment = self.deployment
         call = AgentCall(
             process=process.name,
-            policy=process.policy,
+            policy=process.policy.name,
             skew=process.skew,
             principal=ISSUER + principal,
             scopes=scopes,

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from fastn_mcp.config.model import Mode
 from fastn_mcp.sandbox.state import SandboxState
 
 ISSUER = "https://login.example.com|"
@@ -22,9 +23,11 @@ IDEMPOTENT = ("PUT", "DELETE")
 
 @dataclass(frozen=True, slots=True)
 class PolicyCase:
-    """A policy file, and what it means for the invariants."""
+    """A mode with a policy file, and what they mean for the invariants."""
 
+    name: str
     rules: str = ""
+    mode: Mode = "guarded"
     allowed: frozenset[str] = frozenset({"write"})
     """Effects that it allows without a person. Whatever raises an effect may only ask for more."""
     approval_wait: float = 0.0
@@ -34,18 +37,19 @@ class PolicyCase:
 LIMITED = "limits"
 """Name of the policy with limits."""
 
-POLICIES: Mapping[str, PolicyCase] = MappingProxyType(
-    {
-        "plain": PolicyCase(),
-        LIMITED: PolicyCase('[budget]\nwrite = 1\nexternal = 2\ndestroy_rate = "2 per 5m"\n'),
-        "four eyes": PolicyCase('[defaults]\ndestroy = "four_eyes"\naccess = "four_eyes"\n'),
-        "strict": PolicyCase(
-            '[defaults]\nwrite = "confirm"\nexternal = "out_of_band"\ntrash = "deny"\n',
-            allowed=frozenset(),
-            approval_wait=6.0,
-        ),
-    }
+_POLICIES = (
+    PolicyCase("plain"),
+    PolicyCase(LIMITED, '[budget]\nwrite = 1\nexternal = 2\ndestroy_rate = "2 per 5m"\n'),
+    PolicyCase("four eyes", '[defaults]\ndestroy = "four_eyes"\naccess = "four_eyes"\n'),
+    PolicyCase(
+        "strict",
+        '[defaults]\nwrite = "confirm"\nexternal = "out_of_band"\ntrash = "deny"\n',
+        allowed=frozenset(),
+        approval_wait=6.0,
+    ),
 )
+
+POLICIES: Mapping[str, PolicyCase] = MappingProxyType({policy.name: policy for policy in _POLICIES})
 
 BUDGETS: Mapping[str, int] = MappingProxyType({"write": 1, "external": 2})
 """Calls of a person in a day by effect, under the policy with limits."""
