@@ -244,6 +244,19 @@ class ApprovalRequest:
         usable = self.state in (RequestState.OPEN, RequestState.APPROVED, *REFUSED)
         return usable and self.expires > now and (self.out_of_band or answered)
 
+    @property
+    def found_order(self) -> tuple[bool, float, bool, bool]:
+        """Sort key among the requests for one call. A repeated call finds the greatest.
+
+        An approval of a list that was used in part comes last: another request exists only because that approval no
+        longer covers the rest, whatever the clocks of two replicas say. The others are ordered by age, and those of one
+        time so that a refusal counts before an approval, and an approval before an open request.
+        """
+        is_approved = self.state is RequestState.APPROVED
+        is_partly_used = is_approved and bool(self.used)
+        is_refused = self.state in REFUSED
+        return not is_partly_used, self.created, is_refused, is_approved
+
     def with_vote(self, vote: Vote, by: str, note: str | None, *, out_of_band: bool) -> "ApprovalRequest | None":
         """Return the request with this vote, or None if the vote does not count.
 

@@ -231,10 +231,10 @@ class Ledger:
         return {request.id for request in requests if request.state is RequestState.OPEN}
 
     async def latest(self, call: str, now: float) -> ApprovalRequest | None:
-        """Return the newest request for this exact call for which `ApprovalRequest.is_found` is true, or None."""
+        """Return the request that a repeated call finds: the newest one, by `ApprovalRequest.found_order`, or None."""
         of_call = await self._all(ApprovalRequest, [f"call {call}"], now)
         found = (request for request in of_call if request.is_found(now))
-        return max(found, key=lambda request: request.created, default=None)
+        return max(found, key=lambda request: request.found_order, default=None)
 
     async def change_request(
         self, approval_id: str, transition: Transition, secret: SealedSecret | None = None

@@ -325,6 +325,16 @@ async def test_target_that_changed_before_its_call_is_not_touched(world: World) 
     assert person.asked[0].expected == "delete 2"
 
 
+async def test_approval_of_the_rest_of_a_list_is_used_at_the_same_instant(world: World) -> None:
+    """The clock stands still: both approvals of the list were asked for at one time."""
+    call = deletions(world)
+    await world.approve_outside(call)
+    error = await stopped(world, call, "2 of 3: delete_customer", lambda: upgrade_katana(world))
+    assert outcomes(error) == ["done", TargetChanged.outcome, "left"]
+    await world.approve_outside(call)
+    assert outcomes(await world.call(call)) == ["done"] * 3
+
+
 async def test_call_that_now_needs_an_approval_is_not_sent(world: World) -> None:
     flow = next(str(row["id"]) for row in world.sandbox.state.all("workflows") if row["status"] == "draft")
     call = batch_of(CreateCustomer(name="A"), UpdateWorkflow(workflow_id=flow, description="x"))

@@ -12,6 +12,11 @@ def memory_store(name: str) -> "MemoryStore":
     return _STORES.setdefault(name, MemoryStore())
 
 
+def forget_memory_store(name: str) -> None:
+    """Let the store of this name go, if there is one: whoever opens it next finds it empty."""
+    _STORES.pop(name, None)
+
+
 class MemoryStore(Store):
     def __init__(self) -> None:
         self._documents: dict[str, tuple[Document, Write]] = {}

@@ -34,13 +34,13 @@ KINDS = ["sqlite", "valkey"]
 _NUMBERS = itertools.count()
 
 
-def opened(where: str) -> Ledger:
+def opened(where: str, system: System | None = None) -> Ledger:
     """Another way into the store, as another process has it. A store in memory is one of this process."""
     if where.startswith("memory:"):
         from support.memory_store import memory_store  # a process of its own runs this file by its path
 
         return Ledger(memory_store(where))
-    return ledger_at(where, Path(), System())
+    return ledger_at(where, Path(), system or System())
 
 
 def store_of(ledger: Ledger) -> SqliteStore:

@@ -1,0 +1,22 @@
+"""Stores for the guard machine."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.stores import KINDS
+from support.valkey_server import ValkeyServer
+
+StoreAddress = Callable[[Path], str]
+"""Returns the address of an empty store, for a run in this folder."""
+
+
+@pytest.fixture(params=[*KINDS, "memory"])
+def store_address(request: pytest.FixtureRequest) -> StoreAddress:
+    """Empty stores of each kind. Two processes in this one share a store in memory too."""
+    if request.param == "memory":
+        return lambda folder: f"memory:{folder}"
+    if request.param == "sqlite":
+        return lambda folder: f"sqlite:{folder / 'ledger'}"
+    server: ValkeyServer = request.getfixturevalue("valkey")
+    return lambda folder: server.url()  # noqa: ARG005 - its name is new each time
