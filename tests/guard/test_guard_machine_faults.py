@@ -53,12 +53,6 @@ async def _calls_of_both_processes(simulation: Simulation) -> None:
         await simulation.call(number, "anna", simulation.account.of(subject))
 
 
-async def _call_made_again_after_a_decline(simulation: Simulation) -> None:
-    """A person declines a call outside of the client, and the same call is approved in a form."""
-    await courses.declined_call(simulation, "run", [("dana", "approve")])
-    await courses.call_with_form(simulation, "run", "approve", 5.0)
-
-
 COURSES: Mapping[str, Course] = {
     "nobody is asked": Course(courses.approved_call),
     "approval is not used": Course(courses.approved_call),
@@ -85,7 +79,7 @@ COURSES: Mapping[str, Course] = {
         lambda run: courses.approved_call(run, WIDGET, votes=[("dana", "approve")]), policy="four eyes"
     ),
     "any form approves": Course(lambda run: courses.call_with_form(run, "run", "malformed", 5.0)),
-    "decline does not hold": Course(_call_made_again_after_a_decline),
+    "decline does not hold": Course(lambda run: courses.declined_call(run, "run", [("dana", "approve")])),
     "withdrawn approval is used": Course(
         lambda run: courses.interrupted_approved_call(run, "run", BEGIN, "before", "withdraw")
     ),

@@ -102,7 +102,7 @@ def any_form_approves(patch: pytest.MonkeyPatch) -> None:
 
 def decline_does_not_hold(patch: pytest.MonkeyPatch) -> None:
     """A call that a person declined is asked about again."""
-    patch.setattr(obtain, "REFUSED", ())
+    patch.setattr(approval_request, "REFUSED", ())
 
 
 def withdrawn_approval_is_used(patch: pytest.MonkeyPatch) -> None:

@@ -142,12 +142,10 @@ async def calls_near_a_limit(
     *,
     by: Caller = ANNA,
     earlier_calls: int = 0,
-    is_limited: bool = True,
 ) -> None:
-    """Calls that count, the last of them while the other process makes one too."""
-    if is_limited:
-        await simulation.restart(0, POLICIES[LIMITED])
-        await simulation.restart(1, POLICIES[LIMITED])
+    """Calls that count in a limit of both processes, the last of them while the other process makes one too."""
+    for number in (0, 1):
+        await simulation.restart(number, POLICIES[LIMITED])
     wanted = simulation.account.of(subject)
     for _ in range(earlier_calls):
         await simulation.ask_and_decide(by.number, by.principal, wanted, APPROVED)

@@ -10,110 +10,14 @@ import hypothesis.strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from support.guard_machine import courses
+from support.guard_machine import strategies as draws
 from support.guard_machine.courses import Caller
-from support.guard_machine.damage import DOCUMENTS, Documents
-from support.guard_machine.records import FAILURES, FormAnswer, FormChoice, Moment, Step
-from support.guard_machine.simulation import Happening, Simulation, Vote, Whom
-from support.guard_machine.vocabulary import (
-    ALL_SCOPES,
-    DELETIONS,
-    LIMITED,
-    LISTS,
-    POLICIES,
-    SKEW,
-    SUBJECTS,
-    TENANTS,
-    Subject,
-)
-from support.guard_machine.wire import FASTN_FAULTS, FastnFault
+from support.guard_machine.records import Failure, FormAnswer, FormChoice, Moment, Step
+from support.guard_machine.simulation import Happening, Simulation, Whom
+from support.guard_machine.vocabulary import DELETIONS, SUBJECTS, TENANTS, PolicyCase, Subject
+from support.guard_machine.wire import FastnFault
 
 Result = TypeVar("Result")
-
-Votes = tuple[Vote, ...]
-
-# --- what is drawn. What is listed more than once is drawn more often. ---------------------------------------------
-
-_POLICY_PAIRS = [
-    *[(name, name) for name in POLICIES] * 2,
-    ("plain", "strict"),
-    (LIMITED, "plain"),
-    ("four eyes", "plain"),
-]
-
-_VOTES: list[Votes] = [
-    *[(("dana", "approve"), ("kim", "approve"))] * 4,
-    (("dana", "approve"), ("dana", "approve")),
-    (("anna", "approve"), ("ben", "approve"), ("dana", "approve")),
-    (("ben", "approve"), ("kim", "approve")),
-    (("terminal", "approve"), ("dana", "temporary")),
-    (("dana", "temporary"), ("kim", "temporary")),
-    (("dana", "approve"), ("kim", "decline")),
-    (("dana", "decline"),),
-    (("dana", "wrong"), ("terminal", "wrong")),
-]
-
-_STEPS = [
-    *[Step("store", "begin")] * 4,
-    Step("store", "begin", 1),
-    Step("store", "stops", 0),
-    Step("store", "stops", 1),
-    Step("store", "stops", 2),
-    Step("store", "open"),
-    Step("store", "latest"),
-    Step("store", "find"),
-    Step("store", "settle"),
-    Step("store", "spent"),
-    Step("store", "rate_uses"),
-    Step("store", "recent_changes"),
-    *[Step("commit", "begin")] * 3,
-    Step("commit", "begin", 1),
-    Step("commit"),
-    Step("commit", "settle"),
-    Step("commit", "open"),
-    Step("store", number=4),
-    Step("store", number=9),
-    Step("store", number=14),
-    Step("store", number=20),
-    *[Step("audit", "intent")] * 2,
-    Step("audit", "outcome"),
-    Step("audit", "asked"),
-    Step("read"),
-    Step("read", number=3),
-    *[Step("change")] * 2,
-    Step("change", number=1),
-]
-"""Steps that are worth an interruption."""
-
-_COUNTING_STEPS = [
-    Step("store", "spent"),
-    Step("store", "rate_uses"),
-    Step("store", "begin"),
-    Step("commit", "begin"),
-]
-
-_HAPPENINGS: list[Happening] = [
-    "stop",
-    "stop",
-    "stop and allow",
-    "rename",
-    "approve",
-    "decline",
-    "withdraw",
-    "other call",
-    "other call",
-]
-
-_CHOICES: list[FormChoice] = ["approve", "temporary", "decline", "cancel", "empty", "malformed", "wrong"]
-
-_callers = st.builds(Caller, st.sampled_from([0, 1]), st.sampled_from(sorted(TENANTS)))
-_processes = st.sampled_from([0, 1])
-_single_calls = st.sampled_from(SUBJECTS)
-_subjects = st.one_of(_single_calls, st.sampled_from(LISTS))
-_votes = st.sampled_from(_VOTES)
-_steps = st.sampled_from(_STEPS)
-_moments = st.sampled_from(["before", "after"])
-_interruptions = st.sampled_from(["kill", "kill", *FAILURES, "fail", *_HAPPENINGS])
-_numbers = st.integers(0, 3)
 
 
 class GuardMachine(RuleBasedStateMachine):
@@ -134,12 +38,10 @@ class GuardMachine(RuleBasedStateMachine):
     def _run(self, course: Coroutine[Any, Any, Result]) -> Result:
         return self._runner.run(course)
 
-    @initialize(policies=st.sampled_from(_POLICY_PAIRS), skew=st.sampled_from([0.0, 0.0, -SKEW, SKEW]))
-    def begin(self, policies: tuple[str, str], skew: float) -> None:
+    @initialize(policies=draws.policy_pairs, skew=draws.skews)
+    def begin(self, policies: tuple[PolicyCase, PolicyCase], skew: float) -> None:
         folder = Path(self._folder.name)
-        self.simulation = Simulation(
-            folder, type(self).store_address(folder), (POLICIES[policies[0]], POLICIES[policies[1]]), skew
-        )
+        self.simulation = Simulation(folder, type(self).store_address(folder), policies, skew)
 
     def teardown(self) -> None:
         try:
@@ -156,8 +58,8 @@ class GuardMachine(RuleBasedStateMachine):
     # --- agents ----------------------------------------------------------------------------------------------------
 
     @rule(
-        by=_callers,
-        subject=_subjects,
+        by=draws.callers,
+        subject=draws.subjects,
         list_name=st.sampled_from([None, None, "again"]),
         form=st.sampled_from([None, None, "later"]),
     )
@@ -166,21 +68,21 @@ class GuardMachine(RuleBasedStateMachine):
         self._run(self.simulation.call(by.number, by.principal, wanted, form=form))
 
     @rule(
-        by=_callers,
-        subject=_subjects,
-        choice=st.sampled_from(["approve", "approve", "approve", *_CHOICES]),
+        by=draws.callers,
+        subject=draws.subjects,
+        choice=draws.form_choices,
         seconds=st.sampled_from([5.0, 5.0, 0.01, 700.0]),
     )
     def call_with_form(self, by: Caller, subject: Subject, choice: FormChoice, seconds: float) -> None:
         self._run(courses.call_with_form(self.simulation, subject, choice, seconds, by=by))
 
     @rule(
-        number=_processes,
+        number=draws.processes,
         which=st.integers(0, 5),
-        choice=st.sampled_from(["approve", "approve", *_CHOICES]),
+        choice=draws.form_choices,
         seconds=st.sampled_from([2.0, 0.01]),
         swapped=st.sampled_from([None, None, None, *SUBJECTS[:4]]),
-        principal=st.sampled_from([None, None, *sorted(TENANTS)]),
+        principal=st.sampled_from([None, None, *TENANTS]),
     )
     def answer_form(
         self,
@@ -194,11 +96,11 @@ class GuardMachine(RuleBasedStateMachine):
         by = Caller(number, principal or courses.requester(self.simulation, which))
         self._run(courses.answered_form(self.simulation, which, choice, seconds, by=by, swapped=swapped))
 
-    @rule(by=_callers, subject=_single_calls, scopes=st.frozensets(st.sampled_from(sorted(ALL_SCOPES))))
+    @rule(by=draws.callers, subject=draws.single_calls, scopes=draws.scopes)
     def call_with_scopes(self, by: Caller, subject: str, scopes: frozenset[str]) -> None:
         self._run(courses.call_with_scopes(self.simulation, subject, scopes, by=by))
 
-    @rule(by=_callers, which=_numbers, is_approved=st.booleans())
+    @rule(by=draws.callers, which=st.integers(0, 3), is_approved=st.booleans())
     def undo(self, by: Caller, which: int, *, is_approved: bool) -> None:
         form = FormAnswer("approve") if is_approved else None
         self._run(courses.undo(self.simulation, which, form, by=by))
@@ -206,36 +108,30 @@ class GuardMachine(RuleBasedStateMachine):
     # --- agents and people -----------------------------------------------------------------------------------------
 
     @rule(
-        by=_callers,
-        subject=_subjects,
-        votes=_votes,
-        repeats=st.lists(_processes, min_size=1, max_size=3),
-        between=st.sampled_from([None, None, None, "rename", "stop", "stop and allow", "withdraw", "policy"]),
+        by=draws.callers,
+        subject=draws.subjects,
+        decision=draws.decisions,
+        repeats=st.lists(draws.processes, min_size=1, max_size=3),
     )
-    def approved_call(
-        self,
-        by: Caller,
-        subject: Subject,
-        votes: Votes,
-        repeats: list[int],
-        between: Happening | Literal["policy"] | None,
-    ) -> None:
-        course = courses.approved_call(self.simulation, subject, by=by, votes=votes, between=between, repeats=repeats)
+    def approved_call(self, by: Caller, subject: Subject, decision: draws.Decision, repeats: list[int]) -> None:
+        course = courses.approved_call(
+            self.simulation, subject, by=by, votes=decision.votes, between=decision.between, repeats=repeats
+        )
         self._run(course)
 
-    @rule(by=_callers, subject=_subjects, votes=_votes)
-    def declined_call(self, by: Caller, subject: Subject, votes: Votes) -> None:
+    @rule(by=draws.callers, subject=draws.subjects, votes=draws.votes)
+    def declined_call(self, by: Caller, subject: Subject, votes: draws.Votes) -> None:
         self._run(courses.declined_call(self.simulation, subject, votes, by=by))
 
     @rule(
-        numbers=st.tuples(_processes, _processes),
-        principal=st.sampled_from(sorted(TENANTS)),
-        votes=_votes,
+        numbers=st.tuples(draws.processes, draws.processes),
+        principal=draws.principals,
+        votes=draws.votes,
         subjects=st.permutations(DELETIONS),
-        seconds=st.sampled_from([0.0, 200.0]),
+        seconds=st.sampled_from([0.0, 0.0, 200.0]),
     )
     def deletions(
-        self, numbers: tuple[int, int], principal: str, votes: Votes, subjects: list[str], seconds: float
+        self, numbers: tuple[int, int], principal: str, votes: draws.Votes, subjects: list[str], seconds: float
     ) -> None:
         course = courses.deletions(
             self.simulation, subjects, numbers=numbers, principal=principal, votes=votes, seconds=seconds
@@ -243,14 +139,14 @@ class GuardMachine(RuleBasedStateMachine):
         self._run(course)
 
     @rule(
-        by=_callers,
-        votes=_votes,
+        by=draws.callers,
+        votes=draws.votes,
         is_revoked=st.booleans(),
         seconds=st.sampled_from([1.0, 600.0, 890.0, 1_200.0]),
-        repeats=st.lists(_processes, min_size=1, max_size=3),
+        repeats=st.lists(draws.processes, min_size=1, max_size=3),
     )
     def temporary_approval(
-        self, by: Caller, votes: Votes, seconds: float, repeats: list[int], *, is_revoked: bool
+        self, by: Caller, votes: draws.Votes, seconds: float, repeats: list[int], *, is_revoked: bool
     ) -> None:
         if votes[0][1] == "approve":
             votes = tuple((person, "temporary") for person, _ in votes)
@@ -260,23 +156,11 @@ class GuardMachine(RuleBasedStateMachine):
         self._run(course)
 
     @rule(
-        by=_callers,
-        subject=st.sampled_from(["create", "create", "plan", "run"]),
-        step=st.sampled_from(_COUNTING_STEPS),
-        moment=_moments,
-        earlier_calls=st.integers(0, 1),
-        is_limited=st.booleans(),
+        which=st.integers(0, 3),
+        what=st.sampled_from(["vote", "vote", "withdraw", "revoke", "allow"]),
+        votes=draws.votes,
     )
-    def calls_near_a_limit(
-        self, by: Caller, subject: str, step: Step, moment: Moment, earlier_calls: int, *, is_limited: bool
-    ) -> None:
-        course = courses.calls_near_a_limit(
-            self.simulation, subject, step, moment, by=by, earlier_calls=earlier_calls, is_limited=is_limited
-        )
-        self._run(course)
-
-    @rule(which=_numbers, what=st.sampled_from(["vote", "vote", "withdraw", "revoke", "allow"]), votes=_votes)
-    def decision(self, which: int, what: str, votes: Votes) -> None:
+    def decision(self, which: int, what: str, votes: draws.Votes) -> None:
         self._run(courses.decision(self.simulation, which, what, votes))
 
     @rule(whom=st.sampled_from(["everybody", "tenant", "person"]), voids=st.booleans())
@@ -285,77 +169,97 @@ class GuardMachine(RuleBasedStateMachine):
 
     # --- faults, clocks and the world outside ----------------------------------------------------------------------
 
-    @rule(
-        by=_callers,
-        subject=st.sampled_from(["create", "run", "disconnect", "invite"]),
-        faults=st.lists(st.sampled_from(FASTN_FAULTS), min_size=1, max_size=3),
-        votes=_votes,
-    )
-    def call_while_fastn_fails(self, by: Caller, subject: str, faults: list[FastnFault], votes: Votes) -> None:
-        self._run(courses.call_while_fastn_fails(self.simulation, subject, faults, by=by, votes=votes))
+    @rule(by=draws.callers, counted=draws.counted_calls, at=draws.counting_steps)
+    def calls_near_a_limit(self, by: Caller, counted: draws.CountedCall, at: tuple[Step, Moment]) -> None:
+        step, moment = at
+        course = courses.calls_near_a_limit(
+            self.simulation, counted.subject, step, moment, by=by, earlier_calls=counted.earlier_calls
+        )
+        self._run(course)
 
     @rule(
-        by=_callers,
-        subject=_subjects,
-        step=_steps,
-        moment=_moments,
-        what=_interruptions,
+        by=draws.callers,
+        subject=st.sampled_from(["create", "run", "disconnect", "invite"]),
+        faults=draws.fastn_faults,
+    )
+    def call_while_fastn_fails(self, by: Caller, subject: str, faults: list[FastnFault]) -> None:
+        self._run(courses.call_while_fastn_fails(self.simulation, subject, faults, by=by))
+
+    @rule(
+        by=draws.callers,
+        subject=draws.subjects,
+        step=draws.steps_of_asking,
+        moment=draws.moments,
+        what=st.one_of(draws.failures, draws.happenings_of_asking),
         is_approved=st.sampled_from([False, True, True]),
     )
     def interrupted_call(
-        self, by: Caller, subject: Subject, step: Step, moment: Moment, what: Any, *, is_approved: bool
+        self,
+        by: Caller,
+        subject: Subject,
+        step: Step,
+        moment: Moment,
+        what: Failure | Happening,
+        *,
+        is_approved: bool,
     ) -> None:
         form = FormAnswer("approve") if is_approved else None
         self._run(courses.interrupted_call(self.simulation, subject, step, moment, what, by=by, form=form))
 
     @rule(
-        by=_callers,
-        subject=_subjects,
-        step=_steps,
-        moment=_moments,
-        what=_interruptions,
-        votes=_votes,
+        by=draws.callers,
+        subject=draws.subjects,
+        step=draws.steps,
+        moment=draws.moments,
+        what=draws.failures,
         repeats=st.integers(0, 2),
     )
-    def interrupted_approved_call(
-        self, by: Caller, subject: Subject, step: Step, moment: Moment, what: Any, votes: Votes, repeats: int
+    def failing_approved_call(
+        self, by: Caller, subject: Subject, step: Step, moment: Moment, what: Failure, repeats: int
     ) -> None:
-        course = courses.interrupted_approved_call(
-            self.simulation, subject, step, moment, what, by=by, votes=votes, repeats=repeats
+        course = courses.interrupted_approved_call(self.simulation, subject, step, moment, what, by=by, repeats=repeats)
+        self._run(course)
+
+    @rule(
+        by=draws.callers,
+        subject=draws.subjects,
+        step=draws.steps,
+        moment=draws.moments,
+        what=draws.happenings,
+        repeats=st.integers(0, 1),
+    )
+    def approved_call_while_others_act(
+        self, by: Caller, subject: Subject, step: Step, moment: Moment, what: Happening, repeats: int
+    ) -> None:
+        course = courses.interrupted_approved_call(self.simulation, subject, step, moment, what, by=by, repeats=repeats)
+        self._run(course)
+
+    @rule(by=draws.callers, subject=draws.subjects, loss=draws.losses)
+    def call_with_unreadable_documents(self, by: Caller, subject: Subject, loss: draws.Loss) -> None:
+        course = courses.call_with_unreadable_documents(
+            self.simulation,
+            subject,
+            loss.documents,
+            by=by,
+            step=loss.step,
+            faults=loss.faults,
+            is_stopped=loss.is_stopped,
         )
         self._run(course)
 
     @rule(
-        by=_callers,
-        subject=_subjects,
-        documents=st.sampled_from(DOCUMENTS),
-        step=st.sampled_from([None, Step("store", "begin"), Step("commit", "begin")]),
-        faults=st.sampled_from([(), ("lost applied",), ("lost",)]),
-        is_stopped=st.booleans(),
+        what=st.sampled_from(["time", "rename", "policy"]),
+        seconds=st.sampled_from([1.0, 30.0, 301.0, 601.0, 1_200.0]),
+        number=draws.processes,
+        policy=draws.policies,
+        which=st.integers(0, 3),
     )
-    def call_with_unreadable_documents(
-        self,
-        by: Caller,
-        subject: Subject,
-        documents: Documents,
-        step: Step | None,
-        faults: tuple[FastnFault, ...],
-        *,
-        is_stopped: bool,
-    ) -> None:
-        course = courses.call_with_unreadable_documents(
-            self.simulation, subject, documents, by=by, step=step, faults=faults, is_stopped=is_stopped
-        )
-        self._run(course)
-
-    @rule(seconds=st.sampled_from([1.0, 30.0, 301.0, 601.0, 1_200.0]))
-    def time_passes(self, seconds: float) -> None:
-        self.simulation.deployment.clock.pass_(seconds)
-
-    @rule(which=_numbers)
-    def record_is_renamed(self, which: int) -> None:
-        self.simulation.rename(which)
-
-    @rule(number=_processes, policy=st.sampled_from(sorted(POLICIES)))
-    def policy_changes(self, number: int, policy: str) -> None:
-        self._run(self.simulation.restart(number, POLICIES[policy]))
+    def world_changes(self, what: str, seconds: float, number: int, policy: PolicyCase, which: int) -> None:
+        """Time passes, somebody renames a record in the dashboard, or a process starts anew under another policy."""
+        match what:
+            case "time":
+                self.simulation.deployment.clock.pass_(seconds)
+            case "rename":
+                self.simulation.rename(which)
+            case _:
+                self._run(self.simulation.restart(number, policy))
