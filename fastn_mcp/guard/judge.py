@@ -303,10 +303,12 @@ class Judge:
 
     async def _describe_call(self, evaluation: Evaluation, deadline: float, *, may_read: bool) -> Evaluation:
         """Add what helps to decide to the preview of one call, with further reads until `deadline` if it `may_read`."""
-        shown, reads = evaluation.shown, evaluation.reads
+        shown = evaluation.shown
+        reads = evaluation.reads
         if not isinstance(shown, Preview) or reads is None:
             return evaluation
-        call, now = evaluation.call, self._system.now()
+        call = evaluation.call
+        now = self._system.now()
         facts = replace(shown.facts, history=await self._journal.history(evaluation.resolved))
         costs = await self.ai_sessions.costs(reads) if isinstance(call, (AiChat, AiBuild)) else ""
         outlook = Outlook()
@@ -334,14 +336,15 @@ class Judge:
             self.tools.check(call)
             return await recorded.repeated(call)
 
-        facts, resolved = agent.facts, agent.facts.resolved
-        dependence, outlook = shown.facts.dependence.counted(), Outlook(shown.outlook.defaults)
+        resolved = agent.facts.resolved
+        dependence = shown.facts.dependence.counted()
+        outlook = Outlook(shown.outlook.defaults)
         if resolved.target is shown.facts.resolved.target:
             readable = await describe_dependents(resolved.call, resolved.target, read, now)
             dependence = shown.facts.dependence.shown_as(readable, self.tools.hides)
             outlook = await outlook_of(resolved, read, now, self._surroundings)
         costs = "" if self.tools.hides("billing") else shown.costs
-        return replace(agent, facts=replace(facts, dependence=dependence), outlook=outlook, costs=costs)
+        return replace(agent, facts=replace(agent.facts, dependence=dependence), outlook=outlook, costs=costs)
 
     async def check_customers(self) -> None:
         """Log, once, that the key may not read customers which the policy compares by name."""
