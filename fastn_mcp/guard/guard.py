@@ -160,7 +160,9 @@ class Guard:
         None if other calls used up the budget or plan entry that allowed a single call. A call of a list is then
         judged again, as it is if its evaluation is not fresh or others, which may change its target, were sent.
         """
-        call, asker, is_list = current.call, caller.asker, evaluation.is_list
+        call = current.call
+        asker = caller.asker
+        is_list = evaluation.is_list
         with (
             _span(self._system, call) if is_list else nullcontext(SpanFacts()) as span,
             self._fail_closed(call, caller),
@@ -179,7 +181,9 @@ class Guard:
                 current = await self._judge_again(current, caller, evaluation.id)
                 change = await self._new_change(current, evaluation, permission, made, asker)
             span.update(_permission_facts(permission))
-        intent, began, is_sent = None, self._system.monotonic(), False
+        intent = None
+        began = self._system.monotonic()
+        is_sent = False
         record = partial(self._recorder.outcome, current, change, asker, began=began)
         try:
             intent = self._recorder.intent(current, change, asker)

@@ -349,7 +349,8 @@ def load(record: type[Record], document: Document) -> Record:
 def _upgraded(document: Document) -> str:
     """Return the text of a document in the current layout. Raises an error if it is not of this or an earlier one."""
     stored = json.loads(document.value)
-    layout, record = stored["layout"], stored["record"]
+    layout = stored["layout"]
+    record = stored["record"]
     if type(layout) is not int or not 1 <= layout <= current_layout():
         raise ValueError("of no known layout")
     for upgrade in UPGRADES[layout - 1 :]:
@@ -361,9 +362,9 @@ Documents = Mapping[str, Document]
 """Documents by key."""
 
 
-def loaded(record: type[Record], found: Documents, key: str) -> Record | None:
+def loaded(record: type[Record], documents: Documents, key: str) -> Record | None:
     """Return the record of a document, None if there is none. Raises `Unreadable`."""
-    return load(record, found[key]) if key in found else None
+    return load(record, documents[key]) if key in documents else None
 
 
 def listed_write(change: Change, listed: ListedCalls) -> Sequence[Write]:
@@ -389,20 +390,20 @@ class RequestDocuments:
         return [self.key, key_of(CallerState, self.holder), key_of(Typed, self.approval_id)]
 
     def writes(
-        self, found: Documents, before: ApprovalRequest, after: ApprovalRequest, secret: SealedSecret | None = None
+        self, documents: Documents, before: ApprovalRequest, after: ApprovalRequest, secret: SealedSecret | None = None
     ) -> list[Write]:
         """Return what stores a request that was changed, with what is counted of its caller and typed for it."""
         stored = write(after, after.id)
         writes = [stored]
         _, caller_key, typed_key = self.keys
-        caller = loaded(CallerState, found, caller_key) or CallerState()
-        counted = caller.after(before, found[self.key].value, after, stored.value or "")
+        caller = loaded(CallerState, documents, caller_key) or CallerState()
+        counted = caller.after(before, documents[self.key].value, after, stored.value or "")
         if counted != caller:
             writes.append(write(counted, self.holder))
-        if after.is_over and typed_key in found:
+        if after.is_over and typed_key in documents:
             writes.append(deletion(Typed, after.id))
         elif secret is not None and not after.is_over:
-            typed = loaded(Typed, found, typed_key)
+            typed = loaded(Typed, documents, typed_key)
             by_approver = {**(typed.by_approver if typed else {}), secret.approver: secret.text}
             writes.append(replace(write(Typed(after.expires, by_approver), after.id), lifetime=secret.lifetime))
         return writes

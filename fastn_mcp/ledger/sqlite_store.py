@@ -4,6 +4,7 @@ Each commit is on disk when the method returns, so that an approval stays used a
 """
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from math import inf
 
 from fastn_mcp.ledger.sqlite_file import SqliteFile
 from fastn_mcp.ledger.store import Commit, Document, Store, Write
@@ -41,7 +42,13 @@ class SqliteStore(Store):
         return {row["key"]: Document(*row) for row in rows}
 
     async def scan(
-        self, indexes: Collection[str], low: float, high: float, *, newest: bool = False, limit: int | None = None
+        self,
+        indexes: Collection[str],
+        low: float = -inf,
+        high: float = inf,
+        *,
+        newest: bool = False,
+        limit: int | None = None,
     ) -> list[Document]:
         order = "DESC" if newest else "ASC"
         statement = (

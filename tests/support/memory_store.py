@@ -1,6 +1,7 @@
 """A store in the memory of this process, the shortest that keeps the contract. Faults can be planted in it."""
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from math import inf
 
 from fastn_mcp.ledger.store import Commit, Document, LedgerLost, Store, Write
 
@@ -37,7 +38,13 @@ class MemoryStore(Store):
         return {key: self._documents[key][0] for key in keys if key in self._documents}
 
     async def scan(
-        self, indexes: Collection[str], low: float, high: float, *, newest: bool = False, limit: int | None = None
+        self,
+        indexes: Collection[str],
+        low: float = -inf,
+        high: float = inf,
+        *,
+        newest: bool = False,
+        limit: int | None = None,
     ) -> list[Document]:
         self._check("reads")
         self.reads += 1
