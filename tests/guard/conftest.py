@@ -12,11 +12,17 @@ StoreAddress = Callable[[Path], str]
 
 
 @pytest.fixture(params=[*KINDS, "memory"])
-def store_address(request: pytest.FixtureRequest) -> StoreAddress:
-    """Empty stores of each kind. Two processes in this one share a store in memory too."""
-    if request.param == "memory":
+def store_kind(request: pytest.FixtureRequest) -> str:
+    """Each kind of store. Two processes in this one share a store in memory too."""
+    return request.param
+
+
+@pytest.fixture
+def store_address(store_kind: str, request: pytest.FixtureRequest) -> StoreAddress:
+    """Empty stores of this kind."""
+    if store_kind == "memory":
         return lambda folder: f"memory:{folder}"
-    if request.param == "sqlite":
+    if store_kind == "sqlite":
         return lambda folder: f"sqlite:{folder / 'ledger'}"
     server: ValkeyServer = request.getfixturevalue("valkey")
     return lambda folder: server.url()  # noqa: ARG005 - its name is new each time

@@ -208,11 +208,11 @@ class GuardMachine(RuleBasedStateMachine):
 
     @rule(
         by=draws.callers,
-        subject=draws.subjects,
+        subject=draws.subjects_with_more_lists,
         step=draws.steps,
         moment=draws.moments,
         what=draws.failures,
-        repeats=st.integers(0, 2),
+        repeats=st.sampled_from([0, 1, 1, 2]),
     )
     def failing_approved_call(
         self, by: Caller, subject: Subject, step: Step, moment: Moment, what: Failure, repeats: int
@@ -234,7 +234,7 @@ class GuardMachine(RuleBasedStateMachine):
         course = courses.interrupted_approved_call(self.simulation, subject, step, moment, what, by=by, repeats=repeats)
         self._run(course)
 
-    @rule(by=draws.callers, subject=draws.subjects, loss=draws.losses)
+    @rule(by=draws.callers, subject=draws.subjects_sent_unasked, loss=draws.losses)
     def call_with_unreadable_documents(self, by: Caller, subject: Subject, loss: draws.Loss) -> None:
         course = courses.call_with_unreadable_documents(
             self.simulation,
