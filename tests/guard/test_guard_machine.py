@@ -13,10 +13,10 @@ from support.guard_machine.search import search
 FIRST_SEEDS = {"sqlite": 0, "valkey": 1_000, "memory": 2_000}
 """Each store gets other runs, and the same each time."""
 
-RUNS = 20
+RUNS = 15
 STEPS = 20
 
-LONG_RUNS = 200
+LONG_RUNS = 150
 LONG_STEPS = 30
 
 

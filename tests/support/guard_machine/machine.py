@@ -14,7 +14,7 @@ from support.guard_machine import strategies as draws
 from support.guard_machine.courses import Caller
 from support.guard_machine.records import Failure, FormAnswer, FormChoice, Moment, Step
 from support.guard_machine.simulation import Happening, Simulation, Whom
-from support.guard_machine.vocabulary import DELETIONS, SUBJECTS, TENANTS, PolicyCase, Subject
+from support.guard_machine.vocabulary import DELETIONS, POLICIES, SUBJECTS, TENANTS, Subject
 from support.guard_machine.wire import FastnFault
 
 Result = TypeVar("Result")
@@ -39,9 +39,11 @@ class GuardMachine(RuleBasedStateMachine):
         return self._runner.run(course)
 
     @initialize(policies=draws.policy_pairs, skew=draws.skews)
-    def begin(self, policies: tuple[PolicyCase, PolicyCase], skew: float) -> None:
+    def begin(self, policies: tuple[str, str], skew: float) -> None:
         folder = Path(self._folder.name)
-        self.simulation = Simulation(folder, type(self).store_address(folder), policies, skew)
+        address = type(self).store_address(folder)
+        one, other = policies
+        self.simulation = Simulation(folder, address, (POLICIES[one], POLICIES[other]), skew)
 
     def teardown(self) -> None:
         try:
@@ -254,7 +256,7 @@ class GuardMachine(RuleBasedStateMachine):
         policy=draws.policies,
         which=st.integers(0, 3),
     )
-    def world_changes(self, what: str, seconds: float, number: int, policy: PolicyCase, which: int) -> None:
+    def world_changes(self, what: str, seconds: float, number: int, policy: str, which: int) -> None:
         """Time passes, somebody renames a record in the dashboard, or a process starts anew under another policy."""
         match what:
             case "time":
@@ -262,4 +264,4 @@ class GuardMachine(RuleBasedStateMachine):
             case "rename":
                 self.simulation.rename(which)
             case _:
-                self._run(self.simulation.restart(number, policy))
+                self._run(self.simulation.restart(number, POLICIES[policy]))
