@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import Phase
 from support.guard_machine import courses
 from support.guard_machine.courses import Caller
 from support.guard_machine.faults import FAULTS
 from support.guard_machine.invariants import Invariants
 from support.guard_machine.records import Step
+from support.guard_machine.search import search
 from support.guard_machine.simulation import Simulation
 from support.guard_machine.vocabulary import LIMITED, POLICIES, SKEW
 
@@ -150,6 +152,21 @@ def test_every_invariant_is_broken_by_a_fault() -> None:
         name for name, _ in inspect.getmembers(Invariants, inspect.isfunction) if not name.startswith(("_", "check_"))
     }
     assert {fault.breaks.__name__ for fault in FAULTS.values()} == invariants
+
+
+RARE = frozenset({"stops are compared by clocks", "unreadable change is none"})
+"""Faults that a random search finds in hundreds of runs only."""
+
+SEARCHED_RUNS = 120
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", sorted(FAULTS.keys() - RARE))
+def test_planted_fault_is_found_at_random(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If a change of the machine hides one, draw what shows it more often (`strategies.py`)."""
+    FAULTS[name].plant(monkeypatch)
+    with pytest.raises(AssertionError):
+        search(lambda folder: f"memory:{folder}", range(SEARCHED_RUNS), step_count=25, phases=[Phase.generate])
 
 
 @pytest.mark.parametrize("name", COURSES)

@@ -203,15 +203,18 @@ class World:
         surroundings: Surroundings | None = None,
         snapshot_seconds: float = 0,
         requests_per_answer: int | None = 1000,
+        sandbox: FaultySandbox | None = None,
     ) -> None:
         """`watching` adds spans; `bound` stands for the key, and where it is sent; `exchange` wraps what sends.
+
+        `sandbox`: one that other worlds use too, in place of a new one.
 
         Without `snapshot_seconds`, each answer reads anew, so that a test may change the sandbox itself.
         """
         OPENED.add(self)
         self.clock = clock or Clock()
         self.system = watching(self.clock.system(tokens))
-        self.sandbox = FaultySandbox(self.clock.now, begin=begin)
+        self.sandbox = sandbox or FaultySandbox(self.clock.now, begin=begin)
         account = Settings(base_url="http://localhost", api_key=KEY, dashboard_url=dashboard_url)
         self.client = FastnClient(account, exchange(InProcess(self.sandbox, headers(account))), self.system)
         self._snapshot_seconds = snapshot_seconds

@@ -14,7 +14,7 @@ from support.guard_machine import strategies as draws
 from support.guard_machine.courses import Caller
 from support.guard_machine.records import Failure, FormAnswer, FormChoice, Moment, Step
 from support.guard_machine.simulation import Happening, Simulation, Whom
-from support.guard_machine.vocabulary import DELETIONS, SUBJECTS, TENANTS, PolicyCase, Subject
+from support.guard_machine.vocabulary import DELETIONS, POLICIES, SUBJECTS, TENANTS, Subject
 from support.guard_machine.wire import FastnFault
 
 Result = TypeVar("Result")
@@ -39,9 +39,11 @@ class GuardMachine(RuleBasedStateMachine):
         return self._runner.run(course)
 
     @initialize(policies=draws.policy_pairs, skew=draws.skews)
-    def begin(self, policies: tuple[PolicyCase, PolicyCase], skew: float) -> None:
+    def begin(self, policies: tuple[str, str], skew: float) -> None:
         folder = Path(self._folder.name)
-        self.simulation = Simulation(folder, type(self).store_address(folder), policies, skew)
+        address = type(self).store_address(folder)
+        one, other = policies
+        self.simulation = Simulation(folder, address, (POLICIES[one], POLICIES[other]), skew)
 
     def teardown(self) -> None:
         try:
@@ -208,11 +210,11 @@ class GuardMachine(RuleBasedStateMachine):
 
     @rule(
         by=draws.callers,
-        subject=draws.subjects,
+        subject=draws.subjects_with_more_lists,
         step=draws.steps,
         moment=draws.moments,
         what=draws.failures,
-        repeats=st.integers(0, 2),
+        repeats=st.sampled_from([0, 1, 1, 2]),
     )
     def failing_approved_call(
         self, by: Caller, subject: Subject, step: Step, moment: Moment, what: Failure, repeats: int
@@ -234,7 +236,7 @@ class GuardMachine(RuleBasedStateMachine):
         course = courses.interrupted_approved_call(self.simulation, subject, step, moment, what, by=by, repeats=repeats)
         self._run(course)
 
-    @rule(by=draws.callers, subject=draws.subjects, loss=draws.losses)
+    @rule(by=draws.callers, subject=draws.subjects_sent_unasked, loss=draws.losses)
     def call_with_unreadable_documents(self, by: Caller, subject: Subject, loss: draws.Loss) -> None:
         course = courses.call_with_unreadable_documents(
             self.simulation,
@@ -254,7 +256,7 @@ class GuardMachine(RuleBasedStateMachine):
         policy=draws.policies,
         which=st.integers(0, 3),
     )
-    def world_changes(self, what: str, seconds: float, number: int, policy: PolicyCase, which: int) -> None:
+    def world_changes(self, what: str, seconds: float, number: int, policy: str, which: int) -> None:
         """Time passes, somebody renames a record in the dashboard, or a process starts anew under another policy."""
         match what:
             case "time":
@@ -262,4 +264,4 @@ class GuardMachine(RuleBasedStateMachine):
             case "rename":
                 self.simulation.rename(which)
             case _:
-                self._run(self.simulation.restart(number, policy))
+                self._run(self.simulation.restart(number, POLICIES[policy]))

@@ -64,6 +64,7 @@ class GuardProcess:
             tokens=f"{name}-",
             ledger=ledger,
             exchange=lambda _: FastnWire(deployment, self._steps, name),
+            sandbox=deployment.sandbox,
         )
         OPENED.discard(self.world)  # it is closed here, and not by a fixture
         self.world.audit.close()

@@ -19,19 +19,25 @@ processes = st.sampled_from([0, 1])
 callers = st.builds(Caller, processes, principals)
 single_calls = st.sampled_from(SUBJECTS)
 subjects = st.sampled_from([*SUBJECTS, *LISTS])
+subjects_with_more_lists = st.sampled_from([*SUBJECTS, *LISTS, *LISTS])
+subjects_sent_unasked = st.sampled_from([*SUBJECTS, *LISTS, "create", "create", "create", "plan"])
+"""More of what the policy allows, which is sent at once."""
+
 scopes = st.frozensets(st.sampled_from(sorted(ALL_SCOPES)))
-skews = st.sampled_from([0.0, 0.0, -SKEW, SKEW])
+skews = st.sampled_from([0.0, -SKEW, SKEW, SKEW])
 moments = st.sampled_from(["before", "after"])
 
-_PAIRS = [
-    *[(name, name) for name in POLICIES] * 2,
-    ("plain", "strict"),
-    (LIMITED, "plain"),
-    ("four eyes", "plain"),
-]
+policies = st.sampled_from([*POLICIES])
+"""Names of policies."""
 
-policies = st.sampled_from([POLICIES[name] for name in POLICIES])
-policy_pairs = st.sampled_from([(POLICIES[one], POLICIES[other]) for one, other in _PAIRS])
+policy_pairs = st.sampled_from(
+    [
+        *[(name, name) for name in POLICIES] * 2,
+        ("plain", "strict"),
+        (LIMITED, "plain"),
+        ("four eyes", "plain"),
+    ]
+)
 
 # --- people --------------------------------------------------------------------------------------------------------
 
@@ -67,7 +73,7 @@ class Decision:
     between: Between = None
 
 
-_BETWEEN: list[Between] = [None, None, "rename", "stop", "stop and allow", "withdraw", "policy"]
+_BETWEEN: list[Between] = [None, None, "rename", "stop", "stop and allow", "stop and allow", "withdraw", "policy"]
 
 decisions = st.sampled_from(
     [*(Decision(between=each) for each in _BETWEEN), *(Decision(votes=each) for each in _OTHER_VOTES)]
