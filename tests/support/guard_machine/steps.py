@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextvars import ContextVar
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -197,7 +198,13 @@ class SteppedStore(Store):
 
     @override
     async def scan(
-        self, indexes: Collection[str], low: float, high: float, *, newest: bool = False, limit: int | None = None
+        self,
+        indexes: Collection[str],
+        low: float = -inf,
+        high: float = inf,
+        *,
+        newest: bool = False,
+        limit: int | None = None,
     ) -> list[Document]:
         return await self._inner.scan(indexes, low, high, newest=newest, limit=limit)
 
