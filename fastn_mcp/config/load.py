@@ -191,7 +191,7 @@ def _no_other_was_meant(environment: Mapping[str, str], config: ConfigFile) -> N
     named = [table.get("api_key_env") for table in (config.top, *config.profiles.values())]
     for setting, instead in REMOVED.items():
         variable = f"FASTN_{setting.upper()}"
-        if environment.get(variable) and variable not in named:
+        if variable in environment and variable not in named:
             raise SettingsError(f"{variable} is set, and the setting {setting} was removed.", instead)
     for name in environment:
         if not name.startswith("FASTN_") or name in known or name in named:

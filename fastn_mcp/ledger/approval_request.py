@@ -309,7 +309,7 @@ class ApprovalRequest:
     def offered(self, expires: float) -> "ApprovalRequest | None":
         """Return the request moved from the form to the out-of-band channel; None if it is decided or moved already.
 
-        It begins there: a reminder and the lifetime of an approved batch count from then.
+        It begins there: the lifetime of an approved batch counts from then.
         """
         if self.state is not RequestState.OPEN or self.out_of_band:
             return None

@@ -131,7 +131,7 @@ async def open_request(world: World) -> ApprovalRequest:
 async def told(world: World, count: int = 1) -> tuple[str, ...]:
     """Wait until it is recorded so many times that somebody was notified."""
     with anyio.fail_after(30):
-        while len((await open_request(world)).told) < count:
+        while len((await open_request(world)).told) < count:  # noqa: ASYNC110 - it is noted in the background
             await anyio.sleep(0.01)
     return (await open_request(world)).told
 
@@ -279,7 +279,9 @@ async def test_address_of_an_approver_is_left_out(tmp_path: Path) -> None:
     """A channel says who has approved, and some people are named by their address."""
     world = World(tmp_path)
     await asked(world)
-    text = message(await open_request(world), "It is decided in Slack. 2 people have to: 1 did so far (ana@example.com).")
+    text = message(
+        await open_request(world), "It is decided in Slack. 2 people have to: 1 did so far (ana@example.com)."
+    )
     assert text.endswith("1 did so far ([e-mail address]).")
 
 
@@ -306,11 +308,11 @@ async def test_other_process_delivers_what_one_that_ended_did_not(tmp_path: Path
             await settled(ntfy.came, 1)
 
 
-async def test_failed_service_is_tried_again_alone(
-    tmp_path: Path, ntfy: HttpService, log: Log
-) -> None:
+async def test_failed_service_is_tried_again_alone(tmp_path: Path, ntfy: HttpService, log: Log) -> None:
     with http_service([500, 404, 307]) as failing:
-        async with notified(tmp_path, ntfy_url(ntfy), f"jsons://a:{PASSWORD}@127.0.0.1:1/x", ntfy_url(failing)) as world:
+        async with notified(
+            tmp_path, ntfy_url(ntfy), f"jsons://a:{PASSWORD}@127.0.0.1:1/x", ntfy_url(failing)
+        ) as world:
             await asked(world)
             first, second = await told(world, 2)
             await settled(failing.came, 4)  # a redirect is not followed
@@ -414,7 +416,8 @@ def test_url_that_cannot_be_used_is_named_by_its_number(
 
 def test_services_of_this_machine_are_known_by_their_addresses() -> None:
     """Those that Apprise has for the machine that it runs on. Its others each name a host or an account."""
-    services = {str(each.service_name) for each in NotificationManager().plugins() if "{schema}://" in each.templates}
+    manager: Any = NotificationManager()
+    services = {str(plugin.service_name) for plugin in manager.plugins() if "{schema}://" in plugin.templates}
     assert services == {
         *("DBus Notification", "GLib Notification", "Gnome Notification", "MacOSX Notification", "Syslog"),
         *("Windows Notification", "blink(1)"),
@@ -432,9 +435,7 @@ def test_urls_are_secrets() -> None:
     assert PASSWORD not in repr(services_of(settings))
 
 
-async def test_url_is_not_logged(
-    tmp_path: Path, log: Log, capfd: pytest.CaptureFixture[str]
-) -> None:
+async def test_url_is_not_logged(tmp_path: Path, log: Log, capfd: pytest.CaptureFixture[str]) -> None:
     with http_service([500, 404]) as failing, mail_server(tmp_path) as mail:
         wrong = mail.url(f"robot:{PASSWORD}@")
         gone = f"ntfy://a:{PASSWORD}@127.0.0.1:1/{PASSWORD}"
