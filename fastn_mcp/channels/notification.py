@@ -12,6 +12,7 @@ import logging
 import re
 import threading
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -82,19 +83,23 @@ class Service:
     """Service of one URL in `notify`."""
 
     name: str
+    """Apprise's name of it, with a number if it is not the first of this name."""
     number: int
+    """Number of its URL, from 1."""
     url: str = field(repr=False)
 
 
 def services_of(settings: Settings) -> list[Service]:
     """Return the services in `notify`. Raises `SettingsError` for a URL that cannot be used."""
     services: list[Service] = []
+    known = Counter[str]()
     for number, url in enumerate(settings.notify or (), 1):
         try:
             name = str(_load(url).service_name)
         except ValueError as problem:
             raise settings.error("notify", f"URL {number} ({url.partition('://')[0]}) {problem}") from None
-        services.append(Service(name, number, url))
+        known[name] += 1
+        services.append(Service(name if known[name] == 1 else f"{name} {known[name]}", number, url))
     return services
 
 
@@ -180,7 +185,7 @@ class NotifyingChannel:
         self._tasks = BackgroundTasks()
         self._threads = threading.Semaphore(_MAX_THREADS)
         self._notifying = set[str]()
-        """Ids of the requests that this process notifies people of."""
+        """Ids of the requests that this process is notifying people of."""
 
     @property
     def url(self) -> str | None:
@@ -192,7 +197,8 @@ class NotifyingChannel:
         if request.id not in self._notifying:
             self._notifying.add(request.id)
             self._tasks.begin(self._notify(request.id, announced.where))
-        told = " ".join(request.told) or f"A notification goes to {_names(self._services)}."
+        names = ", ".join(service.name for service in self._services)
+        told = " ".join(request.told) or f"A notification goes to {names}."
         return replace(announced, where=f"{announced.where} {told}")
 
     async def aclose(self) -> None:
@@ -200,41 +206,37 @@ class NotifyingChannel:
         await self._tasks.aclose()
 
     async def _notify(self, approval_id: str, where: str) -> None:
-        """Notify by each service once, and try again while the request is open.
-
-        The first attempt is of whichever process comes first. One that reaches a service goes on alone with the others.
-        """
-        left = list(self._services)
+        """Notify by each service once, whichever process comes first, and try again while the request is open."""
         try:
-            while left:
-                now = self._system.timestamp()
-                request = await self._ledger.find(approval_id)
-                has_reached_one = len(left) < len(self._services)
-                if request is None or not request.is_open(now) or (request.told and not has_reached_one):
-                    return
-                # The nonce is for one attempt only, so that another process goes on if this one ends.
-                nonce = f"notification {approval_id}"
-                if has_reached_one or await self._ledger.use_nonce(nonce, now + _RETRY_INTERVAL - 1, now):
-                    text = message(request, where)
-                    problems = await asyncio.gather(*(self._send(service, text) for service in left))
-                    reached = [service for service, problem in zip(left, problems, strict=True) if problem is None]
-                    left = [service for service in left if service not in reached]
-                    if reached:
-                        told = f"Notified at {self._system.now():%H:%M} UTC: {_names(reached)}."
-                        await self._ledger.change_request(approval_id, partial(ApprovalRequest.noted, told=told))
-                if left:
-                    await self._system.sleep(_RETRY_INTERVAL)
-        except FastnError as lost:  # the ledger: the call itself says so
-            log.warning("a notification was given up: %s", lost.what)
+            await asyncio.gather(*(self._notify_by(service, approval_id, where) for service in self._services))
         finally:
             self._notifying.discard(approval_id)
 
-    async def _send(self, service: Service, text: str) -> str | None:
-        """Send a message in a thread. Return why it was not delivered, which is logged too; None if it was."""
-        problem = await self._send_in_thread(service.url, text)
+    async def _notify_by(self, service: Service, approval_id: str, where: str) -> None:
+        try:
+            while not await self._attempt(service, approval_id, where):
+                await self._system.sleep(_RETRY_INTERVAL)
+        except FastnError as lost:  # the ledger: the call itself says so
+            log.warning("a notification was given up: %s", lost.what)
+
+    async def _attempt(self, service: Service, approval_id: str, where: str) -> bool:
+        """Notify by a service, unless that was done or is no longer needed. Return whether nothing is left to do."""
+        now = self._system.timestamp()
+        request = await self._ledger.find(approval_id)
+        if request is None or not request.is_open(now) or request.is_notified_by(service.name):
+            return True
+        # For one attempt only, so that another process goes on if this one ends.
+        nonce = f"notification {service.name} {approval_id}"
+        if not await self._ledger.use_nonce(nonce, now + _RETRY_INTERVAL - 1, now):
+            return False
+        problem = await self._send_in_thread(service.url, message(request, where))
         if problem is not None:
-            log.warning("%s (URL %s of notify) did not take a notification: %s", service.name, service.number, problem)
-        return problem
+            log.warning("%s (URL %s) did not take a notification: %s", service.name, service.number, problem)
+            return False
+        minute = f"{self._system.now():%H:%M}"
+        notified = partial(ApprovalRequest.with_notification, service=service.name, minute=minute)
+        await self._ledger.change_request(approval_id, notified)
+        return True
 
     async def _send_in_thread(self, url: str, text: str) -> str | None:
         if not self._threads.acquire(blocking=False):
@@ -259,7 +261,3 @@ class NotifyingChannel:
         with anyio.move_on_after(_ATTEMPT_TIMEOUT):
             return await outcome
         return f"no answer within {_ATTEMPT_TIMEOUT:.0f} seconds"
-
-
-def _names(services: Sequence[Service]) -> str:
-    return ", ".join(dict.fromkeys(service.name for service in services))
