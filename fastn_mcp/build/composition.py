@@ -257,10 +257,12 @@ def choose_channel(settings: Settings, stores: AccountStores, process: Process) 
         channel = TerminalChannel(process.program.to("approvals"))
     if (slack := _slack(settings, channel, stores, process)) is not None:
         channel = slack
-    if settings.notify_url is not None or settings.remind_after is not None:
-        from fastn_mcp.channels.notification import notifying  # deferred import: only if configured
+    if settings.notify:
+        with extra("notify", "notify is set"):
+            # Deferred import: only if configured.
+            from fastn_mcp.channels.notification import NotifyingChannel, services_of
 
-        channel = notifier = notifying(channel, settings, stores.ledger, stores.system)
+        channel = notifier = NotifyingChannel(channel, services_of(settings), stores.ledger, stores.system)
     return ChosenChannel(channel, webhook, page, slack, notifier)
 
 

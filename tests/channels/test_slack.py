@@ -581,7 +581,6 @@ async def test_races_between_slack_page_and_terminal_send_once(slack: Slack, wor
 def test_slack_is_imported_only_where_it_is_set_up() -> None:
     code = (
         "import sys, fastn_mcp.cli.serve, fastn_mcp.build.composition, fastn_mcp.build.team\n"
-        "import fastn_mcp.channels.notification\n"
         "sys.exit(' '.join({'slack_sdk', 'aiohttp', 'fastn_mcp.channels.slack.client'} & sys.modules.keys()) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -240,8 +240,7 @@ def in_a_webhook(world: World) -> Texts:
 
 
 def in_notifications(world: World) -> Texts:
-    styles = (notification.generic, notification.slack, notification.teams)
-    return dict(_flat([style(world.request, "On the page.") for style in styles]))
+    return numbered(notification.message(world.request, "On the page.").split("\n"))
 
 
 def on_the_page(world: World) -> Texts:
@@ -337,11 +336,10 @@ def test_extra_cannot_set_the_displayed_name() -> None:
 
 
 @pytest.mark.parametrize("client", ["Dana (security team) has approved this.", "a\nAccount: other.", 'x" asks. "'])
-def test_name_of_a_client_is_quoted_unless_it_is_one_plain_word(client: str) -> None:
-    request = replace(grant(), asked_by=client)
-    shown = notification.generic(request, "")["requester"]
-    assert skeleton(str(shown)) == '""'
-    assert str(shown).isprintable()
+def test_name_of_a_client_is_quoted(client: str) -> None:
+    shown, plain = (notification.message(replace(grant(), asked_by=name), "") for name in (client, "claude-code"))
+    assert skeleton(shown) == skeleton(plain)
+    assert shown.replace("\n", "").isprintable()
 
 
 def test_composed_lines_are_sanitized() -> None:
