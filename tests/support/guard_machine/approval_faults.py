@@ -105,6 +105,11 @@ def decline_does_not_hold(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(approval_request, "REFUSED", ())
 
 
+def newest_request_is_found_by_clocks(patch: pytest.MonkeyPatch) -> None:
+    """Of the requests for a call the newest is found, by the clocks of the processes that opened them."""
+    patch.setattr(ApprovalRequest, "found_order", property(lambda self: self.created))
+
+
 def withdrawn_approval_is_used(patch: pytest.MonkeyPatch) -> None:
     with_use = ApprovalRequest.with_use
 

@@ -16,18 +16,18 @@ from support.guard_machine.wire import FastnFault
 
 
 @dataclass(frozen=True, slots=True)
-class Caller:
+class Agent:
     """A person's agent, and the process that it calls."""
 
     number: int = 0
     principal: str = "anna"
 
 
-ANNA = Caller()
+ANNA = Agent()
 
 
 async def call_with_form(
-    simulation: Simulation, subject: Subject, choice: FormChoice, seconds: float, *, by: Caller = ANNA
+    simulation: Simulation, subject: Subject, choice: FormChoice, seconds: float, *, by: Agent = ANNA
 ) -> None:
     """A call whose client shows a form, which is answered after so many seconds."""
     await simulation.allow()
@@ -36,7 +36,7 @@ async def call_with_form(
 
 
 async def answered_form(
-    simulation: Simulation, which: int, choice: FormChoice, seconds: float, *, by: Caller, swapped: Subject | None
+    simulation: Simulation, which: int, choice: FormChoice, seconds: float, *, by: Agent, swapped: Subject | None
 ) -> None:
     """A call sent again with the answer to its form; or another call or another person's, with that answer."""
     if not simulation.pending_forms:
@@ -50,13 +50,13 @@ async def answered_form(
 
 
 async def call_with_scopes(
-    simulation: Simulation, subject: Subject, scopes: frozenset[str], *, by: Caller = ANNA
+    simulation: Simulation, subject: Subject, scopes: frozenset[str], *, by: Agent = ANNA
 ) -> None:
     """A call of somebody whose sign-in has fewer scopes."""
     await simulation.call(by.number, by.principal, simulation.account.of(subject), scopes=scopes)
 
 
-async def undo(simulation: Simulation, which: int, form: Form, *, by: Caller) -> None:
+async def undo(simulation: Simulation, which: int, form: Form, *, by: Agent) -> None:
     """An undo of a change that was made."""
     made = [change for change in await simulation.deployment.changes() if change.outcome == "done"]
     if made:
@@ -68,7 +68,7 @@ async def approved_call(
     simulation: Simulation,
     subject: Subject = "run",
     *,
-    by: Caller = ANNA,
+    by: Agent = ANNA,
     votes: Sequence[Vote] = APPROVED,
     between: Happening | Literal["policy"] | None = None,
     repeats: Sequence[int] = (0,),
@@ -88,7 +88,7 @@ async def approved_call(
         await simulation.call(number, by.principal, wanted)
 
 
-async def declined_call(simulation: Simulation, subject: Subject, votes: Sequence[Vote], *, by: Caller = ANNA) -> None:
+async def declined_call(simulation: Simulation, subject: Subject, votes: Sequence[Vote], *, by: Agent = ANNA) -> None:
     """A person declines a call, and the agent insists."""
     wanted = simulation.account.of(subject)
     await simulation.ask_and_decide(by.number, by.principal, wanted, [("kim", "decline")])
@@ -118,7 +118,7 @@ async def temporary_approval(
     simulation: Simulation,
     seconds: float,
     *,
-    by: Caller = ANNA,
+    by: Agent = ANNA,
     votes: Sequence[Vote] = (("dana", "temporary"), ("kim", "temporary")),
     is_revoked: bool = False,
     repeats: Sequence[int] = (0,),
@@ -140,7 +140,7 @@ async def calls_near_a_limit(
     step: Step,
     moment: Moment,
     *,
-    by: Caller = ANNA,
+    by: Agent = ANNA,
     earlier_calls: int = 0,
 ) -> None:
     """Calls that count in a limit of both processes, the last of them while the other process makes one too."""
@@ -161,7 +161,7 @@ async def call_while_fastn_fails(
     subject: Subject,
     faults: Sequence[FastnFault],
     *,
-    by: Caller = ANNA,
+    by: Agent = ANNA,
     votes: Sequence[Vote] = APPROVED,
 ) -> None:
     """Fastn fails, and the agent repeats its call."""
@@ -180,7 +180,7 @@ async def interrupted_call(
     moment: Moment,
     what: Failure | Happening,
     *,
-    by: Caller = ANNA,
+    by: Agent = ANNA,
     form: Form = None,
 ) -> None:
     """Something happens before or after one step of a call."""
@@ -199,7 +199,7 @@ async def interrupted_approved_call(
     moment: Moment,
     what: Failure | Happening,
     *,
-    by: Caller = ANNA,
+    by: Agent = ANNA,
     votes: Sequence[Vote] = APPROVED,
     repeats: int = 0,
 ) -> None:
@@ -221,14 +221,14 @@ async def call_with_unreadable_documents(
     subject: Subject,
     documents: Documents,
     *,
-    by: Caller = ANNA,
+    by: Agent = ANNA,
     step: Step | None = None,
     faults: Sequence[FastnFault] = (),
     is_stopped: bool = False,
 ) -> None:
     """People approve a call, and stored documents become unreadable: before the call is repeated, or before a `step`.
 
-    `faults` are those of Fastn in a call before. `is_stopped`: a person stops changes before the documents are lost.
+    `faults` are those of Fastn in a call before. `is_stopped`: a person stops changes before the documents are damaged.
     """
     wanted = simulation.account.of(subject)
     await simulation.ask_and_decide(by.number, by.principal, wanted, APPROVED)
@@ -239,12 +239,14 @@ async def call_with_unreadable_documents(
     if is_stopped:
         await simulation.stop("everybody", voids=False)
 
-    async def lose() -> None:
+    async def damage() -> None:
         await simulation.damage(documents)
 
-    interruption = None if step is None else Interruption(step, "before", lose)
-    if interruption is None:
-        await lose()
+    interruption = None
+    if step is None:
+        await damage()
+    else:
+        interruption = Interruption(step, "before", damage)
     for number in (by.number, 1 - by.number):
         await simulation.call(number, by.principal, wanted, interruption=interruption)
     await simulation.repair()

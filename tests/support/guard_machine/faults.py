@@ -40,6 +40,9 @@ FAULTS: Mapping[str, Fault] = {
     "one vote is enough": Fault(approval_faults.one_vote_is_enough, Invariants.is_approved),
     "any form approves": Fault(approval_faults.any_form_approves, Invariants.is_approved),
     "decline does not hold": Fault(approval_faults.decline_does_not_hold, Invariants.is_not_declined),
+    "newest request is found by clocks": Fault(
+        approval_faults.newest_request_is_found_by_clocks, Invariants.is_not_declined
+    ),
     "withdrawn approval is used": Fault(approval_faults.withdrawn_approval_is_used, Invariants.is_not_declined),
     "temporary approval does not end": Fault(
         approval_faults.temporary_approval_does_not_end, Invariants.is_within_temporary_approval

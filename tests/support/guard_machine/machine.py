@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from support.guard_machine import courses
 from support.guard_machine import strategies as draws
-from support.guard_machine.courses import Caller
+from support.guard_machine.courses import Agent
 from support.guard_machine.records import Failure, FormAnswer, FormChoice, Moment, Step
 from support.guard_machine.simulation import Happening, Simulation, Whom
 from support.guard_machine.vocabulary import DELETIONS, POLICIES, SUBJECTS, TENANTS, Subject
@@ -60,22 +60,22 @@ class GuardMachine(RuleBasedStateMachine):
     # --- agents ----------------------------------------------------------------------------------------------------
 
     @rule(
-        by=draws.callers,
+        by=draws.agents,
         subject=draws.subjects,
         list_name=st.sampled_from([None, None, "again"]),
         form=st.sampled_from([None, None, "later"]),
     )
-    def call(self, by: Caller, subject: Subject, list_name: str | None, form: Literal["later"] | None) -> None:
+    def call(self, by: Agent, subject: Subject, list_name: str | None, form: Literal["later"] | None) -> None:
         wanted = self.simulation.account.of(subject, list_name)
         self._run(self.simulation.call(by.number, by.principal, wanted, form=form))
 
     @rule(
-        by=draws.callers,
+        by=draws.agents,
         subject=draws.subjects,
         choice=draws.form_choices,
         seconds=st.sampled_from([5.0, 5.0, 0.01, 700.0]),
     )
-    def call_with_form(self, by: Caller, subject: Subject, choice: FormChoice, seconds: float) -> None:
+    def call_with_form(self, by: Agent, subject: Subject, choice: FormChoice, seconds: float) -> None:
         self._run(courses.call_with_form(self.simulation, subject, choice, seconds, by=by))
 
     @rule(
@@ -95,34 +95,34 @@ class GuardMachine(RuleBasedStateMachine):
         swapped: str | None,
         principal: str | None,
     ) -> None:
-        by = Caller(number, principal or courses.requester(self.simulation, which))
+        by = Agent(number, principal or courses.requester(self.simulation, which))
         self._run(courses.answered_form(self.simulation, which, choice, seconds, by=by, swapped=swapped))
 
-    @rule(by=draws.callers, subject=draws.single_calls, scopes=draws.scopes)
-    def call_with_scopes(self, by: Caller, subject: str, scopes: frozenset[str]) -> None:
+    @rule(by=draws.agents, subject=draws.single_calls, scopes=draws.scopes)
+    def call_with_scopes(self, by: Agent, subject: str, scopes: frozenset[str]) -> None:
         self._run(courses.call_with_scopes(self.simulation, subject, scopes, by=by))
 
-    @rule(by=draws.callers, which=st.integers(0, 3), is_approved=st.booleans())
-    def undo(self, by: Caller, which: int, *, is_approved: bool) -> None:
+    @rule(by=draws.agents, which=st.integers(0, 3), is_approved=st.booleans())
+    def undo(self, by: Agent, which: int, *, is_approved: bool) -> None:
         form = FormAnswer("approve") if is_approved else None
         self._run(courses.undo(self.simulation, which, form, by=by))
 
     # --- agents and people -----------------------------------------------------------------------------------------
 
     @rule(
-        by=draws.callers,
+        by=draws.agents,
         subject=draws.subjects,
         decision=draws.decisions,
         repeats=st.lists(draws.processes, min_size=1, max_size=3),
     )
-    def approved_call(self, by: Caller, subject: Subject, decision: draws.Decision, repeats: list[int]) -> None:
+    def approved_call(self, by: Agent, subject: Subject, decision: draws.Decision, repeats: list[int]) -> None:
         course = courses.approved_call(
             self.simulation, subject, by=by, votes=decision.votes, between=decision.between, repeats=repeats
         )
         self._run(course)
 
-    @rule(by=draws.callers, subject=draws.subjects, votes=draws.votes)
-    def declined_call(self, by: Caller, subject: Subject, votes: draws.Votes) -> None:
+    @rule(by=draws.agents, subject=draws.subjects, votes=draws.votes)
+    def declined_call(self, by: Agent, subject: Subject, votes: draws.Votes) -> None:
         self._run(courses.declined_call(self.simulation, subject, votes, by=by))
 
     @rule(
@@ -141,14 +141,14 @@ class GuardMachine(RuleBasedStateMachine):
         self._run(course)
 
     @rule(
-        by=draws.callers,
+        by=draws.agents,
         votes=draws.votes,
         is_revoked=st.booleans(),
         seconds=st.sampled_from([1.0, 600.0, 890.0, 1_200.0]),
         repeats=st.lists(draws.processes, min_size=1, max_size=3),
     )
     def temporary_approval(
-        self, by: Caller, votes: draws.Votes, seconds: float, repeats: list[int], *, is_revoked: bool
+        self, by: Agent, votes: draws.Votes, seconds: float, repeats: list[int], *, is_revoked: bool
     ) -> None:
         if votes[0][1] == "approve":
             votes = tuple((person, "temporary") for person, _ in votes)
@@ -171,8 +171,8 @@ class GuardMachine(RuleBasedStateMachine):
 
     # --- faults, clocks and the world outside ----------------------------------------------------------------------
 
-    @rule(by=draws.callers, counted=draws.counted_calls, at=draws.counting_steps)
-    def calls_near_a_limit(self, by: Caller, counted: draws.CountedCall, at: tuple[Step, Moment]) -> None:
+    @rule(by=draws.agents, counted=draws.counted_calls, at=draws.counting_steps)
+    def calls_near_a_limit(self, by: Agent, counted: draws.CountedCall, at: tuple[Step, Moment]) -> None:
         step, moment = at
         course = courses.calls_near_a_limit(
             self.simulation, counted.subject, step, moment, by=by, earlier_calls=counted.earlier_calls
@@ -180,15 +180,15 @@ class GuardMachine(RuleBasedStateMachine):
         self._run(course)
 
     @rule(
-        by=draws.callers,
+        by=draws.agents,
         subject=st.sampled_from(["create", "run", "disconnect", "invite"]),
         faults=draws.fastn_faults,
     )
-    def call_while_fastn_fails(self, by: Caller, subject: str, faults: list[FastnFault]) -> None:
+    def call_while_fastn_fails(self, by: Agent, subject: str, faults: list[FastnFault]) -> None:
         self._run(courses.call_while_fastn_fails(self.simulation, subject, faults, by=by))
 
     @rule(
-        by=draws.callers,
+        by=draws.agents,
         subject=draws.subjects,
         step=draws.steps_of_asking,
         moment=draws.moments,
@@ -197,7 +197,7 @@ class GuardMachine(RuleBasedStateMachine):
     )
     def interrupted_call(
         self,
-        by: Caller,
+        by: Agent,
         subject: Subject,
         step: Step,
         moment: Moment,
@@ -209,7 +209,7 @@ class GuardMachine(RuleBasedStateMachine):
         self._run(courses.interrupted_call(self.simulation, subject, step, moment, what, by=by, form=form))
 
     @rule(
-        by=draws.callers,
+        by=draws.agents,
         subject=draws.subjects_with_more_lists,
         step=draws.steps,
         moment=draws.moments,
@@ -217,13 +217,13 @@ class GuardMachine(RuleBasedStateMachine):
         repeats=st.sampled_from([0, 1, 1, 2]),
     )
     def failing_approved_call(
-        self, by: Caller, subject: Subject, step: Step, moment: Moment, what: Failure, repeats: int
+        self, by: Agent, subject: Subject, step: Step, moment: Moment, what: Failure, repeats: int
     ) -> None:
         course = courses.interrupted_approved_call(self.simulation, subject, step, moment, what, by=by, repeats=repeats)
         self._run(course)
 
     @rule(
-        by=draws.callers,
+        by=draws.agents,
         subject=draws.subjects,
         step=draws.steps,
         moment=draws.moments,
@@ -231,21 +231,21 @@ class GuardMachine(RuleBasedStateMachine):
         repeats=st.integers(0, 1),
     )
     def approved_call_while_others_act(
-        self, by: Caller, subject: Subject, step: Step, moment: Moment, what: Happening, repeats: int
+        self, by: Agent, subject: Subject, step: Step, moment: Moment, what: Happening, repeats: int
     ) -> None:
         course = courses.interrupted_approved_call(self.simulation, subject, step, moment, what, by=by, repeats=repeats)
         self._run(course)
 
-    @rule(by=draws.callers, subject=draws.subjects_sent_unasked, loss=draws.losses)
-    def call_with_unreadable_documents(self, by: Caller, subject: Subject, loss: draws.Loss) -> None:
+    @rule(by=draws.agents, subject=draws.subjects_sent_unasked, case=draws.damage_cases)
+    def call_with_unreadable_documents(self, by: Agent, subject: Subject, case: draws.DamageCase) -> None:
         course = courses.call_with_unreadable_documents(
             self.simulation,
             subject,
-            loss.documents,
+            case.documents,
             by=by,
-            step=loss.step,
-            faults=loss.faults,
-            is_stopped=loss.is_stopped,
+            step=case.step,
+            faults=case.faults,
+            is_stopped=case.is_stopped,
         )
         self._run(course)
 

@@ -56,7 +56,10 @@ def _is_failure(what: Failure | Happening) -> TypeIs[Failure]:
 
 
 class Simulation:
-    """One run: a deployment with two processes, and the machine's account of it."""
+    """One run: a deployment with two processes, and the machine's account of it.
+
+    The processes have the numbers 0 and 1, also once another one has taken their place.
+    """
 
     def __init__(
         self, folder: Path, store_address: str, policies: tuple[PolicyCase, PolicyCase], skew: float = 0.0

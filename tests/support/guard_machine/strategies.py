@@ -5,7 +5,7 @@ from typing import Literal
 
 import hypothesis.strategies as st
 
-from support.guard_machine.courses import Caller
+from support.guard_machine.courses import Agent
 from support.guard_machine.damage import Documents
 from support.guard_machine.records import FAILURES, Failure, Moment, Step
 from support.guard_machine.simulation import APPROVED, Happening, Vote
@@ -16,7 +16,7 @@ Votes = tuple[Vote, ...]
 
 principals = st.sampled_from(sorted(TENANTS))
 processes = st.sampled_from([0, 1])
-callers = st.builds(Caller, processes, principals)
+agents = st.builds(Agent, processes, principals)
 single_calls = st.sampled_from(SUBJECTS)
 subjects = st.sampled_from([*SUBJECTS, *LISTS])
 subjects_with_more_lists = st.sampled_from([*SUBJECTS, *LISTS, *LISTS])
@@ -148,7 +148,7 @@ fastn_faults = st.lists(st.sampled_from(FASTN_FAULTS), min_size=1, max_size=3)
 
 
 @dataclass(frozen=True, slots=True)
-class Loss:
+class DamageCase:
     """Documents that become unreadable, and when."""
 
     documents: Documents
@@ -159,21 +159,21 @@ class Loss:
     is_stopped: bool = False
 
 
-losses = st.sampled_from(
+damage_cases = st.sampled_from(
     [
-        Loss("stops"),
-        Loss("stops", is_stopped=True),
-        Loss("stops", BEGIN, is_stopped=True),
-        Loss("approvals"),
-        Loss("approvals", BEGIN),
-        Loss("callers"),
-        *[Loss("callers", BEGIN)] * 2,
-        Loss("lists"),
-        *[Loss("lists", BEGIN)] * 2,
-        Loss("limits"),
-        *[Loss("limits", BEGIN)] * 2,
-        *[Loss("changes", faults=("lost applied",))] * 2,
-        Loss("changes", faults=("lost",)),
+        DamageCase("stops"),
+        DamageCase("stops", is_stopped=True),
+        DamageCase("stops", BEGIN, is_stopped=True),
+        DamageCase("approvals"),
+        DamageCase("approvals", BEGIN),
+        DamageCase("callers"),
+        *[DamageCase("callers", BEGIN)] * 2,
+        DamageCase("lists"),
+        *[DamageCase("lists", BEGIN)] * 2,
+        DamageCase("limits"),
+        *[DamageCase("limits", BEGIN)] * 2,
+        *[DamageCase("changes", faults=("lost applied",))] * 2,
+        DamageCase("changes", faults=("lost",)),
     ]
 )
 
