@@ -29,7 +29,7 @@ from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.guard.permission import Permission, new_change
 from fastn_mcp.guard.questions import facts_of, question_of, target_id
 from fastn_mcp.ledger.change import Change
-from fastn_mcp.ledger.change_start import Begun
+from fastn_mcp.ledger.change_start import StartResult
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.redaction import (
@@ -134,9 +134,9 @@ class _Kept:
     def __init__(self) -> None:
         self.changes: list[Change] = []
 
-    async def begin(self, change: Change, **_: object) -> Begun:
+    async def begin(self, change: Change, **_: object) -> StartResult:
         self.changes.append(change)
-        return Begun.YES
+        return StartResult.STARTED
 
 
 def _as_result(value: JsonValue) -> object:

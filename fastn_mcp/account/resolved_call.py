@@ -354,9 +354,12 @@ class ResolvedCall:
         return [target, records, self.environment, self.customer, self.typed]
 
     def fixed(self) -> list[object]:
-        """Return what a temporary approval is bound to besides the arguments: not the target's state, since the first
-        use changes that, but what the settings fill in, the identity and address of every record, and what a trigger
-        that it may switch on starts, and when: while it is off, that changes without an approval."""
+        """Return what a temporary approval is bound to besides the arguments.
+
+        The environment and the customer, the identity and address of every record, and what a trigger starts and
+        when. Those of a trigger that is switched off can be changed without an approval, and the call may switch it
+        on. The target's state is left out, since the first use changes it.
+        """
         records = sorted((each.address() for each in self.records), key=repr)
         sent, row = {self.call.wire(name) for name in self.call.arguments()}, row_of(self.target)
         fires = [[name, row.get(name)] for name in _FIRES_BY if name not in sent]

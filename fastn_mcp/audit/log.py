@@ -64,7 +64,7 @@ class AuditEvent(Enum):
     ASKED = "asked"
     APPROVED = "approved"
     AGREED = "agreed"
-    """A batch was approved. Each of its calls has its own entries, with grants that begin with this one."""
+    """A list was approved. Each of its calls has its own entries, with grants that begin with this one."""
     DECLINED = "declined"
     WITHDRAWN = "withdrawn"
     """An approval that was not used up was taken back."""

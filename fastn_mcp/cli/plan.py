@@ -274,4 +274,4 @@ async def _consequences(call: Call, parts: AccountParts) -> tuple[ResolvedCall |
         evaluation = await parts.dispatch.evaluate(call, Caller(Asker(), None))
     except FastnError as error:
         return None, [f"{type(call).title()} {quote(call.target or '')}: {error}"]
-    return evaluation.resolved, evaluation.asked.summary()
+    return evaluation.resolved, evaluation.people_question.summary()

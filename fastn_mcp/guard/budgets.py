@@ -26,7 +26,7 @@ _UNLIMITED = 1 << 31
 """Limit of what is only counted."""
 
 EarlierUses = Mapping[tuple[str, str], int]
-"""Uses that earlier calls of the same batch will add to the ledger, by budget and period."""
+"""Uses that earlier calls of the same list will add to the ledger, by budget and period."""
 
 NO_EARLIER_USES: EarlierUses = {}
 

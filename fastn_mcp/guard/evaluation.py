@@ -127,16 +127,16 @@ class Evaluation:
         return None if self.resolved_call is None else self.resolved_call.typed
 
     @property
-    def asked(self) -> Question:
+    def people_question(self) -> Question:
         """What people read. Raises `TypeError` if it was not made."""
         if self.question is None:
             raise TypeError("there is no question about this evaluation")
         return self.question
 
     @property
-    def readable(self) -> Question:
+    def agent_question(self) -> Question:
         """What the agent may read of the question. Raises `TypeError` if it was not made."""
-        return self.question_for_agent or self.asked
+        return self.question_for_agent or self.people_question
 
     def bound(self) -> ShownCall:
         """Return what an approval of a single call is bound to. Raises `TypeError` if nothing was read."""
@@ -147,21 +147,21 @@ class Evaluation:
     def preview(self, caller: Caller) -> Question:
         """Return what the agent may read of the question, with whose approval the call or the list needs."""
         if self.is_stopped:
-            return replace(self.readable, approval=_STOPPED)
+            return replace(self.agent_question, approval=_STOPPED)
         words = _APPROVAL[self.verdict.decision].format(
             person="somebody else" if self.needs_another(caller) else "a person",
             rule=self.verdict.rule,
             expected=self._expected_in_words(),
             second=of_groups(self.verdict.second),
         )
-        return replace(self.readable, approval=words)
+        return replace(self.agent_question, approval=words)
 
     def _expected_in_words(self) -> str:
         """Return the text that people type, for the agent: not if it is of a record that the agent may not read."""
-        people = (self.asked, *self.asked.calls)
-        agent = (self.readable, *self.readable.calls)
+        people = (self.people_question, *self.people_question.calls)
+        agent = (self.agent_question, *self.agent_question.calls)
         is_known = all(asked.expected == read.expected for asked, read in zip(people, agent, strict=True))
-        return quote(self.asked.expected) if is_known else "what the request asks for"
+        return quote(self.people_question.expected) if is_known else "what the request asks for"
 
 
 _APPROVAL = {

@@ -97,7 +97,7 @@ class Guard:
             if not isinstance(permission, Permission):
                 return permission
             if not await self._permissions.still_covers(permission, evaluation):
-                preview = (await self.judge.questions.with_question(evaluation)).readable.data_for_agent()
+                preview = (await self.judge.questions.with_question(evaluation)).agent_question.data_for_agent()
                 raise target_changed("Look at the preview; call again to ask again.", {"preview": preview})
             if evaluation.is_list and permission.request is not None and not permission.request.used:
                 self._recorder.agreed(tool, permission.request, permission.by)
@@ -157,8 +157,10 @@ class Guard:
     ) -> Done | None:
         """Send one permitted call of an evaluation at most once, and record it before and after. Raises its error.
 
-        None if other calls used up the budget or plan entry that allowed a single call. A call of a list is then
-        judged again, as it is if its evaluation is not fresh or others, which may change its target, were sent.
+        `current` is the evaluation of this call; `evaluation` that of its list, or of the same call. A call of a list
+        is judged again if its evaluation is not fresh, if a call before it was sent, which may have changed its
+        target, or if other calls used up the budget or plan entry that allowed it. None if they did so for a single
+        call.
         """
         call = current.call
         asker = caller.asker
@@ -168,7 +170,7 @@ class Guard:
             self._fail_closed(call, caller),
         ):
             is_stale = is_list and self._system.timestamp() - current.began > _FRESH
-            if is_stale or any(not isinstance(each, Change) for each in made.outcomes.values()):
+            if is_stale or made.has_sent:
                 reads = rereads(evaluation, current, self._client.send)
                 current = await self._judge_again(current, caller, evaluation.id, reads)
             span.update(_decision_facts(current))
@@ -235,7 +237,7 @@ class Guard:
                 gone.add(change.target)
         if permission.request is not None:
             return permission.request.question.call(current.number).stopped_triggers(gone)
-        return (await self.judge.questions.with_question(current)).asked.stopped_triggers(gone)
+        return (await self.judge.questions.with_question(current)).people_question.stopped_triggers(gone)
 
     async def preview(self, tool: Tool[Any], caller: Caller, undoes: Change | None = None) -> Evaluation | ListResult:
         """Judge a call or a list by fresh reads, without sending it. Return the outcomes if all calls were made."""
@@ -322,7 +324,7 @@ class Guard:
         await self._approvals.stops.check(caller.asker)
         evaluation = None
         if isinstance(tool, Operation) and not must_read:
-            evaluation = await self.judge.judge_without_reads(tool, caller.asker, undoes)
+            evaluation = await self.judge.judge_by_arguments(tool, caller.asker, undoes)
         if evaluation is None:
             evaluation = await self.judge.judge(tool, caller.asker, made, undoes)
         for one in evaluation.calls:

@@ -19,8 +19,8 @@ from fastn_mcp.account.resolved_call import ResolvedCall
 from fastn_mcp.client.cost import received
 from fastn_mcp.errors import FastnError, Refused
 from fastn_mcp.guard.undo import without_secrets
-from fastn_mcp.ledger.change import FINAL_OUTCOMES, MADE_OUTCOMES, PERHAPS_MADE, Change
-from fastn_mcp.ledger.change_start import Begun, BudgetLimit, UsageRate
+from fastn_mcp.ledger.change import MADE_OUTCOMES, NEVER_REPEATED, PERHAPS_MADE, Change
+from fastn_mcp.ledger.change_start import BudgetLimit, StartResult, UsageRate
 from fastn_mcp.ledger.identity import without_issuers
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.records.formats import age, counted
@@ -85,10 +85,10 @@ class ChangeJournal:
         self._deliveries = WeakValueDictionary[str, Delivery]()
         """By change id, while its request is being answered."""
 
-    async def unsettled(self, call: Call, digest: str, batch: str = "") -> str | None:
+    async def unsettled(self, call: Call, digest: str, list_id: str = "") -> str | None:
         """Return why repeating `call` needs approval: an earlier one was or may have been made. None if it does not.
 
-        An earlier call does not count while this process is sending it, or if it is of the same `batch`.
+        An earlier call does not count while this process is sending it, or if it is of the list `list_id`.
         """
         if call.route.method in IDEMPOTENT:
             return None
@@ -97,7 +97,7 @@ class ChangeJournal:
                 await ended.wait()
         if self._lost.get(digest, 0.0) > self._system.timestamp():
             return _UNKNOWN
-        open_ = await self._unsettled(digest, batch)
+        open_ = await self._unsettled(digest, list_id)
         # The last response may still be in transit: wait to learn whether it arrived. Of one that another process has
         # written it is known after DISCONNECT_GRACE.
         wait = max(open_.values(), default=0.0) - UNSETTLED + DISCONNECT_GRACE - self._system.timestamp()
@@ -110,7 +110,7 @@ class ChangeJournal:
         elif wait > 0:
             await self._system.sleep(min(wait, DISCONNECT_GRACE))
         if here or wait > 0:
-            open_ = {id_: until for id_, until in (await self._unsettled(digest, batch)).items() if id_ in open_}
+            open_ = {id_: until for id_, until in (await self._unsettled(digest, list_id)).items() if id_ in open_}
         if not open_:
             return None
         last = await self._ledger.change(self.account, max(open_, key=lambda id_: open_[id_]))
@@ -120,10 +120,10 @@ class ChangeJournal:
         ago = counted(max(0, round(self._system.timestamp() - last.at)), "second")
         return f"The same call was made {ago} ago and was done ({what}); you may not have the response."
 
-    async def _unsettled(self, digest: str, batch: str) -> dict[str, float]:
+    async def _unsettled(self, digest: str, list_id: str) -> dict[str, float]:
         sending = set(self._sending)
         unsettled = await self._ledger.unsettled(digest, self._system.timestamp())
-        own = {each.id for each in await self._ledger.changes_of(batch)} if batch and unsettled else set[str]()
+        own = {each.id for each in await self._ledger.changes_of(list_id)} if list_id and unsettled else set[str]()
         return {id_: until for id_, until in unsettled.items() if id_ not in own | sending | self._sending.keys()}
 
     async def changes(self, limit: int, before: float) -> list[Change]:
@@ -135,9 +135,9 @@ class ChangeJournal:
         change = await self._ledger.change(self.account, id_)
         return None if change is None or change.at < self._begins else change
 
-    async def changes_of(self, batch: str) -> list[Change]:
-        """Return the changes of a batch."""
-        return [each for each in await self._ledger.changes_of(batch) if each.at >= self._begins]
+    async def changes_of(self, list_id: str) -> list[Change]:
+        """Return the changes of a list."""
+        return [each for each in await self._ledger.changes_of(list_id) if each.at >= self._begins]
 
     async def history(self, resolved: ResolvedCall) -> tuple[tuple[str, str], ...]:
         """Return what this server did lately to the records of a call: a heading and a sentence each, newest first.
@@ -155,7 +155,7 @@ class ChangeJournal:
             return (("Not checked", "what this server did to it lately"),)
         oldest = now.timestamp() - _RECENT_SECONDS
         recent = [
-            each for each in changes if each.outcome in FINAL_OUTCOMES and each.at > oldest and each.at >= self._begins
+            each for each in changes if each.outcome in NEVER_REPEATED and each.at > oldest and each.at >= self._begins
         ]
         facts: dict[tuple[str | None, str], tuple[str, str]] = {}
         if len(recent) == _RECENT_CHANGES:
@@ -172,9 +172,9 @@ class ChangeJournal:
         undoes: Change | None = None,
         limits: Sequence[BudgetLimit] = (),
         rate: UsageRate | None = None,
-        uses: str = "",
-        permit: str = "",
-    ) -> Begun:
+        approval_id: str = "",
+        temporary_approval_id: str = "",
+    ) -> StartResult:
         """Record a change before its call is sent, with what permits it (`Ledger.begin`). The caller must `end` it.
 
         If it is not begun, nothing was recorded. Raises a `FastnError` if the journal cannot be written.
@@ -184,7 +184,14 @@ class ChangeJournal:
             self._claims[change.id] = undoes.id
         undone = "" if undoes is None else undoes.id
         try:
-            begun = await self._ledger.begin(change, undoes=undone, limits=limits, rate=rate, uses=uses, permit=permit)
+            started = await self._ledger.begin(
+                change,
+                undoes=undone,
+                limits=limits,
+                rate=rate,
+                approval_id=approval_id,
+                temporary_approval_id=temporary_approval_id,
+            )
         except BaseException as error:
             await self.end(change, "not_sent")
             if isinstance(error, FastnError) or not isinstance(error, Exception):
@@ -194,10 +201,10 @@ class ChangeJournal:
                 f"The journal could not be written ({type(error).__name__}).",
                 "Tell the operator; the server log has the details.",
             ) from error
-        if begun is not Begun.YES:
+        if started is not StartResult.STARTED:
             self._claims.pop(change.id, None)
             self._sent(change)
-        return begun
+        return started
 
     async def end(
         self, change: Change, outcome: str, result: FastnObject | None = None, delivery: Delivery | None = None
@@ -217,7 +224,7 @@ class ChangeJournal:
             outcome=outcome,
             target=target,
             sent={name: returned.get(name, value) for name, value in change.sent.items()},
-            stopped_triggers=change.stopped_triggers if outcome in FINAL_OUTCOMES else (),
+            stopped_triggers=change.stopped_triggers if outcome in NEVER_REPEATED else (),
             unsettled_until=now + UNSETTLED if is_unsettled else 0.0,
         )
         if target is not None and ended.is_of_another and isinstance(name := returned.get("name"), str):
@@ -231,7 +238,7 @@ class ChangeJournal:
         try:
             with anyio.CancelScope(shield=True):
                 await self._ledger.settle(ended)
-                if outcome not in FINAL_OUTCOMES and claimed is not None:
+                if outcome not in NEVER_REPEATED and claimed is not None:
                     await self._ledger.release(claimed)
         except Exception:
             log.exception("the outcome %s of %s could not be journalled", outcome, change.tool)

@@ -102,8 +102,8 @@ class Judge:
         call_ids = tuple(self.call_id(call, asker) for call in tool.inner_calls)
         return f"batch_{_sha256([call_ids, tool.list_name])[:24]}", call_ids
 
-    async def judge_without_reads(self, call: Call, asker: Asker, undoes: Change | None = None) -> Evaluation | None:
-        """Judge a single call without reads; None unless that is enough to allow or deny it."""
+    async def judge_by_arguments(self, call: Call, asker: Asker, undoes: Change | None = None) -> Evaluation | None:
+        """Judge a single call without reading the account; None unless that is enough to allow or deny it."""
         check_settings(call, self._account.surroundings)
         if call.person_types is not None or self.policy.needs_facts(call):
             return None
@@ -402,7 +402,7 @@ def _with_unsettled(earlier: str, verdict: PolicyDecision, *, asks: bool) -> Pol
 def _may_be_temporary(resolved: ResolvedCall, verdict: PolicyDecision, *, is_unsettled: bool) -> bool:
     """Whether an approval may also cover similar calls for a while.
 
-    None for a call that destroys, changes access, needs a step-up or may have been made already.
+    False for a call that destroys, changes access, needs a step-up or may have been made already.
     """
     if is_unsettled or verdict.step_up is not None or resolved.effect in (Effect.DESTROY, Effect.ACCESS):
         return False

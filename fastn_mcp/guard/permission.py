@@ -20,7 +20,7 @@ from fastn_mcp.guard.stops import Stops
 from fastn_mcp.guard.undo import without_secrets
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState
 from fastn_mcp.ledger.change import Change
-from fastn_mcp.ledger.change_start import Begun, UsageRate
+from fastn_mcp.ledger.change_start import StartResult, UsageRate
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.decision import Decision
@@ -124,7 +124,7 @@ class Permissions:
         request = permission.request
         verdict = current.verdict
         if request is not None and not covers_call(request, current):
-            raise target_changed("Look at it; call the batch again to ask again for the rest.")
+            raise target_changed("Look at it; call the list again to ask again for the rest.")
         if request is None and verdict.decision is Decision.DENY:
             raise refusal(current, self._budgets.policy)
         if request is None and verdict.decision is not Decision.ALLOW:
@@ -132,29 +132,29 @@ class Permissions:
                 f"{current.call.tool_name()} now needs an approval ({verdict.rule}); it did not when the list started.",
                 "Call the list again. A person is asked about the remaining calls.",
             )
-        begun = await self._journal.begin(
+        started = await self._journal.begin(
             change,
             undoes=evaluation.undoes,
             limits=self._budgets.limits(current, asker, is_approved=request is not None),
             rate=self._rate(permission, current, evaluation, asker),
-            uses="" if request is None else request.id,
-            permit="" if permission.given_by is None else permission.given_by.id,
+            approval_id="" if request is None else request.id,
+            temporary_approval_id="" if permission.given_by is None else permission.given_by.id,
         )
-        match begun:
-            case Begun.YES:
+        match started:
+            case StartResult.STARTED:
                 return True
-            case Begun.BEFORE:
+            case StartResult.STARTED_BEFORE:
                 raise NotSent(
                     "It was already begun by another process or another call of the same list.",
                     "Call the list again later to see the outcome.",
                 )
-            case Begun.UNDONE:
+            case StartResult.UNDONE:
                 raise NotSent("This was undone already, or is just being undone.", "See list_changes.")
-            case Begun.NO_APPROVAL:
+            case StartResult.NO_APPROVAL:
                 raise await self._used_up(request)
-            case Begun.NO_RATE:
+            case StartResult.NO_RATE:
                 await self._budgets.check_rate(Effect.DESTROY, asker.counted)
-            case Begun.NO_LIMIT if request is not None:
+            case StartResult.NO_LIMIT if request is not None:
                 raise _budget_used_up(current.effects)
             case _:
                 pass
@@ -214,7 +214,7 @@ async def new_change(
         repeat_id="" if is_idempotent else current.repeat_id or current.id,
         unsettled_until=0.0 if is_idempotent else now + deadline + UNSETTLED,
         stopped_triggers=stopped,
-        batch=list_id,
+        list_id=list_id,
         number=current.number if list_id else 0,
         call_id=current.id,
         binding=current.binding,

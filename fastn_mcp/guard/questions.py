@@ -158,10 +158,10 @@ class Questions:
 
 def _with_list_question(calls: Sequence[Evaluation], evaluation: Evaluation) -> Evaluation:
     """Return the evaluation of a list with its question, from its calls with theirs."""
-    question = question_of_list(evaluation.tool.tool_name(), [each.asked for each in calls])
+    question = question_of_list(evaluation.tool.tool_name(), [each.people_question for each in calls])
     for_agent = None
     if any(each.question_for_agent is not None for each in calls):
-        for_agent = replace(question, calls=tuple(each.readable for each in calls))
+        for_agent = replace(question, calls=tuple(each.agent_question for each in calls))
     return replace(evaluation, list_calls=tuple(calls), question=question, question_for_agent=for_agent)
 
 

@@ -171,9 +171,9 @@ class Recorder:
         facts |= {} if evaluation.is_list else _in_effect(evaluation)
         self._audit.record(replace(entry, grant=request.id, name=named(evaluation.name), **facts))
 
-    def agreed(self, batch: Tool[Any], request: ApprovalRequest, by: str) -> None:
-        """Record the approval of a batch, whose calls are sent one by one. Raises a `Refused`."""
-        agreed = about(AuditEvent.AGREED, batch, request.asker, self._account)
+    def agreed(self, tool: Tool[Any], request: ApprovalRequest, by: str) -> None:
+        """Record the approval of a list, whose calls are sent one by one. Raises a `Refused`."""
+        agreed = about(AuditEvent.AGREED, tool, request.asker, self._account)
         self._audit.record(replace(agreed, decision=request.required, approved_by=by, grant=request.id, arguments=None))
 
     def decided(self, event: AuditEvent, request: ApprovalRequest, note: str | None) -> None:

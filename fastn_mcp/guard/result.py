@@ -39,3 +39,8 @@ class ListResult:
     def is_complete(self) -> bool:
         """Whether every call of the list has an outcome."""
         return bool(self.calls) and len(self.outcomes) == len(self.calls)
+
+    @property
+    def has_sent(self) -> bool:
+        """Whether a call of the list was attempted now, rather than by an earlier request."""
+        return any(not isinstance(outcome, Change) for outcome in self.outcomes.values())

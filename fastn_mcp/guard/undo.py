@@ -8,7 +8,7 @@ from typing import Any, cast
 from pydantic import JsonValue, ValidationError
 from pydantic_core import to_json
 
-from fastn_mcp.ledger.change import FINAL_OUTCOMES, Change
+from fastn_mcp.ledger.change import NEVER_REPEATED, Change
 from fastn_mcp.ledger.identity import without_issuers
 from fastn_mcp.ledger.storage_limits import MAX_JOURNAL_BYTES, MEGABYTE
 from fastn_mcp.records.formats import counted
@@ -134,7 +134,7 @@ class NotUndoable:
 
 def undo_of(change: Change) -> Undo | NotUndoable:
     """Return the call that undoes `change`, built from its journal entry, or the reason why there is none."""
-    if change.outcome not in FINAL_OUTCOMES:
+    if change.outcome not in NEVER_REPEATED:
         return NotUndoable(f"It was not made ({change.outcome}).")
     operation = OPERATIONS.get(change.tool)
     rule = RULES.get(change.tool)
@@ -236,7 +236,7 @@ def changed_fields(change: Change) -> dict[str, dict[str, JsonValue]]:
     """
     before = change.before or {}
     operation = OPERATIONS.get(change.tool, Operation)
-    if change.outcome not in FINAL_OUTCOMES or not issubclass(operation, (Update, Create)) or change.is_of_another:
+    if change.outcome not in NEVER_REPEATED or not issubclass(operation, (Update, Create)) or change.is_of_another:
         return {}
     return {
         name: ({"from": _brief(before[name])} if name in before else {}) | {"to": _brief(value)}

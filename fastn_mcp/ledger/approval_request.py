@@ -94,7 +94,7 @@ class SealedSecret:
 
 @dataclass(frozen=True, slots=True)
 class ApprovalRequest:
-    """Request for approval of one call or one batch. It is decided once, then used once for each call."""
+    """Request for approval of one call or one list. It is decided once, then used once for each call."""
 
     id: str
     principal: str
@@ -223,7 +223,10 @@ class ApprovalRequest:
         return self.permit.until if self.permit is not None else 0.0
 
     def with_permit_until(self, until: float) -> "ApprovalRequest | None":
-        """Return the request with its temporary approval until then; None if it has none, or 0 if it is not given."""
+        """Return the request with its temporary approval until then; 0 revokes it.
+
+        None if it has no temporary approval, or there is none to revoke.
+        """
         if self.permit is None or (not until and not self.permit.until):
             return None
         return replace(self, permit=self.permit.given(until))
@@ -242,18 +245,18 @@ class ApprovalRequest:
         return self.state is RequestState.APPROVED and self.out_of_band and self.expires > now
 
     def is_found(self, now: float) -> bool:
-        """Whether a repeated call finds it. A request in a form is found only if it is an approved batch."""
+        """Whether a repeated call finds it. A request in a form is found only if it is an approved list."""
         answered = self.state is RequestState.APPROVED and len(self.calls) > 1
         usable = self.state in (RequestState.OPEN, RequestState.APPROVED, *REFUSED)
         return usable and self.expires > now and (self.out_of_band or answered)
 
     @property
     def found_order(self) -> tuple[bool, float, bool, bool]:
-        """Sort key among the requests for one call. A repeated call finds the greatest.
+        """Sort key among the requests for one call. A repeated call finds the request with the greatest key.
 
-        An approval of a list that was used in part comes last: another request exists only because that approval no
-        longer covers the rest, whatever the clocks of two replicas say. The others are ordered by age, and those of one
-        time so that a refusal counts before an approval, and an approval before an open request.
+        The newest request is found; of two that were created at the same time, a refusal rather than an approval, and
+        an approval rather than an open request. The approval of a list that was used in part is found only if there is
+        no other: another request exists only because that approval no longer covers the rest.
         """
         is_approved = self.state is RequestState.APPROVED
         is_partly_used = is_approved and bool(self.used)
@@ -263,7 +266,7 @@ class ApprovalRequest:
     def with_vote(self, vote: Vote, by: str, note: str | None, *, out_of_band: bool) -> "ApprovalRequest | None":
         """Return the request with this vote, or None if the vote does not count.
 
-        One decline declines it; the last approval needed approves it. The lifetime of an approved batch restarts then.
+        One decline declines it; the last approval needed approves it. The lifetime of an approved list restarts then.
         """
         if self.state is not RequestState.OPEN or self.expires <= vote.at or self.out_of_band is not out_of_band:
             return None
@@ -335,7 +338,7 @@ class ApprovalRequest:
     def offered(self, expires: float) -> "ApprovalRequest | None":
         """Return the request moved from the form to the out-of-band channel; None if it is decided or moved already.
 
-        It begins there: the lifetime of an approved batch counts from then.
+        It begins there: the lifetime of an approved list counts from then.
         """
         if self.state is not RequestState.OPEN or self.out_of_band:
             return None

@@ -50,7 +50,7 @@ class Change:
     """Name and id of the triggers that Fastn stops with a deletion, as its preview showed them."""
     call_id: str = ""
     """Id of its call (`Evaluation.id`), by which its list finds it."""
-    batch: str = ""
+    list_id: str = ""
     """Id of its list; empty for a single call."""
     number: int = 0
     """Place in its list, from 1, for people; 0 for a single call."""
@@ -79,8 +79,8 @@ class Change:
 
 
 MADE_OUTCOMES = ("done", "applied_unreadable")
-FINAL_OUTCOMES = (*MADE_OUTCOMES, *PERHAPS_MADE)
-"""Outcomes after which a call of a batch is never made again."""
+NEVER_REPEATED = (*MADE_OUTCOMES, *PERHAPS_MADE)
+"""Outcomes after which a call of a list is never made again."""
 
 OUTCOME_FIELDS = ("outcome", "target", "name", "sent", "unsettled_until", "stopped_triggers")
 """Fields of a change that its outcome updates."""

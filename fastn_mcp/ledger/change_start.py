@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from fastn_mcp.ledger.approval_request import ApprovalRequest
-from fastn_mcp.ledger.change import FINAL_OUTCOMES, Change
+from fastn_mcp.ledger.change import NEVER_REPEATED, Change
 from fastn_mcp.ledger.documents import (
     BudgetUse,
     CallerState,
@@ -45,11 +45,11 @@ class UsageRate:
     seconds: float
 
 
-class Begun(Enum):
-    """Whether a change was begun, or else why not. Nothing was used up or counted then."""
+class StartResult(Enum):
+    """Whether a change was started, or else why not. Nothing was used up or counted then."""
 
-    YES = "yes"
-    BEFORE = "the list has begun this call before"
+    STARTED = "started"
+    STARTED_BEFORE = "the list has started this call before"
     UNDONE = "the change is undone, or its undo has begun"
     NO_APPROVAL = "the approval is used, has ended or is void"
     NO_PERMIT = "the temporary approval has ended"
@@ -68,7 +68,7 @@ def count_write(count: int, budget: str, period: str) -> Write:
     return replace(counted, lifetime=None) if period == PLANNED else counted
 
 
-Rule = Callable[[Documents], "Begun | list[Write]"]
+Rule = Callable[[Documents], "StartResult | list[Write]"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +82,8 @@ class ChangeStart:
     rate: UsageRate | None
     approval: RequestDocuments | None
     """Documents of the approval that is used for its call."""
-    permit: str
-    """Id of the approval whose temporary approval has to hold, or empty."""
+    temporary_approval: str
+    """Id of the request whose temporary approval still has to hold, or empty."""
 
     @property
     def key(self) -> str:
@@ -101,15 +101,15 @@ class ChangeStart:
             keys.append(key_of(RateUses, self.rate.budget))
         if self.undoes:
             keys.append(key_of(Change, self.undoes))
-        if self.permit:
-            keys.append(key_of(ApprovalRequest, self.permit))
-        if self.change.batch:
-            keys.append(key_of(ListedCalls, self.change.batch))
+        if self.temporary_approval:
+            keys.append(key_of(ApprovalRequest, self.temporary_approval))
+        if self.change.list_id:
+            keys.append(key_of(ListedCalls, self.change.list_id))
         if self.approval is not None:
             keys += self.approval.keys
         return list(dict.fromkeys(keys))
 
-    def step(self, documents: Documents) -> tuple[Begun, Sequence[Write]]:
+    def step(self, documents: Documents) -> tuple[StartResult, Sequence[Write]]:
         """Return whether the change begins, with all that this writes. Raises `JournalFull`."""
         if self.key in documents:
             raise ValueError("a change of this id exists already")
@@ -119,55 +119,55 @@ class ChangeStart:
         writes: list[Write] = []
         for rule in rules:
             result = rule(documents)
-            if isinstance(result, Begun):
+            if isinstance(result, StartResult):
                 return result, ()
             writes += result
-        return Begun.YES, self._stored(documents, writes)
+        return StartResult.STARTED, self._stored(documents, writes)
 
-    def _listed(self, documents: Documents) -> Begun | list[Write]:
+    def _listed(self, documents: Documents) -> StartResult | list[Write]:
         """Begin each call of a list once."""
-        if not self.change.batch:
+        if not self.change.list_id:
             return []
-        listed = loaded(ListedCalls, documents, key_of(ListedCalls, self.change.batch)) or ListedCalls()
-        if listed.outcome(self.change.call_id) in FINAL_OUTCOMES:
-            return Begun.BEFORE
+        listed = loaded(ListedCalls, documents, key_of(ListedCalls, self.change.list_id)) or ListedCalls()
+        if listed.outcome(self.change.call_id) in NEVER_REPEATED:
+            return StartResult.STARTED_BEFORE
         return [*listed_write(self.change, listed)]
 
-    def _undone(self, documents: Documents) -> Begun | list[Write]:
+    def _undone(self, documents: Documents) -> StartResult | list[Write]:
         """Undo each change once."""
         if not self.undoes:
             return []
         undone = loaded(Change, documents, key_of(Change, self.undoes))
         if undone is None or undone.undone:
-            return Begun.UNDONE
+            return StartResult.UNDONE
         return [write(replace(undone, undone_at=self.change.at), self.undoes)]
 
-    def _permitted(self, documents: Documents) -> Begun | list[Write]:
-        """Require that the temporary approval holds still."""
-        if not self.permit:
+    def _permitted(self, documents: Documents) -> StartResult | list[Write]:
+        """Require that the temporary approval still holds."""
+        if not self.temporary_approval:
             return []
-        giver = loaded(ApprovalRequest, documents, key_of(ApprovalRequest, self.permit))
-        return [] if giver is not None and giver.permit_until > self.change.at else Begun.NO_PERMIT
+        giver = loaded(ApprovalRequest, documents, key_of(ApprovalRequest, self.temporary_approval))
+        return [] if giver is not None and giver.permit_until > self.change.at else StartResult.NO_PERMIT
 
-    def _approved(self, documents: Documents) -> Begun | list[Write]:
+    def _approved(self, documents: Documents) -> StartResult | list[Write]:
         """Use the approval for the call."""
         if self.approval is None:
             return []
         before = loaded(ApprovalRequest, documents, self.approval.key)
         after = None if before is None else before.with_use(self.change.call_id, self.change.at)
         if before is None or after is None:
-            return Begun.NO_APPROVAL
+            return StartResult.NO_APPROVAL
         return self.approval.writes(documents, before, after)
 
-    def _limited(self, documents: Documents) -> Begun | list[Write]:
+    def _limited(self, documents: Documents) -> StartResult | list[Write]:
         """Count the call in each of its budgets and in its plan entry, within their limits."""
         uses = Counter((each.budget, each.period) for each in self.limits)
         counts = {id_: (loaded(BudgetUse, documents, key_of(BudgetUse, *id_)) or BudgetUse()).count for id_ in uses}
         if any(counts[each.budget, each.period] >= each.limit for each in self.limits):
-            return Begun.NO_LIMIT
+            return StartResult.NO_LIMIT
         return [count_write(counts[id_] + added, *id_) for id_, added in uses.items()]
 
-    def _rated(self, documents: Documents) -> Begun | list[Write]:
+    def _rated(self, documents: Documents) -> StartResult | list[Write]:
         """Count the first use of an approval, or a call without one, in the rate."""
         if self.rate is None:
             return []
@@ -178,7 +178,7 @@ class ChangeStart:
         seconds = self.rate.seconds
         times = (loaded(RateUses, documents, key_of(RateUses, self.rate.budget)) or RateUses()).within(seconds, now)
         if len(times) >= self.rate.most:
-            return Begun.NO_RATE
+            return StartResult.NO_RATE
         counted = write(RateUses((*times, now)), self.rate.budget)
         return [replace(counted, until=now + seconds, lifetime=seconds)]
 

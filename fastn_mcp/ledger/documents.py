@@ -210,11 +210,9 @@ class Unreadable(Refused):
         self.kind = kind
         self.id = sanitize(id_[:64])
         """Id of the record."""
-        next_step = (
-            "A person has to update this server, or wait until the approval has expired."
-            if kind == "approval"
-            else "A person has to update this server, or restore the ledger (docs/operations.md)."
-        )
+        next_step = "A person has to update this server, or restore the ledger (docs/operations.md)."
+        if kind == "approval":
+            next_step = "A person has to update this server, or wait until the approval has expired."
         super().__init__(f"The stored {kind} {self.id} cannot be read.", next_step)
 
 
@@ -369,9 +367,9 @@ def loaded(record: type[Record], documents: Documents, key: str) -> Record | Non
 
 def listed_write(change: Change, listed: ListedCalls) -> Sequence[Write]:
     """Return what stores the outcome of a change in its list, if it is in one."""
-    if not change.batch:
+    if not change.list_id:
         return ()
-    return (replace(write(listed.with_change(change), change.batch), until=change.at + HISTORY),)
+    return (replace(write(listed.with_change(change), change.list_id), until=change.at + HISTORY),)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,8 @@ import anyio
 
 from fastn_mcp.errors import Refused
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, SealedSecret, Transition, Vote
-from fastn_mcp.ledger.change import FINAL_OUTCOMES, OUTCOME_FIELDS, Change
-from fastn_mcp.ledger.change_start import Begun, BudgetLimit, ChangeStart, UsageRate
+from fastn_mcp.ledger.change import NEVER_REPEATED, OUTCOME_FIELDS, Change
+from fastn_mcp.ledger.change_start import BudgetLimit, ChangeStart, StartResult, UsageRate
 from fastn_mcp.ledger.documents import (
     DAY,
     HISTORY,
@@ -411,28 +411,29 @@ class Ledger:
         undoes: str = "",
         limits: Sequence[BudgetLimit] = (),
         rate: UsageRate | None = None,
-        uses: str = "",
-        permit: str = "",
-    ) -> Begun:
+        approval_id: str = "",
+        temporary_approval_id: str = "",
+    ) -> StartResult:
         """Record a change that is about to be sent, with all that permits it, in one step.
 
-        `uses`: the approval that is used for its call. Its first use counts in `rate`, as does a call without one.
-        `permit`: the approval whose temporary approval has to hold still. `undoes`: the change that it undoes, which
-        nothing else may undo. If this raises, the call is not sent; what it writes may have been written.
+        `approval_id`: the approval that is used for its call. Its first use counts in `rate`, as does a call without
+        one. `temporary_approval_id`: the request whose temporary approval still has to hold. `undoes`: the change that
+        it undoes, which nothing else may undo. If this raises, the call is not sent; what it writes may have been
+        written.
 
         States before the oldest settled changes of the caller are dropped to stay below `MAX_JOURNAL_BYTES`
         (`storage_limits`). Raises `JournalFull` if they do not make enough room.
         """
-        approval = await self._request_documents(uses) if uses else None
-        if uses and approval is None:
-            return Begun.NO_APPROVAL
-        start = ChangeStart(change, undoes, tuple(limits), rate, approval, permit)
+        approval = await self._request_documents(approval_id) if approval_id else None
+        if approval_id and approval is None:
+            return StartResult.NO_APPROVAL
+        start = ChangeStart(change, undoes, tuple(limits), rate, approval, temporary_approval_id)
         async with self._turns.setdefault(change.holder, anyio.Lock(fast_acquire=True)):
-            begun = await self._begin(start)
+            result = await self._begin(start)
         await self.store.forget(change.at)
-        return begun
+        return result
 
-    async def _begin(self, start: ChangeStart) -> Begun:
+    async def _begin(self, start: ChangeStart) -> StartResult:
         """Take the step, and drop what the change leaves no room for. Raises `JournalFull`."""
         change = start.change
         is_news = start.approval is not None
@@ -455,7 +456,7 @@ class Ledger:
         has to: nothing was written.
         """
         key = key_of(Change, change.id)
-        list_key = key_of(ListedCalls, change.batch)
+        list_key = key_of(ListedCalls, change.list_id)
         caller_key = key_of(CallerState, change.holder)
         outcome = {name: value for name in OUTCOME_FIELDS if (value := getattr(change, name)) is not None}
 
@@ -477,7 +478,7 @@ class Ledger:
                 writes.append(write(caller.with_change(after, stored.value, documents[key].value), after.holder))
             return True, writes
 
-        keys = [key, list_key] if change.batch else [key]
+        keys = [key, list_key] if change.list_id else [key]
         return await self._step([*keys, caller_key] if can_count else keys, step)
 
     async def unsettled(self, call: str, now: float) -> Mapping[str, float]:
@@ -523,10 +524,10 @@ class Ledger:
         """Return the changes of all accounts that were begun after `since` and have no known outcome, oldest first."""
         return _readable(Change, await self.store.scan(["under way"], since))
 
-    async def changes_of(self, batch: str) -> list[Change]:
-        """Return the calls of a list whose outcome is in `FINAL_OUTCOMES`, ordered by number."""
-        listed = await self._one(ListedCalls, batch) or ListedCalls()
-        keys = [key_of(Change, id_) for id_, outcome in listed.calls.values() if outcome in FINAL_OUTCOMES]
+    async def changes_of(self, list_id: str) -> list[Change]:
+        """Return the calls of a list whose outcome is in `NEVER_REPEATED`, ordered by number."""
+        listed = await self._one(ListedCalls, list_id) or ListedCalls()
+        keys = [key_of(Change, id_) for id_, outcome in listed.calls.values() if outcome in NEVER_REPEATED]
         changes = [load(Change, each) for each in (await self._read(keys)).values()] if keys else []
         return sorted(changes, key=lambda change: change.number)
 

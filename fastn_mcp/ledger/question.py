@@ -174,11 +174,11 @@ class Question:
 
     def _call(self) -> str:
         limit = UNCUT if self._is_whole else MAX_VALUE
-        arguments = (
-            f"{name}={quote(value, limit, is_name=name in PERMISSION_ARGUMENTS)}"
-            for name, value in self.arguments.items()
-        )
-        return f"{self.tool} {' '.join(arguments)}".rstrip()
+        words = [self.tool]
+        for name, value in self.arguments.items():
+            is_name = name in PERMISSION_ARGUMENTS
+            words.append(f"{name}={quote(value, limit, is_name=is_name)}")
+        return " ".join(words)
 
     def says(self) -> dict[str, JsonValue]:
         """Return the sentences as JSON, one by one."""

@@ -35,7 +35,7 @@ class Document:
     key: str
     value: str
     version: int
-    """Number that no other document and no other text of this one has had, and never 0."""
+    """Number of this text of this document. No other text and no other document has had it, and it is never 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class Commit:
     version: int = 0
     """Version of the documents that were written; 0 if nothing was written."""
     found: Mapping[str, Document] = field(default_factory=dict[str, Document])
-    """The documents that were expected to be others, as they are, if nothing was written."""
+    """If nothing was written: the documents whose version was not the expected one, as they are now."""
 
 
 class Store(Protocol):

@@ -41,7 +41,7 @@ class Permit:
     extent: str = ""
     """The same in words, for people."""
     until: float = 0.0
-    """Until when it holds, in Unix seconds; 0 until the approval with which it is given was used, or once it was
+    """Unix seconds at which it ends; 0 while it does not hold: its approval has not been used yet, or it was
     revoked."""
 
     @property

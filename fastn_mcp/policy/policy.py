@@ -1,6 +1,7 @@
 """Policy decisions: whether a call may be sent, and what approval it needs.
 
-The most restrictive match wins, in the order deny, protected resources, budgets, windows, confirmations, allow.
+The strictest decision wins. Of equal ones the first is named, in the order deny, protected resources, budgets,
+windows, confirmations, allow.
 """
 
 from dataclasses import dataclass, replace
@@ -199,7 +200,10 @@ class Policy:
         return PolicyDecision(decision, rule)
 
     def _left(self, situation: Situation) -> tuple[int, int, str] | None:
-        """Return how many calls the budgets still allow, with the limit and period in words; None if there are none."""
+        """Return how many calls the budgets still allow, with the limit and the period in words.
+
+        None if no budget applies, or no call is left.
+        """
         remaining = [
             (limit - situation.spent_in(period), limit, "in this run" if period == "run" else "today (UTC)")
             for period, limit in self.rules.budgets(situation.effect, situation.now).items()
@@ -209,7 +213,8 @@ class Policy:
     def _with_budget_left(self, verdict: PolicyDecision, situation: Situation) -> PolicyDecision:
         if verdict.decision is Decision.DENY:
             return verdict
-        if situation.destroyed and self.destroy_rate is not None:  # an untouched budget limits nothing yet
+        # Before the first deletion, nothing is said about how many more are allowed.
+        if situation.destroyed and self.destroy_rate is not None:
             most, seconds = self.destroy_rate
             left = counted(max(0, most - situation.destroyed), "more deletion")
             sentence = f"{verdict.reason} {left} can be approved in the next {seconds / 60:g} minutes."

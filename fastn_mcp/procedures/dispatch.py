@@ -95,7 +95,7 @@ class Dispatcher:
 
     async def preview_undo(self, change: str, asker: Asker) -> Question:
         """Return what the undo of a change would do, for a person on the approval page. No change is sent."""
-        return (await self.evaluate(UndoChange(change_id=change), Caller(asker, None))).asked
+        return (await self.evaluate(UndoChange(change_id=change), Caller(asker, None))).people_question
 
     async def undo(self, change: str, asker: Asker) -> bool:
         """Undo a change for them, by a guarded call like any other. False if it waits for an approval."""

@@ -84,9 +84,9 @@ async def test_call_that_began_long_ago_is_unknown(desk: Desk, visitor: Visitor)
 
 async def test_list_says_how_many_of_its_calls_were_done(desk: Desk, visitor: Visitor) -> None:
     now = await approved(desk, "grant-2", 1, 2, calls=3)
-    await desk.ledger.begin(made("c1", now, approval="grant-2", batch="b", call_id="call 1", number=1))
+    await desk.ledger.begin(made("c1", now, approval="grant-2", list_id="b", call_id="call 1", number=1))
     await desk.ledger.begin(
-        made("c2", now, approval="grant-2", batch="b", call_id="call 2", number=2, outcome="failed")
+        made("c2", now, approval="grant-2", list_id="b", call_id="call 2", number=2, outcome="failed")
     )
     page = await row(visitor)
     assert page.startswith("1 of 3 done")
@@ -101,7 +101,7 @@ async def test_list_says_how_many_of_its_calls_were_done(desk: Desk, visitor: Vi
 
 async def test_list_that_a_stop_ended_is_not_said_to_be_withdrawn(desk: Desk, visitor: Visitor) -> None:
     now = await approved(desk, "grant-2", 1, calls=2)
-    await desk.ledger.begin(made("c1", now, approval="grant-2", batch="b", call_id="call 1", number=1))
+    await desk.ledger.begin(made("c1", now, approval="grant-2", list_id="b", call_id="call 1", number=1))
     assert await desk.ledger.void("grant-2", RequestState.STOPPED, now, by="dana", note="enough") is not None
     assert (await row(visitor)).startswith("1 of 2 done, stopped")
 

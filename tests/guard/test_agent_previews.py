@@ -43,15 +43,15 @@ async def test_agent_preview_says_whose_approval_a_call_needs(world: World, deci
     call = CreateCustomer(name="Initech")
     evaluated = replace(await evaluation(world, call), verdict=PolicyDecision(decision, "rule 7"))
     shown = evaluated.preview(CALLER)
-    assert shown.data_for_agent() == evaluated.asked.data_for_agent() | {"approval": APPROVAL[decision]}
-    assert shown.lines() == evaluated.asked.lines()
+    assert shown.data_for_agent() == evaluated.people_question.data_for_agent() | {"approval": APPROVAL[decision]}
+    assert shown.lines() == evaluated.people_question.lines()
 
 
 async def test_agent_preview_says_whose_approval_a_batch_needs(world: World) -> None:
     call = batch_of(CreateCustomer(name="Initech"))
     evaluated = await evaluation(world, call)
     needs = {"approval": APPROVAL[Decision.ALLOW]}
-    assert evaluated.preview(CALLER).data_for_agent() == evaluated.asked.data_for_agent() | needs
+    assert evaluated.preview(CALLER).data_for_agent() == evaluated.people_question.data_for_agent() | needs
 
 
 def connector(world: World) -> DeleteConnector:
@@ -64,9 +64,9 @@ async def test_further_facts_are_shown_and_an_approval_is_not_bound_to_them(worl
     plain = await world.judge.questions.with_question(await world.judge.judge_call(call, Asker()))
     (described,) = (await evaluation(world, call)).calls
     assert described.bound() == plain.bound()
-    (workflows,) = [row for row in described.asked.used_by if row["kind"] == "workflows"]
+    (workflows,) = [row for row in described.people_question.used_by if row["kind"] == "workflows"]
     assert {"last_run", "triggers"} <= examples(workflows)[0].keys()
-    assert not any("last_run" in example for row in plain.asked.used_by for example in examples(row))
+    assert not any("last_run" in example for row in plain.people_question.used_by for example in examples(row))
 
 
 def examples(used_by: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -87,9 +87,9 @@ async def test_sentences_contain_further_facts(world: World) -> None:
     call = connector(world)
     plain = await world.judge.questions.with_question(await world.judge.judge_call(call, Asker()))
     described = await evaluation(world, call)
-    assert "Not checked: workflows." in plain.asked.unchecked
-    assert described.asked.unchecked == ""
-    assert 'Workflows "Sync HubSpot contacts' in described.asked.then
+    assert "Not checked: workflows." in plain.people_question.unchecked
+    assert described.people_question.unchecked == ""
+    assert 'Workflows "Sync HubSpot contacts' in described.people_question.then
     assert described.resolved.dependence == plain.resolved.dependence
 
 
@@ -100,7 +100,7 @@ def runs(world: World, count: int) -> ApplyChanges:
 async def test_further_facts_are_read_for_ten_calls_of_a_batch(world: World) -> None:
     call = runs(world, 12)
     evaluated = await evaluation(world, call)
-    noted = ["notes" in one.asked.data_for_agent() for one in evaluated.calls]
+    noted = ["notes" in one.people_question.data_for_agent() for one in evaluated.calls]
     assert noted == [True] * 10 + [False] * 2
 
 
@@ -114,7 +114,7 @@ async def test_preview_without_further_facts_is_shown_after_a_timeout(
     monkeypatch.setattr(module, "_MAX_DESCRIPTION_SECONDS", 0.0)
     (call,) = runs(world, 1).inner_calls
     evaluated = await evaluation(world, call)
-    assert "notes" not in evaluated.asked.data_for_agent()
+    assert "notes" not in evaluated.people_question.data_for_agent()
 
 
 async def test_person_reads_the_further_facts_on_every_channel(world: World) -> None:

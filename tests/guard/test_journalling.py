@@ -17,7 +17,7 @@ from fastn_mcp.guard.permission import Permission
 from fastn_mcp.guard.result import Done
 from fastn_mcp.ledger.approval_request import Vote
 from fastn_mcp.ledger.change import BEGUN, Change
-from fastn_mcp.ledger.change_start import Begun
+from fastn_mcp.ledger.change_start import StartResult
 from fastn_mcp.ledger.store import LedgerLost
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.policy import Policy
@@ -108,7 +108,7 @@ async def test_half_written_journal_entry_ends_as_not_sent(
 ) -> None:
     begin, call = world.ledger.begin, CreateCustomer(name="Initech")
 
-    async def half_way(change: Change, **permits: Any) -> Begun:
+    async def half_way(change: Change, **permits: Any) -> StartResult:
         await begin(change, **permits)
         raise error
 
@@ -128,7 +128,7 @@ async def test_deletion_is_journalled_with_target_and_state_before_it_is_sent(
     """It is idempotent, so its repeat needs no approval."""
     begin, begun = world.ledger.begin, list[Change]()
 
-    async def seen(change: Change, **permits: Any) -> Begun:
+    async def seen(change: Change, **permits: Any) -> StartResult:
         begun.append(change)
         return await begin(change, **permits)
 
@@ -230,7 +230,7 @@ async def test_repeat_of_a_done_call_names_its_time_and_result(world: World, mon
 async def test_call_is_begun_with_its_own_deadline(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     begun, begin = list[Change](), world.ledger.begin
 
-    async def noted(change: Change, **permits: Any) -> Begun:
+    async def noted(change: Change, **permits: Any) -> StartResult:
         begun.append(change)
         return await begin(change, **permits)
 

@@ -209,7 +209,7 @@ async def test_auth_method_names_the_fields_to_type(
     assert typed is not None
     assert {each.name: (each.is_required, each.is_hidden) for each in typed.fields} == fields
     assert typed.is_certain is is_certain
-    asked = (await world.judge.questions.with_question(judged)).asked
+    asked = (await world.judge.questions.with_question(judged)).people_question
     assert asked.unchecked == ("" if is_certain else "Not checked: which credentials it takes.")
 
 

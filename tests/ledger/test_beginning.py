@@ -15,7 +15,7 @@ from support.values import not_none
 
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, ShownCall, Vote
 from fastn_mcp.ledger.change import Change
-from fastn_mcp.ledger.change_start import Begun, BudgetLimit, UsageRate
+from fastn_mcp.ledger.change_start import BudgetLimit, StartResult, UsageRate
 from fastn_mcp.ledger.documents import BudgetUse, CallerState, ListedCalls, RateUses, Unreadable, write
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.ledger.store import LedgerLost
@@ -25,13 +25,19 @@ ACCOUNT = change().account
 DAY = BudgetLimit("destroy", "2026-11-25", 2)
 ENTRY = BudgetLimit("plan 1", PLANNED, 2)
 RATE = UsageRate("destroy", 2, 300)
-ALL: dict[str, Any] = {"undoes": "c0", "limits": [DAY, ENTRY], "rate": RATE, "uses": "g1", "permit": "s1"}
+ALL: dict[str, Any] = {
+    "undoes": "c0",
+    "limits": [DAY, ENTRY],
+    "rate": RATE,
+    "approval_id": "g1",
+    "temporary_approval_id": "s1",
+}
 """Everything that can permit a change at once."""
 
 
 def listed(change_id: str = "c1", call: int = 1, at: float = NOW, list_id: str = "b1") -> Change:
     """Return a change of a list."""
-    return replace(change(change_id, at=at), batch=list_id, call_id=f"call {call}", number=call)
+    return replace(change(change_id, at=at), list_id=list_id, call_id=f"call {call}", number=call)
 
 
 async def approve(ledger: Ledger, name: str, calls: int = 2) -> ApprovalRequest:
@@ -69,7 +75,7 @@ async def test_change_begins_with_all_that_permits_it(ledger: Ledger, other: Led
     await ledger.open(declined := replace(grant("declined"), out_of_band=False))
     await ledger.decide(declined, Vote("client_form", False, NOW), "client_form")
     assert await other.declines(grant().holder) == (1, NOW)
-    assert await ledger.begin(listed(), **ALL) is Begun.YES
+    assert await ledger.begin(listed(), **ALL) is StartResult.STARTED
     after = await stored(other)
     (approval, _) = [await other.find(name) for name in ("g1", "s1")]
     assert approval is not None
@@ -89,23 +95,23 @@ async def test_change_begins_with_all_that_permits_it(ledger: Ledger, other: Led
 
 Obstacle = Callable[[Ledger], Awaitable[object]]
 
-OBSTACLES: dict[Begun, Obstacle] = {
-    Begun.BEFORE: lambda ledger: ledger.begin(listed("before")),
-    Begun.UNDONE: lambda ledger: claimed(ledger, "c0"),
-    Begun.NO_PERMIT: lambda ledger: ledger.revoke_temporary("s1"),
-    Begun.NO_APPROVAL: lambda ledger: ledger.withdraw("g1", Vote("kim", False, NOW), "terminal"),
-    Begun.NO_LIMIT: lambda ledger: counted(ledger, replace(ENTRY, limit=9), replace(ENTRY, limit=9)),
-    Begun.NO_RATE: lambda ledger: asyncio.gather(*(rated(ledger, RATE.budget, 9, 300) for _ in range(2))),
+OBSTACLES: dict[StartResult, Obstacle] = {
+    StartResult.STARTED_BEFORE: lambda ledger: ledger.begin(listed("before")),
+    StartResult.UNDONE: lambda ledger: claimed(ledger, "c0"),
+    StartResult.NO_PERMIT: lambda ledger: ledger.revoke_temporary("s1"),
+    StartResult.NO_APPROVAL: lambda ledger: ledger.withdraw("g1", Vote("kim", False, NOW), "terminal"),
+    StartResult.NO_LIMIT: lambda ledger: counted(ledger, replace(ENTRY, limit=9), replace(ENTRY, limit=9)),
+    StartResult.NO_RATE: lambda ledger: asyncio.gather(*(rated(ledger, RATE.budget, 9, 300) for _ in range(2))),
 }
 """What another process did since the call was judged, by why the call may not begin then."""
 
 
 def test_each_reason_has_an_obstacle() -> None:
-    assert OBSTACLES.keys() | {Begun.YES} == {*Begun}
+    assert OBSTACLES.keys() | {StartResult.STARTED} == {*StartResult}
 
 
 @pytest.mark.parametrize("why", OBSTACLES)
-async def test_change_that_may_not_begin_changes_nothing(ledger: Ledger, other: Ledger, why: Begun) -> None:
+async def test_change_that_may_not_begin_changes_nothing(ledger: Ledger, other: Ledger, why: StartResult) -> None:
     await prepare(ledger)
     await stored(ledger)  # what it knows now is old once the other process has acted
     assert await OBSTACLES[why](other)
@@ -121,20 +127,20 @@ async def test_first_reason_in_order_is_returned(ledger: Ledger) -> None:
     await prepare(ledger)
     for obstacle in OBSTACLES.values():
         await obstacle(ledger)
-    assert await ledger.begin(listed(), **ALL) is Begun.BEFORE
-    assert await ledger.begin(listed(list_id="b2"), **ALL) is Begun.UNDONE
+    assert await ledger.begin(listed(), **ALL) is StartResult.STARTED_BEFORE
+    assert await ledger.begin(listed(list_id="b2"), **ALL) is StartResult.UNDONE
 
 
 @pytest.mark.parametrize(
     ("missing", "why"),
     [
-        ({"undoes": "none"}, Begun.UNDONE),
-        ({"permit": "none"}, Begun.NO_PERMIT),
-        ({"permit": "g1"}, Begun.NO_PERMIT),
-        ({"uses": "none"}, Begun.NO_APPROVAL),
+        ({"undoes": "none"}, StartResult.UNDONE),
+        ({"temporary_approval_id": "none"}, StartResult.NO_PERMIT),
+        ({"temporary_approval_id": "g1"}, StartResult.NO_PERMIT),
+        ({"approval_id": "none"}, StartResult.NO_APPROVAL),
     ],
 )
-async def test_what_does_not_exist_permits_nothing(ledger: Ledger, missing: dict[str, Any], why: Begun) -> None:
+async def test_what_does_not_exist_permits_nothing(ledger: Ledger, missing: dict[str, Any], why: StartResult) -> None:
     await prepare(ledger)
     before = await stored(ledger)
     assert await ledger.begin(listed(), **ALL | missing) is why
@@ -165,16 +171,18 @@ async def test_permit_that_ended_since_the_call_was_judged_permits_nothing(
 ) -> None:
     await add_temporary(ledger, temporary_approval("s1", NOW + 900))
     assert [each.id for each in await ledger.permits_of(grant().holder, NOW)] == ["s1"]
-    assert await ledger.begin(change("c1", at=NOW + 899), permit="s1", limits=[DAY]) is Begun.YES
+    assert (
+        await ledger.begin(change("c1", at=NOW + 899), temporary_approval_id="s1", limits=[DAY]) is StartResult.STARTED
+    )
     if ended == "revoked":
         assert await other.revoke_temporary("s1")
     at = NOW + 900 if ended == "expired" else NOW + 1
     if ended == "its request is void":
         await other.change_request("s1", lambda request: replace(request, permit=None))
-    assert await ledger.begin(change("c2", at=at), permit="s1", limits=[DAY]) is Begun.NO_PERMIT
+    assert await ledger.begin(change("c2", at=at), temporary_approval_id="s1", limits=[DAY]) is StartResult.NO_PERMIT
     assert await ledger.spent(DAY.budget, DAY.period) == 1
     await given_again(other, "s1", at + 1)
-    assert await ledger.begin(change("c2", at=at), permit="s1", limits=[DAY]) is Begun.YES
+    assert await ledger.begin(change("c2", at=at), temporary_approval_id="s1", limits=[DAY]) is StartResult.STARTED
 
 
 async def given_again(ledger: Ledger, approval_id: str, until: float) -> None:
@@ -187,10 +195,13 @@ async def test_first_use_of_a_list_counts_once_in_the_rate(ledger: Ledger, other
     await approve(ledger, "g1", calls=3)
     await approve(ledger, "g2")
     for number, each in enumerate((ledger, other, ledger), start=1):
-        assert await each.begin(listed(f"c{number}", number, NOW + number), rate=once, uses="g1") is Begun.YES
+        assert (
+            await each.begin(listed(f"c{number}", number, NOW + number), rate=once, approval_id="g1")
+            is StartResult.STARTED
+        )
     assert await ledger.rate_uses(RATE.budget, RATE.seconds, NOW + 9) == [NOW + 1]
-    assert await other.begin(listed("c4", list_id="b2"), rate=once, uses="g2") is Begun.NO_RATE
-    assert await other.begin(change("c5"), rate=once) is Begun.NO_RATE
+    assert await other.begin(listed("c4", list_id="b2"), rate=once, approval_id="g2") is StartResult.NO_RATE
+    assert await other.begin(change("c5"), rate=once) is StartResult.NO_RATE
     assert not_none(await ledger.find("g2")).used == ()
 
 
@@ -198,11 +209,11 @@ async def test_concurrent_uses_of_a_list_count_once_in_the_rate(ledger: Ledger, 
     await approve(ledger, "g1", calls=6)
     begun = await asyncio.gather(
         *(
-            each.begin(listed(f"c{number}", number), rate=replace(RATE, most=1), uses="g1")
+            each.begin(listed(f"c{number}", number), rate=replace(RATE, most=1), approval_id="g1")
             for number, each in enumerate((ledger, other) * 3, start=1)
         )
     )
-    assert begun == [Begun.YES] * 6
+    assert begun == [StartResult.STARTED] * 6
     assert await ledger.rate_uses(RATE.budget, RATE.seconds, NOW) == [NOW]
     assert not_none(await other.find("g1")).state is RequestState.USED
 
@@ -265,7 +276,7 @@ async def test_unconfirmed_beginning_counts_as_made() -> None:
     assert store.commits == 1, "nothing is sent a second time"
     store.lost = ""
     for each in (ledger, other):
-        assert await each.begin(listed("c2"), **ALL) is Begun.BEFORE
+        assert await each.begin(listed("c2"), **ALL) is StartResult.STARTED_BEFORE
         assert not await used(each, "g1", "call 1")
         assert not await claimed(each, "c0")
     made = await stored(other)
@@ -283,4 +294,4 @@ async def test_lost_store_begins_nothing() -> None:
             await ledger.begin(listed(), **ALL)
         store.lost = ""
         assert await stored(ledger) == before
-    assert await ledger.begin(listed(), **ALL) is Begun.YES
+    assert await ledger.begin(listed(), **ALL) is StartResult.STARTED

@@ -19,7 +19,7 @@ from fastn_mcp.errors import NOTHING_SENT
 from fastn_mcp.ledger import approval_request, documents
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
 from fastn_mcp.ledger.change import Change
-from fastn_mcp.ledger.change_start import Begun, BudgetLimit
+from fastn_mcp.ledger.change_start import BudgetLimit, StartResult
 from fastn_mcp.ledger.documents import (
     LAYOUT,
     BudgetUse,
@@ -132,7 +132,7 @@ def _doc_of_used(source: str) -> str:
     [
         (ApprovalRequest, FULL),
         (Change, change()),
-        (Change, replace(change(), batch="b", call_id="call 3", number=3)),
+        (Change, replace(change(), list_id="b", call_id="call 3", number=3)),
         (StopOrders, StopOrders(7, (STOP, replace(STOP, id="s2", epoch=7)))),
     ],
 )
@@ -257,7 +257,7 @@ async def test_stops_uses_and_approvals_of_the_version_before_are_read(
     await ledger.add_stop(replace(STOP, lifted=None, lifted_by=""))
     limit = BudgetLimit("plan 1", PLANNED, 2)
     assert await counted(ledger, limit)
-    await ledger.begin(replace(change(), batch="b1", call_id="call 1", number=1))
+    await ledger.begin(replace(change(), list_id="b1", call_id="call 1", number=1))
     for name in ("g1", "g2"):
         await downgrade(ledger, replace(grant(name), note="as before"))
     next_version(monkeypatch)
@@ -269,8 +269,8 @@ async def test_stops_uses_and_approvals_of_the_version_before_are_read(
     assert await other.decide(grant("g1"), Vote("dana", True, NOW), "terminal") is not None
     assert await used(other, "g1", "call 1", NOW)
     assert [await counted(other, limit) for _ in range(2)] == [True, False]
-    listed = replace(change("c2"), batch="b1", call_id="call 1", number=1)
-    assert await other.begin(listed) is Begun.BEFORE
+    listed = replace(change("c2"), list_id="b1", call_id="call 1", number=1)
+    assert await other.begin(listed) is StartResult.STARTED_BEFORE
 
 
 async def test_changes_are_refused_once_a_newer_version_has_written(
@@ -361,7 +361,7 @@ async def test_unreadable_approval_is_left_out_of_lists_and_decides_nothing(
         lambda: ledger.decide(grant("g2"), Vote("dana", True, NOW), "terminal"),
         lambda: ledger.open_requests(ACCOUNT, NOW),
         lambda: ledger.permits_of(FULL.holder, NOW),
-        lambda: ledger.begin(change(), permit="g3"),
+        lambda: ledger.begin(change(), temporary_approval_id="g3"),
     ):
         with pytest.raises(Unreadable, match=r"The stored approval g[23] cannot be read"):
             await decision()
@@ -371,7 +371,7 @@ async def test_unreadable_approval_is_left_out_of_lists_and_decides_nothing(
 
 async def test_unreadable_stop_change_decline_or_use_refuses(ledger: Ledger) -> None:
     begun = replace(
-        change(), repeat_id="call", unsettled_until=NOW + 600, batch="b1", call_id="call 1", number=1, approval="g1"
+        change(), repeat_id="call", unsettled_until=NOW + 600, list_id="b1", call_id="call 1", number=1, approval="g1"
     )
     await damage(ledger, StopOrders(1, (STOP,)), "all")
     await damage(ledger, begun, "c1")
@@ -392,7 +392,7 @@ async def test_unreadable_stop_change_decline_or_use_refuses(ledger: Ledger) -> 
         lambda: claimed(ledger, "c1"),
         lambda: ledger.changes_of("b1"),
         lambda: ledger.changes_of("b2"),
-        lambda: ledger.begin(replace(begun, id="c2", batch="b2")),
+        lambda: ledger.begin(replace(begun, id="c2", list_id="b2")),
         lambda: ledger.declines("local"),
         lambda: ledger.open(grant()),
         lambda: ledger.spent("destroy", "monday"),

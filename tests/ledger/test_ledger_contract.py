@@ -17,8 +17,8 @@ from support.values import not_none
 from valkey import Valkey
 
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, SealedSecret, ShownCall, Vote
-from fastn_mcp.ledger.change import FINAL_OUTCOMES as OVER
-from fastn_mcp.ledger.change_start import Begun, BudgetLimit, rate_free_at
+from fastn_mcp.ledger.change import NEVER_REPEATED as OVER
+from fastn_mcp.ledger.change_start import BudgetLimit, StartResult, rate_free_at
 from fastn_mcp.ledger.identity import account_name, bound_account
 from fastn_mcp.ledger.ledger import MAX_WAITING, Ledger, TooManyWaiting
 from fastn_mcp.ledger.store import LedgerLost, LedgerUnusable
@@ -750,23 +750,23 @@ async def test_later_clock_does_not_expire_marks_of_others(ledger: Ledger, other
 
 
 async def test_batch_call_is_begun_again_only_after_a_failure(ledger: Ledger, other: Ledger) -> None:
-    first = replace(change("c1"), batch="b1", call_id="call 1", number=1)
-    assert await ledger.begin(first) is Begun.YES
-    assert await other.begin(replace(first, id="c2")) is Begun.BEFORE
+    first = replace(change("c1"), list_id="b1", call_id="call 1", number=1)
+    assert await ledger.begin(first) is StartResult.STARTED
+    assert await other.begin(replace(first, id="c2")) is StartResult.STARTED_BEFORE
     assert await other.change(ACCOUNT, "c2") is None
     assert await other.changes_of("b1") == [first]
     await ledger.settle(replace(first, outcome="conflict"))
     assert await other.changes_of("b1") == []
-    assert await other.begin(replace(first, id="c3")) is Begun.YES
+    assert await other.begin(replace(first, id="c3")) is StartResult.STARTED
     for number, outcome in enumerate(OVER):
         await ledger.settle(replace(first, id="c3", outcome=outcome))
-        assert await other.begin(replace(first, id=f"d{number}")) is Begun.BEFORE
-    assert await ledger.begin(replace(first, id="e1", call_id="call 2", number=2)) is Begun.YES
-    assert await ledger.begin(replace(first, id="e2", batch="b2")) is Begun.YES
+        assert await other.begin(replace(first, id=f"d{number}")) is StartResult.STARTED_BEFORE
+    assert await ledger.begin(replace(first, id="e1", call_id="call 2", number=2)) is StartResult.STARTED
+    assert await ledger.begin(replace(first, id="e2", list_id="b2")) is StartResult.STARTED
     assert [(found.number, found.id) for found in await other.changes_of("b1")] == [(1, "c3"), (2, "e1")]
     assert await other.changes_of("no such batch") == []
-    assert await other.begin(change("e3")) is Begun.YES
-    assert await other.begin(change("e4")) is Begun.YES
+    assert await other.begin(change("e3")) is StartResult.STARTED
+    assert await other.begin(change("e4")) is StartResult.STARTED
     assert await other.changes_of("") == []
 
 

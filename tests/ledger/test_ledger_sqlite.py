@@ -24,7 +24,7 @@ from support.stores import NOW, add_temporary, change, close, database_of, grant
 
 from fastn_mcp.ledger import sqlite_file
 from fastn_mcp.ledger.approval_request import RequestState
-from fastn_mcp.ledger.change_start import Begun, BudgetLimit
+from fastn_mcp.ledger.change_start import BudgetLimit, StartResult
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.ledger.sqlite_store import SqliteStore
 from fastn_mcp.ledger.store import LedgerUnusable
@@ -83,7 +83,7 @@ async def test_ledger_that_other_users_can_change_is_not_used(ledger: Ledger, pa
 
 
 async def test_history_is_deleted_after_thirty_days(ledger: Ledger) -> None:
-    await ledger.begin(replace(change("c1"), batch="b1", call_id="call 1", number=1))
+    await ledger.begin(replace(change("c1"), list_id="b1", call_id="call 1", number=1))
     await ledger.begin(change("c2", at=NOW + 29 * 86_400))
     assert len(await ledger.changes_of("b1")) == 1
     await ledger.begin(change("c3", at=NOW + 31 * 86_400))
@@ -284,7 +284,7 @@ async def test_ledger_needs_no_returning(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(sqlite_file.sqlite3, "connect", earlier)
     ledger = Ledger(SqliteStore(":memory:"))
     one = change("c1", at=NOW)
-    assert await ledger.begin(one) is Begun.YES
+    assert await ledger.begin(one) is StartResult.STARTED
     assert [await claimed(ledger, "c1"), await claimed(ledger, "c1")] == [True, False]
     assert [await counted(ledger, BudgetLimit("b", "p", 1)), await counted(ledger, BudgetLimit("b", "p", 1))] == [
         True,
@@ -350,7 +350,7 @@ async def _a_month(ledger: Ledger, size: int) -> None:
         await ledger.open(grant(f"kept {number}", created=NOW - 2_000 - number, expires=NOW - 1_000 - number))
         await moved(ledger, f"kept {number}", [RequestState.OPEN], RequestState.USED, NOW - 1_500 - number)
         await ledger.begin(
-            replace(change(f"of {number}", at=NOW - number), batch=f"kept {number}", call_id="call 1", number=1)
+            replace(change(f"of {number}", at=NOW - number), list_id=f"kept {number}", call_id="call 1", number=1)
         )
         await ledger.use_nonce(f"kept {number}", NOW + 600, NOW)
         await add_temporary(ledger, replace(temporary_approval(f"temporary {number}"), principal=f"of kept {number}"))
@@ -368,7 +368,7 @@ STATEMENTS: dict[str, Callable[[Ledger], Awaitable[object]]] = {
     "a nonce is used": lambda ledger: ledger.use_nonce("new", NOW + 600, NOW),
     "temporary approvals are looked for": lambda ledger: ledger.permits_of("of kept 1", NOW),
     "a call of a batch is begun": lambda ledger: ledger.begin(
-        replace(change("of"), batch="kept 1", call_id="call 2", number=2)
+        replace(change("of"), list_id="kept 1", call_id="call 2", number=2)
     ),
     "a batch is looked for": lambda ledger: ledger.changes_of("kept 1"),
 }

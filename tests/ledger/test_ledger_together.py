@@ -16,7 +16,7 @@ from support.stores import NOW, add_temporary, change, grant, opened, temporary_
 from support.valkey_server import ValkeyServer, wait_longer
 
 from fastn_mcp.ledger.approval_request import RequestState, ShownCall, Vote
-from fastn_mcp.ledger.change import FINAL_OUTCOMES, Change
+from fastn_mcp.ledger.change import NEVER_REPEATED, Change
 from fastn_mcp.ledger.change_start import BudgetLimit
 from fastn_mcp.ledger.ledger import MAX_WAITING, Ledger, TooManyWaiting
 from fastn_mcp.ledger.sqlite_store import SqliteStore
@@ -77,7 +77,7 @@ async def _expired(ledger: Ledger, now: float) -> set[str]:
 def _step(kind: str, draw: Callable[[st.SearchStrategy[Any]], Any]) -> Step:
     id_, now, who, yes = draw(IDS), draw(TIMES), draw(WHO), draw(st.booleans())
     before, after, limit = draw(st.lists(STATES, max_size=3)), draw(STATES), draw(st.integers(0, 3))
-    outcome = draw(st.sampled_from([*FINAL_OUTCOMES, "conflict", "declined"]))
+    outcome = draw(st.sampled_from([*NEVER_REPEATED, "conflict", "declined"]))
     steps: dict[str, Step] = {
         "open": lambda ledger: _opened(ledger, id_, out_of_band=yes),
         "four eyes": lambda ledger: _opened(ledger, id_, out_of_band=yes, required="four_eyes"),
@@ -98,7 +98,8 @@ def _step(kind: str, draw: Callable[[st.SearchStrategy[Any]], Any]) -> Step:
         "mark": lambda ledger: ledger.mark(who, now + 10, now),
         "marked": lambda ledger: ledger.marked(who),
         "begin": lambda ledger: _begun(
-            ledger, replace(change(f"{who}{limit}", at=now), batch="b1", call_id=f"call {limit + 1}", number=limit + 1)
+            ledger,
+            replace(change(f"{who}{limit}", at=now), list_id="b1", call_id=f"call {limit + 1}", number=limit + 1),
         ),
         "end": lambda ledger: ledger.settle(replace(change(f"{who}{limit}"), outcome=outcome)),
         "batch": lambda ledger: ledger.changes_of("b1"),

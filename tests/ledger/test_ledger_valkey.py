@@ -20,7 +20,7 @@ from support.values import not_none
 
 from fastn_mcp.errors import NOTHING_SENT
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, SealedSecret, Vote
-from fastn_mcp.ledger.change_start import Begun, BudgetLimit
+from fastn_mcp.ledger.change_start import BudgetLimit, StartResult
 from fastn_mcp.ledger.documents import deletion, write
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.ledger.stop import Stop
@@ -104,9 +104,9 @@ async def test_all_keys_share_one_slot_and_expire(valkey: ValkeyServer) -> None:
         await ledger.use_nonce("n1", NOW + 30 * 86_400, NOW)
         await ledger.use_nonce("late", NOW - 1, NOW)
         await ledger.begin(replace(change(), repeat_id="call", approval="g1"))
-        await ledger.begin(replace(change("c2"), batch="b1", call_id="call 1", number=1))
+        await ledger.begin(replace(change("c2"), list_id="b1", call_id="call 1", number=1))
         await ledger.begin(replace(change("c3"), repeat_id="call", unsettled_until=NOW + 60))
-        await ledger.settle(replace(change("c2"), batch="b1", call_id="call 1", number=1, outcome="done"))
+        await ledger.settle(replace(change("c2"), list_id="b1", call_id="call 1", number=1, outcome="done"))
         await claimed(ledger, "c3")
         await ledger.add_stop(Stop("s1", NOW, "Dana"))
     name = parse(url).name
@@ -153,14 +153,14 @@ async def test_approval_with_an_unconfirmed_use_is_used(valkey: ValkeyServer, ha
 async def test_batch_call_with_an_unconfirmed_begin_counts_as_begun(valkey: ValkeyServer, hang_up: bool) -> None:
     async with proxied(valkey.port) as proxy, ledger_on(url := valkey.url(port=proxy.port)) as ledger:
         await ledger.begin(change("c0"))  # The server has the script from now on.
-        first = replace(change(), batch="b1", call_id="call 1", number=1)
+        first = replace(change(), list_id="b1", call_id="call 1", number=1)
         proxy.lose, proxy.hang_up = BEGUN, hang_up
         with pytest.raises(LedgerLost) as caught:
             await ledger.begin(first)
         assert caught.value.known == NOTHING_SENT
         async with ledger_on(url.replace(f":{proxy.port}", f":{valkey.port}")) as another:
             assert await another.changes_of("b1") == [first]
-            assert await another.begin(replace(first, id="c2")) is Begun.BEFORE
+            assert await another.begin(replace(first, id="c2")) is StartResult.STARTED_BEFORE
 
 
 async def test_cancelled_command_leaves_no_response_to_the_next(valkey: ValkeyServer) -> None:

@@ -15,7 +15,7 @@ from support.values import not_none
 
 from fastn_mcp.ledger import known_documents
 from fastn_mcp.ledger.approval_request import RequestState, Vote
-from fastn_mcp.ledger.change_start import Begun, BudgetLimit
+from fastn_mcp.ledger.change_start import BudgetLimit, StartResult
 from fastn_mcp.ledger.known_documents import KnownDocuments
 from fastn_mcp.ledger.ledger import MAX_WAITING, Ledger, TooManyWaiting
 from fastn_mcp.ledger.sqlite_store import SqliteStore
@@ -24,7 +24,7 @@ from fastn_mcp.ledger.store import Commit, Document, LedgerLost, Write
 
 DANA = Vote("dana", True, NOW)
 LIMIT = BudgetLimit("destroy", "monday", 2)
-FIRST = replace(change(), batch="b1", call_id="call 1", number=1)
+FIRST = replace(change(), list_id="b1", call_id="call 1", number=1)
 
 
 @pytest.fixture
@@ -57,8 +57,8 @@ async def test_what_a_process_knew_before_never_decides(ledger: Ledger, other: L
     assert not await counted(other, LIMIT)
     assert await other.unsettled("call", NOW) == {}
     assert await other.change(FIRST.account, "c1") is None
-    assert await ledger.begin(FIRST) is Begun.YES
-    assert await other.begin(replace(FIRST, id="c2")) is Begun.BEFORE
+    assert await ledger.begin(FIRST) is StartResult.STARTED
+    assert await other.begin(replace(FIRST, id="c2")) is StartResult.STARTED_BEFORE
     assert await claimed(ledger, "c1")
     assert not await claimed(other, "c1")
     await other.release("c1")
@@ -135,7 +135,7 @@ async def test_unconfirmed_commit_counts_as_made(ledger: Ledger, store: MemorySt
         assert store.commits == 1
         store.lost = ""
     assert not await used(ledger, "g1", "call 1", NOW)
-    assert await ledger.begin(replace(FIRST, id="c2")) is Begun.BEFORE
+    assert await ledger.begin(replace(FIRST, id="c2")) is StartResult.STARTED_BEFORE
     assert not await counted(ledger, replace(LIMIT, limit=1))
     assert not await rated(ledger, "destroy", 1, 60, NOW)
     assert not await ledger.use_nonce("n1", NOW + 60, NOW)
@@ -154,7 +154,7 @@ async def test_lost_store_refuses_each_step(ledger: Ledger, store: MemoryStore) 
         store.lost = ""
         await ledger.find("g1")
     assert not_none(await ledger.find("g1")).used == ()
-    assert await ledger.begin(FIRST) is Begun.YES
+    assert await ledger.begin(FIRST) is StartResult.STARTED
 
 
 async def test_nothing_is_known_after_a_failure(ledger: Ledger, store: MemoryStore) -> None:
@@ -206,7 +206,7 @@ async def test_steps_of_tasks_and_processes_happen_once() -> None:
 
     async def attempt(ledger: Ledger, number: int) -> None:
         is_used = await used(ledger, "g1", "call 1")
-        is_begun = await ledger.begin(replace(FIRST, id=f"c{number}")) is Begun.YES
+        is_begun = await ledger.begin(replace(FIRST, id=f"c{number}")) is StartResult.STARTED
         is_spent = await counted(ledger, LIMIT)
         await ledger.open(grant(f"q{number}"))
         made.update({"use": int(is_used), "begin": int(is_begun), "spend": int(is_spent)})
@@ -232,11 +232,11 @@ async def test_changes_of_a_caller_that_begin_at_once_do_not_repeat_each_other()
 
 
 async def test_late_outcome_of_an_earlier_attempt_leaves_its_list_alone(ledger: Ledger, other: Ledger) -> None:
-    assert await ledger.begin(FIRST) is Begun.YES
+    assert await ledger.begin(FIRST) is StartResult.STARTED
     await ledger.settle(replace(FIRST, outcome="conflict"))
-    assert await other.begin(replace(FIRST, id="c2")) is Begun.YES
+    assert await other.begin(replace(FIRST, id="c2")) is StartResult.STARTED
     await ledger.settle(replace(FIRST, outcome="conflict"))
-    assert await ledger.begin(replace(FIRST, id="c3")) is Begun.BEFORE
+    assert await ledger.begin(replace(FIRST, id="c3")) is StartResult.STARTED_BEFORE
     assert [each.id for each in await ledger.changes_of("b1")] == ["c2"]
 
 

@@ -23,7 +23,7 @@ from fastn_mcp.ledger import change_start, documents
 from fastn_mcp.ledger import ledger as ledger_module
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
 from fastn_mcp.ledger.change import KEPT_DAYS, Change
-from fastn_mcp.ledger.change_start import Begun, BudgetLimit, UsageRate
+from fastn_mcp.ledger.change_start import BudgetLimit, StartResult, UsageRate
 from fastn_mcp.ledger.documents import CallerState, load, write
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.ledger.storage_limits import (
@@ -149,7 +149,7 @@ async def test_states_before_the_oldest_settled_changes_are_dropped_first(ledger
     stores = [ledger, other]
     await ledger.begin(replace(large_change("another's", NOW), principal="other"))
     for number in range(25):
-        assert await stores[number % 2].begin(large_change(f"c{number}", NOW + number)) is Begun.YES
+        assert await stores[number % 2].begin(large_change(f"c{number}", NOW + number)) is StartResult.STARTED
     kept = await states_kept(ledger)
     assert kept == ["another's", *(f"c{number}" for number in range(25 - len(kept) + 1, 25))]
     assert len(kept) == 1 + MAX_JOURNAL_BYTES // stored_size(large_change("c0", NOW))
@@ -199,9 +199,9 @@ async def test_journal_full_of_unsettled_changes_refuses_its_caller_only(ledger:
         " outcome did, and tell the operator: each is kept for 30 days."
     )
     assert await states_kept(other) == begun
-    assert await other.begin(replace(large_change("another's", NOW), principal="other")) is Begun.YES
+    assert await other.begin(replace(large_change("another's", NOW), principal="other")) is StartResult.STARTED
     await ledger.settle(large_change("c0", NOW, outcome="done"))
-    assert await other.begin(large_change("more", NOW + 100)) is Begun.YES
+    assert await other.begin(large_change("more", NOW + 100)) is StartResult.STARTED
     assert await states_kept(ledger) == ["another's", *begun[1:], "more"]
 
 
@@ -238,11 +238,11 @@ async def test_whole_changes_are_deleted_only_after_every_state(ledger: Ledger, 
     assert {stored_size(each) for each in bare} == {BARE_BYTES}
     assert {stored_size(each) for each in states} == {4_500}
     for each in (*bare, *states):
-        assert await ledger.begin(each) is Begun.YES  # 28.5 kB
+        assert await ledger.begin(each) is StartResult.STARTED  # 28.5 kB
     assert await states_kept(other) == [each.id for each in (*bare, *states)]
     history = list[tuple[list[str], list[str]]]()
     for number in range(20, 30):
-        assert await other.begin(replace(change(f"new {number}", NOW + number), outcome="done")) is Begun.YES
+        assert await other.begin(replace(change(f"new {number}", NOW + number), outcome="done")) is StartResult.STARTED
         kept = [each.id for each in await ledger.changes(ACCOUNT, 1000, 1e12)]
         with_state = await states_kept(ledger)
         dropped = [each.id for each in states if each.id not in with_state]
@@ -263,7 +263,7 @@ async def test_state_of_the_change_that_is_about_to_be_undone_is_kept(ledger: Le
         await ledger.begin(replace(change(f"c{number}", NOW + number), outcome="done", before={"plan": "x" * 3_700}))
     assert await states_kept(ledger) == [f"c{number}" for number in range(6)]
     undo = replace(change("undo", NOW + 10), before={"plan": "x" * 3_700})
-    assert await ledger.begin(undo, undoes="c0") is Begun.YES
+    assert await ledger.begin(undo, undoes="c0") is StartResult.STARTED
     assert await states_kept(ledger) == ["c0", "c3", "c4", "c5", "undo"]
 
 
@@ -294,7 +294,7 @@ async def test_limit_holds_for_changes_that_begin_at_once(ledger: Ledger, other:
 
     async def begin(number: int) -> bool:
         try:
-            return await (ledger, other)[number % 2].begin(replace(begun, id=f"c{number}")) is Begun.YES
+            return await (ledger, other)[number % 2].begin(replace(begun, id=f"c{number}")) is StartResult.STARTED
         except JournalFull:
             return False
 
@@ -308,16 +308,18 @@ async def test_full_journal_uses_and_counts_nothing(ledger: Ledger, other: Ledge
     await ledger.open(grant())
     assert await moved(other, "g1", [RequestState.OPEN], RequestState.APPROVED, NOW)
     limit = BudgetLimit("destroy", "monday", 5)
-    large = replace(change("c1"), call_id="call 1", batch="b1", before={"plan": "x" * 20_000})
+    large = replace(change("c1"), call_id="call 1", list_id="b1", before={"plan": "x" * 20_000})
     with pytest.raises(JournalFull):
-        await ledger.begin(large, uses="g1", limits=[limit], rate=UsageRate("destroy", 5, 60), undoes="c0")
+        await ledger.begin(large, approval_id="g1", limits=[limit], rate=UsageRate("destroy", 5, 60), undoes="c0")
     assert not_none(await other.find("g1")).used == ()
     assert (await other.spent("destroy", "monday"), await other.rate_uses("destroy", 60, NOW)) == (0, [])
     assert not not_none(await other.change(ACCOUNT, "c0")).undone
     assert await other.change(ACCOUNT, "c1") is None
-    small = replace(change("c1"), call_id="call 1", batch="b1")
-    assert await ledger.begin(small, uses="g1", limits=[limit]) is Begun.YES
-    assert await other.begin(replace(large, id="c2"), uses="g1") is Begun.BEFORE, "it is no matter of room then"
+    small = replace(change("c1"), call_id="call 1", list_id="b1")
+    assert await ledger.begin(small, approval_id="g1", limits=[limit]) is StartResult.STARTED
+    assert await other.begin(replace(large, id="c2"), approval_id="g1") is StartResult.STARTED_BEFORE, (
+        "it is no matter of room then"
+    )
 
 
 @pytest.mark.usefixtures("small")
@@ -326,7 +328,7 @@ async def test_changes_count_until_they_are_forgotten(ledger: Ledger, other: Led
     await ledger.begin(begun)
     with pytest.raises(JournalFull):
         await other.begin(replace(begun, id="c1", at=NOW + KEPT_DAYS * DAY - 1))
-    assert await other.begin(replace(begun, id="c1", at=NOW + (KEPT_DAYS + 1) * DAY)) is Begun.YES
+    assert await other.begin(replace(begun, id="c1", at=NOW + (KEPT_DAYS + 1) * DAY)) is StartResult.STARTED
     caller = (await ledger.store.read(["caller local"]))["caller local"]
     assert len(load(CallerState, caller).changes.by_day) == 1
 
@@ -385,7 +387,7 @@ async def test_records_are_dropped_only_as_they_are_then(
         await ledger.begin(large)
     monkeypatch.setattr(ledger.store, "scan", interrupted)
     acts.append(lambda: claimed(other, "c0", NOW + 5))
-    assert await ledger.begin(replace(change("new", NOW + 5), before={"plan": "x" * 5_000})) is Begun.YES
+    assert await ledger.begin(replace(change("new", NOW + 5), before={"plan": "x" * 5_000})) is StartResult.STARTED
     assert "c0" in await states_kept(other)
 
     monkeypatch.setattr(documents, "MAX_REQUEST_BYTES", 32_000)
@@ -424,7 +426,7 @@ async def test_count_is_the_sum_of_what_is_stored(ledger: Ledger, other: Ledger)
     for number in range(3):
         await other.decide(asked, Vote(f"{number} {'x' * 700}", True, NOW), "page", "a note " * 100)
     await other.change_request("form", lambda request: replace(request, expires=NOW + 2 * DAY, told=()))
-    await ledger.begin(replace(change("c0"), call_id="call 1"), uses="g1")
+    await ledger.begin(replace(change("c0"), call_id="call 1"), approval_id="g1")
     for sent in ({"plan": "x" * 5_000}, {"plan": "x" * 100}):
         await ledger.settle(replace(change("c0"), outcome="done", sent=sent))
     await other.begin(change("c1", at=NOW + DAY))

@@ -31,7 +31,7 @@ from fastn_mcp.guard.result import Done
 from fastn_mcp.guard.undo import RULES, NotUndoable, receipt, undo_of
 from fastn_mcp.ledger.approval_request import ApprovalRequest
 from fastn_mcp.ledger.change import Change
-from fastn_mcp.ledger.change_start import Begun
+from fastn_mcp.ledger.change_start import StartResult
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.procedures.undo_change import ListChanges, UndoChange
@@ -480,6 +480,6 @@ async def test_change_of_an_unreadable_target_cannot_be_undone(world: World) -> 
         allowed(call), Permission("policy"), list_id="", asker=Asker(), account=world.journalling.account, read=read,
         deadline=0.0, system=world.system,
     )  # fmt: skip
-    assert await world.journalling.begin(change) is Begun.YES
+    assert await world.journalling.begin(change) is StartResult.STARTED
     change = await world.journalling.end(change, "done")
     assert receipt(change)["why"] == "Its earlier state could not be read."

@@ -272,8 +272,8 @@ async def _evaluation(simulation: Simulation, wanted: ToolCall) -> dict[str, Any
     return {
         "decisions": decisions,
         "decision": judged.verdict.decision.value,
-        "expected": judged.asked.expected,
-        "lines": judged.asked.lines(),
+        "expected": judged.people_question.expected,
+        "lines": judged.people_question.lines(),
         "preview": judged.preview(caller).data_for_agent(),
     }
 

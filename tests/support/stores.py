@@ -20,7 +20,7 @@ from pydantic import JsonValue
 from fastn_mcp.build.stores import ledger_at
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, ShownCall, Vote
 from fastn_mcp.ledger.change import Change
-from fastn_mcp.ledger.change_start import Begun, BudgetLimit, UsageRate
+from fastn_mcp.ledger.change_start import BudgetLimit, StartResult, UsageRate
 from fastn_mcp.ledger.documents import write
 from fastn_mcp.ledger.ledger import Ledger, TooManyWaiting
 from fastn_mcp.ledger.sqlite_store import SqliteStore
@@ -145,7 +145,7 @@ def change(name: str = "c1", at: float = NOW) -> Change:
 async def _used(ledger: Ledger) -> bool:
     """Use the approval of the request g1."""
     used = replace(change(f"{os.getpid()} {next(_NUMBERS)}"), call_id="call 1")
-    return await ledger.begin(used, uses="g1") is Begun.YES
+    return await ledger.begin(used, approval_id="g1") is StartResult.STARTED
 
 
 async def _burn(ledger: Ledger, _: str) -> bool:
@@ -182,34 +182,34 @@ async def _withdraw_or_use(ledger: Ledger, name: str) -> bool:
 
 
 async def _step(ledger: Ledger, _: str) -> bool:
-    listed = replace(change(f"{os.getpid()} {next(_NUMBERS)}"), batch="b1", call_id="call 1", number=1)
-    return await ledger.begin(listed) is Begun.YES
+    listed = replace(change(f"{os.getpid()} {next(_NUMBERS)}"), list_id="b1", call_id="call 1", number=1)
+    return await ledger.begin(listed) is StartResult.STARTED
 
 
 async def _spend(ledger: Ledger, _: str) -> bool:
     limit = BudgetLimit("destroy", "2026-11-25", 7)
-    return await ledger.begin(change(f"{os.getpid()} {next(_NUMBERS)}"), limits=[limit]) is Begun.YES
+    return await ledger.begin(change(f"{os.getpid()} {next(_NUMBERS)}"), limits=[limit]) is StartResult.STARTED
 
 
 async def _claim(ledger: Ledger, _: str) -> bool:
-    return await ledger.begin(change(f"{os.getpid()} {next(_NUMBERS)}"), undoes="c1") is Begun.YES
+    return await ledger.begin(change(f"{os.getpid()} {next(_NUMBERS)}"), undoes="c1") is StartResult.STARTED
 
 
 async def _rate(ledger: Ledger, _: str) -> bool:
     rate = UsageRate("destroy", 7, 300)
-    return await ledger.begin(change(f"{os.getpid()} {next(_NUMBERS)}"), rate=rate) is Begun.YES
+    return await ledger.begin(change(f"{os.getpid()} {next(_NUMBERS)}"), rate=rate) is StartResult.STARTED
 
 
 async def _begin_all(ledger: Ledger, _: str, list_id: str = "") -> bool:
     """Begin a change with an approval, a budget, a rate and an undo at once."""
     begun = await ledger.begin(
-        replace(change(f"{os.getpid()} {next(_NUMBERS)}"), batch=list_id, call_id="call 1"),
+        replace(change(f"{os.getpid()} {next(_NUMBERS)}"), list_id=list_id, call_id="call 1"),
         undoes="c0",
         limits=[BudgetLimit("destroy", "2026-11-25", 7)],
         rate=UsageRate("destroy", 7, 300),
-        uses="g1",
+        approval_id="g1",
     )
-    return begun is Begun.YES
+    return begun is StartResult.STARTED
 
 
 ATTEMPTS: dict[str, Callable[[Ledger, str], Awaitable[bool]]] = {

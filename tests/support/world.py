@@ -37,7 +37,7 @@ from fastn_mcp.guard.seal import Seal
 from fastn_mcp.guard.stops import Stops
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
 from fastn_mcp.ledger.change import Change
-from fastn_mcp.ledger.change_start import Begun
+from fastn_mcp.ledger.change_start import StartResult
 from fastn_mcp.ledger.identity import bound_account
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.ledger.sqlite_store import SqliteStore
@@ -419,7 +419,7 @@ class World:
     async def begin(self, current: Evaluation, *, list_id: str = "") -> None:
         """Begin a call that the policy allows, and leave it so, as a process that ends then does."""
         change = await self.change_of(current, Permission("policy"), list_id=list_id)
-        assert await self.ledger.begin(change) is Begun.YES
+        assert await self.ledger.begin(change) is StartResult.STARTED
 
     async def begun(self, current: Evaluation, permission: Permission, asker: Asker | None = None) -> bool:
         """Return whether a call begins by this permission."""
@@ -441,7 +441,7 @@ class World:
     async def judged(self, call: Call) -> tuple[PolicyDecision, Any]:
         """What the policy says of a call, and what people read about it."""
         seen = await self.judge.questions.with_question(await self.judge.judge_call(call, Asker()))
-        return seen.verdict, seen.asked
+        return seen.verdict, seen.people_question
 
     async def decision(self, call: Call) -> Decision:
         return (await self.judged(call))[0].decision

@@ -1,4 +1,4 @@
-"""Approval of a batch by the policy, a plan, a temporary approval or people."""
+"""Approval of a call or a list by the policy, a plan, a temporary approval or people."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -111,8 +111,8 @@ class Approvals:
 
         The first of these cases applies:
 
-        1. The caller brings a person's answer to an approval request; where the policy allows the calls by now, only a
-           decline counts.
+        1. The caller brings a person's answer to an approval request. If the policy allows the calls by now, an
+           approval is not needed, and only a decline counts.
         2. A person has lately declined the same calls.
         3. The policy, a plan or a temporary approval allows the calls.
         4. The approval of a list was used for other calls of it, and covers the rest.
@@ -137,7 +137,7 @@ class Approvals:
             earlier = None  # it covered calls that were made, or that have changed since
         await self._check_limits(evaluation, caller)
         if earlier is not None and earlier.state is RequestState.APPROVED:
-            return Permission(earlier.by or "", earlier)
+            return Permission(earlier.by or "", earlier)  # `Guard.execute` checks that it still covers the calls
         evaluation = await self._judge.questions.describe(evaluation)
         why_no_form = await self._why_no_form(evaluation, caller)
         if earlier is None:
@@ -149,7 +149,9 @@ class Approvals:
         await self._budgets.check_rate(evaluation.effect, caller.asker.counted)
         problem = _no_people(evaluation, self.channel)
         if problem is not None:
-            problem.facts["preview"] = (await self._judge.questions.with_question(evaluation)).readable.data_for_agent()
+            problem.facts["preview"] = (
+                await self._judge.questions.with_question(evaluation)
+            ).agent_question.data_for_agent()
             raise problem
         await record_expired(self._ledger, self._account, self._system.timestamp(), self._recorder.decided)
 
@@ -183,7 +185,7 @@ class Approvals:
             return "The policy requires approval outside of the client. "
         if decision is Decision.FOUR_EYES:
             return "The policy requires two people to approve it. "
-        if not evaluation.asked.fits_form and not form.is_terminal:
+        if not evaluation.people_question.fits_form and not form.is_terminal:
             return "Its arguments must be shown in full and are too long for a form. "
         distrusted = await self._ledger.marked(_distrust(holder(caller.asker.principal, self._account), form))
         if distrusted > self._system.timestamp():
@@ -233,7 +235,7 @@ class Approvals:
             answer = await form.ask(request)
             span["is_answered"] = answer is not None
         if answer is None:
-            return PendingApproval(request, evaluation.readable)
+            return PendingApproval(request, evaluation.agent_question)
         return await self._count(evaluation, caller, form, request, answer)
 
     async def _ask_out_of_band(self, evaluation: Evaluation, caller: Caller, why: str) -> PendingApproval:
@@ -243,7 +245,7 @@ class Approvals:
             raise Refused(
                 f"{why}{tool} needs the approval of a person.",
                 f"Use a client that shows forms, or a terminal: fastn-mcp call {tool}",
-                facts={"preview": evaluation.readable.data_for_agent()},
+                facts={"preview": evaluation.agent_question.data_for_agent()},
             )
         if evaluation.typed is not None and not channel.capabilities.takes_secrets:
             by_variable = "Name a variable that holds it, or a" if evaluation.typed.name == "value" else "A"
@@ -383,9 +385,9 @@ def _request(
         required=decision.value,
         second=evaluation.verdict.second,
         step_up=evaluation.verdict.step_up,
-        expected=evaluation.asked.expected if decision is Decision.TYPED or is_severe else None,
+        expected=evaluation.people_question.expected if decision is Decision.TYPED or is_severe else None,
         out_of_band=out_of_band,
-        question=evaluation.asked,
+        question=evaluation.people_question,
         created=now,
         expires=now + lifetime,
         trace=system.trace(),
@@ -413,4 +415,4 @@ async def _announce(
     announced = await channel.announce(request)
     needs_link = announced.url is not None and not announced.is_in_view
     where = why + announced.where
-    return PendingApproval(request, evaluation.readable, where, announced.url, needs_link)
+    return PendingApproval(request, evaluation.agent_question, where, announced.url, needs_link)

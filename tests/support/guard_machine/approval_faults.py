@@ -16,7 +16,7 @@ from fastn_mcp.guard.judge import Judge
 from fastn_mcp.ledger import approval_request
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
 from fastn_mcp.ledger.change import Change
-from fastn_mcp.ledger.change_start import Begun, ChangeStart
+from fastn_mcp.ledger.change_start import ChangeStart, StartResult
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.policy.decision import Decision, PolicyDecision
 from fastn_mcp.policy.policy import Policy
@@ -46,12 +46,12 @@ def approval_is_used_before_its_change(patch: pytest.MonkeyPatch) -> None:
     """An approval is used in a step of its own, and its change is begun in the next."""
     begin = ChangeJournal.begin
 
-    async def used_before(self: ChangeJournal, change: Change, *, uses: str = "", **permits: Any) -> Begun:
+    async def used_before(self: ChangeJournal, change: Change, *, approval_id: str = "", **permits: Any) -> StartResult:
         ledger: Ledger = self._ledger  # pyright: ignore[reportPrivateUsage]
-        if uses:
-            used = await ledger.change_request(uses, lambda request: request.with_use(change.call_id, change.at))
+        if approval_id:
+            used = await ledger.change_request(approval_id, lambda request: request.with_use(change.call_id, change.at))
             if used is None:
-                return Begun.NO_APPROVAL
+                return StartResult.NO_APPROVAL
         return await begin(self, change, **permits)
 
     patch.setattr(ChangeJournal, "begin", used_before)

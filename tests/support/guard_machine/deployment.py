@@ -8,7 +8,7 @@ from typing import Any
 from fastn_mcp.audit.files import verify
 from fastn_mcp.audit.log import AuditFile
 from fastn_mcp.ledger.approval_request import ApprovalRequest
-from fastn_mcp.ledger.change import FINAL_OUTCOMES, Change
+from fastn_mcp.ledger.change import NEVER_REPEATED, Change
 from fastn_mcp.ledger.documents import Unreadable
 from fastn_mcp.ledger.identity import bound_account
 from fastn_mcp.ledger.ledger import Ledger
@@ -160,8 +160,8 @@ def change_record(change: Change) -> ChangeRecord:
         outcome=change.outcome,
         approval_id=change.approval,
         call_id=change.call_id,
-        list_id=change.batch,
+        list_id=change.list_id,
         number=change.number,
-        is_final=change.outcome in FINAL_OUTCOMES,
+        is_final=change.outcome in NEVER_REPEATED,
         unsettled_until=change.unsettled_until,
     )

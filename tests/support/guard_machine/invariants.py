@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fastn_mcp.ledger.change import FINAL_OUTCOMES
+from fastn_mcp.ledger.change import NEVER_REPEATED
 from support.guard_machine.damage import Damage
 from support.guard_machine.deployment import Deployment
 from support.guard_machine.model import GuardModel, KnownApproval, key_of_call
@@ -127,11 +127,11 @@ class Invariants:
         refused_at = known.refused_at
         assert refused_at is None or refused_at > sent.begun_at, f"sent although a person declined it: {sent}"
         key = key_of_call(sent.call)
-        until = self._model.declined_until.get(key, 0.0)
-        same = (each for each in self._model.approvals.values() if key_of_call(each.call) == key)
-        was_declined = any(each.refused_at is not None and each.refused_at < sent.call.began for each in same)
-        is_declined = was_declined and sent.call.time < until - SKEW
-        assert not is_declined, f"sent although the same call stays declined: {sent}"
+        for other in self._model.approvals.values():
+            if other.refused_at is None or other.refused_at > sent.call.began or key_of_call(other.call) != key:
+                continue
+            is_declined = sent.call.time < other.declined_until - SKEW
+            assert not is_declined, f"sent although the same call stays declined: {sent}"
 
     def is_within_temporary_approval(self, sent: SentChange, known: KnownApproval) -> None:
         """A temporary approval is given by all, begins with the first use, ends, and covers the same call only."""
@@ -318,9 +318,9 @@ class Invariants:
 def _repeats(sent: SentChange, change: ChangeRecord, damage: Damage) -> bool:
     """Whether a change repeats one that was unreadable: of the same list, or unsettled and not safe to repeat."""
     for unreadable in damage.changes:
-        if unreadable.outcome not in FINAL_OUTCOMES:
+        if unreadable.outcome not in NEVER_REPEATED:
             continue
-        if change.list_id and change.list_id == unreadable.batch:
+        if change.list_id and change.list_id == unreadable.list_id:
             return True
         is_same = unreadable.call_id == change.call_id and not change.list_id
         is_unsettled = unreadable.unsettled_until > sent.call.time + SKEW

@@ -30,6 +30,8 @@ class KnownApproval:
     """Who approved it as a person does, and whether they gave a temporary approval as well."""
     refused_at: int | None = None
     """When a person declined it or took their approval back."""
+    declined_until: float = 0.0
+    """Until when the same call stays declined, by the right clock; 0 if it does not."""
     is_revoked: bool = False
     """Whether its temporary approval was revoked."""
     used_at: float | None = None
@@ -72,8 +74,6 @@ class GuardModel:
         self.stops: list[KnownStop] = []
         self.damages: list[Damage] = []
         self.renames: Counter[str] = Counter()
-        self.declined_until: dict[str, float] = {}
-        """By key of a call: until when the same call stays declined."""
         self.lost_calls: dict[str, LostCall] = {}
         """By key of a call: the last one."""
         self.program_declines: list[str] = []
@@ -147,8 +147,7 @@ class GuardModel:
             return
         known.refused_at = self._deployment.next_number()
         if not record.is_form:
-            key = key_of_call(known.call)
-            self.declined_until[key] = max(self.declined_until.get(key, 0.0), record.expires)
+            known.declined_until = max(known.declined_until, record.expires)
 
     @property
     def temporary_approvals(self) -> list[str]:

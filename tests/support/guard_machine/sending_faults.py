@@ -21,7 +21,7 @@ from fastn_mcp.guard.result import ListResult
 from fastn_mcp.guard.stops import Stops
 from fastn_mcp.ledger import change_start
 from fastn_mcp.ledger.change import BEGUN, Change
-from fastn_mcp.ledger.change_start import Begun, BudgetLimit, ChangeStart
+from fastn_mcp.ledger.change_start import BudgetLimit, ChangeStart, StartResult
 from fastn_mcp.ledger.documents import Documents, Unreadable, loaded
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.ledger.store import Write
@@ -40,9 +40,9 @@ def journal_after_send(patch: pytest.MonkeyPatch) -> None:
     settle = Ledger.settle
     late = dict[str, Mapping[str, Any]]()
 
-    async def begin_later(self: Ledger, change: Change, **permits: Any) -> Begun:  # noqa: ARG001
+    async def begin_later(self: Ledger, change: Change, **permits: Any) -> StartResult:  # noqa: ARG001
         late[change.id] = permits
-        return Begun.YES
+        return StartResult.STARTED
 
     async def begin_and_settle(self: Ledger, change: Change) -> None:
         if change.id in late:
@@ -148,12 +148,12 @@ def failed_use_is_ignored(patch: pytest.MonkeyPatch) -> None:
     """A change is sent although the store could not begin it."""
     begin = ChangeJournal.begin
 
-    async def ignoring(self: ChangeJournal, change: Change, **permits: Any) -> Begun:
+    async def ignoring(self: ChangeJournal, change: Change, **permits: Any) -> StartResult:
         try:
             return await begin(self, change, **permits)
         except Refused:
             self._sending[change.id] = change.repeat_id, anyio.Event()  # pyright: ignore[reportPrivateUsage]
-            return Begun.YES
+            return StartResult.STARTED
 
     patch.setattr(ChangeJournal, "begin", ignoring)
 
@@ -192,11 +192,11 @@ def limit_is_counted_apart(patch: pytest.MonkeyPatch) -> None:
 
     async def counted(
         self: ChangeJournal, change: Change, *, limits: Sequence[BudgetLimit] = (), **permits: Any
-    ) -> Begun:
+    ) -> StartResult:
         ledger: Ledger = self._ledger  # pyright: ignore[reportPrivateUsage]
         for each in limits:
             if await ledger.spent(each.budget, each.period) >= each.limit:
-                return Begun.NO_LIMIT
+                return StartResult.NO_LIMIT
         unlimited = [replace(each, limit=1 << 31) for each in limits]
         return await begin(self, change, limits=unlimited, **permits)
 
@@ -215,9 +215,9 @@ def begun_call_is_sent_again(patch: pytest.MonkeyPatch) -> None:
     listed = ChangeStart._listed  # pyright: ignore[reportPrivateUsage]
     made_before = Guard._made_before  # pyright: ignore[reportPrivateUsage]
 
-    def listed_again(self: ChangeStart, found: Documents) -> Begun | list[Write]:
+    def listed_again(self: ChangeStart, found: Documents) -> StartResult | list[Write]:
         result = listed(self, found)
-        return [] if result is Begun.BEFORE else result
+        return [] if result is StartResult.STARTED_BEFORE else result
 
     async def made_with_outcome(self: Guard, *args: Any) -> ListResult:
         made = await made_before(self, *args)
