@@ -126,19 +126,23 @@ class ApplyChanges(Procedure[AppliedChanges]):
 def _parse(number: int, entry: Mapping[str, Any]) -> Call:
     """Return the call that an entry names. Raises `ValueError`, whose text contains no argument values."""
     where = f"call {number}"
-    if unknown := entry.keys() - {"tool", "arguments"}:
+    unknown = entry.keys() - {"tool", "arguments"}
+    if unknown:
         wrong = min(unknown)
         raise ValueError(f"{where}: unknown {wrong[:64]!r}{nearest(wrong, ('tool', 'arguments'))}")
-    name, arguments = text(entry, "tool"), entry.get("arguments", {})
+    name = text(entry, "tool")
+    arguments = entry.get("arguments", {})
     if not name:
         raise ValueError(f"{where}: its tool is missing, or is not a text")
-    if (operation := OPERATIONS.get(name)) is None:
+    operation = OPERATIONS.get(name)
+    if operation is None:
         names = (name for name, operation in OPERATIONS.items() if operation.effect is not Effect.READ)
         raise ValueError(f"{where}: there is no tool {name[:64]!r} for a list of changes{nearest(name, names)}")
     where = f"{where}, {operation.tool_name()}"
     if operation.effect is Effect.READ:
         raise ValueError(f"{where}: changes nothing; call it separately")
-    if why := _NOT_IN_BATCHES.get(operation.tool_name()):
+    why = _NOT_IN_BATCHES.get(operation.tool_name())
+    if why:
         raise ValueError(f"{where}: {why}; call it separately")
     try:
         call = operation.model_validate(_arguments(where, operation, arguments))
@@ -158,7 +162,8 @@ def _arguments(where: str, operation: AnyOperation, arguments: object) -> dict[s
         fields = _ARGUMENTS.validate_python(arguments)
     except ValidationError:
         raise ValueError(f"{where}: its arguments are not an object") from None
-    if problem := size_problem(operation, fields):
+    problem = size_problem(operation, fields)
+    if problem:
         raise ValueError(f"{where}: {problem}")
     return fields
 

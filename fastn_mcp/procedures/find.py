@@ -88,7 +88,9 @@ class Find(Procedure[SearchResult]):
 
     async def _by_ids(self, keys: Sequence[re.Match[str]], context: ProcedureContext) -> dict[str, JsonValue] | None:
         """Return the answer for ids that can be read directly, or for one of an execution; else None."""
-        entries, unknown, alone = list[Entry](), list[str](), "search for it alone"
+        entries = list[Entry]()
+        unknown = list[str]()
+        alone = "search for it alone"
         gaps = [f"{key[0]}: {alone}" for key in keys[_MAX_IDS:]]
         for key in keys[:_MAX_IDS]:
             kinds = (key.lastgroup,) if key.lastgroup else _OF_UUID
@@ -118,12 +120,14 @@ class Find(Procedure[SearchResult]):
     async def _answer(
         self, matches: Matches, data: SearchData, context: ProcedureContext, unread: Sequence[str] = ()
     ) -> dict[str, JsonValue]:
-        meant, displayed = [hit.entry for hit in matches.hits[: matches.meant]], matches.hits[: self.limit]
+        meant = [hit.entry for hit in matches.hits[: matches.meant]]
+        displayed = matches.hits[: self.limit]
         if len(meant) == 1 and meant[0].kind == "workflow" and not is_unfinished("workflow", meant[0].row):
             await data.read_last_run(meant[0])
         await data.name_related([hit.entry for hit in displayed])
         rows = _Rows(data, context, {item.id for item in meant}, {hit.entry.id for hit in displayed})
-        ranking, more = data.rows.ranking(self.query), len(matches.hits) - len(displayed)
+        ranking = data.rows.ranking(self.query)
+        more = len(matches.hits) - len(displayed)
         gaps = data.gaps(is_answered=ranking.is_about_kinds or (bool(displayed) and not matches.lacking))
         kinds = {self.kind} if self.kind else kinds_in(self.query)
         if ranking.words:  # else it says nothing but the kinds
@@ -148,7 +152,8 @@ class _Rows:
     def __init__(self, data: SearchData, context: ProcedureContext, meant: set[str], displayed: set[str]) -> None:
         self._rows = data.rows
         self._now = context.system.now()
-        self._meant, self._displayed = meant, displayed
+        self._meant = meant
+        self._displayed = displayed
 
     def row(self, hit: Hit) -> dict[str, JsonValue]:
         item = hit.entry

@@ -57,8 +57,12 @@ async def collected(call: List[Any], context: ProcedureContext) -> Table:
     if call.statuses or ORDERS.keys() & call.filters:
         return await _whole(call, context)
     page = await read_page(call, context.read)
-    items, places, unchecked = list(page.rows), list(page.places), set(page.not_checked or ())
-    total, read, received = page.total, 1, page.received
+    items = list(page.rows)
+    places = list(page.places)
+    unchecked = set(page.not_checked or ())
+    total = page.total
+    read = 1
+    received = page.received
     while call.filters and len(items) < call.limit and page.next_cursor is not None and read <= MAX_FURTHER_PAGES:
         if not context.look.affordable:
             break
@@ -73,7 +77,9 @@ async def collected(call: List[Any], context: ProcedureContext) -> Table:
         items += page.rows
         places += page.places
         unchecked |= {*(page.not_checked or ())}
-        total, read, received = None, read + 1, received + page.received
+        total = None
+        read = read + 1
+        received = received + page.received
     is_whole = page.next_cursor is None and call.cursor is None
     every = context.look.snapshot.stored(type(call)())
     if is_whole and not unchecked:
@@ -96,7 +102,8 @@ async def _whole(call: List[Any], context: ProcedureContext) -> Table:
     """Return the page of a list that is read whole, up to a bound, before it is filtered and sorted here."""
     read, statuses, is_complete = await _all_rows(call, context)
     numbered, unchecked = call.matching_rows(read)
-    matching, position = [row for _, row in numbered], call.position
+    matching = [row for _, row in numbered]
+    position = call.position
     words, fields = next((order for name, order in ORDERS.items() if name in call.filters), (None, ()))
     if words is not None:
         matching.sort(key=lambda row: at.timestamp() if (at := timestamp(row, *fields)) else math.inf)
@@ -126,9 +133,11 @@ async def _all_rows(
     call: List[Any], context: ProcedureContext
 ) -> tuple[list[dict[str, JsonValue]], Sequence[str], bool]:
     """Return what Fastn's filters leave, the statuses by which it was read, and whether no row is missing."""
-    send, ours = remembered(context.read), dict.fromkeys(call.applied_here())
+    send = remembered(context.read)
+    ours = dict.fromkeys(call.applied_here())
     listing = call.model_copy(update={"cursor": None, "limit": MAX_LIMIT, **ours})
-    first, statuses = await read_page(listing, send), call.statuses
+    first = await read_page(listing, send)
+    statuses = call.statuses
     by_status = [listing.model_copy(update={"status": status}) for status in statuses]
     is_shorter = first.next_cursor is not None and MAX_LIMIT * len(statuses) < (first.total or math.inf)
     if not (is_shorter and by_status and context.look.affordable):
@@ -136,10 +145,13 @@ async def _all_rows(
     else:  # where Fastn does not filter, this would read everything several times
         page = await read_page(by_status[0], send)
         statuses = statuses if page.received == len(page.rows) else ()
-    rows, is_complete, most = list[dict[str, JsonValue]](), True, min(MAX_FURTHER_PAGES, context.look.affordable) + 1
+    rows = list[dict[str, JsonValue]]()
+    is_complete = True
+    most = min(MAX_FURTHER_PAGES, context.look.affordable) + 1
     for part in by_status if statuses else [listing]:
         pages = await read_pages(part, send, max(1, most))
-        most, is_complete = most - len(pages.pages), is_complete and pages.is_complete
+        most = most - len(pages.pages)
+        is_complete = is_complete and pages.is_complete
         rows += [row for page in pages.pages for row in page.rows]
     return unique(rows), statuses, is_complete
 

@@ -100,7 +100,9 @@ async def resolve(
 async def _resolve(
     kind: str, typed: str, context: ProcedureContext, fields: Collection[str], *, is_tried: bool
 ) -> FoundResource:
-    listing, candidates, is_complete = LISTS[kind](limit=MAX_NAMES), tuple[Entry, ...](), False
+    listing = LISTS[kind](limit=MAX_NAMES)
+    candidates = tuple[Entry, ...]()
+    is_complete = False
     stored = [entry(kind, row) for row in context.look.stored(listing).rows]
     known = {item.id: item for item in named(typed, stored) if item.id}
     if len(known) == 1 and (typed in known or context.look.snapshot.pages_left(listing) == 0):
@@ -182,7 +184,8 @@ def _distinction(kind: str, item: Entry) -> str:
 
 def named(typed: str, entries: Iterable[Entry]) -> list[Entry]:
     """Return the entries with this id, name, slug or email: exactly as typed, or else in any case and punctuation."""
-    id_, words = typed.strip().casefold(), words_of(typed)
+    id_ = typed.strip().casefold()
+    words = words_of(typed)
     matching = [
         item
         for item in entries
@@ -194,7 +197,8 @@ def named(typed: str, entries: Iterable[Entry]) -> list[Entry]:
 async def read_by_id(kind: str, id_: str, context: ProcedureContext) -> FoundResource | None:
     """Read a resource by its id. Returns None if it cannot be an id, or has to be looked for in the whole list."""
     try:
-        if (operation := OPERATIONS.get(f"get_{kind}")) is not None:
+        operation = OPERATIONS.get(f"get_{kind}")
+        if operation is not None:
             reading: Any = operation.model_validate({f"{kind}_id": id_})
             row = row_of(await context.look(reading))
             return FoundResource(key_of(row) or id_, row)

@@ -271,7 +271,8 @@ def _meanings(word: str, vocabulary: Collection[str], *, is_joined: bool) -> dic
     from rapidfuzz.distance import OSA  # imported late: only searches need it
     from rapidfuzz.process import extract
 
-    size, digits = len(word), _digits(word)
+    size = len(word)
+    digits = _digits(word)
     shortest, shortest_beginning = (_MIN_PART, _MIN_BEGINNING) if word.isascii() else (2, 2)
     parts = (other for other in vocabulary if word in other and (size >= shortest or other.startswith(word)))
     meant = {other: SIMILAR + (1 - SIMILAR) * size / len(other) for other in parts if size >= shortest_beginning}

@@ -142,6 +142,7 @@ def _next(execution_id: str, state: dict[str, JsonValue]) -> dict[str, JsonValue
 def _progress(run: Row, error: FastnError | None, waited: float, context: ProcedureContext) -> str:
     if error is not None:
         return f"could not be looked at, {waited:.0f} s waited"
-    status, begun = word(run, "status"), timestamp(run, "startedAt", "createdAt")
+    status = word(run, "status")
+    begun = timestamp(run, "startedAt", "createdAt")
     age = waited if begun is None else (context.system.now() - begun).total_seconds()
     return f"{status if status in _NAMED_STATES else 'running'} for {lasting(timedelta(seconds=max(age, waited)))}"

@@ -197,7 +197,8 @@ class Operation(Tool[Result], Generic[Result]):
         super().__pydantic_init_subclass__(**kwargs)
         if not hasattr(cls, "route"):
             return
-        if unknown := set(cls.route.parameters) - cls.model_fields.keys():
+        unknown = set(cls.route.parameters) - cls.model_fields.keys()
+        if unknown:
             raise TypeError(f"{cls.__name__}: its path names {sorted(unknown)}, which are not fields")
         if cls.route.method in ("GET", "DELETE"):
             cls._control_characters = CONTROL  # a query has no lines
@@ -231,7 +232,8 @@ class Operation(Tool[Result], Generic[Result]):
         `route` replaces the operation's own, for accounts with other paths.
         """
         route = route or type(self).route
-        fields, path = self.arguments(), route.path
+        fields = self.arguments()
+        path = route.path
         if "{" in path:
             path = route.fill({name: fields.pop(name, None) for name in route.parameters})
         extra = fields.pop("extra", None)
@@ -240,11 +242,12 @@ class Operation(Tool[Result], Generic[Result]):
             known = {self.wire(name) for name in type(self).model_fields.keys() - self.ours()}
             alike = set(map(plain, known))
             # A null clears a field, which an omitted argument cannot express. Servers may ignore the case of a name.
-            if taken := sorted(
+            taken = sorted(
                 name
                 for name, value in extra.items()
                 if plain(name) in alike and (name not in known or value is not None)
-            ):
+            )
+            if taken:
                 named = ", ".join(first_few(taken))
                 raise RefusedValue("extra", f"{named} has an argument of its own; give it there")
             fields = extra | fields
@@ -290,7 +293,9 @@ class Operation(Tool[Result], Generic[Result]):
 
     def result(self, body: JsonValue) -> Result:
         """Return the unwrapped body as the result type of this operation."""
-        fields = body if isinstance(body, dict) else {} if body is None else {"value": body}
+        fields = body if isinstance(body, dict) else {"value": body}
+        if body is None:
+            fields = {}
         return cast(Result, type(self).returns.model_validate(fields))
 
 
@@ -358,6 +363,14 @@ class Update(Operation[Result], Generic[Result]):
         return {name: value for name, value in current.items() if name not in _SET_BY_FASTN} | changes
 
 
+_NAME_FIELDS = ("slug", "name")
+
+
+def _own_names(fields: Mapping[str, object]) -> list[str]:
+    names = map(fields.get, _NAME_FIELDS)
+    return [name for name in names if isinstance(name, str) and name.strip()]
+
+
 class Create(Operation[Result], Generic[Result]):
     """A create, evaluated as an update if it may overwrite something."""
 
@@ -374,12 +387,9 @@ class Create(Operation[Result], Generic[Result]):
 
     def may_overwrite(self, row: Row) -> bool | None:
         """Return whether this may overwrite `row`; None if that is not known."""
-        fields = ("slug", "name")
-        own, existing = (
-            [name for field in fields if isinstance(name := each.get(field), str) and name.strip()]
-            for each in (vars(self), row)
-        )
+        own = _own_names(vars(self))
+        existing = _own_names(row)
         answers = [same_name(name, other) for name in own for other in existing]
         if True in answers:
             return True
-        return None if None in answers or len(existing) < len(fields) else False
+        return None if None in answers or len(existing) < len(_NAME_FIELDS) else False

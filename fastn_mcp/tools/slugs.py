@@ -16,7 +16,8 @@ def same_name(new: str, existing: str) -> bool | None:
     """
     if not _readings(new).isdisjoint(_readings(existing)):
         return True
-    parts, slug = _certain(new), "".join(_certain(existing))
+    parts = _certain(new)
+    slug = "".join(_certain(existing))
     may_become = (slug != "" or len(parts) > 1) and fnmatchcase(slug, "*".join(parts))
     return None if may_become else False
 

@@ -45,7 +45,8 @@ def answer(evidence: Evidence) -> Entry:
     """Return the whole answer, with all entries of its lists."""
     newest = zip(evidence.causes, evidence.newest, strict=False)  # of the first causes only
     causes = [_Cause(cause, run, _remedy(evidence, cause, run)) for cause, run in newest]
-    connections, triggers = _connections(evidence), evidence.triggers
+    connections = _connections(evidence)
+    triggers = evidence.triggers
     is_connections_read = bool(connections) or not any("connections" in gap.what for gap in evidence.gaps)
     repaired = [connection for cause in causes for connection in cause.remedy.repairs]
     whys = [(len(cause.failures.runs), cause.remedy.cause) for cause in causes[:2]]
@@ -103,7 +104,8 @@ def _blocked(evidence: Evidence, connections: Sequence[PartState]) -> list[str]:
         reasons.append(f"{quoted(owner)} waits for activation by its admin: nothing runs for it until then")
     workflows = evidence.relevant_workflows if subject.resources else ()
     for key in workflows:
-        if predicate := blocked(evidence.workflows.get(key, {})):
+        predicate = blocked(evidence.workflows.get(key, {}))
+        if predicate:
             name = "the workflow" if len(workflows) == 1 else quote(evidence.workflow(key), is_name=True)
             reasons.append(f"{name} {predicate}")
     if subject.trigger is not None and not workflows:
@@ -117,8 +119,11 @@ def _blocked(evidence: Evidence, connections: Sequence[PartState]) -> list[str]:
 
 
 def _runs(evidence: Evidence) -> Entry:
-    counts, now = evidence.counts, evidence.counts.period.now
-    count, last, before = len(counts.failures), counts.last_success_at, counts.last_before
+    counts = evidence.counts
+    now = evidence.counts.period.now
+    count = len(counts.failures)
+    last = counts.last_success_at
+    before = counts.last_before
     totals: Entry = {**counts.totals}
     if not totals and (failed := counts.failed(count)) is not None:
         totals["failed"] = failed
@@ -135,7 +140,8 @@ def _runs(evidence: Evidence) -> Entry:
 
 
 def _remedy(evidence: Evidence, cause: FailureGroup, newest: EndedRun) -> Remedy:
-    connector, customers = evidence.connector(newest), cause.customers
+    connector = evidence.connector(newest)
+    customers = cause.customers
     candidates = connections_to([connector] if connector else evidence.apps(newest.workflow), evidence.connections)
     own = [connection for connection in candidates if connection.customer in customers]
     relevant = own or [connection for connection in candidates if connection.customer is None]
@@ -143,12 +149,20 @@ def _remedy(evidence: Evidence, cause: FailureGroup, newest: EndedRun) -> Remedy
     theirs = [connection.row for connection in evidence.connections if connection.customer in customers]
     is_known = {*customers} <= {*evidence.connected}
     is_known = is_known and all(text(row, "connectorSlug", "connector.slug") for row in theirs)
-    return remedy(FailureEvidence(newest, workflow, bool(customers), connector, relevant, is_known))
+    return remedy(
+        FailureEvidence(
+            newest, workflow, bool(customers), connector=connector, connections=relevant, knows_connections=is_known
+        )
+    )
 
 
 def _cause(evidence: Evidence, cause: _Cause) -> Entry:
-    failures, newest, remedy = cause.failures, cause.newest, cause.remedy
-    times, now, count = failures.times, evidence.counts.period.now, len(failures.runs)
+    failures = cause.failures
+    newest = cause.newest
+    remedy = cause.remedy
+    times = failures.times
+    now = evidence.counts.period.now
+    count = len(failures.runs)
     arguments: Mapping[Any, Entry] = {
         GetExecution: {"execution_id": newest.id},
         GetWorkflow: {"workflow_id": newest.workflow},
@@ -192,7 +206,8 @@ def _affected(evidence: Evidence, cause: FailureGroup) -> Entry:
 
 
 def _failed_runs(evidence: Evidence, which: RunFilter, count: int) -> Entry:
-    subject, record = evidence.subject, evidence.run_records.get(which, RunRecord(which))
+    subject = evidence.subject
+    record = evidence.run_records.get(which, RunRecord(which))
     is_named = len(subject.workflows) == 1
     of = "" if record.runs is None else f" of {record.runs:,}"
     return without_empty(
@@ -208,11 +223,13 @@ def _failed_runs(evidence: Evidence, which: RunFilter, count: int) -> Entry:
 
 def _history(evidence: Evidence, record: RunRecord) -> Entry:
     """Return since when runs fail, and the last success."""
-    success, now = record.last_success, evidence.counts.period.now
+    success = record.last_success
+    now = evidence.counts.period.now
     entry: Entry = {}
     if record.is_failing and record.since is not None:
         entry["since"] = ("" if record.knows_since else "at least since ") + aged(record.since, now)
-    if last := record.last_success_in_words(now):
+    last = record.last_success_in_words(now)
+    if last:
         entry["last_success"] = last
     newest = record.failures[0].version if record.failures else ""
     if success and newest and success.version and newest != success.version:

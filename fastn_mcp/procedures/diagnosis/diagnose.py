@@ -89,10 +89,12 @@ class Diagnose(Procedure[Diagnosis]):
         others = cast("list[JsonValue]", diagnosis.pop("other_causes", []))
         end = begin + (_PAGE if begin else _OTHERS)
         if begin:
-            first, last = begin + MAX_CAUSES + 1, min(end, len(others)) + MAX_CAUSES
+            first = begin + MAX_CAUSES + 1
+            last = min(end, len(others)) + MAX_CAUSES
             diagnosis = {"verdict": f"Causes {first} to {last} of {len(evidence.causes)}.", "causes": []}
         page = others[begin:end]
-        if more := [len(cause.runs) for cause in evidence.causes[MAX_CAUSES + end :]]:
+        more = [len(cause.runs) for cause in evidence.causes[MAX_CAUSES + end :]]
+        if more:
             page.append(f"{len(more)} more causes, see next_cursor: {counted(sum(more), 'run')}")
             diagnosis["next_cursor"] = str(end)
         diagnosis |= {"other_causes": page} if page else {}
@@ -101,7 +103,8 @@ class Diagnose(Procedure[Diagnosis]):
 
 def _check(subject: Subject) -> None:
     """Raise `NotSent` if the trigger does not start the workflow, or is another customer's."""
-    trigger, resources = subject.trigger, subject.resources
+    trigger = subject.trigger
+    resources = subject.resources
     if not trigger:
         return
     if "routes" in trigger and "workflow" in resources and resources["workflow"].id not in started_workflows(trigger):

@@ -188,7 +188,8 @@ async def gather(subject: Subject, period: Period, context: ProcedureContext) ->
 
 
 async def _read_lists(subject: Subject, period: Period, reads: AccountReads) -> Evidence:
-    lists, look = _lists(subject), reads.look
+    lists = _lists(subject)
+    look = reads.look
     connecting = dict[str, Job]()
     is_small = look.snapshot.pages_left(ListCustomers(limit=100)) == 0
     if is_small or subject.connector or not subject.is_any_of_customer:  # else its own mostly tell: `_read_others`
@@ -242,7 +243,8 @@ async def _read_lists(subject: Subject, period: Period, reads: AccountReads) -> 
 
 def _connection_jobs(subject: Subject, own: Mapping[str, Call], reads: AccountReads) -> dict[str, Job]:
     """Return the reads of connections that do not work, and of `own`. If all are few, they are read instead."""
-    connecting, listing = anyio.Lock(), ListConnections(connector_id=subject.connector, limit=100)
+    connecting = anyio.Lock()
+    listing = ListConnections(connector_id=subject.connector, limit=100)
 
     async def read(name: str, call: Call) -> None:
         async with connecting:
@@ -279,7 +281,8 @@ async def _read_details(evidence: Evidence, reads: AccountReads) -> Evidence:
     unread = _unexplained_customers(evidence, reads)
     runs = {f"run {run.id}": GetExecution(execution_id=run.id) for run in newest if run.id}
     connections = {f"connections of {key}": ListConnections(customer_id=key, limit=100) for key in unread}
-    names, records = dict(evidence.names), dict[RunFilter, RunRecord]()
+    names = dict(evidence.names)
+    records = dict[RunFilter, RunRecord]()
     customer = subject.resources.get("customer")
     if customer is not None and customer.row:
         names[customer.id] = name_of(customer.row)
@@ -334,7 +337,9 @@ def _triggers(evidence: Evidence, reads: AccountReads) -> tuple[list[Row] | None
     Reported are those that start the workflows; for a customer, its own and the account's of its workflows; for a
     connector, those that start workflows which use it.
     """
-    rows, subject, workflows = reads.rows(_TRIGGERS), evidence.subject, {*evidence.relevant_workflows}
+    rows = reads.rows(_TRIGGERS)
+    subject = evidence.subject
+    workflows = {*evidence.relevant_workflows}
     if subject.connector:
         names = {subject.connector, text(subject.resources["connector"].row, "slug")}
         workflows = {key for key in workflows if names.intersection(evidence.apps(key))}
@@ -386,7 +391,9 @@ def _unexplained_customers(evidence: Evidence, reads: AccountReads) -> list[str]
 
 async def _read_changes(evidence: Evidence, reads: AccountReads, context: ProcedureContext) -> list[Changed]:
     """Read changes of the workflows that fail, of connections that do not work, and of the given resources."""
-    subject, period, affected = evidence.subject, evidence.counts.period, evidence.affected
+    subject = evidence.subject
+    period = evidence.counts.period
+    affected = evidence.affected
     workflows = subject.workflows or [run.workflow for run in evidence.newest]
     broken = [c.id for c in evidence.connections if c.state is not State.LIVE and c.customer in affected]
     ids = [resource.id for resource in subject.resources.values()]
@@ -409,7 +416,8 @@ async def _read_changes(evidence: Evidence, reads: AccountReads, context: Proced
     changes = [_audited(row, audit[name]) for name in calls for row in reads.rows(name)]
     for key in workflows:
         row = evidence.workflows.get(key, {})
-        if (at := timestamp(row, "updatedAt")) is not None:
+        at = timestamp(row, "updatedAt")
+        if at is not None:
             changes.append(Changed(at, text(row, "updatedBy"), "last update", key))
     for change in await context.changes.changes(50, period.now.timestamp() + 1):
         if change.target in keys and change.outcome in MADE_OUTCOMES:
@@ -421,8 +429,9 @@ async def _read_changes(evidence: Evidence, reads: AccountReads, context: Proced
 
 def _audited(row: Row, key: str) -> Changed | None:
     """Return the change that a row of the audit log records; None if it is a run or of something else."""
-    action, named = text(row, "action", "event", "type"), text(row, "resource.id", "resourceId")
+    action = text(row, "action", "event", "type")
+    named = text(row, "resource.id", "resourceId")
     if action.startswith(EXECUTION) or named not in ("", key):  # without a resource it is taken to match
         return None
     by = text(row, "actor.name", "actor", "user.name", "user", "actorName")
-    return Changed(timestamp(row, "timestamp", "createdAt", "at"), by, action, key, text(row, "outcome"))
+    return Changed(timestamp(row, "timestamp", "createdAt", "at"), by, action, of=key, outcome=text(row, "outcome"))

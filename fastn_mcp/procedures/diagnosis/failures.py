@@ -175,7 +175,8 @@ def workflow_of(run: Row) -> str:
 
 def ended_run(row: Row) -> EndedRun:
     error = _error(row)
-    used, limit = number(row, "summary.peakSandboxMB"), number(row, "summary.sandboxMemoryLimitMB")
+    used = number(row, "summary.peakSandboxMB")
+    limit = number(row, "summary.sandboxMemoryLimitMB")
     return EndedRun(
         row=row,
         id=text(row, "id"),

@@ -67,7 +67,8 @@ async def read_stuck_runs(
     The newest runs of `most` of their workflows are read, if those of the account do not tell how long they take.
     `workflows` are rows by id, as far as they were read.
     """
-    now, newest = counts.period.now, look.stored(ListExecutions(limit=100)).rows
+    now = counts.period.now
+    newest = look.stored(ListExecutions(limit=100)).rows
     waiting = [(run, now - run.at) for run in reversed(counts.under_way) if run.at and now - run.at >= SHORTEST]
     waiting_for = list(dict.fromkeys(run.workflow for run, _ in waiting))
     read = waiting_for[:most]
@@ -81,9 +82,11 @@ async def read_stuck_runs(
         return [timedelta(milliseconds=length) for length in known if length is not None]
 
     usual = await read_each(waiting_for, lengths)
-    stuck, has_more = list[StuckRun](), False
+    stuck = list[StuckRun]()
+    has_more = False
     for run, length in waiting:
-        timeout, seen = number(workflows.get(run.workflow, {}), "timeoutMs"), usual.get(run.workflow, [])
+        timeout = number(workflows.get(run.workflow, {}), "timeoutMs")
+        seen = usual.get(run.workflow, [])
         limit = None if timeout is None else timedelta(milliseconds=timeout)
         longest, why = _usual_length(run, seen, limit)
         if length > longest:

@@ -121,22 +121,22 @@ TRIGGER_CHECKS = (
         Severity.HIGH,
         "trigger",
         lambda row, _: PROBLEMS["broken"](row),
-        "{rows} not disabled but never firing: the subscription at the app is {detail}.",
-        lambda rows, _: ", ".join(sorted({text(row, "subscriptionStatus") for row in rows}))[:60],
+        sentence="{rows} not disabled but never firing: the subscription at the app is {detail}.",
+        detail=lambda rows, _: ", ".join(sorted({text(row, "subscriptionStatus") for row in rows}))[:60],
     ),
     FindingCheck(
         Severity.HIGH,
         "trigger",
         lambda row, _: PROBLEMS["stopped"](row),
-        "{rows} {detail}.",
-        _stopped,
+        sentence="{rows} {detail}.",
+        detail=_stopped,
     ),
     FindingCheck(
         Severity.MEDIUM,
         "trigger",
         lambda row, _: PROBLEMS["failing"](row),
-        "{rows} with {detail}.",
-        lambda rows, _: _most_failures(rows),
+        sentence="{rows} with {detail}.",
+        detail=lambda rows, _: _most_failures(rows),
     ),
     FindingCheck(
         Severity.MEDIUM,
@@ -200,9 +200,9 @@ def expiring_keys(keys: Iterable[Row], now: datetime, time: timedelta = EXPIRY_N
         Severity.MEDIUM,
         "API key",
         lambda row, now: _is_usable(row, now) and expires_within(row, now, time),
-        f"{{rows}} expiring {within(time)}, the first {{detail}}. A key is not renewed: create another, put it where "
+        sentence=f"{{rows}} expiring {within(time)}, the first {{detail}}. A key is not renewed: create another, put it where "
         "this one is used, then revoke this one.",
-        lambda rows, now: age(min(timestamp(row, *EXPIRY_FIELDS) or now for row in rows), now),
+        detail=lambda rows, now: age(min(timestamp(row, *EXPIRY_FIELDS) or now for row in rows), now),
         cells=_expiry,
         at=lambda row: timestamp(row, *EXPIRY_FIELDS),
     )

@@ -129,7 +129,8 @@ class GetOverview(Procedure[Overview]):
             raise InvalidArgument("order: it sorts the table of one subject.", "Give about, too.")
         if self.order not in (None, "name", "age") and self.about and self.order not in SUBJECTS[self.about].orders:
             raise InvalidArgument(f"order: rows about {self.about} cannot be sorted by {self.order}.", "Give another.")
-        look, is_expiry = context.look, self.about == "expiry"
+        look = context.look
+        is_expiry = self.about == "expiry"
         period = Period((not is_expiry and self.hours) or 24, look.snapshot.instant())
         account = await read_account(context, period, self._reads, all_connections=is_expiry)
         began, start = map(int, (self.cursor or "0.0").split("."))
@@ -172,7 +173,8 @@ class GetOverview(Procedure[Overview]):
 
 def _by_name(rows: Sequence[TableRow], names: Mapping[str, str], reads: AccountReads) -> list[TableRow]:
     """Sort rows by name, with the names of customers, and note a gap if some were not read."""
-    if unnamed := {row.customer for row in rows if row.customer} - names.keys():
+    unnamed = {row.customer for row in rows if row.customer} - names.keys()
+    if unnamed:
         why = "Not read, to save requests: rows without them are not in order."
         reads.gaps.append(Unchecked(f"names of {counted(len(unnamed), 'customer')}", why))
     return ordered([replace(row, cells=row.named(names)) for row in rows], "name")
@@ -190,7 +192,8 @@ async def _subject_rows(
     account: AccountRows, asked: GetOverview, broken: Sequence[PartState], *, counts_rates: bool
 ) -> list[TableRow] | None:
     """Return all workflows, or the customers; None about a subject whose table has the rows of its findings."""
-    counts, waiting = account.counts, account.chosen("customers")
+    counts = account.counts
+    waiting = account.chosen("customers")
     if asked.about in (None, "workflows"):
         failing = [group.newest.workflow for group in grouped(counts.failures, lambda run: run.workflow)]
         ran = await _records(failing, account, asked, counts_rates=counts_rates)
@@ -207,18 +210,22 @@ async def _findings(
     account: AccountRows, asked: GetOverview, *, counts_rates: bool
 ) -> tuple[list[AccountFinding], list[TableRow]]:
     """Run the checks on one subject, or all of them. Return the findings, worst first, and the rows of the table."""
-    counts, now, records = account.counts, account.counts.period.now, account.reads.records
+    counts = account.counts
+    now = account.counts.period.now
+    records = account.reads.records
     workflows, keys, triggers = (account.chosen(kind).rows for kind in ("workflows", "API keys", "triggers"))
     connections, users, waiting = map(account.chosen, ("connections", "users", "customers"))
     states = connection_states(connections.rows, unread_names(connections.rows))
     broken = [each for each in states if each.state is not State.LIVE]
     table = await _subject_rows(account, asked, broken, counts_rates=counts_rates)
-    is_all, by_id = asked.about is None, {key_of(row): row for row in workflows}
+    is_all = asked.about is None
+    by_id = {key_of(row): row for row in workflows}
     stuck, has_more_stuck = await read_stuck_runs(counts, by_id, account.reads.look, most=0)
     has_more_stuck |= not counts.knows_under_way
     unusable = _fails_without(broken, counts.failures, workflows)
     pending = waiting.total if problem_rows(account.reads, "customers") else None
-    team, expiring = account.reads.rows("users"), unique((*account.reads.rows("connections"), *connections.rows))
+    team = account.reads.rows("users")
+    expiring = unique((*account.reads.rows("connections"), *connections.rows))
     ahead = timedelta(hours=asked.hours) if asked.hours and asked.about == "expiry" else EXPIRY_NOTICE
     findings: dict[Subject, list[AccountFinding]] = {
         "workflows": [
@@ -289,12 +296,15 @@ async def _records(
     failing: Sequence[str], account: AccountRows, asked: GetOverview, *, counts_rates: bool
 ) -> dict[str, RunRecord]:
     """Return how workflows ran, by id: the first of the failing ones, and those of the others that take no request."""
-    period, failures, look = account.counts.period, account.counts.failures, account.reads.look
+    period = account.counts.period
+    failures = account.counts.failures
+    look = account.reads.look
 
     def completed(key: str) -> ListExecutions:
         return ListExecutions(workflow_id=key or None, status="completed", since=period.since, limit=1)
 
-    first, others = failing[:1], list[str]()
+    first = failing[:1]
+    others = list[str]()
     if asked.about is not None:
         most = max(_MAX_RATES, look.affordable - _NAMED) if asked.order == "rate" else _MAX_RATES
         left_out = [key for key in failing if not look.snapshot.holds(completed(key))][most if counts_rates else 0 :]
@@ -317,11 +327,13 @@ async def _records(
 
 async def _account(account: AccountRows, context: ProcedureContext) -> dict[str, JsonValue]:
     """Return totals, plan and what the guard still allows."""
-    reads, counts = account.reads, dict[str, JsonValue]()
+    reads = account.reads
+    counts = dict[str, JsonValue]()
     for kind in filter(reads.lists.__contains__, _COUNTED_LISTS):
         total = reads.total(kind)
         counts[kind.replace(" ", "_").lower()] = f"at least {len(reads.rows(kind))}" if total is None else total
-    if (ever := account.counts.ever) is not None:
+    ever = account.counts.ever
+    if ever is not None:
         counts["executions"] = ever
     facts = {"runs": _run_totals(account), "counts": counts, "plan": plan(reads.records.get("billing", {}))}
     answer: dict[str, JsonValue] = {name: fact for name, fact in facts.items() if fact or name == "counts"}
@@ -344,7 +356,8 @@ def _run_totals(account: AccountRows) -> dict[str, JsonValue]:
 
 def _runs(account: AccountRows) -> dict[str, JsonValue]:
     """Return the totals and the most frequent errors of the runs."""
-    totals, errors = _run_totals(account), Counter(run.reason for run in account.counts.failures if run.reason)
+    totals = _run_totals(account)
+    errors = Counter(run.reason for run in account.counts.failures if run.reason)
     top: list[JsonValue] = [{"error": why, "runs": count} for why, count in errors.most_common(_MAX_ERRORS)]
     return {"top_errors": top, **({"runs": totals} if totals else {})}
 
@@ -358,7 +371,8 @@ def _identity(account: AccountRows) -> dict[str, JsonValue]:
 
 def _not_checked(account: AccountRows, asked: GetOverview) -> dict[str, JsonValue]:
     """Return the gaps and unknown states, grouped by reason."""
-    gaps, connections = account.reads.all_gaps(), account.reads.lists.get("connections", RowList())
+    gaps = account.reads.all_gaps()
+    connections = account.reads.lists.get("connections", RowList())
     if asked.about == "expiry":
         gaps.append(Unchecked("secrets", "Fastn stores no expiry for them."))
     elif asked.about is None and connections.more:
