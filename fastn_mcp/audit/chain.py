@@ -79,7 +79,8 @@ def end_of(data: bytes) -> End | None:
     stop = len(data)
     while stop > 0:
         start = data.rfind(b"\n", 0, stop) + 1
-        if match := _LINE.fullmatch(data, start, stop):
+        match = _LINE.fullmatch(data, start, stop)
+        if match:
             return End(int(match[1]), match[3].decode(), data[stop + 1 :])
         stop = start - 1
     return None
@@ -101,7 +102,11 @@ def is_unaltered(line: bytes) -> bool:
 
 def first_of(lines: Iterable[bytes]) -> End | None:
     """Return the end of the chain before the first whole line of `lines`; None if there is none."""
-    return next((link[0] for line in lines if (link := link_of(line)) is not None), None)
+    for line in lines:
+        link = link_of(line)
+        if link is not None:
+            return link[0]
+    return None
 
 
 def verify(
@@ -115,7 +120,8 @@ def verify(
     reader = _Reader(head, start or End(), anchor)
     number = 0
     for number, line in enumerate(lines, 1):
-        if (broken := reader.problem(number, line)) is not None:
+        broken = reader.problem(number, line)
+        if broken is not None:
             break
     else:
         broken = reader.cut(number)
@@ -151,7 +157,8 @@ class _Reader:
         return BrokenLine(lines + 1, f"the ledger knows entry {self._anchor.n}: {gone} were cut off or removed")
 
     def problem(self, number: int, line: bytes) -> BrokenLine | None:
-        end, text = self.end, line.removesuffix(b"\n")
+        end = self.end
+        text = line.removesuffix(b"\n")
         link = link_of(line)
         if link is None:
             if not _begins(text, end.n + 1):
@@ -166,11 +173,13 @@ class _Reader:
             cut = BrokenLine(self.pieces[0], "it was cut") if self.pieces else None
             return cut or BrokenLine(number, "an unfinished line before it is missing")
         before, after = link
-        if problem := _problem(end, after.n, before.head):
+        problem = _problem(end, after.n, before.head)
+        if problem:
             return BrokenLine(number, problem)
         if self._anchor is not None and after.n == self._anchor.n and after.head != self._anchor.head:
             return BrokenLine(number, "it is not the entry of this number that the ledger knows: the log was rewritten")
-        self.torn, self.pieces = self.torn + self.pieces, []
+        self.torn = self.torn + self.pieces
+        self.pieces = []
         self._follow(entry, after)
         return None
 

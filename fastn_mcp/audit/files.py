@@ -118,7 +118,8 @@ def read_end(file: int, size: int) -> End:
             data += read
         if start > 0:  # the first line may be incomplete
             data = data.partition(b"\n")[2]
-        if (end := end_of(data)) is not None:
+        end = end_of(data)
+        if end is not None:
             return end
         if start == 0:
             return End(torn=data)
@@ -129,7 +130,8 @@ def _ends_beside(log: Path, *, with_compressed: bool = True) -> dict[Path, End]:
     """Return the ends of the log files beside `log`."""
     files = sorted(file for file in log.parent.glob(f"{log.stem}[._-]*") if with_compressed or file.suffix != ".gz")
     others = (file for file in files if file.name != log.name and not file.is_symlink() and file.is_file())
-    return {file: end for file in others if (end := end_in(file)) is not None}
+    ends = {file: end_in(file) for file in others}
+    return {file: end for file, end in ends.items() if end is not None}
 
 
 def seek_entry(data: BinaryIO, is_later: Callable[[bytes], bool | None]) -> int:
@@ -146,7 +148,11 @@ def seek_entry(data: BinaryIO, is_later: Callable[[bytes], bool | None]) -> int:
 
     def is_found(position: int) -> bool:
         from_line(position)
-        return next((later for line in data if (later := is_later(line)) is not None), True)
+        for line in data:
+            later = is_later(line)
+            if later is not None:
+                return later
+        return True
 
     return from_line(bisect_left(range(data.seek(0, os.SEEK_END)), True, key=is_found))
 
@@ -155,7 +161,8 @@ def lines_after(file: Path, number: int) -> Iterator[bytes]:
     """Yield the lines of a log file after the entry of this number, or all of a compressed one. Raises `OSError`."""
 
     def is_later(line: bytes) -> bool | None:
-        return None if (link := link_of(line)) is None else link[1].n > number
+        link = link_of(line)
+        return None if link is None else link[1].n > number
 
     if file.suffix == ".gz":
         yield from lines_of([file])
@@ -180,7 +187,8 @@ def end_in(file: Path) -> End | None:
 
 def _tail(file: Path) -> bytes:
     """Return the last lines of a compressed file."""
-    data, read = b"", 0
+    data = b""
+    read = 0
     with gzip.open(file) as lines:
         while read < _MAX_FILE and (block := lines.read(_BLOCK)):
             read += len(block)

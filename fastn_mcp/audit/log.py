@@ -328,7 +328,8 @@ class AuditFile:
 
     def close(self) -> None:
         self._reopen()
-        self._known, self._anchored = End(), -1
+        self._known = End()
+        self._anchored = -1
 
     def _reopen(self) -> None:
         if self._file is not None:
@@ -344,7 +345,8 @@ class AuditFile:
         lost = self._read(file, size) if size != self._size else None
         before = b"" if size in (0, self._size) or _last_byte(file, size) == b"\n" else b"\n"
         torn = self._end.torn + before if self._end.torn else b""
-        data, end = before, replace(self._end, torn=torn)
+        data = before
+        end = replace(self._end, torn=torn)
         if lost is not None:
             log.error("the audit log %s: %s", self.path, lost)
             line, end = sealed(end, written(_own(AuditEvent.LOG_SHORTENED, lost), self._system))
@@ -357,7 +359,8 @@ class AuditFile:
             written_bytes += os.write(file, data[written_bytes:])
         if is_synced:
             sync(file)
-        self._end, self._size = end, size + len(data)
+        self._end = end
+        self._size = size + len(data)
         self._longest = self._size
         self._know(end)
         if self._outbox is not None:
@@ -368,7 +371,8 @@ class AuditFile:
 
     def _read(self, file: int, size: int) -> str | None:
         """Read the end of the chain. Return a description of missing entries, if any."""
-        end, known = read_end(file, size), self._known
+        end = read_end(file, size)
+        known = self._known
         was = f"The log ended with entry {known.n} (hash {known.head})"
         lost = None
         if end.n == 0 and (moved := moved_end(self.path, known)) is not None:
@@ -457,7 +461,8 @@ def written(entry: LogEntry, system: System) -> dict[str, JsonValue]:
         value = getattr(entry, name)
         if name != "event" and value is not None:
             fields[name] = redact_text(value) if isinstance(value, str) else value
-    if (trace := system.trace()) is not None:
+    trace = system.trace()
+    if trace is not None:
         fields["trace"] = trace.split("-")[1]
     return fields
 

@@ -125,17 +125,22 @@ class Outbox:
         files: list[Path] = []
         for file in newest_files(self.path):
             files.insert(0, file)
-            if (first := first_of(lines_of([file]))) is not None and first.n <= number:
+            first = first_of(lines_of([file]))
+            if first is not None and first.n <= number:
                 break
         for file in files:
             for line in lines_after(file, number):
-                if (link := link_of(line)) is not None and link[1].n > number and line.endswith(b"\n"):
+                link = link_of(line)
+                if link is not None and link[1].n > number and line.endswith(b"\n"):
                     yield Unsent(line[:-1], *link)
 
     def _end(self) -> End | None:
         """Return the end of the log; None if it has no entry."""
-        end = next((end for file in newest_files(self.path) if (end := end_in(file)) is not None), None)
-        return None if end is None else End(end.n, end.head)
+        for file in newest_files(self.path):
+            end = end_in(file)
+            if end is not None:
+                return End(end.n, end.head)
+        return None
 
     def accepted(self, entry: Unsent) -> None:
         """Store that the entries up to this one are exported. Requires the claim. Raises `OSError`."""
@@ -168,9 +173,11 @@ class Outbox:
 
     def exported(self, files: Iterable[Path]) -> list[Path]:
         """Return the first of these rotated files, those without an unsent entry. Raises `OSError`."""
-        sent, exported = self.sent(), list[Path]()
+        sent = self.sent()
+        exported = list[Path]()
         for file in files:
-            if (end := end_in(file)) is not None and end.n > sent.n:
+            end = end_in(file)
+            if end is not None and end.n > sent.n:
                 log.warning("%s has entries that were not exported; it is kept", file)
                 break
             exported.append(file)

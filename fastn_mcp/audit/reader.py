@@ -125,7 +125,8 @@ def newest_first(log: Path, is_later: Callable[[Entry], bool] | None = None) -> 
     """
 
     def is_later_line(line: bytes) -> bool | None:
-        return None if is_later is None or (entry := files.parsed(line)) is None else is_later(entry)
+        entry = None if is_later is None else files.parsed(line)
+        return None if is_later is None or entry is None else is_later(entry)
 
     for file in files.newest_files(log, with_compressed=False):
         with file.open("rb") as data:
@@ -135,13 +136,15 @@ def newest_first(log: Path, is_later: Callable[[Entry], bool] | None = None) -> 
 
 def _backwards(data: BinaryIO, end: int) -> Iterator[bytes]:
     """Yield the lines before `end`, the last one first, without one that is still being written."""
-    rest, is_last = b"", True
+    rest = b""
+    is_last = True
     while end > 0:
         start = max(0, end - _BLOCK)
         data.seek(start)
         rest, *lines = (data.read(end - start) + rest).split(b"\n")
         if lines and is_last:
-            lines, is_last = lines[:-1], False
+            lines = lines[:-1]
+            is_last = False
         yield from filter(None, reversed(lines))
         end = start
     if rest and not is_last:
@@ -150,7 +153,10 @@ def _backwards(data: BinaryIO, end: int) -> Iterator[bytes]:
 
 def parsed(lines: Iterable[bytes]) -> Iterator[Entry]:
     """Yield the entries of these lines. Skips lines without one."""
-    return (entry for line in lines if (entry := files.parsed(line)) is not None)
+    for line in lines:
+        entry = files.parsed(line)
+        if entry is not None:
+            yield entry
 
 
 def _is_same_call(entry: Entry, other: Entry) -> bool:

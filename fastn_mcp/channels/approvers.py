@@ -26,7 +26,7 @@ from fastn_mcp.config.model import SHORTEST_SECRET
 from fastn_mcp.config.strict_toml import ONE_OR_MORE, STRICT, ConfigError, TomlSource, load, read, validate
 from fastn_mcp.errors import Refused, SettingsError
 from fastn_mcp.guard.approval.votes import NotCounted, count_vote, why_closed, why_not_withdrawn, withdraw
-from fastn_mcp.guard.approval_form import VERIFIED, approved_elsewhere, effects_of, is_typed
+from fastn_mcp.guard.approval_form import VERIFIED, approved_elsewhere, is_typed
 from fastn_mcp.guard.recorder import decision_entry, record_fact
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
 from fastn_mcp.ledger.identity import account_name
@@ -108,7 +108,7 @@ class Approver:
     def may_answer(self, request: ApprovalRequest) -> bool:
         """Whether they may decide a request: all its effects are among theirs, and it cannot be their own."""
         may_be_own = request.may_be_of(self.principal) or request.may_be_of(self.name)
-        return not may_be_own and effects_of(request) <= self.effects
+        return not may_be_own and request.question.effects <= self.effects
 
 
 def load_approvers(path: Path, issuer: str | None = None) -> dict[str, Approver]:

@@ -68,7 +68,7 @@ def approvals_group(ctx: click.Context, in_browser: bool, as_json: bool) -> None
 def _list(store: ApprovalStore, waiting: Iterable[ApprovalRequest]) -> None:
     """List what waits, and where it is decided. Nothing is decided through a pipe."""
     for request in waiting:
-        say(*request.text, _headline(request), "")
+        say(*request.question.lines(), _headline(request), "")
     say(f"Nothing was decided: deciding needs a person at a terminal. Run there: {store.program.to('approvals')}")
     opened = _page(store.folder / PAGE_FILE)
     if opened is not None:
@@ -157,7 +157,7 @@ def withdraw_(store: ApprovalStore, request: str | None, note: str) -> None:
     """
     if not request:
         unused = store.use(TerminalApprovals.unused) or []
-        say(*(f"{each.id}  {each.text[0]} {_headline(each)}" for each in unused))
+        say(*(f"{each.id}  {each.question.lines()[0]} {_headline(each)}" for each in unused))
         if not unused:
             say("No approval can be withdrawn.")
         return
@@ -270,7 +270,7 @@ def _expired(store: ApprovalStore) -> list[str]:
     past = store.use(lambda approvals: approvals.ledger.decided(_MAX_CLOSED)) or []
     day_ago = System().timestamp() - 86_400
     return [
-        f"Expired unanswered at {clock(request.expires)}: {request.text[0] if request.text else request.tool}"
+        f"Expired unanswered at {clock(request.expires)}: {request.question.lines()[0]}"
         for request in past
         if request.state is RequestState.UNANSWERED and request.by is None and request.expires > day_ago
     ]
@@ -286,5 +286,5 @@ def _data(request: ApprovalRequest) -> dict[str, JsonValue]:
         "asked_by": request.asked_by,
         "asked": request.created,
         "until": request.expires,
-        "preview": dict(request.preview),
+        "preview": request.question.data(),
     }

@@ -209,7 +209,7 @@ async def make_call(
                 body["receipt"] = rest | {"why": "This sandbox ends with the command; --sandbox-file keeps one."}
             return outcome(DONE, body)
         case PendingApproval() as pending:
-            preview = parts.dispatch.tools.without_disabled(pending.preview.data())
+            preview = parts.dispatch.tools.without_disabled(pending.question.data_for_agent())
             return outcome(WAITING, render_pending(pending, preview), f"Nothing was sent. {pending.where}")
 
 

@@ -31,7 +31,6 @@ from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import FastnError, Forbidden, NotSent, SettingsError, nearest
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.evaluation import Evaluation
-from fastn_mcp.guard.preview import Preview
 from fastn_mcp.policy.asker import FACTS, Asker, asker_of
 from fastn_mcp.policy.decision import Decision, PolicyDecision, Situation, StepUp
 from fastn_mcp.policy.policy import Policy
@@ -226,7 +225,6 @@ async def _explain(
         if parts is not None:
             await parts.aclose()
     verdict = policy.decide(situation) if evaluation is None else evaluation.verdict
-    shown = evaluation.shown if evaluation is not None and isinstance(evaluation.shown, Preview) else None
     arguments = " ".join(f"{name}={quote(value)}" for name, value in call.shown().items())
     lines = [
         f"{call.tool_name()} {arguments}".rstrip(),
@@ -234,7 +232,7 @@ async def _explain(
         f"Rule: {verdict.rule}.",
         *([f"Why: {verdict.why}"] if verdict.why else []),
         *_matching_lines(policy.matches(situation)),
-        *(() if effect is Effect.READ else _fact_lines(situation, shown, reason)),
+        *(() if effect is Effect.READ else _fact_lines(situation, evaluation, reason)),
         *_asked_lines(situation),
         _policy_line(settings, policy),
     ]
@@ -251,21 +249,22 @@ def _matching_lines(matches: Sequence[PolicyDecision]) -> Iterator[str]:
         yield f"  {each.rule}: {each.label}{matched}"
 
 
-def _fact_lines(situation: Situation, preview: Preview | None, reason: str) -> Iterator[str]:
-    """Yield what was looked at; without a preview, by the arguments alone, for this `reason`."""
+def _fact_lines(situation: Situation, evaluation: Evaluation | None, reason: str) -> Iterator[str]:
+    """Yield what was looked at; without an evaluation, by the arguments alone, for this `reason`."""
     yield "Looked at:"
     yield f"  effect: {situation.effect.value}"
     target = situation.resolved.call.target
     if target is not None:
-        name = f"{quote(preview.name)}, " if preview and preview.name else ""
+        name = f"{quote(evaluation.name)}, " if evaluation and evaluation.name else ""
         yield f"  target: {name}id {quote(target)}"
     yield from _effective_lines(situation.resolved)
-    if preview is None:
+    if evaluation is None:
         yield "Unknown: the target's record, its dependents, the calls of the budget so far, declines in a row."
         yield reason
         return
-    known = "; ".join(each.words() for each in preview.facts.dependence.certain)
-    unchecked = ", ".join(preview.facts.dependence.unchecked)
+    dependence = evaluation.resolved.dependence
+    known = "; ".join(each.words() for each in dependence.certain)
+    unchecked = ", ".join(dependence.unchecked)
     if unchecked:
         known = f"unknown, since these could not be checked: {unchecked}{f'; {known}' if known else ''}"
     yield f"  dependents: {known or 'none'}"

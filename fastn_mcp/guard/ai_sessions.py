@@ -51,7 +51,8 @@ class AiSessions:
 
         The approval is bound to it: if the pending questions change, the approval is void.
         """
-        if (session := call.session_id) is None:
+        session = call.session_id
+        if session is None:
             return None
         pending, plan = self._sessions.get(session, (None, None))
         if pending and plan:

@@ -8,17 +8,19 @@ from typing import Any
 from pydantic import JsonValue
 
 from fastn_mcp.errors import Refused
-from fastn_mcp.guard.preview import Shown
 from fastn_mcp.guard.sentences.facts import series
 from fastn_mcp.ledger.approval_request import TEMPORARY_MINUTES, ApprovalRequest
 from fastn_mcp.ledger.identity import who, without_issuers
+from fastn_mcp.ledger.question import Question
 from fastn_mcp.redaction import quote, sanitize
 from fastn_mcp.tools.operation import Operation
 
 FREE = frozenset({"input", "idempotency_key", "code", "description"})
 """Arguments whose values may differ under a temporary approval. All other values are bound by it."""
 
-DECLINE, APPROVE, APPROVE_TEMPORARILY = "decline", "approve", f"approve for {TEMPORARY_MINUTES} minutes"
+DECLINE = "decline"
+APPROVE = "approve"
+APPROVE_TEMPORARILY = f"approve for {TEMPORARY_MINUTES} minutes"
 """The choices of a form that asks for a decision."""
 
 MAX_NOTE = 500
@@ -74,7 +76,8 @@ class PendingApproval:
     """
 
     request: ApprovalRequest
-    preview: Shown
+    question: Question
+    """What the agent may read of it."""
     where: str = ""
     """Where people decide it out of band: a sentence for the agent, without secrets."""
     page: str | None = None
@@ -143,7 +146,7 @@ def form_text(request: ApprovalRequest, *further: str) -> str:
 
     The instruction comes last, so that no name in the lines can pose as it.
     """
-    lines = [*request.text, *further]
+    lines = [*request.question.lines(), *further]
     if request.can_be_temporary:
         lines.append(temporary(request))
     lines.append(instruction(request))
@@ -172,7 +175,8 @@ def temporary(request: ApprovalRequest) -> str:
 def extent(call: Operation[Any]) -> str:
     """Describe the calls that a temporary approval of `call` covers: what is fixed and what may differ."""
     names = call.arguments().keys() - set(type(call).route.parameters)
-    fixed, free = sorted(map(_in_words, names - FREE)), sorted(map(_in_words, names & FREE))
+    fixed = sorted(map(_in_words, names - FREE))
+    free = sorted(map(_in_words, names & FREE))
     same = f"the same {series(fixed)}" if fixed else ""
     any_ = f"any {series(free)}{'' if fixed else ' and nothing else'}" if free else ""
     arguments = f"with {' and '.join(filter(None, (same, any_)))}" if names else "without further arguments"
@@ -187,17 +191,6 @@ _PLURALS = {"run": "runs of", "update": "changes of", "delete": "deletions of"}
 
 def _in_words(argument: str) -> str:
     return "other fields" if argument == "extra" else argument.removesuffix("_id").replace("_", " ")
-
-
-def effects_of(request: ApprovalRequest) -> frozenset[str]:
-    """Return the effects of all calls of a request. No scope permits an unknown effect."""
-    return effects_in(request.preview)
-
-
-def effects_in(preview: Mapping[str, JsonValue]) -> frozenset[str]:
-    """Return the effects of all calls of a stored preview."""
-    effects = preview.get("effects")
-    return frozenset(map(str, effects if isinstance(effects, list) else [preview.get("effect")]))
 
 
 def sent_words(request: ApprovalRequest) -> str:

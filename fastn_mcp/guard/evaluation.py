@@ -14,13 +14,14 @@ from fastn_mcp.account.resolved_call import ResolvedCall
 from fastn_mcp.account.typed_argument import TypedArgument
 from fastn_mcp.errors import Refused
 from fastn_mcp.guard.caller import Caller
-from fastn_mcp.guard.preview import ListPreview, Preview, Shown
 from fastn_mcp.ledger.approval_request import ApprovalRequest, ShownCall
 from fastn_mcp.ledger.change import Change
+from fastn_mcp.ledger.question import Question
 from fastn_mcp.policy.decision import Decision, PolicyDecision, effects_below, of_groups, strictest
 from fastn_mcp.policy.permit import Permit
 from fastn_mcp.policy.plan import would_allow
 from fastn_mcp.policy.policy import NO_PLAN, Policy
+from fastn_mcp.redaction import quote
 from fastn_mcp.tools.operation import Call, Send
 from fastn_mcp.tools.tool import Effect, Tool
 
@@ -40,8 +41,12 @@ class Evaluation:
     """Effect on the current state. For a list, the most severe effect among its calls."""
     verdict: PolicyDecision
     """Decision of the policy. For a list, the strictest one among its calls: it applies to all of them."""
-    shown: Shown | None = None
-    """Preview of the call or the list; None if the policy decided without a read."""
+    hides_any: bool = False
+    """Whether there may be something among what was read that the agent may not read."""
+    question: Question | None = None
+    """What people read before they decide; None unless it was made (`guard.questions`)."""
+    question_for_agent: Question | None = None
+    """The question without what the agent may not read; None if it may read all."""
     list_calls: tuple["Evaluation", ...] = ()
     """Evaluations of the calls of a list that are still to be made, in order; empty for a single call."""
     number: int = 1
@@ -101,9 +106,8 @@ class Evaluation:
 
     @property
     def why(self) -> str:
-        """Reason of the decision on a single call, for the agent."""
-        agent = self.shown.for_agent if isinstance(self.shown, Preview) else None
-        return self.verdict.why if agent is None else self.verdict.reason
+        """Reason of the decision, for the agent: without what it may not read."""
+        return self.verdict.reason if self.hides_any else self.verdict.why
 
     def needs_another(self, caller: Caller) -> bool:
         """Whether somebody other than the person behind the caller has to approve it, if anybody has to."""
@@ -111,8 +115,11 @@ class Evaluation:
 
     @property
     def name(self) -> str | None:
-        """Display name of the target."""
-        return None if self.shown is None else self.shown.name
+        """Display name of the target, as it was read. None for a list, and if the policy decided without a read."""
+        if self.resolved_call is None or not self.binding:
+            return None
+        label = self.resolved_call.label
+        return str(label) if label else None
 
     @property
     def typed(self) -> TypedArgument | None:
@@ -120,29 +127,41 @@ class Evaluation:
         return None if self.resolved_call is None else self.resolved_call.typed
 
     @property
-    def preview(self) -> Shown:
-        """Preview of the call or the list. Raises `TypeError` if the policy decided without a read."""
-        if self.shown is None:
-            raise TypeError("the policy decided without a read")
-        return self.shown
+    def asked(self) -> Question:
+        """What people read. Raises `TypeError` if it was not made."""
+        if self.question is None:
+            raise TypeError("there is no question about this evaluation")
+        return self.question
+
+    @property
+    def readable(self) -> Question:
+        """What the agent may read of the question. Raises `TypeError` if it was not made."""
+        return self.question_for_agent or self.asked
 
     def bound(self) -> ShownCall:
         """Return what an approval of a single call is bound to. Raises `TypeError` if nothing was read."""
-        if self.shown is None:
+        if not self.binding:
             raise TypeError("the policy decided without a read")
         return ShownCall(self.binding, self.resolved.dependence.counts(), self.is_unsettled)
 
-    def preview_for_agent(self, caller: Caller) -> Shown:
-        """Return the preview with whose approval the call or the list needs."""
+    def preview(self, caller: Caller) -> Question:
+        """Return what the agent may read of the question, with whose approval the call or the list needs."""
         if self.is_stopped:
-            return replace(self.preview, approval=_STOPPED)
+            return replace(self.readable, approval=_STOPPED)
         words = _APPROVAL[self.verdict.decision].format(
             person="somebody else" if self.needs_another(caller) else "a person",
             rule=self.verdict.rule,
-            expected=self.preview.expected_in_words,
+            expected=self._expected_in_words(),
             second=of_groups(self.verdict.second),
         )
-        return replace(self.preview, approval=words)
+        return replace(self.readable, approval=words)
+
+    def _expected_in_words(self) -> str:
+        """Return the text that people type, for the agent: not if it is of a record that the agent may not read."""
+        people = (self.asked, *self.asked.calls)
+        agent = (self.readable, *self.readable.calls)
+        is_known = all(asked.expected == read.expected for asked, read in zip(people, agent, strict=True))
+        return quote(self.asked.expected) if is_known else "what the request asks for"
 
 
 _APPROVAL = {
@@ -161,14 +180,11 @@ _STOPPED = "none is possible now: a person has stopped changes"
 def evaluation_of_list(tool: Tool[Any], list_id: str, calls: Sequence[Evaluation]) -> Evaluation:
     """Return the evaluation of a list from those of its calls."""
     verdict = strictest(each.verdict for each in calls)
-    refused = {each.number: each.verdict.rule for each in calls if each.verdict.decision is Decision.DENY}
-    previews = {each.number: each.shown for each in calls if isinstance(each.shown, Preview)}
     return Evaluation(
         tool=tool,
         id=list_id,
         effect=max((each.effect for each in calls), key=lambda effect: effect.rank),
         verdict=replace(verdict, permit=None),
-        shown=ListPreview(tool.tool_name(), previews, refused),
         list_calls=tuple(calls),
     )
 
@@ -181,10 +197,10 @@ def place_in_list(tool: Tool[Any], number: int) -> str:
 
 def refusal(evaluation: Evaluation, policy: Policy, place: str = "") -> Refused:
     """Return the refusal of a call. `place` is the prefix that identifies a call of a list."""
-    call, decision = evaluation.call, evaluation.verdict
+    decision = evaluation.verdict
     facts: dict[str, JsonValue] = {"rule": decision.rule}
     if decision.rule == NO_PLAN:  # no entry allows what another rule refuses
-        facts["would_allow"] = would_allow(call)
+        facts["would_allow"] = would_allow(evaluation.call)
     by = "" if decision.rule == NO_PLAN else f" by {decision.rule}"
     return Refused(
         f"{place}Refused{by}. {evaluation.why}".strip(),

@@ -22,8 +22,7 @@ from fastn_mcp.guard.evaluation import Evaluation, denial, refusal
 from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.guard.judge import Judge, rereads
 from fastn_mcp.guard.key_files import CallSecrets
-from fastn_mcp.guard.permission import Permission, new_change
-from fastn_mcp.guard.preview import stopped_triggers
+from fastn_mcp.guard.permission import Permission, new_change, target_changed
 from fastn_mcp.guard.recorder import Recorder
 from fastn_mcp.guard.result import CallOutcome, Done, ListResult
 from fastn_mcp.ledger.change import MADE_OUTCOMES, Change
@@ -37,7 +36,7 @@ from fastn_mcp.tools.tool import Effect, Tool
 log = logging.getLogger(__name__)
 
 WAITING_FOR_PERSON = "Waiting for a person to decide."
-"""ChangeStart of the progress report that says where a person decides."""
+"""Beginning of the progress report that says where a person decides."""
 
 _FRESH = 5.0
 """Seconds from the beginning of an evaluation after which a call of a list is evaluated again."""
@@ -97,7 +96,9 @@ class Guard:
             evaluation, permission = await self._permitted(tool, caller, report, made, undoes, began=began, span=span)
             if not isinstance(permission, Permission):
                 return permission
-            await self._permissions.check(permission, evaluation)
+            if not await self._permissions.still_covers(permission, evaluation):
+                preview = (await self.judge.questions.with_question(evaluation)).readable.data_for_agent()
+                raise target_changed("Look at the preview; call again to ask again.", {"preview": preview})
             if evaluation.is_list and permission.request is not None and not permission.request.used:
                 self._recorder.agreed(tool, permission.request, permission.by)
             span.update(_permission_facts(permission))
@@ -131,7 +132,7 @@ class Guard:
             return evaluation, obtained
         span["outcome"] = "approval_required"
         if obtained.request.out_of_band:
-            self._recorder.waits(tool, caller, obtained.preview)
+            self._recorder.waits(tool, caller, obtained.request.question)
         return evaluation, obtained
 
     async def _send_list(
@@ -159,7 +160,9 @@ class Guard:
         None if other calls used up the budget or plan entry that allowed a single call. A call of a list is then
         judged again, as it is if its evaluation is not fresh or others, which may change its target, were sent.
         """
-        call, asker, is_list = current.call, caller.asker, evaluation.is_list
+        call = current.call
+        asker = caller.asker
+        is_list = evaluation.is_list
         with (
             _span(self._system, call) if is_list else nullcontext(SpanFacts()) as span,
             self._fail_closed(call, caller),
@@ -178,7 +181,9 @@ class Guard:
                 current = await self._judge_again(current, caller, evaluation.id)
                 change = await self._new_change(current, evaluation, permission, made, asker)
             span.update(_permission_facts(permission))
-        intent, began, is_sent = None, self._system.monotonic(), False
+        intent = None
+        began = self._system.monotonic()
+        is_sent = False
         record = partial(self._recorder.outcome, current, change, asker, began=began)
         try:
             intent = self._recorder.intent(current, change, asker)
@@ -207,7 +212,7 @@ class Guard:
         self, current: Evaluation, evaluation: Evaluation, permission: Permission, made: ListResult, asker: Asker
     ) -> Change:
         """Return the change of a call that is about to begin, with the state before it."""
-        change = await new_change(
+        return await new_change(
             current,
             permission,
             list_id=evaluation.id if evaluation.is_list else "",
@@ -216,17 +221,30 @@ class Guard:
             read=self._client.send,
             deadline=self._client.deadline(current.call),
             system=self._system,
+            stopped=await self._stopped_triggers(current, permission, made),
         )
-        return replace(change, stopped_triggers=_stopped_triggers(current, permission, made))
+
+    async def _stopped_triggers(self, current: Evaluation, permission: Permission, made: ListResult) -> tuple[str, ...]:
+        """Return the live triggers that a deletion switches off, with the deletions of its list before it."""
+        if current.call.route.method != "DELETE" or not current.binding:
+            return ()
+        gone: set[str | None] = set()
+        for outcome in made.outcomes.values():
+            change = outcome.change if isinstance(outcome, Done) else outcome
+            if isinstance(change, Change) and change.outcome in MADE_OUTCOMES:
+                gone.add(change.target)
+        if permission.request is not None:
+            return permission.request.question.call(current.number).stopped_triggers(gone)
+        return (await self.judge.questions.with_question(current)).asked.stopped_triggers(gone)
 
     async def preview(self, tool: Tool[Any], caller: Caller, undoes: Change | None = None) -> Evaluation | ListResult:
         """Judge a call or a list by fresh reads, without sending it. Return the outcomes if all calls were made."""
         made = await self._made_before(tool, caller)
         if made.is_complete:
             return made
-        evaluation = await self.judge.judge(tool, caller.asker, made.outcomes, undoes)
+        evaluation = await self.judge.judge(tool, caller.asker, made, undoes)
         is_stopped = await self._approvals.stops.facts(caller.asker) is not None
-        return replace(await self.judge.describe(evaluation), is_stopped=is_stopped)
+        return replace(await self.judge.questions.describe(evaluation), is_stopped=is_stopped)
 
     async def read(self, call: Call, caller: Caller) -> FastnObject:
         """Send a read call. Raises a `FastnError`."""
@@ -306,7 +324,7 @@ class Guard:
         if isinstance(tool, Operation) and not must_read:
             evaluation = await self.judge.judge_without_reads(tool, caller.asker, undoes)
         if evaluation is None:
-            evaluation = await self.judge.judge(tool, caller.asker, made.outcomes, undoes)
+            evaluation = await self.judge.judge(tool, caller.asker, made, undoes)
         for one in evaluation.calls:
             caller.check(one.call.tool_name(), *one.effects)
         span.update(_decision_facts(evaluation))
@@ -352,19 +370,6 @@ def _span(system: System, call: Tool[Any]) -> AbstractContextManager[SpanFacts]:
 def _decision_facts(evaluation: Evaluation) -> SpanFacts:
     verdict = evaluation.verdict
     return {"effect": evaluation.effect.value, "decision": verdict.decision.value, "rule": verdict.rule}
-
-
-def _stopped_triggers(current: Evaluation, permission: Permission, made: ListResult) -> tuple[str, ...]:
-    """Return the live triggers that a deletion switches off, with the deletions of its list before it."""
-    if current.call.route.method != "DELETE" or current.shown is None:
-        return ()
-    gone: set[str | None] = set()
-    for outcome in made.outcomes.values():
-        change = outcome.change if isinstance(outcome, Done) else outcome
-        if isinstance(change, Change) and change.outcome in MADE_OUTCOMES:
-            gone.add(change.target)
-    stored = permission.request.preview if permission.request else current.shown.stored()
-    return stopped_triggers(stored, current.number, gone)
 
 
 def _permission_facts(permission: Permission) -> SpanFacts:

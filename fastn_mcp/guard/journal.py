@@ -101,7 +101,8 @@ class ChangeJournal:
         # The last response may still be in transit: wait to learn whether it arrived. Of one that another process has
         # written it is known after DISCONNECT_GRACE.
         wait = max(open_.values(), default=0.0) - UNSETTLED + DISCONNECT_GRACE - self._system.timestamp()
-        here = [delivery for id_ in open_ if (delivery := self._deliveries.get(id_)) is not None]
+        known = [self._deliveries.get(id_) for id_ in open_]
+        here = [delivery for delivery in known if delivery is not None]
         if here:
             with anyio.move_on_after(MAX_DELIVERY_WAIT):
                 for delivery in here:
@@ -207,15 +208,20 @@ class ChangeJournal:
         """
         returned = {} if result is None else await work_on(received(), partial(without_secrets, result))
         target = change.target or (str(returned["id"]) if isinstance(returned.get("id"), (str, int)) else None)
-        sent = {name: returned.get(name, value) for name, value in change.sent.items()}
-        stopped = change.stopped_triggers if outcome in FINAL_OUTCOMES else ()
-        ended = replace(change, outcome=outcome, target=target, sent=sent, stopped_triggers=stopped)
-        if target is not None and ended.is_of_another and isinstance(name := returned.get("name"), str):
-            ended = replace(ended, name=name)
         delivery = delivery if outcome in MADE_OUTCOMES and change.repeat_id else None
         is_unsettled = bool(change.repeat_id) and (outcome in PERHAPS_MADE or delivery is not None)
-        now, claimed = self._system.timestamp(), self._claims.pop(change.id, None)
-        ended = replace(ended, unsettled_until=now + UNSETTLED if is_unsettled else 0.0)
+        now = self._system.timestamp()
+        claimed = self._claims.pop(change.id, None)
+        ended = replace(
+            change,
+            outcome=outcome,
+            target=target,
+            sent={name: returned.get(name, value) for name, value in change.sent.items()},
+            stopped_triggers=change.stopped_triggers if outcome in FINAL_OUTCOMES else (),
+            unsettled_until=now + UNSETTLED if is_unsettled else 0.0,
+        )
+        if target is not None and ended.is_of_another and isinstance(name := returned.get("name"), str):
+            ended = replace(ended, name=name)
         if outcome in PERHAPS_MADE:
             self._lost = {call: until for call, until in self._lost.items() if until > now}
             self._lost[change.repeat_id] = ended.unsettled_until
@@ -253,7 +259,8 @@ def recent_facts(change: Change, records: Collection[tuple[str, str]], now: date
     operation = OPERATIONS.get(change.tool)
     if operation is None or (kind_of(operation), change.target) not in records:
         return
-    what, when = kind_of(operation).replace("_", " "), age(datetime.fromtimestamp(change.at, UTC), now)
+    what = kind_of(operation).replace("_", " ")
+    when = age(datetime.fromtimestamp(change.at, UTC), now)
     if change.is_state_dropped:
         yield "Not checked", f"what this server did to the {what} {when}: its details are no longer kept"
         return
@@ -262,7 +269,8 @@ def recent_facts(change: Change, records: Collection[tuple[str, str]], now: date
         return
     by = f" by {quote(without_issuers(change.principal))}" if "|" in change.principal else ""
     for name, (heading, it_was) in RECENT.items():
-        before, after = (change.before or {}).get(name), change.sent.get(name)
+        before = (change.before or {}).get(name)
+        after = change.sent.get(name)
         if after is not None and before != after:
             was = "not set" if before is None else quote(before)
             perhaps = "" if change.outcome in MADE_OUTCOMES else "perhaps "

@@ -131,7 +131,8 @@ class TypedSecrets:
         now = self._system.timestamp()
         if request is not None:
             for approver in request.approvers[:1]:  # where there are two, they typed the same
-                if (typed := await self.typed(request, approver, now)) is not None:
+                typed = await self.typed(request, approver, now)
+                if typed is not None:
                     return call.model_copy(update={argument.name: typed[0]})
             if await self._requests.void(request.id, RequestState.STALE, now) is None:
                 raise used_up()

@@ -12,11 +12,11 @@ from fastn_mcp.client.cost import spent
 from fastn_mcp.errors import Declined, FastnError
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.evaluation import Evaluation
-from fastn_mcp.guard.preview import Shown
 from fastn_mcp.ledger.approval_request import ApprovalRequest
 from fastn_mcp.ledger.change import Change
 from fastn_mcp.ledger.identity import account_name
 from fastn_mcp.ledger.ledger import Ledger
+from fastn_mcp.ledger.question import Question
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.redaction import quote
@@ -61,16 +61,16 @@ def record_fact(audit: AuditFile, entry: LogEntry) -> None:
 
 def decision_entry(event: AuditEvent, request: ApprovalRequest, by: str, message: str | None = None) -> LogEntry:
     """Return an entry about a request: decided by a person on the channel `by`, or ended without a decision."""
-    arguments, effect, target = (request.preview.get(key) for key in ("arguments", "effect", "target"))
-    name = target.get("name") if isinstance(target, dict) else None
+    question = request.question
+    name = None if question.target is None else question.name
     return LogEntry(
         event,
         request.principal,
         account_name(request.account),
         request.tool,
         request.target,
-        arguments=showable(arguments) if isinstance(arguments, dict) else None,
-        effect=effect if isinstance(effect, str) else None,
+        arguments=None if question.calls else showable(question.arguments),
+        effect=question.effect.value,
         decision=request.required,
         approved_by=None if event in (AuditEvent.EXPIRED, AuditEvent.STOPPED) else by,
         grant=request.id,
@@ -78,7 +78,7 @@ def decision_entry(event: AuditEvent, request: ApprovalRequest, by: str, message
         principal_name=request.person,
         client=request.client or None,
         client_name=request.client_name or None,
-        name=named(name) if isinstance(name, str) else None,
+        name=named(name),
     )
 
 
@@ -106,11 +106,11 @@ class Recorder:
         if self._watch is not None:
             self._watch.read()
 
-    def waits(self, call: Tool[Any], caller: Caller, preview: Shown) -> None:
+    def waits(self, call: Tool[Any], caller: Caller, question: Question) -> None:
         """Report a call that waits for a decision. Its request is already recorded, perhaps by another process."""
         if self._watch is not None:
             entry = about(AuditEvent.ASKED, call, caller.asker, self._account)
-            known = replace(entry, effect=preview.effect.value, name=named(preview.name), arguments=None)
+            known = replace(entry, effect=question.effect.value, name=named(question.name), arguments=None)
             self._watch.entry(written(known, self._system))
 
     def intent(self, current: Evaluation, change: Change, asker: Asker) -> str | None:
@@ -165,11 +165,11 @@ class Recorder:
 
     def asked(self, evaluation: Evaluation, request: ApprovalRequest) -> None:
         """Record an approval request."""
-        call, verdict = evaluation.tool, evaluation.verdict
-        entry = about(AuditEvent.ASKED, call, request.asker, self._account)
+        verdict = evaluation.verdict
+        entry = about(AuditEvent.ASKED, evaluation.tool, request.asker, self._account)
         facts = {"decision": verdict.decision.value, "rule": verdict.rule, "effect": evaluation.effect.value}
         facts |= {} if evaluation.is_list else _in_effect(evaluation)
-        self._audit.record(replace(entry, grant=request.id, name=named(evaluation.preview.name), **facts))
+        self._audit.record(replace(entry, grant=request.id, name=named(evaluation.name), **facts))
 
     def agreed(self, batch: Tool[Any], request: ApprovalRequest, by: str) -> None:
         """Record the approval of a batch, whose calls are sent one by one. Raises a `Refused`."""
@@ -183,7 +183,8 @@ class Recorder:
     def not_sent(self, call: Tool[Any], caller: Caller, error: FastnError) -> None:
         """Record why a call was not sent."""
         event = AuditEvent.DECLINED if isinstance(error, Declined) else AuditEvent.REFUSED
-        rule, note = error.facts.get("rule"), error.facts.get("note")
+        rule = error.facts.get("rule")
+        note = error.facts.get("note")
         self._audit.record(
             replace(
                 about(event, call, caller.asker, self._account),

@@ -118,7 +118,8 @@ async def void_approvals(
         if request.is_over or not stop.names(request.asker):
             continue
         reason = stop.reason or None
-        if voided := await ledger.void(request.id, RequestState.STOPPED, now, by=stop.by, note=reason):
+        voided = await ledger.void(request.id, RequestState.STOPPED, now, by=stop.by, note=reason)
+        if voided:
             record(AuditEvent.STOPPED, voided, reason)
             ended["waiting call" if request.state is RequestState.OPEN else "unused approval"] += 1
     for approval in await ledger.temporary_approvals(now):

@@ -136,7 +136,8 @@ def undo_of(change: Change) -> Undo | NotUndoable:
     """Return the call that undoes `change`, built from its journal entry, or the reason why there is none."""
     if change.outcome not in FINAL_OUTCOMES:
         return NotUndoable(f"It was not made ({change.outcome}).")
-    operation, rule = OPERATIONS.get(change.tool), RULES.get(change.tool)
+    operation = OPERATIONS.get(change.tool)
+    rule = RULES.get(change.tool)
     if operation is None or rule is None:
         return NotUndoable("How to undo it is unknown.")
     if rule.by is None:
@@ -185,7 +186,8 @@ def receipt(change: Change, tools: EnabledTools = _ALL_TOOLS) -> dict[str, JsonV
     It lacks names and earlier values of rows that none of the `tools` reads.
     """
     facts: dict[str, JsonValue] = {"change_id": change.id}
-    changed, stopped = changed_fields(change), [*change.stopped_triggers]
+    changed = changed_fields(change)
+    stopped = [*change.stopped_triggers]
     name = change.name
     if hides_target(change, tools):
         changed = {name: {"to": each["to"]} for name, each in changed.items()}
@@ -223,7 +225,8 @@ def approver(approved_by: str) -> str:
 
 def hides_target(change: Change, tools: EnabledTools) -> bool:
     """Whether none of the tools reads what was changed."""
-    return (operation := OPERATIONS.get(change.tool)) is None or tools.hides(operation.toolset())
+    operation = OPERATIONS.get(change.tool)
+    return operation is None or tools.hides(operation.toolset())
 
 
 def changed_fields(change: Change) -> dict[str, dict[str, JsonValue]]:
@@ -231,7 +234,8 @@ def changed_fields(change: Change) -> dict[str, dict[str, JsonValue]]:
 
     None for what was not made, and for what changes no field: a message to Fastn's AI, or a run.
     """
-    before, operation = change.before or {}, OPERATIONS.get(change.tool, Operation)
+    before = change.before or {}
+    operation = OPERATIONS.get(change.tool, Operation)
     if change.outcome not in FINAL_OUTCOMES or not issubclass(operation, (Update, Create)) or change.is_of_another:
         return {}
     return {

@@ -18,7 +18,7 @@ from typing_extensions import override
 from fastn_mcp.audit.log import AuditEvent, AuditFile
 from fastn_mcp.channels.page.inbox import Inbox, InboxAccount
 from fastn_mcp.errors import FastnError, Refused
-from fastn_mcp.guard.approval_form import VERIFIED, approved_elsewhere, effects_of
+from fastn_mcp.guard.approval_form import VERIFIED, approved_elsewhere
 from fastn_mcp.guard.caller import Announcement, ChannelCapabilities
 from fastn_mcp.guard.recorder import decision_entry, record_fact
 from fastn_mcp.guard.sentences.facts import series
@@ -111,7 +111,7 @@ class TenantInbox:
         if not self._is_on_page(request):
             if webhook is not None:
                 return replace(await webhook.announce(request), url=self.url)
-            effects = series(sorted(effects_of(request)))
+            effects = series(sorted(request.question.effects))
             raise Refused(
                 f"Nobody may approve this call: no approver in the team file covers the tenant {self.tenant} and the"
                 f" effect {effects}, besides the person who asks for it.",
@@ -126,7 +126,7 @@ class TenantInbox:
 
     def _is_on_page(self, request: ApprovalRequest) -> bool:
         """Whether somebody may approve a request on the page."""
-        effects = effects_of(request)
+        effects = request.question.effects
         own = request.needed == 1 and may_approve_own(self.team, self.tenant, effects)
         if own and not request.undoes:
             return True
@@ -198,10 +198,10 @@ class TeamInbox(Inbox):
     @override
     def barred(self, tenant: str, request: ApprovalRequest) -> str | None:
         if not request.may_be_of(self.approver, self._person.login_names):
-            return None if self.covers(tenant, effects_of(request)) else "This call is not yours to approve."
+            return None if self.covers(tenant, request.question.effects) else "This call is not yours to approve."
         if request.needed > 1:
             return "It is your own call, and others have to approve it."
-        effects = effects_of(request)
+        effects = request.question.effects
         # A principal that only may be theirs counts as their own, but gets no right to approve.
         own = request.principal == self.approver and self._own_tenant == tenant
         # What they undo here needs a rule that covers it besides: no scope of a token limits it.

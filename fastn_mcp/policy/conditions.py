@@ -32,7 +32,8 @@ class Glob:
         text = str(value)
         if exact:
             return fnmatchcase(text, self.text)
-        as_read, pattern = name_as_read(text), name_as_read(self.text)
+        as_read = name_as_read(text)
+        pattern = name_as_read(self.text)
         is_name = as_read == pattern  # a name may have brackets
         if is_name or fnmatchcase(text.casefold(), self.text.casefold()) or fnmatchcase(as_read, pattern):
             return True
@@ -61,7 +62,8 @@ def _overlap(rule: str, value: str) -> bool:
     # `matches[n]`: whether what was read of the rule can match the first n characters of the value.
     matches = [not value[:n].strip("*") for n in range(len(value) + 1)]
     for expected in rule:
-        before, matches = matches, [matches[0] and expected == "*"]
+        before = matches
+        matches = [matches[0] and expected == "*"]
         for n, each in enumerate(value, 1):
             if "*" in (expected, each):
                 matches.append(before[n] or matches[n - 1])
@@ -158,7 +160,8 @@ DERIVED: Mapping[str, Callable[[ResolvedCall], Effective]] = {
 }
 """Conditions of `when` that hold for the value that a request will have, wherever it comes from, by the argument."""
 
-NAME, NEW_NAME = "name", "new_name"
+NAME = "name"
+NEW_NAME = "new_name"
 """Conditions of `when` on the name of the target, or of what is created, and on the name that an update gives."""
 
 
@@ -176,9 +179,8 @@ class Who:
         fulfilled: list[str] = []
         for fact, globs in self.facts.items():
             values = asker.values(fact, verified=exact)
-            if (
-                value := next((each for each in values for glob in globs if glob(each, exact=exact)), None)
-            ) is not None:
+            value = next((each for each in values for glob in globs if glob(each, exact=exact)), None)
+            if (value) is not None:
                 fulfilled.append(f"the {fact.replace('_', ' ')} is {quote(value)}")
                 continue
             # A principal is known wherever there is a sign-in, whatever names that has.

@@ -31,7 +31,10 @@ class Decision(Enum):
 
 
 # The order of Effect: read, write, external, spend, access, trash, destroy.
-_A, _C, _T, _D = Decision.ALLOW, Decision.CONFIRM, Decision.TYPED, Decision.DENY
+_A = Decision.ALLOW
+_C = Decision.CONFIRM
+_T = Decision.TYPED
+_D = Decision.DENY
 _TABLE: dict[Mode, tuple[Decision, ...]] = {
     "read-only": (_A, _D, _D, _D, _D, _D, _D),
     "guarded": (_A, _A, _C, _C, _C, _C, _T),
@@ -142,7 +145,8 @@ class StepUp:
             return f"{missing} Tell the operator: it has to be added at the provider."
         if auth_time > now + self.leeway:
             return "By its auth_time you sign in later than now. Tell the operator: a clock is wrong."
-        if (age := now - auth_time) > self.max_age + self.leeway:
+        age = now - auth_time
+        if age > self.max_age + self.leeway:
             ago = f"you last did {counted(int(age // 60), 'minute')} ago, and this needs {self.needs}"
             provider = "Tell the operator: the provider ignores max_age."
             return f"The identity provider did not ask you to sign in again: {ago}. {provider}"

@@ -79,7 +79,8 @@ class PolicyRule:
 
     def match(self, situation: Situation) -> PolicyDecision | None:
         """Return the rule's decision, with what it matched in words; None if it does not match this call."""
-        call, resolved = situation.resolved.call, situation.resolved
+        call = situation.resolved.call
+        resolved = situation.resolved
         applies = (
             self._names(resolved)
             and (self.effects is None or situation.effect in self.effects)
@@ -132,7 +133,8 @@ class PolicyRule:
             # Match the id that was read: an agent could change a name or a slug and so approve its own call.
             id_ = row_of(resolved.target).get("id")
             return "" if any(glob(id_, exact=True) for glob in self.targets) else None
-        if (found := _first(self.targets, resolved.own_mentions)) is not None:
+        found = _first(self.targets, resolved.own_mentions)
+        if found is not None:
             glob, mention = found
             return "" if glob.text == mention.value else f"{mention} matches {glob}"
         return "its target could not be read" if resolved.is_missing else None
@@ -163,38 +165,61 @@ class PolicyRule:
         call = resolved.call
         if name in (NAME, NEW_NAME):
             return _has_name(choice, resolved, is_new=name == NEW_NAME)
+        matched = _in_arguments(name, choice, call)
+        if matched is not None:
+            return matched
+        if name in DERIVED:
+            return _in_effect(name, choice, resolved)
+        if name in call.unresolved:
+            return f"its {name} is not known, as Fastn makes it: give one"
         argument_value: object = getattr(call, name, None)
-        if name in type(call).model_fields and name not in call.unresolved and choice(argument_value, exact=False):
+        is_word = plain(name) not in REFERENCE_NAMES and choice.is_word(argument_value)
+        is_host_in_it = name == "domain" and choice(host_of(argument_value), exact=False)
+        if is_word or is_host_in_it:
             return ""
-        if not str(argument_value or "").strip() and (words := _missing_argument(name, choice, call)):
-            return words
-        texts = [each for each in undocumented_texts(call) if each.strip()]
-        if held := next((each for each in texts if choice(each, exact=False) or choice.is_word(each)), None):
-            return f"an undocumented field holds {quote(held)}"
-        if name not in DERIVED:
-            is_word = plain(name) not in REFERENCE_NAMES and choice.is_word(argument_value)
-            is_word |= name == "domain" and choice(host_of(argument_value), exact=False)
-            if name in call.unresolved:
-                return f"its {name} is not known, as Fastn makes it: give one"
-            return "" if is_word else _named(choice, argument_value, resolved)
-        effective = DERIVED[name](resolved)
-        if (value := next((each for each in effective.values if choice(each, exact=False)), None)) is not None:
+        return _named(choice, argument_value, resolved)
+
+
+def _in_arguments(name: str, choice: Choice, call: Call) -> str | None:
+    """Match what the call says: an argument, what one that is missing means, or a value in an undocumented field."""
+    argument_value: object = getattr(call, name, None)
+    if name in type(call).model_fields and name not in call.unresolved and choice(argument_value, exact=False):
+        return ""
+    if not str(argument_value or "").strip():
+        missing = _missing_argument(name, choice, call)
+        if missing is not None:
+            return missing
+    for text in undocumented_texts(call):
+        if text.strip() and (choice(text, exact=False) or choice.is_word(text)):
+            return f"an undocumented field holds {quote(text)}"
+    return None
+
+
+def _in_effect(name: str, choice: Choice, resolved: ResolvedCall) -> str | None:
+    """Match the environment or the customer that the call will have, whoever names it. An unknown one matches."""
+    effective = DERIVED[name](resolved)
+    for value in effective.values:
+        if choice(value, exact=False):
             return f"its {_WORDS[name]} is {quote(value)}, from {effective.source.value}"
-        if name == "customer_id":
-            touched = resolved.touched("customer")
-            mention = next((each for each in touched.mentions if choice(each.value, exact=False)), None)
-            return f"{mention.of}, by {mention}" if mention else touched.gap or None
-        if effective.is_known:
-            return None
-        way_out = ": name one" if name in type(call).model_fields else ", and Fastn chooses it"
-        return f"its {_WORDS[name]} is not known, as the call names none{way_out}"
+    if name == "customer_id":
+        touched = resolved.touched("customer")
+        for mention in touched.mentions:
+            if choice(mention.value, exact=False):
+                return f"{mention.of}, by {mention}"
+        return touched.gap or None
+    if effective.is_known:
+        return None
+    way_out = ": name one" if name in type(resolved.call).model_fields else ", and Fastn chooses it"
+    return f"its {_WORDS[name]} is not known, as the call names none{way_out}"
 
 
 def _has_name(choice: Choice, resolved: ResolvedCall, *, is_new: bool) -> str | None:
     """Match a name of the target or of what is created, and the new name of an update; only the new one if `is_new`."""
-    call, fields = resolved.call, ("new name",) if is_new else _NAME_DETAILS
+    call = resolved.call
+    fields = ("new name",) if is_new else _NAME_DETAILS
     mentions = [each for each in resolved.own_mentions if each.field in fields]
-    if (mention := next((each for each in mentions if choice(each.value, exact=False)), None)) is not None:
+    mention = next((each for each in mentions if choice(each.value, exact=False)), None)
+    if mention is not None:
         return "" if mention.field == "new name" else f"its name is {quote(str(mention.value))}"
     if NAME in type(call).model_fields and choice(getattr(call, NAME), exact=False):
         return ""  # a name that is not given
@@ -205,7 +230,8 @@ def _named(choice: Choice, value: object, resolved: ResolvedCall) -> str | None:
     """Match a record that an argument names by its other names: a role is given by its name or by its id."""
     keys = set(map(str, cast("list[object]", value) if isinstance(value, list) else [value]))
     named = resolved.named
-    if (target := resolved.call.target) is not None:
+    target = resolved.call.target
+    if target is not None:
         row = None if resolved.is_missing else row_of(resolved.target)
         named = [Record(kind_of(resolved.call), target, Relation.TARGET, row), *named]
     for record in named:
@@ -244,7 +270,8 @@ class Protected:
         """Return the decision if the call touches, or may touch, a protected resource."""
         for kind, globs in self.resources.items():
             touched = situation.resolved.touched(kind)
-            if (match := _first(globs, touched.mentions)) is not None:
+            match = _first(globs, touched.mentions)
+            if match is not None:
                 glob, mention = match
                 is_named = quote(str(mention.value)) in mention.of
                 why = f" ({glob})" if is_named else f": {mention} matches {glob}"

@@ -139,13 +139,16 @@ def _bounds(
     except ValueError:
         wanted = f'a table that JSON can express (no dates), its JSON text, or "{_ANY}"'
         raise ConfigError((*at, "arguments"), f"arguments: must be {wanted}") from None
-    if problem := size_problem(operation, arguments):
+    problem = size_problem(operation, arguments)
+    if problem:
         raise ConfigError((*at, "arguments"), f"arguments: {problem}")
-    if unknown := sorted(arguments.keys() - takes):
+    unknown = sorted(arguments.keys() - takes)
+    if unknown:
         raise ConfigError(
             (*at, "arguments", unknown[0]), f"arguments: there is no {unknown[0]!r}{nearest(unknown[0], takes)}"
         )
-    if hidden := sorted(arguments.keys() & operation.secrets()):
+    hidden = sorted(arguments.keys() & operation.secrets())
+    if hidden:
         raise ConfigError((*at, "arguments", hidden[0]), f"arguments: {hidden[0]} is a secret, which no plan may hold")
     return arguments, None
 
@@ -247,7 +250,8 @@ def public(key: Ed25519PrivateKey) -> str:
 
 
 def _message(data: bytes, signature: Signature) -> bytes:
-    digest, account = hashlib.sha256(data).hexdigest(), signature.account
+    digest = hashlib.sha256(data).hexdigest()
+    account = signature.account
     records = sorted(signature.records.items())
     return _PURPOSE + json.dumps([digest, signature.by, signature.at, account.name, account.digest, records]).encode()
 
@@ -309,7 +313,8 @@ def _keys(table: Mapping[str, Any], _: TomlSource) -> dict[str, str]:
             raw = b""
         if len(raw) != 32:
             raise ConfigError((name,), f"{name}: is not a public key of 32 bytes in base64")
-        if (other := names.setdefault(raw, name)) != name:  # one person would sign as two
+        other = names.setdefault(raw, name)
+        if other != name:  # one person would sign as two
             raise ConfigError((name,), f"{name} has the public key of {other}")
     return dict(table)
 

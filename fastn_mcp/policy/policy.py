@@ -102,17 +102,20 @@ class Policy:
         situation = replace(situation, live=self.live)
         if situation.effect is Effect.READ:
             return PolicyDecision(Decision.ALLOW, "reads", "Reads are always allowed.")
-        if (denied := self._always_denied(situation)) is not None:
+        denied = self._always_denied(situation)
+        if denied is not None:
             return denied
-        call, verdict = situation.resolved.call, self._by_rules(situation)
+        call = situation.resolved.call
+        verdict = self._by_rules(situation)
         # What raises an effect (an argument, a record in use, an open request) must not escape what the file says of
         # the lower ones. In a fixed order: of equally strict decisions, the first names its rule.
-        for lower in effects_below(call, situation.effect):
+        below = effects_below(call, situation.effect)
+        for lower in below:
             verdict = strictest((verdict, self._by_rules(replace(situation, effect=lower))))
         if verdict.decision is Decision.ALLOW and call.needs_person:
             verdict = PolicyDecision(Decision.CONFIRM, "a person in every mode", call.needs_person)
         verdict = self._with_plan(self._with_budget_left(verdict, situation), situation)
-        effects = (situation.effect, *effects_below(call, situation.effect))
+        effects = (situation.effect, *below)
         if self.step_up is None or not self.step_up.concerns(each.value for each in effects):
             return verdict
         is_asked = verdict.decision not in (Decision.ALLOW, Decision.DENY)
@@ -172,7 +175,8 @@ class Policy:
 
     def _default(self, situation: Situation) -> PolicyDecision:
         effect = situation.effect
-        if (own := self.rules.default(effect, live=self.live)) is not None:
+        own = self.rules.default(effect, live=self.live)
+        if own is not None:
             return own
         decision = least(self.mode, effect, live=self.live)
         rule = f"mode {self.mode}: {effect.value}"
@@ -210,7 +214,8 @@ class Policy:
             left = counted(max(0, most - situation.destroyed), "more deletion")
             sentence = f"{verdict.reason} {left} can be approved in the next {seconds / 60:g} minutes."
             verdict = replace(verdict, reason=sentence.strip())
-        if (remaining := self._left(situation)) is None:
+        remaining = self._left(situation)
+        if remaining is None:
             return verdict  # there is no budget, the file itself reports it used up, or nothing uses it
         left, limit, per = remaining
         sentence = f"{left} of {limit} {situation.effect.value} calls are left {per}."

@@ -55,7 +55,8 @@ def unreachable(file: FileRules) -> Iterator[tuple[int, str]]:
     rules = file.rules
     reached = [cases(rule.tools, rule.effects) for rule in rules]
     for number, rule in enumerate(rules):
-        if (cover := _cover(number, rules, reached)) is not None:
+        cover = _cover(number, rules, reached)
+        if cover is not None:
             yield number, f"never applies: {rules[cover].name} covers it and is at least as strict"
         elif (default := _least_default(rule, reached[number], file)).rank > rule.then.rank > Decision.ALLOW.rank:
             yield number, f"never applies: {default.value} is asked for anyway. {_LOOSENING}"
@@ -83,7 +84,8 @@ def _least_default(rule: PolicyRule, reached: frozenset[Case], file: FileRules) 
         if rule.key not in (None, "live" if live else "test"):
             continue
         for tool, effect in reached:
-            if (own := file.default(effect, live=live)) is not None:
+            own = file.default(effect, live=live)
+            if own is not None:
                 decisions.append(own.decision)
             elif tool == CONFIRMED_IF_EMPTY:
                 decisions.append(Decision.CONFIRM)
@@ -126,7 +128,8 @@ def _build(table: Mapping[str, Any], source: TomlSource) -> FileRules:
         destroy_rate=form.budget.destroy_rate,
         breaker=(form.breaker.declined, form.breaker.rest),
     )
-    if flaws := [ConfigError(("rule", number), f"this rule {why}") for number, why in unreachable(found)]:
+    flaws = [ConfigError(("rule", number), f"this rule {why}") for number, why in unreachable(found)]
+    if flaws:
         raise source.first(flaws)
     return found
 
@@ -137,7 +140,8 @@ def _name(source: TomlSource, what: str, *at: str | int) -> str:
 
 def _protected(number: int, entry: Protect, source: TomlSource) -> Protected:
     at: Key = ("protect", number)
-    globs = {kind: tuple(values) for kind in KINDS if (values := getattr(entry, kind)) is not None}
+    given = {kind: getattr(entry, kind) for kind in KINDS}
+    globs = {kind: tuple(values) for kind, values in given.items() if values is not None}
     if not globs:
         raise ConfigError(at, f"[[protect]] names nothing; give it one of {', '.join(KINDS)}")
     what = "; ".join(f"{kind} {' or '.join(map(str, values))}" for kind, values in globs.items())
@@ -157,7 +161,8 @@ def _rule(number: int, form: RuleForm, source: TomlSource) -> PolicyRule:
     tools, operations = _tools((*at, "tool"), form.tool, form.effects)
     what = ", ".join(map(str, form.tool or [])) or ", ".join(effect.value for effect in form.effects or ()) or "*"
     when = dict(form.when)
-    dependents, loosens = None, form.then is Decision.ALLOW
+    dependents = None
+    loosens = form.then is Decision.ALLOW
     if "dependents" in when:
         bounds = validate(DependentsForm, when.pop("dependents"), source, (*at, "when", "dependents"))
         dependents = UserCount(bounds.min, bounds.max)

@@ -62,7 +62,8 @@ def hours(value: object) -> Hours:
         raise ValueError(f'{text!r} is not of the form "Mon-Thu 08:00-17:00 Europe/Berlin"')
     if match["zone"] is None:
         raise ValueError(f'{text!r} names no time zone, for example "Mon-Thu 08:00-17:00 Europe/Berlin"')
-    start, end = _minute(match["start"]), _minute(match["end"])
+    start = _minute(match["start"])
+    end = _minute(match["end"])
     if start in (end, _WHOLE_DAY):
         raise ValueError(f"{match['start']}-{match['end']} is not a time span; a whole day is 00:00-24:00")
     return Hours(text, _days(match["days"]), start, end, _zone(match["zone"]))
@@ -178,7 +179,8 @@ class FileRules:
 
     def _ruled(self, situation: Situation, default: PolicyDecision) -> PolicyDecision:
         """Apply the strictest matching rule. A rule that allows loosens the default; any other can only tighten it."""
-        matching = [match for rule in self.rules if (match := rule.match(situation)) is not None]
+        matches = (rule.match(situation) for rule in self.rules)
+        matching = [match for match in matches if match is not None]
         if not matching:
             return default
         ruled = strictest(matching)
@@ -187,7 +189,8 @@ class FileRules:
     def _used_up(self, situation: Situation) -> PolicyDecision | None:
         effect = situation.effect
         for period, limit in self.budgets(effect, situation.now).items():
-            if (spent := situation.spent_in(period)) >= limit:
+            spent = situation.spent_in(period)
+            if spent >= limit:
                 tomorrow = situation.now.astimezone(UTC) + timedelta(days=1)
                 until = "in this run" if period == "run" else f"until {tomorrow:%Y-%m-%d} 00:00 UTC"
                 decision = Decision.CONFIRM if effect is Effect.SPEND else Decision.DENY

@@ -90,7 +90,8 @@ class ByEffect(PolicyTable, Generic[Value]):
     destroy: Value | None = None
 
     def values(self) -> dict[Effect, Value]:
-        return {effect: value for effect in Effect if (value := getattr(self, effect.value, None)) is not None}
+        given = {effect: getattr(self, effect.value, None) for effect in Effect}
+        return {effect: value for effect, value in given.items() if value is not None}
 
 
 class Defaults(ByEffect[Decided]):
@@ -193,7 +194,8 @@ def possible_effects(operation: AnyOperation) -> frozenset[Effect]:
 def named(glob: str) -> list[AnyOperation]:
     """Return the tools that a glob matches. Raises `ValueError` if it matches no tool that changes something."""
     matches = [operation for operation in CATALOG if fnmatchcase(operation.tool_name(), glob.casefold())]
-    if changing := [operation for operation in matches if operation.effect is not Effect.READ]:
+    changing = [operation for operation in matches if operation.effect is not Effect.READ]
+    if changing:
         return changing
     if matches:
         raise ValueError(f"{glob!r} names only tools that read, and reads are always allowed")

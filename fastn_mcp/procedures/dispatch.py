@@ -18,11 +18,11 @@ from fastn_mcp.guard.evaluation import Evaluation
 from fastn_mcp.guard.guard import Guard
 from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.guard.key_files import SecretValues
-from fastn_mcp.guard.preview import Shown
 from fastn_mcp.guard.recorder import Recorder
 from fastn_mcp.guard.result import Done, ListResult
 from fastn_mcp.guard.undo import receipt
 from fastn_mcp.ledger.change import Change
+from fastn_mcp.ledger.question import Question
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.procedures.composed_operations import perform
 from fastn_mcp.procedures.context import Executor, Pending, PreviewOnly, Procedure, ProcedureContext
@@ -85,14 +85,17 @@ class Dispatcher:
             raise TypeError(f"{call.tool_name()} was evaluated, and not sent")
         return outcome
 
-    async def preview(self, call: Tool[Any], caller: Caller, report: Report = no_progress) -> Shown:
-        """Return the effects of `call`, from fresh reads. No change is sent."""
-        outcome = await self._run(call, caller, report, is_preview=True)
-        return cast(Evaluation, outcome).preview_for_agent(caller)
+    async def preview(self, call: Tool[Any], caller: Caller, report: Report = no_progress) -> Question:
+        """Return what the agent may read of the question about `call`, from fresh reads. No change is sent."""
+        return (await self.evaluate(call, caller, report)).preview(caller)
 
-    async def preview_undo(self, change: str, asker: Asker) -> Shown:
+    async def evaluate(self, call: Tool[Any], caller: Caller, report: Report = no_progress) -> Evaluation:
+        """Return what `call` would do, with the question about it, from fresh reads. No change is sent."""
+        return cast(Evaluation, await self._run(call, caller, report, is_preview=True))
+
+    async def preview_undo(self, change: str, asker: Asker) -> Question:
         """Return what the undo of a change would do, for a person on the approval page. No change is sent."""
-        return await self.preview(UndoChange(change_id=change), Caller(asker, None))
+        return (await self.evaluate(UndoChange(change_id=change), Caller(asker, None))).asked
 
     async def undo(self, change: str, asker: Asker) -> bool:
         """Undo a change for them, by a guarded call like any other. False if it waits for an approval."""
@@ -103,9 +106,9 @@ class Dispatcher:
         """Return `call` with the ids that its short ones stand for. Raises a `FastnError` if there is none."""
         return await self._short_ids.expanded(call, self._reads(caller))
 
-    async def preview_body(self, shown: Shown) -> dict[str, JsonValue]:
+    async def preview_body(self, shown: Question) -> dict[str, JsonValue]:
         """Return a preview as JSON, with short ids."""
-        body = await self._short_ids.shortened_body(await work_on(received(), shown.data))
+        body = await self._short_ids.shortened_body(await work_on(received(), shown.data_for_agent))
         return self.tools.without_disabled(body)
 
     def receipt(self, change: Change | None) -> dict[str, JsonValue] | None:

@@ -19,8 +19,8 @@ from fastn_mcp.errors import ApprovalRequired
 from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.journal import Delivery
-from fastn_mcp.guard.preview import Shown
 from fastn_mcp.guard.result import Done
+from fastn_mcp.ledger.question import Question
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.procedures.dispatch import Dispatcher
 from fastn_mcp.records.rows import FastnObject
@@ -54,7 +54,7 @@ class RequestContext:
     reports: ProgressReporter | None = None
     """Reports on its call to the client, if it wants that."""
 
-    async def run(self, call: Tool[Any], *, is_preview: bool = False) -> Done | PendingApproval | Shown:
+    async def run(self, call: Tool[Any], *, is_preview: bool = False) -> Done | PendingApproval | Question:
         """Make a call, or preview it, in a slot."""
         dispatch = self.account.dispatch
         work = partial(dispatch.preview if is_preview else dispatch, call, self.caller)

@@ -18,7 +18,6 @@ from mcp.server.apps import APP_MIME_TYPE, client_supports_apps
 from pydantic import JsonValue
 
 from fastn_mcp.guard.approval_form import PendingApproval
-from fastn_mcp.guard.preview import ListPreview
 from fastn_mcp.redaction import safe
 
 APP_URI = "ui://fastn-mcp/approval"
@@ -56,9 +55,8 @@ def _html() -> str:
 
 def result_meta(waiting: PendingApproval) -> dict[str, Any]:
     """Return the `_meta` of an `approval_required` result: the page's address, and the sentences one by one."""
-    preview = waiting.preview
-    calls = [each.says for each in preview.of.values()] if isinstance(preview, ListPreview) else []
-    sentences: JsonValue = {"says": preview.says.data(), "calls": [says.data() for says in calls]}
+    question = waiting.request.question
+    sentences: JsonValue = {"says": question.says(), "calls": [call.says() for call in question.calls]}
     return {RESULT_META: {"page": waiting.page, **cast("dict[str, JsonValue]", safe(sentences))}}
 
 

@@ -148,7 +148,7 @@ class _Handlers:
                 case PendingApproval(needs_link=True) if caller.link is link_in_result:
                     return link_request(outcome)
                 case PendingApproval():
-                    shown = dispatch.tools.without_disabled(await work_on(received(), outcome.preview.data))
+                    shown = dispatch.tools.without_disabled(await work_on(received(), outcome.question.data_for_agent))
                     body = await work_on(received(), partial(render_pending, outcome, shown))
                     meta = dispatch.redacted(extensions.result_meta(outcome)) if extensions.can_show(ctx) else None
                 case Done(done, change, notes):

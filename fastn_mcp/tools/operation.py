@@ -363,14 +363,6 @@ class Update(Operation[Result], Generic[Result]):
         return {name: value for name, value in current.items() if name not in _SET_BY_FASTN} | changes
 
 
-_NAME_FIELDS = ("slug", "name")
-
-
-def _own_names(fields: Mapping[str, object]) -> list[str]:
-    names = map(fields.get, _NAME_FIELDS)
-    return [name for name in names if isinstance(name, str) and name.strip()]
-
-
 class Create(Operation[Result], Generic[Result]):
     """A create, evaluated as an update if it may overwrite something."""
 
@@ -387,9 +379,18 @@ class Create(Operation[Result], Generic[Result]):
 
     def may_overwrite(self, row: Row) -> bool | None:
         """Return whether this may overwrite `row`; None if that is not known."""
-        own = _own_names(vars(self))
-        existing = _own_names(row)
+        own = _names_of(vars(self))
+        existing = _names_of(row)
         answers = [same_name(name, other) for name in own for other in existing]
         if True in answers:
             return True
-        return None if None in answers or len(existing) < len(_NAME_FIELDS) else False
+        return None if None in answers or len(existing) < len(_NAMES) else False
+
+
+_NAMES = ("slug", "name")
+"""Fields by which Fastn may take a new record for an existing one."""
+
+
+def _names_of(fields: Mapping[str, Any]) -> list[str]:
+    names = map(fields.get, _NAMES)
+    return [name for name in names if isinstance(name, str) and name.strip()]

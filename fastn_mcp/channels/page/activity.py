@@ -21,11 +21,12 @@ from fastn_mcp.channels.page import view
 from fastn_mcp.channels.page.inbox import Inbox, InboxAccount
 from fastn_mcp.channels.page.view import MAY_HAVE_RUN, STATES, View
 from fastn_mcp.errors import os_reason
-from fastn_mcp.guard.sentences.facts import Sentences, mapping
+from fastn_mcp.guard.sentences.facts import mapping
 from fastn_mcp.guard.undo import receipt
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState
 from fastn_mcp.ledger.change import BEGUN, Change
 from fastn_mcp.ledger.identity import account_name, who, without_issuers
+from fastn_mcp.ledger.question import Question
 from fastn_mcp.records.formats import counted, sentence, stamp
 from fastn_mcp.redaction import quote, sanitize
 from fastn_mcp.report.collector import UNKNOWN, Attempt, OutcomeGroup, Tally
@@ -260,7 +261,7 @@ class Activity:
         what = f"{view.title(call.tool)} {quote(name, len(name)) if name else ''}".rstrip()
         if len(row.calls) > 1:
             what = f"Make {counted(len(row.calls), 'change')}"
-        says = view.sentences(request.tool, request.preview) if request else Sentences(f"{what}.", what, what)
+        question = request.question if request else Question(title=f"{what}.", button=what, brief=what)
         if not asker and call.principal != "local":
             asker = without_issuers(who(call.principal or "", call.principal_name))
         seen = {
@@ -268,11 +269,11 @@ class Activity:
             "outcome": outcome,
             "kind": _KINDS.get(outcome, "failed" if outcome[0].isdecimal() else "none"),
             "sign": _SIGNS.get(call.effect or "", ""),
-            "what": view.parts(says.first if is_whole else says.brief),
+            "what": view.parts(question.title if is_whole else question.brief),
             "who": [sanitize(each) for each in (asker, self._how(call, outcome, request)) if each],
             "note": view.parts(_note(row, outcome, request)),
         }
-        return seen | _details(row, says, change) if is_whole else seen
+        return seen | _details(row, question, change) if is_whole else seen
 
     def _how(self, call: Attempt, outcome: str, request: ApprovalRequest | None) -> str:
         """Return by whom or what a call was allowed, or was not."""
@@ -321,14 +322,14 @@ def _note(row: Row, outcome: str, request: ApprovalRequest | None) -> str:
     return failed[0].message or "" if failed else ""
 
 
-def _details(row: Row, says: Sentences, change: Change | None) -> View:
+def _details(row: Row, question: Question, change: Change | None) -> View:
     """Return what only the page of a row shows: all that is known."""
     known = {} if change is None else receipt(change)
     undo = " ".join(str(known[name]) for name in ("restores", "lost", "why") if name in known)
     changed = [(sanitize(name), mapping(values)) for name, values in mapping(known.get("changed")).items()]
     facts = {name: value for entry in row.entries for name, value in entry.items() if name not in _LEFT_OUT}
     return {
-        "lost": view.parts(says.lost),
+        "lost": view.parts(question.lost),
         "tool": sanitize(row.calls[0].tool),
         "undo": "It was undone." if change and change.undone else undo,
         "changed": [(name, view.shown(each.get("from")), view.shown(each.get("to"))) for name, each in changed],

@@ -151,7 +151,12 @@ class Decisions:
         about, change = asked.get("request", ""), asked.get("change", "")
         earlier, preview = await session.inbox.undo_preview(about, change)
         receipt = view.change(earlier, self.system.timestamp(), may_undo=True)
-        says = {name: view.parts(getattr(preview.says, name)) for name in ("first", "lost", "then", "unchecked")}
+        says = {
+            "first": view.parts(preview.title),
+            "lost": view.parts(preview.lost),
+            "then": view.parts(preview.then),
+            "unchecked": view.parts(preview.unchecked),
+        }
         token = self.seal.token(session.id, f"undo {change}")
         return self.render(request, "undo.html", root=session.root, token=token, grant=about, change=receipt, says=says)
 
@@ -230,5 +235,5 @@ def _typed_secret(request: ApprovalRequest, fields: Mapping[str, str]) -> JsonVa
 
 def _brief(request: ApprovalRequest) -> str:
     """Return what a request is about, for a message that fits into a cookie."""
-    brief = view.sentences(request.tool, request.preview).brief
+    brief = request.question.brief
     return brief if len(brief) <= _MAX_BRIEF else view.title(request.tool)

@@ -10,16 +10,16 @@ from pydantic import JsonValue
 from fastn_mcp.audit.log import AuditEvent
 from fastn_mcp.errors import FastnError, Refused
 from fastn_mcp.guard.approval.votes import NotCounted, Record, TypedValue, count_vote, withdraw
-from fastn_mcp.guard.approval_form import BY_SEVERAL, VERIFIED, effects_in, effects_of
+from fastn_mcp.guard.approval_form import BY_SEVERAL, VERIFIED
 from fastn_mcp.guard.budgets import Limits
 from fastn_mcp.guard.key_files import TypedSecrets
-from fastn_mcp.guard.preview import Shown
 from fastn_mcp.guard.recorder import record_expired
 from fastn_mcp.guard.undo import approver
 from fastn_mcp.ledger.approval_request import REFUSED, ApprovalRequest, RequestState, Vote
 from fastn_mcp.ledger.change import Change
 from fastn_mcp.ledger.identity import who, without_issuers
 from fastn_mcp.ledger.ledger import Ledger
+from fastn_mcp.ledger.question import Question
 from fastn_mcp.ledger.stop import Stop
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.decision import of_groups
@@ -74,7 +74,7 @@ class DecidedRequest:
 class ChangeUndo(Protocol):
     """Undoes changes of one account by guarded calls of the person on the page. Raises a `FastnError`."""
 
-    async def preview_undo(self, change: str, asker: Asker) -> Shown:
+    async def preview_undo(self, change: str, asker: Asker) -> Question:
         """Return what the undo would do, from fresh reads. No change is sent."""
         ...
 
@@ -267,13 +267,13 @@ class Inbox:
                 return "Undone."
             return "The undo waits for approval below. Nothing was sent yet."
 
-    async def undo_preview(self, request: str, change: str) -> tuple[Change, Shown]:
+    async def undo_preview(self, request: str, change: str) -> tuple[Change, Question]:
         """Return such a change, and what its undo would do. Raises a `FastnError` if it cannot be undone."""
         async with self._undoable(request, change) as (undone, _, _, preview):
             return undone, preview
 
     @asynccontextmanager
-    async def _undoable(self, request: str, change: str) -> AsyncGenerator[tuple[Change, ChangeUndo, Asker, Shown]]:
+    async def _undoable(self, request: str, change: str) -> AsyncGenerator[tuple[Change, ChangeUndo, Asker, Question]]:
         """Open a change whose undo they may approve, with the preview of that undo, which is another effect."""
         if (pending := await self.find(request)) is not None:
             async with self._account_of(pending.request) as account:
@@ -281,7 +281,7 @@ class Inbox:
                 if change in changes and account.dispatch and self.barred(account.tenant, pending.request) is None:
                     asker = self.asker(account.tenant)
                     preview = await account.dispatch.preview_undo(change, asker)
-                    if self.covers(account.tenant, effects_in(preview.stored())):
+                    if self.covers(account.tenant, preview.effects):
                         yield changes[change], account.dispatch, asker, preview
                         return
         raise Refused("You may not undo this change, or it does not exist.")
@@ -308,7 +308,7 @@ class Inbox:
             return await count_vote(vote, request, account.ledger, self.approved_by, note, account.record, typed)
 
     def _is_theirs(self, account: InboxAccount, request: ApprovalRequest) -> bool:
-        sees = self.sees(account.tenant, request.principal, effects_of(request))
+        sees = self.sees(account.tenant, request.principal, request.question.effects)
         return request.out_of_band and account.has(request) and sees
 
     async def _pending(self, account: InboxAccount, request: ApprovalRequest) -> PendingRequest:

@@ -14,20 +14,16 @@ from pydantic_core import to_json
 from fastn_mcp.channels.page.inbox import DecidedRequest, PendingRequest
 from fastn_mcp.guard.approval_form import asker, temporary
 from fastn_mcp.guard.journal import RECENT
-from fastn_mcp.guard.sentences.facts import Sentences, items, mapping, read
+from fastn_mcp.guard.sentences.facts import items, mapping
 from fastn_mcp.guard.undo import NotUndoable, changed_fields, in_words, undo_of
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState
 from fastn_mcp.ledger.change import BEGUN, MADE_OUTCOMES, PERHAPS_MADE, Change
 from fastn_mcp.ledger.identity import account_name, who, without_issuers
+from fastn_mcp.ledger.question import Question
 from fastn_mcp.records.formats import counted
 from fastn_mcp.redaction import quote, sanitize
 from fastn_mcp.tools.fields import FIELD
 
-_FIELDS = {
-    "call", "arguments", "account", "effect", "does", "undo", "target", "changes", "more_changes", "used_by",
-    "not_checked", "calls", "effects", "number", "makes", "says", "approval", "because", "then", "notes",
-    "defaults", "costs", "may_be_used_by",
-}  # fmt: skip
 _MAX_HEADING = 80
 """Characters of a first sentence in large type."""
 _QUOTED_NAME = re.compile(r'"((?:[^"\\]|\\.)*)"')
@@ -56,20 +52,13 @@ def parts(sentence: str) -> list[Part]:
     return split
 
 
-def sentences(tool: str, card: Mapping[str, JsonValue]) -> Sentences:
-    """Return the sentences of a stored preview. Without them, what the call loses is unknown: the stricter case."""
-    what = title(tool)
-    return read(card) or Sentences(f"{what}.", what, what, "What is lost for good was not recorded.", "", "")
-
-
 def pending(pending: PendingRequest, now: float) -> View:
     request = pending.request
-    card = request.preview
-    calls, typed = [mapping(row) for row in items(card.get("calls"))], request.typed
+    typed = request.typed
     return {
-        **_call(request.id, request.tool, card),
+        **_call(request.id, request.question),
         "id": request.id,
-        "calls": [_call(f"{request.id}-{_number(each.get('number'))}", "", each) for each in calls],
+        "calls": [_call(f"{request.id}-{call.number}", call) for call in request.question.calls],
         "asked_by": asker(request),
         "account": sanitize(account_name(request.account)),
         "expected": None if request.expected is None else sanitize(request.expected),
@@ -93,12 +82,12 @@ def grouped(waiting: Iterable[View]) -> list[tuple[str, list[View]]]:
     return [*groups.items()]
 
 
-def _effect(tool: str, card: Mapping[str, JsonValue], lost: str) -> tuple[str, str]:
+def _effect(question: Question) -> tuple[str, str]:
     """Return the mark of a call and a few words for it. Red only where data that exists is lost."""
-    if lost:
+    if question.lost:
         return "lost", "Cannot be undone"
-    effect = _text(card.get("effect"))
-    return _EFFECTS.get(tool) or _EFFECTS.get(effect) or ("plain", effect)
+    effect = question.effect.value
+    return _EFFECTS.get(question.tool) or _EFFECTS.get(effect) or ("plain", effect)
 
 
 _EFFECTS = {
@@ -115,44 +104,43 @@ _EFFECTS = {
 """Mark and words by tool or else by effect."""
 
 
-def _call(key: str, tool: str, card: Mapping[str, JsonValue]) -> View:
-    """Return the template data of a call. `key` is unique on the page. `tool` defaults to that of the preview."""
-    tool = tool or sanitize(_text(card.get("call")))
-    says, id_ = sentences(tool, card), mapping(card.get("target")).get("id")
-    arguments, recent = mapping(card.get("arguments")), [fact for fact in says.facts if fact[0] in _RECENT_HEADINGS]
-    permissions = items(arguments.get("permissions"))
+def _call(key: str, question: Question) -> View:
+    """Return the template data of a call. `key` is unique on the page."""
+    arguments = question.arguments
+    recent = [fact for fact in question.facts if fact[0] in _RECENT_HEADINGS]
+    others = [fact for fact in question.facts if fact not in recent]
+    target = question.target
     return {
         "key": key,
-        "number": str(_number(card.get("number"))),
-        "tool": tool,
-        "effect": _effect(tool, card, says.lost),
+        "number": str(question.number),
+        "tool": question.tool,
+        "effect": _effect(question),
         "recent": [(f"{name} {event.partition(',')[0]}", parts(f"{name} {event}.")) for name, event in recent],
-        "first": parts(says.first),
-        "is_long": len(says.first) > _MAX_HEADING,
-        "plain": sanitize(says.brief),
-        "brief": parts(says.brief),
-        "button": parts(says.button),
-        "lost": parts(says.lost),
-        "then": parts(says.then),
-        "unchecked": parts(says.unchecked),
-        "because": parts(_text(card.get("because"))),
-        "notes": parts(" ".join(filter(None, map(_text, (card.get("costs"), *items(card.get("notes"))))))),
-        "facts": [{"name": name, "value": parts(event)} for name, event in says.facts if (name, event) not in recent],
-        "arguments": [_field(field, value) for field, value in arguments.items()],
-        "target_id": None if id_ is None or id_ in arguments.values() else shown(id_),
-        "changes": [changed_field(mapping(row)) for row in items(card.get("changes"))],
-        "more_changes": _number(card.get("more_changes")),
-        "permissions": [shown(each) for each in permissions],
-        "used": [_used(mapping(used)) for used in items(card.get("used_by"))],
-        "may_use": [_used(mapping(used)) for used in items(card.get("may_be_used_by"))],
-        # Fields of the preview that the template does not know.
-        "also": [_field(field.replace("_", " "), value) for field, value in card.items() if field not in _FIELDS],
+        "first": parts(question.title),
+        "is_long": len(question.title) > _MAX_HEADING,
+        "plain": question.brief,
+        "brief": parts(question.brief),
+        "button": parts(question.button),
+        "lost": parts(question.lost),
+        "then": parts(question.then),
+        "unchecked": parts(question.unchecked),
+        "because": parts(question.because),
+        "notes": parts(" ".join(filter(None, (question.costs, *question.notes)))),
+        "facts": [{"name": name, "value": parts(event)} for name, event in others],
+        "arguments": [_field(name, value) for name, value in arguments.items()],
+        "target_id": None if target is None or target in arguments.values() else shown(target),
+        "changes": [changed_field(change.data()) for change in question.changes],
+        "more_changes": question.more_changes,
+        "permissions": [shown(each) for each in items(arguments.get("permissions"))],
+        "used": [_used(dependents) for dependents in question.used_by],
+        "may_use": [_used(dependents) for dependents in question.may_be_used_by],
+        "also": [_field("pending", [*question.pending])] if question.pending else [],
     }
 
 
 def temporary_approval(request: ApprovalRequest, now: float) -> View:
     """Return the template data of a request's active temporary approval."""
-    brief = sentences(request.tool, request.preview).brief
+    brief = request.question.brief
     return {
         "id": request.id,
         "what": parts(brief),
@@ -266,7 +254,7 @@ def decided(entry: DecidedRequest, now: float) -> View:
     when = request.created if request.decided is None else request.decided
     changes = [change(each, now, may_undo=entry.may_undo) for each in entry.changes]
     is_unused = request.can_be_withdrawn(now)
-    brief = sentences(request.tool, request.preview).brief
+    brief = request.question.brief
     return {
         "id": request.id,
         "key": f"{request.id}.{words}.{len(changes)}.{sum(each.undone for each in entry.changes)}",
@@ -281,7 +269,7 @@ def decided(entry: DecidedRequest, now: float) -> View:
         "left": time(request.expires, left(request.expires - now)) if is_unused else None,
         "can_withdraw": is_unused,
         "changes": changes,
-        "lines": [sanitize(line) for line in request.text],
+        "lines": request.question.lines(),
     }
 
 

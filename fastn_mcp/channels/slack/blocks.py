@@ -11,7 +11,6 @@ from fastn_mcp.channels.approvers import Choice, digest
 from fastn_mcp.channels.page.inbox import decided_by
 from fastn_mcp.channels.page.view import hint, outcome
 from fastn_mcp.guard.approval_form import MAX_NOTE, approved_elsewhere, asker, instruction
-from fastn_mcp.guard.sentences import facts as sentences
 from fastn_mcp.ledger.approval_request import ApprovalRequest
 from fastn_mcp.ledger.change import Change
 from fastn_mcp.ledger.identity import without_issuers
@@ -29,7 +28,7 @@ _BLOCKS = 40
 WAITS = "A call waits for an approval."
 DIALOG = "fastn_mcp_dialog"
 BUTTON = "fastn_mcp_"
-"""ChangeStart of the id of a button, to which its choice is added."""
+"""Prefix of the id of a button, to which its choice is added."""
 
 Block = dict[str, JsonValue]
 
@@ -51,7 +50,7 @@ class Reference(BaseModel):
 
 
 def reference(request: ApprovalRequest, tenant: str, choice: Choice = "decline") -> Reference:
-    lines = [request.id, asker(request), *request.text]
+    lines = [request.id, asker(request), *request.question.lines()]
     return Reference(request=request.id, shown=digest(lines), tenant=tenant, choice=choice)
 
 
@@ -79,9 +78,9 @@ def message(request: ApprovalRequest, changes: Sequence[Change], now: float, ten
     if request.is_open(now):
         texts = [elsewhere] if (elsewhere := approved_elsewhere(request)) else []
         if not texts:
-            says = sentences.read(request.preview)
-            label = says.button if says and len(_escaped(says.button)) <= _MAX_LABEL else "Approve"
-            style = "danger" if says is None or says.lost else "primary"
+            question = request.question
+            label = question.button if len(_escaped(question.button)) <= _MAX_LABEL else "Approve"
+            style = "danger" if question.lost else "primary"
             buttons.append({**_button("approve", label, value), "style": style})
         buttons.append(_button("decline", "Decline", value))
     else:
@@ -123,7 +122,7 @@ def notice(text: str) -> Block:
 
 
 def _lines(request: ApprovalRequest) -> list[str]:
-    lines = [f"{asker(request)} asks:", *request.text]
+    lines = [f"{asker(request)} asks:", *request.question.lines()]
     return [*lines, *filter(None, [request.progress([without_issuers(each) for each in request.people])])]
 
 

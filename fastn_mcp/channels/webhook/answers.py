@@ -121,7 +121,7 @@ class WebhookAnswers:
         if answer.grant != id_:
             raise AnswerRejected(400, "It names a different request than the address it was sent to.", approver)
         request = await self._answers.find(id_, answer.decision, approver)
-        if answer.question is not None and answer.question != digest(request.text):
+        if answer.question is not None and answer.question != digest(request.question.lines()):
             raise AnswerRejected(409, OTHER_LINES, approver, request)
         if answer.decision == "approve":
             self._answers.check_typed(request, approver, answer.typed)

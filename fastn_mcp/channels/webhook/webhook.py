@@ -50,6 +50,7 @@ def payload(request: ApprovalRequest, url: str) -> dict[str, JsonValue]:
     Answers go to the server at `url`. Times are in Unix seconds.
     """
     groups: dict[str, JsonValue] = {"groups": list(request.second)} if request.second else {}
+    lines = request.question.lines()
     return {
         "kind": "fastn-mcp approval",
         "version": 1,
@@ -59,9 +60,9 @@ def payload(request: ApprovalRequest, url: str) -> dict[str, JsonValue]:
         "account": account_name(request.account),
         "asks": request.required,
         "expected": request.expected,
-        "lines": list(request.text),
-        "question": digest(request.text),
-        "preview": dict(request.preview),
+        "lines": [*lines],
+        "question": digest(lines),
+        "preview": request.question.data(),
         "approvals": {"needed": request.needed, "by": list(request.approvers), **groups},
         "callback": url + path_of(request.id),
         "path": path_of(request.id),

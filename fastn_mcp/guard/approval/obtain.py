@@ -91,8 +91,10 @@ class Approvals:
 
         Of the requests, those that have not expired, and where the ones that wait can be decided.
         """
-        now, ledger = self._system.now(), self._ledger
-        waiting, decided = await ledger.waiting(now.timestamp()), await ledger.decided(_RECENT_DECISIONS)
+        now = self._system.now()
+        ledger = self._ledger
+        waiting = await ledger.waiting(now.timestamp())
+        decided = await ledger.decided(_RECENT_DECISIONS)
         parts: dict[str, JsonValue] = {
             "budgets": await self._budgets.left(asker.counted, now),
             "plan": [{"entry": each.words(), "left": left} for each, left in await self._budgets.plan_left()],
@@ -134,19 +136,21 @@ class Approvals:
                 return Permission(earlier.by or "", earlier)
             earlier = None  # it covered calls that were made, or that have changed since
         await self._check_limits(evaluation, caller)
+        if earlier is not None and earlier.state is RequestState.APPROVED:
+            return Permission(earlier.by or "", earlier)
+        evaluation = await self._judge.questions.describe(evaluation)
         why_no_form = await self._why_no_form(evaluation, caller)
-        match earlier:
-            case None:
-                return await self._ask(evaluation, caller, why_no_form)
-            case ApprovalRequest(state=RequestState.APPROVED):
-                return Permission(earlier.by or "", earlier)
-            case _:
-                return await self._ask_again(earlier, evaluation, caller, why_no_form)
+        if earlier is None:
+            return await self._ask(evaluation, caller, why_no_form)
+        return await self._ask_again(earlier, evaluation, caller, why_no_form)
 
     async def _check_limits(self, evaluation: Evaluation, caller: Caller) -> None:
         """Raise a `Refused` if no person may approve these calls now. Close the requests that have expired."""
         await self._budgets.check_rate(evaluation.effect, caller.asker.counted)
-        _check_people(evaluation, self.channel)
+        problem = _no_people(evaluation, self.channel)
+        if problem is not None:
+            problem.facts["preview"] = (await self._judge.questions.with_question(evaluation)).readable.data_for_agent()
+            raise problem
         await record_expired(self._ledger, self._account, self._system.timestamp(), self._recorder.decided)
 
     async def _find_earlier(self, evaluation: Evaluation, caller: Caller) -> ApprovalRequest | None:
@@ -162,7 +166,8 @@ class Approvals:
 
     async def _why_no_form(self, evaluation: Evaluation, caller: Caller) -> str | None:
         """Return the reason why the out-of-band channel asks, for the agent; None if the client's form does."""
-        form, decision = caller.form, evaluation.verdict.decision
+        form = caller.form
+        decision = evaluation.verdict.decision
         another = ""
         if evaluation.needs_another(caller) and decision is not Decision.FOUR_EYES:
             another = f"{_BY_ANOTHER} "
@@ -178,7 +183,7 @@ class Approvals:
             return "The policy requires approval outside of the client. "
         if decision is Decision.FOUR_EYES:
             return "The policy requires two people to approve it. "
-        if not evaluation.preview.fits_form and not form.is_terminal:
+        if not evaluation.asked.fits_form and not form.is_terminal:
             return "Its arguments must be shown in full and are too long for a form. "
         distrusted = await self._ledger.marked(_distrust(holder(caller.asker.principal, self._account), form))
         if distrusted > self._system.timestamp():
@@ -193,7 +198,6 @@ class Approvals:
         if why_no_form is None:
             await self._ledger.void(earlier.id, RequestState.STALE, now, note="asked in a form instead")
         elif self.channel is not None and covers(earlier, evaluation.calls):
-            evaluation = await self._judge.describe(evaluation)
             pending = await _announce(self.channel, earlier, evaluation, "It is still waiting for an answer. ")
             return _without_useless_link(pending, evaluation, caller)
         else:
@@ -210,7 +214,7 @@ class Approvals:
                 continue
             row: dict[str, JsonValue] = {"tool": request.tool}
             if not self._judge.tools.hides_any:
-                row["what"] = request.text[0]
+                row["what"] = request.question.lines()[0]
             row["until"] = stamp(datetime.fromtimestamp(request.expires, UTC))
             if request.state is not RequestState.OPEN:
                 row["state"] = request.state.value
@@ -223,23 +227,23 @@ class Approvals:
         """Open an approval request in the client's form, or out of band for the reason that is given."""
         if caller.form is None or why_no_form is not None:
             return await self._ask_out_of_band(evaluation, caller, why_no_form or "")
-        form, evaluation = caller.form, await self._judge.describe(evaluation)
+        form = caller.form
         request = await self._open(evaluation, caller, out_of_band=False)
         with self._system.span("ask", form.name, {"channel": form.name}) as span:
             answer = await form.ask(request)
             span["is_answered"] = answer is not None
         if answer is None:
-            return PendingApproval(request, evaluation.preview)
+            return PendingApproval(request, evaluation.readable)
         return await self._count(evaluation, caller, form, request, answer)
 
     async def _ask_out_of_band(self, evaluation: Evaluation, caller: Caller, why: str) -> PendingApproval:
-        tool, channel = evaluation.tool.tool_name(), self.channel
-        evaluation = await self._judge.describe(evaluation)
+        tool = evaluation.tool.tool_name()
+        channel = self.channel
         if channel is None:
             raise Refused(
                 f"{why}{tool} needs the approval of a person.",
                 f"Use a client that shows forms, or a terminal: fastn-mcp call {tool}",
-                facts={"preview": evaluation.preview.data()},
+                facts={"preview": evaluation.readable.data_for_agent()},
             )
         if evaluation.typed is not None and not channel.capabilities.takes_secrets:
             by_variable = "Name a variable that holds it, or a" if evaluation.typed.name == "value" else "A"
@@ -254,7 +258,8 @@ class Approvals:
 
     async def _open(self, evaluation: Evaluation, caller: Caller, *, out_of_band: bool) -> ApprovalRequest:
         """Open and record a request, or return the same one that another replica has opened meanwhile."""
-        stop_epoch, lifetime = await self.stops.check(caller.asker), self._judge.policy.approval_lifetime
+        stop_epoch = await self.stops.check(caller.asker)
+        lifetime = self._judge.policy.approval_lifetime
         request = _request(
             evaluation, caller, stop_epoch, self._account, lifetime, self._system, out_of_band=out_of_band
         )
@@ -322,10 +327,11 @@ class Approvals:
         else:
             moved = await self._ledger.offer(request.id, now + self._judge.policy.approval_lifetime)
             if moved is not None:
+                evaluation = await self._judge.questions.with_question(evaluation)
                 return await _announce(self.channel, moved, evaluation, why)
         if moved is None and now < request.expires:
             raise used_up()
-        return await self._ask_out_of_band(evaluation, caller, why)
+        return await self._ask_out_of_band(await self._judge.questions.describe(evaluation), caller, why)
 
 
 def _allowed(evaluation: Evaluation) -> Permission:
@@ -335,21 +341,21 @@ def _allowed(evaluation: Evaluation) -> Permission:
     return Permission("policy" if evaluation.verdict.permit is None else "plan")
 
 
-def _check_people(evaluation: Evaluation, channel: ApprovalChannel | None) -> None:
-    """Raise a `Refused` if two people have to approve and no channel identifies them, or if none signs them in."""
-    step_up, page = evaluation.verdict.step_up, channel.url if channel is not None else None
+def _no_people(evaluation: Evaluation, channel: ApprovalChannel | None) -> Refused | None:
+    """Return a refusal if two people have to approve and no channel identifies them, or if none signs them in."""
+    step_up = evaluation.verdict.step_up
+    page = channel.url if channel is not None else None
     if step_up is not None and step_up.page != page:
-        without = "Tell the operator: a tenant with caller_keys has no approval page."
-        raise Refused(step_up.elsewhere, without, facts={"preview": evaluation.preview.data()})
+        return Refused(step_up.elsewhere, "Tell the operator: a tenant with caller_keys has no approval page.")
     if evaluation.verdict.decision is not Decision.FOUR_EYES:
-        return
-    if channel is None or not channel.capabilities.identifies_people:
-        rule, tool = evaluation.verdict.rule, evaluation.tool.tool_name()
-        raise Refused(
-            f"{tool} needs two people ({rule}), and this server cannot tell people apart.",
-            "The operator can set up Slack or a webhook with approvers; or a person does it in the dashboard.",
-            facts={"preview": evaluation.preview.data()},
-        )
+        return None
+    if channel is not None and channel.capabilities.identifies_people:
+        return None
+    return Refused(
+        f"{evaluation.tool.tool_name()} needs two people ({evaluation.verdict.rule}), and this server cannot tell"
+        " people apart.",
+        "The operator can set up Slack or a webhook with approvers; or a person does it in the dashboard.",
+    )
 
 
 def _request(
@@ -357,7 +363,9 @@ def _request(
     out_of_band: bool,
 ) -> ApprovalRequest:  # fmt: skip
     """Return the request that asks people to approve these calls within `lifetime` seconds."""
-    now, tool, decision = system.timestamp(), evaluation.tool, evaluation.verdict.decision
+    now = system.timestamp()
+    tool = evaluation.tool
+    decision = evaluation.verdict.decision
     is_severe = decision in (Decision.OUT_OF_BAND, Decision.FOUR_EYES) and evaluation.effect is Effect.DESTROY
     return ApprovalRequest(
         id=f"ap_{system.token()}",
@@ -375,10 +383,9 @@ def _request(
         required=decision.value,
         second=evaluation.verdict.second,
         step_up=evaluation.verdict.step_up,
-        expected=evaluation.preview.expected if decision is Decision.TYPED or is_severe else None,
+        expected=evaluation.asked.expected if decision is Decision.TYPED or is_severe else None,
         out_of_band=out_of_band,
-        preview=evaluation.preview.stored(),
-        text=tuple(evaluation.preview.lines()),
+        question=evaluation.asked,
         created=now,
         expires=now + lifetime,
         trace=system.trace(),
@@ -406,4 +413,4 @@ async def _announce(
     announced = await channel.announce(request)
     needs_link = announced.url is not None and not announced.is_in_view
     where = why + announced.where
-    return PendingApproval(request, evaluation.preview, where, announced.url, needs_link)
+    return PendingApproval(request, evaluation.readable, where, announced.url, needs_link)

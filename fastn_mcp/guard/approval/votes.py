@@ -59,7 +59,8 @@ async def count_vote(
     """
     several = request.needed > 1
     vote = replace(vote, is_temporary=vote.approves and vote.is_temporary and request.can_be_temporary)
-    by, kept_note = BY_SEVERAL if several and by == VERIFIED else by, None if vote.approves else note
+    by = BY_SEVERAL if several and by == VERIFIED else by
+    kept_note = None if vote.approves else note
     argument = request.typed if vote.approves else None
     if argument is None:
         counted = await ledger.decide(request, vote, by, kept_note)
@@ -240,15 +241,17 @@ class TerminalApprovals:
         ]
         if len(matches) != 1:
             return None
-        (request,), vote = matches, Vote(_APPROVED_BY, approves=False, at=self.system.timestamp())
+        (request,) = matches
+        vote = Vote(_APPROVED_BY, approves=False, at=self.system.timestamp())
         taken_back = await withdraw(vote, request, self.ledger, _APPROVED_BY, note or None, self.record_event)
         if isinstance(taken_back, NotCounted):
             return taken_back.why
-        return f"Withdrawn: {request.text[0]} {sent_words(taken_back)}"
+        return f"Withdrawn: {request.question.lines()[0]} {sent_words(taken_back)}"
 
     async def unused(self) -> list[ApprovalRequest]:
         """Return the approvals that are not used up and can be withdrawn."""
-        now, decided = self.system.timestamp(), await self.ledger.decided(_MAX_SEARCHED)
+        now = self.system.timestamp()
+        decided = await self.ledger.decided(_MAX_SEARCHED)
         return [one for one in decided if one.can_be_withdrawn(now)]
 
     async def _vote(

@@ -62,7 +62,8 @@ class DecisionWait:
 
         Return False if neither is so at `until`, in Unix seconds.
         """
-        call, is_cancelled = _WaitingCall(request, asker, until), True
+        call = _WaitingCall(request, asker, until)
+        is_cancelled = True
         self._calls.add(call)
         try:
             with anyio.move_on_after(self._left(until)):
@@ -83,9 +84,11 @@ class DecisionWait:
 
     def presence(self, request: str) -> tuple[str, float]:
         """Return what this process knows of the call of a request, in words or empty, and how long that is true."""
-        if waiting := [call.until for call in self._calls if call.request == request]:
+        waiting = [call.until for call in self._calls if call.request == request]
+        if waiting:
             return "Its call waits for you.", max(waiting)
-        if (is_gone := self._ended.get(request)) is None:
+        is_gone = self._ended.get(request)
+        if is_gone is None:
             return "", 0.0
         what = "The client has disconnected." if is_gone else "Its call waits no longer."
         return f"{what} If you approve, the call runs when the agent asks again.", float("inf")

@@ -8,9 +8,7 @@ from pydantic import JsonValue
 from fastn_mcp.guard.sentences.facts import (
     MAX_FACTS,
     MAX_ON_BUTTON,
-    UNCUT,
     Facts,
-    Sentences,
     items,
     joined,
     look_alikes,
@@ -22,25 +20,28 @@ from fastn_mcp.guard.sentences.facts import (
     short_name,
     undo_words,
 )
+from fastn_mcp.ledger.question import UNCUT, Question
 from fastn_mcp.records.formats import counted
 from fastn_mcp.records.platform import PEOPLE
 from fastn_mcp.records.rows import text, value, word
 from fastn_mcp.redaction import quote, texts_in
 
 
-def run_workflow(facts: Facts) -> Sentences:
+def run_workflow(facts: Facts) -> Question:
     arguments = facts.arguments
     where = place(facts)
     whose = f" for customer {facts.owner}" if facts.owner else ""
-    if reference := arguments.get("customer_ref"):
+    reference = arguments.get("customer_ref")
+    if reference:
         whose = f" for customer {quoted(reference)}"
-    if installed := arguments.get("installation_id"):
+    installed = arguments.get("installation_id")
+    if installed:
         whose += f" as installed by {quoted(installed)}"
     connectors = value(facts.row, "connectors")
     apps = [each if isinstance(each, str) else text(mapping(each), "name", "slug") for each in items(connectors)]
     reached = series(map(quoted, apps)) if all(apps) and 0 < len(apps) <= MAX_FACTS else "other systems"
-    return Sentences(
-        f"Run workflow {facts.name} now{where}{whose}.",
+    return Question(
+        title=f"Run workflow {facts.name} now{where}{whose}.",
         button=f"Run {short_name(facts)}{where}",
         brief=f"Run{where}: {facts.name}",
         then=f"What it does in {reached} cannot be taken back from here.",
@@ -48,13 +49,13 @@ def run_workflow(facts: Facts) -> Sentences:
     )
 
 
-def invite_user(facts: Facts) -> Sentences:
+def invite_user(facts: Facts) -> Question:
     email, role, unchecked = quoted(facts.arguments.get("email")), *_role(facts, "role")
     sent = "An invitation e-mail goes out immediately and cannot be recalled."
     button = f"Invite as {role}" if len(role) <= MAX_ON_BUTTON else "Invite this person"
     then = f"{sent} {PEOPLE}"
-    first = joined(f"Invite {email} as {role}.", look_alikes(facts.arguments.get("email")))
-    return Sentences(first, button, f"Invite as {role}: {email}", then=then, unchecked=unchecked)
+    title = joined(f"Invite {email} as {role}.", look_alikes(facts.arguments.get("email")))
+    return Question(title=title, button=button, brief=f"Invite as {role}: {email}", then=then, unchecked=unchecked)
 
 
 def _role(facts: Facts, argument: str) -> tuple[str, str]:
@@ -64,10 +65,11 @@ def _role(facts: Facts, argument: str) -> tuple[str, str]:
     return quoted(name or role), "" if name or not role else f"Not checked: which role {quoted(role)} is."
 
 
-def create_role(facts: Facts) -> Sentences:
+def create_role(facts: Facts) -> Question:
     permissions = list(cast("list[str]", facts.arguments.get("permissions")) or ())
     parent, unchecked = _role(facts, "parent")
-    count, only = counted(len(permissions), "permission"), len(permissions) == 1
+    count = counted(len(permissions), "permission")
+    only = len(permissions) == 1
     powerful = [quote(each, UNCUT, is_name=True) for each in sorted(permissions, key=power) if power(each) <= 1]
     if any(each.strip() in _ALL_PERMISSIONS for each in permissions):
         can = f"that may do everything ({quote('*')})"
@@ -78,7 +80,7 @@ def create_role(facts: Facts) -> Sentences:
         are_harmless = all(power(each) == _HARMLESS_RANK for each in permissions)
         can = f"with {count}{'' if not are_harmless else ', to read' if only else ', all of them to read'}"
     return say(
-        facts, "Create", first=f"Create role {facts.name} {can}.", button=f"Create {short_name(facts, 'role')}",
+        facts, "Create", title=f"Create role {facts.name} {can}.", button=f"Create {short_name(facts, 'role')}",
         then=undo_words(facts), unchecked=unchecked,
         further=[("Narrows", parent)] if facts.arguments.get("parent") else [],
     )  # fmt: skip
@@ -94,9 +96,10 @@ _TERMS = {
 _MODES = {"test": "Test", "live": "Live"}
 
 
-def create_api_key(facts: Facts) -> Sentences:
+def create_api_key(facts: Facts) -> Question:
     """Describe a new key. What is not given has Fastn's documented defaults."""
-    arguments, defaults = facts.arguments, facts.call.defaults
+    arguments = facts.arguments
+    defaults = facts.call.defaults
     mode = word(arguments, "mode") or word(defaults, "mode")
     role = text(arguments, "permissions") or defaults["permissions"]
     term = text(arguments, "expires") or defaults["expires"]
@@ -108,37 +111,47 @@ def create_api_key(facts: Facts) -> Sentences:
     until = _TERMS.get(term.strip().lower(), f"valid until {quoted(term)}")
     does = "do everything in this account, including deletions" if is_full else "use it"
     live = "" if mode == "live" else " A test key is not a sandbox: it acts on your live connections."
-    customers, addresses = arguments.get("customers"), arguments.get("allowed_ips")
+    customers = arguments.get("customers")
+    addresses = arguments.get("allowed_ips")
     names = [quoted(facts.name_of("customer", key) or key) for key in texts_in(customers)]
     allowed = [quoted(address) for address in texts_in(addresses)]
     further = [("Customers", series(names or ["all"])), ("IP addresses", series(allowed or ["any"]))]
-    brief, button = f"Create {what}, {until}", f"Create {short_name(facts, 'full-access key' if is_full else 'key')}"
+    brief = f"Create {what}, {until}"
+    button = f"Create {short_name(facts, 'full-access key' if is_full else 'key')}"
     then = f"Anyone with this key can {does}.{live} You can revoke it at any time."
-    return Sentences(f"{brief}.", button, brief, then=then, facts=tuple(further))
+    return Question(title=f"{brief}.", button=button, brief=brief, then=then, facts=tuple(further))
 
 
-def ai_chat(facts: Facts) -> Sentences:
+def ai_chat(facts: Facts) -> Question:
     return _ai(facts, "Ask Fastn's AI", _message(facts.arguments.get("message")))
 
 
-def ai_build(facts: Facts) -> Sentences:
+def ai_build(facts: Facts) -> Question:
     kind = word(facts.arguments, "type")
     kind = kind if kind in ("connector", "workflow") else quoted(facts.arguments.get("type"))
     name = facts.arguments.get("name")
     what = f"{kind} {quoted(name)}" if name else f"a {kind}"
-    sentences = _ai(facts, f"Let Fastn's AI build {what}", _message(facts.arguments.get("prompt")))
-    return replace(sentences, button="Let it build", then=joined(sentences.then, "What it builds can be deleted."))
+    question = _ai(facts, f"Let Fastn's AI build {what}", _message(facts.arguments.get("prompt")))
+    return replace(question, button="Let it build", then=joined(question.then, "What it builds can be deleted."))
 
 
-def _ai(facts: Facts, what: str, message: str) -> Sentences:
-    button, then = "Ask Fastn's AI", "It asks before each change."
+def _ai(facts: Facts, what: str, message: str) -> Question:
+    button = "Ask Fastn's AI"
+    then = "It asks before each change."
     if facts.call.arguments().get("session_id") is not None:
-        what, button = "Answer Fastn's AI", "Send this answer"
+        what = "Answer Fastn's AI"
+        button = "Send this answer"
         then = "Its changes have to be undone by hand."
     if facts.call.arguments().get("approval_mode") != "manual":
-        what, button = f"{what}, which may act without asking", "Let it act without asking"
+        what = f"{what}, which may act without asking"
+        button = "Let it act without asking"
         then = "Its changes have to be undone by hand."
-    return Sentences(f"{what}: {message}.", button, f"{what}: {message}", then=f"AI credits are spent. {then}")
+    return Question(
+        title=f"{what}: {message}.",
+        button=button,
+        brief=f"{what}: {message}",
+        then=f"AI credits are spent. {then}",
+    )
 
 
 def _message(content: JsonValue) -> str:

@@ -1,4 +1,4 @@
-"""Sentences of each tool, of a batch, and the text to type for a batch."""
+"""Sentences of each tool and of a list, and the text to type for a list."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -8,68 +8,73 @@ from fastn_mcp.guard.sentences.facts import (
     MAX_FACTS,
     MAX_HISTORY,
     Facts,
-    Sentences,
     mapping,
     quoted,
     series,
 )
+from fastn_mcp.ledger.question import Question
 from fastn_mcp.records.formats import counted
 from fastn_mcp.records.labels import distinction
 from fastn_mcp.tools.related_reads import documented_fields, kind_of
 
 
-def describe(facts: Facts) -> Sentences:
-    """Return the sentences of one call. Raises `KeyError` for a tool without any."""
-    sentences = _OF_TOOL[facts.call.tool_name()](facts)
-    if extra := [name for name in mapping(facts.arguments.get("extra")) if name not in documented_fields(facts.call)]:
+def describe(facts: Facts) -> Question:
+    """Return the sentences about one call, as a question without the call itself. Raises `KeyError` if it has none."""
+    question = _OF_TOOL[facts.call.tool_name()](facts)
+    extra = [name for name in mapping(facts.arguments.get("extra")) if name not in documented_fields(facts.call)]
+    if extra:
         are = "is" if len(extra) == 1 else "are"
-        sentences = replace(
-            sentences, first=f"{sentences.first[:-1]} and set {series(map(quoted, extra))}, which {are} not documented."
-        )
+        undocumented = f"and set {series(map(quoted, extra))}, which {are} not documented."
+        question = replace(question, title=f"{question.title[:-1]} {undocumented}")
     if facts.pending:
-        pending = ", ".join(
-            quoted(item) for item in facts.pending
-        )  # uncut: nobody can approve what they could not read
-        sentences = replace(sentences, then=f"Pending there: {pending}. {sentences.then}")
+        pending = ", ".join(map(quoted, facts.pending))  # uncut: nobody can approve what they could not read
+        question = replace(question, then=f"Pending there: {pending}. {question.then}")
     if facts.undoes:
-        first = f"Undo {facts.undoes}: {sentences.first[0].lower()}{sentences.first[1:]}"
-        sentences = replace(
-            sentences, first=first, button=f"Undo: {sentences.button}", brief=f"Undo: {sentences.brief}"
+        question = replace(
+            question,
+            title=f"Undo {facts.undoes}: {question.title[0].lower()}{question.title[1:]}",
+            button=f"Undo: {question.button}",
+            brief=f"Undo: {question.brief}",
         )
-    if kinds := facts.dependence.unchecked:
-        sentences = replace(sentences, unchecked=f"Not checked: {', '.join(kinds)}. {sentences.unchecked}".strip())
-    label, details = facts.resolved.label, list[tuple[str, str]]()
-    if label and facts.resolved.target is not None and (which := distinction(kind_of(facts.call), facts.row, label)):
-        details.append(("Details", quoted(which)))
-    return replace(sentences, facts=(*details, *facts.history[:MAX_HISTORY], *sentences.facts)[:MAX_FACTS])
+    if facts.dependence.unchecked:
+        unchecked = f"Not checked: {', '.join(facts.dependence.unchecked)}. {question.unchecked}"
+        question = replace(question, unchecked=unchecked.strip())
+    details: list[tuple[str, str]] = []
+    label = facts.resolved.label
+    if label and facts.resolved.target is not None:
+        which = distinction(kind_of(facts.call), facts.row, label)
+        if which:
+            details.append(("Details", quoted(which)))
+    further = (*details, *facts.history[:MAX_HISTORY], *question.facts)
+    return replace(question, facts=further[:MAX_FACTS])
 
 
-def describe_batch(calls: Mapping[int, Sentences]) -> Sentences:
-    """Return the sentences of a batch, from those of its calls by number."""
-    count, losing = len(calls), [number for number, each in calls.items() if each.lost]
-    unsure = [str(number) for number, each in calls.items() if each.unchecked]
-    these = f"Make {counted(count, 'change')}"
+def describe_list(calls: Sequence[Question]) -> Question:
+    """Return the sentences about a list, from the questions on its calls."""
+    losing = [call for call in calls if call.lost]
+    unsure = [str(call.number) for call in calls if call.unchecked]
+    brief = f"Make {counted(len(calls), 'change')}"
+    title = f"{brief}."
     if losing:
-        first = f"{these}. Change{'s' if len(losing) > 1 else ''} {series(map(str, losing))} cannot be undone in full."
-    else:
-        first = f"{these}."
-    return Sentences(
-        first,
-        button=f"Make {'this change' if count == 1 else f'these {count} changes'}",
-        brief=these,
-        lost=" ".join(f"{number}: {calls[number].lost}" for number in losing),
-        then="They are sent in this order." if count > 1 else "",
+        numbers = series(str(call.number) for call in losing)
+        title += f" Change{'s' if len(losing) > 1 else ''} {numbers} cannot be undone in full."
+    return Question(
+        title=title,
+        button=f"Make {'this change' if len(calls) == 1 else f'these {len(calls)} changes'}",
+        brief=brief,
+        lost=" ".join(f"{call.number}: {call.lost}" for call in losing),
+        then="They are sent in this order." if len(calls) > 1 else "",
         unchecked=f"Not checked in full: {series(unsure)}." if unsure else "",
     )
 
 
-def phrase(losing: Sequence[Sentences], count: int) -> str:
-    """Return the short text to type for a batch, for example `delete 3`: its calls that destroy, or all `count`."""
-    verbs = {each.brief.partition(" ")[0].lower() for each in losing}
+def phrase(losing: Sequence[Question], count: int) -> str:
+    """Return the short text to type for a list, for example `delete 3`: its calls that destroy, or all `count`."""
+    verbs = {call.brief.partition(" ")[0].lower() for call in losing}
     return f"{verbs.pop() if len(verbs) == 1 else 'change'} {len(losing) or count}"
 
 
-_OF_TOOL: Mapping[str, Callable[[Facts], Sentences]] = {
+_OF_TOOL: Mapping[str, Callable[[Facts], Question]] = {
     "create_customer": changes.create_customer,
     "update_customer": changes.updated,
     "delete_customer": changes.delete_customer,

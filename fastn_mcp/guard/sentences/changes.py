@@ -7,8 +7,6 @@ from pydantic import JsonValue
 
 from fastn_mcp.guard.sentences.facts import (
     Facts,
-    FieldChange,
-    Sentences,
     field_words,
     fields_in_words,
     in_place,
@@ -24,6 +22,7 @@ from fastn_mcp.guard.sentences.facts import (
     undo_words,
 )
 from fastn_mcp.guard.undo import NotUndoable, Undo
+from fastn_mcp.ledger.question import FieldChange, Question
 from fastn_mcp.policy.conditions import host_of
 from fastn_mcp.records import cron
 from fastn_mcp.records.formats import counted, sentence
@@ -35,7 +34,7 @@ from fastn_mcp.tools.related_reads import documented_fields
 from fastn_mcp.tools.tool import Effect
 
 _MAX_VALUE = 80
-"""Characters of a value that the first sentence gives. Longer ones stand in the list of changes."""
+"""Characters of a value that the title gives. Longer ones stand in the list of changes."""
 
 
 def _changed_back(facts: Facts, back: str = "It can be changed back.") -> tuple[str, str, str]:
@@ -48,24 +47,25 @@ def _changed_back(facts: Facts, back: str = "It can be changed back.") -> tuple[
     unchecked = f"Not shown by Fastn, and lost: its current {fields_in_words(facts, hidden)}." if hidden else ""
     if isinstance(facts.undo, NotUndoable) and not changed:
         is_same = bool(facts.row) and isinstance(facts.call, Update)
-        lost, back = "" if is_same else "Its current values will be lost.", ""
+        lost = "" if is_same else "Its current values will be lost."
+        back = ""
     elif missing:
         back = "The rest can be changed back." if len(missing) < len(changed) else ""
     return lost, back, unchecked
 
 
-def _created(facts: Facts, first: str, then: str) -> Sentences:
+def _created(facts: Facts, title: str, then: str) -> Question:
     """Describe a create, or the overwriting of what has its name or slug."""
-    sentences = say(facts, "Create", first=first, then=then)
+    question = say(facts, "Create", title=title, then=then)
     if facts.resolved.target is None:
-        return sentences
+        return question
     if not facts.row:
-        return replace(sentences, unchecked="Its name or slug may be taken: Fastn may overwrite something.")
+        return replace(question, unchecked="Its name or slug may be taken: Fastn may overwrite something.")
     lost, back, unknown = _changed_back(facts)
-    first = f"Overwrite {facts.kind} {facts.name}, which exists."
+    title = f"Overwrite {facts.kind} {facts.name}, which exists."
     taken = f"The name or slug is taken by {quoted(key_of(facts.row))}."
     then = joined(taken, back, _uses(facts))
-    return say(facts, "Overwrite", first=first, lost=lost, then=then, unchecked=unknown)
+    return say(facts, "Overwrite", title=title, lost=lost, then=then, unchecked=unknown)
 
 
 def _uses(facts: Facts) -> str:
@@ -80,27 +80,28 @@ def _invited(facts: Facts) -> str:
     return joined(sent, look_alikes(email))
 
 
-def create_customer(facts: Facts) -> Sentences:
+def create_customer(facts: Facts) -> Question:
     email = facts.arguments.get("admin_email")
     invites = f" and invite {quoted(email)}" if email else ""
     role = " as its administrator" if email else ""
-    sentences = _created(facts, f"Create customer {facts.name}{invites}{role}.", "It can be deleted again.")
-    return replace(sentences, then=joined(sentences.then, _invited(facts)), button=f"{sentences.button}{invites}")
+    question = _created(facts, f"Create customer {facts.name}{invites}{role}.", "It can be deleted again.")
+    return replace(question, then=joined(question.then, _invited(facts)), button=f"{question.button}{invites}")
 
 
-def create_connector(facts: Facts) -> Sentences:
+def create_connector(facts: Facts) -> Question:
     return _created(facts, f"Create private connector {facts.name}.", "It can be deleted again.")
 
 
-def updated(facts: Facts, back: str = "It can be changed back.", *also: str) -> Sentences:
+def updated(facts: Facts, back: str = "It can be changed back.", *also: str) -> Question:
     lost, then, unknown = _changed_back(facts, back)
     then = joined(*also, _invited(facts), _uses(facts), then)
-    return say(facts, "Change", first=_change(facts), lost=lost, then=then, unchecked=unknown)
+    return say(facts, "Change", title=_change(facts), lost=lost, then=then, unchecked=unknown)
 
 
 def _change(facts: Facts) -> str:
     """Say which fields change: `Rename …`, `Switch off …`, `Change plan of … from … to …`."""
-    of, documented = f"{facts.kind} {facts.name}", documented_fields(facts.call)
+    of = f"{facts.kind} {facts.name}"
+    documented = documented_fields(facts.call)
     changes = {each.field: each for each in facts.changes if each.field in documented}
     if not changes:
         fields = sorted(facts.arguments.keys() - {*type(facts.call).route.parameters, "extra"})
@@ -131,7 +132,9 @@ def _changes(facts: Facts, changes: Mapping[str, FieldChange], of: str) -> str:
     if len(changes) > 1:
         return f"change {len(changes)} fields of {of}: {fields_in_words(facts, changes)}"
     (change,) = changes.values()
-    field, before, after = change.field, change.before, change.after
+    field = change.field
+    before = change.before
+    after = change.after
     if field == "name":
         return f"rename {of} to {quoted(after)}"
     what = f"{'the ' if field == 'code' else ''}{field_words(facts, field)} of {of}"
@@ -151,36 +154,39 @@ def _schedule(schedule: JsonValue, timezone: JsonValue = None) -> str:
     return f"{known or f'on the schedule {quoted(schedule)}'}{zone}"
 
 
-def update_connector(facts: Facts) -> Sentences:
+def update_connector(facts: Facts) -> Question:
     return updated(facts, "It can be changed back.", "The change stays in test until it is published.")
 
 
-def update_workflow(facts: Facts) -> Sentences:
+def update_workflow(facts: Facts) -> Question:
     changed = facts.arguments.keys() - {"workflow_id", "name", "description"}
     only_switches = changed == {"status"} and _state(facts, facts.arguments) is not State.UNKNOWN
     publishes = "" if only_switches or not changed else "Fastn may publish new code within minutes, or not at all."
     return updated(facts, "It can be changed back.", publishes)
 
 
-def update_trigger(facts: Facts) -> Sentences:
+def update_trigger(facts: Facts) -> Question:
     is_off = _state(facts, facts.arguments if "status" in facts.arguments else facts.row) is State.OFF
     changes_nothing = bool(facts.row) and not facts.changes
     if facts.effect is not Effect.EXTERNAL or is_off or changes_nothing:
         return updated(facts)
-    back, after = "The change can be undone; what it started meanwhile cannot.", {**facts.row, **facts.arguments}
+    back = "The change can be undone; what it started meanwhile cannot."
+    after = {**facts.row, **facts.arguments}
     callers = f", {_when(after)}" if word(after, "type") == "webhook" else ""
     return updated(facts, back, f"From then on it fires for real{callers}.")
 
 
-def create_connection(facts: Facts) -> Sentences:
+def create_connection(facts: Facts) -> Question:
     key = text(facts.arguments, "connector_id")
     app = facts.name_of("connector", key) or key
     whose = f"customer {facts.owner}" if facts.owner else "the account itself"
     typed = facts.resolved.typed
-    has_credentials, is_unknown = "credentials" in facts.arguments or typed is not None, typed and not typed.is_certain
+    has_credentials = "credentials" in facts.arguments or typed is not None
+    is_unknown = typed and not typed.is_certain
     connector = facts.resolved.record("connector", key)
     row: Row = connector.row if connector and connector.row is not None else {}
-    domain, visibility = text(row, "domain"), text(row, "visibility")
+    domain = text(row, "domain")
+    visibility = text(row, "visibility")
     at = f" at {quoted(domain)}" if domain else ""
     is_like = quoted(visibility) if visibility else "visibility not known" if row else "could not be read"
     sent_to = quoted(domain) if domain else "an address that is not known"
@@ -188,8 +194,8 @@ def create_connection(facts: Facts) -> Sentences:
     verb, existing, lost, undone, unchecked = _replaced_connection(facts)
     if is_unknown:
         unchecked = joined("Not checked: which credentials it takes.", unchecked)
-    return Sentences(
-        f"{verb} {quoted(app)}{at} for {whose}{existing}.{facts.entered}",
+    return Question(
+        title=f"{verb} {quoted(app)}{at} for {whose}{existing}.{facts.entered}",
         button=f"{verb} {short_name(facts) if facts.owner else 'it'}",
         brief=f"{verb} {facts.name if facts.owner else quoted(app)}",
         lost=lost,
@@ -206,7 +212,8 @@ def _replaced_connection(facts: Facts) -> tuple[str, str, str, str, str]:
     if not facts.row:
         unchecked = "Not checked: whether a connection exists, whose credentials may then be replaced."
         return "Connect", "", "", "", unchecked
-    label, status = str(facts.resolved.label), text(facts.row, "status").upper()
+    label = str(facts.resolved.label)
+    status = text(facts.row, "status").upper()
     existing = f": connection {quoted(label)} exists{f' with status {quoted(status)}' if status else ''}"
     lost = f"The credentials of connection {quoted(label)} may be replaced: the current ones are then lost for good."
     return "Reconnect", existing, lost, "Undo does not restore them, and deletes no connection that existed.", ""
@@ -222,21 +229,21 @@ def _sign_in_hosts(connector: Row) -> list[str]:
     return list(dict.fromkeys(filter(None, hosts)))
 
 
-def create_workflow(facts: Facts) -> Sentences:
+def create_workflow(facts: Facts) -> Question:
     then = "It does not run until Fastn or somebody in the dashboard publishes it. It can be moved to Trash again."
     return _created(facts, f"Create workflow {facts.name} as a draft.", then)
 
 
-def create_trigger(facts: Facts) -> Sentences:
+def create_trigger(facts: Facts) -> Question:
     arguments = facts.arguments
     is_off = _state(facts, arguments) is State.OFF
     state = f", {State.OFF.value}" if is_off else ""
-    first = f"Create trigger {facts.name}{state}: {_starts(facts)} {_when(arguments)}."
+    title = f"Create trigger {facts.name}{state}: {_starts(facts)} {_when(arguments)}."
     then = (
         "It does not fire until it is switched on. It can be deleted again." if is_off
         else "It fires for real from now on. It can be deleted; what it started meanwhile cannot be undone."
     )  # fmt: skip
-    return say(facts, "Create", first=first, then=then)
+    return say(facts, "Create", title=title, then=then)
 
 
 def _starts(facts: Facts) -> str:
@@ -277,8 +284,9 @@ def _itself(facts: Facts) -> str:
     return "" if isinstance(facts.undo, Undo) else f"The {facts.kind} itself is lost for good."
 
 
-def delete_customer(facts: Facts) -> Sentences:
-    owned, are = list[str](), "is"
+def delete_customer(facts: Facts) -> Question:
+    owned = list[str]()
+    are = "is"
     for kind in ("connections", "secrets"):
         dependents = facts.dependents(kind)
         if dependents is not None:
@@ -294,8 +302,9 @@ def delete_customer(facts: Facts) -> Sentences:
     return say(facts, "Delete", lost=lost, then=f"Its triggers stop. {undo_words(facts)}", further=history)
 
 
-def delete_connector(facts: Facts) -> Sentences:
-    connections, credentials = facts.dependents("connections"), ""
+def delete_connector(facts: Facts) -> Question:
+    connections = facts.dependents("connections")
+    credentials = ""
     if connections is not None:
         each = "their owners have" if facts.may_have_several("connections") else "its owner has"
         credentials = f", and the credentials of {listed(connections)}; {each} to authorise again"
@@ -306,46 +315,49 @@ def delete_connector(facts: Facts) -> Sentences:
     return say(facts, "Delete", lost=lost, then=then)
 
 
-def delete_connection(facts: Facts) -> Sentences:
+def delete_connection(facts: Facts) -> Question:
     whose = facts.owner or "Somebody"
     lost = f"Its credentials are lost for good. {whose} has to authorise again."
     return say(facts, "Delete", lost=lost, then=stops(facts.dependents("triggers"), ""))
 
 
-def delete_workflow(facts: Facts) -> Sentences:
-    triggers, then = facts.dependents("triggers"), undo_words(facts)
+def delete_workflow(facts: Facts) -> Question:
+    triggers = facts.dependents("triggers")
+    then = undo_words(facts)
     if triggers is not None:
         live = (row for row in triggers.rows if row.get("state") != State.OFF.value)
         going_on = tuple(row for row in live if "also_starts" in row)
         stopping = tuple(row for row in triggers.rows if row not in going_on)
-        others, go_on = replace(triggers, rows=going_on, count=len(going_on), more=False), ""
+        others = replace(triggers, rows=going_on, count=len(going_on), more=False)
+        go_on = ""
         if going_on:
             go, they_start = ("goes", "it starts") if others.is_one else ("go", "they start")
             go_on = f"{sentence(listed(others))} {go} on unless all other workflows that {they_start} are deleted too."
         then = joined(stops(replace(triggers, rows=stopping, count=triggers.count - len(going_on))), go_on, then)
-    return Sentences(
-        f"Move workflow {facts.name} to Trash.",
+    return Question(
+        title=f"Move workflow {facts.name} to Trash.",
         button=f"Move {short_name(facts)} to Trash",
         brief=f"To Trash: workflow {facts.name}",
         then=then,
     )
 
 
-def delete_trigger(facts: Facts) -> Sentences:
+def delete_trigger(facts: Facts) -> Question:
     kind = word(facts.row, "type")
     lost = _itself(facts) if kind in ("scheduler", "app event") else "Its webhook address is lost for good."
     return say(facts, "Delete", lost=lost, then=undo_words(facts))
 
 
-def revoke_api_key(facts: Facts) -> Sentences:
+def revoke_api_key(facts: Facts) -> Question:
     at = timestamp(facts.row, "lastUsedAt", "lastUsed")
     used = f"; it was last used {at:%Y-%m-%d %H:%M} UTC" if at else ""
     return say(facts, "Revoke", lost="It never works again.", then=f"Everything that uses it stops immediately{used}.")
 
 
-def create_secret(facts: Facts) -> Sentences:
+def create_secret(facts: Facts) -> Question:
     whose = f"{f' for customer {facts.owner}' if facts.owner else ''}{place(facts)}"
-    source, same = facts.arguments.get("value_from_env"), "secret has this name, customer and environment."
+    source = facts.arguments.get("value_from_env")
+    same = "secret has this name, customer and environment."
     lost = then = unchecked = ""
     if facts.resolved.target is None:
         then = f"No other {same} It can be deleted again."
@@ -356,15 +368,15 @@ def create_secret(facts: Facts) -> Sentences:
         unchecked = f"Not checked: whether another {same}"
     verb = "Overwrite" if facts.row else "Store"
     return say(
-        facts, verb, first=f"{verb} secret {facts.name}{whose}.{facts.entered}", lost=lost, then=then,
+        facts, verb, title=f"{verb} secret {facts.name}{whose}.{facts.entered}", lost=lost, then=then,
         unchecked=unchecked, further=(("Value", f"from the server's variable {quoted(source)}"),) if source else (),
     )  # fmt: skip
 
 
-def delete_secret(facts: Facts) -> Sentences:
+def delete_secret(facts: Facts) -> Question:
     whose = f" of customer {facts.owner}" if facts.owner else ""
     return say(
-        facts, "Delete", first=f"Delete secret {facts.name}{whose}.",
+        facts, "Delete", title=f"Delete secret {facts.name}{whose}.",
         lost="Its value is lost for good; somebody has to enter it again.",
         then=stops(facts.dependents("workflows"), "", does="fail"),
     )  # fmt: skip

@@ -1,28 +1,27 @@
-"""What a person reads about a call, the facts behind it, and the words that all sentences share.
+"""The facts behind a question, and the words that all sentences share.
 
 Names and values of Fastn or the agent stand between double quotes, which our own words never contain. Facts are those
-that the preview read; what could not be read is said.
+that were read for the question; what could not be read is said.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, cast
+from dataclasses import dataclass, field, replace
 
 from pydantic import JsonValue
 
 from fastn_mcp.account.dependence import Dependence, Dependents
 from fastn_mcp.account.resolved_call import ResolvedCall
 from fastn_mcp.guard.undo import NotUndoable, Undo
+from fastn_mcp.ledger.question import UNCUT, FieldChange, Question
 from fastn_mcp.records.formats import field_in_words, kind_in_words, sentence
 from fastn_mcp.records.labels import owner_name
 from fastn_mcp.records.rows import Row, owner_of, row_of
 from fastn_mcp.records.states import State
-from fastn_mcp.redaction import quote, sanitize
+from fastn_mcp.redaction import quote
 from fastn_mcp.tools.operation import Call
 from fastn_mcp.tools.related_reads import documented_fields, kind_of
 from fastn_mcp.tools.tool import Effect
 
-UNCUT = 1 << 31
 MAX_ON_BUTTON = 40
 """Characters of a name on a button. A longer one is "this customer"."""
 MAX_FACTS = 5
@@ -30,88 +29,31 @@ MAX_HISTORY = 3
 """Number of facts on what this server did lately to the records."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sentences:
-    """What a person reads before a call or a batch, in this order."""
-
-    first: str
-    """What will happen, and to which thing."""
-    button: str
-    """Label of the button that approves it."""
-    brief: str
-    """The first sentence for a list: short, with the name last."""
-    lost: str = ""
-    """What exists now and cannot be had back. Empty unless something is lost for good."""
-    then: str = ""
-    """What can be undone, and what happens at once."""
-    unchecked: str = ""
-    """What could not be checked."""
-    facts: tuple[tuple[str, str], ...] = ()
-    """At most five further facts, by name."""
-
-    @property
-    def second(self) -> str:
-        """What is lost, what follows and what could not be checked, on one line."""
-        return " ".join(filter(None, (self.lost, self.then, self.unchecked)))
-
-    def lines(self) -> list[str]:
-        """Return everything but the button, for a channel that shows plain text."""
-        facts = " ".join(f"{name}: {sentence}." for name, sentence in self.facts)
-        return [*filter(None, (self.first, self.second, facts))]
-
-    def data(self) -> dict[str, JsonValue]:
-        """Return the sentences as JSON, as an approval request stores them."""
-        facts: JsonValue = [[name, sanitize(sentence)] for name, sentence in self.facts]
-        texts = {name: sanitize(sentence) for name, sentence in asdict(self).items() if isinstance(sentence, str)}
-        return {**texts, "facts": facts}
-
-
-def read(stored: Mapping[str, JsonValue]) -> Sentences | None:
-    """Return the sentences of a stored approval request; None if it was stored without them."""
-    says = cast("dict[str, Any] | None", stored.get("says"))
-    if says is None:
-        return None
-    return replace(Sentences(**says), facts=tuple((name, sentence) for name, sentence in says["facts"]))
-
-
-@dataclass(frozen=True, slots=True)
-class FieldChange:
-    """A field of the target, by Fastn's name, before and after the call."""
-
-    field: str
-    before: JsonValue
-    after: JsonValue
-    is_shown: bool = True
-    """Whether Fastn showed the earlier value."""
-
-    def words(self, limit: int) -> str:
-        """Return the change in words, with values quoted and cut at `limit` characters."""
-        before = f": {quote(self.before, limit)}" if self.is_shown else " (not shown by Fastn)"
-        return f"{quote(self.field, 60)}{before} becomes {quote(self.after, limit)}"
-
-    def data(self) -> dict[str, JsonValue]:
-        """Return the change as JSON, without `from` if Fastn did not show the earlier value."""
-        before = {"from": self.before} if self.is_shown else {}
-        return {"field": self.field, **before, "to": self.after}
-
-
 @dataclass(slots=True)
 class Facts:
-    """A call, and what was read for its preview."""
+    """A call, and what was read for its question."""
 
     resolved: ResolvedCall
+    effect: Effect
     arguments: Mapping[str, JsonValue]
     """Arguments of the call, without secrets."""
-    effect: Effect
     undo: Undo | NotUndoable
     dependence: Dependence
-    changes: Sequence[FieldChange]
-    pending: Sequence[JsonValue]
+    changes: Sequence[FieldChange] = ()
+    pending: Sequence[JsonValue] = ()
     """Plan, requests and questions of Fastn's AI in the session that the call continues."""
-    undoes: str
+    undoes: str = ""
     """The earlier change that this call undoes, in words."""
     history: tuple[tuple[str, str], ...] = ()
     """What this server did lately to the records of the call: a heading and a sentence each."""
+    because: str = ""
+    """Reason why a person is asked, if the policy gives more than the effect."""
+    costs: str = ""
+    """Price and balance of a call that spends."""
+    defaults: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Values of arguments that were not given."""
+    notes: tuple[str, ...] = ()
+    """Sentences on the defaults, and on the state that matters."""
     call: Call = field(init=False)
     row: Row = field(init=False)
     """Record of the target."""
@@ -123,8 +65,10 @@ class Facts:
     """The same between quotes."""
 
     def __post_init__(self) -> None:
-        self.call, label = self.resolved.call, self.resolved.label
-        self.row, self.kind = row_of(self.resolved.target), kind_in_words(kind_of(self.call))
+        label = self.resolved.label
+        self.call = self.resolved.call
+        self.row = row_of(self.resolved.target)
+        self.kind = kind_in_words(kind_of(self.call))
         self.plain = label.name if label else self.call.target or ""
         self.name = quoted(self.plain)
 
@@ -144,7 +88,8 @@ class Facts:
     @property
     def entered(self) -> str:
         """Sentence that tells the person what they type; empty if nothing."""
-        if (typed := self.resolved.typed) is None:
+        typed = self.resolved.typed
+        if typed is None:
             return ""
         return f" You enter its {typed.name}{'' if typed.is_certain else ', if it takes any'}."
 
@@ -221,13 +166,20 @@ def joined(*sentences: str) -> str:
 
 
 def say(
-    facts: Facts, verb: str, *, first: str = "", button: str = "", lost: str = "", then: str = "",
+    facts: Facts, verb: str, *, title: str = "", button: str = "", lost: str = "", then: str = "",
     unchecked: str = "", further: Iterable[tuple[str, str]] = (),
-) -> Sentences:  # fmt: skip
-    """Return sentences about the target: by default `Delete customer "Acme".`, and the same for button and list."""
+) -> Question:  # fmt: skip
+    """Return a question about the target: by default `Delete customer "Acme".`, and the same for button and list."""
     plain = f"{verb} {facts.kind} {facts.name}"
-    label = button or f"{verb} {short_name(facts)}"
-    return Sentences(first or f"{plain}.", label, plain, lost, then, unchecked, tuple(further))
+    return Question(
+        title=title or f"{plain}.",
+        button=button or f"{verb} {short_name(facts)}",
+        brief=plain,
+        lost=lost,
+        then=then,
+        unchecked=unchecked,
+        facts=tuple(further),
+    )
 
 
 def short_name(facts: Facts, noun: str = "") -> str:
