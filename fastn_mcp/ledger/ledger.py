@@ -189,7 +189,8 @@ class Ledger:
             if key in documents:
                 raise ValueError("a request of this id exists already")
             caller = (loaded(CallerState, documents, caller_key) or CallerState()).unexpired(request.created)
-            if (same := caller.same_as(request)) is not None:
+            same = caller.same_as(request)
+            if same is not None:
                 return same, ()
             if len(caller.open) >= MAX_WAITING:
                 raise TooManyWaiting
@@ -426,7 +427,7 @@ class Ledger:
         approval = await self._request_documents(uses) if uses else None
         if uses and approval is None:
             return Begun.NO_APPROVAL
-        start = ChangeStart(change, undoes, tuple(limits), rate, approval, permit)
+        start = ChangeStart(change, undoes=undoes, limits=tuple(limits), rate=rate, approval=approval, permit=permit)
         async with self._turns.setdefault(change.holder, anyio.Lock(fast_acquire=True)):
             begun = await self._begin(start)
         await self.store.forget(change.at)
@@ -457,7 +458,8 @@ class Ledger:
         key = key_of(Change, change.id)
         list_key = key_of(ListedCalls, change.batch)
         caller_key = key_of(CallerState, change.holder)
-        outcome = {name: value for name in OUTCOME_FIELDS if (value := getattr(change, name)) is not None}
+        fields = {name: getattr(change, name) for name in OUTCOME_FIELDS}
+        outcome = {name: value for name, value in fields.items() if value is not None}
 
         def step(documents: Documents) -> tuple[bool, Sequence[Write]]:
             before = loaded(Change, documents, key)
@@ -466,7 +468,8 @@ class Ledger:
             after = replace(before, **outcome)
             if before.is_state_dropped:
                 after = without_state(after)
-            writes = [stored := write(after, after.id)]
+            stored = write(after, after.id)
+            writes = [stored]
             listed = loaded(ListedCalls, documents, list_key) or ListedCalls()
             if listed.newest(after.call_id) == after.id:
                 writes += listed_write(after, listed)
