@@ -527,7 +527,8 @@ def _rows(rows: list[dict[str, JsonValue]], level: int) -> list[dict[str, JsonVa
         alike.setdefault(tuple(row), []).append(number)
     shown = list(rows)
     for keys, numbers in alike.items():
-        shape, same = _shape(keys), [rows[number] for number in numbers]
+        shape = _shape(keys)
+        same = [rows[number] for number in numbers]
         if shape.has_pairs or not shape.is_safe:
             redacted = [_object(row, level) for row in same]
         else:
@@ -635,7 +636,8 @@ class Redactor:
             text = self._spelled.sub(REDACTED, text)
         for core in self._cores:
             while (at := text.find(core)) >= 0:
-                start, end = at, at + len(core)
+                start = at
+                end = at + len(core)
                 while start > 0 and text[start - 1] in _BASE64:
                     start -= 1
                 while end < len(text) and text[end] in _BASE64:
@@ -710,7 +712,8 @@ def is_own_key(key: str, row: Mapping[str, object]) -> bool | None:
     verdicts = {_fits(key, name, text) for name, text in parts.items() if name in _FRAGMENT_FIELDS | {"key", "apikey"}}
     if True in verdicts or False in verdicts:
         return True in verdicts
-    mode, test = parts.get("mode", "").casefold(), key.startswith("fsk_test_")
+    mode = parts.get("mode", "").casefold()
+    test = key.startswith("fsk_test_")
     if key.startswith(("fsk_test_", "fsk_live_")) and mode in ("test", "live"):
         return None if (mode == "test") == test else False
     return None
@@ -817,7 +820,8 @@ _MAX_ADDRESS = 254
 def person(name: str, email: str) -> str:
     """Format a person as `name <email>`, or what is known of that, on one line. Neither part can pose as the other."""
     name, email = (sanitize(redact_text(_BRACKETS.sub("", text)).strip()) for text in (name, email))
-    name, email = shorten(name, _MAX_PERSON_NAME), shorten(email, _MAX_ADDRESS)
+    name = shorten(name, _MAX_PERSON_NAME)
+    email = shorten(email, _MAX_ADDRESS)
     return f"{name} <{email}>" if name and email and name != email else name or email
 
 

@@ -175,7 +175,9 @@ def _id(row: Row) -> str:
     return key_of(row) or name_of(row)
 
 
-_FIRST_PAUSE, _MAX_PAUSE, _GROWTH = 2.0, 10.0, 1.5
+_FIRST_PAUSE = 2.0
+_MAX_PAUSE = 10.0
+_GROWTH = 1.5
 
 _SKEW = timedelta(minutes=2)
 """Tolerance for a Fastn clock that is behind ours."""

@@ -35,7 +35,8 @@ BREVITY_PENALTY = 0.16  # share of the points
 PLURAL = 0.97
 KIND = 0.85  # a word for its kind
 SIMILAR = 0.7  # the lowest of a misspelt word, or of a part of one
-OWNED, POSSIBLE = 0.7, 0.5  # a word of what it belongs to, or may belong to
+OWNED = 0.7  # a word of what it belongs to
+POSSIBLE = 0.5  # a word of what it may belong to
 
 # Weight of a word. It is 1 if a single name has it.
 KIND_WEIGHT = 0.4  # at most, of all words for a kind
@@ -45,7 +46,8 @@ _MAX_WORDS = 12  # of a query
 _MAX_JOINED = 3  # words that match as one, without the spaces
 _MAX_LETTERS = 200  # of a name that is indexed
 _MAX_NEAR = 3  # names that are suggested
-_MIN_PART, _MIN_BEGINNING = 4, 3  # letters of a part of a word or id; 2 of a word where a letter is a syllable
+_MIN_PART = 4  # letters of a part of a word or id; 2 of a word where a letter is a syllable
+_MIN_BEGINNING = 3  # letters of its beginning; 2 likewise
 
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _POSSESSIVE = re.compile(r"['\u2019]s\b")
@@ -75,8 +77,11 @@ disabled expired expire expires expiring soon unused
 UNFINISHED = frozenset(["draft", "drafts", "unpublished", "pending", "invited", "activated", "activation"])
 """Words that may mean a workflow that was never published, or a customer that is not active yet."""
 
-_EMPTY, _CIRCUMSTANCES = frozenset(_EMPTY_WORDS.split()), frozenset(_CIRCUMSTANCE_WORDS.split()) | UNFINISHED
-"""Words that say nothing about the resource; and about what happened, which are ignored unless a name contains them."""
+_EMPTY = frozenset(_EMPTY_WORDS.split())
+"""Words that say nothing about the resource."""
+
+_CIRCUMSTANCES = frozenset(_CIRCUMSTANCE_WORDS.split()) | UNFINISHED
+"""Words about what happened, which are ignored unless a name contains them."""
 
 _KIND_WORDS = {
     "customer": "customer tenant account client company",

@@ -100,7 +100,8 @@ class SearchRows:
             if apps and apps <= connected:
                 self.uses[workflow.id][customer] = False
         for key, run in runs.items():
-            self.uses[key][customer], self.last_runs[key, customer] = True, run
+            self.uses[key][customer] = True
+            self.last_runs[key, customer] = run
         self._extensions.append(runs)
 
     def belongs(self, item: Entry, owner: Entry) -> bool:

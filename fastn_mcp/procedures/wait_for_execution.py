@@ -29,7 +29,9 @@ from fastn_mcp.tools.workflows import Execution, GetExecution, ListExecutions, R
 
 _NAMED_STATES = ("pending", "queued", "running")
 
-_FIRST_PAUSE, _MAX_PAUSE, _GROWTH = 0.25, 3.0, 1.5
+_FIRST_PAUSE = 0.25
+_MAX_PAUSE = 3.0
+_GROWTH = 1.5
 MAX_WAIT = 45
 """Seconds that one call waits at most."""
 _MIN_TIMEOUT = 5.0

@@ -21,8 +21,11 @@ from fastn_mcp.tools.tool import CONTROL, Effect
 MAX_CHARACTERS = 7_000
 """Maximum size of the answer as JSON in characters."""
 
-_OTHERS, _PAGE = 8, 30
-"""Number of less frequent causes in a line each: in the whole answer, and on a later page."""
+_OTHERS = 8
+"""Number of less frequent causes in a line each in the whole answer."""
+
+_PAGE = 30
+"""Number of them on a later page."""
 
 _CURSOR = r"^\d{1,5}$"
 

@@ -71,14 +71,20 @@ MAX_AFFECTED = 3
 MAX_CAUSES = 3
 """Maximum number of causes reported, each with its newest run read in full."""
 
-_TRIGGERS, _WORKFLOWS, _QUOTAS = "triggers", "workflows", "quotas"
-_NEWEST, _OWN = "its newest runs", "its connections"
+_TRIGGERS = "triggers"
+_WORKFLOWS = "workflows"
+_QUOTAS = "quotas"
+_NEWEST = "its newest runs"
+_OWN = "its connections"
 
 _MAX_PAGES = 10
 """Maximum number of pages of triggers, of workflows, and of connections of each status."""
 
-_LOG, _LOG_PAGES = "audit log", 3
-"""Name of the whole audit log, and the maximum number of its pages that are read in place of those of each resource."""
+_LOG = "audit log"
+"""Name of the whole audit log."""
+
+_LOG_PAGES = 3
+"""Maximum number of its pages that are read in place of those of each resource."""
 
 _MAX_FURTHER_PAGES = 2
 """Maximum number of pages after the first of all connections, if these are read in place of those of each status."""
@@ -86,8 +92,11 @@ _MAX_FURTHER_PAGES = 2
 _MAX_RECORDS = 5
 """Maximum number of workflows and customers for which the last success and the first failure since are read."""
 
-_MAX_CONNECTED, _MAX_CHANGED = 4, 6
-"""Maximum number of customers whose connections, and of resources whose changes are read."""
+_MAX_CONNECTED = 4
+"""Maximum number of customers whose connections are read."""
+
+_MAX_CHANGED = 6
+"""Maximum number of resources whose changes are read."""
 
 _CHANGES_BEFORE = timedelta(days=1)
 """Time before the first failure from which on changes are reported."""

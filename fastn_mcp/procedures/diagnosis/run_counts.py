@@ -21,8 +21,12 @@ from fastn_mcp.records.states import run_state
 from fastn_mcp.tools.paging import Position
 from fastn_mcp.tools.workflows import ListExecutions
 
-FAILED, TIMED_OUT = "failed runs", "timed-out runs"
-_COMPLETED, _ALL, _OLDER, _SUCCESSES = "completed runs", "runs", "older runs", "successes"
+FAILED = "failed runs"
+TIMED_OUT = "timed-out runs"
+_COMPLETED = "completed runs"
+_ALL = "runs"
+_OLDER = "older runs"
+_SUCCESSES = "successes"
 _UNDER_WAY = {f"{status} runs": status for status in ("running", "queued")}
 
 FAILURES = (FAILED, TIMED_OUT)

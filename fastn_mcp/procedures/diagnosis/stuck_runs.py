@@ -15,11 +15,16 @@ from fastn_mcp.records.rows import Row, number, without_empty
 from fastn_mcp.records.states import run_state
 from fastn_mcp.tools.workflows import ListExecutions
 
-TIMES_USUAL, SHORTEST = 3, timedelta(minutes=5)
+TIMES_USUAL = 3
 """A run is stuck after this many times the longest run seen of its workflow, and not before `SHORTEST`."""
 
-IN_QUEUE, UNKNOWN_LIMIT = timedelta(minutes=15), timedelta(hours=1)
-"""Time from which on a run is stuck in the queue; and if no run of its workflow was seen, and it has no timeout."""
+SHORTEST = timedelta(minutes=5)
+
+IN_QUEUE = timedelta(minutes=15)
+"""Time from which on a run is stuck in the queue."""
+
+UNKNOWN_LIMIT = timedelta(hours=1)
+"""Time from which on a run is stuck if no run of its workflow was seen, and it has no timeout."""
 
 _MAX_WORKFLOWS = 5
 """Maximum number of workflows whose newest runs are read to see how long they take."""

@@ -201,8 +201,8 @@ def expiring_keys(keys: Iterable[Row], now: datetime, time: timedelta = EXPIRY_N
         "API key",
         lambda row, now: _is_usable(row, now) and expires_within(row, now, time),
         sentence=(
-            f"{{rows}} expiring {within(time)}, the first {{detail}}. A key is not renewed: create another, put it where "
-            "this one is used, then revoke this one."
+            f"{{rows}} expiring {within(time)}, the first {{detail}}. A key is not renewed: create another, put it "
+            "where this one is used, then revoke this one."
         ),
         detail=lambda rows, now: age(min(timestamp(row, *EXPIRY_FIELDS) or now for row in rows), now),
         cells=_expiry,

@@ -91,8 +91,11 @@ In the overview of the whole account it is one."""
 _EXPIRY_ROOM = 4_000
 """Maximum size of the rows about expiry in characters: what expires first is what matters."""
 
-_NAMED, _NAMED_EXPIRING = 7, 12
-"""Maximum number of requests for the names of customers in the overview of the whole account, and about expiry."""
+_NAMED = 7
+"""Maximum number of requests for the names of customers in the overview of the whole account."""
+
+_NAMED_EXPIRING = 12
+"""The same about expiry."""
 
 _CURSOR = r"^\d{1,12}\.\d{1,6}$"
 
