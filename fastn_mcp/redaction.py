@@ -226,7 +226,8 @@ def _text(text: str, level: int) -> str:
             return _json_text(text, held, level)
     marks = (("{[", "}]"), ("{", "}")) if not is_large and ("{" in text or "[" in text) else ()
     for first, last in marks:  # JSON in a text, perhaps escaped as a JSON string
-        start = min((at for mark in first if (at := text.find(mark)) >= 0), default=-1)
+        found = map(text.find, first)
+        start = min((at for at in found if at >= 0), default=-1)
         end = max(map(text.rfind, last)) + 1
         if 0 <= start < end and (redacted := _held_json(text[start:end], level)) != text[start:end]:
             return _without_secrets(text[:start]) + redacted + _without_secrets(text[end:])
@@ -458,7 +459,8 @@ def find_text(value: JsonValue, fits: Callable[[str], bool], path: str = "") -> 
         inner = ((f"{path}.{name}".lstrip("."), item) for name, item in value.items())
     else:
         return None
-    return next((match for at, item in inner if (match := find_text(item, fits, at))), None)
+    matches = (find_text(item, fits, at) for at, item in inner)
+    return next(filter(None, matches), None)
 
 
 def _raw(value: object) -> bytes | None:
@@ -722,8 +724,12 @@ def is_own_key(key: str, row: Mapping[str, object]) -> bool | None:
 def _fits(key: str, name: str, text: str) -> bool | None:
     """Return whether a shown part belongs to this key. A head may be no more than the prefix common to all keys."""
     mask = list(_MASK.finditer(text))
-    head = text[: mask[0].start()] if mask else text if name in _PREFIX_FIELDS or text.startswith("fsk_") else ""
-    tail = text[mask[-1].end() :] if mask else text if name in _SUFFIX_FIELDS or name in _MASKED_FIELDS else ""
+    if mask:
+        head = text[: mask[0].start()]
+        tail = text[mask[-1].end() :]
+    else:
+        head = text if name in _PREFIX_FIELDS or text.startswith("fsk_") else ""
+        tail = text if name in _SUFFIX_FIELDS or name in _MASKED_FIELDS else ""
     if name in _MASKED_FIELDS and not mask and not text.startswith("fsk_"):
         return True if key.endswith(tail) or key.startswith(text) else None  # a hint can be free text
     if not mask and text == key:

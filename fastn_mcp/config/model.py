@@ -484,7 +484,7 @@ class Settings(BaseModel):
         urls = (self.proxy, self.ledger if self.shares else None)
         passwords = [urlsplit(url or "").password or "" for url in urls]
         notify = self.notify or []
-        passwords += [found[1] for url in notify if (found := _PASSWORD.search(url))]
+        passwords += [found[1] for found in map(_PASSWORD.search, notify) if found]
         not_whole = ("ledger", "notify")  # an address, but for its password; a list
         whole = [getattr(self, name) for name in SECRETS if name not in not_whole] + notify
         return [secret for secret in (*whole, *passwords, *map(unquote, passwords), *self.state_secrets) if secret]

@@ -359,9 +359,15 @@ def _no_people(evaluation: Evaluation, channel: ApprovalChannel | None) -> Refus
 
 
 def _request(
-    evaluation: Evaluation, caller: Caller, stop_epoch: int, account: str, lifetime: float, system: System, *,
+    evaluation: Evaluation,
+    caller: Caller,
+    stop_epoch: int,
+    account: str,
+    lifetime: float,
+    system: System,
+    *,
     out_of_band: bool,
-) -> ApprovalRequest:  # fmt: skip
+) -> ApprovalRequest:
     """Return the request that asks people to approve these calls within `lifetime` seconds."""
     now = system.timestamp()
     tool = evaluation.tool
