@@ -95,7 +95,7 @@ async def _beginning(context: ProcedureContext) -> str:
         pages = Pages(QueryAuditLog.model_validate({"limit": 100, **until}), context.read, _MAX_PAGES)
         try:
             async for page in pages:
-                times = [at for row in page.rows if (at := timestamp(row, "timestamp", "createdAt"))]
+                times = [timestamp(row, "timestamp", "createdAt") for row in page.rows]
                 oldest = min(filter(None, (oldest, *times)), default=None)
                 if oldest is None:
                     break

@@ -63,7 +63,7 @@ def _fields(schema: Row) -> JsonValue:
     fields = inside(schema, "properties")
     if not fields:
         return {**schema}
-    return {name: _type(field) + "*" * (name in needed) for name, field in fields.items()}
+    return {name: _type(field) + ("*" if name in needed else "") for name, field in fields.items()}
 
 
 def _type(schema: JsonValue) -> str:

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, JsonValue
 
 from fastn_mcp.account.entries import LISTS, Entry, Kind, entry
 from fastn_mcp.client.reads import read_each
-from fastn_mcp.errors import NotFound
+from fastn_mcp.errors import FastnError, NotFound
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.lookup import ID, read_by_id
 from fastn_mcp.procedures.ranking import EXACT_MATCH, Hit, kinds_in, words_of
@@ -93,13 +93,7 @@ class Find(Procedure[SearchResult]):
         alone = "search for it alone"
         gaps = [f"{key[0]}: {alone}" for key in keys[_MAX_IDS:]]
         for key in keys[:_MAX_IDS]:
-            kinds = (key.lastgroup,) if key.lastgroup else _OF_UUID
-            wanted = [kind for kind in kinds if self.kind in (None, kind)]
-            resources = await read_each(wanted, partial(read_by_id, id_=key[0], context=context))
-            read = {kind: resource for kind, resource in resources.items() if resource is not None}
-            # Fastn's answer to an unknown id is not documented: only a row with this very id counts.
-            own = [entry(kind, it.row) for kind, it in read.items() if key_of(it.row).casefold() == key[0].casefold()]
-            errors = [it.error for it in read.values() if it.error and not isinstance(it.error, NotFound)]
+            own, errors = await self._by_id(key, context)
             entries += own[:1]
             if not own and (errors or not key.lastgroup):  # other kinds with such an id are not read here
                 gaps.append(f"{key[0]}: {failure(errors[0], errors[0].outcome) if errors else alone}")
@@ -116,6 +110,17 @@ class Find(Procedure[SearchResult]):
         if gaps:
             answer["not_searched"] = [*gaps]
         return answer
+
+    async def _by_id(self, key: re.Match[str], context: ProcedureContext) -> tuple[list[Entry], list[FastnError]]:
+        """Return the resources with this very id, and why some could not be read."""
+        kinds = (key.lastgroup,) if key.lastgroup else _OF_UUID
+        wanted = [kind for kind in kinds if self.kind in (None, kind)]
+        resources = await read_each(wanted, partial(read_by_id, id_=key[0], context=context))
+        read = {kind: resource for kind, resource in resources.items() if resource is not None}
+        # Fastn's answer to an unknown id is not documented: only a row with this very id counts.
+        own = [entry(kind, it.row) for kind, it in read.items() if key_of(it.row).casefold() == key[0].casefold()]
+        errors = [it.error for it in read.values() if it.error and not isinstance(it.error, NotFound)]
+        return own, errors
 
     async def _answer(
         self, matches: Matches, data: SearchData, context: ProcedureContext, unread: Sequence[str] = ()

@@ -3,7 +3,8 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
+from functools import partial
 from typing import Annotated, Any
 
 from pydantic import Field, JsonValue, SkipValidation
@@ -51,9 +52,7 @@ MAX_FURTHER_PAGES = 10
 async def collected(call: List[Any], context: ProcedureContext) -> Table:
     """Return the page with Fastn's rows. Reads further pages while filters leave it short of rows."""
     if isinstance(call, ListExecutions) and call.under_way_minutes is not None:
-        begun = context.system.now() - timedelta(minutes=call.under_way_minutes)
-        until = stamp(min(begun, parse_timestamp(call.until) or begun))
-        call = call.model_copy(update={"until": until, "status": call.status or _NOT_ENDED})
+        call = _begun_before(call, context.system.now() - timedelta(minutes=call.under_way_minutes))
     if call.statuses or ORDERS.keys() & call.filters:
         return await _whole(call, context)
     page = await read_page(call, context.read)
@@ -78,8 +77,8 @@ async def collected(call: List[Any], context: ProcedureContext) -> Table:
         places += page.places
         unchecked |= {*(page.not_checked or ())}
         total = None
-        read = read + 1
-        received = received + page.received
+        read += 1
+        received += page.received
     is_whole = page.next_cursor is None and call.cursor is None
     every = context.look.snapshot.stored(type(call)())
     if is_whole and not unchecked:
@@ -98,6 +97,12 @@ async def collected(call: List[Any], context: ProcedureContext) -> Table:
     )
 
 
+def _begun_before(call: ListExecutions, time: datetime) -> ListExecutions:
+    """Return a call for the runs that had begun by `time` and have not ended, with the filters that Fastn has."""
+    until = stamp(min(time, parse_timestamp(call.until) or time))
+    return call.model_copy(update={"until": until, "status": call.status or _NOT_ENDED})
+
+
 async def _whole(call: List[Any], context: ProcedureContext) -> Table:
     """Return the page of a list that is read whole, up to a bound, before it is filtered and sorted here."""
     read, statuses, is_complete = await _all_rows(call, context)
@@ -106,13 +111,15 @@ async def _whole(call: List[Any], context: ProcedureContext) -> Table:
     position = call.position
     words, fields = next((order for name, order in ORDERS.items() if name in call.filters), (None, ()))
     if words is not None:
-        matching.sort(key=lambda row: at.timestamp() if (at := timestamp(row, *fields)) else math.inf)
+        matching.sort(key=partial(_seconds, fields=fields))
     start = next((end for end, row in enumerate(matching, 1) if mark([row]) == position.before), position.skip)
     rows = matching[start : start + call.limit]
     places = [(Position(skip=start, before=mark([row])), number) for number, row in enumerate(rows, 1)]
     end = Position(skip=start + len(rows), before=mark(rows[-1:]))
     advice = "use more filters" if context.look.affordable else "call again in a minute, or use more filters"
-    gaps = [f"Only {counted(len(read), 'row')} were read, others may match: {advice}."] * (not is_complete)
+    gaps = list[str]()
+    if not is_complete:
+        gaps.append(f"Only {counted(len(read), 'row')} were read, others may match: {advice}.")
     if statuses and call.filters["status"].startswith("!"):
         gaps.append(f"Read by status: {in_words(tuple(statuses))}. Rows of any other are not here.")
     return Table(
@@ -127,6 +134,12 @@ async def _whole(call: List[Any], context: ProcedureContext) -> Table:
         order=words,
         gaps=gaps,
     )
+
+
+def _seconds(row: Row, fields: Sequence[str]) -> float:
+    """Return the time in the first of these fields that has one; without one, the row comes last."""
+    at = timestamp(row, *fields)
+    return at.timestamp() if at else math.inf
 
 
 async def _all_rows(
@@ -150,10 +163,15 @@ async def _all_rows(
     most = min(MAX_FURTHER_PAGES, context.look.affordable) + 1
     for part in by_status if statuses else [listing]:
         pages = await read_pages(part, send, max(1, most))
-        most = most - len(pages.pages)
+        most -= len(pages.pages)
         is_complete = is_complete and pages.is_complete
         rows += [row for page in pages.pages for row in page.rows]
     return unique(rows), statuses, is_complete
+
+
+def _status(row: Row) -> str:
+    status = row.get("status")  # faster than `text`, which reads other spellings too
+    return status if isinstance(status, str) else text(row, "status")
 
 
 def _by_status(rows: Sequence[Row]) -> dict[str, int] | None:
@@ -161,7 +179,7 @@ def _by_status(rows: Sequence[Row]) -> dict[str, int] | None:
     if len(rows) <= MAX_OBJECTS:
         return None
     counts = Counter[str]()
-    values = (value if isinstance(value := row.get("status"), str) else text(row, "status") for row in rows)
+    values = (_status(row) for row in rows)
     for value, count in Counter(values).items():  # the words are looked at once for each, not for each row
         status = value if value.strip() else ""
         counts[status if quoted(status) == status else "other"] += count

@@ -191,7 +191,8 @@ class Index:
         for entry in entries:
             of = {name: OWNED if is_certain else POSSIBLE for name, is_certain in owners(entry).items()}
             owned = {unit: (sure, ()) for name, sure in of.items() for unit in units(words_of(name))}
-            for words in dict.fromkeys(words for name in (entry.name, *entry.also) if (words := words_of(name))):
+            names = [words_of(name) for name in (entry.name, *entry.also)]
+            for words in dict.fromkeys(words for words in names if words):
                 for unit, match in (owned | {unit: (1.0, parts) for unit, parts in units(words).items()}).items():
                     self._holding[unit][len(self._names)] = match
                 self._names.append((entry, words))
@@ -215,7 +216,8 @@ class Index:
                     match = likeness * sure, covered
                     for part in parts:
                         matches[number][part] = max(matches[number].get(part, match), match, key=lambda it: it[0])
-        named = Counter(kinds for word in weights if (kinds := kinds_of(word)))
+        kinds_named = [kinds_of(word) for word in weights]
+        named = Counter(kinds for kinds in kinds_named if kinds)
         weights = {word: weight / named.get(kinds_of(word), 1) for word, weight in weights.items()}
         by_name = (self._hit(query, weights, *self._names[number], match) for number, match in matches.items())
         hits: dict[tuple[str, str], Hit] = {}

@@ -331,6 +331,9 @@ class SearchData:
 
 def _last_runs(rows: Sequence[Row]) -> dict[str, Row | None]:
     """Return the last run of each workflow in a list; None if Fastn does not list the newest first."""
-    times = [time for row in rows if (time := timestamp(row, "createdAt", "startedAt"))]
+    read = (timestamp(row, "createdAt", "startedAt") for row in rows)
+    times = [time for time in read if time]
     is_ordered = len(times) == len(rows) and times == sorted(times, reverse=True)
-    return {key: row if is_ordered else None for row in reversed(rows) if (key := text(row, "workflowId"))}
+    runs = {text(row, "workflowId"): row if is_ordered else None for row in reversed(rows)}
+    runs.pop("", None)
+    return runs

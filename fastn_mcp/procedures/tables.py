@@ -299,8 +299,12 @@ async def _picked(
     picked: list[dict[str, JsonValue]] = []
     for row in rows:
         cells: dict[str, JsonValue] = concise(row) if columns else {}
-        plain = {name: value for name in wanted if isinstance(value := row.get(name), (str, int, float))}
-        dated = {name: concise.dated(name, value, sys.maxsize) for name, value in plain.items()}
+        plain = [(name, row.get(name)) for name in wanted]
+        dated = {
+            name: concise.dated(name, value, sys.maxsize)
+            for name, value in plain
+            if isinstance(value, (str, int, float))
+        }
         cells = {**cells, **row} if call.detail == FULL else {**row, **dated, **cells}
         for name in columns:  # a name that is not known
             derived = _derived(name)
@@ -332,9 +336,8 @@ async def _with_details(
     """Add the details that are asked for by reading each run. Return also what was not read."""
     wanted = ["input", "output"] if call.detail == FULL else []
     wanted = [name for name in call.fields if name in _DETAIL_FIELDS] if call.fields is not None else wanted
-    lacking = {
-        key: number for number, row in enumerate(rows) if (key := text(row, "id")) and not row.keys() >= {*wanted}
-    }
+    lacking = {text(row, "id"): number for number, row in enumerate(rows) if not row.keys() >= {*wanted}}
+    lacking.pop("", None)
     whole = list(rows)
     reads = AccountReads(context.look)
     names = " and ".join(wanted)

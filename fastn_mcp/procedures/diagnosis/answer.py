@@ -46,15 +46,9 @@ def answer(evidence: Evidence) -> Entry:
     newest = zip(evidence.causes, evidence.newest, strict=False)  # of the first causes only
     causes = [_Cause(cause, run, _remedy(evidence, cause, run)) for cause, run in newest]
     connections = _connections(evidence)
-    triggers = evidence.triggers
-    is_connections_read = bool(connections) or not any("connections" in gap.what for gap in evidence.gaps)
-    repaired = [connection for cause in causes for connection in cause.remedy.repairs]
-    whys = [(len(cause.failures.runs), cause.remedy.cause) for cause in causes[:2]]
     broken = broken_connections(evidence) if evidence.subject.connector else []
     entries: Entry = {
-        "verdict": connector_verdict(evidence, broken)
-        if evidence.subject.connector
-        else _prefix(evidence) + verdict(evidence, _blocked(evidence, connections), whys),
+        "verdict": _verdict(evidence, causes, connections, broken),
         **{
             kind: {"id": resource.id, "name": name_of(resource.row) or resource.id}
             for kind, resource in evidence.subject.resources.items()
@@ -65,16 +59,10 @@ def answer(evidence: Evidence) -> Entry:
         "customers": affected_customers(evidence, broken) if evidence.subject.connector else None,
         "advice": advice(evidence, broken) if evidence.subject.connector else None,
         "causes": [_cause(evidence, cause) for cause in causes],
-        # The less frequent ones in Fastn's words, each with an example and its number of runs.
-        "other_causes": [
-            f"{cause.newest.reason or 'unknown'} ({cause.newest.id}): {counted(len(cause.runs), 'run')}"
-            for cause in evidence.causes[MAX_CAUSES:]
-        ],
+        "other_causes": _other_causes(evidence),
         "without_failures": _without_failures(evidence),
-        "connections": [_connection(evidence, each, is_repaired=each in repaired) for each in connections]
-        if is_connections_read and not evidence.subject.connector
-        else None,
-        "triggers": None if triggers is None else [_trigger(t, causes) for t in _relevant_triggers(evidence, triggers)],
+        "connections": _connection_entries(evidence, causes, connections),
+        "triggers": _trigger_entries(evidence, causes),
         "triggers_of_other_customers": evidence.other_triggers or None,
         "changes": [_change(evidence, change) for change in evidence.changes],
         "not_checked": [
@@ -83,6 +71,41 @@ def answer(evidence: Evidence) -> Entry:
     }
     required = ("verdict", "causes", "connections", "triggers")
     return {name: item for name, item in entries.items() if item not in (None, []) or (name in required and item == [])}
+
+
+def _verdict(
+    evidence: Evidence, causes: Sequence[_Cause], connections: Sequence[PartState], broken: Sequence[PartState]
+) -> str:
+    if evidence.subject.connector:
+        return connector_verdict(evidence, broken)
+    whys = [(len(cause.failures.runs), cause.remedy.cause) for cause in causes[:2]]
+    return _prefix(evidence) + verdict(evidence, _blocked(evidence, connections), whys)
+
+
+def _other_causes(evidence: Evidence) -> list[JsonValue]:
+    """Return the less frequent causes in Fastn's words, each with an example and its number of runs."""
+    return [
+        f"{cause.newest.reason or 'unknown'} ({cause.newest.id}): {counted(len(cause.runs), 'run')}"
+        for cause in evidence.causes[MAX_CAUSES:]
+    ]
+
+
+def _connection_entries(
+    evidence: Evidence, causes: Sequence[_Cause], connections: Sequence[PartState]
+) -> list[JsonValue] | None:
+    """Return the connections that matter; None if they were not read, or have a row for each customer."""
+    is_read = bool(connections) or not any("connections" in gap.what for gap in evidence.gaps)
+    if not is_read or evidence.subject.connector:
+        return None
+    repaired = [connection for cause in causes for connection in cause.remedy.repairs]
+    return [_connection(evidence, each, is_repaired=each in repaired) for each in connections]
+
+
+def _trigger_entries(evidence: Evidence, causes: Sequence[_Cause]) -> list[JsonValue] | None:
+    """Return the triggers to show; None if they were not read."""
+    if evidence.triggers is None:
+        return None
+    return [_trigger(trigger, causes) for trigger in _relevant_triggers(evidence, evidence.triggers)]
 
 
 def _prefix(evidence: Evidence) -> str:
@@ -261,7 +284,7 @@ def _connections(evidence: Evidence) -> list[PartState]:
     subject = evidence.subject
     if subject.is_any_of_customer:
         return [connection for connection in evidence.connections if connection.customer == subject.customer]
-    apps = {app for run in evidence.newest if (app := evidence.connector(run))}
+    apps = {*filter(None, map(evidence.connector, evidence.newest))}
     apps |= {app for key in subject.workflows for app in evidence.apps(key)}
     affected = {key for cause in evidence.causes for key in cause.customers} | {None, subject.customer}
     if not evidence.counts.failures and evidence.triggers:
@@ -301,7 +324,9 @@ def _trigger(trigger: PartState, causes: Sequence[_Cause]) -> Entry:
 
     remedy = next((cause.remedy for cause in causes if any(map(is_started, cause.failures.filters))), None)
     own = [each for each in remedy.repairs if each.customer == trigger.customer] if remedy else []
-    cause = unusable(own).cause if own else remedy.cause if remedy else ""
+    cause = remedy.cause if remedy else ""
+    if own:
+        cause = unusable(own).cause
     entry: Entry = {"id": trigger.id, "name": trigger.label, "of": trigger.owner}
     entry |= {"type": text(trigger.row, "type"), "status": trigger.status}
     entry |= {"problem": trigger.problem} if trigger.problem else {}

@@ -37,7 +37,8 @@ def connector_verdict(evidence: Evidence, broken: Sequence[PartState]) -> str:
     is_part = any("connections" in gap.what for gap in evidence.gaps)
     more = counts.has_failures_unread
     numbers = f"{len(broken):,}" if in_all is None else f"{len(broken):,} of {in_all:,}"
-    state = f"{'at least ' * is_part}{numbers} connections not working{whom(each.customer for each in broken)}"
+    at_least = "at least " if is_part else ""
+    state = f"{at_least}{numbers} connections not working{whom(each.customer for each in broken)}"
     if in_all == 0:
         state = "not connected"
     elif is_part and not broken:
@@ -79,15 +80,18 @@ def affected_customers(evidence: Evidence, broken: Sequence[PartState]) -> list[
 
 def advice(evidence: Evidence, broken: Sequence[PartState]) -> list[JsonValue]:
     """Return what has to be done about the connections that do not work, and what to tell the customers."""
-    return [
-        {
-            "for": ", ".join(sorted({each.status for each in connections})),
-            "fix": repairs(connections, named=0),
-            "tell": tell.format(app=_app(evidence)),
-        }
-        for state, tell in _CUSTOMER_MESSAGES.items()
-        if (connections := [each for each in broken if each.state is state])
-    ]
+    rows: list[JsonValue] = []
+    for state, tell in _CUSTOMER_MESSAGES.items():
+        connections = [each for each in broken if each.state is state]
+        if connections:
+            rows.append(
+                {
+                    "for": ", ".join(sorted({each.status for each in connections})),
+                    "fix": repairs(connections, named=0),
+                    "tell": tell.format(app=_app(evidence)),
+                }
+            )
+    return rows
 
 
 def _app(evidence: Evidence) -> str:

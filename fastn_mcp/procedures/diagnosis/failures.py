@@ -204,7 +204,9 @@ def _error(row: Row) -> Row:
         error = error[0]
     if isinstance(error, dict):
         inner = error.get("error")
-        return error | (inner if isinstance(inner, dict) else {"message": inner} if inner else {})
+        if isinstance(inner, dict):
+            return error | inner
+        return error | ({"message": inner} if inner else {})
     return {"message": error or text(row, "errorMessage", "failureReason")}
 
 

@@ -209,12 +209,7 @@ def count_runs(reads: AccountReads, period: Period, filters: Sequence[RunFilter]
     failed = names(FAILED, TIMED_OUT)
     under_way = names(*_UNDER_WAY)
     for name in filter(reads.has_more, (*failed, *under_way)):
-        rows = reads.lists[name].rows
-        whole = reads.lists[name].total
-        of = "" if whole is None else f" of {whole:,}"
-        counts = "; causes and each workflow's failures are counted in those" if name in failed else ""
-        read = f"only the newest {len(rows):,}{of} were read{counts}" if rows else "not all runs were looked through"
-        reads.gaps.append(Unchecked(f"older {name}", read))
+        reads.gaps.append(_older_unread(name, reads.lists[name], are_failures=name in failed))
     older, runs, completed = map(total, (_OLDER, _ALL, _COMPLETED))
     totals = run_totals(older, runs, completed, failed=total(FAILED), timeout=total(TIMED_OUT))
     last_success = newest(_SUCCESSES)
@@ -234,6 +229,15 @@ def count_runs(reads: AccountReads, period: Period, filters: Sequence[RunFilter]
         under_way=[run for run in newest_first(reads.rows(*under_way)) if not run_state(run.row).has_ended],
         knows_under_way=all(name in reads.lists and not reads.has_more(name) for name in under_way),
     )
+
+
+def _older_unread(name: str, read: RowList, *, are_failures: bool) -> Unchecked:
+    """Return the gap of a list of runs that was not read whole."""
+    if not read.rows:
+        return Unchecked(f"older {name}", "not all runs were looked through")
+    of = "" if read.total is None else f" of {read.total:,}"
+    counts = "; causes and each workflow's failures are counted in those" if are_failures else ""
+    return Unchecked(f"older {name}", f"only the newest {len(read.rows):,}{of} were read{counts}")
 
 
 def at_connector(counts: RunCounts, keys: set[str], apps: Mapping[str, Sequence[str]]) -> RunCounts:

@@ -91,17 +91,15 @@ class FindingCheck:
         affected = [row for row in rows if self.applies(row, now)]
         if not affected:
             return []
-        resources = [
-            TableRow(
-                {"id": key, "name": self.name(row)} | self.cells(row, now), at=self.at(row), customer=owner_of(row)
-            )
-            for row in affected
-            if (key := key_of(row))
-        ]
+        resources = [self._resource(row, now) for row in affected if key_of(row)]
         count = counted(total or len(affected), self.noun, at_least=more and total is None)
         detail = self.detail(affected, now) if self.detail else ""
         what = self.sentence.format(rows=count, detail=detail)
         return [AccountFinding(self.severity, sentence(what), resources)]
+
+    def _resource(self, row: Row, now: datetime) -> TableRow:
+        cells = {"id": key_of(row), "name": self.name(row)} | self.cells(row, now)
+        return TableRow(cells, at=self.at(row), customer=owner_of(row))
 
 
 def _most_failures(triggers: Sequence[Row]) -> str:

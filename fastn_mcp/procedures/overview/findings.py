@@ -151,20 +151,17 @@ def expiring_connections(
     soon = [row for row in rows if connection_state(row) is State.LIVE and expires_within(row, now, time)]
     renewed = [row for row in soon if renews_itself(row, now)]
     ending = connection_states((row for row in soon if row not in renewed), unread_names(soon))
-    expiring = [
-        TableRow(
-            {
+    expiring = list[TableRow]()
+    for each in ending:
+        at = timestamp(each.row, *EXPIRY_FIELDS)
+        if at is not None:
+            cells: Cells = {
                 "id": short_id(each.id),
                 "name": each.label,
                 "expires": dated(at, now),
                 "auth": text(each.row, "authType"),
-            },
-            at=at,
-            customer=each.customer,
-        )
-        for each in ending
-        if (at := timestamp(each.row, *EXPIRY_FIELDS))
-    ]
+            }
+            expiring.append(TableRow(cells, at=at, customer=each.customer))
     expiring.sort(key=lambda row: row.at or now)
     findings: list[AccountFinding] = []
     if expiring:
@@ -214,9 +211,12 @@ def customer_rows(counts: RunCounts, not_working: Iterable[PartState], customers
     for key in dict.fromkeys([*groups, *broken, *by_id]):
         row = by_id.get(key or "", {})
         group = groups.get(key)
+        name = UNREAD_NAME if key else ACCOUNT
+        if row:
+            name = name_of(row)
         cells: Cells = {
             "id": key,
-            "name": name_of(row) if row else UNREAD_NAME if key else ACCOUNT,
+            "name": name,
             "failed": counts.failed(len(group.runs) if group else 0),
             "workflows": len({run.workflow for run in group.runs}) if group else None,
             "last_failure": _recent(group.newest.at, now) if group and group.newest.at else "",
