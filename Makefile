@@ -81,7 +81,7 @@ faults: $(READY) ## Kill, cancel and disconnect at random, then repeat: make fau
 fix: $(READY) ## Format the code, over-long strings and comments included
 	@$(BIN)/python .ci/fix.py
 
-check: check-style check-types check-layers check-names check-generated check-workflows check-deploy check-tracked ## What CI checks besides the tests
+check: check-style check-types check-layers check-names check-density check-generated check-workflows check-deploy check-tracked ## What CI checks besides the tests
 
 check-style: $(READY)
 	@$(BIN)/ruff check .

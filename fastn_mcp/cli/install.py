@@ -300,7 +300,14 @@ def _is_confirmed(change: apply.FileChange, wanted: InstallOptions) -> bool:
 
 
 def _machine() -> Machine:
-    return Machine(sys.platform, str(Path.home()), os.environ, os.path.exists, glob, shutil.which)
+    return Machine(
+        sys.platform,
+        str(Path.home()),
+        os.environ,
+        exists=os.path.exists,
+        matching=glob,
+        program=shutil.which,
+    )
 
 
 # --- setup -------------------------------------------------------------------------------------------------------

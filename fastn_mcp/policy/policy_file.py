@@ -102,7 +102,7 @@ def load_rules(path: Path, program: CommandLine = PROGRAM) -> FileRules:
     """
     data, _ = read(path, "policy file", "Correct the path; --policy and FASTN_POLICY name one too.")
     hint = f"Correct it there, and check it: {program.to('policy', 'check', str(path))}"
-    return load(data, path, "policy", _build, hint)
+    return load(data, path, "policy", build=_build, hint=hint)
 
 
 def _build(table: Mapping[str, Any], source: TomlSource) -> FileRules:
@@ -163,7 +163,7 @@ def _window(number: int, form: Window, source: TomlSource) -> TimeWindow:
     tools, _ = _tools((*at, "tools"), form.tools, form.effects)
     what = ", ".join(map(str, form.tools or [])) or ", ".join(effect.value for effect in form.effects)
     name = _name(source, f"window {what}", *at)
-    return TimeWindow(name, frozenset(form.effects), tools, tuple(form.open), form.reason)
+    return TimeWindow(name, effects=frozenset(form.effects), tools=tools, hours=tuple(form.open), reason=form.reason)
 
 
 def _rule(number: int, form: RuleForm, source: TomlSource) -> PolicyRule:

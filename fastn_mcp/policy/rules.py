@@ -66,7 +66,7 @@ def hours(value: object) -> Hours:
     end = _minute(match["end"])
     if start in (end, _WHOLE_DAY):
         raise ValueError(f"{match['start']}-{match['end']} is not a time span; a whole day is 00:00-24:00")
-    return Hours(text, _days(match["days"]), start, end, _zone(match["zone"]))
+    return Hours(text, days=_days(match["days"]), start=start, end=end, zone=_zone(match["zone"]))
 
 
 def _minute(text: str) -> int:

@@ -145,7 +145,11 @@ def _order(hit: Hit) -> tuple[int, bool, int, str, str]:
 
 def leaders(hits: Sequence[Hit]) -> list[Hit]:
     """Return the first hits, which are about equally good."""
-    return [*takewhile(lambda it: it.score >= hits[0].score - TIE_MARGIN * (hits[0].score < EXACT_MATCH), hits)]
+    if not hits:
+        return []
+    best = hits[0].score
+    least = best if best >= EXACT_MATCH else best - TIE_MARGIN
+    return [*takewhile(lambda it: it.score >= least, hits)]
 
 
 @lru_cache(maxsize=1024)
@@ -256,7 +260,9 @@ class Index:
         covered = {*name} if is_verbatim else {word for _, parts in matches.values() for word in parts}
         rarities = {word: self._rarity([word]) for word in name}
         unasked = sum(rarity for word, rarity in rarities.items() if word not in covered) / sum(rarities.values())
-        score = round(EXACT_MATCH * coverage * (1 - BREVITY_PENALTY * unasked)) - REWORDING_PENALTY * (not is_verbatim)
+        score = round(EXACT_MATCH * coverage * (1 - BREVITY_PENALTY * unasked))
+        if not is_verbatim:
+            score -= REWORDING_PENALTY
         most = EXACT_MATCH if name == asked else EXACT_MATCH - 1
         lacking = (word for word in weights if word not in sure and not kinds_of(word) and word not in _CIRCUMSTANCES)
         return Hit(entry, min(score, most), tuple(lacking), is_verbatim)

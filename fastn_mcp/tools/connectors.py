@@ -158,7 +158,8 @@ def _effect_on(effect: Effect, connector: FastnObject | None, dependents: int | 
 
 def _changed_since(row: Row, wanted: str) -> bool | None:
     """Match a connection by its last use or change, or by its expiry if it has expired."""
-    fields = ("lastUsedAt", "lastUsed", "updatedAt", "createdAt", *EXPIRY_FIELDS[: word(row, "status") == "expired"])
+    expiry = EXPIRY_FIELDS[:1] if word(row, "status") == "expired" else ()
+    fields = ("lastUsedAt", "lastUsed", "updatedAt", "createdAt", *expiry)
     times = list(filter(None, (timestamp(row, field) for field in fields)))
     begin = parse_timestamp(wanted)
     return max(times) >= begin if times and begin else None
