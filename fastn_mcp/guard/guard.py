@@ -177,7 +177,7 @@ class Guard:
             stop_epoch = await self._permissions.check_stops(permission, asker)
             filled = await self._secrets.fill(call, current.resolved.typed, permission.request)
             change = await self._new_change(current, evaluation, permission, made=made, asker=asker)
-            while not await self._permissions.begin(change, permission, current, evaluation=evaluation, asker=asker):
+            while not await self._permissions.begin(change, permission, current, evaluation, asker):
                 if not is_list:
                     return None
                 current = await self._judge_again(current, caller, evaluation.id)
