@@ -43,7 +43,7 @@ _SAFE_FIELDS = frozenset({
     "tenantid", "workspaceid", "createdat", "createdby", "updatedat", "updatedby", "expiresat", "expires", "expiry",
     "lastused", "lastusedat", "revokedat", "deletedat", "rotatedat", "allowedips", "description", "version",
     "enabled", "active", "deleted", "outcome", "tags", "slug", "matrix", "resourcescope", "keyid", "apikeyid",
-})  # fmt: skip
+})  # fmt: skip # words, several on a line
 _PREFIX_FIELDS = frozenset({"keyprefix", "prefix", "start"})
 _SUFFIX_FIELDS = frozenset({"last4", "lastfour", "keysuffix", "suffix", "end"})
 _MASKED_FIELDS = frozenset({"maskedkey", "masked", "keyhint", "hint", "redactedkey", "partialkey", "obfuscatedkey"})
@@ -55,7 +55,7 @@ _SCHEMA_WORDS = frozenset({
     "type", "title", "description", "format", "required", "properties", "items", "additionalProperties",
     "minLength", "maxLength", "minimum", "maximum", "pattern", "writeOnly", "readOnly", "nullable", "deprecated",
     "anyOf", "oneOf", "allOf", "$ref",
-})  # fmt: skip
+})  # fmt: skip # words, several on a line
 """JSON Schema keywords, which describe a field and hold no value of it."""
 
 

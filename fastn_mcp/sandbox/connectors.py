@@ -32,7 +32,7 @@ _CONNECTORS = (
     ("fathomMcp", "Fathom (MCP)", "Productivity", "fathom.video", "BEARER", "MCP", "custom", ("listMeetings",), ()),
     ("openHolidays", "Open Holidays", "Reference", "openholidaysapi.org", "NO_AUTH", "REST", "custom",
      ("listHolidays",), ()),
-)  # fmt: skip
+)  # fmt: skip # a table: a row on as few lines as it needs
 
 _TITLES = {"OAUTH_2": "OAuth 2.0", "API_KEY": "API key", "BEARER": "Bearer token", "NO_AUTH": "No auth"}
 

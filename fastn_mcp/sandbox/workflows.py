@@ -26,7 +26,7 @@ _WORKFLOWS = (
     ("wf_e5047fb2a8c3", "sync_tiktok_settlements_cin7", "sync_tiktok_settlements_cin7", "STANDARD", None, "draft",
      ("tiktokShop", "cin7Core"), 3),
     ("wf_58c9d02e7f14", "orders-backfill", "orders-backfill", "LONG", 1, "inactive", ("shopify", "supabase"), 90),
-)  # fmt: skip
+)  # fmt: skip # a table: a row on as few lines as it needs
 
 # Apps that the account connects, not each customer.
 _OF_THE_ACCOUNT = frozenset({"supabase", "gamma"})
