@@ -25,7 +25,7 @@ install = $(UV) pip install --quiet --python $(1)/bin/python $(2) 2>/dev/null ||
 # Without byte code a Python server takes twice as long to start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo docs images test test-long fix check check-style check-types check-layers check-names check-generated check-workflows check-deploy check-tracked \
+.PHONY: help demo docs images test test-long fix check check-style check-types check-layers check-names check-density check-generated check-workflows check-deploy check-tracked \
 	surface openapi wheel mutants mutants-sample faults \
 	conformance score sign-in bundle image notes sbom clients examples bench bench-check profile growth tokens requests load replicas lock clean
 
@@ -81,7 +81,7 @@ faults: $(READY) ## Kill, cancel and disconnect at random, then repeat: make fau
 fix: $(READY) ## Format the code, over-long strings and comments included
 	@$(BIN)/python .ci/fix.py
 
-check: check-style check-types check-layers check-names check-generated check-workflows check-deploy check-tracked ## What CI checks besides the tests
+check: check-style check-types check-layers check-names check-density check-generated check-workflows check-deploy check-tracked ## What CI checks besides the tests
 
 check-style: $(READY)
 	@$(BIN)/ruff check .
@@ -95,6 +95,9 @@ check-layers: $(READY)
 
 check-names: $(READY)
 	@$(BIN)/python .ci/names.py
+
+check-density: $(READY)
+	@$(BIN)/python .ci/density.py $(ARGS)
 
 check-generated: $(READY)
 	@$(BIN)/python packaging/generate/write.py --check || { echo "Run: make surface" >&2; exit 1; }

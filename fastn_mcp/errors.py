@@ -254,6 +254,7 @@ def reason(problem: Mapping[str, Any]) -> str:
     if problem["type"] not in ("literal_error", "enum"):
         message = str(problem["msg"]).removeprefix("Value error, ").replace("a valid dictionary", "an object")
         return re.sub(r"^\w+ should ", "must ", message)
-    expected, received = str(problem["ctx"]["expected"]), problem.get("input")
+    expected = str(problem["ctx"]["expected"])
+    received = problem.get("input")
     known = re.findall(r"'([^']*)'", expected)
     return f"must be {expected}{nearest(received, known) if isinstance(received, str) else ''}"

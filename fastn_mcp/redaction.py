@@ -43,7 +43,7 @@ _SAFE_FIELDS = frozenset({
     "tenantid", "workspaceid", "createdat", "createdby", "updatedat", "updatedby", "expiresat", "expires", "expiry",
     "lastused", "lastusedat", "revokedat", "deletedat", "rotatedat", "allowedips", "description", "version",
     "enabled", "active", "deleted", "outcome", "tags", "slug", "matrix", "resourcescope", "keyid", "apikeyid",
-})  # fmt: skip
+})  # fmt: skip # words, several on a line
 _PREFIX_FIELDS = frozenset({"keyprefix", "prefix", "start"})
 _SUFFIX_FIELDS = frozenset({"last4", "lastfour", "keysuffix", "suffix", "end"})
 _MASKED_FIELDS = frozenset({"maskedkey", "masked", "keyhint", "hint", "redactedkey", "partialkey", "obfuscatedkey"})
@@ -55,7 +55,7 @@ _SCHEMA_WORDS = frozenset({
     "type", "title", "description", "format", "required", "properties", "items", "additionalProperties",
     "minLength", "maxLength", "minimum", "maximum", "pattern", "writeOnly", "readOnly", "nullable", "deprecated",
     "anyOf", "oneOf", "allOf", "$ref",
-})  # fmt: skip
+})  # fmt: skip # words, several on a line
 """JSON Schema keywords, which describe a field and hold no value of it."""
 
 
@@ -226,7 +226,8 @@ def _text(text: str, level: int) -> str:
             return _json_text(text, held, level)
     marks = (("{[", "}]"), ("{", "}")) if not is_large and ("{" in text or "[" in text) else ()
     for first, last in marks:  # JSON in a text, perhaps escaped as a JSON string
-        start = min((at for mark in first if (at := text.find(mark)) >= 0), default=-1)
+        found = map(text.find, first)
+        start = min((at for at in found if at >= 0), default=-1)
         end = max(map(text.rfind, last)) + 1
         if 0 <= start < end and (redacted := _held_json(text[start:end], level)) != text[start:end]:
             return _without_secrets(text[:start]) + redacted + _without_secrets(text[end:])
@@ -458,7 +459,8 @@ def find_text(value: JsonValue, fits: Callable[[str], bool], path: str = "") -> 
         inner = ((f"{path}.{name}".lstrip("."), item) for name, item in value.items())
     else:
         return None
-    return next((match for at, item in inner if (match := find_text(item, fits, at))), None)
+    matches = (find_text(item, fits, at) for at, item in inner)
+    return next(filter(None, matches), None)
 
 
 def _raw(value: object) -> bytes | None:
@@ -527,7 +529,8 @@ def _rows(rows: list[dict[str, JsonValue]], level: int) -> list[dict[str, JsonVa
         alike.setdefault(tuple(row), []).append(number)
     shown = list(rows)
     for keys, numbers in alike.items():
-        shape, same = _shape(keys), [rows[number] for number in numbers]
+        shape = _shape(keys)
+        same = [rows[number] for number in numbers]
         if shape.has_pairs or not shape.is_safe:
             redacted = [_object(row, level) for row in same]
         else:
@@ -635,7 +638,8 @@ class Redactor:
             text = self._spelled.sub(REDACTED, text)
         for core in self._cores:
             while (at := text.find(core)) >= 0:
-                start, end = at, at + len(core)
+                start = at
+                end = at + len(core)
                 while start > 0 and text[start - 1] in _BASE64:
                     start -= 1
                 while end < len(text) and text[end] in _BASE64:
@@ -710,7 +714,8 @@ def is_own_key(key: str, row: Mapping[str, object]) -> bool | None:
     verdicts = {_fits(key, name, text) for name, text in parts.items() if name in _FRAGMENT_FIELDS | {"key", "apikey"}}
     if True in verdicts or False in verdicts:
         return True in verdicts
-    mode, test = parts.get("mode", "").casefold(), key.startswith("fsk_test_")
+    mode = parts.get("mode", "").casefold()
+    test = key.startswith("fsk_test_")
     if key.startswith(("fsk_test_", "fsk_live_")) and mode in ("test", "live"):
         return None if (mode == "test") == test else False
     return None
@@ -719,8 +724,12 @@ def is_own_key(key: str, row: Mapping[str, object]) -> bool | None:
 def _fits(key: str, name: str, text: str) -> bool | None:
     """Return whether a shown part belongs to this key. A head may be no more than the prefix common to all keys."""
     mask = list(_MASK.finditer(text))
-    head = text[: mask[0].start()] if mask else text if name in _PREFIX_FIELDS or text.startswith("fsk_") else ""
-    tail = text[mask[-1].end() :] if mask else text if name in _SUFFIX_FIELDS or name in _MASKED_FIELDS else ""
+    if mask:
+        head = text[: mask[0].start()]
+        tail = text[mask[-1].end() :]
+    else:
+        head = text if name in _PREFIX_FIELDS or text.startswith("fsk_") else ""
+        tail = text if name in _SUFFIX_FIELDS or name in _MASKED_FIELDS else ""
     if name in _MASKED_FIELDS and not mask and not text.startswith("fsk_"):
         return True if key.endswith(tail) or key.startswith(text) else None  # a hint can be free text
     if not mask and text == key:
@@ -817,7 +826,8 @@ _MAX_ADDRESS = 254
 def person(name: str, email: str) -> str:
     """Format a person as `name <email>`, or what is known of that, on one line. Neither part can pose as the other."""
     name, email = (sanitize(redact_text(_BRACKETS.sub("", text)).strip()) for text in (name, email))
-    name, email = shorten(name, _MAX_PERSON_NAME), shorten(email, _MAX_ADDRESS)
+    name = shorten(name, _MAX_PERSON_NAME)
+    email = shorten(email, _MAX_ADDRESS)
     return f"{name} <{email}>" if name and email and name != email else name or email
 
 

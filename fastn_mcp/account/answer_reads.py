@@ -24,7 +24,8 @@ from fastn_mcp.tools.paging import List
 RESERVE = 3
 """Requests of the rate limit that answers leave for the guard."""
 
-MIN_REQUESTS, MAX_REQUESTS = 12, 60
+MIN_REQUESTS = 12
+MAX_REQUESTS = 60
 """Bounds of the default for the requests per answer."""
 
 REQUESTS_WITHOUT_LIMIT = 25
@@ -107,7 +108,8 @@ class AnswerReads:
     def use(self, begun: float) -> None:
         """Note that the answer uses what was read at that time, on the monotonic clock."""
         self.oldest = min(self.oldest, begun)
-        if (cost := spent.get()) is not None and self.oldest < self.began:
+        cost = spent.get()
+        if cost is not None and self.oldest < self.began:
             cost.oldest = self.oldest
 
     def stored(self, listing: List[Any]) -> Prefix:
@@ -154,7 +156,8 @@ class AnswerReads:
 
     async def _wait_for_reset(self) -> None:
         """Wait if the limit resets soon. Raises `LeftOut` if it does not, or if the answer has sent its share."""
-        left, seconds = self._limit.requests_left, self._limit.resets_in or 0.0
+        left = self._limit.requests_left
+        seconds = self._limit.resets_in or 0.0
         if left is not None and left <= RESERVE and 0 < seconds <= MAX_WAIT - self._waited:
             self._waited += seconds
             await self._system.sleep(seconds)

@@ -121,7 +121,8 @@ class Dependence:
             by_kind = {each.kind: each for each in others if not hides(each.kind)}
             return tuple(by_kind.get(each.kind) or each.counted() for each in own)
 
-        certain, possible = shown(self.certain, readable.certain), shown(self.possible, readable.possible)
+        certain = shown(self.certain, readable.certain)
+        possible = shown(self.possible, readable.possible)
         return replace(self, certain=certain, possible=possible)
 
     @property

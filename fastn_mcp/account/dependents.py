@@ -90,7 +90,8 @@ class DependencyRules:
 
 def dependency_rules(kind: str, subject: str, target: FastnObject | None) -> DependencyRules:
     """Return the rules for dependents of the resource with the id `subject`. `target` is its record, if it was read."""
-    triggers, row = ListTriggers(limit=100), row_of(target)
+    triggers = ListTriggers(limit=100)
+    row = row_of(target)
     match kind:
         case "customer":
             return DependencyRules(
@@ -124,7 +125,8 @@ def dependency_rules(kind: str, subject: str, target: FastnObject | None) -> Dep
                 unchecked=(Unchecked("other callers", "Callers through the API are unknown."),),
             )
         case "secret":
-            name, why = text(row, "name"), "Names that the code builds at run time are not visible."
+            name = text(row, "name")
+            why = "Names that the code builds at run time are not visible."
             return DependencyRules(
                 possible=(_of_workflows(_mentions(name)),) if name else (),
                 unchecked=(Unchecked("workflows that read it", why),),
@@ -159,7 +161,8 @@ def _starts(workflow_id: str) -> Depends:
     """Match triggers that start a workflow; None for a trigger without readable routes."""
 
     def depends(row: Row) -> bool | None:
-        routes, started = row.get("routes"), started_workflows(row)
+        routes = row.get("routes")
+        started = started_workflows(row)
         return None if routes is None or (routes and not started) else workflow_id in started
 
     return depends
@@ -206,9 +209,10 @@ async def describe_dependents(
     call: Call, target: FastnObject | None, send: Send, now: datetime, report: Report = no_progress
 ) -> Dependence:
     """Find the certain and the possible dependents of the target of `call`, with the triggers and runs of workflows."""
-    rules, own = _rules(call, target), _own(call, target)
-    dependents, unchecked = await _apply(rules.certain, send, own, now, report)
-    possible, more_unchecked = await _apply(rules.possible, send, own, now, report)
+    rules = _rules(call, target)
+    own = _own(call, target)
+    dependents, unchecked = await _apply(rules.certain, send, own, now=now, report=report)
+    possible, more_unchecked = await _apply(rules.possible, send, own, now=now, report=report)
     customer = owner_of(row_of(target)) if kind_of(call) == "connection" else None
     dependents, possible = [
         tuple([await _with_facts(each, send, now, customer) if each.kind == "workflows" else each for each in group])
@@ -266,7 +270,8 @@ async def _last_run(send: Send, now: datetime, workflow: str) -> str:
 
 
 def _trigger_in_words(row: Row) -> str:
-    label, state = label_of("trigger", {**row, "routes": None, "endOrgId": None}), trigger_state(row)
+    label = label_of("trigger", {**row, "routes": None, "endOrgId": None})
+    state = trigger_state(row)
     return f"{label or key_of(row)}{'' if state is State.LIVE else f', {state.value}'}"
 
 
@@ -282,7 +287,8 @@ def _rules(call: Call, target: FastnObject | None) -> DependencyRules:
 
 def _own(call: Call, target: FastnObject | None) -> dict[str, dict[str, str]]:
     """Return the name of the target by kind and id: it was read already and needs no look-up."""
-    return {kind_of(call): {call.target: label.name}} if call.target and (label := own_label(call, target)) else {}
+    label = own_label(call, target) if call.target else None
+    return {kind_of(call): {call.target: label.name}} if call.target and label else {}
 
 
 async def _apply(
@@ -303,13 +309,14 @@ async def _apply(
             unchecked.append(Unchecked(rule.kind, error.what, rule.kind))
             continue
         if uses.count:
-            dependents.append(await _dependents(rule, uses, own, send, now))
-        if gap := uses.gap(rule):
+            dependents.append(await _dependents(rule, uses, own, send, now=now))
+        gap = uses.gap(rule)
+        if gap:
             unchecked.append(gap)
     return tuple(dependents), unchecked
 
 
-async def _dependents(rule: DependencyRule, uses: Uses, own: Names, send: Send, now: datetime | None) -> Dependents:
+async def _dependents(rule: DependencyRule, uses: Uses, own: Names, send: Send, *, now: datetime | None) -> Dependents:
     """Return the dependents with the first rows. Runs are grouped by workflow."""
     rows = uses.rows
     if rule.kind == "executions":
@@ -326,17 +333,29 @@ async def _dependents(rule: DependencyRule, uses: Uses, own: Names, send: Send, 
     if rule.kind in STATES and len(rows) == uses.count > len(shown):
         states = Counter(STATES[rule.kind](row).value for row in rows)
     rest = suggested_read(rule.reading) if len(shown) < uses.count and rule.depends is None else None
-    owners, hides_owners = set[str](), uses.more or uses.count > len(rows)
+    owners = set[str]()
+    hides_owners = uses.more or uses.count > len(rows)
     for row in rows if rule.kind in OWNED_KINDS else ():
-        refers = connection_refers(connection := text(row, "connectionId"))
+        connection = text(row, "connectionId")
+        refers = connection_refers(connection)
         owners.update(filter(None, map(owner_of, (row, refers))))
         hides_owners |= bool(connection) and not (refers or owner_of(row))
-    return Dependents(rule.kind, uses.count, tuple(shown), uses.more, states, rest, frozenset(owners), hides_owners)
+    return Dependents(
+        rule.kind,
+        uses.count,
+        tuple(shown),
+        more=uses.more,
+        states=states,
+        rest=rest,
+        owners=frozenset(owners),
+        hides_owners=hides_owners,
+    )
 
 
 def _example(rule: DependencyRule, row: Row, names: Names, *, with_id: bool) -> dict[str, JsonValue]:
     kind = rule.kind
-    key, label = key_of(row), label_of(kind.removesuffix("s"), row, names)
+    key = key_of(row)
+    label = label_of(kind.removesuffix("s"), row, names)
     name = short(label.name) if label else key
     example: dict[str, JsonValue] = {"id": key} if with_id or name == key else {}
     if name != key:
@@ -388,7 +407,9 @@ async def _uses_of(rule: DependencyRule, send: Send, details: int) -> Uses:
     is_filtered = rule.depends is None and all(len(page.rows) == 100 for page in pages.pages)
     total = pages.pages[-1].total if is_filtered and not pages.is_complete else None
     more = total is None and not pages.is_complete
-    if (detail := rule.detail) is not None and (matches := rule.depends) is not None and details:
+    detail = rule.detail
+    matches = rule.depends
+    if detail is not None and matches is not None and details:
 
         async def depends(number: int) -> bool | None:
             return matches(row_of(await send(detail(key_of(silent[number])))))

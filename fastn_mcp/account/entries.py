@@ -107,7 +107,8 @@ async def read_labels(kind: str, ids: Iterable[str], reads: AnswerReads, most: i
     """Return the names of these ids: those that are listed, and up to `most` that are read one by one."""
     wanted = list(dict.fromkeys(ids))
     listed: Mapping[str, Row] = reads.stored(LISTS[kind](limit=100)).by_id if wanted else {}
-    names = {key: name for key in wanted if key in listed and (name := text(listed[key], *_NAMES))}
+    names = {key: text(listed[key], *_NAMES) for key in wanted if key in listed}
+    names = {key: name for key, name in names.items() if name}
     unnamed = [key for key in wanted if key not in names and MAY_BE_ID.fullmatch(key)] if kind in GETS else []
     stored = [key for key in unnamed if reads.snapshot.holds(GETS[kind].model_validate({f"{kind}_id": key}))]
     unread = [key for key in unnamed if key not in stored][: max(0, most - len(stored))]
@@ -122,11 +123,11 @@ def entry(kind: str, whole: Row) -> Entry:
     """Return a row as an entry. Any of its fields may be missing."""
     row = {name: value for name, value in whole.items() if name != "code"}
     key = key_of(row)
-    also = [other for field in ("slug", "externalRef", *_EMAILS) if (other := text(row, field))]
+    also = [text(row, field) for field in ("slug", "externalRef", *_EMAILS)]
     if kind == "api_key":
         also += [f"key {key}", f"apikey {key}", text(row, "last4")]
     name = text(row, *_NAMES)
     customer = owner_of(row)
     references = {"customer": [customer], "workflow": started_workflows(row), "connector": connector_keys(row)}
     related = tuple((of, id_) for of, ids in references.items() for id_ in ids if id_)
-    return Entry(kind, key, name, tuple(filter(None, also)), customer, row, related)
+    return Entry(kind, key, name, also=tuple(filter(None, also)), customer=customer, row=row, related=related)

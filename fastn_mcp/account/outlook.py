@@ -95,7 +95,8 @@ def _defaults(call: Call, around: Surroundings) -> dict[str, str]:
 
 
 async def _notes(resolved: ResolvedCall, send: Send, now: datetime, around: Surroundings) -> Sequence[str]:
-    call, row = resolved.call, row_of(resolved.target)
+    call = resolved.call
+    row = row_of(resolved.target)
     match call:
         case RunWorkflow():
             return await _of_run(call, resolved, send, now)
@@ -161,14 +162,16 @@ async def _connections(workflow: Row, resolved: ResolvedCall, send: Send, now: d
     apps = value(workflow, "connectors")
     if not apps or not isinstance(apps, list):
         return [] if apps == [] else ["Not checked: which connections it uses."]
-    rows, is_whole = list[Row](), False
+    rows = list[Row]()
+    is_whole = False
     with suppress(FastnError, ValueError):
         listing = ListConnections(customer_id=resolved.customer.values[0], limit=100)
         page = await read_page(listing, send)
         rows = [] if page.not_checked else page.rows
         is_whole = not (page.not_checked or page.next_cursor)
         is_whole = is_whole and all(text(row, "connectorSlug", "connector.slug") for row in rows)
-    notes, unchecked = list[str](), list[str]()
+    notes = list[str]()
+    unchecked = list[str]()
     for app in apps:
         is_shared = isinstance(app, dict) and word(app, "scope") == "saas"
         own = [] if is_shared else [row for row in rows if connector_keys(row) & {*texts_in(app)}]

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from pydantic import JsonValue
 
@@ -61,20 +61,25 @@ async def resolve(
     if the target cannot be read.
     """
     check_settings(call, surroundings)
-    target = session or await read_target(_as_sent(call, surroundings), send)
-    row, arguments = row_of(target), call.arguments()
+    sent = call
+    if isinstance(call, CreateConnection) and call.customer_id is None and surroundings.customer is not None:
+        # As the request has it: the setting names the customer of a new connection.
+        sent = call.model_copy(update={"customer_id": surroundings.customer})
+    target = session or await read_target(sent, send)
+    row = row_of(target)
+    arguments = call.arguments()
     dependence = await find_dependents(call, target, send)
     records = await _read(_references(call, arguments, row, surroundings), send)
     connector = next((each.row for each in records if each.kind == "connector"), None)
     return ResolvedCall(
         call,
-        _environment(call, arguments, row, surroundings),
-        _customer(call, arguments, row, surroundings),
-        target,
-        records,
-        dependence,
-        None if dependence.unchecked else dependence.count,
-        None if call.person_types is None else typed_argument(call, connector),
+        environment=_environment(call, arguments, row, surroundings),
+        customer=_customer(call, arguments, row, surroundings),
+        target=target,
+        records=records,
+        dependence=dependence,
+        dependents=None if dependence.unchecked else dependence.count,
+        typed=None if call.person_types is None else typed_argument(call, connector),
     )
 
 
@@ -92,7 +97,8 @@ async def with_owners(resolved: ResolvedCall, send: Send) -> ResolvedCall:
     mentioned = customers_mentioned(resolved.call, row_of(resolved.target))
     owner_records += await _customers_among([each for each in mentioned if each not in owners | known], send)
     reference = name_as_read(getattr(resolved.call, "external_ref", None) or "")
-    if reference and (holder := await _holder(reference, resolved.call.target, send)) is not None:
+    holder = await _holder(reference, resolved.call.target, send) if reference else None
+    if holder is not None:
         owner_records += (holder,)
     return replace(resolved, records=(*resolved.records, *owner_records))
 
@@ -173,12 +179,16 @@ def by_arguments(
     trusts_ids: bool = False,
 ) -> ResolvedCall:
     """Resolve a call without reads: other records are unknown, unless `trusts_ids` takes them to be their ids."""
-    surroundings, row, arguments = surroundings or Surroundings(), row_of(target), call.arguments()
+    surroundings = surroundings or Surroundings()
+    row = row_of(target)
+    arguments = call.arguments()
     references = _references(call, arguments, row, surroundings)
     records = tuple(replace(each, row={"id": each.id}) if trusts_ids else each for each in references)
     environment = _environment(call, arguments, row, surroundings)
     customer = _customer(call, arguments, row, surroundings)
-    return ResolvedCall(call, environment, customer, target, records, dependents=dependents)
+    return ResolvedCall(
+        call, environment=environment, customer=customer, target=target, records=records, dependents=dependents
+    )
 
 
 def without_hidden(resolved: ResolvedCall, tools: EnabledTools, surroundings: Surroundings) -> ResolvedCall:
@@ -186,7 +196,8 @@ def without_hidden(resolved: ResolvedCall, tools: EnabledTools, surroundings: Su
 
     Where its target is hidden, it is resolved by its arguments. Whether a create overwrites something is then unknown.
     """
-    call, shown = resolved.call, resolved
+    call = resolved.call
+    shown = resolved
     if tools.hides(call.toolset()):
         shown = by_arguments(call, surroundings, UNKNOWN)
     records = [each for each in resolved.records if shown is resolved or each.relation is Relation.NAMED]
@@ -196,7 +207,8 @@ def without_hidden(resolved: ResolvedCall, tools: EnabledTools, surroundings: Su
 
 async def read_label(call: Call, target: FastnObject | None, send: Send) -> Label | None:
     """Return the label of what a call acts on or creates, with the names of the resources that it refers to."""
-    row, kind = labelled_row(call, target), kind_of(call)
+    row = labelled_row(call, target)
+    kind = kind_of(call)
     return None if row is None else label_of(kind, row, await read_names(references(kind, row), send))
 
 
@@ -223,13 +235,6 @@ def check_settings(call: Call, surroundings: Surroundings) -> None:
             )
 
 
-def _as_sent(call: Call, surroundings: Surroundings) -> Call:
-    """Return a new connection with the customer that a setting names, as the request has it."""
-    if isinstance(call, CreateConnection) and call.customer_id is None and surroundings.customer is not None:
-        return call.model_copy(update={"customer_id": surroundings.customer})
-    return call
-
-
 def _environment(call: Call, arguments: Row, row: Row, surroundings: Surroundings) -> Effective:
     own = surroundings.environment
     argument = arguments.get("environment")
@@ -244,7 +249,8 @@ def _environment(call: Call, arguments: Row, row: Row, surroundings: Surrounding
         effective = Effective(("test", "live"), ValueSource.FASTN, is_known=False)
     else:
         effective = _of_record(call, row)
-    if undocumented := [*_environments_in(call)]:
+    undocumented = [*_environments_in(call)]
+    if undocumented:
         values = (*effective.values, *(value for each in undocumented for value in texts_in(each)))
         is_known = effective.is_known and all(isinstance(each, str) for each in undocumented)
         effective = Effective(values, ValueSource.ARGUMENT, is_known)
@@ -258,8 +264,12 @@ def _environments_in(call: Call) -> Iterator[JsonValue]:
     """
     for fields in undocumented_in(call):
         for name, content in fields.items():
-            if _ENVIRONMENT.search(plain(name)):
-                yield from content if isinstance(content, list) else [] if content is None else [content]
+            if not _ENVIRONMENT.search(plain(name)):
+                continue
+            if isinstance(content, list):
+                yield from content
+            elif content is not None:
+                yield content
 
 
 _ENVIRONMENT = re.compile(r"environment|env(s|id|ids|name|names)?$")
@@ -289,7 +299,8 @@ def _of_routes(call: Call, row: Row) -> Effective:
         for routes in lists
         for route in cast("list[Any]", routes)
     ]
-    if connection := str(getattr(call, "connection_id", None) or text(row, "connectionId")):
+    connection = str(getattr(call, "connection_id", None) or text(row, "connectionId"))
+    if connection:
         places.append(text(connection_refers(connection), "environment"))
     source = ValueSource.RECORD if new_routes is None else ValueSource.ARGUMENT
     return Effective(tuple(dict.fromkeys(filter(None, places))), source, all(places))
@@ -324,19 +335,21 @@ def _references(call: Call, arguments: Row, row: Row, surroundings: Surroundings
     parameters = type(call).route.parameters
     documented = {name: content for name, content in arguments.items() if name not in parameters}
     documented.pop("extra", None)
-    row = {**connection_refers(call.target or ""), **row} if kind_of(call) == "connection" else row
+    if kind_of(call) == "connection":
+        row = {**connection_refers(call.target or ""), **row}
     in_call = [each for fields in (documented, *undocumented_in(call)) for each in _inside(fields, in_call=True)]
-    pending = [each for fields in objects_in(pending_in(call, row)) for each in _inside(fields, in_call=True)]
-    owned = [*_inside(row, in_call=False), *pending]
+    owned = [*_inside(row, in_call=False)]
+    owned += [each for fields in objects_in(pending_in(call, row)) for each in _inside(fields, in_call=True)]
     connections = [connection_refers(key) for kind, key, _ in (*in_call, *owned) if kind == "connection"]
     # Only in a run does the argument replace the header; elsewhere both are sent.
     if surroundings.customer and not (isinstance(call, RunWorkflow) and "customer_id" in documented):
         connections.append({"customerId": surroundings.customer})
     owned += [each for fields in connections for each in _inside(fields, in_call=False)]
     references: dict[tuple[str, str], Record] = {}
-    for relation, named in ((Relation.NAMED, in_call), (Relation.OWNER, owned)):
-        for kind, key, known in named:
-            references.setdefault((kind, key), Record(kind, key, relation, known))
+    for kind, key, known in in_call:
+        references.setdefault((kind, key), Record(kind, key, Relation.NAMED, known))
+    for kind, key, known in owned:
+        references.setdefault((kind, key), Record(kind, key, Relation.OWNER, known))
     return list(references.values())
 
 
@@ -345,30 +358,50 @@ _KINDS_IN_CALLS = _KINDS_IN_ROWS | {name: kind for kind, of in KINDS.items() for
 """Kinds by the fields that refer to them, as `plain` returns them."""
 
 
-def _inside(row: Row, *, in_call: bool) -> Iterator[tuple[str, str, Row | None]]:
-    """Yield kind, id and, if it is whole, the record of each resource that the fields of a row or call refer to."""
+class _Mentioned(NamedTuple):
+    """What the fields of one kind hold: ids, and rows that are embedded in place of an id."""
+
+    ids: list[str]
+    rows: list[Row]
+
+
+def _mentioned(row: Row, *, in_call: bool) -> dict[str, _Mentioned]:
+    """Collect by kind what fields refer to: several may be of one resource, as `customerId` and `customer` are."""
     kinds = _KINDS_IN_CALLS if in_call else _KINDS_IN_ROWS
-    by_kind: dict[str, tuple[list[object], list[Row]]] = {}
+    by_kind: dict[str, _Mentioned] = {}
     for name, content in row.items():
-        if (kind := kinds.get(plain(name))) is None:
+        kind = kinds.get(plain(name))
+        if kind is None:
             continue
-        keys, embedded = by_kind.setdefault(kind, ([], []))
+        mentioned = by_kind.setdefault(kind, _Mentioned([], []))
         if isinstance(content, dict):
-            embedded.append(content)
-        else:
-            items = content if isinstance(content, list) else [content]
-            keys += [text(each, *IDENTITY) if isinstance(each, dict) else each for each in items]
-    for kind, (keys, embedded) in by_kind.items():
-        named = [str(key) for key in keys if isinstance(key, (str, int)) and str(key).strip()]
-        ids = list(dict.fromkeys([*named, *(key for each in embedded if (key := key_of(each)))]))
-        whole = [each for each in embedded if text(each, "name") and text(each, "slug")]
+            mentioned.rows.append(content)
+            continue
+        for value in content if isinstance(content, list) else [content]:
+            key = text(value, *IDENTITY) if isinstance(value, dict) else value
+            if isinstance(key, (str, int)) and str(key).strip():
+                mentioned.ids.append(str(key))
+    return by_kind
+
+
+def _inside(row: Row, *, in_call: bool) -> Iterator[tuple[str, str, Row | None]]:
+    """Yield kind, id and, if it is whole, the record of each resource that the fields of a row or call refer to.
+
+    Of each kind come the ids, those of embedded rows last; then what the routes of a trigger refer to.
+    """
+    for kind, mentioned in _mentioned(row, in_call=in_call).items():
+        keys = dict.fromkeys([*mentioned.ids, *(key_of(each) for each in mentioned.rows)])
+        ids = [key for key in keys if key]
+        whole = [each for each in mentioned.rows if text(each, "name") and text(each, "slug")]
+        is_one_record = len(ids) <= 1 and len(mentioned.rows) == len(whole) == 1
         # An argument only claims what a record is: it is read. So are customers, whom policies protect by name.
-        if not in_call and kind != "customer" and len(ids) <= 1 and len(embedded) == len(whole) == 1:
+        if is_one_record and not in_call and kind != "customer":
             key = ids[0] if ids else text(whole[0], *IDENTITY)
             yield kind, key, {"id": key, **whole[0]}
-        else:
-            yield from ((kind, key, None) for key in ids or filter(None, (text(each, *IDENTITY) for each in embedded)))
-    for route in objects(row, "routes") if "routes" in row else ():
+            continue
+        for key in ids or filter(None, (text(each, *IDENTITY) for each in mentioned.rows)):
+            yield kind, key, None
+    for route in objects(row, "routes"):
         yield from _inside(route, in_call=in_call)
 
 

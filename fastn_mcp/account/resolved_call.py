@@ -158,7 +158,8 @@ class Record:
 
     def address(self) -> JsonValue:
         """Return its identity, and where a connector sends credentials, or what a trigger starts and when."""
-        row, fields = self.row or {}, _FIRES_BY if self.kind == "trigger" else _ADDRESS
+        row = self.row or {}
+        fields = _FIRES_BY if self.kind == "trigger" else _ADDRESS
         return cast(JsonValue, [self.kind, self.identity(), [row.get(name) for name in fields]])
 
     @property
@@ -264,7 +265,8 @@ class ResolvedCall:
     def signed(self, sent: Collection[str]) -> list[Record]:
         """Return the records that the signature of a plan holds for: those that arguments name, what a create
         overwrites, and a trigger, unless the call switches it off. Its fields in `sent` change by the plan itself."""
-        call, row = self.call, {name: value for name, value in row_of(self.target).items() if name not in sent}
+        call = self.call
+        row = {name: value for name, value in row_of(self.target).items() if name not in sent}
         may_fire = isinstance(call, UpdateTrigger) and trigger_state({"status": call.status}) is not State.OFF
         overwrites = isinstance(call, Create) and self.target is not None
         if not may_fire and not overwrites:
@@ -301,13 +303,15 @@ class ResolvedCall:
         new_names = {**identity(undocumented), **identity(arguments)}
         mentions = [Mention(call.target, "id", of)] if call.target is not None else []
         mentions += [Mention(value, name, of) for name, value in identity(row_of(self.target)).items()]
-        if (reference := arguments.get("external_ref")) is not None:
+        reference = arguments.get("external_ref")
+        if reference is not None:
             mentions.append(Mention(reference, "new external_ref", of))
         return mentions + [Mention(value, f"new {name}", of) for name, value in new_names.items()]
 
     def touched(self, kind: str) -> Touched:
         """Return the ids and names of all resources of a kind that the call touches."""
-        resource, call = KINDS[kind], self.call
+        resource = KINDS[kind]
+        call = self.call
         mentions = self.own_mentions if call.toolset() == resource.toolset else []
         wanted = resource.fields | resource.arguments | resource.texts
         for fields, content in ((wanted, call.arguments()), (resource.fields, row_of(self.target))):
@@ -324,10 +328,12 @@ class ResolvedCall:
         """Return why not all resources of a kind that the call touches are known; empty if they are."""
         if self.is_missing:
             return "the target of this call could not be read"
-        if derived := [name for name in self.call.unresolved if plain(name) in KINDS[kind].fields]:
+        derived = [name for name in self.call.unresolved if plain(name) in KINDS[kind].fields]
+        if derived:
             return f"this call leaves its {derived[0]} to Fastn: name it"
         is_told = kind == "customer"  # the operator is told that this key may not read customers
-        if unread := [each for each in records if each.row is None and not (each.is_forbidden and is_told)]:
+        unread = [each for each in records if each.row is None and not (each.is_forbidden and is_told)]
+        if unread:
             return f"{_called(kind, unread[0].id)} could not be read"
         is_pending_known = isinstance(pending_in(self.call, row_of(self.target)), list)
         if self.call.needs_person and not (is_pending_known and getattr(self.call, "approval_mode", "") == "manual"):
@@ -337,9 +343,11 @@ class ResolvedCall:
         return self._customer_gap() if kind == "customer" else ""
 
     def _customer_gap(self) -> str:
-        if (name := FOR_ALL_WITHOUT.get(self.call.tool_name())) and not getattr(self.call, name):
+        name = FOR_ALL_WITHOUT.get(self.call.tool_name())
+        if name and not getattr(self.call, name):
             return f"this call is for all customers: name them in {name}"
-        if (reference := customer_reference(self.call)) is not None:
+        reference = customer_reference(self.call)
+        if reference is not None:
             return f"this call names a customer by {quote(reference, is_name=True)}: use its id"
         if any(each.kind == "connection" and each.row is None for each in self.records):
             return "a connection that it names could not be read"
@@ -361,7 +369,8 @@ class ResolvedCall:
         on. The target's state is left out, since the first use changes it.
         """
         records = sorted((each.address() for each in self.records), key=repr)
-        sent, row = {self.call.wire(name) for name in self.call.arguments()}, row_of(self.target)
+        sent = {self.call.wire(name) for name in self.call.arguments()}
+        row = row_of(self.target)
         fires = [[name, row.get(name)] for name in _FIRES_BY if name not in sent]
         return [records, self.environment, self.customer, fires]
 
@@ -377,7 +386,7 @@ def lasting(row: Row) -> dict[str, JsonValue]:
 
 def identity(fields: Mapping[str, Any]) -> dict[str, object]:
     """Return the fields by which a record is recognised, as far as it has them."""
-    return {name: value for name in IDENTITY if (value := fields.get(name)) is not None}
+    return {name: fields[name] for name in IDENTITY if fields.get(name) is not None}
 
 
 _DATA = ("payload", "filter")

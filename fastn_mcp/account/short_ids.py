@@ -85,7 +85,8 @@ class ShortIds:
         """Return a call with the ids that its references stand for. Raises `NotFound` if there is none."""
         if "ref_" not in call.model_dump_json():
             return call
-        arguments, references = call.model_dump(exclude_unset=True), set[str]()
+        arguments = call.model_dump(exclude_unset=True)
+        references = set[str]()
 
         def collect(match: re.Match[str]) -> str:
             references.add(match[0])
@@ -95,7 +96,8 @@ class ShortIds:
         if not references:
             return call
         ids = {reference: self._ids[reference] for reference in references & self._ids.keys()}
-        if missing := references - ids.keys():
+        missing = references - ids.keys()
+        if missing:
             ids |= await _looked_up(missing, reads)
         return type(call).model_validate(_replaced(arguments, lambda match: ids[match[0]]))
 

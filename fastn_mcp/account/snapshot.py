@@ -75,7 +75,9 @@ class Prefix:
 
     @cached_property
     def by_id(self) -> Mapping[str, Row]:
-        return {key: row for row in self.rows if (key := key_of(row))}
+        rows = {key_of(row): row for row in self.rows}
+        rows.pop("", None)
+        return rows
 
     @cached_property
     def oldest(self) -> datetime | None:
@@ -109,10 +111,12 @@ class StoredList:
     toolset: str = field(init=False)
 
     def __post_init__(self) -> None:
-        self.filters, self.toolset = self.call.filters, self.call.toolset()
+        self.filters = self.call.filters
+        self.toolset = self.call.toolset()
 
     def add(self, cursor: str | None, page: Listed, size: int) -> None:
-        self.pages[cursor], self._prefix = page, None
+        self.pages[cursor] = page
+        self._prefix = None
         self.size += size
 
     @property
@@ -128,7 +132,8 @@ class StoredList:
 
     def _in_order(self) -> Iterator[tuple[Listed, Listed | None]]:
         """Yield the pages from the first on, as far as none is missing, each with the one after it."""
-        page, read = self.pages.get(None), 0
+        page = self.pages.get(None)
+        read = 0
         while page is not None:
             read += len(page.rows)
             after = None
@@ -140,7 +145,8 @@ class StoredList:
             page = after
 
     def _joined(self) -> Prefix:
-        rows, pages = dict[str, Row](), [page for page, _ in self._in_order()]
+        rows = dict[str, Row]()
+        pages = [page for page, _ in self._in_order()]
         for row in chain.from_iterable(page.rows for page in pages):
             rows.setdefault(key_of(row) or f"without id {len(rows)}", row)
         total = pages[0].total  # without the rows that were added meanwhile, which move others to a second page
@@ -149,14 +155,16 @@ class StoredList:
 
     def answer(self, call: List[Any]) -> Listed | None:
         """Return the page that `call` asks for, derived from these rows; None if they do not settle it."""
-        position, rest = call.position, self._further_filters(call)
+        position = call.position
+        rest = self._further_filters(call)
         if rest is None or position.cursor is not None or position.skip:
             return None
         numbered, unchecked = call.matching_rows(self.prefix.rows, rest)
         if unchecked:  # a row does not tell: only Fastn can answer
             return None
         matching = [row for _, row in numbered]
-        begin, end = position.offset, position.offset + call.limit
+        begin = position.offset
+        end = position.offset + call.limit
         is_settled, total = self._total(call, rest, matching)
         if not is_settled or ((total is None or total > len(matching)) and len(matching) < end):
             return None
@@ -183,7 +191,8 @@ class StoredList:
         rest = dict(call.filters)
         for name, value in self.filters.items():
             if name == "since":
-                begin, own = parse_timestamp(rest.get(name)), parse_timestamp(value)
+                begin = parse_timestamp(rest.get(name))
+                own = parse_timestamp(value)
                 if begin is None or own is None or begin < own:
                     return None
             elif rest.pop(name, None) != value:
@@ -255,7 +264,8 @@ class AccountSnapshot:
         It is a stored one, one derived from a wider list, or Fastn's. Raises a `FastnError`.
         """
         key = _key(call)
-        answer, other = self._find(call, key), self._under_way.get(key)
+        answer = self._find(call, key)
+        other = self._under_way.get(key)
         if answer is None and other is not None:
             await other.wait()
             answer = self._find(call, key)
@@ -265,11 +275,12 @@ class AccountSnapshot:
         self._under_way[key] = done = anyio.Event()
         toolset = call.toolset()
         try:
-            begun, changes = self._system.monotonic(), self._changes.get(toolset, 0)
+            begun = self._system.monotonic()
+            changes = self._changes.get(toolset, 0)
             result = await send(call)
             size = await work_on(received(), partial(_size, result))
             if changes == self._changes.get(toolset, 0):  # otherwise it may be stale
-                self._keep(call, key, begun, result, size)
+                self._keep(call, key, result, size, begun=begun)
             return result, begun
         finally:
             if self._under_way.get(key) is done:
@@ -282,8 +293,11 @@ class AccountSnapshot:
 
     def listed(self, lister: type[List[Any]], key: str) -> tuple[Row, float] | None:
         """Return the row with this id of any stored list of a kind, and since when it holds; None if none has it."""
-        lists = (stored for stored in self._lists.values() if isinstance(stored.call, lister))
-        return next(((row, stored.begun) for stored in lists if (row := stored.prefix.by_id.get(key))), None)
+        for stored in self._lists.values():
+            row = stored.prefix.by_id.get(key) if isinstance(stored.call, lister) else None
+            if row:
+                return row, stored.begun
+        return None
 
     def holds(self, call: Call) -> bool:
         """Whether the answer to `call` needs no request."""
@@ -302,7 +316,10 @@ class AccountSnapshot:
         if name in self._results and len(known) == len(sources) and all(map(is_, known, sources)):
             self._results.move_to_end(name)
             return cast(T, result)
-        self._results[name] = (self._system.monotonic(), [*sources], result := make())
+        made = self._system.monotonic()
+        known = [*sources]
+        result = make()
+        self._results[name] = (made, known, result)
         self._results.move_to_end(name)
         if len(self._results) > _MAX_RESULTS:
             self._results.popitem(last=False)
@@ -329,7 +346,8 @@ class AccountSnapshot:
 
     def _find(self, call: Call, key: Key) -> tuple[FastnObject, float] | None:
         """Return the stored or derived answer to a call, and since when it holds."""
-        if (exact := self._answers.get(key)) is not None:
+        exact = self._answers.get(key)
+        if exact is not None:
             self._answers.move_to_end(key)
             return exact.result, exact.begun
         if isinstance(call, GetCustomer):  # a row of the list says as much as the customer itself
@@ -346,7 +364,8 @@ class AccountSnapshot:
             page = None
             if stored.filters == filters and listing.limit == MAX_LIMIT:
                 page = stored.page(listing.cursor)
-            if (page := page or stored.answer(listing)) is not None:
+            page = page or stored.answer(listing)
+            if page is not None:
                 answers.append((page, stored))
                 if page.total is not None:
                     break
@@ -356,7 +375,7 @@ class AccountSnapshot:
         self._lists.move_to_end(_key(stored.call))
         return page, stored.begun
 
-    def _keep(self, call: Call, key: Key, begun: float, result: FastnObject, size: int) -> None:
+    def _keep(self, call: Call, key: Key, result: FastnObject, size: int, *, begun: float) -> None:
         is_page = isinstance(call, List) and call.limit == MAX_LIMIT
         if is_page and isinstance(result, Listed) and not result.not_checked:
             self._keep_page(cast("List[Any]", call), begun, result, size)

@@ -48,7 +48,8 @@ class TypedArgument:
         Raises `ValueError`, which says what is wrong and never what was typed.
         """
         entered: dict[str, JsonValue] = {each.name: typed[each.name] for each in self.fields if typed.get(each.name)}
-        if missing := [each.name for each in self.fields if each.is_required and each.name not in entered]:
+        missing = [each.name for each in self.fields if each.is_required and each.name not in entered]
+        if missing:
             raise ValueError(f"type the {' and the '.join(missing)}.")
         if not self.is_whole:
             return entered or None
@@ -85,7 +86,8 @@ def typed_argument(call: Call, connector: Row | None) -> TypedArgument | None:
 
     If it is None or does not say what it takes, the person is asked and may leave it out: they know the app.
     """
-    if (name := call.person_types) is None:
+    name = call.person_types
+    if name is None:
         return None
     if not isinstance(call, CreateConnection):
         return TypedArgument(name, (TypedField(name),))
@@ -115,7 +117,8 @@ def _named(method: Row) -> tuple[TypedField, ...] | None:
     config = inside(method, "config")
     for row in (method, config, inside(config, "schema"), inside(config, "inputSchema")):
         for place in ("fields", "inputs", "credentials", "properties"):
-            if fields := _specified(value(row, place)):
+            fields = _specified(value(row, place))
+            if fields:
                 return _fields(fields, value(row, "required"))
     return None
 

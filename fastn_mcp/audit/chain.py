@@ -127,14 +127,14 @@ def verify(
         broken = reader.cut(number)
     torn = reader.torn if broken else reader.torn + reader.pieces
     return Report(
-        reader.end.n,
-        reader.end.head,
-        broken,
-        tuple(torn),
-        tuple(reader.open.values()),
-        reader.noted,
-        tuple(reader.shortened),
-        reader.start.n,
+        entries=reader.end.n,
+        head=reader.end.head,
+        broken=broken,
+        torn=tuple(torn),
+        unfinished=tuple(reader.open.values()),
+        noted=reader.noted,
+        shortened=tuple(reader.shortened),
+        deleted=reader.start.n,
     )
 
 

@@ -1,7 +1,7 @@
 """Comparison of an audit log with the copy of it that a collector stored."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from pydantic import AliasPath, BaseModel, Field
@@ -97,20 +97,26 @@ def _entry(record: _Record) -> StoredEntry:
     return StoredEntry(log, record.body.encode())
 
 
+def _copies_by_log(there: Iterable[StoredEntry]) -> Mapping[str, list[tuple[int, str] | None]]:
+    """Return the numbers and hashes of stored entries, by the name of their log; None for one that was altered."""
+    logs: defaultdict[str, list[tuple[int, str] | None]] = defaultdict(list)
+    for entry in there:
+        link = link_of(entry.line)
+        is_intact = link is not None and is_unaltered(entry.line)
+        logs[entry.log].append((link[1].n, link[1].head) if link is not None and is_intact else None)
+    return logs
+
+
 def compare(here: Iterable[bytes], there: Iterable[StoredEntry], exported: int | None) -> CopyComparison:
     """Compare the lines of a log with stored entries. Duplicates are allowed, and entries of other logs are left out.
 
     A stored log is this one if it has an entry of it, whatever its name. `exported`: number of the newest entry that
     the collector accepted; None if that is not known, and then every entry should be there.
     """
-    links = [link for line in here if (link := link_of(line)) is not None]
+    links = [*filter(None, map(link_of, here))]
     ours = {end.n: end.head for _, end in links}
     start = links[0][0] if links else End()
-    logs: defaultdict[str, list[tuple[int, str] | None]] = defaultdict(list)
-    for entry in there:
-        link = link_of(entry.line)
-        is_intact = link is not None and is_unaltered(entry.line)
-        logs[entry.log].append((link[1].n, link[1].head) if link is not None and is_intact else None)
+    logs = _copies_by_log(there)
     same_log = [name for name, copies in logs.items() if any(each and ours.get(each[0]) == each[1] for each in copies)]
     records = [each for name in same_log for each in logs[name]]
     intact = {each for each in records if each is not None}

@@ -116,8 +116,10 @@ def policy_of(
 
     Raises `SettingsError`, whose next step is a command of `program` that checks the file.
     """
-    rules, plan = NO_RULES, None
-    if (file := policy_file(settings, environment)) is not None:
+    rules = NO_RULES
+    plan = None
+    file = policy_file(settings, environment)
+    if file is not None:
         from fastn_mcp.policy.policy_file import load_rules  # deferred import: only if there is a file
 
         rules = load_rules(file, program)
@@ -125,9 +127,10 @@ def policy_of(
         from fastn_mcp.policy.plan_file import signed  # deferred import: only if there is a plan
 
         *_, keys = plan_files(settings, environment)
-        plan = signed(settings.plan, keys, plan_account_of(settings), (system or System()).now(), program)
+        plan = signed(settings.plan, keys, plan_account_of(settings), now=(system or System()).now(), program=program)
     mode = "read-only" if settings.reads_only else settings.mode
-    lifetime, wait = settings.approval_minutes * 60.0, float(settings.approval_wait_seconds)
+    lifetime = settings.approval_minutes * 60.0
+    wait = float(settings.approval_wait_seconds)
     live = settings.key_kind != "test"
     return Policy(mode, rules, plan, live=live, approval_lifetime=lifetime, approval_wait=wait)
 
@@ -174,40 +177,75 @@ def assemble(
 
     With `no_key`, every call fails with that error.
     """
-    tenant, system = process.tenant, process.tenant.system if process.tenant else System()
-    if process.instruments is not None:
-        system = with_spans(system, process.instruments, tenant.name if tenant else settings.profile)
+    system = _system_of(settings, process)
     stores = _stores(settings, state, process, system)
-    ledger, recorder = stores.ledger, stores.recorder
-    exchange = exchange_of(settings, process.sandbox, system)(headers(settings))
-    client = FastnClient(settings, exchange, system, ledger if settings.shares else None, no_key)
-    journal = ChangeJournal(ledger, stores.account, system, system.timestamp() if process.begins_anew else 0.0)
-    keys = state / "keys" if settings.reveal == "file" else None
-    surroundings = Surroundings(settings.env, str(keys) if keys else None, settings.end_org_id)
-    guarded = GuardedAccount(
-        account_of(settings),
-        may_own(settings.api_key),
-        _account_digest(settings),
-        surroundings,
-        EnabledTools(disabled_tools(settings)),
+    client = FastnClient(
+        settings,
+        exchange_of(settings, process.sandbox, system)(headers(settings)),
+        system,
+        store=stores.ledger if settings.shares else None,
+        no_key=no_key,
     )
-    budgets = Budgets(policy, ledger, system, stores.account, tenant.run if tenant else None)
-    stops = Stops(process.stops or ledger, system)
-    judge = Judge(guarded, policy, budgets, ledger, journal, stops, system, _read_only(client))
+    journal = ChangeJournal(stores.ledger, stores.account, system, system.timestamp() if process.begins_anew else 0.0)
+    budgets = Budgets(
+        policy,
+        stores.ledger,
+        system,
+        bound_account=stores.account,
+        run=process.tenant.run if process.tenant else None,
+    )
+    stops = Stops(process.stops or stores.ledger, system)
+    key_folder = state / "keys" if settings.reveal == "file" else None
+    judge = Judge(
+        _guarded_account(settings, key_folder),
+        policy,
+        budgets,
+        ledger=stores.ledger,
+        journal=journal,
+        stops=stops,
+        system=system,
+        read=_read_only(client),
+    )
     chosen = choose_channel(settings, stores, process)
-    approvals = Approvals(judge, ledger, journal, recorder, system, chosen.channel, stores.typed, stops)
-    values = SecretValues(process.environment, settings.secret_env or [], settings.secrets)
-    secrets = CallSecrets(values, stores.typed, KeyFileWriter(keys) if keys else None)
-    shared = SharedReads(
-        client, AccountSnapshot(system, settings.snapshot_seconds), system, settings.requests_per_answer
+    approvals = Approvals(
+        judge,
+        stores.ledger,
+        journal,
+        recorder=stores.recorder,
+        system=system,
+        channel=chosen.channel,
+        typed=stores.typed,
+        stops=stops,
     )
-    client.changed = shared.snapshot.forget
-    guard = Guard(judge, approvals, recorder, journal, client, secrets, system)
-    dispatch = Dispatcher(shared, guard, recorder, journal, values)
+    values = SecretValues(process.environment, settings.secret_env or [], settings.secrets)
+    guard = Guard(
+        judge,
+        approvals,
+        stores.recorder,
+        journal=journal,
+        client=client,
+        secrets=CallSecrets(values, stores.typed, KeyFileWriter(key_folder) if key_folder else None),
+        system=system,
+    )
+    snapshot = AccountSnapshot(system, settings.snapshot_seconds)
+    client.changed = snapshot.forget
+    dispatch = Dispatcher(
+        SharedReads(client, snapshot, system, settings.requests_per_answer),
+        guard,
+        stores.recorder,
+        changes=journal,
+        secrets=values,
+    )
     inbox = InboxAccount(
-        stores.account, ledger, recorder.decided, stores.typed, tenant.name if tenant else "",
-        Limits(policy, budgets, stores.audit), dispatch, guard.decisions.presence,
-    )  # fmt: skip
+        stores.account,
+        stores.ledger,
+        stores.recorder.decided,
+        typed=stores.typed,
+        tenant=process.tenant.name if process.tenant else "",
+        limits=Limits(policy, budgets, stores.audit),
+        dispatch=dispatch,
+        presence=guard.decisions.presence,
+    )
     if chosen.page is not None:
         chosen.page.connect(inbox)
     return AccountParts(
@@ -224,15 +262,44 @@ def assemble(
     )
 
 
+def _system_of(settings: Settings, process: Process) -> System:
+    """Return the clock and randomness of the process or tenant; with telemetry, also its spans."""
+    tenant = process.tenant
+    system = tenant.system if tenant else System()
+    if process.instruments is None:
+        return system
+    return with_spans(system, process.instruments, tenant.name if tenant else settings.profile)
+
+
+def _guarded_account(settings: Settings, key_folder: Path | None) -> GuardedAccount:
+    folder = str(key_folder) if key_folder else None
+    return GuardedAccount(
+        account_of(settings),
+        may_own(settings.api_key),
+        _account_digest(settings),
+        surroundings=Surroundings(settings.env, folder, settings.end_org_id),
+        tools=EnabledTools(disabled_tools(settings)),
+    )
+
+
 def _stores(settings: Settings, state: Path, process: Process, system: System) -> AccountStores:
-    ledger, tally = ledger_at(settings.ledger, state, system), process.tally
+    ledger = ledger_at(settings.ledger, state, system)
+    tally = process.tally
     keeping = Keeping(settings.audit_max_mb * 1024**2, settings.audit_keep_days, settings.audit_keep_files)
     outbox = process.outbox_of(state / AUDIT) if process.outbox_of else None
-    audit = audit_at(ledger, settings.ledger, state, system, keeping, tally.entry if tally else None, outbox)
+    audit = audit_at(
+        ledger,
+        settings.ledger,
+        state,
+        system=system,
+        keeping=keeping,
+        on_entry=tally.entry if tally else None,
+        outbox=outbox,
+    )
     recorder = Recorder(audit, account_of(settings), system, tally)
     typed = TypedSecrets(ledger, partial(typed_seal, settings.state_secrets, state, system), system)
     account = bound_account(account_of(settings), _account_digest(settings))
-    return AccountStores(account, state, ledger, audit, recorder, typed, system)
+    return AccountStores(account, state, ledger, audit=audit, recorder=recorder, typed=typed, system=system)
 
 
 def choose_channel(settings: Settings, stores: AccountStores, process: Process) -> ChosenChannel:
@@ -241,7 +308,8 @@ def choose_channel(settings: Settings, stores: AccountStores, process: Process) 
     That is the channel of the tenant, else the webhook, else the approval page if a browser can show it, else
     `fastn-mcp approvals` at a terminal. Each of them can be combined with Slack and with notifications.
     """
-    webhook, tenant = _webhook(settings, stores, process), process.tenant
+    webhook = _webhook(settings, stores, process)
+    tenant = process.tenant
     channel: ApprovalChannel
     page = notifier = None
     if tenant is not None and tenant.channel is not None:
@@ -250,12 +318,15 @@ def choose_channel(settings: Settings, stores: AccountStores, process: Process) 
         channel = webhook
     elif process.has_browser:
         file = stores.folder / PAGE_FILE
-        channel = page = ApprovalPage(stores.ledger, stores.system, webbrowser.open, file, process.program)
+        channel = page = ApprovalPage(
+            stores.ledger, stores.system, webbrowser.open, page_file=file, program=process.program
+        )
     elif tenant is not None:
         channel = TerminalChannel(f"{process.program.to('approvals')}, for the tenant {tenant.name}", "on the server")
     else:
         channel = TerminalChannel(process.program.to("approvals"))
-    if (slack := _slack(settings, channel, stores, process)) is not None:
+    slack = _slack(settings, channel, stores, process)
+    if slack is not None:
         channel = slack
     if settings.notify:
         with extra("notify", "notify is set"):
@@ -263,7 +334,7 @@ def choose_channel(settings: Settings, stores: AccountStores, process: Process) 
             from fastn_mcp.channels.notification import NotifyingChannel, services_of
 
         channel = notifier = NotifyingChannel(channel, services_of(settings), stores.ledger, stores.system)
-    return ChosenChannel(channel, webhook, page, slack, notifier)
+    return ChosenChannel(channel, webhook, page, slack=slack, notifying=notifier)
 
 
 def _webhook(settings: Settings, stores: AccountStores, process: Process) -> "Webhook | None":
@@ -279,7 +350,7 @@ def _answers(stores: AccountStores, process: Process) -> "ApproverAnswers":
     from fastn_mcp.channels.approvers import ApproverAnswers  # deferred import: only if configured
 
     tenant = process.tenant.name if process.tenant else ""
-    return ApproverAnswers(stores.account, tenant, stores.ledger, stores.audit, stores.system)
+    return ApproverAnswers(stores.account, tenant, stores.ledger, audit=stores.audit, system=stores.system)
 
 
 def _slack(
@@ -293,13 +364,17 @@ def _slack(
 
     approvers = slack_approvers(settings, process.tenant and process.tenant.issuer)
     return SlackChannel(
-        settings, channel, approvers, _answers(stores, process), process.tenant.name if process.tenant else ""
+        settings,
+        channel,
+        approvers,
+        answers=_answers(stores, process),
+        tenant=process.tenant.name if process.tenant else "",
     )
 
 
 def _about(settings: Settings, policy: Policy, state: Path) -> About:
     plan = policy.plan.digest if policy.plan else None
-    return About(account_of(settings), policy.mode, policy.rules.digest or None, str(state / AUDIT), plan)
+    return About(account_of(settings), policy.mode, policy.rules.digest or None, audit=str(state / AUDIT), plan=plan)
 
 
 def _read_only(client: FastnClient) -> Send:

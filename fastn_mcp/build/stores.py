@@ -94,7 +94,8 @@ async def audit_marks(setting: str | None, log: Path, system: System) -> tuple[E
     state = log.parent
     if log.name != AUDIT or not (is_shared(setting) or file_of(setting, state).exists()):
         return None, None
-    ledger, name = ledger_at(setting, state, system), audit_name(setting, state)
+    ledger = ledger_at(setting, state, system)
+    name = audit_name(setting, state)
     async with aclosing(ledger):
         marks = [await ledger.audit_mark(each) for each in (name, deleted_name(name))]
     newest, deleted = (None if mark is None else End(*mark) for mark in marks)
@@ -123,7 +124,8 @@ def _shared(url: str, system: System) -> Store:
         from fastn_mcp.ledger.valkey.store import ValkeyStore
     try:
         address = parse(url)
-        if (weakness := address.weakness) is not None:
+        weakness = address.weakness
+        if weakness is not None:
             log.warning("The shared ledger at %s: %s", address.shown, weakness)
         return ValkeyStore(address, system)
     except ValueError as error:
@@ -187,7 +189,9 @@ class ApprovalStore:
             ledger = ledger_at(self.ledger, self.folder, system)
             record = audit_at(ledger, self.ledger, self.folder, system)
             try:
-                return await work(TerminalApprovals(ledger, record, system, self.typed(ledger, system), self.warn))
+                return await work(
+                    TerminalApprovals(ledger, record, system, typed=self.typed(ledger, system), warn=self.warn)
+                )
             finally:
                 await record.settle()
                 record.close()
@@ -212,7 +216,7 @@ def other_stores(
     seen = {own.place}
     defaults = {name: value for name, value in environ.items() if name not in _STORE_VARIABLES}
     for environment in [environ, defaults] if len(defaults) < len(environ) else [defaults]:
-        for store in _stores_in(environment, environ, config, config_options, own.warn):
+        for store in _stores_in(environment, environ, config, config_options=config_options, warn=own.warn):
             if store.place not in seen and store.exists:
                 seen.add(store.place)
                 yield store
@@ -232,12 +236,16 @@ def _stores_in(
     profiles = read_file(config).profiles
     starts = [("in the sandbox", None, True), ("on your accounts", None, False)]
     for name, profile, sandboxed in (*starts, *((f"on the profile {name}", name, False) for name in profiles)):
-        options = ["--sandbox"] if sandboxed else ["--profile", profile] if profile else []
+        options: list[str] = []
+        if sandboxed:
+            options = ["--sandbox"]
+        elif profile:
+            options = ["--profile", profile]
         with suppress(SettingsError):
             ledger = ledger_settings({"profile": profile}, environment, config, sandbox=sandboxed).ledger
             command = program.with_([*config_options, *options])
-            yield ApprovalStore(state_of(environment, sandboxed=sandboxed), ledger, command, warn, name)
+            yield ApprovalStore(state_of(environment, sandboxed=sandboxed), ledger, command, warn=warn, name=name)
     for ledger in sorted(state_dir(environment).glob(f"**/{TENANTS}/**/{FILE}")):
         tenant = "/".join(ledger.parent.parts[ledger.parts.index(TENANTS) + 1 :])
         command = kept_in(program, ledger.parent)
-        yield ApprovalStore(ledger.parent, None, command, warn, f"at the tenant {tenant}", is_of_tenant=True)
+        yield ApprovalStore(ledger.parent, None, command, warn=warn, name=f"at the tenant {tenant}", is_of_tenant=True)

@@ -96,7 +96,9 @@ class TenantBuilder:
         folder = self.state / TENANTS / tenant.name
         if own is not None:
             folder = folder / "callers" / own.folder
-        context = TenantContext(tenant.name, self._run, self.team.issuer, self._inbox(tenant), self.system)
+        context = TenantContext(
+            tenant.name, self._run, self.team.issuer, channel=self._inbox(tenant), system=self.system
+        )
         process = replace(self.process, program=kept_in(program, folder), tenant=context, stops=self.ledger)
         parts = assemble(settings, policy, folder, process)
         parts.guard.decisions.is_leaving = self.is_leaving
@@ -104,9 +106,11 @@ class TenantBuilder:
         parts.client.key_hint = tenant.key_hint
         parts.client.on_new_key = "Call again: it is used from now on."
         answers = None
-        if (webhook := parts.channel.webhook) is not None and own is None:
+        webhook = parts.channel.webhook
+        if webhook is not None and own is None:
             answers = Router(webhook.mounted(f"{origin_of(self.team.url)}{_answers_path(tenant.name)}"))
-        if (slack := parts.channel.slack) is not None:
+        slack = parts.channel.slack
+        if slack is not None:
             slack.begin(listens=False)  # the process does, for all accounts of an app
         self.log.add_secrets(*settings.secrets)
 
@@ -119,12 +123,12 @@ class TenantBuilder:
             AccountContext(parts.dispatch, parts.tools, parts.label),
             parts.inbox,
             parts.stores.audit,
-            ConcurrencyLimit(limits.calls, limits.queue, limits.queue_seconds),
-            close,
-            answers,
-            own,
-            lambda: parts.client.is_outdated or versions != list(map(_version, plan)),
-            slack and slack.decisions,
+            limit=ConcurrencyLimit(limits.calls, limits.queue, limits.queue_seconds),
+            close=close,
+            answers=answers,
+            owner=own,
+            is_outdated=lambda: parts.client.is_outdated or versions != list(map(_version, plan)),
+            decide=slack and slack.decisions,
         )
 
     def _inbox(self, tenant: Tenant) -> "Callable[[Webhook | None], ApprovalChannel] | None":
@@ -140,15 +144,21 @@ class TenantBuilder:
 
     def page(self, tenants: Tenants, keys: IssuerKeys) -> Mount | None:
         """Return the approval page, or None if there is none. Raises `SettingsError` if it lacks a secret."""
-        if (sign_in := self.sign_in(keys)) is None:
+        sign_in = self.sign_in(keys)
+        if sign_in is None:
             return None
-        seal, shared = Seal(self.state_secrets, self.system), self.ledger if self.shared.shares else None
-        access = TeamPageAccess(self.team, sign_in, seal, tenants, self.ledger, shared, self.system)
+        seal = Seal(self.state_secrets, self.system)
+        shared = self.ledger if self.shared.shares else None
+        access = TeamPageAccess(
+            self.team, sign_in, seal, tenants=tenants, ledger=self.ledger, shared=shared, system=self.system
+        )
         return access.mounted(self.is_leaving)
 
     def sign_in(self, keys: IssuerKeys) -> SignIn | None:
         """Return the sign-in of the approval page, or None if there is none. Raises `SettingsError`."""
-        team, approvals, url = self.team, self.team.page, self.team.page_url
+        team = self.team
+        approvals = self.team.page
+        url = self.team.page_url
         if approvals is None or url is None:
             return None
         if not self.state_secrets:
@@ -160,7 +170,9 @@ class TenantBuilder:
         self.log.add_secrets(secret)
         trust = replace(team.trust, subject_claim=approvals.subject_claim or team.subject_claim)
         machines = team.machines_of(team.issuer)
-        return SignIn(trust, keys, approvals, secret, f"{url}/callback", self.system, machines)
+        return SignIn(
+            trust, keys, approvals, secret=secret, redirect=f"{url}/callback", system=self.system, machines=machines
+        )
 
     def settings(self, tenant: Tenant, own: CallerAccount | None = None) -> Settings:
         """Return the settings of a tenant, with the caller's key if `own`. Raises `SettingsError` if invalid."""
@@ -242,8 +254,10 @@ def serve(
     """Serve a team at `HOST:PORT` until stopped by a signal. Raises `SettingsError` if it cannot start."""
     host, port = http_address(address)
     must_be_free(host, port, "Name another port: --http HOST:PORT")
-    team, system = load_team(file), System()
-    if (refusal := team.unserved_by_issuer(url_host(host))) is not None:
+    team = load_team(file)
+    system = System()
+    refusal = team.unserved_by_issuer(url_host(host))
+    if refusal is not None:
         raise SettingsError(f"{refusal}.", "Serve at this machine alone: --http 127.0.0.1:PORT")
     shared = process_settings(flags, os.environ)
     lines = begin_log(shared)
@@ -254,14 +268,15 @@ def serve(
             instruments=instruments_of(os.environ, lines, closing.callback),
             outbox_of=audit_outboxes(shared, state, os.environ, closing.callback),
         )
-        builder = TenantBuilder(team, shared, process, config, state, lines, system)
+        builder = TenantBuilder(team, shared, process, config=config, state=state, log=lines, system=system)
         builder.check()
         keys = IssuerKeys(team.issuer, system)
         # Reads work without the ledger. If it were required, a load balancer would take every replica out of service.
         health = Health({"issuer": keys.reached}, {"ledger": partial(_reachable, builder.ledger)})
         served = f"{counted(len(team.tenant), 'tenant')} of {file}"
         ready = f"Serving {served} at http://{address}. Clients connect to {team.url} and sign in at {team.issuer}."
-        run(application(builder, keys, health), host, port, health, team.limits, ready)
+        app = application(builder, keys, health)
+        run(app, host, port, health=health, limits=team.limits, announcement=ready)
 
 
 def application(builder: TenantBuilder, keys: IssuerKeys, health: Health) -> Starlette:
@@ -270,12 +285,13 @@ def application(builder: TenantBuilder, keys: IssuerKeys, health: Health) -> Sta
     builder.is_leaving = lambda: health.is_leaving
     tenants = Tenants(builder, team.limits, builder.system)
     routes = [Mount(_answers_path("{tenant}"), _answers(team, tenants))]
-    if (page := builder.page(tenants, keys)) is not None:
+    page = builder.page(tenants, keys)
+    if page is not None:
         routes.append(page)
     server = build_for(_resolve, builder.approval_lifetime(), builder.state_secrets)
     observe_requests(server, builder.process.instruments)
     beside = ProcessParts(health, routes, partial(_beside, builder, tenants))
-    return team_application(server, team, tenants, keys, builder.tokens(keys), beside)
+    return team_application(server, team, tenants, keys=keys, tokens=builder.tokens(keys), process=beside)
 
 
 @asynccontextmanager

@@ -37,12 +37,14 @@ def _has_collector(signal: str, otel: Mapping[str, str]) -> bool:
     if _ENDPOINT not in otel and f"{own}_ENDPOINT" not in otel:
         return False
     chosen = f"OTEL_{signal.upper()}_EXPORTER"
-    if (exporter := otel.get(chosen, "otlp")) == "none":
+    exporter = otel.get(chosen, "otlp")
+    if exporter == "none":
         return False
     if exporter != "otlp":
         log.warning("%s is %s, but only otlp is supported: no %s are sent", chosen, exporter, signal)
         return False
-    if (problem := _unsupported_protocol(signal, otel)) is not None:
+    problem = _unsupported_protocol(signal, otel)
+    if problem is not None:
         log.warning("%s: no %s are sent", problem, signal)
         return False
     return True
@@ -104,9 +106,11 @@ def audit_outboxes(
     if settings.audit_export == "off":
         return None
     setting = f"audit_export is {settings.audit_export}"
-    if not environment.get(own := "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT") and not environment.get(_ENDPOINT):
+    own = "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT"
+    if not environment.get(own) and not environment.get(_ENDPOINT):
         raise SettingsError(f"{setting}, but no collector is named.", f"Set {own} or {_ENDPOINT}.")
-    if (problem := _unsupported_protocol("logs", environment)) is not None:
+    problem = _unsupported_protocol("logs", environment)
+    if problem is not None:
         raise SettingsError(f"{setting}. {problem}.", "See docs/observability.md.")
     try:
         from fastn_mcp.telemetry.exporter import AuditExport  # deferred: slow to import

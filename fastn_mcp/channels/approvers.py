@@ -119,12 +119,13 @@ def load_approvers(path: Path, issuer: str | None = None) -> dict[str, Approver]
     data, status = read(path, "file of approvers", "Correct the setting approvers (FASTN_APPROVERS).")
     if os.name == "posix" and exposed(status, os.geteuid(), {os.getegid(), *os.getgroups()}):
         raise SettingsError(f"{path} can be read by users other than its owner.", f"Run: chmod 600 {path}")
-    return load(data, path, "file of approvers", partial(_build, issuer), "See docs/webhook.md.")
+    return load(data, path, "file of approvers", build=partial(_build, issuer), hint="See docs/webhook.md.")
 
 
 def require_able(approvers: Iterable[Approver], request: ApprovalRequest) -> None:
     """Raise `Refused` unless enough of them may decide a request, of every group that it asks for."""
-    needed, able = request.needed, [each for each in approvers if each.may_answer(request)]
+    needed = request.needed
+    able = [each for each in approvers if each.may_answer(request)]
     groups = {group for each in able for group in each.groups}
     if len(able) < needed or not groups.issuperset(request.second):
         takes = f"It takes {counted(needed, 'approver')}{of_groups(request.second)}"
@@ -210,7 +211,15 @@ def _approver(name: str, values: object, source: TomlSource, issuer: str | None)
         )
     person = name if issuer is None else principal
     effects = frozenset(effect.value for effect in entry.effects)
-    return Approver(name, credential, principal, effects, person, tuple(entry.groups), tuple(entry.slack))
+    return Approver(
+        name,
+        credential,
+        principal,
+        effects=effects,
+        person=person,
+        groups=tuple(entry.groups),
+        slack=tuple(entry.slack),
+    )
 
 
 def digest(lines: Sequence[str]) -> str:
@@ -250,7 +259,8 @@ class ApproverAnswers:
 
     async def find(self, id_: str, choice: Choice, approver: Approver) -> ApprovalRequest:
         """Return the open request, or the approved one to withdraw. Raises `AnswerRejected` if it is not theirs."""
-        request, now = await self.ledger.find(id_), self.system.timestamp()
+        request = await self.ledger.find(id_)
+        now = self.system.timestamp()
         own = (self.account, self._tenant)
         if request is None or not request.out_of_band or (request.account, request.tenant) != own:
             raise AnswerRejected(404, why_closed(None), approver)
@@ -281,15 +291,19 @@ class ApproverAnswers:
     ) -> ApprovalRequest:
         """Count an answer. Return the updated request. Raises `AnswerRejected` if it does not count."""
         vote = Vote(
-            approver.person, choice == "approve", self.system.timestamp(), approver.display_name or "",
+            approver.person,
+            approves=choice == "approve",
+            at=self.system.timestamp(),
+            name=approver.display_name or "",
             groups=approver.groups,
-        )  # fmt: skip
+        )
 
         def record(event: AuditEvent, decided_request: ApprovalRequest, message: str | None) -> None:
             self._record(decision_entry(event, decided_request, VERIFIED, message), approver)
 
         count = withdraw if choice == "withdraw" else count_vote
-        counted = await count(vote, request, self.ledger, VERIFIED, (note or "").strip() or None, record)
+        note = (note or "").strip() or None
+        counted = await count(vote, request, self.ledger, by=VERIFIED, note=note, record=record)
         if isinstance(counted, NotCounted):
             raise AnswerRejected(409, counted.why, approver, request)
         return counted
@@ -310,10 +324,14 @@ class ApproverAnswers:
 
     def _record_rejection(self, rejected: AnswerRejected) -> None:
         """Audit a rejection, or only count it if the limit of this span is reached."""
-        request, approver, message = rejected.request, rejected.approver, rejected.why
-        seen, now = self._rejections[approver is not None], self.system.monotonic()
+        request = rejected.request
+        approver = rejected.approver
+        message = rejected.why
+        seen = self._rejections[approver is not None]
+        now = self.system.monotonic()
         if now - seen.began >= REJECTION_SPAN:
-            seen.began, seen.recorded = now, 0
+            seen.began = now
+            seen.recorded = 0
         if seen.recorded >= MAX_REJECTIONS:
             seen.left_out += 1
             return

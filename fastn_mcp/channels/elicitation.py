@@ -31,8 +31,9 @@ from fastn_mcp.runtime import System, with_background
 
 Context = ServerRequestContext[Any]
 
-_FORM, _LINK = "approval", "page"
-"""Names of the requests in a result that asks."""
+# Names of the requests in a result that asks.
+_FORM = "approval"
+_LINK = "page"
 
 
 def client_form(ctx: Context, params: types.CallToolRequestParams) -> "ElicitationForm | RoundTrip | None":
@@ -63,7 +64,8 @@ class ElicitationForm:
     async def ask(self, request: ApprovalRequest) -> Answer:
         try:
             with anyio.move_on_after(request.expires - request.created):
-                text, schema = form_text(request), _schema(request)
+                text = form_text(request)
+                schema = _schema(request)
                 result = await self._ctx.session.elicit_form(text, schema, self._ctx.request_id)
                 return read_answer(request, result.action, result.content)
         except (MCPError, ValidationError):
@@ -142,7 +144,8 @@ async def _elicit_link(ctx: Context, id_: str, waiting: PendingApproval, wait: C
             await ctx.session.elicit_url(link.message, link.url, id_, ctx.request_id)
 
     async def decided() -> bool:
-        if is_decided := await wait():
+        is_decided = await wait()
+        if is_decided:
             await ctx.session.send_elicit_complete(id_, ctx.request_id)
         return is_decided
 

@@ -38,8 +38,11 @@ _MAX_CONNECTIONS = 64
 """Maximum connections of a background server. Any program on this machine can open idle ones; they must not lock out a
 person's browser."""
 
-_HEAD, _GRACE = 16_384, 2
-"""Of a background server: bytes of a request's head, and seconds for open requests to finish on shutdown."""
+_HEAD = 16_384
+"""Of a background server: bytes of a request's head."""
+
+_GRACE = 2
+"""Of a background server: seconds for open requests to finish on shutdown."""
 
 _FRAMING = (b"content-length", b"transfer-encoding")
 
@@ -59,9 +62,13 @@ class ConnectionLimits:
     """
 
     def __init__(
-        self, app: ASGIApp, most: int, arrives: float = ARRIVAL_TIMEOUT, always: Collection[str] = (),
+        self,
+        app: ASGIApp,
+        most: int,
+        arrives: float = ARRIVAL_TIMEOUT,
+        always: Collection[str] = (),
         is_leaving: Callable[[], bool] = lambda: False,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._app = app
         self._most = most
         self._arrives = arrives
@@ -152,7 +159,8 @@ class _Connection(asyncio.Protocol):
         """Whether bytes arrived behind the request that is being answered."""
 
     def begin(self, request: object, *, has_body: bool) -> None:
-        self._answering, self._has_more = request, False
+        self._answering = request
+        self._has_more = False
         if not has_body:
             self._since = None
         elif self._since is None:
@@ -160,7 +168,8 @@ class _Connection(asyncio.Protocol):
 
     def arrived(self, request: object) -> None:
         if self._answering is request:
-            self._since, self._has_more = None, False
+            self._since = None
+            self._has_more = False
 
     def end(self, request: object) -> None:
         if self._answering is request:
@@ -225,7 +234,8 @@ class _Connection(asyncio.Protocol):
 
     def _check_arrival(self) -> None:
         """Close the connection if its request takes too long to arrive, else check again later."""
-        now, wait = self._loop.time(), self._arrives
+        now = self._loop.time()
+        wait = self._arrives
         if self._since is not None:
             wait = self._since + self._arrives - now
             if wait <= 0:

@@ -174,9 +174,11 @@ class Terminal:
         minutes = str(TEMPORARY_MINUTES) if request.can_be_temporary else None
         noun = typed_noun(request)
         wrong = "That is not the name" if noun == "name" else f"Those are not the {noun}"
-        choices, again = [f"the {noun}"], f"{wrong}. Type it again, or n to decline."
+        choices = [f"the {noun}"]
+        again = f"{wrong}. Type it again, or n to decline."
         if expected is None:
-            choices, again = ["y = approve"], "That is not one of the choices."
+            choices = ["y = approve"]
+            again = "That is not one of the choices."
             if minutes is not None:
                 choices.append(f"{minutes} = approve this tool on this target for {minutes} minutes")
         choices += ["n = decline", "Enter = leave it waiting" if may_wait else "Enter = decline"]

@@ -55,10 +55,12 @@ def login(start: StartOptions, profile: str | None, stdin: bool, in_file: bool, 
     Without PROFILE it is the key of the default account.
     """
     stored = _stored_key(start, profile)
-    account, at_rest = stored.account, stored.account.keyless()
+    account = stored.account
+    at_rest = stored.account.keyless()
     with start.own_commands():
         stored.check(in_file=in_file, replace=replace)
-    keyring, words = SystemKeyring(), ("login", *filter(None, (account.profile,)))
+    keyring = SystemKeyring()
+    words = ("login", *filter(None, (account.profile,)))
     command = start.command_line()
     if not in_file:
         with _file_suggested(command.to(*words, "--file")):
@@ -69,7 +71,9 @@ def login(start: StartOptions, profile: str | None, stdin: bool, in_file: bool, 
     if not no_check:
         result = anyio.run(check_key, start.parts(settings))
         if not result.works:
-            unchecked = command.to(*words, *["--file"] * in_file, "--no-check")
+            if in_file:
+                words = (*words, "--file")
+            unchecked = command.to(*words, "--no-check")
             warn(f"{result.message} Nothing was stored. To store it without a check: {unchecked}")
             return 1
         say(result.message)
@@ -94,7 +98,8 @@ def login(start: StartOptions, profile: str | None, stdin: bool, in_file: bool, 
 def logout(start: StartOptions, profile: str | None) -> int:
     """Delete the stored API key of an account. It is not revoked at Fastn."""
     stored = _stored_key(start, profile)
-    account, settings = stored.account, stored.account.keyless()
+    account = stored.account
+    settings = stored.account.keyless()
     whose = f"{settings.profile} at {settings.host}"
     done = stored.forget()
     if done:
@@ -137,7 +142,8 @@ class StoredKey:
 
     def check(self, *, in_file: bool, replace: bool) -> None:
         """Raise `SettingsError` if a stored key would never be used. Ask before the key of another host is replaced."""
-        account, settings = self.account, self.account.keyless()
+        account = self.account
+        settings = self.account.keyless()
         for name in KEY_SETTINGS:
             if name in account.table and not (name == "api_key_file" and in_file):
                 what = f"{name} already says where the key is, so a stored key would not be used."
@@ -151,7 +157,8 @@ class StoredKey:
 
     def write_file(self, settings: Settings) -> Path:
         """Write the key to a file, and set it in the configuration. Raises `SettingsError` if that fails."""
-        profile, named = self.account.profile, self.account.table.get("api_key_file")
+        profile = self.account.profile
+        named = self.account.table.get("api_key_file")
         file = named if isinstance(named, Path) else self.file
         with file_errors(file, "written"):
             write_private(file, f"{settings.api_key}\n")
@@ -167,7 +174,9 @@ class StoredKey:
 
         A file with the key of another host stays, unless `any_host`, for removing the whole account.
         """
-        settings, done, profile = self.account.keyless(), list[str](), self.account.profile
+        settings = self.account.keyless()
+        done = list[str]()
+        profile = self.account.profile
         if self.is_in_file and (any_host or self.account.key_host == settings.host.lower()):
             self.file.unlink(missing_ok=True)
             config_file.unset(self.config, profile, "api_key_file")
@@ -184,7 +193,8 @@ def _stored_key(start: StartOptions, profile: str | None) -> StoredKey:
     """Return the stored key of `profile`, or else of the selected account. Raises `SettingsError`."""
     if start.sandboxed:
         raise click.UsageError("The sandbox has a key of its own.")
-    flag, path = start.flags.get("profile"), start.config_file()
+    flag = start.flags.get("profile")
+    path = start.config_file()
     if profile is not None and flag is not None and flag != profile:
         raise click.UsageError(f"--profile {flag} is another account than {profile}.")
     named = profile or flag
@@ -245,10 +255,12 @@ async def check_key(parts: AccountParts) -> KeyCheck:
     mine = next((row for row in rows if is_own_key(parts.settings.api_key, row)), None)
     if mine is None:
         return KeyCheck(True, "The key works. It is not among the first 100 API keys, so its permissions are unknown.")
-    mode, permissions = text(mine, "mode").lower(), text(mine, "permissions").lower()
+    mode = text(mine, "mode").lower()
+    permissions = text(mine, "permissions").lower()
     ends = "never expires"
     if word(mine, *EXPIRY_FIELDS) not in ("", "never"):
-        expires, now = timestamp(mine, *EXPIRY_FIELDS), parts.stores.system.now()
+        expires = timestamp(mine, *EXPIRY_FIELDS)
+        now = parts.stores.system.now()
         ends = "expires at an unknown time" if expires is None else f"expires {dated(expires, now)}"
     known = ", ".join(filter(None, (mode and f"{mode} mode", permissions, ends)))
     return KeyCheck(True, f"The key works. Key {name_of(mine)!r}: {known}.")
@@ -375,7 +387,8 @@ def add_(start: StartOptions, name: str, as_default: bool, **options: object) ->
     if not options["api_key_env"] and not options["api_key_file"]:
         say(f"Next, give it a key: {command.to('login', name)}")
     if not as_default:
-        chosen, by_default = ("--profile", name), ("profiles", "use", name)
+        chosen = ("--profile", name)
+        by_default = ("profiles", "use", name)
         say(f"Use it: {command.to(*chosen)}, or by default: {command.to(*by_default)}")
 
 

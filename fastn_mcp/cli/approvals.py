@@ -70,7 +70,8 @@ def _list(store: ApprovalStore, waiting: Iterable[ApprovalRequest]) -> None:
     for request in waiting:
         say(*request.question.lines(), _headline(request), "")
     say(f"Nothing was decided: deciding needs a person at a terminal. Run there: {store.program.to('approvals')}")
-    if (opened := _page(store.folder / PAGE_FILE)) is not None:
+    opened = _page(store.folder / PAGE_FILE)
+    if opened is not None:
         say(f"Or on the approval page at {opened[0]}, which this opens: {store.program.to('approvals', '--open')}")
 
 
@@ -178,7 +179,8 @@ def keygen_(name: str, output: Path | None) -> None:
 
     from fastn_mcp.policy.plan_file import new_key, public
 
-    private_key, path = new_key(), output or Path(f"{name}.pem")
+    private_key = new_key()
+    path = output or Path(f"{name}.pem")
     try:
         with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
             file.write(private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
@@ -193,8 +195,10 @@ def _open_page(store: ApprovalStore, start: StartOptions) -> None:
     """Open the page at the address in its file. Its key goes to the browser only."""
     file = store.folder / PAGE_FILE
     at_a_terminal = f"Decide at a terminal: {store.program.to('approvals')}"
-    if (opened := _page(file)) is None:
-        waiting, others = len(store.waiting()), [*_other_waiting(store, start, "--open")]
+    opened = _page(file)
+    if opened is None:
+        waiting = len(store.waiting())
+        others = [*_other_waiting(store, start, "--open")]
         what = f"No approval page is open, and {_calls(waiting)} here: a server opens one when a call needs approval."
         raise SettingsError(what, " ".join([*([at_a_terminal] if waiting or not others else []), *others]))
     address, key = opened
@@ -216,7 +220,8 @@ def _page(file: Path) -> tuple[str, str] | None:
     if not isinstance(address, str) or not isinstance(key, str):
         return None
     with suppress(OSError, ValueError):
-        parts, is_private = urlsplit(address), os.name == "nt" or file.stat().st_mode & 0o077 == 0
+        parts = urlsplit(address)
+        is_private = os.name == "nt" or file.stat().st_mode & 0o077 == 0
         if (
             is_private
             and parts.scheme == "http"
@@ -246,7 +251,8 @@ def _other_waiting(store: ApprovalStore, start: StartOptions, *options: str) -> 
         if is_shared(other.ledger):  # other ledger servers are not queried
             continue
         with suppress(LedgerUnusable):
-            if waiting := len(other.waiting()):
+            waiting = len(other.waiting())
+            if waiting:
                 opens = options if (other.folder / PAGE_FILE).exists() else ()
                 yield f"{_calls(waiting)} {other.name}: {other.program.to('approvals', *opens)}"
 

@@ -112,7 +112,8 @@ def show_(options: AuditOptions, entry: str, as_json: bool) -> None:
         text = sanitize(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
         if columns is not None:
             text = wrapped(text, columns - _VALUE, indent=0)
-        click.echo(f"{name:>12}  {text.replace(chr(10), chr(10) + ' ' * _VALUE)}")
+        indented = text.replace("\n", "\n" + " " * _VALUE)
+        click.echo(f"{name:>12}  {indented}")
     if others:
         click.echo("\nOf the same call:")
         _print_entries(others, [selected])
@@ -142,8 +143,11 @@ TAIL_COLUMNS = (
 )
 """Fields of a tab-separated line of `audit tail`, in order; empty if an entry does not have one."""
 
-_WIDE, _NARROW = 100, 72
-"""Columns from which the full time is shown, and below which an entry takes a second line."""
+_WIDE = 100
+"""Columns from which the full time is shown."""
+
+_NARROW = 72
+"""Columns below which an entry takes a second line."""
 
 
 def _entry_lines(
@@ -157,7 +161,8 @@ def _entry_lines(
     named = (entry for entry in (*earlier, *entries) if entry.get("target") and entry.get("name"))
     names = {_field(entry, "target"): _field(entry, "name") for entry in named}
     for entry in entries:
-        name, color = names.get(_field(entry, "target"), ""), _COLORS.get(_field(entry, "event"))
+        name = names.get(_field(entry, "target"), "")
+        color = _COLORS.get(_field(entry, "event"))
         yield from ((line, color) for line in row(entry, _field(entry, "name") or name, columns))
 
 
@@ -186,8 +191,11 @@ def _fit_quoted(text: str, width: int) -> str:
 def _summary(entry: Entry) -> str:
     """Summarize an entry: decision, approved_by, outcome, duration, message, and who decided and asked, if not
     `local`."""
-    event, outcome, took = _field(entry, "event"), _field(entry, "outcome"), entry.get("duration_ms")
-    principal, approver = _field(entry, "principal"), _field(entry, "approver")
+    event = _field(entry, "event")
+    outcome = _field(entry, "outcome")
+    took = entry.get("duration_ms")
+    principal = _field(entry, "principal")
+    approver = _field(entry, "approver")
     parts = (
         ", ".join(filter(None, (_field(entry, "decision"), _field(entry, "approved_by")))),
         outcome if outcome != event else "",
@@ -282,16 +290,18 @@ def _finding_lines(report: Report, head: str | None, newest: End | None, program
         yield f"The ledger knows entry {newest.n}, which is unchanged."
     elif report.broken is None and head is None:
         yield "Entries removed from the end cannot be detected. Keep the head elsewhere; verify with --head HASH."
-    yield from _limited("more lines are unfinished", [
+    torn = [
         f"L{_place(report, line)[1:]} is unfinished: its process ended, or the disk was full. Nothing was sent on its"
         " account."
         for line in report.torn
-    ])  # fmt: skip
-    yield from _limited("more entries have none", [
+    ]
+    yield from _limited("more lines are unfinished", torn)
+    unfinished = [
         f"Entry {entry} has no outcome: the call is under way, or its process ended first. Look in Fastn whether it was"
         f" made; {program.to('show', str(entry))} names it."
         for entry in report.unfinished
-    ])  # fmt: skip
+    ]
+    yield from _limited("more entries have none", unfinished)
 
 
 def _limited(more: str, lines: list[str]) -> Iterator[str]:
@@ -326,7 +336,8 @@ def _comparison_lines(copy: CopyComparison) -> Iterator[str]:
     if not copy.same:
         yield "The copy has no entry of this log."
     for name, sentence in _COMPARISONS.items():
-        if numbers := getattr(copy, name):
+        numbers = getattr(copy, name)
+        if numbers:
             yield sentence.format(_numbers(numbers))
     if copy.altered:
         yield f"Altered in the copy: {counted(copy.altered, 'record')} of this log."
@@ -360,7 +371,8 @@ class Since(click.ParamType[datetime]):
 
     @override
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        if ago := re.fullmatch(r"(\d{1,5})([mhd])", value):
+        ago = re.fullmatch(r"(\d{1,5})([mhd])", value)
+        if ago:
             return datetime.now(UTC) - timedelta(seconds=int(ago[1]) * self._unit_seconds[ago[2]])
         return parse_timestamp(value) or self.fail("not a time such as 24h, 7d or 2026-11-25T09:00", param, ctx)
 
@@ -378,7 +390,7 @@ def report_(options: AuditOptions, since: datetime | None, as_json: bool, output
     newer = [a for a in tally.attempts if since is None or (a.settled or a.time) >= recorded_time(since)]
     accounts = ", ".join(dict.fromkeys(attempt.account for attempt in newer if attempt.account))
     about = writer.About(accounts, None, None, str(options.log.file))
-    report = writer.document(about, newer, None, tally.head, since, datetime.now(UTC))
+    report = writer.document(about, newer, None, head=tally.head, began=since, ended=datetime.now(UTC))
     if output is not None:
         writer.check(output)
         with file_errors(output, "written"):

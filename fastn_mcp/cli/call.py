@@ -202,8 +202,9 @@ async def make_call(
         result_or_request = await notice.during(partial(parts.dispatch, wanted.call, caller, report))
     match result_or_request:
         case Done(result, change, notes):
-            body = render(wanted.call, result, parts.label, parts.dispatch.receipt(change), notes)
-            if parts.process.begins_anew and isinstance(receipt := body.get("receipt"), dict) and "undo" in receipt:
+            body = render(wanted.call, result, parts.label, receipt=parts.dispatch.receipt(change), notes=notes)
+            receipt = body.get("receipt")
+            if parts.process.begins_anew and isinstance(receipt, dict) and "undo" in receipt:
                 rest = {name: value for name, value in receipt.items() if name not in _UNDO}
                 body["receipt"] = rest | {"why": "This sandbox ends with the command; --sandbox-file keeps one."}
             return outcome(DONE, body)
@@ -228,7 +229,8 @@ async def _call(parts: AccountParts, tool: AnyTool, arguments: dict[str, Any], o
             output.end_progress()
             await parts.aclose()
     except FastnError as error:
-        data, message = render_error(error.data()), str(error)
+        data = render_error(error.data())
+        message = str(error)
         if sys.stdout.isatty() and sys.stderr.isatty():
             # One person reads both streams, so say nothing twice; and it is this person who declined.
             data = {name: value for name, value in data.items() if name not in ("outcome", "message", "next")}
@@ -265,8 +267,11 @@ _COLORS = {
 
 
 _COLUMNS = ("tool", "effect", "route", "evidence")
-_WIDE, _NARROW = 100, 80
-"""Widths of a terminal from which all of these columns are shown, and from which the first three are."""
+_WIDE = 100
+"""Width of a terminal from which all of these columns are shown."""
+
+_NARROW = 80
+"""Width of a terminal from which the first three are shown."""
 
 
 @click.command(name="tools")
@@ -280,7 +285,12 @@ def tools(start: StartOptions, as_json: bool) -> None:
         click.echo(json.dumps(rows, indent=2))
         return
     columns = columns_of()
-    count = len(_COLUMNS) if columns is None or columns >= _WIDE else 3 if columns >= _NARROW else 2
+    if columns is None or columns >= _WIDE:
+        count = len(_COLUMNS)
+    elif columns >= _NARROW:
+        count = 3
+    else:
+        count = 2
     rows = [_row(operation)[:count] for operation in enabled]
     print_table([_COLUMNS[:count], *rows], [_COLORS.get(operation.effect) for operation in enabled])
     if columns is not None:

@@ -126,7 +126,8 @@ class Output:
         self.is_waiting = self.is_waiting or message.startswith(WAITING_FOR_PERSON)
         if not self.is_watched:
             return
-        state, before = message.partition(" for ")[0], self._progress.partition(" for ")[0]
+        state = message.partition(" for ")[0]
+        before = self._progress.partition(" for ")[0]
         if sys.stderr.isatty():
             click.echo(f"\r\x1b[K{message}", nl=False, err=True)
         elif state != before:
@@ -159,7 +160,10 @@ class Output:
     async def _all(self, tool: AnyTool, more: dict[str, JsonValue], make: Make) -> CallOutcome:
         from fastn_mcp.cli.display import cursor_of, rows_in
 
-        whole, rows, cursor, why = dict[str, JsonValue](), list[Any](), cast("str | None", ""), ""
+        whole = dict[str, JsonValue]()
+        rows = list[Any]()
+        cursor = cast("str | None", "")
+        why = ""
         ids: dict[str, dict[str, JsonValue]] = {}
         outcome = await make({**more, "limit": MAX_LIMIT})
         while True:
@@ -174,7 +178,8 @@ class Output:
             try:
                 outcome = await make({**more, "limit": min(MAX_LIMIT, MAX_ROWS - len(rows)), "cursor": cursor})
             except FastnError as error:
-                outcome, why = replace(outcome, outcome=error.outcome), f"{error} "
+                outcome = replace(outcome, outcome=error.outcome)
+                why = f"{error} "
                 break
         whole.pop("left_out", None)  # of the first page
         whole.pop("next_cursor", None)
@@ -193,7 +198,8 @@ class Output:
             return
         from rich.console import Console  # only needed on a terminal
 
-        system = None if self.context.color is False else "auto" if is_terminal else "256"
+        colors = "auto" if is_terminal else "256"
+        system = None if self.context.color is False else colors
         screen = Console(color_system=system, force_terminal=system == "256" or None, highlight=False, markup=False)
         if self.as_json is not None:
             screen.print_json(json.dumps(self._selected(body)), indent=2)
@@ -202,7 +208,8 @@ class Output:
 
         for part in Display(screen.width, now, self._command).body(tool.tool_name(), body):
             screen.print(part)
-        if not is_list(tool) and (cursor := cursor_of(body)):  # not wrapped: it is copied
+        cursor = None if is_list(tool) else cursor_of(body)
+        if cursor:  # not wrapped: it is copied
             click.echo(f"\nThere is more. Repeat the command with:\n  --cursor {cursor}")
 
     def _command(self, tool: str, arguments: Mapping[str, JsonValue]) -> str:
@@ -223,10 +230,12 @@ class Output:
             return dict(body)
         from fastn_mcp.cli.display import rows_in
 
-        rows, data = rows_in(body), body.get("data")
+        rows = rows_in(body)
+        data = body.get("data")
         one: dict[str, JsonValue] = {**body, **data} if isinstance(data, dict) else dict(body)
         sources = [one] if rows is None else rows
-        if sources and (absent := [name for name in self.fields if all(name not in source for source in sources)]):
+        absent = [name for name in self.fields if all(name not in source for source in sources)]
+        if sources and absent:
             warn(f"Not in the answer, so null: {', '.join(absent)}.")
         picked: list[JsonValue] = [{name: source.get(name) for name in self.fields} for source in sources]
         return picked[0] if rows is None else picked

@@ -37,7 +37,8 @@ _STATUS_COLUMNS = ("status", "state", "severity", "outcome", "subscriptionStatus
 _FOR_AGENTS = ("untrusted", "next_cursor", "now", "ids", "retry_after_seconds", "score")
 _LEADING_FIELDS = ("message", "does", "verdict")
 """Sentences that a report begins with."""
-_DIM, _GREEN = "dim", style(layout.GREEN)
+_DIM = "dim"
+_GREEN = style(layout.GREEN)
 _STYLES = {
     **dict.fromkeys((State.LIVE, RunState.COMPLETED, "done", "success"), _GREEN),
     **dict.fromkeys((State.BROKEN, RunState.FAILED, RunState.TIMED_OUT, "high", "failure"), style(layout.RED)),
@@ -52,9 +53,14 @@ _ID_WITH_NAME = re.compile(
 _PERCENT = re.compile(r"(?<=\d) (?=%)")
 _MIN_WIDTH = 24
 """Columns below which a value is shown as plain text."""
-_MAX_CELL, _MAX_WORD, _GAP = 22, 40, 2
-_MAX_INLINE, _MAX_SENTENCE = 40, 60
-"""Characters of a value up to which its mapping is shown on a line, and its row in a table."""
+_MAX_CELL = 22
+_MAX_WORD = 40
+_GAP = 2
+"""Columns between two cells."""
+_MAX_INLINE = 40
+"""Characters of a value up to which its mapping is shown on a line."""
+_MAX_SENTENCE = 60
+"""Characters of a value up to which its row is shown in a table."""
 _IMPORTANT = 4
 """Number of a tool's first columns that rather have the id below the name than are left out."""
 _NAMES_SHOWN = 3
@@ -98,35 +104,43 @@ class Display:
 
     def body(self, tool: str, body: Mapping[str, JsonValue]) -> Iterator[RenderableType]:
         """Render the body of a result, preview, pending request or error."""
-        rest, rows = {key: item for key, item in body.items() if key not in _FOR_AGENTS}, rows_in(body)
-        done, receipt, total = rest.pop("done", None), rest.pop("receipt", None), rest.get("total")
+        rest = {key: item for key, item in body.items() if key not in _FOR_AGENTS}
+        rows = rows_in(body)
+        done = rest.pop("done", None)
+        receipt = rest.pop("receipt", None)
         if rows is not None:
             del rest["data"]
-            yield (
-                self.table(rows, _COLUMNS.get(tool, ()))
-                if any(rows)
-                else Text("None of these fields." if rows else "None.")
-            )
-            if cursor_of(body) or (isinstance(total, int) and total > len(rows)):
-                of = f" of {total:,}" if isinstance(total, int) else " rows"
-                yield Text(f"\n{len(rows):,}{of}. For more: --limit or --all. To narrow it down: --help.", _DIM)
-            rest.pop("total", None)
-            yield from [Text()] * bool(rest)
+            total = rest.pop("total", None)
+            yield from self._page(rows, _COLUMNS.get(tool, ()), total, has_more=bool(cursor_of(body)))
         elif done is not None:
             data = rest.pop("data", None)
             own: Object = data if isinstance(data, dict) else {"result": data}
             yield from self._receipt(str(done), own, {**rest, **(receipt if isinstance(receipt, dict) else {})})
             rest = {key: item for key, item in own.items() if item is not None}
-            yield from [Text()] * bool(rest)
         elif "preview" in rest:
             rest = {key: item for key, item in rest.items() if key not in ("status", "outcome")}
+        if rest and (rows is not None or done is not None):
+            yield Text()
         for inner in (rest.get("preview"), rest.get("data")):
             if isinstance(inner, dict):
                 rest = {**{key: item for key, item in rest.items() if item is not inner}, **inner}
-        if isinstance(in_all := rest.get("of"), int):
+        in_all = rest.get("of")
+        if isinstance(in_all, int):
             del rest["of"]
             rest["rows in all"] = in_all
         yield from self.report(rest)
+
+    def _page(
+        self, rows: Sequence[Row], first: Sequence[str], total: JsonValue, *, has_more: bool
+    ) -> Iterator[RenderableType]:
+        """Render the rows of a list, and how to get more of them."""
+        if any(rows):
+            yield self.table(rows, first)
+        else:
+            yield Text("None of these fields." if rows else "None.")
+        if has_more or (isinstance(total, int) and total > len(rows)):
+            of = f" of {total:,}" if isinstance(total, int) else " rows"
+            yield Text(f"\n{len(rows):,}{of}. For more: --limit or --all. To narrow it down: --help.", _DIM)
 
     def _receipt(self, done: str, data: Object, receipt: Object) -> Iterator[RenderableType]:
         name = receipt.pop("name", None) or data.get("name")
@@ -146,7 +160,8 @@ class Display:
         if displayed.get("not_checked") == []:
             del displayed["not_checked"]
         for name in _LEADING_FIELDS:
-            if isinstance(lead := displayed.get(name), str):
+            lead = displayed.get(name)
+            if isinstance(lead, str):
                 del displayed[name]
                 yield Text(_line(lead), "bold")
         grid = Table.grid(padding=(0, _GAP, 0, 0))
@@ -155,7 +170,8 @@ class Display:
         short = [name for name in _ordered(displayed) if self._is_short(displayed[name])]
         for name in short:
             grid.add_row(title(name), self.cell(name, displayed[name], is_whole=True))
-        yield from [grid] * bool(short)
+        if short:
+            yield grid
         for name, item in displayed.items():
             if _is_rows(item) and all("severity" in row and "what" in row for row in item):
                 yield from (Text(), self._findings(item))
@@ -191,23 +207,28 @@ class Display:
     def _block(self, row: Object) -> Iterator[RenderableType]:
         """Render a row with rows or sentences of its own: what it is, then its fields below."""
         name = next(name for name in ("kind", *_NAME_COLUMNS, "customer", *_ID_COLUMNS, *row) if name in row)
-        head, count = self.plain(row.pop(name)), row.pop("count", None)
+        head = self.plain(row.pop(name))
+        count = row.pop("count", None)
         head += f" {self.plain(row.pop('name'))}" if name == "kind" and "name" in row else ""
-        of = f"{len(some)} of " if _is_rows(some := row.get("examples")) else ""
+        examples = row.get("examples")
+        of = f"{len(examples)} of " if _is_rows(examples) else ""
         yield Text(head if count is None else f"{head} ({of}{self.plain(count)})", "bold")
         for listed in ("all", "examples"):
             if _is_rows(row.get(listed)):
                 yield from self._inside(row.pop(listed))
-        yield from self._inside(row) if row else ()
+        if row:
+            yield from self._inside(row)
 
     def _findings(self, rows: Sequence[Row]) -> RenderableType:
         grid = Table.grid(padding=(0, _GAP, 0, 0))
         for row in rows:
-            what, about = Text(_line(str(row["what"]))), row.get("rows")
+            what = Text(_line(str(row["what"])))
+            about = row.get("rows")
             items = about if _is_rows(about) else []
             names = [self.plain(item[next(iter(_ordered(item)))]) for item in items if item]
             unnamed = [name for name in names if name not in what.plain]
-            if shown := unnamed[:_NAMES_SHOWN]:
+            shown = unnamed[:_NAMES_SHOWN]
+            if shown:
                 more = cast(int, row.get("of", len(names))) - (len(names) - len(unnamed)) - len(shown)
                 what.append(" → ", _DIM).append(", ".join(map(quoted, shown)), "bold")
                 what.append(f" and {more} more" if more > 0 else "")
@@ -216,42 +237,47 @@ class Display:
 
     def table(self, rows: Sequence[Row], first: Sequence[str] = ()) -> RenderableType:
         """Render rows under the columns that fit: names first. An id without room beside stands below the name."""
-        shown = {name for row in rows for name, item in row.items() if item not in (None, "", [], {})}
-        shown -= {*_FOR_AGENTS, "next", "more"}
-        every = dict.fromkeys((*first, *_ordered(dict.fromkeys(name for row in rows for name in row))))
-        names = [name for name in every if name in shown]
-        ids_first = sorted(names, key=lambda name: name not in _ID_COLUMNS)
-        id_ = next((name for name in ids_first if name in _ID_COLUMNS or name.endswith("_id")), "")
-        lead, *others = [name for name in names if name != id_] or [""]
-        cells = {name: [self.cell(name, row.get(name)) for row in rows] for name in (lead, *others)}
-        ids = [short_id(self.plain(row.get(id_))) for row in rows]
-        longest = max(map(len, ids))
-        needed = {name: _needed(name, cells[name]) + _GAP for name in cells}
-        important = {lead, *others[:1], *first[:_IMPORTANT]}.intersection(cells)
-        crowded = sum(needed[name] for name in important) + longest > self.width
-        is_below = bool(lead and id_) and (crowded or longest > self.width // 4)
-        widths = {lead: max(needed[lead] - _GAP, longest if is_below else 0)}
-        left = self.width - widths[lead] - (0 if is_below or not id_ else longest + _GAP)
-        for name in others:
-            named = "customer" if name == "endOrgId" else name.removesuffix("Id")
-            if needed[name] <= left and (named == name or named not in names):
-                widths[name] = needed[name] - _GAP
-                left -= needed[name]
+        fitted = self._fitted(rows, first)
         table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
-        for name, least in widths.items():
-            width = min(max(least, *(cell.cell_len for cell in cells[name])), least + max(left, 0))
-            left -= width - least
+        for name, width in fitted.widths.items():
             is_number = all(type(row.get(name)) in (int, float, type(None)) for row in rows)
             justify = "right" if is_number else "left"
             table.add_column(title(name), width=min(width, self.width), overflow="fold", justify=justify)
-        if id_ and not is_below:
-            table.add_column(title(id_), overflow="fold", style=_DIM)
-        for number, below in enumerate(ids):
-            head, *row = [cells[name][number] for name in widths]
-            if is_below:
-                head = Text.assemble(head, *["\n"] * bool(head.plain), (below, _DIM), overflow="fold")
-            table.add_row(head, *row, *[below] * bool(id_ and not is_below))
+        has_id_column = bool(fitted.id_field) and not fitted.is_id_below
+        if has_id_column:
+            table.add_column(title(fitted.id_field), overflow="fold", style=_DIM)
+        for number, id_ in enumerate(fitted.ids):
+            cells = [fitted.cells[name][number] for name in fitted.widths]
+            if fitted.is_id_below:
+                parts: list[str | Text | tuple[str, str]] = [cells[0], (id_, _DIM)]
+                if cells[0].plain:
+                    parts.insert(1, "\n")
+                cells[0] = Text.assemble(*parts, overflow="fold")
+            if has_id_column:
+                table.add_row(*cells, id_)
+            else:
+                table.add_row(*cells)
         return table
+
+    def _fitted(self, rows: Sequence[Row], first: Sequence[str]) -> "_FittedTable":
+        """Choose the columns of a table, and whether the id has one."""
+        names = _column_names(rows, first)
+        ids_first = sorted(names, key=lambda name: name not in _ID_COLUMNS)
+        id_field = next((name for name in ids_first if name in _ID_COLUMNS or name.endswith("_id")), "")
+        columns = [name for name in names if name != id_field] or [""]
+        cells = {name: [self.cell(name, row.get(name)) for row in rows] for name in columns}
+        ids = [short_id(self.plain(row.get(id_field))) for row in rows]
+        longest_id = max(map(len, ids))
+        least = {name: _needed(name, column) for name, column in cells.items()}
+        important = {*columns[:2], *first[:_IMPORTANT]}.intersection(cells)
+        is_crowded = sum(least[name] + _GAP for name in important) + longest_id > self.width
+        is_id_below = bool(columns[0] and id_field) and (is_crowded or longest_id > self.width // 4)
+        room = self.width
+        if is_id_below:
+            least[columns[0]] = max(least[columns[0]], longest_id)
+        elif id_field:
+            room -= longest_id + _GAP
+        return _FittedTable(_widths(least, cells, names, room), cells, ids, id_field, is_id_below=is_id_below)
 
     def cell(self, name: str, item: JsonValue, *, is_whole: bool = False) -> Text:
         """Return a value as text, in its colour. Without `is_whole`, only the age of a time, the name of an id."""
@@ -283,8 +309,9 @@ class Display:
                 return f"{item:,}"
             case str() | list() | dict() if not item:
                 return "none"
-            case str() if item[10:11] == "T" and (at := parse_timestamp(item)) is not None:
-                return f"{item[:16]}Z ({age(at, self.now)})"
+            case str():
+                at = parse_timestamp(item) if item[10:11] == "T" else None
+                return _line(item) if at is None else f"{item[:16]}Z ({age(at, self.now)})"
             case {"tool": str() as tool, "arguments": dict() as arguments} if len(item) == 2:
                 return self.command(tool, arguments)
             case dict():
@@ -299,13 +326,63 @@ class Display:
         """Whether a value is shown beside its name, and not as a section."""
         if not isinstance(item, (dict, list)):
             return not (isinstance(item, str) and "\n" in item.strip())
-        is_object = isinstance(item, dict)
-        if is_object and item.keys() == {"tool", "arguments"}:
-            return True
-        items, longest = (item.values(), _MAX_INLINE) if is_object else (item, _MAX_SENTENCE)
-        if len(item) == 1 and not is_object:
-            longest = 3 * self.width
+        if isinstance(item, dict):
+            if item.keys() == {"tool", "arguments"}:
+                return True
+            items = [*item.values()]
+            longest = _MAX_INLINE
+        else:
+            items = item
+            longest = 3 * self.width if len(item) == 1 else _MAX_SENTENCE
         return all(not isinstance(each, (dict, list)) and len(str(each)) <= longest for each in items)
+
+
+@dataclass(frozen=True, slots=True)
+class _FittedTable:
+    """The content of a table, and the columns of it that fit the width of a terminal."""
+
+    widths: Mapping[str, int]
+    """Width of each column but the id's, which stand in this order; that of the name comes first."""
+    cells: Mapping[str, Sequence[Text]]
+    """Cells by column and row, also of columns that do not fit."""
+    ids: Sequence[str]
+    id_field: str
+    """Name of the id's field; empty if the rows have none."""
+    is_id_below: bool
+    """Whether the id stands below the name, for want of room beside."""
+
+
+def _column_names(rows: Sequence[Row], first: Sequence[str]) -> list[str]:
+    """Return the fields that hold something in a row, in the order of their columns."""
+    filled = {name for row in rows for name, item in row.items() if item not in (None, "", [], {})}
+    filled -= {*_FOR_AGENTS, "next", "more"}
+    every = dict.fromkeys((*first, *_ordered(dict.fromkeys(name for row in rows for name in row))))
+    return [name for name in every if name in filled]
+
+
+def _widths(
+    least: Mapping[str, int], cells: Mapping[str, Sequence[Text]], names: Sequence[str], room: int
+) -> dict[str, int]:
+    """Return the widths of the columns that fit in `room`: the first in any case, and each whose `least` width is left.
+
+    What room then remains goes to them in the same order, to each as much as its longest cell takes. `names` are those
+    of all columns, the id's included: an id is left out where its name has a column of its own.
+    """
+    lead, *others = least
+    fitting = {lead: least[lead]}
+    left = room - least[lead]
+    for name in others:
+        named = "customer" if name == "endOrgId" else name.removesuffix("Id")
+        has_own_column = named != name and named in names
+        if least[name] + _GAP <= left and not has_own_column:
+            fitting[name] = least[name]
+            left -= least[name] + _GAP
+    widths: dict[str, int] = {}
+    for name, width in fitting.items():
+        longest = max(width, *(cell.cell_len for cell in cells[name]))
+        widths[name] = min(longest, width + max(left, 0))
+        left -= widths[name] - width
+    return widths
 
 
 def title(name: str) -> str:

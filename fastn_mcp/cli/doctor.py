@@ -57,9 +57,13 @@ _COLORS = {
 @click.option("--url", metavar="URL", help="With --team: the public address to try, if not the file's `url`.")
 @click.pass_obj
 def doctor(
-    start: StartOptions, as_json: bool, report: Path | None, team: Path | None, token_file: TextIO | None,
+    start: StartOptions,
+    as_json: bool,
+    report: Path | None,
+    team: Path | None,
+    token_file: TextIO | None,
     url: str | None,
-) -> int:  # fmt: skip
+) -> int:
     """Check the settings, the network, the key, and each operation against your account. Changes nothing there.
 
     Each reading operation is called once; for changing ones only OPTIONS is sent. Each difference is reported with what
@@ -97,9 +101,11 @@ def _check_report(path: Path) -> None:
 
 
 def _examine(start: StartOptions) -> DoctorReport:
-    file, folder = start.existing_config(), state_of(os.environ, sandboxed=start.sandboxed)
+    file = start.existing_config()
+    folder = state_of(os.environ, sandboxed=start.sandboxed)
     try:
-        settings, system = start.settings(), System()
+        settings = start.settings()
+        system = System()
     except SettingsError as error:
         return DoctorReport(checks=[machine.wrong_settings(error, file)])
     sandbox = Sandboxed(start.sandbox_file) if start.sandboxed else None
@@ -125,7 +131,9 @@ def _examine(start: StartOptions) -> DoctorReport:
             def show(subject: str) -> None:
                 status.update(f"Looking at {subject} ...")
 
-            account = Examination(settings, os.environ, tools, exchange, system, show, profile)
+            account = Examination(
+                settings, os.environ, tools, sandbox=exchange, system=system, progress=show, profile=profile
+            )
             return await account.run(first)
 
     return anyio.run(examine_all)
@@ -142,12 +150,16 @@ async def _examine_team(start: StartOptions, file: Path, token: str | None, url:
     from fastn_mcp.hosted.team_config import load_team
     from fastn_mcp.server.log import JsonLines
 
-    state, system = state_of(os.environ, sandboxed=start.sandboxed), System()
+    state = state_of(os.environ, sandboxed=start.sandboxed)
+    system = System()
     try:
-        team, process = load_team(file), process_settings({}, os.environ)
+        team = load_team(file)
+        process = process_settings({}, os.environ)
         own = Process(os.environ, Sandboxed() if start.sandboxed else None)
         lines = JsonLines(process.secrets)
-        builder = TenantBuilder(team, process, own, start.existing_config(), state, lines, system)
+        builder = TenantBuilder(
+            team, process, own, config=start.existing_config(), state=state, log=lines, system=system
+        )
     except SettingsError as error:
         return DoctorReport(checks=[machine.wrong_settings(error, file)])
     report = DoctorReport(urlsplit(url or team.url).netloc)
@@ -174,7 +186,7 @@ async def _examine_team(start: StartOptions, file: Path, token: str | None, url:
         report.checks += [check async for check in check_provider(builder, keys)]
         report.checks += [check async for check in check_token(builder, keys, token)]
         status.update("Calling the public address ...")
-        address = PublicAddress(team, url or team.url, system, token, process.state_secrets)
+        address = PublicAddress(team, url or team.url, system, token=token, secrets=process.state_secrets)
         address.is_provider_down = any(check.finding == PROVIDER_DOWN for check in report.checks)
         report.checks += [check async for check in check_public(address)]
         report.sent = address.sent + len(keys_of_tenants)

@@ -115,7 +115,8 @@ def _unknown_command(name: str, context: click.Context, more: str) -> str:
     if context.command_path.endswith(" call"):
         return f"There is no tool {name!r}{nearest(name, known)}.{more}"
     tools = [tool.replace("_", "-") for tool in TOOLS]
-    if context.parent is None and (tool := name.replace("_", "-")) in tools:
+    tool = name.replace("_", "-")
+    if context.parent is None and tool in tools:
         sandbox = "--sandbox " if context.params.get("sandbox") else ""
         return f"{name} is a tool, not a command: fastn-mcp {sandbox}call {tool}.{more}"
     return f"There is no command {name!r}{nearest(name, known)}.{more}"
@@ -128,9 +129,11 @@ def _unknown_option(option: str, context: click.Context, more: str) -> str:
             f"There is no {option}: other users can read a command line, and the shell records it. Store the key with "
             "fastn-mcp login, or set FASTN_API_KEY. Revoke a key that was passed this way."
         )
-    known, group = context.command.get_params(context), context
+    known = context.command.get_params(context)
+    group = context
     while (parent := group.parent) is not None:
-        inner, group = context.command_path.removeprefix(parent.command_path), parent
+        inner = context.command_path.removeprefix(parent.command_path)
+        group = parent
         options = group.command.get_params(group)
         if any(option in parameter.opts for parameter in options):
             return f"{option} stands before the command: {group.command_path} {option} ...{inner} ..."

@@ -16,7 +16,8 @@ def health(address: str) -> None:
 
     For the health check of a container. Without an address the server uses stdio, and the check succeeds.
     """
-    if address and (problem := problem_of(address)):
+    problem = problem_of(address) if address else None
+    if problem:
         raise click.ClickException(f"Not healthy: {problem}.")
     click.echo("healthy" if address else "Serving over stdio: its client sees whether it is alive.")
 
@@ -25,7 +26,8 @@ def problem_of(address: str) -> str | None:
     """Return what is wrong with the server at `HOST:PORT`, or None if it is healthy."""
     try:
         parts = urlsplit(f"//{address}")
-        host, port = parts.hostname, parts.port
+        host = parts.hostname
+        port = parts.port
     except ValueError:
         host = port = None
     if not host or not port:

@@ -99,7 +99,8 @@ class OptionGroups(click.Command):
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         groups: dict[str, list[tuple[str, str]]] = {"Options": []}  # its own first
         for option in self.get_params(ctx):
-            if isinstance(option, click.Option) and (record := option.get_help_record(ctx)) is not None:
+            record = option.get_help_record(ctx) if isinstance(option, click.Option) else None
+            if record is not None:
                 groups.setdefault(getattr(option, "group", "Options"), []).append(record)
         for heading, records in groups.items():
             with formatter.section(heading):
@@ -140,7 +141,8 @@ class GroupedCommands(OptionGroups, click.Group):
             entry = _ENTRIES[cmd_name]
             module, _, attribute = entry.place.partition(":")
             command: click.Command = getattr(import_module(f"fastn_mcp.cli.{module}"), attribute)
-            command.short_help, command.hidden = entry.short, entry.hidden
+            command.short_help = entry.short
+            command.hidden = entry.hidden
             self.commands[cmd_name] = _with_examples(command, cmd_name)
         return self.commands.get(cmd_name)
 

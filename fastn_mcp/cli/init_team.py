@@ -46,12 +46,16 @@ user fastn on #{digest} resetchannels ~{{fastn}}:* -@all +@read +@write +@script
 """
 """Users of Valkey: anybody may ping, and `fastn` may use the ledger of this name and nothing else."""
 
-_ENV, _FILE, _USERS, _SECRETS = ".env", "team.toml", "valkey.acl", "secrets"
+_ENV = ".env"
+_FILE = "team.toml"
+_USERS = "valkey.acl"
+_SECRETS = "secrets"
 _TO_FILL = {
     "fastn-key": "the Fastn API key of the account",
     "approvals-client": "the secret of the approval page's client",
 }
-_STATE, _PASSWORD = "FASTN_STATE_SECRET", "VALKEY_PASSWORD"
+_STATE_VARIABLE = "FASTN_STATE_SECRET"
+_VALKEY_VARIABLE = "VALKEY_PASSWORD"
 
 
 @click.command(name="init-team")
@@ -92,18 +96,23 @@ def _refuse_links(folder: Path) -> None:
 
 def _secrets_of(folder: Path) -> list[str]:
     """Add the secrets that are missing. Return what was made. Raises `SettingsError` if they contradict each other."""
-    env, users = folder / _ENV, folder / _USERS
+    env = folder / _ENV
+    users = folder / _USERS
     before = env.read_text(encoding="utf-8") if env.exists() else ""
     present = dict(re.findall(r"^(\w+)=(.*)$", before, re.MULTILINE))
-    if users.exists() and not present.get(_PASSWORD):
-        raise SettingsError(f"{users} is there, but {env} has no {_PASSWORD}.", f"Delete {users} to create both again.")
-    added: Mapping[str, str] = {name: secrets.token_hex(32) for name in (_STATE, _PASSWORD) if not present.get(name)}
+    if users.exists() and not present.get(_VALKEY_VARIABLE):
+        raise SettingsError(
+            f"{users} is there, but {env} has no {_VALKEY_VARIABLE}.", f"Delete {users} to create both again."
+        )
+    added: Mapping[str, str] = {
+        name: secrets.token_hex(32) for name in (_STATE_VARIABLE, _VALKEY_VARIABLE) if not present.get(name)
+    }
     if added:
         lines = "".join(f"{name}={value}\n" for name, value in added.items())
         write_private(env, before + ("\n" if before and not before.endswith("\n") else "") + lines)
     created = [f"{name} in {_ENV}" for name in added]
     if not users.exists():
-        password = {**present, **added}[_PASSWORD]
+        password = {**present, **added}[_VALKEY_VARIABLE]
         write_private(users, _ACL.format(digest=hashlib.sha256(password.encode()).hexdigest()), replace=False)
         created.append(_USERS)
     return created

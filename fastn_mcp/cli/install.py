@@ -137,14 +137,16 @@ def install_stdio(wanted: InstallOptions, arguments: Sequence[str], login_comman
 
     `login_command` stores the key, if the account may have none yet.
     """
-    start, client = _program(wanted).with_(arguments), _present_client(wanted)
+    start = _program(wanted).with_(arguments)
+    client = _present_client(wanted)
     is_sandbox = any(argument.startswith("--sandbox") for argument in arguments)
     settable = [
         each.variable
         for each in SOURCES
         if each.flag and each.flag not in arguments and not (is_sandbox and each.field in SANDBOX_SETTINGS)
     ]
-    if client is not OTHER and (variables := list(filter(os.environ.get, settable))):
+    variables = [name for name in settable if os.environ.get(name)]
+    if variables and client is not OTHER:
         only = f"The server has {', '.join(variables)} only if {client.title} is started from this shell."
         warn(f"{only} To set it for good, give the option before the command, or write it into the configuration file.")
     additions = clients.additions(client, wanted.name, start, wanted.key)
@@ -162,7 +164,8 @@ def _install_http(wanted: InstallOptions, arguments: Sequence[str], url: str) ->
             "With --url the server runs already, and keeps the account and the options that it was started with.",
             "Leave out --key, --profile and the options before install. --sandbox says whose token is used.",
         )
-    client, token = _present_client(wanted), [*arguments, "http-token"]
+    client = _present_client(wanted)
+    token = [*arguments, "http-token"]
     header = _program(wanted).with_([*token, "--header"]).line()
     additions = clients.http_additions(client, wanted.name, url, header)
     note = clients.http_of(client).note.format(title=client.title, command=this_program(os.environ).to(*token))
@@ -185,8 +188,11 @@ def _apply(client: McpClient, wanted: InstallOptions, additions: Sequence[Additi
     say(f"Done. {client.after}.")
     if change is not None and change.before is not None:
         say(f"What the file was: {target.backup.copy}")
-    options = (["--name", wanted.name] if wanted.name != "fastn" else []) + ["--project"] * wanted.project
-    options += ["--file", str(wanted.file.absolute())] if wanted.file is not None else []
+    options = ["--name", wanted.name] if wanted.name != "fastn" else []
+    if wanted.project:
+        options.append("--project")
+    if wanted.file is not None:
+        options += ["--file", str(wanted.file.absolute())]
     say(f"Undo: {this_program(os.environ).to('uninstall', client.name, *options)}")
     if note:
         say(note)
@@ -253,7 +259,8 @@ def _present_client(wanted: InstallOptions) -> McpClient:
     """Return the client. Raises `NotInstalled` if this machine does not have it, unless `wanted.anyway`."""
     if wanted.client == OTHER.name:
         return OTHER
-    client, machine = _client(wanted.client), _machine()
+    client = _client(wanted.client)
+    machine = _machine()
     if not wanted.anyway and wanted.file is None and not wanted.project and not is_present(client, machine):
         others = ", ".join(name for name in BY_NAME if name != client.name)
         raise NotInstalled(
@@ -293,7 +300,14 @@ def _is_confirmed(change: apply.FileChange, wanted: InstallOptions) -> bool:
 
 
 def _machine() -> Machine:
-    return Machine(sys.platform, str(Path.home()), os.environ, os.path.exists, glob, shutil.which)
+    return Machine(
+        sys.platform,
+        str(Path.home()),
+        os.environ,
+        exists=os.path.exists,
+        matching=glob,
+        program=shutil.which,
+    )
 
 
 # --- setup -------------------------------------------------------------------------------------------------------
@@ -332,7 +346,8 @@ def setup(ctx: click.Context, sandbox: bool | None, names: tuple[str, ...], yes:
         arguments.append("--sandbox")
         proof.insert(0, "--sandbox")
     options = partial(InstallOptions, name="fastn", project=False, file=None, dry_run=False)
-    connected, failed = list[McpClient](), 0
+    connected = list[McpClient]()
+    failed = 0
     for client in chosen:
         say("", client.title)
         try:
@@ -341,7 +356,8 @@ def setup(ctx: click.Context, sandbox: bool | None, names: tuple[str, ...], yes:
         except NotInstalled as error:
             failed = 1
             warn(str(error))
-    if hint := path_hint(os.environ):
+    hint = path_hint(os.environ)
+    if hint:
         click.echo(f"\n{hint}")
     if connected:
         click.echo(f"\nThis proves that it works:\n  {start.command_line().to(*proof)}")
@@ -350,7 +366,8 @@ def setup(ctx: click.Context, sandbox: bool | None, names: tuple[str, ...], yes:
 
 
 def _present_clients() -> list[McpClient]:
-    if present := [client for client in CLIENTS if is_present(client, _machine())]:
+    present = [client for client in CLIENTS if is_present(client, _machine())]
+    if present:
         return present
     raise NotInstalled(
         f"There is no MCP client to connect. Looked for {', '.join(client.title for client in CLIENTS)}.",

@@ -12,8 +12,13 @@ from rich.cells import cell_len, set_cell_size
 from fastn_mcp.channels.terminal import wrapped
 from fastn_mcp.redaction import sanitize
 
-GREEN, RED, ORANGE, CYAN, MAGENTA, GREY = 28, 160, 166, 31, 127, 244
-"""Colours of 256 that are legible on white and on black, which yellow and white are not."""
+# Colours of 256 that are legible on white and on black, which yellow and white are not.
+GREEN = 28
+RED = 160
+ORANGE = 166
+CYAN = 31
+MAGENTA = 127
+GREY = 244
 
 _COLUMN_GAP = 2
 _MIN_LAST_CELL = 30
@@ -47,23 +52,34 @@ def print_table(rows: Sequence[Sequence[str]], colors: Iterable[int | None] = ()
     The last cell wraps. If too few columns are left for it, the cells of a row go below its first one, each with the
     name of its column.
     """
-    if (columns := columns_of()) is None:
+    columns = columns_of()
+    if columns is None:
         click.echo("\n".join(map(tab_separated, rows)))
         return
     header, *lines = ([sanitize(cell) for cell in row] for row in rows)
     *widths, last = [max(map(cell_len, column)) for column in zip(header, *lines, strict=True)]
     if columns - sum(widths) - _COLUMN_GAP * len(widths) < min(last, _MIN_LAST_CELL):
-        for (name, *cells), color in zip_longest(lines, colors):
-            facts = [f"  {title}: {cell}" for title, cell in zip(header[1:], cells, strict=True) if cell]
-            click.secho("\n".join(wrapped(line, columns) for line in (name, *facts)), fg=color)
-        return
+        _print_narrow(header, lines, colors, columns)
+    else:
+        _print_wide(header, lines, colors)
+
+
+def _print_narrow(
+    header: Sequence[str], lines: Iterable[list[str]], colors: Iterable[int | None], columns: int
+) -> None:
+    for (name, *cells), color in zip_longest(lines, colors):
+        facts = [f"  {title}: {cell}" for title, cell in zip(header[1:], cells, strict=True) if cell]
+        click.secho("\n".join(wrapped(line, columns) for line in (name, *facts)), fg=color)
+
+
+def _print_wide(header: Sequence[str], lines: Iterable[list[str]], colors: Iterable[int | None]) -> None:
     # Only needed on a terminal.
     from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, _COLUMN_GAP, 0, 0), header_style="bold")
     for number, name in enumerate(header):
-        table.add_column(name, overflow="fold", no_wrap=number < len(widths))  # names and ids are copied
+        table.add_column(name, overflow="fold", no_wrap=number < len(header) - 1)  # names and ids are copied
     for line, color in zip_longest(lines, colors):
         table.add_row(*line, style=None if color is None else style(color))
     context = click.get_current_context()

@@ -109,7 +109,8 @@ def _from_script(lines: Iterable[bytes]) -> Iterator[Call]:
 def _from_audit(path: Path, since: str | None) -> Iterator[Call]:
     """Yield the calls that were sent and whose arguments are in the audit log. Report the others on stderr."""
     for number, line in enumerate(path.read_bytes().splitlines(), 1):
-        if (entry := parsed(line)) is None:
+        entry = parsed(line)
+        if entry is None:
             click.echo(f"line {number} is left out, it is not an audit entry", err=True)
             continue
         if entry["event"] != AuditEvent.INTENT.value or (since is not None and str(entry.get("time")) < since):
@@ -178,7 +179,7 @@ def approve_(start: StartOptions, file: Path, name: str, key: Path | None) -> No
         plan_file.signers(data, earlier, plan_file.trusted(folder / KEYS, start.command_line()), account)
     except (BadSignature, SettingsError):
         earlier = ()  # signatures of another text, or for another account
-    signature = plan_file.sign(data, name, datetime.now(UTC), account, records, private)
+    signature = plan_file.sign(data, name, datetime.now(UTC), account=account, records=records, key=private)
     signature_file.write_bytes(plan_file.written((*[each for each in earlier if each.by != name], signature)))
     use = start.command_line().to("--mode", "unattended", "--plan", str(file))
     say(f"Signed: {signature_file}. Use it:")
@@ -224,7 +225,8 @@ def _signed(start: StartOptions, file: Path) -> Plan:
     """Return the plan, checked as for a run. Raises `SettingsError` if it is not valid."""
     settings = start.settings()
     keys = settings.plan_keys or config_dir(os.environ) / KEYS
-    return plan_file.signed(file, keys, plan_account_of(settings), datetime.now(UTC), start.command_line())
+    account = plan_account_of(settings)
+    return plan_file.signed(file, keys, account, now=datetime.now(UTC), program=start.command_line())
 
 
 def _read(start: StartOptions, file: Path) -> tuple[bytes, Plan]:

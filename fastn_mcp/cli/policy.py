@@ -24,7 +24,7 @@ from fastn_mcp.build.composition import AccountParts, policy_of
 from fastn_mcp.build.startup import policy_file
 from fastn_mcp.cli.help import EnumChoice, completing
 from fastn_mcp.cli.layout import print_table, say, warn
-from fastn_mcp.cli.policy_calls import load_cases, record_case, replay, written_case
+from fastn_mcp.cli.policy_calls import Replayed, load_cases, record_case, replay, written_case
 from fastn_mcp.cli.start_options import StartOptions
 from fastn_mcp.client.reads import read_pages
 from fastn_mcp.config.model import Settings
@@ -138,7 +138,8 @@ def explain_(start: StartOptions, tool: str, arguments: tuple[str, ...], **optio
 
     With an account, it reads the target. It changes nothing and requests no approval.
     """
-    who, at = _facts(options["who"]), _time(options["at"])
+    who = _facts(options["who"])
+    at = _time(options["at"])
     name = tool.replace("-", "_")
     try:
         call = parse(TOOLS, name, dict(_argument(name, text) for text in arguments)).call
@@ -152,9 +153,11 @@ def explain_(start: StartOptions, tool: str, arguments: tuple[str, ...], **optio
         from fastn_mcp.hosted.team_config import load_team  # deferred import: only for a team
 
         step_up = load_team(options["team"]).step_up
-    lines, situation, policy, verdict = anyio.run(_explain, start, call, asker_of(who), at, step_up)
+    explain = partial(_explain, start, call, asker_of(who), at=at, step_up=step_up)
+    lines, situation, policy, verdict = anyio.run(explain)
     say(*lines)
-    if (file := options["record"]) is not None:
+    file = options["record"]
+    if file is not None:
         difference = record_case(file, written_case(situation, policy, who, verdict), policy)
         if difference is not None:
             raise NotSent(f"Not recorded: without what was read, {difference}", "Make the case by hand.")
@@ -202,7 +205,8 @@ async def _explain(
         parts = start.parts()
         settings = parts.settings
     except SettingsError as error:
-        settings, reason = start.keyless(), f"Nothing was read: {error}"
+        settings = start.keyless()
+        reason = f"Nothing was read: {error}"
     if parts is None:
         policy = replace(policy_of(settings, os.environ, start.command_line()), live=True, step_up=step_up)
     else:
@@ -249,7 +253,8 @@ def _fact_lines(situation: Situation, evaluation: Evaluation | None, reason: str
     """Yield what was looked at; without an evaluation, by the arguments alone, for this `reason`."""
     yield "Looked at:"
     yield f"  effect: {situation.effect.value}"
-    if (target := situation.resolved.call.target) is not None:
+    target = situation.resolved.call.target
+    if target is not None:
         name = f"{quote(evaluation.name)}, " if evaluation and evaluation.name else ""
         yield f"  target: {name}id {quote(target)}"
     yield from _effective_lines(situation.resolved)
@@ -280,7 +285,8 @@ def _effective_lines(resolved: ResolvedCall) -> Iterator[str]:
 
 def _asked_lines(situation: Situation) -> Iterator[str]:
     """Yield when the call is made, and what is known of who asks."""
-    asker, known = situation.asker, list[str]()
+    asker = situation.asker
+    known = list[str]()
     for fact in FACTS:
         known += [
             f"{fact} {quote(each)}" for each in dict.fromkeys(asker.values(fact, verified=False)) if each[0] != "|"
@@ -290,7 +296,8 @@ def _asked_lines(situation: Situation) -> Iterator[str]:
 
 
 def _policy_line(settings: Settings, policy: Policy) -> str:
-    mode, key = policy.mode, policy.key
+    mode = policy.mode
+    key = policy.key
     file = policy_file(settings, os.environ)
     return f"Policy: mode {mode}, {key} key, {f'file {file}' if file else 'no file'}."
 
@@ -343,24 +350,30 @@ def simulate_(
     log = AuditLog(audit)
     log.files()  # raises if there are none
     lines = [*log.lines([audit])]
-    (rows, problems), titles = replay(lines, policy), ("recorded", "now")
+    rows, problems = replay(lines, policy)
+    titles = ("recorded", "now")
     if against is not None:
         candidate = replace(policy, rules=load_rules(against, start.command_line()))
-        decided, titles = [row.decision.label for row in rows], ("in force", "candidate")
-        rows = [replace(row, recorded=label) for row, label in zip(replay(lines, candidate)[0], decided, strict=True)]
+        in_force = [row.decision.label for row in rows]
+        titles = ("in force", "candidate")
+        rows = [replace(row, recorded=label) for row, label in zip(replay(lines, candidate)[0], in_force, strict=True)]
     # An audit log has no groups.
     different = [
         row for row in rows if row.recorded != (row.decision.label if against else row.decision.decision.value)
     ]
-    if rows:
-        pairs = Counter((row.recorded, row.decision.label) for row in rows)
-        counts = [(recorded, now, str(count)) for (recorded, now), count in sorted(pairs.items())]
-        print_table([(*titles, "calls"), *counts])
-        click.echo()
-    if different:
-        print_table([("line", "time", "call", *titles, "by"), *(row.cells() for row in different)])
-        click.echo()
+    _print_decisions(rows, different, titles)
     beside = "" if against is None else f" Candidate: {against}."
     say(f"{len(rows)} calls, {len(different)} with another decision. {_policy_line(settings, policy)}{beside}")
     say(*(f"Line {line} was not evaluated: {problem}." for line, problem in sorted(problems)), err=True)
     sys.exit(1 if problems else 0)
+
+
+def _print_decisions(rows: Sequence[Replayed], different: Sequence[Replayed], titles: tuple[str, str]) -> None:
+    """Print how often each pair of decisions occurs, and the calls for which they differ."""
+    if rows:
+        pairs = Counter((row.recorded, row.decision.label) for row in rows)
+        print_table([(*titles, "calls"), *((*pair, str(count)) for pair, count in sorted(pairs.items()))])
+        click.echo()
+    if different:
+        print_table([("line", "time", "call", *titles, "by"), *(row.cells() for row in different)])
+        click.echo()

@@ -75,7 +75,15 @@ def replay(lines: Iterable[bytes], policy: Policy) -> tuple[list[Replayed], list
             if entry["event"] in _REPLAYED_EVENTS and not was_sent and not is_batch:
                 call = recorded_call(entry)
                 situation = history.before(entry, call)
-                rows.append(Replayed(number, situation.now, call, _recorded_decision(entry), policy.decide(situation)))
+                rows.append(
+                    Replayed(
+                        number,
+                        situation.now,
+                        call,
+                        recorded=_recorded_decision(entry),
+                        decision=policy.decide(situation),
+                    )
+                )
             history.add(entry, call)
         except UnreadableEntry as error:
             problems.append((number, str(error)))
@@ -106,7 +114,8 @@ class _History:
                 self._declines.pop(principal, None)  # a person approved
 
     def before(self, entry: Mapping[str, Any], call: Call) -> Situation:
-        now, effect = _time(entry), _effect(entry)
+        now = _time(entry)
+        effect = _effect(entry)
         declines = self._declines.get(str(entry.get("principal")), [])
         _, rest = self.policy.rules.breaker
         last = declines[-1] if declines else None
@@ -158,7 +167,8 @@ def recorded_call(entry: Mapping[str, Any]) -> Call:
 
 def without_secrets(operation: AnyOperation, arguments: dict[str, Any]) -> dict[str, Any]:
     """Leave out redacted arguments. Where one is required, its mark stands in for it."""
-    secrets, fields = operation.secrets(), operation.model_fields
+    secrets = operation.secrets()
+    fields = operation.model_fields
     return {name: each for name, each in arguments.items() if name not in secrets or fields[name].is_required()}
 
 
@@ -171,7 +181,8 @@ def _asker(entry: Mapping[str, Any]) -> Asker:
 
 
 def _time(entry: Mapping[str, Any]) -> datetime:
-    if (time := parse_timestamp(entry.get("time"))) is None:
+    time = parse_timestamp(entry.get("time"))
+    if time is None:
         raise UnreadableEntry("it has no time")
     return time
 
@@ -222,8 +233,23 @@ class PolicyCase:
 
     def difference(self, policy: Policy) -> str | None:
         """Return how the policy's decision differs from the expected one, on one line; None if it does not."""
-        form, call = self.form, self.call
+        form = self.form
         policy = replace(policy, live=form.key == "live", mode=form.mode or policy.mode)
+        situation = self._situation(policy)
+        verdict = policy.decide(situation)
+        if verdict.decision is form.expect and form.rule in ("", verdict.rule, without_place(verdict.rule)):
+            return None
+        matches = [f"{each.rule}: {each.label}" for each in policy.matches(situation)]
+        also = f" Every rule that matches: {'; '.join(matches)}." if len(matches) > 1 else ""
+        expected = f"{form.expect.value} by {form.rule or 'any rule'}"
+        got = f"{verdict.label} by {verdict.rule}"
+        where = f"{self.place}, {self.call.tool_name()} {self.call.target or ''}".rstrip()
+        return f"{where}: expected {expected}, got {got}.{also}"
+
+    def _situation(self, policy: Policy) -> Situation:
+        """Return what the policy judges: the call with the records, the effect and the amounts of the case."""
+        form = self.form
+        call = self.call
         target = None if call.target is None else FastnObject.model_validate({"id": call.target} | form.target)
         resolved = by_arguments(call, Surroundings(form.environment), target, form.dependents, trusts_ids=True)
         known = {(each.kind, each.id): each for each in resolved.records}
@@ -233,15 +259,7 @@ class PolicyCase:
         resolved = replace(resolved, records=tuple(known.values()))
         effect = form.effect[0] if form.effect else resolved.effect
         spent = {effect: dict.fromkeys(policy.rules.budgets(effect, form.time), form.spent)}
-        situation = Situation(resolved, effect, form.time, asker_of(form.who or {}), spent=spent)
-        verdict = policy.decide(situation)
-        if verdict.decision is form.expect and form.rule in ("", verdict.rule, without_place(verdict.rule)):
-            return None
-        matches = [f"{each.rule}: {each.label}" for each in policy.matches(situation)]
-        also = f" Every rule that matches: {'; '.join(matches)}." if len(matches) > 1 else ""
-        expected, got = f"{form.expect.value} by {form.rule or 'any rule'}", f"{verdict.label} by {verdict.rule}"
-        where = f"{self.place}, {call.tool_name()} {call.target or ''}".rstrip()
-        return f"{where}: expected {expected}, got {got}.{also}"
+        return Situation(resolved, effect, form.time, asker_of(form.who or {}), spent=spent)
 
 
 def without_place(rule: str) -> str:
@@ -257,14 +275,15 @@ def load_cases(path: Path) -> list[PolicyCase]:
 def record_case(path: Path, text: str, policy: Policy) -> str | None:
     """Append a case to a file, unless `policy test` would decide it otherwise: then return how it differs."""
     data = (read(path, "file of cases", "Correct the path.")[0] if path.exists() else b"") + text.encode()
-    if (difference := _loaded(path, data)[-1].difference(policy)) is None:
+    difference = _loaded(path, data)[-1].difference(policy)
+    if difference is None:
         path.touch(0o600)
         path.write_bytes(data)
     return difference
 
 
 def _loaded(path: Path, data: bytes) -> list[PolicyCase]:
-    return load(data, path, "file of cases", _build, "See docs/policy-tests.md.")
+    return load(data, path, "file of cases", _build, hint="See docs/policy-tests.md.")
 
 
 def _build(table: Mapping[str, Any], source: TomlSource) -> list[PolicyCase]:
@@ -290,7 +309,8 @@ def written_case(
     situation: Situation, policy: Policy, who: Mapping[str, Sequence[str]], verdict: PolicyDecision
 ) -> str:
     """Return the text of a case for a decision that was explained."""
-    resolved, call = situation.resolved, situation.resolved.call
+    resolved = situation.resolved
+    call = situation.resolved.call
     row = {
         n: v
         for n, v in row_of(resolved.target).items()

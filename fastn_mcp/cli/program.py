@@ -97,7 +97,9 @@ def cli(
     Without a command it serves agents over stdio. The API key comes from the environment, FASTN_API_KEY, or is kept in
     the system's keyring: fastn-mcp login.
     """
-    start = ctx.obj = StartOptions(ctx, flags, config, sandbox or sandbox_file is not None, sandbox_file)
+    start = ctx.obj = StartOptions(
+        ctx, flags, config, sandboxed=sandbox or sandbox_file is not None, sandbox_file=sandbox_file
+    )
     _refuse_contradictions(ctx, team)
     if ctx.invoked_subcommand is None:
         if team is not None:
@@ -131,7 +133,8 @@ def _serve(start: StartOptions, http: str | None) -> None:
     except NoKey as error:
         # If the server exits, clients only report a failed connection. So serve, send nothing, and answer every call
         # with the missing setting. Any other invalid setting still stops the start.
-        settings, no_key = start.keyless(), error
+        settings = start.keyless()
+        no_key = error
 
     def parts() -> "AccountParts":
         try:
@@ -168,7 +171,8 @@ def _serve_team(start: StartOptions, file: Path, http: str) -> None:
 
     _collect_garbage()
     flags = {name: start.flags.get(name) for name in process_flags}
-    serve(file, http, flags, start.existing_config(), start.state(), sandboxed=start.sandboxed)
+    config = start.existing_config()
+    serve(file, http, flags, config=config, state=start.state(), sandboxed=start.sandboxed)
 
 
 def main() -> None:

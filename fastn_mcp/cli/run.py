@@ -110,12 +110,18 @@ class ScriptRun:
     def end(self, call: ScriptCall, outcome: CallOutcome) -> None:
         """Record the outcome of a call, and print it."""
         self.outcomes.append(outcome.outcome)
-        tool, attempts = call.tool.tool_name(), self.tally.of_step(call.number)
+        tool = call.tool.tool_name()
+        attempts = self.tally.of_step(call.number)
         # The audit log lacks calls that it did not see, or that ended otherwise. Reads are only counted.
         is_read = call.tool.effect is Effect.READ and outcome.outcome == DONE
         if not is_read and group_of(outcome.outcome) not in {attempt.group for attempt in attempts}:
             self.tally.add(self._attempt(call, outcome))
-        target, name = (attempts[-1].target, attempts[-1].name) if attempts else (call.wanted.call.target, None)
+        if attempts:
+            target = attempts[-1].target
+            name = attempts[-1].name
+        else:
+            target = call.wanted.call.target
+            name = None
         named = " ".join(quote(part) for part in (name, target) if part is not None)
         line = "  ".join(part for part in (f"{call.number:>3}", tool, named, outcome.outcome) if part)
         say(f"{line}: {outcome.message}" if outcome.message else line, err=True)
@@ -197,9 +203,7 @@ def run(
         for call in calls[len(running.outcomes) :]:
             running.end(call, running.interrupted(call))
         code = strongest([*running.outcomes, *(attempt.outcome for attempt in tally.attempts)])
-        groups = [attempt.group for attempt in tally.attempts]
-        counts = [f"{groups.count(group)} {group.value}" for group in OutcomeGroup if group in groups]
-        say(f"{', '.join(counts) or 'Nothing changed'}; {counted(tally.reads, 'read')}.", err=True)
+        say(_summary(tally), err=True)
         if write_report is not None:
             try:
                 write_report()
@@ -209,6 +213,13 @@ def run(
     if running.signal is not None and code is not Exit.UNKNOWN:
         return 128 + running.signal
     return code
+
+
+def _summary(tally: Tally) -> str:
+    """Return how many calls ended in each way."""
+    groups = [attempt.group for attempt in tally.attempts]
+    counts = [f"{groups.count(group)} {group.value}" for group in OutcomeGroup if group in groups]
+    return f"{', '.join(counts) or 'Nothing changed'}; {counted(tally.reads, 'read')}."
 
 
 class ScriptError(Exception):
@@ -244,7 +255,9 @@ def _call(number: int, line: int, text: bytes, offered: Mapping[str, AnyTool]) -
     for key in fields:
         if key not in _KEYS:
             raise ScriptError(f"there is no {key[:64]!r} in a call{nearest(key, _KEYS)}")
-    tool, arguments, id_ = fields.get("tool"), fields.get("arguments", {}), fields.get("id")
+    tool = fields.get("tool")
+    arguments = fields.get("arguments", {})
+    id_ = fields.get("id")
     if not isinstance(tool, str):
         raise ScriptError("its tool is missing, or is not a text")
     if not isinstance(arguments, dict):

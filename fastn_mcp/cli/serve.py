@@ -97,14 +97,15 @@ def serve_http(parts: "AccountParts", address: str, state: Path) -> None:
     app = application(server, hosts, token, beside)
     message = f"Serving http://{address}/mcp. The bearer token for clients is in {token.place}."
     with report_at_end(parts):
-        run(app, host, port, health, LOCAL_LIMITS, message)
+        run(app, host, port, health=health, limits=LOCAL_LIMITS, announcement=message)
 
 
 @asynccontextmanager
 async def _beside(parts: "AccountParts") -> AsyncGenerator[None]:
     """Receive decisions from Slack while the application serves, and close the account after it."""
     async with aclosing(parts), anyio.create_task_group() as tasks:
-        if (slack := parts.channel.slack) is not None:
+        slack = parts.channel.slack
+        if slack is not None:
             slack.begin()
         tasks.start_soon(parts.guard.judge.check_customers)
         yield
@@ -121,11 +122,16 @@ def begin_report(parts: "AccountParts", tally: "Tally", path: Path, script: str 
     from fastn_mcp.report.writer import check, document, write  # only where there is a report
 
     check(path)
-    file, began, about = path.absolute(), parts.stores.system.now(), replace(parts.about, script=script)
+    file = path.absolute()
+    began = parts.stores.system.now()
+    about = replace(parts.about, script=script)
 
     def end() -> None:
-        ended, requests = parts.stores.system.now(), parts.client.requests_sent
-        report = document(about, tally.attempts, tally.reads, tally.head, began, ended, requests)
+        ended = parts.stores.system.now()
+        requests = parts.client.requests_sent
+        report = document(
+            about, tally.attempts, tally.reads, head=tally.head, began=began, ended=ended, requests=requests
+        )
         with file_errors(file, "written", f"The audit log has it all: {parts.process.program.to('audit', 'report')}"):
             write(file, report)
 

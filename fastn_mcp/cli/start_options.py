@@ -85,7 +85,8 @@ class StartOptions:
             from fastn_mcp.report.collector import Tally  # without --report nothing is collected
 
             tally = Tally()
-        lines, program = begin_log(settings), self.command_line()
+        lines = begin_log(settings)
+        program = self.command_line()
         policy = policy_of(settings, os.environ, program)
         instruments = instruments_of(os.environ, lines, self.context.call_on_close)
         outbox_of = audit_outboxes(settings, self.state(), os.environ, self.context.call_on_close)
@@ -100,7 +101,7 @@ class StartOptions:
             instruments=instruments,
             outbox_of=outbox_of,
         )
-        parts = assemble(settings, policy, self.state(), process, no_key)
+        parts = assemble(settings, policy, self.state(), process=process, no_key=no_key)
         if browser:  # a server, which may run for longer than its key is valid
             parts.client.stored_key = lambda: self.settings().api_key
         return parts
@@ -115,7 +116,8 @@ class StartOptions:
         """Return the file of --config or FASTN_CONFIG, or else the user's own. Never one in the working directory."""
         if self.config is not None:
             return self.config
-        if path := os.environ.get("FASTN_CONFIG"):
+        path = os.environ.get("FASTN_CONFIG")
+        if path:
             return Path(path)
         own = _own_config()
         return own if own.exists() else None
@@ -128,8 +130,10 @@ class StartOptions:
         from fastn_mcp.build.startup import state_of
         from fastn_mcp.config.paths import require_own_folder, state_dir
 
-        for folder in (state_dir(os.environ), state := state_of(os.environ, sandboxed=self.sandboxed)):
-            require_own_folder(folder)
+        folder = state_dir(os.environ)
+        state = state_of(os.environ, sandboxed=self.sandboxed)
+        require_own_folder(folder)
+        require_own_folder(state)
         return state
 
     def ledger_settings(self) -> "Settings":
@@ -155,7 +159,9 @@ def _profile_names(ctx: click.Context) -> Iterable[str]:
     from fastn_mcp.config.file import read_or_none
 
     root = ctx.find_root()
-    return read_or_none(StartOptions(root, {}, root.params.get("config"), False, None).config_file()).profiles
+    return read_or_none(
+        StartOptions(root, {}, root.params.get("config"), sandboxed=False, sandbox_file=None).config_file()
+    ).profiles
 
 
 complete_profile = completing(_profile_names)

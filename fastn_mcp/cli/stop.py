@@ -52,40 +52,60 @@ def stop(start: StartOptions, tenant: str, person: str, reason: str) -> None:
         raise click.UsageError("Give either --tenant or --person.")
     if len(reason) > _MAX_REASON:
         raise click.UsageError(f"The reason has {len(reason)} characters, and {_MAX_REASON} is the limit.")
-    system, stores = System(), _stores(start)
-    own, is_new = stores[0], not stores[0].exists
+    system = System()
+    stores = _stores(start)
+    own = stores[0]
+    is_new = not own.exists
     if tenant and not (is_shared(own.ledger) or any(store.is_of_tenant for store in stores)):
         raise SettingsError("This is not a team server: it has no tenants.", f"Stop all: {own.program.to('stop')}")
-    wanted = Stop(system.token(), system.timestamp(), _STOPPED_BY, redact_text(reason), tenant, person)
+    wanted = Stop(
+        system.token(), system.timestamp(), _STOPPED_BY, reason=redact_text(reason), tenant=tenant, person=person
+    )
     problems, earlier = _ordered(stores, wanted)
     warn(*(f"Not stopped in {store.folder}: {problem}" for store, problem in problems.items()))
     if len(problems) == len(stores):
         sys.exit(1)
-    in_force, note = (wanted, "") if earlier is None else (earlier, "No new stop was needed. ")
-    note = "In the other folders: " if problems else note
-    say(f"{note}{in_words(in_force, system.now())} Nothing is sent for them until a person allows it again.")
+    say(_in_force(wanted, earlier, system, is_partial=bool(problems)))
     if is_new:
         say(f"No server has used {own.folder} yet. One with another FASTN_STATE_DIR or FASTN_LEDGER is not stopped.")
     reached = [store for store in stores if store not in problems]
     if earlier is None and not any(store.use(partial(_is_known, stop=wanted)) for store in reached):
         say(f"Nobody of this name has asked for an approval yet: {wanted.whom}. Is it spelt this way?")
-    ended = (
-        store.use(
-            lambda approvals: void_approvals(approvals.ledger, wanted, system.timestamp(), approvals.record_event)
-        )
-        for store in reached
-    )
-    say(_ended(sum((counts or Counter[str]() for counts in ended), Counter[str]())))
-    for change in (change for store in reached for change in store.use(_left) or ()):
-        say(f"Already being sent, cannot be recalled: {change.tool} {quote(change.name or change.target)}.")
+    _end_what_waits(reached, wanted, system)
     if sys.stdout.isatty():  # not for an agent's shell
         click.echo(f"To allow changes again: {own.program.to('allow')}")
     sys.exit(1 if problems else 0)
 
 
+def _in_force(wanted: Stop, earlier: Stop | None, system: System, *, is_partial: bool) -> str:
+    """Return what is stopped now: by the new stop, or by an `earlier` one that made it unnecessary."""
+    note = ""
+    if is_partial:
+        note = "In the other folders: "
+    elif earlier is not None:
+        note = "No new stop was needed. "
+    stop = wanted if earlier is None else earlier
+    return f"{note}{in_words(stop, system.now())} Nothing is sent for them until a person allows it again."
+
+
+def _end_what_waits(stores: Sequence[ApprovalStore], stop: Stop, system: System) -> None:
+    """Void the approvals and permits that a stop covers, and say so, with the changes that are already being sent."""
+    ended = Counter[str]()
+    for store in stores:
+        counts = store.use(
+            lambda approvals: void_approvals(approvals.ledger, stop, system.timestamp(), approvals.record_event)
+        )
+        ended += counts or Counter[str]()
+    say(_ended(ended))
+    for store in stores:
+        for change in store.use(_left) or ():
+            say(f"Already being sent, cannot be recalled: {change.tool} {quote(change.name or change.target)}.")
+
+
 def _ordered(stores: Sequence[ApprovalStore], stop: Stop) -> tuple[dict[ApprovalStore, str], Stop | None]:
     """Record a stop in every store, before anything else. Return what went wrong, and the stop if it held in all."""
-    problems, held = dict[ApprovalStore, str](), list[Stop | None]()
+    problems = dict[ApprovalStore, str]()
+    held = list[Stop | None]()
     for store in stores:
         try:
             if not store.is_of_tenant:  # the ledger of its process has the stops of a tenant
@@ -102,7 +122,9 @@ def allow(start: StartOptions) -> None:
 
     Nothing is sent because of it: void approvals stay void, and agents have to ask again.
     """
-    stores, now, stops = list[ApprovalStore](), System().now(), dict[str, Stop]()
+    stores = list[ApprovalStore]()
+    now = System().now()
+    stops = dict[str, Stop]()
     for store in _stores(start):  # one that cannot be used keeps no other stopped
         try:
             stops |= {stop.id: stop for stop in store.use(lambda approvals: approvals.ledger.holding()) or ()}
@@ -113,7 +135,8 @@ def allow(start: StartOptions) -> None:
         say("Nothing is stopped.")
         return
     say(*(in_words(each, now) for each in stops.values()))
-    if (terminal := Terminal.here()) is None:
+    terminal = Terminal.here()
+    if terminal is None:
         raise click.ClickException("Nothing was allowed: that needs a person at a terminal.")
     answer = anyio.run(partial(terminal.line, "To allow changes again, type allow"))
     if (answer or "").strip().casefold() != "allow":
@@ -148,14 +171,16 @@ def _record(approvals: TerminalApprovals, stop: Stop) -> None:
 
 async def _is_known(approvals: TerminalApprovals, stop: Stop) -> bool:
     """Whether somebody whom a stop names has asked for an approval lately; True if it names nobody."""
-    ledger, now = approvals.ledger, approvals.system.timestamp()
+    ledger = approvals.ledger
+    now = approvals.system.timestamp()
     known = {request.asker for request in (*await ledger.waiting(now), *await ledger.decided(_SEARCHED_REQUESTS))}
     return stop.covers(Asker(is_by_hand=True)) or any(map(stop.covers, known))
 
 
 async def _left(approvals: TerminalApprovals) -> Sequence[Change]:
     """Wait until the changes that were begun before the stop have an outcome. Return those that have none in time."""
-    ledger, system = approvals.ledger, approvals.system
+    ledger = approvals.ledger
+    system = approvals.system
     until = system.timestamp() + _MAX_WAIT
     while changes := await ledger.under_way(system.timestamp() - MAX_SENDING):
         if system.timestamp() >= until:

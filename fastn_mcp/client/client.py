@@ -169,7 +169,8 @@ class Attempts:
         certainty: str | None = None,
     ) -> FastnError:
         """Return an error with the read that settles the outcome."""
-        reading, facts = settling_read(self._call), dict[str, JsonValue]({"fastn": dict(response)} if response else {})
+        reading = settling_read(self._call)
+        facts = dict[str, JsonValue]({"fastn": dict(response)} if response else {})
         next_step = "Look in the Fastn dashboard."
         if reading is not None:
             facts["settle"] = suggested_read(reading)
@@ -181,9 +182,13 @@ class FastnClient:
     """Client of one Fastn account."""
 
     def __init__(
-        self, settings: Settings, exchange: Exchange, system: System, store: RateLimitStore | None = None,
+        self,
+        settings: Settings,
+        exchange: Exchange,
+        system: System,
+        store: RateLimitStore | None = None,
         no_key: NoKey | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """`store` shares a used-up rate limit between processes with the same key.
 
         `no_key` says why there is no usable key. Every call then fails with this error.
@@ -344,7 +349,8 @@ class FastnClient:
         """Send the request with retries and return its answer. Raises the failure of the last attempt."""
         failure: FastnError | None = None
         while True:
-            if (closed := await self.limit.closed_for()) > 0:
+            closed = await self.limit.closed_for()
+            if closed > 0:
                 await self._wait_for_limit(closed, attempts)
             try:
                 await attempts.check()
@@ -395,12 +401,15 @@ class FastnClient:
         self, answer: Answer, method: str, attempts: Attempts
     ) -> tuple[FastnError | None, float | None]:
         """Return the failure of an answered attempt, if it is one, and the wait in seconds that Fastn asks for."""
-        response, outcome, what = dict[str, JsonValue](), AttemptOutcome.ANSWERED, f"Fastn answered {answer.status}."
+        response = dict[str, JsonValue]()
+        outcome = AttemptOutcome.ANSWERED
+        what = f"Fastn answered {answer.status}."
         if answer.status >= 300:
             response = await work_on(len(answer.body), partial(_error_body, answer, attempts.redactor))
             outcome = outcome_of(answer.status, response.get("code"))
         if answer.unreadable is UnreadableBody.BROKEN and answer.status < 300 and method == "GET":
-            outcome, what = AttemptOutcome.UNKNOWN, "Fastn's response was cut off."
+            outcome = AttemptOutcome.UNKNOWN
+            what = "Fastn's response was cut off."
         attempts.end(outcome)
         await self.limit.note(answer.status, answer.headers, response)
         if outcome is AttemptOutcome.ANSWERED:
@@ -464,7 +473,8 @@ def _result(call: Operation[R], answer: Answer, attempts: Attempts, results: Red
             # Servers also answer a completed change with these, to point to its result.
             what = f"Fastn answered with a redirect ({answer.status}), which is never followed."
             raise attempts.lost(what, response)
-        key_hint, not_found = _key_hint(settings), _not_found(call, settings.base_url)
+        key_hint = _key_hint(settings)
+        not_found = _not_found(call, settings.base_url)
         is_merged = isinstance(call, Update) and settings.update == "merge"
         error = error_of(answer.status, response, key_hint=key_hint, not_found=not_found, is_merged=is_merged)
         raise attempts.rejected(error)
@@ -511,7 +521,8 @@ def _is_redacted(record: FastnObject) -> bool:
 
 def _refuse_masks(request: Request) -> None:
     """Raise `NotSent` if an update would store a mask that Fastn shows in place of a secret."""
-    if (masked := find_text(request.body, is_masked)) is not None:
+    masked = find_text(request.body, is_masked)
+    if masked is not None:
         field = re.split(r"[.\[]", masked)[0]
         raise NotSent(
             f"Fastn shows a mask in place of the value of {quote(masked)}, and the update would store the mask.",

@@ -20,7 +20,8 @@ class Spent:
 
     def unrecorded(self) -> int:
         """Return the requests since the last call of this method. Each is counted for one entry of the audit log."""
-        requests, self._recorded = self.requests - self._recorded, self.requests
+        requests = self.requests - self._recorded
+        self._recorded = self.requests
         return requests
 
 
@@ -37,10 +38,12 @@ def received() -> int:
 @contextmanager
 def counted_requests() -> Generator[Spent]:
     """Count the requests of the calls in this block. In another such block, it is that one's count."""
-    if (outer := spent.get()) is not None:
+    outer = spent.get()
+    if outer is not None:
         yield outer
         return
-    token = spent.set(inner := Spent())
+    inner = Spent()
+    token = spent.set(inner)
     try:
         yield inner
     finally:

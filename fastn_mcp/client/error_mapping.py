@@ -46,7 +46,8 @@ def facts(status: int, headers: Mapping[str, str], body: JsonValue) -> dict[str,
                 details[name] = str(value)[:_MAX_TEXT]
             elif value is not None:
                 details[name] = _short(value)
-        if isinstance(debug := error.get("datasourceDebug"), dict):
+        debug = error.get("datasourceDebug")
+        if isinstance(debug, dict):
             details["details"] = _short(debug)
     elif isinstance(error, str):
         details["message"] = error[:_MAX_TEXT]
@@ -169,7 +170,8 @@ def unreachable(error: Exception, through: TransportOptions | None) -> tuple[str
         reason, next_step = _tls(cause)
         return reason + via_proxy, next_step
     # Failures before TLS are on the way to the proxy, if there is one.
-    peer, setting = (proxy or "it"), (through.proxy_from if through else "FASTN_BASE_URL")
+    peer = proxy or "it"
+    setting = through.proxy_from if through else "FASTN_BASE_URL"
     if isinstance(cause, (socket.gaierror, UnicodeError)):
         what = f"the name of {peer} cannot be resolved" if proxy else "its name cannot be resolved (DNS)"
         return what, f"Check the host in {setting}, and the DNS of this machine."

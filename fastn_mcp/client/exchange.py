@@ -128,7 +128,11 @@ def to_wire(request: Request, names: Mapping[str, str]) -> Request:
 
 def from_wire(call: Call, body: JsonValue, names: Mapping[str, str]) -> None:
     """Add our field names to each row, beside the account's."""
-    rows = rows_of(body)[0] if isinstance(call, List) else [body] if isinstance(body, dict) else []
+    rows: list[dict[str, JsonValue]] = []
+    if isinstance(call, List):
+        rows = rows_of(body)[0]
+    elif isinstance(body, dict):
+        rows = [body]
     for row in rows:
         for our, their in names.items():
             if our not in row and their in row:
@@ -236,7 +240,8 @@ async def _body(response: httpx2.Response, encoding: str) -> bytes | UnreadableB
         return UnreadableBody.PACKED
     unpack = zlib.decompressobj(wbits=47) if encoding in ("gzip", "deflate") else None
     chunks = aiter(cast("httpx2.AsyncByteStream", response.stream))  # `aiter_raw` takes twice the time
-    body, size = list[bytes](), 0
+    body = list[bytes]()
+    size = 0
     try:
         async for data in chunks:
             if unpack is not None and unpack.eof:

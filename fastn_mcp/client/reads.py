@@ -116,7 +116,8 @@ async def read_pages(reading: List[Any], send: Send, limit: int, one_by_one: int
     """
     pages = Pages(reading, send, limit)
     first = await anext(pages)
-    size, total = len(first.rows), first.total or 0
+    size = len(first.rows)
+    total = first.total or 0
     if pages.is_complete or limit == 1:
         return pages
     offsets = range(size, total, size) if size else range(0)
@@ -143,7 +144,8 @@ async def read_pages(reading: List[Any], send: Send, limit: int, one_by_one: int
         for number, call in enumerate(rest[1:], 1):
             group.start_soon(read, number, call)
     pages.pages += [page for page in later if page is not None]
-    pages.is_complete, pages.error = not errors and len(rest) == len(offsets), next(iter(errors), None)
+    pages.is_complete = not errors and len(rest) == len(offsets)
+    pages.error = next(iter(errors), None)
     return pages
 
 
@@ -169,14 +171,17 @@ async def find_row(
     It is not certain if `matches` is None for a row, or if there are more rows than are read. With `names`, of such a
     list only the first page and what Fastn finds by these names are read.
     """
-    silent, listing = False, lister(limit=MAX_LIMIT)
+    silent = False
+    listing = lister(limit=MAX_LIMIT)
     pages = Pages(listing, send, _MAX_PAGES)
     async for page in pages:
         rows = page.rows
         if names and not pages.is_complete and (page.total or 0) > _MAX_PAGES * MAX_LIMIT:
-            pages.limit, rows = 1, [*rows, *await _searched(lister, names, send)]
+            pages.limit = 1
+            rows = [*rows, *await _searched(lister, names, send)]
         for row in rows:
-            if (answer := matches(row)) is True:
+            answer = matches(row)
+            if answer is True:
                 return listing.row_type().model_validate(row), 0
             silent = silent or answer is None
     return None, max(len(pages.rows), 1) if silent or not pages.is_complete else 0
@@ -230,7 +235,8 @@ def after_creates(lister: AnyOperation, earlier: Send, send: Send) -> Send:
     """
 
     async def read(call: Call) -> FastnObject:
-        if type(call) is not lister or (listing := cast("List[Any]", call)).cursor is not None:
+        listing = cast("List[Any]", call)
+        if type(call) is not lister or listing.cursor is not None:
             return await send(call)
         page = await read_page(listing, send)
         if page.next_cursor is None:
@@ -285,7 +291,8 @@ async def read_target(call: Call, send: Send) -> FastnObject | None:
 
 async def _listed(lister: type[List[Any]], id_: str, send: Send) -> FastnObject | None:
     """Return the row with this id. Looks first where a connection's id says that it is, and then in the whole list."""
-    if (part := connections_like(id_)) is not None and lister is ListConnections:
+    part = connections_like(id_)
+    if part is not None and lister is ListConnections:
         with suppress(FastnError):
             row, _ = await find_row(part, has_id(id_), send)
             if row is not None:

@@ -200,7 +200,8 @@ class RateLimit:
         """Note what a response tells about the limits. `response` has the facts of an error."""
         now = self._system.now()
         self._note_stated(status, headers, now)
-        if (seconds := exhausted_for(headers, now)) is not None:
+        seconds = exhausted_for(headers, now)
+        if seconds is not None:
             self._closed_until = self._system.monotonic() + seconds
             await self._share(seconds)
         if status == 429:
@@ -223,7 +224,8 @@ class RateLimit:
         others = {name: window for name, window in self._windows.items() if window.left or status == 429}
         self._windows = {name: replace(window, left=max(0, window.left - 1)) for name, window in others.items()}
         if re.fullmatch(r"[0-9]{1,9}", remaining) and re.fullmatch(r"[0-9]{1,12}", reset):
-            left, earlier = int(remaining), others.get(limit)
+            left = int(remaining)
+            earlier = others.get(limit)
             if earlier is not None and earlier.reset == reset:  # responses can arrive in another order
                 self._windows[limit] = replace(earlier, left=min(left, earlier.left))
             elif 0 < (seconds := int(reset) - _server_time(headers, now).timestamp()) <= _DAY_SECONDS:
@@ -274,5 +276,6 @@ listener: ContextVar[Callable[[str], Awaitable[None]] | None] = ContextVar("list
 async def announce_wait(why: str) -> None:
     """Log why a call waits and notify the listener. `why` never holds Fastn's text, which stays marked in results."""
     log.info(why)
-    if (listen := listener.get()) is not None:
+    listen = listener.get()
+    if listen is not None:
         await listen(why)

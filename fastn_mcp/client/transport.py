@@ -101,7 +101,8 @@ class HttpTransport(httpx2.AsyncBaseTransport):
 
 def _reused(idle: list["HttpConnection"]) -> "HttpConnection | None":
     while idle:
-        if (connection := idle.pop()).is_usable and not connection.has_unread_input:
+        connection = idle.pop()
+        if connection.is_usable and not connection.has_unread_input:
             return connection
         connection.close()
     return None

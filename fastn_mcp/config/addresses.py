@@ -15,7 +15,8 @@ def named_by(environment: Mapping[str, str], url: str) -> tuple[str, str] | None
     variable = next((name for name in PROXY_VARIABLES if environment.get(name)), None)
     try:
         parts = urlsplit(url)
-        host, port = parts.hostname or "", parts.port or 443
+        host = parts.hostname or ""
+        port = parts.port or 443
     except ValueError:
         return None  # not a URL; the check of the settings reports it
     if variable is None or parts.scheme != "https" or is_loopback(host):

@@ -43,10 +43,14 @@ class CommandLine:
 
             variables = [f'set "{name}={value}" && ' for name, value in self.variables if not _is_secret(name, value)]
             return "".join(variables) + subprocess.list2cmdline(words)
-        variables = [
-            f'{name}="${{{name}:?}}"' if _is_secret(name, value) else f"{name}={shlex.quote(value) if value else ''}"
-            for name, value in self.variables
-        ]
+        variables: list[str] = []
+        for name, value in self.variables:
+            if _is_secret(name, value):
+                variables.append(f'{name}="${{{name}:?}}"')
+            elif value:
+                variables.append(f"{name}={shlex.quote(value)}")
+            else:
+                variables.append(f"{name}=")
         return " ".join([*variables, shlex.join(words)])
 
     def to(self, *more: str) -> str:
@@ -103,7 +107,8 @@ def path_hint(environment: Mapping[str, str], started_as: str = sys.argv[0]) -> 
     is_named = shutil.which("fastn-mcp", path=environment.get("PATH")) is not None
     if is_named or program.stem != "fastn-mcp" or is_in_uv_cache(sys.prefix, os.path.exists):
         return None
-    folder, shell = str(program.parent), PurePath(environment.get("SHELL", "")).name
+    folder = str(program.parent)
+    shell = PurePath(environment.get("SHELL", "")).name
     line = shlex.quote(f'export PATH="{folder}:$PATH"')
     how = {
         "fish": f"fish_add_path {shlex.quote(folder)}",

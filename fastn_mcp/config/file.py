@@ -64,7 +64,7 @@ def _is_secret(name: str, value: object) -> bool:
 
 def parsed(data: bytes, path: Path) -> ConfigFile:
     hint = 'Correct it there; put texts in quotes, for example mode = "guarded"'
-    return strict_toml.load(data, path, "configuration file", _built, hint)
+    return strict_toml.load(data, path, "configuration file", _built, hint=hint)
 
 
 def _built(table: dict[str, Any], source: TomlSource) -> ConfigFile:
@@ -104,7 +104,8 @@ def _check(table: Mapping[str, object], known: tuple[str, ...], *inside: str) ->
         if name not in known:
             where = f" in [{'.'.join(inside)}]" if inside else ""
             raise ConfigError((*inside, name), f"there is no setting {name!r}{where}{nearest(name, known)}")
-    if len(both := [name for name in KEY_SETTINGS if name in table]) > 1:
+    both = [name for name in KEY_SETTINGS if name in table]
+    if len(both) > 1:
         raise ConfigError((*inside, both[1]), f"{' and '.join(both)} are two keys for one account")
     host = table.get(KEY_HOST, "live.fastn.ai")
     if not isinstance(host, str) or not _HOST.fullmatch(host):
@@ -136,9 +137,13 @@ def add(path: Path, name: str, values: Mapping[str, object]) -> None:
 
     check_name(name)
     text = read_or_none(path).text
-    gap = "" if not text or text.endswith("\n\n") else "\n" if text.endswith("\n") else "\n\n"
+    gap = ""  # to a blank line
+    if text and not text.endswith("\n\n"):
+        gap = "\n" if text.endswith("\n") else "\n\n"
     table = tomlkit.dumps({PROFILES: {name: dict(values)}})
-    _write(path, f"{text}{gap}{table if values else f'[{PROFILES}.{tomlkit.key(name).as_string()}]'}".rstrip() + "\n")
+    if not values:
+        table = f"[{PROFILES}.{tomlkit.key(name).as_string()}]"
+    _write(path, f"{text}{gap}{table}".rstrip() + "\n")
 
 
 def remove(path: Path, name: str) -> None:

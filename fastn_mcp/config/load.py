@@ -34,7 +34,8 @@ from fastn_mcp.errors import NoKey, SettingsError, closest, nearest, reason
 DEFAULT = "default"
 """Name of the account if none is chosen."""
 
-THE_FILE, THE_PROFILE = "the file", "its profile"
+THE_FILE = "the file"
+THE_PROFILE = "its profile"
 
 _VARIABLES = {source.field: source.variable for source in SOURCES}
 _FLAGS = {source.field: source.flag for source in SOURCES if source.flag is not None}
@@ -135,10 +136,13 @@ def read_file(file: Path | None) -> ConfigFile:
 
 def key_of(account: Chosen, environment: Mapping[str, str], keyring: SystemKeyring) -> Key:
     """Return the key of an account from the file or the keyring. Raises `SettingsError`."""
-    written, settings, why = keys.key_in_file(account.file, account.profile, environment), account.keyless(), ""
+    written = keys.key_in_file(account.file, account.profile, environment)
+    settings = account.keyless()
+    why = ""
     if written is None:
         try:
-            if (key := keyring.get(keys.entry(settings.profile, settings.host))) is not None:
+            key = keyring.get(keys.entry(settings.profile, settings.host))
+            if key is not None:
                 return Key(key, "keyring")
         except NoKeyring as error:
             why = error.what
@@ -155,9 +159,13 @@ def key_of(account: Chosen, environment: Mapping[str, str], keyring: SystemKeyri
 
 
 def choose(
-    flags: Mapping[str, object], environment: Mapping[str, str], config: ConfigFile, *, sandbox: bool = False,
+    flags: Mapping[str, object],
+    environment: Mapping[str, str],
+    config: ConfigFile,
+    *,
+    sandbox: bool = False,
     flag_names: Mapping[str, str] = _FLAGS,
-) -> Chosen:  # fmt: skip
+) -> Chosen:
     """Choose the account, before its key is known. Raises `SettingsError`.
 
     With `sandbox` no profile is chosen: the in-process sandbox is an account of its own.
@@ -169,7 +177,7 @@ def choose(
     own = {} if profile is None else {**config.profiles[profile], "profile": profile}
     values = {name: value for name, value in {**config.top, **own}.items() if name not in (*KEY_SETTINGS, KEY_HOST)}
     if profile is not None:
-        _one_account(variables, values, set_flags, profile, config)
+        _one_account(variables, values, set_flags, profile=profile, config=config)
     values |= {name: value for name, value in (variables | set_flags).items() if name != "api_key"}
     origins = dict.fromkeys(config.top, THE_FILE)
     origins |= dict.fromkeys({} if profile is None else config.profiles[profile], THE_PROFILE)
@@ -248,7 +256,8 @@ def _no_key(account: Chosen, settings: Settings, why: str, environment: Mapping[
             f"There is no API key, and no profile is chosen. Known: {', '.join(account.file.profiles)}.",
             "Choose one by --profile or FASTN_PROFILE, or permanently: fastn-mcp profiles use NAME",
         )
-    if (name := account.values.get("profile", DEFAULT)) != DEFAULT:  # a label, if there were a key
+    name = account.values.get("profile", DEFAULT)
+    if name != DEFAULT:  # a label, if there were a key
         error = account.file.no_profile(str(name))
         return NoKey(error.what, error.next_step)
     names = (name for name in environment if name.upper().startswith("FASTN") and name not in _VARIABLES.values())

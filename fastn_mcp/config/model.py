@@ -348,16 +348,18 @@ class Settings(BaseModel):
         Trait.PROCESS,
     )
     audit_export_seconds: int = _setting(
-        60, "Seconds that an entry may wait for the collector before fail-closed sends no change.", Trait.PROCESS,
-        ge=1, le=86_400,
-    )  # fmt: skip
+        60,
+        "Seconds that an entry may wait for the collector before fail-closed sends no change.",
+        Trait.PROCESS,
+        ge=1,
+        le=86_400,
+    )
     deadline: float = _setting(60.0, "Seconds for one call, with all its attempts.", Trait.FLAG, gt=0, le=600)
     ai_deadline: float = _setting(300.0, "Seconds for ai_chat and ai_build.", gt=0, le=3600)
     concurrency: int = _setting(64, "Concurrent requests to Fastn.", ge=1, le=256)
     snapshot_seconds: int = _setting(
-        90, "Seconds for which find, overviews and diagnoses reuse what was read; 0: not at all.",
-        ge=0, le=3600,
-    )  # fmt: skip
+        90, "Seconds for which find, overviews and diagnoses reuse what was read; 0: not at all.", ge=0, le=3600
+    )
     requests_per_answer: int | None = _setting(
         None,
         "Most requests of such an answer; by default half of those left.",
@@ -422,7 +424,8 @@ class Settings(BaseModel):
 
     def with_origins(self, origins: Mapping[str, str], place: Callable[[str], str]) -> "Settings":
         """Set where settings come from, and what `error` calls them, such as a line in the file."""
-        self._origins, self._place = origins, place
+        self._origins = origins
+        self._place = place
         return self
 
     @property
@@ -481,7 +484,7 @@ class Settings(BaseModel):
         urls = (self.proxy, self.ledger if self.shares else None)
         passwords = [urlsplit(url or "").password or "" for url in urls]
         notify = self.notify or []
-        passwords += [found[1] for url in notify if (found := _PASSWORD.search(url))]
+        passwords += [found[1] for found in map(_PASSWORD.search, notify) if found]
         not_whole = ("ledger", "notify")  # an address, but for its password; a list
         whole = [getattr(self, name) for name in SECRETS if name not in not_whole] + notify
         return [secret for secret in (*whole, *passwords, *map(unquote, passwords), *self.state_secrets) if secret]

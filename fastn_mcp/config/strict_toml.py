@@ -38,7 +38,9 @@ _TOKENS = re.compile(
 def _statements(text: str) -> Iterator[tuple[int, str, dict[str, Any]]]:
     """Yield each header, pair, comment and blank line of a valid text: its first line, its text, what it parses to."""
     text += "\n"
-    first, start, depth = 1, 0, 0
+    first = 1
+    start = 0
+    depth = 0
     for token in _TOKENS.finditer(text):
         match token[0]:
             case "[" | "{":
@@ -48,7 +50,8 @@ def _statements(text: str) -> Iterator[tuple[int, str, dict[str, Any]]]:
             case "\n" if depth == 0:
                 statement = text[start : token.end()]
                 yield first, statement, tomllib.loads(statement)
-                first, start = first + statement.count("\n"), token.end()
+                first += statement.count("\n")
+                start = token.end()
             case _:
                 pass
 
@@ -87,7 +90,8 @@ def places(text: str) -> dict[Key, int]:
             for name, value in parsed.items():
                 add(value, (*table, name), line)
             continue
-        path, table = _path(parsed), ()
+        path = _path(parsed)
+        table = ()
         for depth, name in enumerate(path, 1):
             table = (*table, name)
             lines.setdefault(table, line)
@@ -107,11 +111,13 @@ def without_tables(text: str, path: tuple[str, ...]) -> str:
     """
     remaining: list[str] = []
     held: list[str] = []
-    is_inside, is_first = False, True
+    is_inside = False
+    is_first = True
     for _, statement, parsed in _statements(text):
         if _is_header(statement):
             remaining += held
-            held, is_inside = [], _path(parsed)[: len(path)] == path
+            held = []
+            is_inside = _path(parsed)[: len(path)] == path
             if is_inside and is_first and remaining and not remaining[-1].strip():
                 remaining.pop()
             is_first = is_first and not is_inside

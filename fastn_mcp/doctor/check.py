@@ -39,16 +39,16 @@ class CheckGroup(Enum):
     PUBLIC = "public address"
 
     def ok(self, name: str, finding: str, next_step: str = "", here: str = "") -> "Check":
-        return Check(self, name, CheckResult.OK, finding, next_step, here)
+        return Check(self, name, CheckResult.OK, finding=finding, next=next_step, here=here)
 
     def differs(self, name: str, finding: str, next_step: str, here: str = "") -> "Check":
-        return Check(self, name, CheckResult.DIFFERS, finding, next_step, here)
+        return Check(self, name, CheckResult.DIFFERS, finding=finding, next=next_step, here=here)
 
     def failed(self, name: str, finding: str, next_step: str, here: str = "") -> "Check":
-        return Check(self, name, CheckResult.FAILED, finding, next_step, here)
+        return Check(self, name, CheckResult.FAILED, finding=finding, next=next_step, here=here)
 
     def skipped(self, name: str, finding: str, next_step: str) -> "Check":
-        return Check(self, name, CheckResult.SKIPPED, finding, next_step)
+        return Check(self, name, CheckResult.SKIPPED, finding=finding, next=next_step)
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,9 @@ def wrong_settings(error: SettingsError, file: Path | None) -> Check:
 
 def check_folder(state: Path) -> Check:
     """Check that the state folder can be written, that its disk has space, and that only its owner can open it."""
-    group, name, here = CheckGroup.SETTINGS, "state folder", f"The folder is {state}."
+    group = CheckGroup.SETTINGS
+    name = "state folder"
+    here = f"The folder is {state}."
     there = next(path for path in (state, *state.absolute().parents) if path.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         finding = "The state folder cannot be written: no change will be sent."
@@ -81,13 +83,15 @@ async def check_ledger(setting: str | None, folder: Path, system: System) -> Che
         ledger = ledger_at(setting, folder, system)
     except SettingsError as error:
         return group.failed("ledger", error.what, error.next_step)
-    file, weakness = file_of(setting, folder), None
+    file = file_of(setting, folder)
+    weakness = None
     where = str(file)
     if is_shared(setting):
         from fastn_mcp.ledger.valkey.server import parse  # an optional extra
 
         address = parse(str(setting))
-        where, weakness = address.shown, address.weakness
+        where = address.shown
+        weakness = address.weakness
     elif not file.exists():
         return group.ok("ledger", "It is created with the first change.", here=f"It is {where}.")
     here = f"It is {where}."
@@ -113,7 +117,10 @@ async def check_ledger(setting: str | None, folder: Path, system: System) -> Che
 
 def check_export(settings: Settings, logs: Iterable[Path], now: datetime) -> list[Check]:
     """Check that these audit logs are exported, if they are to be."""
-    group, name, mode, limit = CheckGroup.SETTINGS, "audit export", settings.audit_export, settings.audit_export_seconds
+    group = CheckGroup.SETTINGS
+    name = "audit export"
+    mode = settings.audit_export
+    limit = settings.audit_export_seconds
     if mode == "off":
         return []
     try:
@@ -151,7 +158,8 @@ _TIMEOUT = 15.0
 
 async def check_network(base_url: str, options: TransportOptions, environment: Mapping[str, str]) -> tuple[Check, bool]:
     """Check by a request without the key that Fastn can be reached. Returns also whether it may have arrived."""
-    group, name = CheckGroup.CONNECTION, "connection"
+    group = CheckGroup.CONNECTION
+    name = "connection"
     is_tls = base_url.startswith("https:")
     exchange = HttpExchange(base_url, {}, options)
     try:
@@ -174,7 +182,8 @@ async def check_network(base_url: str, options: TransportOptions, environment: M
     if not is_tls:
         return group.ok(name, "Plain http, on this machine."), True
     store = "the system's certificates"
-    if variable := next((name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if environment.get(name)), None):
+    variable = next((name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if environment.get(name)), None)
+    if variable:
         store = f"those of {variable}, instead of the system's certificates"
     own = " and those of ca_file" if options.ca_file else ""
     through = "Directly" if options.proxy is None else f"Through the proxy of {options.proxy_from}"
@@ -185,9 +194,13 @@ def _hint_of_others(error: NotSentError, options: TransportOptions, environment:
     """Name the variables with which other programs are told a proxy or certificates, if these may help."""
     cause = cause_of(error)
     if isinstance(cause, ssl.SSLCertVerificationError) and cause.verify_code not in (*NOT_VALID_NOW, *OTHER_HOST):
-        variables, what, own = _CA_VARIABLES, "certificates", "FASTN_CA_FILE"
+        variables = _CA_VARIABLES
+        what = "certificates"
+        own = "FASTN_CA_FILE"
     elif options.proxy is None and isinstance(cause, (socket.gaierror, ConnectionRefusedError, TimeoutError)):
-        variables, what, own = _PROXY_VARIABLES, "a proxy", "FASTN_PROXY"
+        variables = _PROXY_VARIABLES
+        what = "a proxy"
+        own = "FASTN_PROXY"
     else:
         return ""
     named = [name for name in variables if environment.get(name)]

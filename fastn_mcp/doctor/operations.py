@@ -64,7 +64,11 @@ def _declared(operation: AnyOperation) -> tuple[str, ...]:
 def compare(operation: AnyOperation, fields: Collection[str]) -> Comparison:
     needed = {"id", "name", *_NEEDED.get(operation.toolset(), ())}
     absent = [name for name in _declared(operation) if name not in fields]
-    renamed = {name: other for name in absent if (other := _other_name(operation, name, fields)) is not None}
+    renamed: dict[str, str] = {}
+    for name in absent:
+        other = _other_name(operation, name, fields)
+        if other is not None:
+            renamed[name] = other
     absent = [name for name in absent if name not in renamed]
     missing = tuple(name for name in absent if name in needed)
     return Comparison(missing, renamed, tuple(name for name in absent if name not in missing))
@@ -77,7 +81,7 @@ def _other_name(operation: AnyOperation, name: str, fields: Collection[str]) -> 
     if operation.toolset() == "customers" and name == "id":
         synonyms += _IDS_OF_CUSTOMERS
     plain = {_normalized(field): field for field in fields if field not in _declared(operation)}
-    return next((plain[normalized] for other in (name, *synonyms) if (normalized := _normalized(other)) in plain), None)
+    return next((plain[other] for other in map(_normalized, (name, *synonyms)) if other in plain), None)
 
 
 def _normalized(name: str) -> str:
@@ -291,7 +295,8 @@ class OperationChecks:
                 self.ids[resource] = str(id_)
 
     def _refused(self, operation: AnyOperation, answer: Answer) -> Check:
-        tool, status = operation.tool_name(), answer.status
+        tool = operation.tool_name()
+        status = answer.status
         if status == 403:
             scope = _PERMISSION.search(answer.body.decode("utf-8", "replace"))
             missing = f"Missing scope: {scope[0].lower().replace('.', ':')}" if scope else "Missing scope"
@@ -305,16 +310,20 @@ class OperationChecks:
         elif status in _REFUSALS:
             finding, hint = _REFUSALS[status]
         elif status < 400:
-            finding, hint = f"A redirect ({status}), which is never followed.", "Check base_url."
+            finding = f"A redirect ({status}), which is never followed."
+            hint = "Check base_url."
         elif status >= 500:
-            finding, hint = f"{status}: an error at Fastn.", _RETRY_LATER
+            finding = f"{status}: an error at Fastn."
+            hint = _RETRY_LATER
         else:
-            finding, hint = f"{status}: it does not accept the request.", _REPORT
+            finding = f"{status}: it does not accept the request."
+            hint = _REPORT
         return CheckGroup.READS.failed(tool, finding, hint)
 
     async def check_write(self, operation: AnyOperation) -> Check:
         """Check a write, at its other routes too. One request is sent to each path."""
-        tool, method = operation.tool_name(), operation.route.method
+        tool = operation.tool_name()
+        method = operation.route.method
         route = self.routes.get(tool, operation.route)
         group = CheckGroup.WRITES
         if route.parameters and operation.toolset() not in self.ids:
@@ -334,7 +343,8 @@ class OperationChecks:
         if allowed:
             finding = f"OPTIONS allows {', '.join(sorted(allowed))} there, and not {method}."
             return group.differs(tool, finding, unknown)
-        if (likely := self._propose_beside_reads(operation)) is not None:
+        likely = self._propose_beside_reads(operation)
+        if likely is not None:
             return likely
         if answer is not None and answer.status in (404, 410):
             return group.differs(tool, f"{answer.status} at {route.path}.", unknown)
@@ -377,7 +387,8 @@ def _rows(operation: AnyOperation, body: JsonValue) -> list[dict[str, JsonValue]
 
 
 def _check_of(tool: str, finding: str, comparison: Comparison, *, is_moved: bool) -> Check:
-    sentences, steps = [finding], [_SET_ROUTE] if is_moved else []
+    sentences = [finding]
+    steps = [_SET_ROUTE] if is_moved else []
     if comparison.missing:
         sentences.append(f"Missing: {', '.join(comparison.missing)}.")
         steps.append(_REPORT)

@@ -132,7 +132,8 @@ def _style(account: Settings) -> str:
 
 
 def check_form(key: str) -> Check:
-    if (kind := kind_of(key)) != "unknown":
+    kind = kind_of(key)
+    if kind != "unknown":
         return CheckGroup.KEY.ok("form", f"A {kind} key (fsk_{kind}_).")
     hint = "If it is refused: keys of this API begin with fsk_test_ or fsk_live_ (dashboard: Settings, API keys)."
     return CheckGroup.KEY.ok("form", "Its prefix is neither that of test keys nor that of live keys.", hint)
@@ -183,7 +184,8 @@ class KeyProbe:
         bare = {name: value for name, value in headers(self._account).items() if self._account.api_key not in value}
         answers: list[Answer] = []
         for path in _PATHS:
-            answers.append(answer := await self._get(bare, path))
+            answer = await self._get(bare, path)
+            answers.append(answer)
             if answer.status not in (404, 405, 410) and not 300 <= answer.status < 400:
                 return path, answer
         return None, answers[-1]

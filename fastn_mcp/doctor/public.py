@@ -106,7 +106,8 @@ async def _attempt(check: Awaitable[Check], name: str) -> Check:
 
 
 def _rejection(address: PublicAddress, name: str, response: httpx2.Response) -> Check:
-    status, location = response.status_code, response.headers.get("location")
+    status = response.status_code
+    location = response.headers.get("location")
     if location:
         finding = "It redirects, which MCP clients do not follow with a token."
         return _GROUP.failed(name, finding, "Set `url` to the final address.", f"To {quote(location)}.")
@@ -137,7 +138,8 @@ async def _probe(address: PublicAddress, http: httpx2.AsyncClient) -> Check:
 
 
 async def _metadata(address: PublicAddress, http: httpx2.AsyncClient) -> Check:
-    name, team = "metadata", address.team
+    name = "metadata"
+    team = address.team
     response = await http.get(address.at(urlsplit(address.metadata).path))
     metadata = _json(response)
     if response.status_code != 200 or not metadata:
@@ -151,7 +153,8 @@ async def _metadata(address: PublicAddress, http: httpx2.AsyncClient) -> Check:
 
 
 async def _bodies(address: PublicAddress, http: httpx2.AsyncClient) -> Check:
-    name, most = "body limits", address.team.limits.body_bytes
+    name = "body limits"
+    most = address.team.limits.body_bytes
     try:
         status = (await http.post(address.url, content=b" " * most)).status_code
     except (httpx2.WriteError, httpx2.ReadError, httpx2.RemoteProtocolError):
@@ -166,7 +169,8 @@ async def _bodies(address: PublicAddress, http: httpx2.AsyncClient) -> Check:
 
 
 async def _stream(address: PublicAddress, http: httpx2.AsyncClient) -> Check:
-    name, began = "streams", None
+    name = "streams"
+    began = None
     async with http.stream("GET", f"{address.url}{STREAM_PROBE}") as response:
         if response.status_code != 200:
             return _rejection(address, name, response)
@@ -180,7 +184,8 @@ async def _stream(address: PublicAddress, http: httpx2.AsyncClient) -> Check:
 
 async def _page(address: PublicAddress) -> Check:
     """Begin sign-ins at the page, and open what replicas sealed with the secret that is set here."""
-    name, url = "approval page address", str(address.team.page_url)
+    name = "approval page address"
+    url = str(address.team.page_url)
     opened = 0
     for _ in range(_SIGN_INS):
         async with address.client() as http:

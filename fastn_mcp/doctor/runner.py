@@ -82,7 +82,8 @@ class Examination:
             report.sent += probe.sent
             await probe.aclose()
         for name in report.proposal.settings:
-            if (origin := settings.origins.get(name, THE_FILE)) not in (THE_FILE, THE_PROFILE):
+            origin = settings.origins.get(name, THE_FILE)
+            if origin not in (THE_FILE, THE_PROFILE):
                 report.proposal.notes[name] = f"{origin} overrides this: remove it"
         return report
 
@@ -92,20 +93,30 @@ class Examination:
         try:
             check, account = await KeyProbe(self.settings, exchange, probe).check(report.proposal)
         except FastnError as error:
-            check, account = CheckGroup.KEY.failed("authentication", error.what, error.next_step), None
+            check = CheckGroup.KEY.failed("authentication", error.what, error.next_step)
+            account = None
         report.checks.append(check)
         if probe.ahead is not None:
             why = "Approvals, plans, budgets and hours of the policy go by this machine's."
-            report.checks.append(check_clock(CheckGroup.KEY, "Fastn's clock", probe.ahead, CLOSE, why))
+            report.checks.append(check_clock(CheckGroup.KEY, "Fastn's clock", probe.ahead, most=CLOSE, why=why))
         if account is None:
             return
-        routes, fields = dict(account.routes), {name: dict(names) for name, names in account.fields.items()}
+        routes = dict(account.routes)
+        fields = {name: dict(names) for name, names in account.fields.items()}
         # A wait for the rate limit may be longer than the deadline of a call.
         update = {"routes": routes, "fields": fields, "deadline": account.deadline + MAX_PAUSES}
         account = account.model_copy(update=update)
         await probe.switch(exchange(headers(account)))
         client = FastnClient(account, probe, self.system)
-        checks = OperationChecks(client, probe, routes, fields, self.settings.fields, report.proposal, report.names)
+        checks = OperationChecks(
+            client,
+            probe,
+            routes,
+            fields=fields,
+            configured=self.settings.fields,
+            proposal=report.proposal,
+            names=report.names,
+        )
         await self._check_each(READS, checks.check_read, CheckGroup.READS)
         report.observed = checks.observed
         self._propose_toolsets()
@@ -128,16 +139,19 @@ class Examination:
         """Propose toolsets without the resources that the key may not read at all."""
         statuses: dict[str, set[int]] = {}
         for operation in READS:
-            if (observed := self.report.observed.get(operation.tool_name())) is not None:
+            observed = self.report.observed.get(operation.tool_name())
+            if observed is not None:
                 statuses.setdefault(operation.toolset(), set()).add(observed.status)
         if {403} in statuses.values():
-            proposal, toolsets = self.report.proposal, self.settings.toolsets or TOOLSETS
+            proposal = self.report.proposal
+            toolsets = self.settings.toolsets or TOOLSETS
             proposal.settings["toolsets"] = [name for name in toolsets if statuses.get(name) != {403}]
             proposal.notes["toolsets"] = "without what the key may not read"
 
     def _inherit(self) -> None:
         """Add the current routes and fields to those of a profile, whose tables replace the file's own."""
-        proposal, settings = self.report.proposal, self.settings
+        proposal = self.report.proposal
+        settings = self.settings
         if proposal.profile is None:
             return
         if proposal.routes:

@@ -19,7 +19,9 @@ _COPY_AGAIN = "Copy it from the app's page at api.slack.com/apps; after a change
 
 async def check_slack(settings: Settings, issuer: str | None) -> list[Check]:
     """Check the Slack of an account, for the `issuer` of a team. Sends no message. Raises `SettingsError`."""
-    group, checks, name = CheckGroup.SETTINGS, list[Check](), "Slack app token"
+    group = CheckGroup.SETTINGS
+    checks = list[Check]()
+    name = "Slack app token"
     approvers = slack_approvers(settings, issuer).values()
     bot, app = (SlackWeb(settings.slack_url, token) for token in (settings.slack_bot_token, settings.slack_app_token))
     try:

@@ -46,13 +46,15 @@ _KEY_DEADLINE = 10.0
 
 def check_settings(builder: TenantBuilder) -> Iterator[Check]:
     """Check what the team file says, and the secrets of the process."""
-    team, group = builder.team, CheckGroup.SETTINGS
+    team = builder.team
+    group = CheckGroup.SETTINGS
     listed = f"{len(team.tenant)} of tenants, {len(team.approver_rules)} of approvers"
     yield group.ok("team file", f"It can be used. Rules: {listed}.", here=f"url {team.url}; issuer {team.issuer}")
     yield _own_calls(team)
     for tenant, result in builder.checks():
         yield _tenant(tenant, result)
-        if not isinstance(result, SettingsError) and (lack := _lack_of_approvers(team, tenant, result)) is not None:
+        lack = None if isinstance(result, SettingsError) else _lack_of_approvers(team, tenant, result)
+        if lack is not None:
             yield lack
     for machine, policy in builder.machine_checks():
         yield _machine(builder, machine, policy)
@@ -60,7 +62,8 @@ def check_settings(builder: TenantBuilder) -> Iterator[Check]:
 
 
 def _tenant(tenant: Tenant, loaded: Settings | SettingsError) -> Check:
-    group, name = CheckGroup.SETTINGS, f"tenant {tenant.name}"
+    group = CheckGroup.SETTINGS
+    name = f"tenant {tenant.name}"
     if isinstance(loaded, SettingsError):
         finding = "It cannot be served: the reason is beside it." if "/" in loaded.what else loaded.what
         return group.failed(name, finding, loaded.next_step or "Correct the team file.", loaded.what)
@@ -82,7 +85,8 @@ async def check_keys(builder: TenantBuilder) -> AsyncIterator[Check]:
 
 
 async def _key(builder: TenantBuilder, tenant: Tenant, settings: Settings) -> Check:
-    group, name = CheckGroup.SETTINGS, f"key of {tenant.name}"
+    group = CheckGroup.SETTINGS
+    name = f"key of {tenant.name}"
     exchange = exchange_of(settings, builder.process.sandbox, builder.system)(headers(settings))
     client = FastnClient(settings.model_copy(update={"deadline": _KEY_DEADLINE}), exchange, builder.system)
     try:
@@ -102,7 +106,8 @@ async def _key(builder: TenantBuilder, tenant: Tenant, settings: Settings) -> Ch
 
 def _own_calls(team: Team) -> Check:
     """Say which calls of their own people approve."""
-    group, name = CheckGroup.SETTINGS, "own calls"
+    group = CheckGroup.SETTINGS
+    name = "own calls"
     own = OWN_EFFECTS if team.approvals is None else team.approvals.own
     by_others = [effect.value for effect in Effect if effect not in (Effect.READ, *own)]
     if not by_others:
@@ -128,11 +133,13 @@ def _lack_of_approvers(team: Team, tenant: Tenant, settings: Settings) -> Check 
 
 
 def _machine(builder: TenantBuilder, machine: MachineIdentity, loaded: Policy | SettingsError) -> Check:
-    group, name = CheckGroup.SETTINGS, f"machine {machine.name}"
+    group = CheckGroup.SETTINGS
+    name = f"machine {machine.name}"
     if isinstance(loaded, SettingsError):
         finding = "It is refused: its plan or its tenant cannot be used. See beside it."
         return group.failed(name, finding, "Correct it, and check it: fastn-mcp plan verify.", str(loaded))
-    if (plan := loaded.plan) is None:
+    plan = loaded.plan
+    if plan is None:
         return group.ok(name, "It has no plan: it only reads.")
     if loaded.mode == "read-only":
         return group.differs(name, "Its tenant is read-only, so its plan allows nothing.", "Set its mode, or no plan.")
@@ -155,7 +162,8 @@ def _others_can_read(file: Path) -> bool:
 
 
 def _state_secret(builder: TenantBuilder) -> Check:
-    group, name = CheckGroup.SETTINGS, "state secret"
+    group = CheckGroup.SETTINGS
+    name = "state secret"
     secrets = builder.state_secrets
     if not secrets:
         if builder.team.page is not None:
@@ -205,7 +213,9 @@ async def check_durability(store: "ValkeyStore", now: float) -> list[Check]:
         checks.append(group.differs("ledger replicas", finding, "Add copies=1 to FASTN_LEDGER."))
     if durability.time is not None:
         checks.append(
-            check_clock(group, "ledger clock", durability.time - now, CLOSE, "Approvals expire by both clocks.")
+            check_clock(
+                group, "ledger clock", durability.time - now, most=CLOSE, why="Approvals expire by both clocks."
+            )
         )
     return checks
 
@@ -215,7 +225,9 @@ async def check_durability(store: "ValkeyStore", now: float) -> list[Check]:
 
 async def check_provider(builder: TenantBuilder, keys: IssuerKeys) -> AsyncIterator[Check]:
     """Check the issuer's discovery document, keys, clock and registration, and the client of the approval page."""
-    group, team, provider = CheckGroup.PROVIDER, builder.team, keys.provider
+    group = CheckGroup.PROVIDER
+    team = builder.team
+    provider = keys.provider
     for issuer, of_workload in builder.workload_keys.items():
         await of_workload.refresh()
         yield _signing_keys(of_workload, team, f"keys of {urlsplit(issuer).netloc}")
@@ -250,17 +262,19 @@ async def check_provider(builder: TenantBuilder, keys: IssuerKeys) -> AsyncItera
 
 
 def _issuer_clock(builder: TenantBuilder, date: str, sent: float) -> Check:
-    group, ahead = CheckGroup.PROVIDER, seconds_ahead(date, sent, builder.system.timestamp())
+    group = CheckGroup.PROVIDER
+    ahead = seconds_ahead(date, sent, builder.system.timestamp())
     if ahead is None:
         return group.skipped("issuer clock", "Its Date cannot be read.", "Compare the clocks by hand.")
     most = max(CLOSE, builder.team.leeway_seconds / 2)
-    return check_clock(group, "issuer clock", ahead, most, "Beyond leeway_seconds its tokens are refused.")
+    return check_clock(group, "issuer clock", ahead, most=most, why="Beyond leeway_seconds its tokens are refused.")
 
 
 def _signing_keys(keys: IssuerKeys, team: Team, name: str = "signing keys") -> Check:
     group = CheckGroup.PROVIDER
     if not keys.has_keys:
-        finding, hint = "Its keys cannot be read: no token can be verified.", "Open its jwks_uri from this machine."
+        finding = "Its keys cannot be read: no token can be verified."
+        hint = "Open its jwks_uri from this machine."
         return group.failed(name, finding, hint, keys.provider.issuer)
     usable = keys.usable(team.algorithms)
     if not usable:
@@ -284,7 +298,8 @@ def _registration(metadata: Mapping[str, Any]) -> Check:
 
 
 async def _page_client(builder: TenantBuilder, keys: IssuerKeys) -> Check:
-    group, name = CheckGroup.PROVIDER, "approval client"
+    group = CheckGroup.PROVIDER
+    name = "approval client"
     here = f"Its redirect address is {builder.team.page_url}/callback."
     try:
         sign_in = builder.sign_in(keys)
@@ -317,7 +332,8 @@ def _step_up(step_up: StepUp, metadata: Mapping[str, Any]) -> Check:
 
 async def check_token(builder: TenantBuilder, keys: IssuerKeys, token: str | None) -> AsyncIterator[Check]:
     """Verify the token as the server does, and compare what it holds with what is needed."""
-    group, team = CheckGroup.CALLER, builder.team
+    group = CheckGroup.CALLER
+    team = builder.team
     if token is None:
         hint = "Pass a token of one of your clients: --token-file FILE, or - for stdin."
         yield group.skipped("token", "No token was passed.", hint)
@@ -343,7 +359,8 @@ async def check_token(builder: TenantBuilder, keys: IssuerKeys, token: str | Non
         for check in _wrong_claims(builder, claims):
             yield check
     is_machine = claims.get("iss") in team.workloads or is_machines(claims)
-    if (machine := _machine_of(team, claims, is_machine=is_machine)) is not None:
+    machine = _machine_of(team, claims, is_machine=is_machine)
+    if machine is not None:
         yield machine
         return
     try:
@@ -364,7 +381,9 @@ def _claims(token: str) -> dict[str, Any] | None:
 
 def _machine_of(team: Team, claims: Mapping[str, Any], *, is_machine: bool) -> Check | None:
     """Say which machine a token is of; None if it is a person's."""
-    group, name, machines = CheckGroup.CALLER, "token machine", team.machines_of(str(claims.get("iss")))
+    group = CheckGroup.CALLER
+    name = "token machine"
+    machines = team.machines_of(str(claims.get("iss")))
     try:
         machine = machine_of(machines, claims, team.groups_claim, is_machine=is_machine)
     except WrongMachine as wrong:
@@ -375,8 +394,13 @@ def _machine_of(team: Team, claims: Mapping[str, Any], *, is_machine: bool) -> C
 
 def _wrong_claims(builder: TenantBuilder, claims: Mapping[str, Any]) -> Iterator[Check]:
     """Yield what is wrong with the issuer, the audience and the times of a token."""
-    team, group, name, now = builder.team, CheckGroup.CALLER, "token expiry", builder.system.timestamp()
-    issuer, audience, wanted = claims.get("iss"), claims.get("aud"), team.trust.audience
+    team = builder.team
+    group = CheckGroup.CALLER
+    name = "token expiry"
+    now = builder.system.timestamp()
+    issuer = claims.get("iss")
+    audience = claims.get("aud")
+    wanted = team.trust.audience
     if issuer != team.issuer and issuer not in team.workloads:
         finding = "Its iss is not `issuer` of the team file, to the letter."
         hint = "Copy iss into the team file, if that provider is meant."
@@ -385,7 +409,8 @@ def _wrong_claims(builder: TenantBuilder, claims: Mapping[str, Any]) -> Iterator
         finding = "It has no aud." if audience is None else "Its aud is not this server's."
         hint = "Let the provider add it (`resource`, or an audience of the API), or set `audience` in the team file."
         yield group.failed("token audience", finding, hint, f"It has {quote(audience)}; needed is {quote(wanted)}.")
-    expires, since = claims.get("exp"), claims.get("nbf", claims.get("iat"))
+    expires = claims.get("exp")
+    since = claims.get("nbf", claims.get("iat"))
     if not isinstance(expires, (int, float)):
         yield group.failed(name, "It has no exp.", "Let the provider issue tokens that expire.")
     elif now >= expires + team.leeway_seconds:
@@ -413,7 +438,8 @@ def _scopes(team: Team, claims: Mapping[str, Any]) -> Check:
 
 
 def _tenant_of(team: Team, claims: Mapping[str, Any], served: str) -> Check:
-    group, tenant = CheckGroup.CALLER, team.tenant_of(claims)
+    group = CheckGroup.CALLER
+    tenant = team.tenant_of(claims)
     others = [_not_served(team, each, claims, tenant) for each in team.tenant if each is not tenant]
     here = " ".join(others)
     if tenant is not None:

@@ -98,7 +98,10 @@ class Budgets:
 
     async def destroyed(self, principal: str) -> int:
         """Return the number of approvals counted within the interval of the policy's `destroy_rate`."""
-        return 0 if (rate := self.policy.destroy_rate) is None else len(await self._rate_uses(principal, rate[1]))
+        rate = self.policy.destroy_rate
+        if rate is None:
+            return 0
+        return len(await self._rate_uses(principal, rate[1]))
 
     def limits(self, current: Evaluation, asker: Asker, *, is_approved: bool) -> list[BudgetLimit]:
         """Return the budgets and the plan entry that a call counts in, with their limits.

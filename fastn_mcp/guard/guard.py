@@ -93,7 +93,9 @@ class Guard:
             if tool.inner_calls:
                 span["calls"] = len(made.calls) - len(made.outcomes)
             await self._recorder.anchor()
-            evaluation, permission = await self._permitted(tool, caller, report, made, undoes, began=began, span=span)
+            evaluation, permission = await self._permitted(
+                tool, caller, report, made=made, undoes=undoes, began=began, span=span
+            )
             if not isinstance(permission, Permission):
                 return permission
             if not await self._permissions.still_covers(permission, evaluation):
@@ -103,9 +105,9 @@ class Guard:
                 self._recorder.agreed(tool, permission.request, permission.by)
             span.update(_permission_facts(permission))
         if evaluation.is_list:
-            await self._send_list(evaluation, permission, made, caller, report)
+            await self._send_list(evaluation, permission, made, caller=caller, report=report)
             return made
-        done = await self._send_once(evaluation, evaluation, permission, made, caller)
+        done = await self._send_once(evaluation, evaluation, permission, made=made, caller=caller)
         return done or await self.execute(tool, caller, report, undoes)
 
     async def _permitted(
@@ -120,15 +122,15 @@ class Guard:
         span: SpanFacts,
     ) -> tuple[Evaluation, Permission | PendingApproval]:
         """Judge the calls and obtain what permits them. Judge them again once a person has decided."""
-        evaluation = await self._evaluate(tool, caller, made, undoes, span)
+        evaluation = await self._evaluate(tool, caller, made, undoes=undoes, span=span)
         obtained = await self._approvals.obtain(evaluation, caller)
         while isinstance(obtained, PendingApproval) and await self._wait_for_decision(obtained, began, caller, report):
             caller = replace(caller, form=None, link=None)  # the answer is in the ledger
-            evaluation = await self._evaluate(tool, caller, made, undoes, span, must_read=True)
+            evaluation = await self._evaluate(tool, caller, made, undoes=undoes, span=span, must_read=True)
             obtained = await self._approvals.obtain(evaluation, caller)
         if isinstance(obtained, Permission):
             if obtained.has_waited:
-                evaluation = await self._evaluate(tool, caller, made, undoes, span, must_read=True)
+                evaluation = await self._evaluate(tool, caller, made, undoes=undoes, span=span, must_read=True)
             return evaluation, obtained
         span["outcome"] = "approval_required"
         if obtained.request.out_of_band:
@@ -143,7 +145,7 @@ class Guard:
         for one in evaluation.calls:
             await report(f"{one.number} of {count}: {one.call.tool_name()}", one.number, count)
             try:
-                done = await self._send_once(one, evaluation, permission, made, caller)
+                done = await self._send_once(one, evaluation, permission, made=made, caller=caller)
             except FastnError as error:
                 made.outcomes[one.id] = error
                 if error.outcome not in MADE_OUTCOMES:
@@ -176,12 +178,12 @@ class Guard:
             span.update(_decision_facts(current))
             stop_epoch = await self._permissions.check_stops(permission, asker)
             filled = await self._secrets.fill(call, current.resolved.typed, permission.request)
-            change = await self._new_change(current, evaluation, permission, made, asker)
+            change = await self._new_change(current, evaluation, permission, made=made, asker=asker)
             while not await self._permissions.begin(change, permission, current, evaluation, asker):
                 if not is_list:
                     return None
                 current = await self._judge_again(current, caller, evaluation.id)
-                change = await self._new_change(current, evaluation, permission, made, asker)
+                change = await self._new_change(current, evaluation, permission, made=made, asker=asker)
             span.update(_permission_facts(permission))
         intent = None
         began = self._system.monotonic()

@@ -182,9 +182,16 @@ def _budget_used_up(effects: Sequence[Effect]) -> Refused:
 
 
 async def new_change(
-    current: Evaluation, permission: Permission, list_id: str, asker: Asker, account: str, read: Send, deadline: float,
-    system: System, stopped: tuple[str, ...] = (),
-) -> Change:  # fmt: skip
+    current: Evaluation,
+    permission: Permission,
+    list_id: str,
+    asker: Asker,
+    account: str,
+    read: Send,
+    deadline: float,
+    system: System,
+    stopped: tuple[str, ...] = (),
+) -> Change:
     """Return the journal entry of a call that is about to be sent, with its target as read now if it was not yet.
 
     `deadline` is the timeout of the call in seconds. `stopped`: the triggers that the call switches off.

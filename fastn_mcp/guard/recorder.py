@@ -66,9 +66,9 @@ def decision_entry(event: AuditEvent, request: ApprovalRequest, by: str, message
     return LogEntry(
         event,
         request.principal,
-        account_name(request.account),
-        request.tool,
-        request.target,
+        account=account_name(request.account),
+        tool=request.tool,
+        target=request.target,
         arguments=None if question.calls else showable(question.arguments),
         effect=question.effect.value,
         decision=request.required,

@@ -171,7 +171,20 @@ def foreseen(call: Call, target: FastnObject | None) -> Undo | NotUndoable:
         return Undo(call, rule.restores, rule.lost)
     before = None if target is None else without_secrets(target)
     id_ = call.target or str((before or {}).get("id") or _TO_BE_MADE)
-    return undo_of(Change("", "", "", call.tool_name(), {}, id_, None, before, sent, 0.0, "done"))
+    made = Change(
+        id="",
+        principal="",
+        account="",
+        tool=call.tool_name(),
+        arguments={},
+        target=id_,
+        name=None,
+        before=before,
+        sent=sent,
+        at=0.0,
+        outcome="done",
+    )
+    return undo_of(made)
 
 
 def without_secrets(record: FastnObject) -> dict[str, JsonValue]:

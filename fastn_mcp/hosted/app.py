@@ -109,7 +109,9 @@ def application(server: Server[Any], hosts: Sequence[str], token: HttpToken, pro
     """
     origins = [f"http://{host}" for host in hosts]
     endpoint = McpEndpoint(server, TransportSecuritySettings(allowed_hosts=list(hosts), allowed_origins=origins))
-    protected = HostCheck(LocalAccess(endpoint.app, token), hosts, origins, LOCAL_LIMITS.header_bytes, ())
+    protected = HostCheck(
+        LocalAccess(endpoint.app, token), hosts, origins, head=LOCAL_LIMITS.header_bytes, open_paths=()
+    )
     others = Starlette(
         routes=[*process.health.routes(), *process.routes], lifespan=_lifespan(process.resources, endpoint.run)
     )
@@ -126,19 +128,28 @@ def team_application(
     server: Server[Any], team: Team, tenants: Tenants, keys: IssuerKeys, tokens: Tokens, process: ProcessParts
 ) -> Starlette:
     """Return the application for a team: an OAuth 2.1 resource server."""
-    path, origins = urlsplit(team.url).path, [origin_of(team.url), *team.origins]
+    path = urlsplit(team.url).path
+    origins = [origin_of(team.url), *team.origins]
     security = TransportSecuritySettings(allowed_hosts=team.served_hosts, allowed_origins=origins)
     endpoint = McpEndpoint(server, security, team.limits.body_bytes)
     page = [] if team.page_url is None else [origin_of(team.page_url)]
     middleware = [
-        Middleware(HostCheck, team.served_hosts, [*origins, *page], team.limits.header_bytes, (ALIVE, READY_PATH)),
+        Middleware(
+            HostCheck,
+            team.served_hosts,
+            [*origins, *page],
+            head=team.limits.header_bytes,
+            open_paths=(ALIVE, READY_PATH),
+        ),
         *_cross_origin(team.origins),
     ]
     metadata = str(build_resource_metadata_url(AnyHttpUrl(team.url)))
     return Starlette(
         routes=[
             *_resource_metadata(team),
-            Route(path, TeamAccess(AuthContextMiddleware(endpoint.app), team, tokens, tenants, metadata)),
+            Route(
+                path, TeamAccess(AuthContextMiddleware(endpoint.app), team, tokens, tenants=tenants, metadata=metadata)
+            ),
             *process.health.routes(),
             Route(f"{path}{STREAM_PROBE}", stream_probe, methods=["GET"]),
             *process.routes,
@@ -216,7 +227,8 @@ class _Server(uvicorn.Server):
     @override
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Report not ready on the first signal and exit after the drain time. Exit at once on the second."""
-        is_first, self._health.is_leaving = not self._health.is_leaving, True
+        is_first = not self._health.is_leaving
+        self._health.is_leaving = True
         if is_first and self._drain > 0 and self._loop is not None:
             later = self._loop.call_later
             self._loop.call_soon_threadsafe(later, self._drain, super().handle_exit, sig, frame)

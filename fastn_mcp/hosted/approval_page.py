@@ -56,7 +56,8 @@ class SealedCookie(Generic[_Content]):
         return None
 
     def set(self, response: Response, content: _Content) -> None:
-        sealed, seconds = self._seal.close(self._purpose, asdict(content)), int(self._seconds)
+        sealed = self._seal.close(self._purpose, asdict(content))
+        seconds = int(self._seconds)
         # Lax, because the browser returns from another site, the provider's.
         response.set_cookie(self.name, sealed, seconds, secure=self._secure, httponly=True, samesite="lax")
 
@@ -66,7 +67,7 @@ class SealedCookie(Generic[_Content]):
 
 def pending_cookie(url: str, seal: Seal) -> SealedCookie[PendingSignIn]:
     """Return the cookie of a sign-in at the page at `url` that has not come back yet."""
-    return SealedCookie(PendingSignIn, "sign_in", url, seal, SIGN_IN_HOLDS)
+    return SealedCookie(PendingSignIn, "sign_in", url, seal=seal, seconds=SIGN_IN_HOLDS)
 
 
 def _ended(session: BrowserSession) -> str:
@@ -103,12 +104,12 @@ class TeamPageAccess:
         self._url = team.page_url or ""
         self._root = f"{urlsplit(self._url).path}/"
         self._session_seconds = (team.approvals.session_minutes if team.approvals else 0.0) * 60
-        self._session = SealedCookie(BrowserSession, "session", self._url, seal, self._session_seconds)
+        self._session = SealedCookie(BrowserSession, "session", self._url, seal=seal, seconds=self._session_seconds)
         self._pending = pending_cookie(self._url, seal)
 
     def mounted(self, is_leaving: Callable[[], bool]) -> Mount:
         """Return the page at its address."""
-        application = page(self, [origin_of(self._url)], self._ledger, self._system, is_leaving)
+        application = page(self, [origin_of(self._url)], self._ledger, self._system, is_leaving=is_leaving)
         return Mount(urlsplit(self._url).path, application)
 
     def routes(self, render: Render) -> Sequence[Route]:
@@ -150,16 +151,20 @@ class TeamPageAccess:
         except BadForm as problem:
             return _rejected(render, request, problem.status, NotSignedIn("The form is not from this page."))
         if session is not None:
-            token, now = fields.get("token", ""), self._system.timestamp()
-            if not await redeem(self.seal, self._ledger, session.id, "logout me", token, now):
+            token = fields.get("token", "")
+            now = self._system.timestamp()
+            if not await redeem(self.seal, self._ledger, session.id, form="logout me", token=token, now=now):
                 return RedirectResponse(self._root, 303)
             # Revoke the session itself, so that a copy of the cookie stops working too.
             await self._ledger.mark(_ended(session), session.ends, now)
         response = render(
-            request, "refused.html", heading="You are signed out",
+            request,
+            "refused.html",
+            heading="You are signed out",
             why="At the identity provider you may still be signed in: other people at this computer could use it.",
-            again="Sign in again", way="/login",
-        )  # fmt: skip
+            again="Sign in again",
+            way="/login",
+        )
         self._session.delete(response)
         return response
 
@@ -211,11 +216,12 @@ class TeamPageAccess:
             whom = f"You signed in as {approver.name}, and this page is open for {before.name}."
             raise NotSteppedUp(f"{whom} Sign in as {before.name}, or sign out here first.")
         step_up = self._team.step_up
-        if step_up and (why := step_up.problem(approver.auth_time, approver.acr, self._system.timestamp())):
+        why = step_up and step_up.problem(approver.auth_time, approver.acr, self._system.timestamp())
+        if why:
             raise NotSteppedUp(why)
 
     def _inbox(self, person: SignedInPerson) -> TeamInbox:
-        return TeamInbox(self._team, person, self._tenants, self._system, self._shared)
+        return TeamInbox(self._team, person, self._tenants, system=self._system, shared=self._shared)
 
 
 def _rejected(render: Render, request: Request, status: int, why: NotSignedIn) -> Response:

@@ -69,10 +69,20 @@ def person(team: Team, claims: Mapping[str, Any]) -> SignedInPerson:
     tenant = team.tenant_of(claims)
     rules += [tenant.digest] if tenant is not None else []
     name = person_name(claims) or str(claims["sub"])
-    names, groups = login_names(claims), team.approver_groups.intersection(team.groups_of(claims) or ())
-    issuer, subject = str(claims["iss"]), str(claims["sub"])
-    groups, served_by = tuple(sorted(groups)), tenant and tenant.name
-    return SignedInPerson(issuer, subject, name, served_by, tuple(rules), names, groups, *signed_in(claims))
+    names = login_names(claims)
+    groups = sorted(team.approver_groups.intersection(team.groups_of(claims) or ()))
+    auth_time, acr = signed_in(claims)
+    return SignedInPerson(
+        issuer=str(claims["iss"]),
+        subject=str(claims["sub"]),
+        name=name,
+        tenant=tenant and tenant.name,
+        rules=tuple(rules),
+        login_names=names,
+        groups=tuple(groups),
+        auth_time=auth_time,
+        acr=acr,
+    )
 
 
 def may_approve_own(team: Team, tenant: str, effects: frozenset[str]) -> bool:
@@ -108,7 +118,8 @@ class TenantInbox:
                 f"Tell the operator: an [[approvals.approver]] has to cover it; or, for people to approve such calls of"
                 f" their own, `own` in [approvals] has to name {effects} (own = true names all).",
             )
-        where, host = f"at {self.url}, where approvers sign in", webhook and webhook.announce_beside(request)
+        where = f"at {self.url}, where approvers sign in"
+        host = webhook and webhook.announce_beside(request)
         if host:
             where += f", or by the webhook at {host}"
         return Announcement(f"It is decided {where}. {request.progress()}".rstrip(), self.url)
@@ -218,7 +229,8 @@ class TeamInbox(Inbox):
 
     @override
     def approval(self, now: float, *, is_temporary: bool = False) -> Vote:
-        person, vote = self._person, super().approval(now, is_temporary=is_temporary)
+        person = self._person
+        vote = super().approval(now, is_temporary=is_temporary)
         return replace(
             vote, groups=person.groups, auth_time=person.auth_time, acr=person.acr, login_names=person.login_names
         )

@@ -56,9 +56,13 @@ class RequestRejected(Exception):
     """Request rejected before it reached a handler. Nothing was sent."""
 
     def __init__(
-        self, status: int, message: str, code: int = INVALID_REQUEST, headers: dict[str, str] | None = None,
+        self,
+        status: int,
+        message: str,
+        code: int = INVALID_REQUEST,
+        headers: dict[str, str] | None = None,
         facts: dict[str, JsonValue] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(message)
         self._status = status
         self._error: dict[str, JsonValue] = {"code": code, "message": f"{message} Nothing was sent."}
@@ -79,7 +83,8 @@ def unavailable(message: str, seconds: int) -> RequestRejected:
 
 async def read(request: Request, largest: int) -> bytes:
     """Return the body of a request. Raises `RequestRejected` if it is too large."""
-    if (body := await read_body(request, largest)) is None:
+    body = await read_body(request, largest)
+    if body is None:
         raise RequestRejected(413, f"The request is larger than {largest} bytes.")
     return body
 
@@ -126,7 +131,8 @@ def summarize(body: bytes) -> Summary:
     if fields.get("method") != "tools/call" or not isinstance(params, dict):
         return Summary(request_id)
     call = cast("dict[str, object]", params)
-    name, values = call.get("name"), call.get("arguments")
+    name = call.get("name")
+    values = call.get("arguments")
     arguments = cast("dict[str, Any]", values) if isinstance(values, dict) else None
     return Summary(request_id, name if isinstance(name, str) else None, arguments)
 
@@ -144,7 +150,8 @@ def check_size(body: bytes) -> None:
 
     Raises `OversizedMessage`, which names the oversized argument of a tool.
     """
-    if (problem := message_problem(body)) is not None:
+    problem = message_problem(body)
+    if problem is not None:
         raise OversizedMessage(413, problem, INVALID_REQUEST, id_in(body))
     if len(body) <= MAX_SIZE:
         return
@@ -152,7 +159,8 @@ def check_size(body: bytes) -> None:
     if summary.tool not in TOOLS:
         problem = f"The message has {len(body) // 1000:,} kB; at most {MAX_SIZE // 1000} kB are taken."
         raise OversizedMessage(413, problem, INVALID_REQUEST, summary.id)
-    if (problem := size_problem(TOOLS[summary.tool], summary.arguments or {})) is not None:
+    problem = size_problem(TOOLS[summary.tool], summary.arguments or {})
+    if problem is not None:
         raise OversizedMessage(200, f"{problem}.", INVALID_PARAMS, summary.id)
 
 
@@ -173,7 +181,8 @@ class HostCheck:
         self._open = frozenset(open_paths)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and (rejection := self._rejection(scope)) is not None:
+        rejection = self._rejection(scope) if scope["type"] == "http" else None
+        if rejection is not None:
             return await rejection(scope, receive, send)
         return await self._app(scope, receive, send)
 
@@ -217,7 +226,8 @@ class TeamAccess:
         self._requests = RequestLimit(team.limits.requests)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        summary, machine = Summary(), None
+        summary = Summary()
+        machine = None
         async with AsyncExitStack() as stack:
             try:
                 caller, tenant, own = await self._authenticate(scope)
@@ -261,9 +271,13 @@ class TeamAccess:
             log.warning("no tenant of the team file matches %s", principal)
             raise RequestRejected(403, "You are signed in, but no account here is assigned to you. Ask the operator.")
         asker = Asker(
-            principal, person_name(claims), login_names(claims), self._team.groups_of(claims), tenant.name,
-            client_of(claims),
-        )  # fmt: skip
+            principal,
+            person_name(claims),
+            login_names(claims),
+            groups=self._team.groups_of(claims),
+            tenant=tenant.name,
+            client=client_of(claims),
+        )
         if machine is not None:
             # Groups of another issuer are not those of the team's people.
             own = asker.groups if claims["iss"] == self._team.issuer else ()
@@ -307,7 +321,9 @@ class TeamAccess:
         """Return the 403 rejection. It names the scopes already held too, so that a new token has both."""
         held = [scope for scope in scopes if scope.startswith(_SCOPE_PREFIX)]
         challenge = self._challenge(sorted({*held, needed}), "insufficient_scope", f"It needs {needed}.")
-        return RequestRejected(403, message, FORBIDDEN, {"WWW-Authenticate": challenge}, {"scope": needed})
+        return RequestRejected(
+            403, message, FORBIDDEN, headers={"WWW-Authenticate": challenge}, facts={"scope": needed}
+        )
 
     def _challenge(self, scopes: Iterable[str], error: str | None = None, description: str = "") -> str:
         requested = " ".join(self._team.requested_scopes(scopes))

@@ -162,7 +162,8 @@ class MachineIdentity(Match):
 
     def settings(self, tenant: Settings) -> Settings:
         """Return the tenant's settings for this machine: no person is asked, and a read-only tenant stays read-only."""
-        files = {name: Path(path) for name in ("plan", "plan_keys") if (path := getattr(self, name)) is not None}
+        paths = {"plan": self.plan, "plan_keys": self.plan_keys}
+        files = {name: Path(path) for name, path in paths.items() if path is not None}
         is_read_only = "mode" in tenant.model_fields_set and tenant.reads_only
         mode = {} if is_read_only else {"mode": "unattended"}
         return tenant.model_copy(update=_NOBODY_ASKED | files | mode)

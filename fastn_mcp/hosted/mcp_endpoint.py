@@ -124,7 +124,8 @@ class ResponseMode:
         if scope["method"] != "POST":
             await self._streamed(scope, receive, send)
             return
-        delivery, is_complete = ResponseDelivery(scope.get(RESPONSE_LOST)), False
+        delivery = ResponseDelivery(scope.get(RESPONSE_LOST))
+        is_complete = False
 
         async def sent(message: Message) -> None:
             nonlocal is_complete
@@ -312,7 +313,8 @@ class PlainCalls:
 
 def _error_data(error: Exception) -> types.ErrorData:
     """Return the error for the client. Only the log says what failed in the server."""
-    if (known := handler_exception_to_error_data(error)) is not None:
+    known = handler_exception_to_error_data(error)
+    if known is not None:
         return known
     log.exception("a tool call failed")
     return types.ErrorData(code=types.INTERNAL_ERROR, message="Internal server error")

@@ -165,7 +165,8 @@ class IssuerKeys:
             self.has_keys and self._refreshing.locked()
         ):
             await self.refresh()
-        if (key := self._matching(kid, algorithm)) is None:
+        key = self._matching(kid, algorithm)
+        if key is None:
             await self.refresh()
             key = self._matching(kid, algorithm)
         if key is not None:

@@ -86,7 +86,8 @@ def _afresh(step_up: StepUp) -> dict[str, str]:
     query = {"max_age": f"{step_up.max_age:.0f}", "prompt": "login"}  # some providers heed only one of them
     if values:
         query["acr_values"] = " ".join(values)
-    if context := next(filter(_ENTRA_CONTEXT.fullmatch, values), None):
+    context = next(filter(_ENTRA_CONTEXT.fullmatch, values), None)
+    if context:
         query["claims"] = json.dumps({"id_token": {"acrs": {"essential": True, "value": context}}})
     return query
 
@@ -96,9 +97,15 @@ class SignIn:
     `machines`."""
 
     def __init__(
-        self, trust: Trust, keys: IssuerKeys, approvals: ApprovalsSection, secret: str, redirect: str,
-        system: System, machines: Sequence[MachineIdentity] = (),
-    ) -> None:  # fmt: skip
+        self,
+        trust: Trust,
+        keys: IssuerKeys,
+        approvals: ApprovalsSection,
+        secret: str,
+        redirect: str,
+        system: System,
+        machines: Sequence[MachineIdentity] = (),
+    ) -> None:
         self._trust = trust
         self._provider = keys.provider
         self._tokens = Tokens(trust, keys, system)
@@ -199,7 +206,8 @@ class SignIn:
             if status >= 400:
                 return f"The provider answers the sign-in of client_id with {status}: the client or {self._redirect}."
             sent = dict(parse_qsl(urlsplit(location).query)) if location.startswith(self._redirect) else {}
-            if error := sent.get("error"):
+            error = sent.get("error")
+            if error:
                 return f"The provider refuses the sign-in: {quote(error)}. {quote(sent.get('error_description', ''))}"
             status, answer = await self._token_response(await self._metadata(), "never-issued", pending.verifier)
         except (OSError, ValueError, TypeError, KeyError, httpx2.TransportError) as error:

@@ -73,7 +73,8 @@ def origin_of(url: str) -> str:
 def read_secret(file: str | None, variable: str | None, environment: Mapping[str, str]) -> str:
     """Read a secret from a file or, without one, a variable. Raises `SettingsError` that names the source."""
     if file is None:
-        if not (secret := environment.get(variable or "", "")):
+        secret = environment.get(variable or "", "")
+        if not secret:
             raise SettingsError(f"The variable {variable} is not set.", f"Set {variable}.")
         return secret
     try:
@@ -194,7 +195,8 @@ class Tenant(Match):
         values: dict[str, object] = dict(self.model_extra or {})
         try:
             for name in _SECRETS:
-                if (source := _secret_source(self, name)) != _NO_SOURCE:
+                source = _secret_source(self, name)
+                if source != _NO_SOURCE:
                     secret = read_secret(*source, environment)
                     values[name] = key_in_text(secret) if name == "api_key" else secret
             if self.caller_keys:
@@ -307,9 +309,14 @@ class Team(_Table):
     @property
     def trust(self) -> Trust:
         """Requirements for accepted tokens."""
-        audience, algorithms = self.audience or self.url, tuple(self.algorithms)
-        leeway, prefix = self.leeway_seconds, self.scope_prefix
-        return Trust(self.issuer, audience, algorithms, leeway, prefix, self.subject_claim)
+        return Trust(
+            self.issuer,
+            self.audience or self.url,
+            tuple(self.algorithms),
+            leeway=self.leeway_seconds,
+            scope_prefix=self.scope_prefix,
+            subject_claim=self.subject_claim,
+        )
 
     @property
     def workloads(self) -> dict[str, Trust]:
@@ -329,7 +336,8 @@ class Team(_Table):
 
         Microsoft Entra puts the name of a claim that is too large for a token into `_claim_names`.
         """
-        claimed, elsewhere = claims.get(self.groups_claim), claims.get("_claim_names")
+        claimed = claims.get(self.groups_claim)
+        elsewhere = claims.get("_claim_names")
         is_cut = isinstance(elsewhere, dict) and self.groups_claim in elsewhere
         if is_cut or not (isinstance(claimed, list) or re.fullmatch(r"""[^\s,;|"'\[\]{}]+""", str(claimed))):
             return None
@@ -370,10 +378,14 @@ class Team(_Table):
     @property
     def step_up(self) -> StepUp | None:
         """What the approval of calls with some effects requires of the approver's sign-in."""
-        if self.page is None or (step_up := self.page.step_up) is None:
+        step_up = self.page.step_up if self.page else None
+        if step_up is None:
             return None
-        effects, seconds = tuple(each.value for each in step_up.effects), step_up.max_age_minutes * 60.0
-        return StepUp(f"{self.page_url}/", effects, seconds, tuple(step_up.acr_values), self.leeway_seconds)
+        effects = tuple(each.value for each in step_up.effects)
+        seconds = step_up.max_age_minutes * 60.0
+        return StepUp(
+            f"{self.page_url}/", effects, seconds, acr_values=tuple(step_up.acr_values), leeway=self.leeway_seconds
+        )
 
     @property
     def served_hosts(self) -> list[str]:
@@ -426,12 +438,14 @@ class Team(_Table):
 def load_team(path: Path) -> Team:
     """Load the team file. Raises `SettingsError` that names the file, line, key and nearest known key."""
     data, _ = read(path, "team file", "Correct --team.")
-    return load(data, path, "team file", partial(_build, path.absolute().parent), "See docs/team-server.md.")
+    build = partial(_build, path.absolute().parent)
+    return load(data, path, "team file", build, hint="See docs/team-server.md.")
 
 
 def _build(folder: Path, table: dict[str, Any], source: TomlSource) -> Team:
     team = validate(Team, _with_absolute_paths(table, folder), source)
-    if (error := next(_errors(team), None)) is not None:
+    error = next(_errors(team), None)
+    if error is not None:
         raise error
     for number, tenant in enumerate(team.tenant):
         validate(Settings, {**(tenant.model_extra or {}), "api_key": _PLACEHOLDER}, source, ("tenant", number))
@@ -456,7 +470,8 @@ def _errors(team: Team) -> Iterator[ConfigError]:
     """Yield the errors that concern several values together."""
     if not team.tenant:
         yield ConfigError(("tenant",), "it has no [[tenant]]")
-    if (refusal := team.unserved_by_issuer(urlsplit(team.url).netloc, *team.served_hosts)) is not None:
+    refusal = team.unserved_by_issuer(urlsplit(team.url).netloc, *team.served_hosts)
+    if refusal is not None:
         yield ConfigError(("issuer",), refusal)
     for kind, named in (("tenant", team.tenant), ("machine", team.machine)):
         names = [each.name for each in named]
@@ -473,7 +488,8 @@ def _errors(team: Team) -> Iterator[ConfigError]:
 
 
 def _tenant_errors(at: Key, tenant: Tenant) -> Iterator[ConfigError]:
-    name, values = tenant.name, tenant.model_extra or {}
+    name = tenant.name
+    values = tenant.model_extra or {}
     for key in values:
         if (problem := _key_problem(key)) is not None:
             yield ConfigError((*at, key), problem)
@@ -510,7 +526,8 @@ def _approvals_errors(team: Team, approvals: ApprovalsSection) -> Iterator[Confi
         if approvals.model_fields_set != {"own"}:
             yield ConfigError(at, "[approvals] needs the key 'client_id': the client of the approval page")
         return
-    mcp, page = urlsplit(team.url).path, urlsplit(team.page_url or "").path
+    mcp = urlsplit(team.url).path
+    page = urlsplit(team.page_url or "").path
     if f"{mcp}/".startswith(f"{page}/") or any(f"{page}/".startswith(f"{taken}/") for taken in (mcp, *_RESERVED_PATHS)):
         yield ConfigError((*at, "url"), f"url: {page} is already used by this server")
     if _secret_source(approvals, "client_secret") == _NO_SOURCE:

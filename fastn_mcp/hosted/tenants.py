@@ -165,7 +165,8 @@ class Tenants:
         key = (tenant.name, own.digest if own else tenant.machine and tenant.machine.name)
         await self._retire(key)
         to_close: list[_Key] = []
-        if (leased := self._opened.get(key)) is None:
+        leased = self._opened.get(key)
+        if leased is None:
             # No await between the lookup and the insertion, so that concurrent requests share one account.
             to_close = self._to_close(own)
             leased = self._opened[key] = self._open(tenant, own)
@@ -203,7 +204,8 @@ class Tenants:
 
     def _to_close(self, own: CallerAccount | None) -> list[_Key]:
         """Return the account to close to make room for one more. Raises `Busy` if all are in use."""
-        opened, principal = list(self._opened.items()), own and own.principal
+        opened = list(self._opened.items())
+        principal = own and own.principal
         theirs = [(key, each) for key, each in opened if own and each.owner and each.owner.principal == principal]
         if len(theirs) >= KEYS_EACH:
             opened = theirs
@@ -219,7 +221,8 @@ class Tenants:
 
     async def _retire(self, key: _Key) -> None:
         """Forget an account that has to be opened anew. Its last user closes it."""
-        if (account := self._opened.get(key)) is not None and account.is_outdated():
+        account = self._opened.get(key)
+        if account is not None and account.is_outdated():
             del self._opened[key]
             if not account.users:
                 await _end(account)

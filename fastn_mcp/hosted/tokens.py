@@ -147,7 +147,9 @@ class Tokens:
         return claims
 
     async def _key(self, header: Mapping[str, Any], types: Collection[str]) -> jwt.PyJWK:
-        algorithm, type_, kid = header.get("alg"), header.get("typ"), header.get("kid")
+        algorithm = header.get("alg")
+        type_ = header.get("typ")
+        kid = header.get("kid")
         if algorithm not in self._trust.algorithms:
             raise TokenRefused("It is signed with an algorithm that is not accepted.")
         if "crit" in header or (type_ is not None and str(type_).lower() not in types):
@@ -158,12 +160,14 @@ class Tokens:
             raise TokenRefused("It is signed by a key that the issuer does not publish.") from None
 
     def _check_times(self, claims: Mapping[str, Any]) -> None:
-        now, leeway = self._system.timestamp(), self._trust.leeway
+        now = self._system.timestamp()
+        leeway = self._trust.leeway
         expires = _timestamp(claims, "exp")
         if expires is None or now >= expires + leeway:
             raise TokenRefused("It has expired.")
         for claim in ("nbf", "iat"):
-            if (since := _timestamp(claims, claim)) is not None and since > now + leeway:
+            since = _timestamp(claims, claim)
+            if since is not None and since > now + leeway:
                 raise TokenRefused("It is not valid yet.")
 
 
@@ -194,10 +198,12 @@ def client_of(claims: Mapping[str, Any]) -> str:
 
 def is_machines(claims: Mapping[str, Any]) -> bool:
     """Whether a client has a token for itself, by client credentials, from what providers put into one."""
-    subject, user = claims.get("sub"), claims.get("preferred_username")
+    subject = claims.get("sub")
+    user = claims.get("preferred_username")
+    clients = filter(None, (_text(claims.get(name)) for name in _CLIENT_CLAIMS))
     return (
         # RFC 9068, 2.2: so too Okta and Cognito; Auth0 appends @clients
-        any((client := _text(claims.get(name))) and subject in (client, f"{client}@clients") for name in _CLIENT_CLAIMS)
+        any(subject in (client, f"{client}@clients") for client in clients)
         or claims.get("gty") == "client-credentials"  # Auth0
         or claims.get("idtyp") == "app"  # Microsoft Entra
         or (subject == claims.get("oid") and "scp" not in claims)  # Entra without the optional claim idtyp
@@ -231,7 +237,7 @@ def person_name(claims: Mapping[str, Any]) -> str:
 
 def login_names(claims: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the user name and the e-mail address that claims are about, verified or not."""
-    return tuple(name for claim in ("preferred_username", "email") if (name := _text(claims.get(claim))))
+    return tuple(filter(None, (_text(claims.get(claim)) for claim in ("preferred_username", "email"))))
 
 
 def scopes(claims: Mapping[str, Any], prefix: str) -> list[str]:

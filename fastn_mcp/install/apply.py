@@ -47,7 +47,8 @@ class Target:
             raise NotInstalled(
                 f"{path} leads to {file}, outside of the project.", f"To change that file, name it: --file {file}"
             )
-        return cls(client, path, name, project is None, file, Backup.of(state, path, name))
+        backup = Backup.of(state, path, name)
+        return cls(client, path, name, private=project is None, file=file, backup=backup)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,8 @@ class FileChange:
         last = min(_common_prefix(current[::-1], new[::-1]), min(len(current), len(new)) - first)
         start = max(first - _CONTEXT, 0)
         end = max(last - _CONTEXT, 0)
-        current, new = current[start : len(current) - end], new[start : len(new) - end]
+        current = current[start : len(current) - end]
+        new = new[start : len(new) - end]
         if len(current) == 1 == len(new):
             current, new = _cut_lines(current[0], new[0])
         for line in list(difflib.unified_diff(current, new, lineterm="", n=_CONTEXT))[2:]:
@@ -137,7 +139,7 @@ def plan_install(target: Target, additions: Sequence[Addition], *, overwrite: bo
         existed=base is not None,
         replaced=existing is not None and base is current,
     )
-    return FileChange(target, snapshot, new, record, base)
+    return FileChange(target, snapshot, new, record=record, before=base)
 
 
 def plan_uninstall(target: Target) -> FileChange | None:
@@ -158,7 +160,7 @@ def plan_uninstall(target: Target) -> FileChange | None:
         return None
     new = _without_entry(target, current, known)
     keep_copy = known.replaced and not known.is_unchanged(current)
-    return FileChange(target, snapshot, new, None, None, keep_copy)
+    return FileChange(target, snapshot, new, record=None, before=None, keep_copy=keep_copy)
 
 
 def apply(
@@ -189,8 +191,10 @@ def apply(
 
 
 def _apply(change: FileChange, sync: files.Sync) -> None:
-    file, backup = change.target.file, change.target.backup
-    known, copy = backup.record(), backup.before()
+    file = change.target.file
+    backup = change.target.backup
+    known = backup.record()
+    copy = backup.before()
     try:
         if change.record is not None:
             backup.keep(change.record, change.before)

@@ -291,7 +291,8 @@ def http_of(client: McpClient) -> Http:
 
 def http_additions(client: McpClient, name: str, url: str, header: str) -> tuple[Addition, ...]:
     """Return what to add for a server that runs at `url`. `header` is a shell command that prints its header."""
-    values, fields = {"{url}": url, "{header}": header}, http_of(client).entry
+    values = {"{url}": url, "{header}": header}
+    fields = http_of(client).entry
     entry = {field: values.get(value, value) if isinstance(value, str) else value for field, value in fields.items()}
     return (Addition(client.servers, name, entry), *_inputs(fields))
 

@@ -174,7 +174,9 @@ def _insert_toml(text: str, addition: Addition) -> str:
     """Append the addition. Raises `NoPlace`."""
     newline = "\r\n" if "\r\n" in text else "\n"
     block: str = tomlkit.dumps({addition.section: addition.contents})  # pyright: ignore[reportUnknownMemberType]
-    gap = "" if not text else "\n" if text.endswith("\n") else "\n\n"
+    gap = ""  # to a blank line
+    if text:
+        gap = "\n" if text.endswith("\n") else "\n\n"
     added = (gap + block).replace("\n", newline)
     try:
         tomllib.loads(text + added)
@@ -221,19 +223,34 @@ def _insert_json(text: str, addition: Addition) -> str:
     if not boxes:
         gap = newline if text and not text.endswith("\n") else ""
         return text + gap + render({addition.section: addition.contents}, "") + newline
-    box, has_section = boxes[-1], len(boxes) > 1
-    key, value = (addition.key, addition.value) if has_section else (addition.section, addition.contents)
+    box = boxes[-1]
+    if len(boxes) > 1:
+        key = addition.key
+        value = addition.value
+    else:
+        key = addition.section
+        value = addition.contents
     name = "" if key is None else json.dumps(key, ensure_ascii=False) + ": "
     lead = text[box.start : min(each.start for each in box.members.values())] if box.members else "\n"
     if "\n" not in lead:
         added = f"{name}{json.dumps(value, ensure_ascii=False)}, "
-    else:
-        line = text[text.rfind("\n", 0, box.start) + 1 : box.start]
-        outer, own = line[: len(line) - len(line.lstrip(" \t"))], lead.rpartition("\n")[2]
-        indent = own if box.members and not own.strip(_BLANK) else outer + unit
-        end = "," if box.members else "" if "\n" in text[box.start : box.end] else newline + outer
-        added = newline + indent + name + render(value, indent) + end
-    return text[: box.start] + added + text[box.start :]
+        return text[: box.start] + added + text[box.start :]
+    outer = _indent_of_line(text, box.start)
+    indent = lead.rpartition("\n")[2]
+    if not box.members or indent.strip(_BLANK):
+        indent = outer + unit
+    end = ""
+    if box.members:
+        end = ","
+    elif "\n" not in text[box.start : box.end]:
+        end = newline + outer
+    return text[: box.start] + newline + indent + name + render(value, indent) + end + text[box.start :]
+
+
+def _indent_of_line(text: str, at: int) -> str:
+    """Return the blanks at the beginning of the line that a position is in."""
+    line = text[text.rfind("\n", 0, at) + 1 : at]
+    return line[: len(line) - len(line.lstrip(" \t"))]
 
 
 def _remove_json(text: str, addition: Addition) -> str:
@@ -254,7 +271,8 @@ def _remove_json(text: str, addition: Addition) -> str:
         return text[: ours.start] + text[ours.end : comma] + text[_skip(text, comma + 1) :]
     before = bare.rfind(",", box.start, ours.start)
     head = text[: ours.start] if before < 0 else text[:before] + text[before + 1 : ours.start]
-    kept, rest = head.rstrip(_BLANK), text[ours.end :]
+    kept = head.rstrip(_BLANK)
+    rest = text[ours.end :]
     if not _without_comments(f"{kept}}}").endswith("}"):  # it ends with a line comment, which needs its line break
         return kept + rest if rest.lstrip(" \t").startswith(("\r", "\n")) else head + rest.lstrip(_BLANK)
     return kept + (rest.lstrip(_BLANK) if kept[-1] in "{[" else rest)
@@ -291,12 +309,14 @@ def _boxes(text: str, section: str) -> list[_Box]:
 
 
 def _box(plain: str, start: int) -> _Box:
-    if (opening := plain[start]) not in "{[":
+    opening = plain[start]
+    if opening not in "{[":
         return _Box(start, start, {})
     members: dict[str | int, _Member] = {}
     at = _skip(plain, start + 1)
     while plain[at] not in "}]":
-        begin, key = at, len(members)
+        begin = at
+        key = len(members)
         if opening == "{":
             key, at = _DECODER.raw_decode(plain, at)
             at = _skip(plain, _skip(plain, at) + 1)

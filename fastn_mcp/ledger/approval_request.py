@@ -166,9 +166,13 @@ class ApprovalRequest:
     def asker(self) -> Asker:
         """The person and the client that asked, without what is not stored of them."""
         return Asker(
-            self.principal, self.person or "", self.login_names, tenant=self.tenant, client=self.client,
+            self.principal,
+            self.person or "",
+            self.login_names,
+            tenant=self.tenant,
+            client=self.client,
             client_name=self.client_name,
-        )  # fmt: skip
+        )
 
     def may_be_of(self, principal: str, login_names: tuple[str, ...] = ()) -> bool:
         """Whether a sign-in may be of the person who asked."""

@@ -114,8 +114,13 @@ class ChangeStart:
         if self.key in documents:
             raise ValueError("a change of this id exists already")
         rules: Sequence[Rule] = (
-            self._listed, self._undone, self._permitted, self._approved, self._limited, self._rated
-        )  # fmt: skip
+            self._listed,
+            self._undone,
+            self._permitted,
+            self._approved,
+            self._limited,
+            self._rated,
+        )
         writes: list[Write] = []
         for rule in rules:
             result = rule(documents)

@@ -23,7 +23,8 @@ class KnownDocuments:
         for key in keys:
             if key not in self._known and key != new:
                 return None
-            if (document := self._known.get(key)) is not None:
+            document = self._known.get(key)
+            if document is not None:
                 documents[key] = document
         return documents
 

@@ -189,7 +189,8 @@ class Ledger:
             if key in documents:
                 raise ValueError("a request of this id exists already")
             caller = (loaded(CallerState, documents, caller_key) or CallerState()).unexpired(request.created)
-            if (same := caller.same_as(request)) is not None:
+            same = caller.same_as(request)
+            if same is not None:
                 return same, ()
             if len(caller.open) >= MAX_WAITING:
                 raise TooManyWaiting
@@ -427,7 +428,14 @@ class Ledger:
         approval = await self._request_documents(approval_id) if approval_id else None
         if approval_id and approval is None:
             return StartResult.NO_APPROVAL
-        start = ChangeStart(change, undoes, tuple(limits), rate, approval, temporary_approval_id)
+        start = ChangeStart(
+            change,
+            undoes=undoes,
+            limits=tuple(limits),
+            rate=rate,
+            approval=approval,
+            temporary_approval=temporary_approval_id,
+        )
         async with self._turns.setdefault(change.holder, anyio.Lock(fast_acquire=True)):
             result = await self._begin(start)
         await self.store.forget(change.at)
@@ -458,7 +466,8 @@ class Ledger:
         key = key_of(Change, change.id)
         list_key = key_of(ListedCalls, change.list_id)
         caller_key = key_of(CallerState, change.holder)
-        outcome = {name: value for name in OUTCOME_FIELDS if (value := getattr(change, name)) is not None}
+        fields = {name: getattr(change, name) for name in OUTCOME_FIELDS}
+        outcome = {name: value for name, value in fields.items() if value is not None}
 
         def step(documents: Documents) -> tuple[bool, Sequence[Write]]:
             before = loaded(Change, documents, key)
@@ -467,7 +476,8 @@ class Ledger:
             after = replace(before, **outcome)
             if before.is_state_dropped:
                 after = without_state(after)
-            writes = [stored := write(after, after.id)]
+            stored = write(after, after.id)
+            writes = [stored]
             listed = loaded(ListedCalls, documents, list_key) or ListedCalls()
             if listed.newest(after.call_id) == after.id:
                 writes += listed_write(after, listed)

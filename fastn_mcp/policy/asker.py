@@ -85,4 +85,13 @@ def asker_of(facts: Mapping[str, Sequence[str]]) -> Asker:
     groups = tuple(filter(None, facts["group"])) if "group" in facts else None
     principal = person if "|" in person else f"|{person}"
     # Whoever names a person knows both of their login names.
-    return Asker(principal, person, (person, person) if person else (), groups, tenant, client, name, machine)
+    return Asker(
+        principal,
+        person,
+        login_names=(person, person) if person else (),
+        groups=groups,
+        tenant=tenant,
+        client=client,
+        client_name=name,
+        machine=machine,
+    )

@@ -268,7 +268,7 @@ def unsigned(path: Path, program: CommandLine = PROGRAM) -> tuple[bytes, Plan]:
     """Load a plan without verifying signatures. Raises `SettingsError` with the command to run next."""
     data, _ = read(path, "plan", f"Correct the path, or make one: {program.to('plan', 'new')}")
     hint = f"Correct it there, and check it: {program.to('plan', 'verify', str(path))}"
-    return data, load(data, path, "plan", plan, hint)
+    return data, load(data, path, "plan", build=plan, hint=hint)
 
 
 def signed(path: Path, keys: Path, account: PlanAccount, now: datetime, program: CommandLine = PROGRAM) -> Plan:
@@ -301,7 +301,7 @@ def trusted(path: Path, program: CommandLine = PROGRAM) -> dict[str, str]:
     approve = program.to("plan", "approve")
     hint = f'It has a line for each signer: name = "public key". {approve} makes the first.'
     data, _ = read(path, "file of public keys", hint)
-    return load(data, path, "file of public keys", _keys, hint)
+    return load(data, path, "file of public keys", build=_keys, hint=hint)
 
 
 def _keys(table: Mapping[str, Any], _: TomlSource) -> dict[str, str]:

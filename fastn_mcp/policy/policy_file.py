@@ -102,28 +102,20 @@ def load_rules(path: Path, program: CommandLine = PROGRAM) -> FileRules:
     """
     data, _ = read(path, "policy file", "Correct the path; --policy and FASTN_POLICY name one too.")
     hint = f"Correct it there, and check it: {program.to('policy', 'check', str(path))}"
-    return load(data, path, "policy", _build, hint)
+    return load(data, path, "policy", build=_build, hint=hint)
 
 
 def _build(table: Mapping[str, Any], source: TomlSource) -> FileRules:
     """Build the rules of a file. Raises `ConfigError` for the first error."""
     form = validate(PolicyForm, table, source)
-    defaults = dict[tuple[str, Effect], PolicyDecision]()
-    for at, table_ in (((), form.defaults), (("live",), form.defaults.live), (("test",), form.defaults.test)):
-        for effect, decision in table_.values().items():
-            name = _name(source, " ".join(("default", *at, effect.value)), "defaults", *at, effect.value)
-            defaults["".join(at), effect] = PolicyDecision(decision, name)
-    limits = {(form.budget.per, effect): limit for effect, limit in form.budget.values().items()}
-    for effect, limit in form.budget.run.values().items():  # of two limits for one period, the smaller applies
-        limits["run", effect] = min(limit, limits.get(("run", effect), limit))
     rules = tuple(_rule(number, rule, source) for number, rule in enumerate(form.rule))
     found = FileRules(
         digest=source.digest,
-        defaults=defaults,
+        defaults=_defaults(form, source),
         protected=tuple(_protected(number, entry, source) for number, entry in enumerate(form.protect)),
         rules=rules,
         windows=tuple(_window(number, window, source) for number, window in enumerate(form.window)),
-        limits=limits,
+        limits=_limits(form),
         budget_name=_name(source, "budget", "budget"),
         destroy_rate=form.budget.destroy_rate,
         breaker=(form.breaker.declined, form.breaker.rest),
@@ -132,6 +124,24 @@ def _build(table: Mapping[str, Any], source: TomlSource) -> FileRules:
     if flaws:
         raise source.first(flaws)
     return found
+
+
+def _defaults(form: PolicyForm, source: TomlSource) -> dict[tuple[str, Effect], PolicyDecision]:
+    """Return the default decisions, by the mode of a key (empty: of any) and effect."""
+    defaults = dict[tuple[str, Effect], PolicyDecision]()
+    for at, table in (((), form.defaults), (("live",), form.defaults.live), (("test",), form.defaults.test)):
+        for effect, decision in table.values().items():
+            name = _name(source, " ".join(("default", *at, effect.value)), "defaults", *at, effect.value)
+            defaults["".join(at), effect] = PolicyDecision(decision, name)
+    return defaults
+
+
+def _limits(form: PolicyForm) -> dict[tuple[str, Effect], int]:
+    """Return the budgets, by period and effect. Of two limits for one period, the smaller applies."""
+    limits = {(form.budget.per, effect): limit for effect, limit in form.budget.values().items()}
+    for effect, limit in form.budget.run.values().items():
+        limits["run", effect] = min(limit, limits.get(("run", effect), limit))
+    return limits
 
 
 def _name(source: TomlSource, what: str, *at: str | int) -> str:
@@ -153,7 +163,7 @@ def _window(number: int, form: Window, source: TomlSource) -> TimeWindow:
     tools, _ = _tools((*at, "tools"), form.tools, form.effects)
     what = ", ".join(map(str, form.tools or [])) or ", ".join(effect.value for effect in form.effects)
     name = _name(source, f"window {what}", *at)
-    return TimeWindow(name, frozenset(form.effects), tools, tuple(form.open), form.reason)
+    return TimeWindow(name, effects=frozenset(form.effects), tools=tools, hours=tuple(form.open), reason=form.reason)
 
 
 def _rule(number: int, form: RuleForm, source: TomlSource) -> PolicyRule:

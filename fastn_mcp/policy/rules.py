@@ -66,7 +66,7 @@ def hours(value: object) -> Hours:
     end = _minute(match["end"])
     if start in (end, _WHOLE_DAY):
         raise ValueError(f"{match['start']}-{match['end']} is not a time span; a whole day is 00:00-24:00")
-    return Hours(text, _days(match["days"]), start, end, _zone(match["zone"]))
+    return Hours(text, days=_days(match["days"]), start=start, end=end, zone=_zone(match["zone"]))
 
 
 def _minute(text: str) -> int:
@@ -122,6 +122,13 @@ class TimeWindow:
 
     def next_after(self, now: datetime) -> datetime:
         return min(hours.next_after(now) for hours in self.hours)
+
+    def words(self) -> str:
+        """Describe what it is about, and its hours."""
+        where = f" by {', '.join(sorted(self.tools))}" if self.tools is not None else ""
+        effects = ", ".join(effect.value for effect in Effect if effect in self.effects)
+        hours = " or ".join(map(str, self.hours))
+        return f"{effects}{where} only {hours}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,10 +229,7 @@ class FileRules:
         for rule in self.rules:
             yield f"{rule.name}{rule.words()}.{because_of(rule.reason)}"
         for window in self.windows:
-            where = f" by {', '.join(sorted(window.tools))}" if window.tools is not None else ""
-            effects = ", ".join(effect.value for effect in Effect if effect in window.effects)
-            hours = " or ".join(map(str, window.hours))
-            yield f"{window.name}: {effects}{where} only {hours}.{because_of(window.reason)}"
+            yield f"{window.name}: {window.words()}.{because_of(window.reason)}"
         for (per, effect), limit in self.limits.items():
             then = "a question" if effect is Effect.SPEND else "none"
             yield f"Budget: {limit} {effect.value} calls a {per}, then {then}."

@@ -46,7 +46,8 @@ def next_step(reply: Mapping[str, JsonValue], created: Row | None = None, kind: 
         }
     if waits_for_person(reply):
         return {"what": f"Ask the person, and answer by ai_chat. {_costs(reply)}", "ai_chat": {"session_id": session}}
-    if isinstance(key := reply.get("resourceId"), str) and MAY_BE_ID.fullmatch(key):
+    key = reply.get("resourceId")
+    if isinstance(key, str) and MAY_BE_ID.fullmatch(key):
         # Workflow ids start with wf_. Other ids do not say their kind.
         return suggested(GetWorkflow, workflow_id=key) if key.startswith("wf_") else suggested(Find, query=key)
     if created is not None:
@@ -136,7 +137,8 @@ async def _take_inventory(look: AnswerReads, first: str) -> Inventory:
 
 def _changed(before: Inventory, after: Inventory, since: datetime) -> dict[str, JsonValue]:
     """Return the rows created, updated and deleted, by id and name, and the kinds not checked."""
-    current, earlier = after.rows, before.rows
+    current = after.rows
+    earlier = before.rows
     rows_by_change: dict[str, list[tuple[str, Row]]] = {
         "created": [(kind, row) for (kind, _), row in current.items() if _is_new(kind, row, before, since)],
         "updated": [(key[0], row) for key, row in current.items() if key in earlier and _differ(row, earlier[key])],
@@ -145,7 +147,8 @@ def _changed(before: Inventory, after: Inventory, since: datetime) -> dict[str, 
         ],
     }
     changed: dict[str, JsonValue] = {name: _named(rows) for name, rows in rows_by_change.items()}
-    if partial := before.partial | after.partial:
+    partial = before.partial | after.partial
+    if partial:
         changed["not_checked"] = [f"Not all {kind}s: {why}" for kind, why in partial.items()]
     return changed
 
@@ -172,7 +175,9 @@ def _id(row: Row) -> str:
     return key_of(row) or name_of(row)
 
 
-_FIRST_PAUSE, _MAX_PAUSE, _GROWTH = 2.0, 10.0, 1.5
+_FIRST_PAUSE = 2.0
+_MAX_PAUSE = 10.0
+_GROWTH = 1.5
 
 _SKEW = timedelta(minutes=2)
 """Tolerance for a Fastn clock that is behind ours."""
@@ -220,7 +225,8 @@ async def _follow(call: AiBuild | AiChat, context: ProcedureContext) -> Done | P
     if not isinstance(outcome, Done):
         return outcome
     reply = normalize_reply(row_of(outcome.result), call.session_id)
-    created, waited = None, 0.0
+    created = None
+    waited = 0.0
     plans = isinstance(call, AiBuild) and call.approval_mode == "manual"
     try:
         if not (plans or _has_ended(reply) or waits_for_person(reply)):
@@ -244,11 +250,14 @@ async def _wait(call: AiBuild | AiChat, before: Inventory, sent: datetime, conte
     It is looked for after each pause but the last, after which everything is read.
     """
     kinds, name = _built_by(call)
-    began, waited, pause = context.system.monotonic(), 0.0, _FIRST_PAUSE
+    began = context.system.monotonic()
+    waited = 0.0
+    pause = _FIRST_PAUSE
     while waited < call.wait_seconds:
         await context.report(f"building for {waited:.0f} s", waited, float(call.wait_seconds))
         await context.system.sleep(min(pause, call.wait_seconds - waited))
-        waited, pause = context.system.monotonic() - began, min(pause * _GROWTH, _MAX_PAUSE)
+        waited = context.system.monotonic() - began
+        pause = min(pause * _GROWTH, _MAX_PAUSE)
         for kind in kinds if waited < call.wait_seconds else ():
             with suppress(FastnError):  # the final inventory reports what could not be read
                 page = await read_page(_LIST_CALLS[kind](limit=100, search=name or None), context.read)

@@ -126,19 +126,23 @@ class ApplyChanges(Procedure[AppliedChanges]):
 def _parse(number: int, entry: Mapping[str, Any]) -> Call:
     """Return the call that an entry names. Raises `ValueError`, whose text contains no argument values."""
     where = f"call {number}"
-    if unknown := entry.keys() - {"tool", "arguments"}:
+    unknown = entry.keys() - {"tool", "arguments"}
+    if unknown:
         wrong = min(unknown)
         raise ValueError(f"{where}: unknown {wrong[:64]!r}{nearest(wrong, ('tool', 'arguments'))}")
-    name, arguments = text(entry, "tool"), entry.get("arguments", {})
+    name = text(entry, "tool")
+    arguments = entry.get("arguments", {})
     if not name:
         raise ValueError(f"{where}: its tool is missing, or is not a text")
-    if (operation := OPERATIONS.get(name)) is None:
+    operation = OPERATIONS.get(name)
+    if operation is None:
         names = (name for name, operation in OPERATIONS.items() if operation.effect is not Effect.READ)
         raise ValueError(f"{where}: there is no tool {name[:64]!r} for a list of changes{nearest(name, names)}")
     where = f"{where}, {operation.tool_name()}"
     if operation.effect is Effect.READ:
         raise ValueError(f"{where}: changes nothing; call it separately")
-    if why := _NOT_IN_BATCHES.get(operation.tool_name()):
+    why = _NOT_IN_BATCHES.get(operation.tool_name())
+    if why:
         raise ValueError(f"{where}: {why}; call it separately")
     try:
         call = operation.model_validate(_arguments(where, operation, arguments))
@@ -158,7 +162,8 @@ def _arguments(where: str, operation: AnyOperation, arguments: object) -> dict[s
         fields = _ARGUMENTS.validate_python(arguments)
     except ValidationError:
         raise ValueError(f"{where}: its arguments are not an object") from None
-    if problem := size_problem(operation, fields):
+    problem = size_problem(operation, fields)
+    if problem:
         raise ValueError(f"{where}: {problem}")
     return fields
 
@@ -226,9 +231,7 @@ def _receipt(
 def _result(id_: str, calls: Sequence[Call], rows: Mapping[int, dict[str, JsonValue]], note: str) -> AppliedChanges:
     """Return the result if every call was done. Raises `UnknownOutcome` or `Incomplete` with the progress if not."""
     all_rows = [rows.get(number) or _row(number, call, _LEFT) for number, call in enumerate(calls, 1)]
-    receipts = _shared(all_rows)
-    facts: dict[str, JsonValue] = {"batch": id_, "calls": cast(JsonValue, all_rows)} | ({"note": note} if note else {})
-    facts |= {"receipts": receipts} if receipts else {}
+    facts = _facts(id_, all_rows, note)
     outcomes = [row["outcome"] for row in all_rows]
     done = sum(outcome in MADE_OUTCOMES for outcome in outcomes)
     if done == len(calls):
@@ -241,12 +244,28 @@ def _result(id_: str, calls: Sequence[Call], rows: Mapping[int, dict[str, JsonVa
     sentences += [f"Call {_named(row)}: {row['message']}" for row in stopped]
     if left:
         sentences.append(f"{left} {'was' if left == 1 else 'were'} left.")
-    held = next((_HELD[outcome] for row in stopped if (outcome := str(row["outcome"])) in _HELD), "")
+    held = _held(stopped)
     rest = _REST if left or stopped else ""
     if lost:
         settle = "Settle it with the read in its row; it is not sent again."
         raise UnknownOutcome(" ".join(sentences), f"{settle} {held or rest}".strip(), certainty="", facts=facts)
     raise Incomplete(" ".join(sentences), held or f"Fix what stopped it. {rest}", certainty="", facts=facts)
+
+
+def _facts(id_: str, rows: list[dict[str, JsonValue]], note: str) -> dict[str, JsonValue]:
+    receipts = _shared(rows)
+    facts: dict[str, JsonValue] = {"batch": id_, "calls": cast(JsonValue, rows)}
+    if note:
+        facts["note"] = note
+    if receipts:
+        facts["receipts"] = receipts
+    return facts
+
+
+def _held(stopped: Sequence[Mapping[str, JsonValue]]) -> str:
+    """Return what an agent does next if a person stopped the changes or declined one; empty if nobody did."""
+    outcomes = [str(row["outcome"]) for row in stopped]
+    return next((_HELD[outcome] for outcome in outcomes if outcome in _HELD), "")
 
 
 def _shared(rows: Iterable[dict[str, JsonValue]]) -> list[JsonValue]:

@@ -68,7 +68,8 @@ async def _resources_named(name: str, context: ProcedureContext) -> list[Entry]:
             contents = await read_contents(kind, context.look)
         except FastnError:
             continue  # the answer says that nothing of this name was found
-        if matches := named(name, contents.entries):
+        matches = named(name, contents.entries)
+        if matches:
             return matches
     return []
 
@@ -94,7 +95,7 @@ async def _beginning(context: ProcedureContext) -> str:
         pages = Pages(QueryAuditLog.model_validate({"limit": 100, **until}), context.read, _MAX_PAGES)
         try:
             async for page in pages:
-                times = [at for row in page.rows if (at := timestamp(row, "timestamp", "createdAt"))]
+                times = [timestamp(row, "timestamp", "createdAt") for row in page.rows]
                 oldest = min(filter(None, (oldest, *times)), default=None)
                 if oldest is None:
                     break
@@ -110,7 +111,8 @@ async def _names(rows: Iterable[Row], context: ProcedureContext) -> dict[str, di
     """Return the names of the resources of entries, by type and id, as far as few reads tell them."""
     ids: dict[str, set[str]] = {}
     for resource in (inside(row, "resource") for row in rows):
-        if key := text(resource, "id"):
+        key = text(resource, "id")
+        if key:
             ids.setdefault(text(resource, "type"), set()).add(key)
 
     async def of_run(key: str) -> str:

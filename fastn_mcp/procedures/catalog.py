@@ -73,7 +73,8 @@ def parse(tools: Mapping[str, AnyTool], name: str, arguments: Mapping[str, Any])
         if name in TOOLS:
             raise _disabled(name)
         raise UnknownTool(f"There is no tool {name[:64]!r}{nearest(name, tools)}.", "See tools/list.")
-    if problem := size_problem(operation, arguments):
+    problem = size_problem(operation, arguments)
+    if problem:
         raise InvalidArgument(f"{problem}.", "Correct it and call again.")
     fields = dict(arguments)
     dry_run = DRY_RUN in fields and operation.previews() and fields.pop(DRY_RUN)

@@ -36,7 +36,8 @@ _MAX_WORKFLOWS = 3
 async def get_connector(call: GetConnector, context: ProcedureContext) -> Connector:
     """Read a connector, with each action's JSON Schema as one line per field."""
     row = row_of(await context.read(call))
-    if actions := objects(row, "actions"):
+    actions = objects(row, "actions")
+    if actions:
         row["actions"] = [_action(action) for action in actions]
         row["actions_note"] = "input: type of each field, * if it is required."
     return Connector.model_validate(row)
@@ -46,7 +47,8 @@ def _action(action: Row) -> JsonValue:
     fields: dict[str, JsonValue] = {
         name: action[name] for name in ("slug", "name", "method") if action.get(name) is not None
     }
-    if description := text(action, "description"):
+    description = text(action, "description")
+    if description:
         fields["description"] = description[:_MAX_DESCRIPTION]
     schema = next((inside(action, name) for name in _SCHEMAS if inside(action, name)), None)
     if schema is not None:
@@ -61,7 +63,7 @@ def _fields(schema: Row) -> JsonValue:
     fields = inside(schema, "properties")
     if not fields:
         return {**schema}
-    return {name: _type(field) + "*" * (name in needed) for name, field in fields.items()}
+    return {name: _type(field) + ("*" if name in needed else "") for name, field in fields.items()}
 
 
 def _type(schema: JsonValue) -> str:
@@ -69,11 +71,13 @@ def _type(schema: JsonValue) -> str:
     if not isinstance(schema, dict):
         return "any"
     kind = text(schema, "type") or "any"
-    if options := schema.get("enum"):
+    options = schema.get("enum")
+    if options:
         return " | ".join(map(str, cast("list[JsonValue]", options))) if isinstance(options, list) else kind
     if kind == "array" and (items := inside(schema, "items")):
         return f"array of {_type({**items})}"
-    if fields := inside(schema, "properties"):
+    fields = inside(schema, "properties")
+    if fields:
         return f"{kind} {{{', '.join(fields)}}}"
     return kind
 
@@ -121,7 +125,8 @@ _READS: Mapping[type[Tool[Any]], Callable[[Any, ProcedureContext], Awaitable[Fas
 
 
 async def perform(call: Tool[Any], context: ProcedureContext) -> FastnObject | Done | Pending:
-    if (change := _CHANGES.get(type(call))) is not None:
+    change = _CHANGES.get(type(call))
+    if change is not None:
         return await change(call, context)
     match call:
         case Procedure():
@@ -139,8 +144,10 @@ async def _read(call: Operation[Any], context: ProcedureContext) -> FastnObject:
 
     An id takes no further request where it looks like one of Fastn's, or where the read has rows.
     """
-    unclear, result = names_in(call), None
-    if may_be_ids := all(MAY_BE_ID.fullmatch(getattr(call, argument)) for argument in unclear):
+    unclear = names_in(call)
+    result = None
+    may_be_ids = all(MAY_BE_ID.fullmatch(getattr(call, argument)) for argument in unclear)
+    if may_be_ids:
         try:
             result = await _read_once(call, context)
         except (NotFound, NotSent):
@@ -158,6 +165,7 @@ async def _read(call: Operation[Any], context: ProcedureContext) -> FastnObject:
 
 
 async def _read_once(call: Operation[Any], context: ProcedureContext) -> FastnObject:
-    if (read := _READS.get(type(call))) is not None:
+    read = _READS.get(type(call))
+    if read is not None:
         return await read(call, context)
     return await (listed(cast("List[Any]", call), context) if isinstance(call, List) else context.read(call))

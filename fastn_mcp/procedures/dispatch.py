@@ -127,8 +127,18 @@ class Dispatcher:
     async def _run(
         self, call: Tool[Any], caller: Caller, report: Report, *, is_preview: bool = False
     ) -> Done | Pending:
-        executor, look = PreviewOnly(self.guard) if is_preview else self._executor, self._reads(caller)
-        context = ProcedureContext(self.guard, executor, caller, report, self.system, self._changes, look, self.tools)
+        executor = PreviewOnly(self.guard) if is_preview else self._executor
+        look = self._reads(caller)
+        context = ProcedureContext(
+            self.guard,
+            executor,
+            caller,
+            report=report,
+            system=self.system,
+            changes=self._changes,
+            look=look,
+            tools=self.tools,
+        )
         attributes: SpanFacts = {"effect": call.effective.value}
         with self.system.span("execute_tool", call.tool_name(), attributes):
             self._client.check(call)

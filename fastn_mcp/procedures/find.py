@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, JsonValue
 
 from fastn_mcp.account.entries import LISTS, Entry, Kind, entry
 from fastn_mcp.client.reads import read_each
-from fastn_mcp.errors import NotFound
+from fastn_mcp.errors import FastnError, NotFound
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.lookup import ID, read_by_id
 from fastn_mcp.procedures.ranking import EXACT_MATCH, Hit, kinds_in, words_of
@@ -88,16 +88,12 @@ class Find(Procedure[SearchResult]):
 
     async def _by_ids(self, keys: Sequence[re.Match[str]], context: ProcedureContext) -> dict[str, JsonValue] | None:
         """Return the answer for ids that can be read directly, or for one of an execution; else None."""
-        entries, unknown, alone = list[Entry](), list[str](), "search for it alone"
+        entries = list[Entry]()
+        unknown = list[str]()
+        alone = "search for it alone"
         gaps = [f"{key[0]}: {alone}" for key in keys[_MAX_IDS:]]
         for key in keys[:_MAX_IDS]:
-            kinds = (key.lastgroup,) if key.lastgroup else _OF_UUID
-            wanted = [kind for kind in kinds if self.kind in (None, kind)]
-            resources = await read_each(wanted, partial(read_by_id, id_=key[0], context=context))
-            read = {kind: resource for kind, resource in resources.items() if resource is not None}
-            # Fastn's answer to an unknown id is not documented: only a row with this very id counts.
-            own = [entry(kind, it.row) for kind, it in read.items() if key_of(it.row).casefold() == key[0].casefold()]
-            errors = [it.error for it in read.values() if it.error and not isinstance(it.error, NotFound)]
+            own, errors = await self._by_id(key, context)
             entries += own[:1]
             if not own and (errors or not key.lastgroup):  # other kinds with such an id are not read here
                 gaps.append(f"{key[0]}: {failure(errors[0], errors[0].outcome) if errors else alone}")
@@ -115,15 +111,28 @@ class Find(Procedure[SearchResult]):
             answer["not_searched"] = [*gaps]
         return answer
 
+    async def _by_id(self, key: re.Match[str], context: ProcedureContext) -> tuple[list[Entry], list[FastnError]]:
+        """Return the resources with this very id, and why some could not be read."""
+        kinds = (key.lastgroup,) if key.lastgroup else _OF_UUID
+        wanted = [kind for kind in kinds if self.kind in (None, kind)]
+        resources = await read_each(wanted, partial(read_by_id, id_=key[0], context=context))
+        read = {kind: resource for kind, resource in resources.items() if resource is not None}
+        # Fastn's answer to an unknown id is not documented: only a row with this very id counts.
+        own = [entry(kind, it.row) for kind, it in read.items() if key_of(it.row).casefold() == key[0].casefold()]
+        errors = [it.error for it in read.values() if it.error and not isinstance(it.error, NotFound)]
+        return own, errors
+
     async def _answer(
         self, matches: Matches, data: SearchData, context: ProcedureContext, unread: Sequence[str] = ()
     ) -> dict[str, JsonValue]:
-        meant, displayed = [hit.entry for hit in matches.hits[: matches.meant]], matches.hits[: self.limit]
+        meant = [hit.entry for hit in matches.hits[: matches.meant]]
+        displayed = matches.hits[: self.limit]
         if len(meant) == 1 and meant[0].kind == "workflow" and not is_unfinished("workflow", meant[0].row):
             await data.read_last_run(meant[0])
         await data.name_related([hit.entry for hit in displayed])
         rows = _Rows(data, context, {item.id for item in meant}, {hit.entry.id for hit in displayed})
-        ranking, more = data.rows.ranking(self.query), len(matches.hits) - len(displayed)
+        ranking = data.rows.ranking(self.query)
+        more = len(matches.hits) - len(displayed)
         gaps = data.gaps(is_answered=ranking.is_about_kinds or (bool(displayed) and not matches.lacking))
         kinds = {self.kind} if self.kind else kinds_in(self.query)
         if ranking.words:  # else it says nothing but the kinds
@@ -148,7 +157,8 @@ class _Rows:
     def __init__(self, data: SearchData, context: ProcedureContext, meant: set[str], displayed: set[str]) -> None:
         self._rows = data.rows
         self._now = context.system.now()
-        self._meant, self._displayed = meant, displayed
+        self._meant = meant
+        self._displayed = displayed
 
     def row(self, hit: Hit) -> dict[str, JsonValue]:
         item = hit.entry

@@ -93,7 +93,9 @@ async def _dependents(kind: Kind, typed: str, context: ProcedureContext) -> tupl
     operation = OPERATIONS[f"delete_{kind}"]  # as the guard would preview it
     deleting = operation.model_validate({operation.route.parameters[-1]: resource.id})
     target = FastnObject.model_validate(resource.row) if resource.row else None
-    dependence = await describe_dependents(deleting, target, context.look, context.system.now(), context.report)
+    dependence = await describe_dependents(
+        deleting, target, context.look, now=context.system.now(), report=context.report
+    )
     of: Entry = {"id": key_of(resource.row) or resource.id}
     if target is not None:
         of["name"] = str(await read_label(deleting, target, context.look) or resource.id)

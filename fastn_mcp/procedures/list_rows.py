@@ -3,7 +3,8 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
+from functools import partial
 from typing import Annotated, Any
 
 from pydantic import Field, JsonValue, SkipValidation
@@ -51,14 +52,16 @@ MAX_FURTHER_PAGES = 10
 async def collected(call: List[Any], context: ProcedureContext) -> Table:
     """Return the page with Fastn's rows. Reads further pages while filters leave it short of rows."""
     if isinstance(call, ListExecutions) and call.under_way_minutes is not None:
-        begun = context.system.now() - timedelta(minutes=call.under_way_minutes)
-        until = stamp(min(begun, parse_timestamp(call.until) or begun))
-        call = call.model_copy(update={"until": until, "status": call.status or _NOT_ENDED})
+        call = _begun_before(call, context.system.now() - timedelta(minutes=call.under_way_minutes))
     if call.statuses or ORDERS.keys() & call.filters:
         return await _whole(call, context)
     page = await read_page(call, context.read)
-    items, places, unchecked = list(page.rows), list(page.places), set(page.not_checked or ())
-    total, read, received = page.total, 1, page.received
+    items = list(page.rows)
+    places = list(page.places)
+    unchecked = set(page.not_checked or ())
+    total = page.total
+    read = 1
+    received = page.received
     while call.filters and len(items) < call.limit and page.next_cursor is not None and read <= MAX_FURTHER_PAGES:
         if not context.look.affordable:
             break
@@ -73,7 +76,9 @@ async def collected(call: List[Any], context: ProcedureContext) -> Table:
         items += page.rows
         places += page.places
         unchecked |= {*(page.not_checked or ())}
-        total, read, received = None, read + 1, received + page.received
+        total = None
+        read += 1
+        received += page.received
     is_whole = page.next_cursor is None and call.cursor is None
     every = context.look.snapshot.stored(type(call)())
     if is_whole and not unchecked:
@@ -92,20 +97,29 @@ async def collected(call: List[Any], context: ProcedureContext) -> Table:
     )
 
 
+def _begun_before(call: ListExecutions, time: datetime) -> ListExecutions:
+    """Return a call for the runs that had begun by `time` and have not ended, with the filters that Fastn has."""
+    until = stamp(min(time, parse_timestamp(call.until) or time))
+    return call.model_copy(update={"until": until, "status": call.status or _NOT_ENDED})
+
+
 async def _whole(call: List[Any], context: ProcedureContext) -> Table:
     """Return the page of a list that is read whole, up to a bound, before it is filtered and sorted here."""
     read, statuses, is_complete = await _all_rows(call, context)
     numbered, unchecked = call.matching_rows(read)
-    matching, position = [row for _, row in numbered], call.position
+    matching = [row for _, row in numbered]
+    position = call.position
     words, fields = next((order for name, order in ORDERS.items() if name in call.filters), (None, ()))
     if words is not None:
-        matching.sort(key=lambda row: at.timestamp() if (at := timestamp(row, *fields)) else math.inf)
+        matching.sort(key=partial(_seconds, fields=fields))
     start = next((end for end, row in enumerate(matching, 1) if mark([row]) == position.before), position.skip)
     rows = matching[start : start + call.limit]
     places = [(Position(skip=start, before=mark([row])), number) for number, row in enumerate(rows, 1)]
     end = Position(skip=start + len(rows), before=mark(rows[-1:]))
     advice = "use more filters" if context.look.affordable else "call again in a minute, or use more filters"
-    gaps = [f"Only {counted(len(read), 'row')} were read, others may match: {advice}."] * (not is_complete)
+    gaps = list[str]()
+    if not is_complete:
+        gaps.append(f"Only {counted(len(read), 'row')} were read, others may match: {advice}.")
     if statuses and call.filters["status"].startswith("!"):
         gaps.append(f"Read by status: {in_words(tuple(statuses))}. Rows of any other are not here.")
     return Table(
@@ -122,13 +136,21 @@ async def _whole(call: List[Any], context: ProcedureContext) -> Table:
     )
 
 
+def _seconds(row: Row, fields: Sequence[str]) -> float:
+    """Return the time in the first of these fields that has one; without one, the row comes last."""
+    at = timestamp(row, *fields)
+    return at.timestamp() if at else math.inf
+
+
 async def _all_rows(
     call: List[Any], context: ProcedureContext
 ) -> tuple[list[dict[str, JsonValue]], Sequence[str], bool]:
     """Return what Fastn's filters leave, the statuses by which it was read, and whether no row is missing."""
-    send, ours = remembered(context.read), dict.fromkeys(call.applied_here())
+    send = remembered(context.read)
+    ours = dict.fromkeys(call.applied_here())
     listing = call.model_copy(update={"cursor": None, "limit": MAX_LIMIT, **ours})
-    first, statuses = await read_page(listing, send), call.statuses
+    first = await read_page(listing, send)
+    statuses = call.statuses
     by_status = [listing.model_copy(update={"status": status}) for status in statuses]
     is_shorter = first.next_cursor is not None and MAX_LIMIT * len(statuses) < (first.total or math.inf)
     if not (is_shorter and by_status and context.look.affordable):
@@ -136,12 +158,20 @@ async def _all_rows(
     else:  # where Fastn does not filter, this would read everything several times
         page = await read_page(by_status[0], send)
         statuses = statuses if page.received == len(page.rows) else ()
-    rows, is_complete, most = list[dict[str, JsonValue]](), True, min(MAX_FURTHER_PAGES, context.look.affordable) + 1
+    rows = list[dict[str, JsonValue]]()
+    is_complete = True
+    most = min(MAX_FURTHER_PAGES, context.look.affordable) + 1
     for part in by_status if statuses else [listing]:
         pages = await read_pages(part, send, max(1, most))
-        most, is_complete = most - len(pages.pages), is_complete and pages.is_complete
+        most -= len(pages.pages)
+        is_complete = is_complete and pages.is_complete
         rows += [row for page in pages.pages for row in page.rows]
     return unique(rows), statuses, is_complete
+
+
+def _status(row: Row) -> str:
+    status = row.get("status")  # faster than `text`, which reads other spellings too
+    return status if isinstance(status, str) else text(row, "status")
 
 
 def _by_status(rows: Sequence[Row]) -> dict[str, int] | None:
@@ -149,7 +179,7 @@ def _by_status(rows: Sequence[Row]) -> dict[str, int] | None:
     if len(rows) <= MAX_OBJECTS:
         return None
     counts = Counter[str]()
-    values = (value if isinstance(value := row.get("status"), str) else text(row, "status") for row in rows)
+    values = (_status(row) for row in rows)
     for value, count in Counter(values).items():  # the words are looked at once for each, not for each row
         status = value if value.strip() else ""
         counts[status if quoted(status) == status else "other"] += count

@@ -52,11 +52,12 @@ _MAX_CANDIDATES = 10
 def names_in(call: Operation[Any]) -> dict[str, str]:
     """Return the kinds of the resources that a reading call names other than by one of Fastn's ids, by argument."""
     named_by = {argument: _NAMED_BY[argument] for argument in type(call).model_fields if argument in _NAMED_BY}
-    return {
-        argument: kind
-        for argument, kind in named_by.items()
-        if (typed := getattr(call, argument)) is not None and (argument == kind or not is_id(typed))
-    }
+    kinds: dict[str, str] = {}
+    for argument, kind in named_by.items():
+        typed = getattr(call, argument)
+        if typed is not None and (argument == kind or not is_id(typed)):
+            kinds[argument] = kind
+    return kinds
 
 
 async def ids_named(
@@ -100,11 +101,12 @@ async def resolve(
 async def _resolve(
     kind: str, typed: str, context: ProcedureContext, fields: Collection[str], *, is_tried: bool
 ) -> FoundResource:
-    listing, candidates, is_complete = LISTS[kind](limit=MAX_NAMES), tuple[Entry, ...](), False
-    stored = [entry(kind, row) for row in context.look.stored(listing).rows]
-    known = {item.id: item for item in named(typed, stored) if item.id}
-    if len(known) == 1 and (typed in known or context.look.snapshot.pages_left(listing) == 0):
-        return await _with_fields(next(iter(known.values())), fields, context)
+    listing = LISTS[kind](limit=MAX_NAMES)
+    candidates = tuple[Entry, ...]()
+    is_complete = False
+    known = _stored(kind, typed, listing, context)
+    if known is not None:
+        return await _with_fields(known, fields, context)
     if not is_id(typed):
         with suppress(FastnError):  # it may be readable by its id
             candidates, is_complete = await _search(kind, typed, context)
@@ -127,6 +129,15 @@ async def _resolve(
     if len(matching) == 1 and matching[0].id:
         return await _with_fields(matching[0], fields, context)
     raise _unresolved(kind, typed, contents, matching)
+
+
+def _stored(kind: str, typed: str, listing: List[Any], context: ProcedureContext) -> Entry | None:
+    """Return the only entry that `typed` can mean among the rows of its list that were read already."""
+    stored = [entry(kind, row) for row in context.look.stored(listing).rows]
+    known = {item.id: item for item in named(typed, stored) if item.id}
+    if len(known) == 1 and (typed in known or context.look.snapshot.pages_left(listing) == 0):
+        return next(iter(known.values()))
+    return None
 
 
 async def _read_itself(kind: str, typed: str, context: ProcedureContext) -> FoundResource | None:
@@ -182,7 +193,8 @@ def _distinction(kind: str, item: Entry) -> str:
 
 def named(typed: str, entries: Iterable[Entry]) -> list[Entry]:
     """Return the entries with this id, name, slug or email: exactly as typed, or else in any case and punctuation."""
-    id_, words = typed.strip().casefold(), words_of(typed)
+    id_ = typed.strip().casefold()
+    words = words_of(typed)
     matching = [
         item
         for item in entries
@@ -194,7 +206,8 @@ def named(typed: str, entries: Iterable[Entry]) -> list[Entry]:
 async def read_by_id(kind: str, id_: str, context: ProcedureContext) -> FoundResource | None:
     """Read a resource by its id. Returns None if it cannot be an id, or has to be looked for in the whole list."""
     try:
-        if (operation := OPERATIONS.get(f"get_{kind}")) is not None:
+        operation = OPERATIONS.get(f"get_{kind}")
+        if operation is not None:
             reading: Any = operation.model_validate({f"{kind}_id": id_})
             row = row_of(await context.look(reading))
             return FoundResource(key_of(row) or id_, row)
@@ -289,7 +302,8 @@ def ranked(typed: str, entries: Iterable[Entry]) -> list[Entry]:
     query = " ".join(typed.casefold().split())
     if not query:
         return list(entries)
-    matches = [(rank, item) for item in entries if (rank := _rank(query, item)) is not None]
+    ranks = [(_rank(query, item), item) for item in entries]
+    matches = [(rank, item) for rank, item in ranks if rank is not None]
     return [item for _, item in sorted(matches, key=lambda pair: pair[0])]
 
 

@@ -35,7 +35,8 @@ BREVITY_PENALTY = 0.16  # share of the points
 PLURAL = 0.97
 KIND = 0.85  # a word for its kind
 SIMILAR = 0.7  # the lowest of a misspelt word, or of a part of one
-OWNED, POSSIBLE = 0.7, 0.5  # a word of what it belongs to, or may belong to
+OWNED = 0.7  # a word of what it belongs to
+POSSIBLE = 0.5  # a word of what it may belong to
 
 # Weight of a word. It is 1 if a single name has it.
 KIND_WEIGHT = 0.4  # at most, of all words for a kind
@@ -45,7 +46,8 @@ _MAX_WORDS = 12  # of a query
 _MAX_JOINED = 3  # words that match as one, without the spaces
 _MAX_LETTERS = 200  # of a name that is indexed
 _MAX_NEAR = 3  # names that are suggested
-_MIN_PART, _MIN_BEGINNING = 4, 3  # letters of a part of a word or id; 2 of a word where a letter is a syllable
+_MIN_PART = 4  # letters of a part of a word or id; 2 of a word where a letter is a syllable
+_MIN_BEGINNING = 3  # letters of its beginning; 2 likewise
 
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _POSSESSIVE = re.compile(r"['\u2019]s\b")
@@ -75,8 +77,11 @@ disabled expired expire expires expiring soon unused
 UNFINISHED = frozenset(["draft", "drafts", "unpublished", "pending", "invited", "activated", "activation"])
 """Words that may mean a workflow that was never published, or a customer that is not active yet."""
 
-_EMPTY, _CIRCUMSTANCES = frozenset(_EMPTY_WORDS.split()), frozenset(_CIRCUMSTANCE_WORDS.split()) | UNFINISHED
-"""Words that say nothing about the resource; and about what happened, which are ignored unless a name contains them."""
+_EMPTY = frozenset(_EMPTY_WORDS.split())
+"""Words that say nothing about the resource."""
+
+_CIRCUMSTANCES = frozenset(_CIRCUMSTANCE_WORDS.split()) | UNFINISHED
+"""Words about what happened, which are ignored unless a name contains them."""
 
 _KIND_WORDS = {
     "customer": "customer tenant account client company",
@@ -140,7 +145,11 @@ def _order(hit: Hit) -> tuple[int, bool, int, str, str]:
 
 def leaders(hits: Sequence[Hit]) -> list[Hit]:
     """Return the first hits, which are about equally good."""
-    return [*takewhile(lambda it: it.score >= hits[0].score - TIE_MARGIN * (hits[0].score < EXACT_MATCH), hits)]
+    if not hits:
+        return []
+    best = hits[0].score
+    least = best if best >= EXACT_MATCH else best - TIE_MARGIN
+    return [*takewhile(lambda it: it.score >= least, hits)]
 
 
 @lru_cache(maxsize=1024)
@@ -186,7 +195,8 @@ class Index:
         for entry in entries:
             of = {name: OWNED if is_certain else POSSIBLE for name, is_certain in owners(entry).items()}
             owned = {unit: (sure, ()) for name, sure in of.items() for unit in units(words_of(name))}
-            for words in dict.fromkeys(words for name in (entry.name, *entry.also) if (words := words_of(name))):
+            names = [words_of(name) for name in (entry.name, *entry.also)]
+            for words in dict.fromkeys(words for words in names if words):
                 for unit, match in (owned | {unit: (1.0, parts) for unit, parts in units(words).items()}).items():
                     self._holding[unit][len(self._names)] = match
                 self._names.append((entry, words))
@@ -210,7 +220,8 @@ class Index:
                     match = likeness * sure, covered
                     for part in parts:
                         matches[number][part] = max(matches[number].get(part, match), match, key=lambda it: it[0])
-        named = Counter(kinds for word in weights if (kinds := kinds_of(word)))
+        kinds_named = [kinds_of(word) for word in weights]
+        named = Counter(kinds for kinds in kinds_named if kinds)
         weights = {word: weight / named.get(kinds_of(word), 1) for word, weight in weights.items()}
         by_name = (self._hit(query, weights, *self._names[number], match) for number, match in matches.items())
         hits: dict[tuple[str, str], Hit] = {}
@@ -249,7 +260,9 @@ class Index:
         covered = {*name} if is_verbatim else {word for _, parts in matches.values() for word in parts}
         rarities = {word: self._rarity([word]) for word in name}
         unasked = sum(rarity for word, rarity in rarities.items() if word not in covered) / sum(rarities.values())
-        score = round(EXACT_MATCH * coverage * (1 - BREVITY_PENALTY * unasked)) - REWORDING_PENALTY * (not is_verbatim)
+        score = round(EXACT_MATCH * coverage * (1 - BREVITY_PENALTY * unasked))
+        if not is_verbatim:
+            score -= REWORDING_PENALTY
         most = EXACT_MATCH if name == asked else EXACT_MATCH - 1
         lacking = (word for word in weights if word not in sure and not kinds_of(word) and word not in _CIRCUMSTANCES)
         return Hit(entry, min(score, most), tuple(lacking), is_verbatim)
@@ -271,7 +284,8 @@ def _meanings(word: str, vocabulary: Collection[str], *, is_joined: bool) -> dic
     from rapidfuzz.distance import OSA  # imported late: only searches need it
     from rapidfuzz.process import extract
 
-    size, digits = len(word), _digits(word)
+    size = len(word)
+    digits = _digits(word)
     shortest, shortest_beginning = (_MIN_PART, _MIN_BEGINNING) if word.isascii() else (2, 2)
     parts = (other for other in vocabulary if word in other and (size >= shortest or other.startswith(word)))
     meant = {other: SIMILAR + (1 - SIMILAR) * size / len(other) for other in parts if size >= shortest_beginning}

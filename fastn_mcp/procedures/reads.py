@@ -144,10 +144,12 @@ async def read_back(listing: List[Any], look: AnswerReads, since: datetime, most
     """
     pages = Pages(listing, look, most)
     async for page in pages:
-        number, read = len(pages.pages), look.stored(listing)
+        number = len(pages.pages)
+        read = look.stored(listing)
         if not page.rows or read.oldest is None or read.oldest < since:
             break
-        newest, left = created(read.rows[0]) or since, look.snapshot.pages_left(listing)
+        newest = created(read.rows[0]) or since
+        left = look.snapshot.pages_left(listing)
         is_short = left is not None and number + left <= most
         if not is_short and number * (newest - since) > most * (newest - read.oldest):
             break

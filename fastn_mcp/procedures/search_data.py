@@ -100,7 +100,8 @@ class SearchRows:
             if apps and apps <= connected:
                 self.uses[workflow.id][customer] = False
         for key, run in runs.items():
-            self.uses[key][customer], self.last_runs[key, customer] = True, run
+            self.uses[key][customer] = True
+            self.last_runs[key, customer] = run
         self._extensions.append(runs)
 
     def belongs(self, item: Entry, owner: Entry) -> bool:
@@ -114,7 +115,8 @@ class SearchRows:
 
     def ranking(self, query: str) -> Ranking:
         """Rank what was read. The index is kept for queries that read the same."""
-        read, extensions = sorted(self.contents), self._extensions
+        read = sorted(self.contents)
+        extensions = self._extensions
         sources = [*(self.contents[kind] for kind in read), *extensions]
         return self._snapshot.derived((*read, len(extensions)), sources, self._build_index).rank(query)
 
@@ -124,7 +126,8 @@ class SearchRows:
 
     def _owners_of(self, item: Entry) -> dict[str, bool]:
         """Return the names of what a resource belongs to, starts or runs for, with whether that is certain."""
-        customers, uses = self.names["customer"], self.uses.get(item.id, {})
+        customers = self.names["customer"]
+        uses = self.uses.get(item.id, {})
         owners = {customers.get(key, ""): is_seen for key, is_seen in uses.items()}
         return owners | {self.names[kind].get(key, ""): True for kind, key in item.related}
 
@@ -184,7 +187,8 @@ class SearchData:
             return
         large = [kind for kind in self._incomplete() if "search" in LISTS[kind].model_fields]
         readable = {kind for kind in large if is_affordable(kind, self._context.look, MAX_PAGES - 1)}
-        misspelt, cut = set[str](), {*large}
+        misspelt = set[str]()
+        cut = {*large}
 
         for word in [*_EMAIL.findall(query.casefold()), *ranking.words][:_MAX_SEARCHES]:
             # Where a word may be misspelt, no further search does instead of reading the kind whole.
@@ -200,7 +204,8 @@ class SearchData:
 
     async def _read_belongings(self, query: str) -> None:
         """Read the runs and connections of the customers, or the connections of the connectors, that a query names."""
-        ranking, asked = self.rows.ranking(query), self._asked
+        ranking = self.rows.ranking(query)
+        asked = self._asked
         customers, connectors = (
             self._alternatives(query, leaders(ranking.of([kind], least=0))) for kind in ("customer", "connector")
         )
@@ -229,7 +234,8 @@ class SearchData:
         """Return what the first sentence means, and what else is named."""
         hits = self._hits(sentences[0])
         meant = self._alternatives(sentences[0], leaders(hits))
-        named, lacking = {hit.key: hit for hit in meant}, meant[0].lacking if meant else ()
+        named = {hit.key: hit for hit in meant}
+        lacking = meant[0].lacking if meant else ()
         ranking = self.rows.ranking(sentences[0])
         for hit in ranking.candidates:
             if hit.entry.kind in self.wanted and hit.is_verbatim and not {*lacking} <= {*hit.lacking}:
@@ -317,13 +323,17 @@ class SearchData:
 
     def _is_named(self, query: str, kinds: Collection[str]) -> bool:
         """Whether a query is the name of a resource of these kinds: exactly, if it has an email address."""
-        best, least = self._hits(query)[:1], EXACT_MATCH if "@" in query else 0
+        best = self._hits(query)[:1]
+        least = EXACT_MATCH if "@" in query else 0
         whole = (hit for hit in best if hit.is_verbatim and not hit.lacking)
         return any(hit.entry.kind in kinds and hit.score >= least for hit in whole)
 
 
 def _last_runs(rows: Sequence[Row]) -> dict[str, Row | None]:
     """Return the last run of each workflow in a list; None if Fastn does not list the newest first."""
-    times = [time for row in rows if (time := timestamp(row, "createdAt", "startedAt"))]
+    read = (timestamp(row, "createdAt", "startedAt") for row in rows)
+    times = [time for time in read if time]
     is_ordered = len(times) == len(rows) and times == sorted(times, reverse=True)
-    return {key: row if is_ordered else None for row in reversed(rows) if (key := text(row, "workflowId"))}
+    runs = {text(row, "workflowId"): row if is_ordered else None for row in reversed(rows)}
+    runs.pop("", None)
+    return runs

@@ -97,7 +97,8 @@ class ConciseRows:
     def _cells(self, row: Row, fields: Sequence[str]) -> tuple[dict[str, JsonValue], int]:
         """Return the cells of these fields, and how many of them the row lacks."""
         cells: dict[str, JsonValue] = {}
-        absent, plain = 0, self._plain_columns
+        absent = 0
+        plain = self._plain_columns
         for name in fields:
             value = row.get(name)
             if isinstance(value, str) and value and name in plain:
@@ -135,7 +136,8 @@ class ConciseRows:
         if name == "permissions":
             return _permissions(value)
         if isinstance(value, dict):
-            if (thing := _thing(value)) is not None:
+            thing = _thing(value)
+            if thing is not None:
                 return f"{thing[0]} {self._named(*thing)}"
             value = next((value[key] for key in _REPRESENTATIVE_FIELDS if isinstance(value.get(key), (str, int))), None)
         elif isinstance(value, list):
@@ -198,12 +200,14 @@ def referred(rows: Iterable[Row], columns: Sequence[str]) -> tuple[Names, dict[s
     named: dict[str, dict[str, str]] = {}
     unnamed: dict[str, dict[str, None]] = {}
     for field in columns:
-        kind, values = REFERENCES.get(field), [row.get(field) for row in rows]
+        kind = REFERENCES.get(field)
+        values = [row.get(field) for row in rows]
         if kind is None and {dict, list}.isdisjoint(map(type, values)):
             continue
         for row, value in zip(rows, values, strict=True):
             if kind is not None and isinstance(value, str):
-                if (name := _name(row, kind)) is not None:
+                name = _name(row, kind)
+                if name is not None:
                     named.setdefault(kind, {})[value] = name
                 else:
                     unnamed.setdefault(kind, {})[value] = None
@@ -221,7 +225,8 @@ def legend_of(names: Names, rows: int) -> Names:
         if kind not in REFERENCES.values():
             continue
         often = Counter(of_kind.values())
-        if (single := {key: name for key, name in of_kind.items() if often[name] == 1}) and len(single) <= rows / 2:
+        single = {key: name for key, name in of_kind.items() if often[name] == 1}
+        if single and len(single) <= rows / 2:
             legend[kind] = single
     return legend
 
@@ -235,7 +240,8 @@ def _name(row: Row, kind: str) -> str | None:
 
 def _thing(value: Mapping[str, JsonValue]) -> tuple[str, str] | None:
     """Return the kind and id that a reference object contains; None if it is not one."""
-    kind, key = value.get("type"), value.get("id")
+    kind = value.get("type")
+    key = value.get("id")
     return (kind, str(key)) if isinstance(kind, str) and isinstance(key, (str, int)) else None
 
 
@@ -249,18 +255,20 @@ async def shown(call: List[Any], page: Table, context: ProcedureContext, known: 
 
     `known` are names of what the rows refer to.
     """
-    items, update, now = page.items, dict[str, Any](), context.system.now()
+    items = page.items
+    update = dict[str, Any]()
+    now = context.system.now()
     if isinstance(call, ListExecutions) and call.detail != FULL:
         items = [_with_elapsed(row, now) for row in items]
     if isinstance(call, ListExecutions):
         items, unread = await _with_details(call, items, context)
         update["gaps"] = [*page.gaps, *unread]
     if call.fields is not None:
-        update |= await _picked(call, call.fields, items, context, known)
+        update |= await _picked(call, call.fields, items, context=context, known=known)
     elif call.detail == FULL:
         update["items"] = items
     else:
-        concise, update["ids"] = await _concise(call, call.row_type().columns, items, context, known)
+        concise, update["ids"] = await _concise(call, call.row_type().columns, items, context=context, known=known)
         update["items"] = list(map(concise, items))
     if len(items) > MAX_OBJECTS and call.detail != FULL:
         update["now"] = stamp(now)
@@ -278,7 +286,7 @@ async def _concise(
             names[kind] = {**names.get(kind, {}), **await read_many_labels(kind, keys, context.look, MAX_LOOKUPS - 1)}
     legend = legend_of(names, len(rows))
     now = None if len(rows) > MAX_OBJECTS else context.system.now()
-    return ConciseRows(columns, call.row_type().never, names, legend, now), legend or None
+    return ConciseRows(columns, call.row_type().never, names, legend=legend, now=now), legend or None
 
 
 async def _picked(
@@ -286,16 +294,21 @@ async def _picked(
 ) -> dict[str, Any]:
     """Return rows with these fields. Columns of the concise form are as they are there, unless in full."""
     columns = [name for name in call.row_type().columns if name in fields or _derived(name) in fields]
-    concise, ids = await _concise(call, columns, rows, context, known)
+    concise, ids = await _concise(call, columns, rows, context=context, known=known)
     wanted = list(dict.fromkeys(fields))
     picked: list[dict[str, JsonValue]] = []
     for row in rows:
         cells: dict[str, JsonValue] = concise(row) if columns else {}
-        plain = {name: value for name in wanted if isinstance(value := row.get(name), (str, int, float))}
-        dated = {name: concise.dated(name, value, sys.maxsize) for name, value in plain.items()}
+        plain = [(name, row.get(name)) for name in wanted]
+        dated = {
+            name: concise.dated(name, value, sys.maxsize)
+            for name, value in plain
+            if isinstance(value, (str, int, float))
+        }
         cells = {**cells, **row} if call.detail == FULL else {**row, **dated, **cells}
         for name in columns:  # a name that is not known
-            if (derived := _derived(name)) is not None and row.get(name) and derived not in cells:
+            derived = _derived(name)
+            if derived is not None and row.get(name) and derived not in cells:
                 cells[derived] = row[name]
         picked.append({name: cells[name] for name in wanted if name in cells})
     present = {name for row in picked for name in row} | set(map(_derived, columns))
@@ -323,10 +336,11 @@ async def _with_details(
     """Add the details that are asked for by reading each run. Return also what was not read."""
     wanted = ["input", "output"] if call.detail == FULL else []
     wanted = [name for name in call.fields if name in _DETAIL_FIELDS] if call.fields is not None else wanted
-    lacking = {
-        key: number for number, row in enumerate(rows) if (key := text(row, "id")) and not row.keys() >= {*wanted}
-    }
-    whole, reads, names = list(rows), AccountReads(context.look), " and ".join(wanted)
+    lacking = {text(row, "id"): number for number, row in enumerate(rows) if not row.keys() >= {*wanted}}
+    lacking.pop("", None)
+    whole = list(rows)
+    reads = AccountReads(context.look)
+    names = " and ".join(wanted)
     most = min(MAX_DETAILS, context.look.affordable)
     limiter = anyio.CapacityLimiter(_MAX_PARALLEL)
 
@@ -337,7 +351,8 @@ async def _with_details(
     await reads.run(dict.fromkeys([*lacking][:most], read))
     failed = by_reason(Unchecked(key, error.what) for key, error in reads.failed.items())
     gaps = [f"The {names} of {gap.what} could not be read: {gap.why}" for gap in failed]
-    if (unread := len(lacking) - most) > 0:
+    unread = len(lacking) - most
+    if unread > 0:
         then = f"Use limit {most} and next_cursor." if most else "Call again in a minute."
         gaps.append(f"{counted(unread, 'row')} without {names}: they are read for {most} rows of a page. {then}")
     return whole, gaps

@@ -46,7 +46,8 @@ class ListChanges(Procedure[ChangeList]):
     async def run(self, context: ProcedureContext) -> ChangeList:
         before = _END_OF_TIME if self.cursor is None else float(self.cursor)
         changes = await context.changes.changes(self.limit + 1, before)
-        page, now = changes[: self.limit], context.system.timestamp()
+        page = changes[: self.limit]
+        now = context.system.timestamp()
         answer: dict[str, JsonValue] = {"changes": [_row(change, now, context.tools) for change in page]}
         if not page and self.cursor is None:
             since_when = aged(context.system.now() - timedelta(days=KEPT_DAYS), context.system.now())
@@ -108,7 +109,8 @@ async def _check_drift(change: Change, undo: Undo, context: ProcedureContext) ->
     if not isinstance(call, Update):
         return
     now = cast("dict[str, JsonValue]", target.model_dump())
-    if changed := drift(change, now):
+    changed = drift(change, now)
+    if changed:
         raise TargetChanged(
             f"Somebody has changed it since: {', '.join(map(quote, changed))}.",
             f"Check it, and set the wanted values with {call.tool_name()}.",

@@ -29,7 +29,9 @@ from fastn_mcp.tools.workflows import Execution, GetExecution, ListExecutions, R
 
 _NAMED_STATES = ("pending", "queued", "running")
 
-_FIRST_PAUSE, _MAX_PAUSE, _GROWTH = 0.25, 3.0, 1.5
+_FIRST_PAUSE = 0.25
+_MAX_PAUSE = 3.0
+_GROWTH = 1.5
 MAX_WAIT = 45
 """Seconds that one call waits at most."""
 _MIN_TIMEOUT = 5.0
@@ -142,6 +144,7 @@ def _next(execution_id: str, state: dict[str, JsonValue]) -> dict[str, JsonValue
 def _progress(run: Row, error: FastnError | None, waited: float, context: ProcedureContext) -> str:
     if error is not None:
         return f"could not be looked at, {waited:.0f} s waited"
-    status, begun = word(run, "status"), timestamp(run, "startedAt", "createdAt")
+    status = word(run, "status")
+    begun = timestamp(run, "startedAt", "createdAt")
     age = waited if begun is None else (context.system.now() - begun).total_seconds()
     return f"{status if status in _NAMED_STATES else 'running'} for {lasting(timedelta(seconds=max(age, waited)))}"

@@ -89,7 +89,11 @@ def words(schedule: str) -> str | None:
     if (day, weekday) == ("*", "*"):
         return f"daily at {at}"
     if day == "*":
-        on = "weekdays" if weekday == "1-5" else _WEEKDAYS[int(weekday)] if _is_below(weekday, 8) else None
+        on = None
+        if weekday == "1-5":
+            on = "weekdays"
+        elif _is_below(weekday, 8):
+            on = _WEEKDAYS[int(weekday)]
         return f"on {on} at {at}" if on else None
     return f"on day {int(day)} of each month at {at}" if weekday == "*" and _is_below(day, 32) else None
 

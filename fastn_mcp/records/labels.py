@@ -152,7 +152,8 @@ def _trigger(row: Row, names: Names) -> Label:
     started = [workflows.get(key, key) for key in started_workflows(row)[:_MAX_NAMED]]
     on = value(row, "events")
     events = [str(event) for event in on[:_MAX_NAMED]] if isinstance(on, list) else []
-    kind, schedule = word(row, "type"), text(row, "schedule", "cron")
+    kind = word(row, "type")
+    schedule = text(row, "schedule", "cron")
     details = (
         owner_name(row, names.get("customer", {})) if owner_of(row) else "",
         f"schedule {schedule} {text(row, 'timezone')}".rstrip() if schedule else "",
@@ -165,7 +166,8 @@ def _trigger(row: Row, names: Names) -> Label:
 
 
 def _api_key(row: Row, _: Names) -> Label:
-    last, permissions = text(row, "last4"), word(row, "permissions.preset", "permissions", "preset")
+    last = text(row, "last4")
+    permissions = word(row, "permissions.preset", "permissions", "preset")
     details = (f"…{last}" if last else "", word(row, "mode"), permissions)
     number = key_of(row)
     name = _redacted(row, "name") or (f"key {number}" if number else "")
@@ -178,7 +180,8 @@ def _secret(row: Row, names: Names) -> Label:
 
 
 def _user(row: Row, _: Names) -> Label:
-    name, email = _redacted(row, "name"), _redacted(row, "email", "userEmail")
+    name = _redacted(row, "name")
+    email = _redacted(row, "email", "userEmail")
     return Label(name, email, (email,)) if name and email else Label(name or email)
 
 

@@ -47,7 +47,8 @@ def facts_about(query: str) -> list[str]:
 
 def note_on(tool: str, record: Row) -> str:
     """Return the fact that the answer of a reading tool raises; empty if none. `record`: the one that was read."""
-    is_under_way = tool in ("get_execution", "wait_for_execution") and not run_state(record).has_ended
-    is_draft = tool == "get_workflow" and workflow_state(record) is State.DRAFT
-    notes = {"list_users": PEOPLE, "list_roles": PERMISSIONS}
-    return RUNS if is_under_way else PUBLISHING if is_draft else notes.get(tool, "")
+    if tool in ("get_execution", "wait_for_execution"):
+        return "" if run_state(record).has_ended else RUNS
+    if tool == "get_workflow":
+        return PUBLISHING if workflow_state(record) is State.DRAFT else ""
+    return {"list_users": PEOPLE, "list_roles": PERMISSIONS}.get(tool, "")

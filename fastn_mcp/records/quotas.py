@@ -31,7 +31,8 @@ class Quota:
     resets_at: datetime | None
 
     def __str__(self) -> str:
-        return f"{quoted(self.name)} {self.numbers}{', ' * bool(self.numbers)}{self.percent:.0f} %"
+        numbers = f"{self.numbers}, " if self.numbers else ""
+        return f"{quoted(self.name)} {numbers}{self.percent:.0f} %"
 
     def data(self, now: datetime) -> dict[str, JsonValue]:
         return {
@@ -54,7 +55,8 @@ def _quotas(found: JsonValue | Row, path: tuple[str, ...] = (), depth: int = 0) 
         for item in found:
             yield from _quotas(item, path, depth + 1)
     elif isinstance(found, dict):
-        if (quota := _quota(found, path)) is not None:
+        quota = _quota(found, path)
+        if quota is not None:
             yield quota
             return
         for name, item in found.items():
@@ -64,7 +66,9 @@ def _quotas(found: JsonValue | Row, path: tuple[str, ...] = (), depth: int = 0) 
 
 
 def _quota(row: Row, path: tuple[str, ...]) -> Quota | None:
-    limit, used, percent = number(row, *_LIMITS), number(row, *_USES), number(row, *_PERCENTS)
+    limit = number(row, *_LIMITS)
+    used = number(row, *_USES)
+    percent = number(row, *_PERCENTS)
     numbers = ""
     if limit is not None and used is not None and limit > 0:
         percent = 100 * used / limit
@@ -73,7 +77,7 @@ def _quota(row: Row, path: tuple[str, ...]) -> Quota | None:
         return None
     name = text(row, "name", "metric", "resource", "key") or " ".join(path)
     name = " ".join(filter(None, (name, text(row, "scope"))))
-    return Quota(short(name or "a quota", 60), percent, numbers, _whose(row), timestamp(row, *_RESETS))
+    return Quota(short(name or "a quota", 60), percent, numbers, whose=_whose(row), resets_at=timestamp(row, *_RESETS))
 
 
 def _whose(row: Row) -> str:

@@ -52,7 +52,11 @@ def row_of(record: FastnObject | None) -> dict[str, JsonValue]:
 
 def value(row: Row, *fields: str) -> JsonValue:
     """Return the first of these fields that is not null."""
-    return next((item for field in fields if (item := _at(row, field)) is not None), None)
+    for field in fields:
+        item = _at(row, field)
+        if item is not None:
+            return item
+    return None
 
 
 def text(row: Row, *fields: str) -> str:
@@ -79,12 +83,20 @@ def as_word(content: str) -> str:
 
 def number(row: Row, *fields: str) -> float | None:
     """Return the first of these fields that is a number or numeric text."""
-    return next((item for field in fields if (item := _number(_at(row, field))) is not None), None)
+    for field in fields:
+        item = _number(_at(row, field))
+        if item is not None:
+            return item
+    return None
 
 
 def timestamp(row: Row, *fields: str) -> datetime | None:
     """Return the first of these fields that is a timestamp, in UTC."""
-    return next((time for field in fields if (time := parse_timestamp(_at(row, field))) is not None), None)
+    for field in fields:
+        time = parse_timestamp(_at(row, field))
+        if time is not None:
+            return time
+    return None
 
 
 def parse_timestamp(raw: object) -> datetime | None:
@@ -158,7 +170,9 @@ def apps_of_customers(workflow: Row) -> list[Row]:
 def connector_keys(row: Row) -> set[str]:
     """Return the slug and id of a connection's connector, as far as the row has them."""
     fields = ("connectorId", "connectorSlug", "connector.slug", "connector.id")
-    return {key for field in fields if (key := text(row, field))}
+    keys = {text(row, field) for field in fields}
+    keys.discard("")
+    return keys
 
 
 def short(content: str, longest: int = _MAX_NAME) -> str:
@@ -177,7 +191,8 @@ def _at(row: Row, path: str) -> JsonValue:
     for camel, snake in _spellings(path):
         if not isinstance(item, (dict, Mapping)):  # the second check alone is slow
             return None
-        item = there if (there := item.get(camel)) is not None else item.get(snake)
+        there = item.get(camel)
+        item = item.get(snake) if there is None else there
     return item  # pyright: ignore[reportReturnType] - a path has at least one part
 
 
@@ -188,9 +203,11 @@ def _spellings(path: str) -> tuple[tuple[str, str], ...]:
 
 def _number(raw: object) -> float | None:
     parsed: object = raw
-    if isinstance(raw, str) and _NUMBER.fullmatch(digits := raw.strip().removesuffix("%").rstrip()):
-        digits = digits.replace(",", "")
-        parsed = float(digits) if "." in digits else int(digits)
+    if isinstance(raw, str):
+        digits = raw.strip().removesuffix("%").rstrip()
+        if _NUMBER.fullmatch(digits):
+            digits = digits.replace(",", "")
+            parsed = float(digits) if "." in digits else int(digits)
     if isinstance(parsed, (int, float)) and not isinstance(parsed, bool) and abs(parsed) <= _MAX_NUMBER:
         return parsed
     return None

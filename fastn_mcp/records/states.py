@@ -78,7 +78,8 @@ _PLATFORM = ("platform", "system", "fastn", "auto")
 
 def workflow_state(row: Row) -> State:
     """Return whether a workflow runs. A draft does if an earlier version is published."""
-    status, published = word(row, "status"), _is_published(row)
+    status = word(row, "status")
+    published = _is_published(row)
     if status == "inactive":
         return State.OFF
     if status in _UNPUBLISHED:
@@ -111,7 +112,8 @@ def connection_state(row: Row) -> State:
 
 def broken_since(connection: Row, now: datetime) -> str:
     """Return since when a connection does not work, as far as its row tells."""
-    expired, used = timestamp(connection, "expiresAt"), timestamp(connection, "lastUsedAt", "lastUsed")
+    expired = timestamp(connection, "expiresAt")
+    used = timestamp(connection, "lastUsedAt", "lastUsed")
     if expired is not None and expired <= now:
         return dated(expired, now)
     return f"last used {dated(used, now)}" if used else "unknown since when"

@@ -110,9 +110,9 @@ _ENDED = {
 """Messages of calls whose approval request ended, where nobody gave a reason."""
 
 _AUDIT_FIELDS = (
-    "principal", "principal_name", "account", "target", "name", "effect", "rule", "decision", "approved_by", "change",
-    "grant",
-)  # fmt: skip
+    *("principal", "principal_name", "account", "target", "name", "effect", "rule", "decision", "approved_by"),
+    *("change", "grant"),
+)
 """Fields of an attempt that have the names of those of an audit entry."""
 
 
@@ -151,11 +151,13 @@ class Tally:
             case AuditEvent.REFUSED.value | AuditEvent.DECLINED.value as event:
                 self._not_sent(line, event)
             case AuditEvent.APPROVED.value | AuditEvent.AGREED.value as event:
-                if (attempt := self._of_grant.get(_text(line, "grant") or "")) is not None:
+                attempt = self._of_grant.get(_text(line, "grant") or "")
+                if attempt is not None:
                     self._update(attempt, line, WAITING, _APPROVED)
                     attempt.is_split = attempt.is_split or event == AuditEvent.AGREED.value
             case AuditEvent.EXPIRED.value | AuditEvent.WITHDRAWN.value | AuditEvent.STOPPED.value as event:
-                if (attempt := self._of_grant.get(_text(line, "grant") or "")) is not None:
+                attempt = self._of_grant.get(_text(line, "grant") or "")
+                if attempt is not None:
                     self._update(attempt, line, event, _text(line, "message") or _ENDED[event])
             case _:
                 pass  # not about a call
@@ -173,7 +175,8 @@ class Tally:
         if attempt is not None and "n" not in line:
             return  # already known
         attempt = self._update(attempt or self._begin(line), line, WAITING, _text(line, "message"))
-        if (grant := _text(line, "grant")) is not None:
+        grant = _text(line, "grant")
+        if grant is not None:
             self._of_grant[grant] = attempt
 
     def _intent(self, line: Mapping[str, JsonValue]) -> None:
@@ -184,7 +187,8 @@ class Tally:
         if attempt is None:
             attempt = self._latest(line, OutcomeGroup.WAITING) or self._begin(line)
         self._update(attempt, line, UNKNOWN, _UNANSWERED)
-        if (batch := self._of_grant.get(grant.rpartition(".")[0])) is not None:
+        batch = self._of_grant.get(grant.rpartition(".")[0])
+        if batch is not None:
             attempt.audit = (*batch.audit, *attempt.audit)
         self._of_intent[str(line.get("n"))] = attempt
 
@@ -192,14 +196,16 @@ class Tally:
         attempt = self._of_intent.pop(str(line.get("of")), None)
         if attempt is None:
             return  # the call was sent before collection started
-        took, requests = line.get("duration_ms"), line.get("requests")
+        took = line.get("duration_ms")
+        requests = line.get("requests")
         self._update(attempt, line, _text(line, "outcome") or UNKNOWN, _text(line, "message"))
         attempt.duration_ms = took if isinstance(took, (int, float)) else None
         attempt.requests = requests if isinstance(requests, int) else None
 
     def _not_sent(self, line: Mapping[str, JsonValue], event: str) -> None:
         outcome = _text(line, "outcome") or event
-        if (grant := _text(line, "grant")) is not None:  # a person decided out-of-band
+        grant = _text(line, "grant")
+        if grant is not None:  # a person decided out-of-band
             attempt = self._of_grant.get(grant)
         else:
             again = (OutcomeGroup.WAITING, OutcomeGroup.DECLINED) if outcome == DECLINED else (OutcomeGroup.WAITING,)
@@ -223,17 +229,23 @@ class Tally:
 
     def _update(self, attempt: Attempt, line: Mapping[str, JsonValue], outcome: str, message: str | None) -> Attempt:
         """Update an attempt from an audit entry."""
-        attempt.outcome, attempt.message, attempt.settled = outcome, message, _text(line, "time")
+        attempt.outcome = outcome
+        attempt.message = message
+        attempt.settled = _text(line, "time")
         for name in _AUDIT_FIELDS:
-            if (value := _text(line, name)) is not None:
+            value = _text(line, name)
+            if value is not None:
                 setattr(attempt, name, value)
-        if (link := _link(line)) is not None:
+        link = _link(line)
+        if link is not None:
             attempt.audit = (*attempt.audit, link)
         return attempt
 
 
 def _link(line: Mapping[str, JsonValue]) -> Link | None:
-    n, event, hash_ = line.get("n"), line.get("event"), line.get("hash")
+    n = line.get("n")
+    event = line.get("event")
+    hash_ = line.get("hash")
     if isinstance(n, int) and isinstance(event, str) and isinstance(hash_, str):
         return Link(n, event, hash_)
     return None

@@ -123,7 +123,8 @@ def code(value: object) -> str:
 def lines(document: Document, span: Callable[[object], str] = str) -> Iterator[str]:
     """Render a report for people. `span` formats values, which can come from Fastn."""
     report = cast("dict[str, Any]", document)
-    counts, audit = report["counts"], report["audit"]
+    counts = report["counts"]
+    audit = report["audit"]
     yield from ("# Run report", "")
     for label, value in (
         ("Account", report["account"]),
@@ -142,9 +143,11 @@ def lines(document: Document, span: Callable[[object], str] = str) -> Iterator[s
         if value is not None:
             yield f"- {label}: {span(value)}"
     yield ""
-    yield ", ".join(f"{count} {group.value}" for group in HEADINGS if (count := counts[group.value])) or "No calls."
+    counted = [f"{counts[group.value]} {group.value}" for group in HEADINGS if counts[group.value]]
+    yield ", ".join(counted) or "No calls."
     for group, heading in HEADINGS.items():
-        if calls := report["calls"][group.value]:
+        calls = report["calls"][group.value]
+        if calls:
             yield from ("", f"## {heading} ({len(calls)})", "")
         for call in calls:
             yield from _call_lines(call, span)
@@ -157,7 +160,8 @@ def lines(document: Document, span: Callable[[object], str] = str) -> Iterator[s
 
 def _call_lines(call: dict[str, Any], span: Callable[[object], str]) -> Iterator[str]:
     step = "" if call["step"] is None else f" (step {call['step']})"
-    target, newest = call["target"], call["audit"][-1] if call["audit"] else None
+    target = call["target"]
+    newest = call["audit"][-1] if call["audit"] else None
     about = [call["tool"], target["name"] and quote(target["name"], _MAX_TEXT), target["id"]]
     time = f"{str(call['time']).replace('T', ' ')[:19]}Z"
     yield f"- Call {call['number']}{step}: {' '.join(span(part) for part in about if part)}, {span(time)}"

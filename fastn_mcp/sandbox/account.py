@@ -46,13 +46,24 @@ def append_events(state: SandboxState, events: list[AuditRow]) -> None:
     """Record events in order of time."""
     for event in sorted(events, key=lambda event: event.when):
         resource = (event.kind, event.key)
-        record(state, parse_stamp(event.when), event.actor, event.action, resource, event.outcome, event.customer)
+        record(
+            state,
+            parse_stamp(event.when),
+            event.actor,
+            action=event.action,
+            resource=resource,
+            outcome=event.outcome,
+            customer=event.customer,
+        )
 
 
 def last_refresh(connection: Row) -> AuditRow:
     """Return the event of a connection's last credential refresh."""
-    when, key = connection["lastRefreshedAt"], connection["id"]
-    return AuditRow(when, "system", "credential.token_refresh", "connection", key, customer=connection["endOrgId"])
+    when = connection["lastRefreshedAt"]
+    key = connection["id"]
+    return AuditRow(
+        when, "system", "credential.token_refresh", kind="connection", key=key, customer=connection["endOrgId"]
+    )
 
 
 def last_change(workflow: Row) -> AuditRow:
@@ -60,7 +71,7 @@ def last_change(workflow: Row) -> AuditRow:
     by = workflow["updatedBy"]
     actor = by if "@" in by else "agent"
     action = "workflow.publish" if workflow["publishedVersion"] else "workflow.update"
-    return AuditRow(workflow["updatedAt"], actor, action, "workflow", workflow["id"])
+    return AuditRow(workflow["updatedAt"], actor, action, kind="workflow", key=workflow["id"])
 
 
 def _of_people(state: SandboxState, now: datetime) -> list[AuditRow]:
@@ -70,18 +81,26 @@ def _of_people(state: SandboxState, now: datetime) -> list[AuditRow]:
     read = [now - timedelta(days=days, hours=3) for days in (2, 6, 11)]
     outcomes = ("Denied", "Success", "Success")
     return logins + [
-        AuditRow(stamp(when), "tomas@fastn.example", "api_key.read", "api_key", key, outcome)
+        AuditRow(stamp(when), "tomas@fastn.example", "api_key.read", kind="api_key", key=key, outcome=outcome)
         for when, outcome in zip(read, outcomes, strict=True)
     ]
 
 
 def _of_rows(state: SandboxState) -> list[AuditRow]:
     created = [
-        AuditRow(row["createdAt"], row["createdBy"], "customer.create", "customer", row["id"])
+        AuditRow(row["createdAt"], row["createdBy"], "customer.create", kind="customer", key=row["id"])
         for row in state.all("customers")
     ]
     failed = [
-        AuditRow(row["expiresAt"], "system", "connection.update", "connection", row["id"], "Failure", row["endOrgId"])
+        AuditRow(
+            row["expiresAt"],
+            "system",
+            "connection.update",
+            kind="connection",
+            key=row["id"],
+            outcome="Failure",
+            customer=row["endOrgId"],
+        )
         for row in state.all("connections")
         if row["status"] == "FAILED"
     ]
@@ -96,14 +115,19 @@ def _of_rows(state: SandboxState) -> list[AuditRow]:
 
 def _of_run(run: Row) -> list[AuditRow]:
     """Return the events of a run: its start, and its end if it has ended. The first API key starts manual runs."""
-    kind, key, customer = "workflow_executions", run["id"], run["endOrgId"]
+    kind = "workflow_executions"
+    key = run["id"]
+    customer = run["endOrgId"]
     actor = "apikey:1" if run["triggeredBy"] == "manual" else "system"
-    begun = AuditRow(run["createdAt"], actor, "workflow.execute", kind, key, customer=customer)
+    begun = AuditRow(run["createdAt"], actor, "workflow.execute", kind=kind, key=key, customer=customer)
     if run["completedAt"] is None:
         return [begun]
     outcome = "Success" if run["status"] == "completed" else "Failure"
     ended = run["completedAt"]
-    return [begun, AuditRow(ended, "system", "workflow.execute.completed", kind, key, outcome, customer)]
+    return [
+        begun,
+        AuditRow(ended, "system", "workflow.execute.completed", kind=kind, key=key, outcome=outcome, customer=customer),
+    ]
 
 
 AUDIT = Resource("audit", "audit", settable={}, unique=())
@@ -176,14 +200,15 @@ def usage(context: RouteContext, call: GetUsage) -> One:  # noqa: ARG001
 
 @endpoint(GetQuotas, "settings:read")
 def quotas(context: RouteContext, call: GetQuotas) -> One:  # noqa: ARG001
-    plan, used = _billing(context)["plan"], _used(context)
+    plan = _billing(context)["plan"]
+    used = _used(context)
     rows = [_quota(*name, limit, used[name]) for name, limit in _limits(context).items()]
     today = context.now.replace(hour=0, minute=0, second=0, microsecond=0)
     for customer in context.state.all("customers"):
         limit = inside(customer, "quotaOverrides").get("events.day")
         if isinstance(limit, int) and limit > 0:
             events = _events(context, today, customer["id"])
-            rows.append(_quota(f"Events ({customer['name']})", "per day", limit, events, "override"))
+            rows.append(_quota(f"Events ({customer['name']})", "per day", limit, used=events, source="override"))
     return One({"plan": plan, "quotas": rows})
 
 
@@ -197,7 +222,8 @@ def _limits(context: RouteContext) -> dict[tuple[str, str], int]:
 
 
 def _used(context: RouteContext) -> dict[tuple[str, str], int]:
-    state, limits = context.state, _limits(context)
+    state = context.state
+    limits = _limits(context)
     today = context.now.replace(hour=0, minute=0, second=0, microsecond=0)
     connections = state.all("connections")
     pinned = Counter(str(customer) for key in state.all("apiKeys") for customer in key.get("customers") or ())

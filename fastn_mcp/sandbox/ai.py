@@ -41,7 +41,8 @@ def chat(context: RouteContext, call: AiChat) -> One:
     calls: list[Row] = []
     if cards and words.startswith(("approve", "accept", "yes")):
         calls = [_execute(context, card) for card in cards]
-        session, cards = context.state.put("_sessions", {**session, "pendingApprovals": []}), []
+        session = context.state.put("_sessions", {**session, "pendingApprovals": []})
+        cards = []
     elif cards and words.startswith(("reject", "no")):
         return _reply(context, session, "Then I leave it as it is. What should I do instead?")
     building = context.state.get("_builds", session["buildId"])
@@ -118,7 +119,7 @@ def look(context: RouteContext, kind: str) -> None:
 
 def _finished(context: RouteContext, row: Row) -> Row:
     if row["resourceId"] is None:
-        created = _create(context, row["type"], row["name"], row["prompt"], row["connectors"])
+        created = _create(context, row["type"], row["name"], prompt=row["prompt"], connectors=row["connectors"])
         row = context.state.put("_builds", {**row, "resourceId": created})
     return row
 
@@ -176,7 +177,8 @@ def _session(context: RouteContext, key: str | None, title: str) -> Row:
 
 def _charge(context: RouteContext, agent: str) -> None:
     account = context.state.rows["billing"]["billing"]
-    credits_, by_agent = account["credits"], account["byAgent"]
+    credits_ = account["credits"]
+    by_agent = account["byAgent"]
     used: int = credits_["used"]
     if used >= credits_["included"]:
         raise SandboxRefusal(429, "QUOTA_EXCEEDED", "The AI credits of this month are used up")
@@ -200,7 +202,8 @@ def _card(context: RouteContext, tool: str, arguments: Row) -> Row:
 
 def _execute(context: RouteContext, card: Row) -> Row:
     arguments = card["arguments"]
-    if (row := context.state.get("_builds", arguments.get("buildId"))) is not None:
+    row = context.state.get("_builds", arguments.get("buildId"))
+    if row is not None:
         # An approved build is nearly finished: the next poll completes it.
         context.state.put("_builds", {**row, "approved": True, "polls": max(row["polls"], len(PHASES) - 2)})
     elif card["tool"] == "deleteWorkflow":
@@ -208,14 +211,15 @@ def _execute(context: RouteContext, card: Row) -> Row:
         if workflow is not None:
             trash(context, workflow, actor="agent")
     else:
-        _create(context, "workflow", arguments["name"], arguments["description"], [])
+        _create(context, "workflow", arguments["name"], prompt=arguments["description"], connectors=[])
     return {"tool": card["tool"], "arguments": arguments, "status": "completed"}
 
 
 def _create(context: RouteContext, kind: str, name: str, prompt: str, connectors: list[str]) -> str:
     """Create a draft workflow or a private connector, unless there is one of this name. Returns its id."""
     slug = slug_of(name) or context.state.short_id("built")
-    if (existing := context.state.first(f"{kind}s", "slug", slug)) is not None:
+    existing = context.state.first(f"{kind}s", "slug", slug)
+    if existing is not None:
         return existing["id"]
     if kind == "connector":
         return CONNECTORS.create(context, new_connector(context.state, name, slug, prompt), by="agent")["id"]

@@ -12,7 +12,8 @@ from fastn_mcp.sandbox.server import MAX_BODY, Sandbox, SandboxRequest
 
 def create_app(sandbox: Sandbox) -> ASGIApp:
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-        if (request := await read_request(Request(scope, receive))) is not None:
+        request = await read_request(Request(scope, receive))
+        if request is not None:
             reply = sandbox.answer(request)
             await Response(reply.body, reply.status, reply.headers)(scope, receive, send)
 
@@ -31,4 +32,4 @@ async def read_request(request: Request) -> SandboxRequest | None:
     except ClientDisconnect:
         return None
     headers = {name.lower(): value for name, value in request.headers.items()}
-    return SandboxRequest(request.method, path, dict(request.query_params), headers, bytes(body))
+    return SandboxRequest(request.method, path, dict(request.query_params), headers=headers, body=bytes(body))

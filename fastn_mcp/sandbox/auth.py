@@ -90,7 +90,8 @@ _WINDOW = 60
 
 def key_in(headers: Mapping[str, str]) -> str | None:
     """Return the API key of a request, from one of the accepted headers."""
-    if (key := headers.get("x-fastn-api-key")) is not None:
+    key = headers.get("x-fastn-api-key")
+    if key is not None:
         return key
     scheme, _, key = headers.get("authorization", "").partition(" ")
     return key if scheme.lower() == "bearer" and key else None

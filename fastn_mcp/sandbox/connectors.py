@@ -32,14 +32,23 @@ _CONNECTORS = (
     ("fathomMcp", "Fathom (MCP)", "Productivity", "fathom.video", "BEARER", "MCP", "custom", ("listMeetings",), ()),
     ("openHolidays", "Open Holidays", "Reference", "openholidaysapi.org", "NO_AUTH", "REST", "custom",
      ("listHolidays",), ()),
-)  # fmt: skip
+)  # fmt: skip # a table: a row on as few lines as it needs
 
 _TITLES = {"OAUTH_2": "OAuth 2.0", "API_KEY": "API key", "BEARER": "Bearer token", "NO_AUTH": "No auth"}
 
 
 def add_connectors(state: SandboxState, now: datetime) -> None:
     for number, (slug, name, category, domain, auth, protocol, origin, actions, events) in enumerate(_CONNECTORS):
-        row = connector(state, slug, name, domain, auth, actions, events, now - timedelta(days=400 - 9 * number))
+        row = connector(
+            state,
+            slug,
+            name,
+            domain=domain,
+            auth=auth,
+            actions=actions,
+            events=events,
+            when=now - timedelta(days=400 - 9 * number),
+        )
         row |= {"category": category, "protocol": protocol} | (OWN if origin == "custom" else {})
         state.put("connectors", row)
 
@@ -55,7 +64,7 @@ def connector(
     when: datetime,
 ) -> Row:
     """Return the row of a managed REST connector. A parameter for each column of the tables of examples."""
-    row = new_connector(state, name, slug, f"{name} for workflows.", auth)
+    row = new_connector(state, name, slug, description=f"{name} for workflows.", auth=auth)
     (method,) = row["authMethods"]
     method["config"] = None
     if auth == "OAUTH_2":
@@ -156,7 +165,14 @@ def add_connections(state: SandboxState, now: datetime) -> None:
         customer = state.named("customers", slug) if slug else None
         last = now - timedelta(days=used)
         expires = now + timedelta(days=30) if status == "ACTIVE" else last
-        row = connection(state.named("connectors", app), customer, status, now - timedelta(days=created), last, expires)
+        row = connection(
+            state.named("connectors", app),
+            customer,
+            status,
+            created=now - timedelta(days=created),
+            used=last,
+            expires=expires,
+        )
         state.put("connections", row)
 
 
@@ -166,7 +182,14 @@ def connection(
     """Return the row of a connection with the connector's first auth method, last used shortly before `used`."""
     method = connector["authMethods"][0]
     last = stamp(used - timedelta(minutes=11))
-    return _connection(connection_id(connector, method, customer), "default", connector, method, customer, status) | {
+    return _connection(
+        connection_id(connector, method, customer),
+        "default",
+        connector,
+        method=method,
+        customer=customer,
+        status=status,
+    ) | {
         "verifyStatus": "VERIFIED" if status == "ACTIVE" else None,
         "statusReason": _STATUS_REASONS.get(status),
         "userEmail": customer["adminEmail"] if customer else "dana@fastn.example",
@@ -201,7 +224,8 @@ def connection_id(connector: Row, method: Row, customer: Row | None, name: str =
 
 def connection_of(state: SandboxState, app: str, customer: str | None, status: str | None = None) -> Row | None:
     """Return the customer's connection to an app, with this status if one is given."""
-    if (connector := state.first("connectors", "slug", app)) is None:
+    connector = state.first("connectors", "slug", app)
+    if connector is None:
         return None
     rows = [row for row in state.all("connections") if row["connectorId"] == connector["id"]]
     return next((row for row in rows if row["endOrgId"] == customer and status in (None, row["status"])), None)
@@ -299,7 +323,8 @@ endpoint(connectors.ListConnections, "connections:read")(CONNECTIONS.list)
 def create_connection(context: RouteContext, call: connectors.CreateConnection) -> One:
     CONNECTIONS.check(context.body)
     connector = context.existing("connectors", call.connector_id, "connectorId", "connector")
-    method, customer = _method(connector, call.auth_method_id), None
+    method = _method(connector, call.auth_method_id)
+    customer = None
     if call.customer_id is not None:
         customer = context.existing("customers", call.customer_id, "endOrgId", "customer")
     by_browser = method["type"] == "OAUTH_2"
@@ -311,7 +336,9 @@ def create_connection(context: RouteContext, call: connectors.CreateConnection) 
     key = connection_id(connector, method, customer, slug_of(name) or "default")
     if context.state.get("connections", key) is not None:
         raise conflict("There is such a connection already", {"field": "name", "by": key})
-    row = _connection(key, name, connector, method, customer, "PENDING" if by_browser else "ACTIVE")
+    row = _connection(
+        key, name, connector, method=method, customer=customer, status="PENDING" if by_browser else "ACTIVE"
+    )
     row |= {"createdAt": context.time, "updatedAt": context.time}
     context.state.put("connections", row)
     context.audit("connection.create", "connection", key, row["endOrgId"])

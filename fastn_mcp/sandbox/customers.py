@@ -23,7 +23,7 @@ _CUSTOMERS = (
 
 def add_customers(state: SandboxState, now: datetime) -> None:
     for name, slug, reference, admin, plan, region, days in _CUSTOMERS:
-        row = customer_row(state.uuid(), name, slug, admin, now - timedelta(days=days, minutes=17))
+        row = customer_row(state.uuid(), name, slug, admin=admin, when=now - timedelta(days=days, minutes=17))
         row |= {"externalRef": reference, "plan": plan, "region": region}
         if slug == "globex-exports":
             row["quotaOverrides"] = {"events.day": 200}
@@ -149,9 +149,14 @@ _DESCRIPTIONS = {
 
 
 def add_people(state: SandboxState, now: datetime) -> None:
-    roles = [_role(state.uuid(), name, _DESCRIPTIONS[name], None, permissions) for name, permissions in ROLES.items()]
+    roles = [
+        _role(state.uuid(), name, _DESCRIPTIONS[name], parent=None, permissions=permissions)
+        for name, permissions in ROLES.items()
+    ]
     support = VIEWER_PERMISSIONS - {"widgets:read", "unified:read"}
-    roles.append(_role(state.uuid(), "Support read-only", "Looks, for the support team.", "Viewer", support))
+    roles.append(
+        _role(state.uuid(), "Support read-only", "Looks, for the support team.", parent="Viewer", permissions=support)
+    )
     for row in roles:
         is_own = row["parent"] is not None
         row |= {"builtIn": not is_own, "createdAt": stamp(now - timedelta(days=33 if is_own else 1_000))}
@@ -159,7 +164,7 @@ def add_people(state: SandboxState, now: datetime) -> None:
     for number, (name, email, role, status) in enumerate(_USERS):
         seen = now - timedelta(hours=1 + 7 * number) if status == "Active" else None
         created = now - timedelta(days=1_000 - 170 * number)
-        state.put("users", user(state.uuid(), name, email, role, created, seen))
+        state.put("users", user(state.uuid(), name, email, role=role, created=created, seen=seen))
 
 
 def user(key: str, name: str | None, email: str, role: str, created: datetime, seen: datetime | None) -> Row:
@@ -205,7 +210,7 @@ def invite(context: RouteContext, call: InviteUser) -> One:
         raise forbidden("There is exactly one Owner")
     if context.state.first("users", "email", call.email) is not None:
         raise conflict("This person is here already", {"field": "email"})
-    row = user(context.state.uuid(), None, call.email, role["name"], context.now, None)
+    row = user(context.state.uuid(), None, call.email, role=role["name"], created=context.now, seen=None)
     row["name"] = context.body.get("name")
     context.audit("user.invite", "user", row["id"])
     return One(context.state.put("users", row), 201)
@@ -218,9 +223,11 @@ def create_role(context: RouteContext, call: CreateRole) -> One:
     parent = context.state.get("roles", name) or context.state.first("roles", "name", name)
     if parent is None:
         raise invalid("parent", "there is no such role")
-    if unknown := sorted(set(call.permissions) - ALL):
+    unknown = sorted(set(call.permissions) - ALL)
+    if unknown:
         raise invalid("permissions", f"unknown: {', '.join(unknown)}")
-    if more := sorted(set(call.permissions) - set(parent["permissions"])):
+    more = sorted(set(call.permissions) - set(parent["permissions"]))
+    if more:
         raise invalid("permissions", f"{parent['name']} does not hold {', '.join(more)}")
-    row = _role(context.state.uuid(), call.name, call.description, parent["name"], call.permissions)
+    row = _role(context.state.uuid(), call.name, call.description, parent=parent["name"], permissions=call.permissions)
     return One(ROLES_RESOURCE.create(context, row), 201)

@@ -80,11 +80,13 @@ def ended_run(
     """Return a run that has ended: at its time limit at the latest."""
     limit = workflow.get("timeoutMs")
     if isinstance(limit, int) and duration > limit:
-        return execution(key, workflow, "timeout", begun, limit, by, error=timed_out(limit), **more)
+        return execution(
+            key, workflow, "timeout", begun=begun, duration=limit, triggered_by=by, error=timed_out(limit), **more
+        )
     if error is not None:
-        return execution(key, workflow, "failed", begun, duration, by, error=error, **more)
+        return execution(key, workflow, "failed", begun=begun, duration=duration, triggered_by=by, error=error, **more)
     output = output_of(workflow, more.get("input") or {})
-    return execution(key, workflow, "completed", begun, duration, by, output=output, **more)
+    return execution(key, workflow, "completed", begun=begun, duration=duration, triggered_by=by, output=output, **more)
 
 
 def note_progress(
@@ -112,10 +114,10 @@ def unusable(app: str, action: str, pinned: str) -> Row:
         f"The {app} connection cannot be used",
         f"connector.{app}.{action}",
         "Step 2 of 2",
-        f"The workflow called {action} and {app} did not accept the connection.",
-        "The pinned connection was revoked, expired, or belongs to another customer.",
-        f"Let the customer connect {app} again in the widget, then run the workflow once.",
-        f'Pinned connection "{pinned}" is not usable or does not belong to this org for connector "{app}"',
+        what=f"The workflow called {action} and {app} did not accept the connection.",
+        why="The pinned connection was revoked, expired, or belongs to another customer.",
+        fix=f"Let the customer connect {app} again in the widget, then run the workflow once.",
+        raw=f'Pinned connection "{pinned}" is not usable or does not belong to this org for connector "{app}"',
     )
 
 
@@ -124,10 +126,10 @@ def no_connection(app: str, customer: str) -> Row:
         f"{app} is not connected",
         f"connector.{app}",
         "Step 1 of 2",
-        f"There is no active {app} connection for this customer.",
-        "It was never connected, or it was disconnected.",
-        f"Let the customer connect {app} in the widget.",
-        f'No active connection for connector "{app}" and end-org {customer}',
+        what=f"There is no active {app} connection for this customer.",
+        why="It was never connected, or it was disconnected.",
+        fix=f"Let the customer connect {app} in the widget.",
+        raw=f'No active connection for connector "{app}" and end-org {customer}',
     )
 
 
@@ -168,7 +170,7 @@ def _hourly(state: SandboxState) -> list[Row]:
         duration = 29_127 if hour == 0 else 21_000 + int(state.share() * 15_000)
         by = "agent-service" if hour == 0 else "scheduler"
         begun = last - timedelta(hours=hour)
-        rows.append(ended_run(state.short_id("exec"), workflow, begun, duration, by, endOrgId=acme))
+        rows.append(ended_run(state.short_id("exec"), workflow, begun, duration=duration, by=by, endOrgId=acme))
     return rows
 
 
@@ -181,8 +183,19 @@ def _daily(state: SandboxState) -> list[Row]:
     rows: list[Row] = []
     for day in range(29):
         duration = 1_800 + int(state.share() * 900) if day < 9 else 44_000 + int(state.share() * 20_000)
-        begun, failure = last - timedelta(days=day), error if day < 9 else None
-        rows.append(ended_run(state.short_id("exec"), workflow, begun, duration, "scheduler", failure, endOrgId=katana))
+        begun = last - timedelta(days=day)
+        failure = error if day < 9 else None
+        rows.append(
+            ended_run(
+                state.short_id("exec"),
+                workflow,
+                begun,
+                duration=duration,
+                by="scheduler",
+                error=failure,
+                endOrgId=katana,
+            )
+        )
     return rows
 
 
@@ -190,11 +203,14 @@ def _nightly(state: SandboxState) -> list[Row]:
     """Return the runs of the contact sync: all failed, as the customer never connected Cin7, until it was disabled."""
     workflow = state.named("workflows", "sync-hubspot-contacts-to-cin7-customers")
     trigger = state.named("triggers", "Nightly contact sync", by="name")
-    last, widget = parse_stamp(trigger["lastRun"]), _customer(state, "widget-inc")
+    last = parse_stamp(trigger["lastRun"])
+    widget = _customer(state, "widget-inc")
     count = trigger["consecutiveFailures"]
-    error, begun = no_connection("cin7Core", widget), (last - timedelta(days=day) for day in range(count))
+    error = no_connection("cin7Core", widget)
+    begun = (last - timedelta(days=day) for day in range(count))
     return [
-        ended_run(state.short_id("exec"), workflow, when, 1_700, "scheduler", error, endOrgId=widget) for when in begun
+        ended_run(state.short_id("exec"), workflow, when, duration=1_700, by="scheduler", error=error, endOrgId=widget)
+        for when in begun
     ]
 
 
@@ -221,7 +237,9 @@ def _order(state: SandboxState, number: int, begun: datetime) -> Row:
         note = INJECTION if number == 3 else "Leave at the door."
         payload = {"event_type": "order.created", "orderId": f"SO-{10_400 - number}", "note": note}
     acme = _customer(state, "acme-corp")
-    return ended_run(state.short_id("exec"), workflow, begun, duration, "webhook", endOrgId=acme, input=payload)
+    return ended_run(
+        state.short_id("exec"), workflow, begun, duration=duration, by="webhook", endOrgId=acme, input=payload
+    )
 
 
 def _others(state: SandboxState, now: datetime) -> list[Row]:
@@ -229,15 +247,26 @@ def _others(state: SandboxState, now: datetime) -> list[Row]:
     deck = state.named("workflows", "hubspot-discovery-deal-to-gamma-deck")
     contacts = state.named("workflows", "sync-hubspot-contacts-to-cin7-customers")
     backfill = state.named("workflows", "orders-backfill")
-    widget, globex = _customer(state, "widget-inc"), _customer(state, "globex-exports")
+    widget = _customer(state, "widget-inc")
+    globex = _customer(state, "globex-exports")
     recent, slow, cancelled, exhausted = (now - timedelta(hours=hours) for hours in (5, 48, 72, 480))
     steps = {"totalSteps": 2, "succeeded": 1, "failed": 1, "peakSandboxMB": 512, "sandboxMemoryLimitMB": 512}
     memory: Row = {"endOrgId": globex, "summary": steps}
     return [
-        ended_run(state.short_id("exec"), backfill, exhausted, 611_000, "manual", out_of_memory(), **memory),
-        ended_run(state.short_id("exec"), deck, slow, 120_001, "manual", endOrgId=widget),
-        ended_run(state.short_id("exec"), deck, recent, 18_340, "manual", endOrgId=widget),
-        execution(state.short_id("exec"), contacts, "cancelled", cancelled, 640, "manual", endOrgId=widget),
+        ended_run(
+            state.short_id("exec"), backfill, exhausted, duration=611_000, by="manual", error=out_of_memory(), **memory
+        ),
+        ended_run(state.short_id("exec"), deck, slow, duration=120_001, by="manual", endOrgId=widget),
+        ended_run(state.short_id("exec"), deck, recent, duration=18_340, by="manual", endOrgId=widget),
+        execution(
+            state.short_id("exec"),
+            contacts,
+            "cancelled",
+            begun=cancelled,
+            duration=640,
+            triggered_by="manual",
+            endOrgId=widget,
+        ),
     ]
 
 
@@ -247,8 +276,10 @@ def _backfill(state: SandboxState, now: datetime) -> None:
     acme = _customer(state, "acme-corp")
     for status, ago, waits in (("running", 2, 0), ("queued", 1, _BACKFILL_SECONDS - 3_600)):
         begun = now - timedelta(hours=ago)
-        row = execution(state.short_id("exec"), workflow, status, begun, None, "manual", endOrgId=acme)
-        note_progress(state, row, workflow, waits, _BACKFILL_SECONDS)
+        row = execution(
+            state.short_id("exec"), workflow, status, begun=begun, duration=None, triggered_by="manual", endOrgId=acme
+        )
+        note_progress(state, row, workflow, seconds_to_begin=waits, seconds_to_end=_BACKFILL_SECONDS)
         state.put("executions", row)
 
 

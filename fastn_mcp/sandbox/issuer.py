@@ -31,10 +31,13 @@ PEOPLE: Mapping[str, Mapping[str, Any]] = {
 }
 """Claims by subject. The groups are those of the team file that `init-team` makes."""
 
-CLIENT, CLIENT_SECRET = "fastn-approvals", "sandbox-approvals"
+CLIENT = "fastn-approvals"
 """Client of the approval page. Every other client is public."""
 
-_CODE_SECONDS, _TOKEN_SECONDS = 60, 8 * 3600
+CLIENT_SECRET = "sandbox-approvals"  # noqa: S105 - of the sandbox
+
+_CODE_SECONDS = 60
+_TOKEN_SECONDS = 8 * 3600
 _HEADERS = {"Cache-Control": "no-store", "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'"}
 _PAGE = """<!doctype html><html lang="en"><meta name="color-scheme" content="light dark"><title>{title}</title>
 <h1>{title}</h1><form method="post">{body}</form></html>"""
@@ -130,7 +133,9 @@ class TrialIssuer:
         return JSONResponse(self._tokens(person, query), headers={"Cache-Control": "no-store"})
 
     def _tokens(self, person: str, query: Mapping[str, str]) -> dict[str, Any]:
-        now, client, scope = int(self._now()), query["client_id"], query.get("scope", "")
+        now = int(self._now())
+        client = query["client_id"]
+        scope = query.get("scope", "")
         claims = {"iss": self._url, "sub": person, "iat": now, "exp": now + _TOKEN_SECONDS, **PEOPLE[person]}
         access = claims | {"aud": query.get("resource", self._url), "scope": scope, "client_id": client}
         identity = claims | {"aud": client} | {name: query[name] for name in ("nonce",) if name in query}

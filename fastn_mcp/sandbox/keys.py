@@ -21,7 +21,9 @@ def add_keys(state: SandboxState, now: datetime) -> None:
         ("BI export", expiring, "Live", "Operator", timedelta(days=1), timedelta(days=6, seconds=-1)),
         ("Sandbox", KEY, "Test", "Full access", None, None),
     ):
-        row = api_key(state.next_number("apiKeys"), name, mode, permissions, now - timedelta(days=85))
+        row = api_key(
+            state.next_number("apiKeys"), name, mode, permissions=permissions, created=now - timedelta(days=85)
+        )
         row["expiresAt"] = stamp(now + expires) if expires else None
         row["lastUsed"] = stamp(now - used) if used else None
         store_key(state, row, key)
@@ -69,7 +71,7 @@ def create_api_key(context: RouteContext, call: CreateApiKey) -> One:
     preset, matrix = _permissions(call.permissions or "Viewer", context.body.get("matrix"))
     for customer in call.customers or []:
         context.existing("customers", customer, "customers", "customer")
-    row = api_key(context.state.next_number("apiKeys"), call.name, mode, preset, context.now)
+    row = api_key(context.state.next_number("apiKeys"), call.name, mode, permissions=preset, created=context.now)
     row |= {
         "matrix": matrix,
         "customers": call.customers or None,
@@ -121,7 +123,7 @@ def add_secrets(state: SandboxState, now: datetime) -> None:
         ("PARTNER_TOKEN", "Text", partner, None),
         ("GOOGLE_SA", "JSON", None, "live"),
     ):
-        row = secret(state.short_id("sec"), name, kind, customer, now - timedelta(days=140))
+        row = secret(state.short_id("sec"), name, kind, customer=customer, when=now - timedelta(days=140))
         row |= {"environment": environment, "updatedAt": stamp(now - timedelta(days=61))}
         state.put("secrets", row)
 
@@ -164,7 +166,7 @@ def create_secret(context: RouteContext, call: CreateSecret) -> One:
         raise invalid("environment", "test or live")
     if call.customer_id is not None:
         context.existing("customers", call.customer_id, "customerId", "customer")
-    row = secret("", call.name, kind, call.customer_id, context.now) | {"environment": call.environment}
+    row = secret("", call.name, kind, customer=call.customer_id, when=context.now) | {"environment": call.environment}
     for same in context.state.all("secrets"):
         if all(same[part] == row[part] for part in ("name", "customerId", "environment")):
             context.audit("secret.update", "secret", same["id"], call.customer_id)

@@ -33,7 +33,8 @@ class SandboxRefusal(Exception):
         error: dict[str, JsonValue] = {"code": self.code, "message": self.message}
         if self.details is not None:
             error["details"] = self.details
-        if (seconds := self.headers.get("retry-after", "")).isdigit():
+        seconds = self.headers.get("retry-after", "")
+        if seconds.isdigit():
             error["retryAfter"] = int(seconds)
         return Answer(self.status, self.headers | JSON, to_json({"error": error}))
 

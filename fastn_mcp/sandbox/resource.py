@@ -34,13 +34,14 @@ class RouteContext:
 
     def existing(self, collection: str, key: str, field: str, kind: str) -> Row:
         """Return the row that a field of the request names. Raises `SandboxRefusal` if there is none."""
-        if (row := self.state.get(collection, key)) is None:
+        row = self.state.get(collection, key)
+        if row is None:
             raise invalid(field, f"there is no such {kind}")
         return row
 
     def audit(self, action: str, kind: str, key: object, customer: str | None = None, actor: str | None = None) -> None:
         """Append an event to the account's audit log."""
-        record(self.state, self.now, actor or self.actor, action, (kind, key), customer=customer)
+        record(self.state, self.now, actor or self.actor, action=action, resource=(kind, key), customer=customer)
 
     def run(self, key: str) -> Row | None:
         """Return the run of this id. Tests override this and `runs`, for accounts with more runs than they store."""
@@ -218,7 +219,8 @@ EXECUTIONS = Resource("executions", "execution", settable={}, unique=(), long=fr
 
 def slug_for(slug: str | None, name: str) -> str:
     """Return the given slug, or the one that follows from the name. Refuses the request if there is none."""
-    if not (base := slug or slug_of(name)):
+    base = slug or slug_of(name)
+    if not base:
         raise invalid("slug", "cannot be made from the name; give one")
     return base
 

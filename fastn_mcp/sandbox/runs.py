@@ -49,12 +49,13 @@ def begin(
     error = failure(state, workflow, customer, installation)
     if workflow["executionTier"] == "INSTANT":
         duration = 120 if error else 79
-        return state.put(
-            "executions", ended_run(key, workflow, now, duration, "manual", error, endOrgId=customer, **more)
-        )
-    row = execution(key, workflow, "queued", now, None, "manual", endOrgId=customer, **more)
+        ended = ended_run(key, workflow, now, duration=duration, by="manual", error=error, endOrgId=customer, **more)
+        return state.put("executions", ended)
+    row = execution(key, workflow, "queued", begun=now, duration=None, triggered_by="manual", endOrgId=customer, **more)
     pace = PACES.get(workflow["executionTier"], PACES["STANDARD"])
-    note_progress(state, row, workflow, pace.seconds_to_begin, pace.seconds_to_end, error)
+    note_progress(
+        state, row, workflow, seconds_to_begin=pace.seconds_to_begin, seconds_to_end=pace.seconds_to_end, error=error
+    )
     return state.put("executions", row)
 
 
@@ -75,7 +76,8 @@ def failure(state: SandboxState, workflow: Row, customer: str | None, installati
         usable = any(connection_of(state, slug, whose, "ACTIVE") for whose in (customer, None))
         if usable and not needs_installation:
             continue
-        broken, connector = connection_of(state, slug, customer), state.first("connectors", "slug", slug)
+        broken = connection_of(state, slug, customer)
+        connector = state.first("connectors", "slug", slug)
         if usable or broken is None or connector is None:
             return no_connection(slug, customer)
         actions = connector["actions"] or [{"slug": "run"}]
@@ -108,13 +110,16 @@ def _arrive(state: SandboxState, event: Row, now: datetime) -> None:
     if parse_stamp(row["completedAt"]) > now:
         return
     state.drop("_expected", event["id"])
-    trigger, workflow = state.get("triggers", event["triggerId"]), state.get("workflows", row["workflowId"])
+    trigger = state.get("triggers", event["triggerId"])
+    workflow = state.get("workflows", row["workflowId"])
     if trigger is None or trigger.get("status") != "Active" or workflow is None or workflow.get("status") != "active":
         return
     error = failure(state, workflow, row["endOrgId"], trigger["id"])
-    begun, duration = parse_stamp(row["createdAt"]), row["durationMs"]
+    begun = parse_stamp(row["createdAt"])
+    duration = row["durationMs"]
     fields = {name: row[name] for name in ("input", "endOrgId")}
-    state.put("executions", ended_run(row["id"], workflow, begun, duration, "webhook", error, **fields))
+    ended = ended_run(row["id"], workflow, begun, duration=duration, by="webhook", error=error, **fields)
+    state.put("executions", ended)
 
 
 def _fire(state: SandboxState, trigger: Row, now: datetime) -> None:
@@ -151,7 +156,9 @@ def _run_scheduled(state: SandboxState, trigger: Row, due: datetime) -> None:
             duration = randomness.randrange(1_500, 3_000) if error else randomness.randrange(most // 2, most)
             key = f"exec_{randomness.getrandbits(48):012x}"
             input_: Any = target.get("payload") or {}
-            row = ended_run(key, workflow, due, duration, "scheduler", error, endOrgId=customer, input=input_)
+            row = ended_run(
+                key, workflow, due, duration=duration, by="scheduler", error=error, endOrgId=customer, input=input_
+            )
             ended.append(state.put("executions", row))
     if not ended:
         return
@@ -169,7 +176,8 @@ def _customers(state: SandboxState, trigger: Row, workflow: Row) -> list[str | N
     """Return the customers of a scheduled run: the trigger's, or all that have connected the workflow's apps."""
     active = {row["id"]: row["id"] for row in state.all("customers") if row["status"] == "Active"}
     if trigger.get("endOrgId") is not None:
-        return [active[key]] if (key := trigger["endOrgId"]) in active else []
+        owner = trigger["endOrgId"]
+        return [active[owner]] if owner in active else []
     apps = _tenant_apps(workflow)
     if not apps:
         return [None]
@@ -191,26 +199,46 @@ def _tenant_apps(workflow: Row) -> list[str]:
 
 
 def _advance(state: SandboxState, key: str, now: datetime) -> None:
-    run, row = state.rows["_runs"][key], state.rows["executions"][key]
-    begun, workflow = parse_stamp(run["begun"]), run["workflow"]
-    seconds, polls = (now - begun).total_seconds(), run["polls"]
+    run = state.rows["_runs"][key]
+    row = state.rows["executions"][key]
+    begun = parse_stamp(run["begun"])
+    seconds = (now - begun).total_seconds()
+    polls = run["polls"]
     pace = PACES.get(row["tier"], PACES["STANDARD"])
-    seconds_to_begin, seconds_to_end = (run[name] for name in ("secondsToBegin", "secondsToEnd"))
-    if polls >= pace.polls_to_end or seconds >= seconds_to_end:
-        duration = int(min(seconds, seconds_to_end) * 1000)  # a run polled often enough ends early
-        error = run["error"]
-        fields = {name: row[name] for name in ("input", "endOrgId", "environment")}
-        ended = ended_run(key, workflow, begun, duration, row["triggeredBy"], error, **fields)
-        ended["startedAt"] = row["startedAt"] or ended["startedAt"]
-        state.drop("_runs", key)
-        state.put("executions", ended)
-        over = min(parse_stamp(ended["completedAt"]), now)
-        outcome = "Success" if ended["status"] == "completed" else "Failure"
-        resource = ("workflow_executions", key)
-        record(state, over, "system", "workflow.execute.completed", resource, outcome, customer=row["endOrgId"])
+    seconds_to_begin = run["secondsToBegin"]
+    if polls >= pace.polls_to_end or seconds >= run["secondsToEnd"]:
+        _end(state, key, now)
     elif row["status"] == "queued" and (polls >= pace.polls_to_begin or seconds >= seconds_to_begin):
         started = min(now, begun + timedelta(seconds=seconds_to_begin))
         state.put("executions", {**row, "status": "running", "startedAt": stamp(started)})
+
+
+def _end(state: SandboxState, key: str, now: datetime) -> None:
+    run = state.rows["_runs"][key]
+    row = state.rows["executions"][key]
+    begun = parse_stamp(run["begun"])
+    seconds = min((now - begun).total_seconds(), run["secondsToEnd"])  # a run polled often enough ends early
+    ended = ended_run(
+        key,
+        run["workflow"],
+        begun,
+        duration=int(seconds * 1000),
+        by=row["triggeredBy"],
+        error=run["error"],
+        **{name: row[name] for name in ("input", "endOrgId", "environment")},
+    )
+    ended["startedAt"] = row["startedAt"] or ended["startedAt"]
+    state.drop("_runs", key)
+    state.put("executions", ended)
+    record(
+        state,
+        min(parse_stamp(ended["completedAt"]), now),
+        "system",
+        action="workflow.execute.completed",
+        resource=("workflow_executions", key),
+        outcome="Success" if ended["status"] == "completed" else "Failure",
+        customer=row["endOrgId"],
+    )
 
 
 @endpoint(ListExecutions, "executions:read")
@@ -221,7 +249,8 @@ def list_all(context: RouteContext, call: ListExecutions) -> Rows:
 @endpoint(GetExecution, "executions:read")
 def get(context: RouteContext, call: GetExecution) -> One:
     poll(context.state, call.execution_id, context.now)
-    if (row := context.run(call.execution_id)) is None:
+    row = context.run(call.execution_id)
+    if row is None:
         raise not_found()
     return One(row)
 
@@ -241,7 +270,7 @@ def run(context: RouteContext, call: RunWorkflow) -> One:
         return _started(context, earlier["executionId"])
     environment = call.environment or ("test" if context.key["mode"] == "Test" else "live")
     more = {"input": call.input or {}, "environment": environment}
-    row = begin(context.state, context.now, workflow, customer, call.installation_id, **more)
+    row = begin(context.state, context.now, workflow, customer=customer, installation=call.installation_id, **more)
     if call.idempotency_key is not None:
         context.state.put("_replays", {"id": replay, "wanted": parameters, "executionId": row["id"]})
     context.audit("workflow.execute", "workflow_executions", row["id"], customer)

@@ -114,9 +114,11 @@ class Sandbox:
             yield
             return
         with self._file.locked():
-            if (stored := self._file.read(self._randomness)) is not None:
+            stored = self._file.read(self._randomness)
+            if stored is not None:
                 self.state = stored
-            state, serial = self.state, self.state.serial
+            state = self.state
+            serial = self.state.serial
             self._pass_time(now)
             yield
             if self.state is not state or self.state.serial != serial:
@@ -148,7 +150,8 @@ class Sandbox:
             if route.method == method and route.match(path) is not None:
                 return operation
         routes = map(self._route, CATALOG)
-        if allowed := [route.method for route in routes if route.match(path) is not None]:
+        allowed = [route.method for route in routes if route.match(path) is not None]
+        if allowed:
             raise not_allowed(method, allowed)
         raise not_found()
 
@@ -178,11 +181,14 @@ class Sandbox:
             except SandboxRefusal:
                 verb, _, noun = operation.tool_name().partition("_")
                 resource = (operation.toolset(), None)
-                record(self.state, now, f"apikey:{who['id']}", f"{noun}.{verb}", resource, "Denied")
+                record(
+                    self.state, now, f"apikey:{who['id']}", action=f"{noun}.{verb}", resource=resource, outcome="Denied"
+                )
                 raise
             call = self._call(operation, request, body)
             context = self._context(now, who, body or {})
-            if (kind := _BUILT.get(operation)) is not None:
+            kind = _BUILT.get(operation)
+            if kind is not None:
                 ai.look(context, kind)
             return self._answered(ENDPOINTS[operation].handler(context, call), call, request.query)
         except SandboxRefusal as refusal:
@@ -200,7 +206,7 @@ class Sandbox:
             query = {name: value for name, value in query.items() if name not in ("offset", "cursor")}
         elif query:
             raise invalid(next(iter(query)), "unknown parameter")
-        received = Request(request.method, request.path, query, body, request.headers)
+        received = Request(request.method, request.path, query, body=body, headers=request.headers)
         try:
             call = operation.received(received, self._route(operation))
         except ValidationError as error:
@@ -259,7 +265,7 @@ class InProcess:
             name: value if isinstance(value, str) else to_json(value).decode() for name, value in request.query.items()
         }
         body = b"" if request.body is None else to_json(request.body)
-        sent = SandboxRequest(request.method, request.path, query, JSON | self._headers | own, body)
+        sent = SandboxRequest(request.method, request.path, query, headers=JSON | self._headers | own, body=body)
         return self._sandbox.answer(sent)
 
     async def aclose(self) -> None:

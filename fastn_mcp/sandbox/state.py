@@ -132,11 +132,16 @@ def record(
 ) -> Row:
     """Append an event to the audit log. `resource` is a type and an id."""
     kind, key = resource
+    actor_type = "user"
+    if actor.startswith("apikey:"):
+        actor_type = "service_account"
+    elif actor == "agent":
+        actor_type = "agent"
     row: Row = {
         "id": state.next_number("audit"),
         "timestamp": stamp(now),
         "actor": actor,
-        "actorType": "service_account" if actor.startswith("apikey:") else "agent" if actor == "agent" else "user",
+        "actorType": actor_type,
         "action": action,
         "resource": {"type": kind, "id": key},
         "endOrgId": customer,

@@ -26,7 +26,7 @@ _WORKFLOWS = (
     ("wf_e5047fb2a8c3", "sync_tiktok_settlements_cin7", "sync_tiktok_settlements_cin7", "STANDARD", None, "draft",
      ("tiktokShop", "cin7Core"), 3),
     ("wf_58c9d02e7f14", "orders-backfill", "orders-backfill", "LONG", 1, "inactive", ("shopify", "supabase"), 90),
-)  # fmt: skip
+)  # fmt: skip # a table: a row on as few lines as it needs
 
 # Apps that the account connects, not each customer.
 _OF_THE_ACCOUNT = frozenset({"supabase", "gamma"})
@@ -66,7 +66,7 @@ TIMEOUTS = {"INSTANT": 30_000, "STANDARD": 120_000, "LONG": 900_000}
 def add_workflows(state: SandboxState, now: datetime) -> None:
     for key, name, slug, tier, version, status, connectors, days in _WORKFLOWS:
         scopes = {app: "SAAS" if app in _OF_THE_ACCOUNT else "MULTI_TENANT" for app in connectors}
-        row = workflow(state, key, name, slug, tier, scopes, now - timedelta(days=days))
+        row = workflow(state, key, name, slug=slug, tier=tier, connectors=scopes, changed=now - timedelta(days=days))
         row |= {"status": status, "publishedVersion": f"v{version}" if version else None, "version": version or 1}
         if slug == "process-new-orders":
             row["updatedBy"] = "Edited via agent"
@@ -92,7 +92,7 @@ def workflow(
     """Return the row of a published, active workflow. `connectors` maps slugs to scopes."""
     calls = "".join(f"  await fastn.connector.{app}.{_first_action(state, app)}(ctx.input);\n" for app in connectors)
     body = _CODE[slug][0] if slug in _CODE else f"{calls}  return {{ ok: true }};\n"
-    return _row(key, name, slug, f"{name}.", tier) | {
+    return _row(key, name, slug, description=f"{name}.", tier=tier) | {
         "code": f"export default async function (ctx) {{\n{body}}}\n",
         "status": "active",
         "publishedVersion": "v1",
@@ -171,7 +171,7 @@ def trash(context: RouteContext, row: Row, actor: str | None = None) -> One:
 
 
 def new_workflow(state: SandboxState, name: str, slug: str, description: str | None) -> Row:
-    return _row(state.short_id("wf"), name, slug, description, "INSTANT")
+    return _row(state.short_id("wf"), name, slug, description=description, tier="INSTANT")
 
 
 def _row(key: str, name: str, slug: str, description: str | None, tier: str) -> Row:

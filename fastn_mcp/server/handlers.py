@@ -127,9 +127,12 @@ class _Handlers:
         return result
 
     async def _call_tool(self, ctx: Context, params: types.CallToolRequestParams, request: RequestContext) -> _Answer:
-        account, dispatch = request.account, request.account.dispatch
+        account = request.account
+        dispatch = request.account.dispatch
         parsed: ParsedCall | None = None
-        is_error, meta, caller = False, None, request.caller
+        is_error = False
+        meta = None
+        caller = request.caller
         try:
             parsed = parse(account.by_name, params.name, params.arguments or {})
             if parsed.call.effect is not Effect.READ:  # reads need no approval
@@ -199,7 +202,8 @@ class _Handlers:
 
 async def _discover(server: Server[Any], ctx: Context, _: types.RequestParams | None) -> types.DiscoverResult:
     """Answer with every version that is served. The SDK leaves out those that begin with a handshake."""
-    able, versions = server.get_capabilities(protocol_version=ctx.protocol_version), [MODERN, *reversed(HANDSHAKE)]
+    able = server.get_capabilities(protocol_version=ctx.protocol_version)
+    versions = [MODERN, *reversed(HANDSHAKE)]
     return types.DiscoverResult(supported_versions=versions, capabilities=able, instructions=INSTRUCTIONS)
 
 

@@ -83,7 +83,8 @@ class ProgressReporter:
             retry.listener.reset(token)
 
     async def report(self, message: str, done: float, total: float | None) -> None:
-        self.activity, self._total = message, total
+        self.activity = message
+        self._total = total
         await self._progress(message, done)
 
     async def _watch(self) -> None:
@@ -92,14 +93,16 @@ class ProgressReporter:
             await self._system.sleep(pause)
             pause = _INTERVAL
             now = self._system.monotonic()
-            if (quiet := now - self._reported_at) < _FIRST_REPORT:
+            quiet = now - self._reported_at
+            if quiet < _FIRST_REPORT:
                 pause = _INTERVAL - quiet
                 continue
             await self._progress(f"{self.activity}, {now - self._started_at:.0f} s", self._reached)
 
     async def _report_wait(self, why: str) -> None:
         if self._wants_logs:
-            text, logger = safe_text(why), "fastn_mcp.client"
+            text = safe_text(why)
+            logger = "fastn_mcp.client"
             params = types.LoggingMessageNotificationParams(level=_LEVEL, logger=logger, data=text)
             message = types.LoggingMessageNotification(params=params)
             await self._ctx.session.send_notification(message, self._ctx.request_id)
@@ -115,7 +118,8 @@ class ProgressReporter:
 
 def reporter(ctx: Context, levels: Levels, system: System) -> ProgressReporter | None:
     """Return what reports on a request to its client; None if it wants neither progress nor log messages."""
-    progress, logs = bool(ctx.meta and "progress_token" in ctx.meta), levels.wants(ctx)
+    progress = bool(ctx.meta and "progress_token" in ctx.meta)
+    logs = levels.wants(ctx)
     return ProgressReporter(ctx, system, wants_progress=progress, wants_logs=logs) if progress or logs else None
 
 
@@ -131,7 +135,8 @@ class ReportedForm:
         self.answer = form.answer
 
     async def ask(self, request: ApprovalRequest) -> Answer | None:
-        before, self._reporter.activity = self._reporter.activity, "Waiting for a person's answer"
+        before = self._reporter.activity
+        self._reporter.activity = "Waiting for a person's answer"
         try:
             return await self._form.ask(request)
         finally:

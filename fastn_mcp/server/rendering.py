@@ -39,8 +39,11 @@ _PAGES = {
 BUDGET = 8_000
 """Maximum size of one result in bytes of JSON. Pages of many rows may be larger."""
 
-_ROW, _FULL_ROW = 500, 1_500
-"""Size of a page in bytes for each row that was asked for; with `detail=full`."""
+_ROW = 500
+"""Size of a page in bytes for each row that was asked for."""
+
+_FULL_ROW = 1_500
+"""The same with `detail=full`."""
 
 MAX_PAGE = 30_000
 """Maximum size of a page in bytes: about 12,000 tokens, as much as clients take without cutting it themselves."""
@@ -78,7 +81,8 @@ def render(
     raw = row_of(result)
     if "cursor" in type(call).model_fields and "next_cursor" in raw:
         raw["next_cursor"] = call.sealed(str(raw["next_cursor"]))
-    if note := note_on(call.tool_name(), raw):
+    note = note_on(call.tool_name(), raw)
+    if note:
         answer["note"] = note
     answer |= {"data": None, "untrusted": True}
     if isinstance(call, Operation):
@@ -131,12 +135,11 @@ def _fit_fields(fields: dict[str, JsonValue], budget: int) -> tuple[dict[str, Js
 
 def _without_nulls(row: Row) -> dict[str, JsonValue]:
     """Leave out empty fields of a record and of the objects in its lists, other than a run's input and output."""
-    return {
-        name: [_non_empty(item) if isinstance(item, dict) else item for item in value]
-        if isinstance(value, list) and name not in ("input", "output")
-        else value
-        for name, value in _non_empty(row).items()
-    }
+    fields = _non_empty(row)
+    for name, value in fields.items():
+        if isinstance(value, list) and name not in ("input", "output"):
+            fields[name] = [_non_empty(item) if isinstance(item, dict) else item for item in value]
+    return fields
 
 
 def _non_empty(row: Row) -> dict[str, JsonValue]:
@@ -180,21 +183,28 @@ def _render_page(call: List[Any], page: Table) -> dict[str, JsonValue]:
     data, row_count, cut = form(page.items, budget)
     if cut:
         left_out.append(f"Long values of {counted(cut, 'row')} are cut: {_single_read(call)}.")
-    if (missing := len(page.items) - row_count) > 0:
-        # Fastn's own cursor would skip the rows that were left out.
-        envelope.pop("next_cursor", None)
-        way = f"Call again with limit {row_count} and continue from there"
-        if 0 < row_count <= len(page.places):
-            start, number = page.places[row_count - 1]
-            envelope["next_cursor"] = start.after(number).encode()
-            way = "Continue with next_cursor"
-        left_out.append(f"{counted(missing, 'row')} did not fit. {way}, or name the columns you need in fields.")
+    if row_count < len(page.items):
+        left_out.append(_continue_after(page, row_count, envelope))
     if "next_cursor" in envelope:
         envelope["next_cursor"] = call.sealed(str(envelope["next_cursor"]))
     note: dict[str, JsonValue] = {"left_out": " ".join(left_out)} if left_out else {}
-    if call.cursor is None and (fact := note_on(call.tool_name(), {})):
+    fact = note_on(call.tool_name(), {}) if call.cursor is None else ""
+    if fact:
         note["note"] = fact
     return note | envelope | {"data": data, "untrusted": True}
+
+
+def _continue_after(page: Table, row_count: int, envelope: dict[str, JsonValue]) -> str:
+    """Set the cursor of the first row that did not fit, if there is one, and return how to continue."""
+    # Fastn's own cursor would skip the rows that were left out.
+    envelope.pop("next_cursor", None)
+    way = f"Call again with limit {row_count} and continue from there"
+    if 0 < row_count <= len(page.places):
+        start, number = page.places[row_count - 1]
+        envelope["next_cursor"] = start.after(number).encode()
+        way = "Continue with next_cursor"
+    missing = counted(len(page.items) - row_count, "row")
+    return f"{missing} did not fit. {way}, or name the columns you need in fields."
 
 
 def _page_size(call: List[Any]) -> int:
@@ -241,7 +251,8 @@ def _as_table(rows: Sequence[Row], budget: int) -> Rendered:
         return [_fit(cell, share // len(columns) - 1)[0] for cell in cast("list[JsonValue]", cells)]
 
     cells: list[JsonValue] = [list(map(row.get, columns)) for row in whole]
-    included, cut = cells, 0
+    included = cells
+    cut = 0
     if _size(cells) > left:
         included, cut = _fitting(((row, _size(row)) for row in cells), len(cells), left, cut_cells)
     head["rows"] = included

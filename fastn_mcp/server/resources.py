@@ -78,7 +78,8 @@ class ResourceSpec:
 
 def _by_id(kind: str, get: AnyTool | None = None) -> ResourceSpec:
     """Return the template of a kind, read by `get` or else by a search in its list."""
-    reader, parameter = get or LISTS[kind], f"{kind}_id"
+    reader = get or LISTS[kind]
+    parameter = f"{kind}_id"
     words = kind.replace("_", " ").replace("api", "API")
     return ResourceSpec(
         uri=f"fastn://{kind.replace('_', '-')}s/{{{parameter}}}",
@@ -155,7 +156,8 @@ class ResourceReader:
         requested = self._dispatch.redacted({"uri": params.uri[: _URI.characters]})
         not_found = types.INVALID_PARAMS if ctx.protocol_version in MODERN_PROTOCOL_VERSIONS else _NOT_FOUND_LEGACY
         try:
-            if (excess := _URI.excess(params.uri)) is not None:
+            excess = _URI.excess(params.uri)
+            if excess is not None:
                 raise NotSent(f"uri: {excess}.", "See resources/templates/list.")
             call = self._call(params.uri)
             if call is None:
@@ -176,7 +178,11 @@ class ResourceReader:
         return types.ReadResourceResult(contents=[contents])
 
     def _call(self, uri: str) -> Call | None:
-        return next((call for spec in self._specs if (call := spec.call(uri)) is not None), None)
+        for spec in self._specs:
+            call = spec.call(uri)
+            if call is not None:
+                return call
+        return None
 
 
 def _fields(spec: ResourceSpec) -> dict[str, Any]:
@@ -191,10 +197,12 @@ async def complete(tools: Sequence[AnyTool], params: types.CompleteRequestParams
 
     Raises `MCPError` if the argument is unknown or reading fails.
     """
-    if (kind := _kind_of(tools, params)) is None:
+    kind = _kind_of(tools, params)
+    if kind is None:
         return types.CompleteResult(completion=types.Completion(values=[], total=0, has_more=False))
     typed = params.argument.value
-    if (excess := prompts.PROMPT_ARGUMENT.excess(typed)) is not None:
+    excess = prompts.PROMPT_ARGUMENT.excess(typed)
+    if excess is not None:
         raise MCPError(types.INVALID_PARAMS, f"{params.argument.name}: {excess}. {NOTHING_SENT}")
     call = CompleteId(kind=kind, typed=typed)
     try:

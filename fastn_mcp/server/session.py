@@ -33,13 +33,14 @@ async def serve_session(
     answered: Iterable[object] = (),
 ) -> None:
     """Serve until the input ends. The lines in `replayed` come first; ids in `answered` get no second response."""
-    options, serve = server.create_initialization_options(), serve_dual_era_loop
+    options = server.create_initialization_options()
+    serve = serve_dual_era_loop
     if _is_handshake(replayed):
         # The loop that tells the two eras of the protocol apart passes each message on by another task.
         server.middleware.append(_refuse_other_era)
         serve = serve_loop
     async with anyio.create_task_group() as tasks:
-        streams = _Streams(pipes, lines, replayed, answered, tasks.cancel_scope)
+        streams = _Streams(pipes, lines, replayed, answered=answered, session=tasks.cancel_scope)
         await serve(server, streams, streams, lifespan_state=streams.deliveries, init_options=options)
 
 
@@ -91,7 +92,10 @@ class _Streams(ObjectReceiveStream[SessionMessage], ObjectSendStream[SessionMess
 
     @override
     async def receive(self) -> SessionMessage:
-        while (line := self._replayed.popleft() if self._replayed else await anext(self._lines, None)) is not None:
+        while True:
+            line = self._replayed.popleft() if self._replayed else await anext(self._lines, None)
+            if line is None:
+                break
             message = await _parse(line, self._pipes)
             if message is not None:
                 self._track(message)
@@ -110,12 +114,14 @@ class _Streams(ObjectReceiveStream[SessionMessage], ObjectSendStream[SessionMess
             request_id = (message.params or {}).get("requestId")
             cancelled = request_id if isinstance(request_id, (str, int)) else None
             self._waiting.discard(cancelled)
-            if (late := self.deliveries.pop(cancelled, None)) is not None:
+            late = self.deliveries.pop(cancelled, None)
+            if late is not None:
                 late.lost.set()
 
     @override
     async def send(self, item: SessionMessage) -> None:
-        message, id_ = item.message, getattr(item.message, "id", None)
+        message = item.message
+        id_ = getattr(item.message, "id", None)
         if isinstance(message, types.JSONRPCNotification) and self._pipes.ended.is_set():
             return  # the progress of a call that hangs must not pass for output that the client reads
         is_answer = isinstance(message, (types.JSONRPCResponse, types.JSONRPCError))
@@ -156,7 +162,8 @@ async def _parse(line: bytes, pipes: Pipes) -> types.JSONRPCMessage | None:
     """Parse a line. Answer an invalid one with an error and return None."""
     if not line.strip():
         return None
-    if (problem := message_problem(line)) is not None:
+    problem = message_problem(line)
+    if problem is not None:
         await pipes.write(error_line(id_in(line), types.INVALID_REQUEST, f"{problem} {NOTHING_SENT}"))
         return None
     with suppress(ValidationError, ValueError, RecursionError):

@@ -31,12 +31,15 @@ async def serve(begin: "Callable[[Callable[[], bool]], Server[Any]]", introducti
             if sys.platform != "win32":
                 await tasks.start(_stop_on_signal, tasks)  # before the first response, after which a signal may come
             lines = pipes.lines()
-            replayed, answered = list[bytes](), set[object]()
-            if introduction is None or await _introduce(introduction, lines, pipes, replayed, answered):
+            replayed = list[bytes]()
+            answered = set[object]()
+            if introduction is None or await _introduce(
+                introduction, lines, pipes, replayed=replayed, answered=answered
+            ):
                 server = begin(pipes.ended.is_set)
                 from fastn_mcp.server.session import serve_session  # the SDK
 
-                await serve_session(server, pipes, lines, replayed, answered)
+                await serve_session(server, pipes, lines, replayed=replayed, answered=answered)
             tasks.cancel_scope.cancel()
     finally:
         pipes.restore()

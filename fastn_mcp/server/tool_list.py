@@ -26,7 +26,8 @@ def list_tools(tools: tuple[AnyTool, ...], *, needs_prompt: bool, shows_apps: bo
 
 def input_schema(name: str) -> dict[str, Any] | None:
     """Return the input schema of a tool as it is listed; None if the tool is unknown."""
-    return None if (operation := TOOLS.get(name)) is None else _schema(operation)
+    operation = TOOLS.get(name)
+    return None if operation is None else _schema(operation)
 
 
 _LIMITS = frozenset({"default", "minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems", "pattern"})
@@ -86,7 +87,8 @@ _RECEIPT = (("change_id", "string"), ("changed", "object"), ("restores", "string
 @cache
 def output_schema(tool: AnyTool) -> dict[str, Any] | None:
     """Return the output schema of a tool; None for a read of one of Fastn's records."""
-    shape, reads = tool.returns.shape, tool.effect is Effect.READ
+    shape = tool.returns.shape
+    reads = tool.effect is Effect.READ
     if tool is PreviewChange:
         preview = {"type": "object", "properties": _typed(_PREVIEW)}
         return {"type": "object", "properties": {**_typed((("status", "string"),)), "preview": preview}}

@@ -57,40 +57,46 @@ MCP_DURATION = Metric(
     "mcp.server.operation.duration",
     "histogram",
     "s",
-    "How long an MCP request took.",
-    (METHOD, TOOL, "mcp.protocol.version", "network.transport", ERROR, STATUS_CODE),
-    (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300),
+    description="How long an MCP request took.",
+    attributes=(METHOD, TOOL, "mcp.protocol.version", "network.transport", ERROR, STATUS_CODE),
+    bounds=(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300),
 )
-CALLED = Metric("fastn_mcp.calls", "counter", "{call}", "Tool calls, by outcome.", (TOOL, EFFECT, OUTCOME, PROFILE))
+CALLED = Metric(
+    "fastn_mcp.calls",
+    "counter",
+    "{call}",
+    description="Tool calls, by outcome.",
+    attributes=(TOOL, EFFECT, OUTCOME, PROFILE),
+)
 SENT = Metric(
     REQUESTS,
     "counter",
     "{request}",
-    "Requests of tool calls to Fastn; each attempt counts.",
-    (TOOL, EFFECT, PROFILE),
+    description="Requests of tool calls to Fastn; each attempt counts.",
+    attributes=(TOOL, EFFECT, PROFILE),
 )
 ACTIVE = Metric("fastn_mcp.calls.active", "updowncounter", "{call}", "Tool calls in progress.")
 DECIDED = Metric(
     "fastn_mcp.decisions",
     "counter",
     "{decision}",
-    "The guard's decisions about changing calls.",
-    ("fastn_mcp.operation", EFFECT, "fastn_mcp.decision", "fastn_mcp.approved_by", OUTCOME, PROFILE),
+    description="The guard's decisions about changing calls.",
+    attributes=("fastn_mcp.operation", EFFECT, "fastn_mcp.decision", "fastn_mcp.approved_by", OUTCOME, PROFILE),
 )
 ASKED = Metric(
     "fastn_mcp.question.duration",
     "histogram",
     "s",
-    "How long a call waited for a person at a form.",
-    ("fastn_mcp.channel", PROFILE),
-    (1, 2, 5, 10, 20, 30, 60, 120, 300, 600),
+    description="How long a call waited for a person at a form.",
+    attributes=("fastn_mcp.channel", PROFILE),
+    bounds=(1, 2, 5, 10, 20, 30, 60, 120, 300, 600),
 )
 REQUESTED = Metric(
     "http.client.request.duration",
     "histogram",
     "s",
-    "How long a request to Fastn took; each attempt counts.",
-    (
+    description="How long a request to Fastn took; each attempt counts.",
+    attributes=(
         "http.request.method",
         "url.template",
         "server.address",
@@ -99,29 +105,29 @@ REQUESTED = Metric(
         ERROR,
         PROFILE,
     ),
-    (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10),
+    bounds=(0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10),
 )
 RETRIED = Metric(
     "fastn_mcp.retries",
     "counter",
     "{retry}",
-    "Requests to Fastn that were sent again.",
-    ("fastn_mcp.operation", PROFILE),
+    description="Requests to Fastn that were sent again.",
+    attributes=("fastn_mcp.operation", PROFILE),
 )
 WAITED = Metric(
     "fastn_mcp.wait.duration",
     "histogram",
     "s",
-    "How long calls wait before they are sent, or sent again.",
-    ("fastn_mcp.wait.cause", PROFILE),
-    (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15),
+    description="How long calls wait before they are sent, or sent again.",
+    attributes=("fastn_mcp.wait.cause", PROFILE),
+    bounds=(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15),
 )
 REMAINING = Metric(
     "fastn_mcp.rate_limit.remaining",
     "gauge",
     "{request}",
-    "Requests that Fastn's rate limit still allows, by its last answer.",
-    (PROFILE,),
+    description="Requests that Fastn's rate limit still allows, by its last answer.",
+    attributes=(PROFILE,),
 )
 
 METRICS = (MCP_DURATION, CALLED, SENT, ACTIVE, DECIDED, ASKED, REQUESTED, RETRIED, WAITED, REMAINING)
@@ -131,9 +137,8 @@ OTHER_METHOD = "_OTHER"
 METHODS = SPEC_CLIENT_METHODS | SPEC_CLIENT_NOTIFICATION_METHODS
 """Methods of MCP. Any other is reported as `OTHER_METHOD`, as a client can send any text."""
 
-_APPROVED_BY = frozenset({
-    "policy", "plan", "temporary_approval", "client_form", "local_page", "terminal", "verified", "four_eyes",
-})  # fmt: skip
+_OF_A_PERSON = ("client_form", "local_page", "terminal", "verified", "four_eyes")
+_APPROVED_BY = frozenset({"policy", "plan", "temporary_approval", *_OF_A_PERSON})
 _IN_A_FILE = re.compile(r"line (\d+)(?:: (\w+))?")
 
 

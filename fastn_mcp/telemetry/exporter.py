@@ -75,7 +75,8 @@ class BoundedAdapter(HTTPAdapter):
     @override
     def send(self, request: requests.PreparedRequest, *args: Any, **options: Any) -> requests.Response:
         response = super().send(request, *args, **{**options, "stream": True})
-        body, until = b"", time.monotonic() + _MAX_BODY_SECONDS
+        body = b""
+        until = time.monotonic() + _MAX_BODY_SECONDS
         try:
             while piece := response.raw.read1(_MAX_BODY_BYTES - len(body)):
                 body += piece
@@ -106,7 +107,8 @@ def export(
     """
     resource = Resource.create(resource_attributes(environment))
     shutdowns: list[Callable[[], object]] = []
-    tracers, meters = NoOpTracerProvider(), NoOpMeterProvider()
+    tracers = NoOpTracerProvider()
+    meters = NoOpMeterProvider()
     # Not registered globally: spans of libraries would hold more than we export.
     if "traces" in of:
         tracers = TracerProvider(resource=resource, shutdown_on_exit=False)
@@ -210,7 +212,8 @@ class _AcceptedAdapter(BoundedAdapter):
             answer = ExportLogsServiceResponse.FromString(response.content)
         except DecodeError:
             raise requests.RequestException("it did not answer as an OTLP collector does") from None
-        if rejected := answer.partial_success.rejected_log_records:
+        rejected = answer.partial_success.rejected_log_records
+        if rejected:
             raise requests.RequestException(f"it rejected {rejected} records")
         return response
 
@@ -312,7 +315,8 @@ class AuditExport:
         return True
 
     def _record(self, log_name: str, entry: Unsent) -> ReadableLogRecord:
-        fields, nanoseconds = parsed(entry.line) or {}, int(entry.time.timestamp() * 1000) * 1_000_000
+        fields = parsed(entry.line) or {}
+        nanoseconds = int(entry.time.timestamp() * 1000) * 1_000_000
         record = LogRecord(
             timestamp=nanoseconds,
             severity_number=SeverityNumber.INFO,
@@ -326,6 +330,7 @@ class AuditExport:
             },
             event_name=SCOPE,
         )
-        if re.fullmatch("[0-9a-f]{32}", trace := str(fields.get("trace"))):
+        trace = str(fields.get("trace"))
+        if re.fullmatch("[0-9a-f]{32}", trace):
             record.trace_id = int(trace, 16)
         return ReadableLogRecord(record, self._resource, self._scope)

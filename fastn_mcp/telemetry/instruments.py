@@ -60,12 +60,18 @@ class Instruments:
 
     def record(self, metric: names.Metric, value: float, attributes: Mapping[str, object] = {}) -> None:
         """Record `value` with the attributes that the metric declares, which bounds their number."""
-        known = {name: each for name in metric.attributes if isinstance(each := attributes.get(name), (str, int))}
+        known: dict[str, str | int] = {}
+        for name in metric.attributes:
+            attribute = attributes.get(name)
+            if isinstance(attribute, (str, int)):
+                known[name] = attribute
         self._recorders[metric](value, known)
 
 
 def _recorder(meter: Meter, metric: names.Metric) -> Callable[..., None]:
-    name, unit, text = metric.name, metric.unit, metric.description
+    name = metric.name
+    unit = metric.unit
+    text = metric.description
     match metric.kind:
         case "counter":
             return meter.create_counter(name, unit, text).add
@@ -108,7 +114,8 @@ def current_trace() -> str | None:
 
 def _link(span: Span, trace_parent: object) -> None:
     """Link a span to one of an earlier request, possibly of another process."""
-    if (context := incoming({"traceparent": trace_parent})) is None:
+    context = incoming({"traceparent": trace_parent})
+    if context is None:
         return
     other = trace.get_current_span(context).get_span_context()
     if other.span_id != span.get_span_context().span_id:
@@ -154,7 +161,8 @@ class AccountSpans:
     def _tool_call(self, tool: str, facts: SpanFacts) -> Generator[SpanFacts]:
         """Count a tool call. Opens a span unless a client's request has one."""
         with ExitStack() as opened:
-            call, span = _call.get(), None
+            call = _call.get()
+            span = None
             if call is None:
                 attributes: Attributes = {"gen_ai.operation.name": "execute_tool", names.TOOL: tool}
                 span = opened.enter_context(self._instruments.span(f"execute_tool {tool}", attributes))
@@ -184,9 +192,11 @@ class AccountSpans:
     @contextmanager
     def _span(self, kind: str, subject: str, facts: SpanFacts) -> Generator[SpanFacts]:
         began = time.monotonic()
-        name, span_kind = f"{kind} {subject}", SpanKind.INTERNAL
+        name = f"{kind} {subject}"
+        span_kind = SpanKind.INTERNAL
         if kind == "http":
-            name, span_kind = f"{facts['method']} {subject}", SpanKind.CLIENT
+            name = f"{facts['method']} {subject}"
+            span_kind = SpanKind.CLIENT
             facts |= _server(str(facts["base_url"]))
         with self._instruments.span(name, self._attributes(facts), span_kind) as span:
             try:
@@ -195,7 +205,8 @@ class AccountSpans:
                 _note_failure(kind, facts, error)
                 raise
             finally:
-                if isinstance(status := facts.get("status"), int) and status >= 400:
+                status = facts.get("status")
+                if isinstance(status, int) and status >= 400:
                     facts["error"] = str(status)
                 attributes = self._attributes(facts)
                 _link(span, facts.get("asked"))
@@ -211,7 +222,8 @@ class AccountSpans:
             self._instruments.record(names.ASKED, seconds, attributes)
         elif kind == "http":
             self._instruments.record(names.REQUESTED, seconds, attributes)
-            if (call := _call.get()) is not None and facts.get("error") != NotSentError.__name__:
+            call = _call.get()
+            if call is not None and facts.get("error") != NotSentError.__name__:
                 call[names.REQUESTS] = int(call[names.REQUESTS]) + 1
             remaining = str(facts.get("remaining"))
             if remaining.isascii() and remaining.isdecimal() and len(remaining) < 10:
@@ -220,7 +232,8 @@ class AccountSpans:
     def _attributes(self, facts: SpanFacts) -> Attributes:
         attributes: Attributes = {names.PROFILE: self._profile}
         for key, name in names.ATTRIBUTES.items():
-            if (value := facts.get(key)) is not None:
+            value = facts.get(key)
+            if value is not None:
                 attributes[name] = _FORMS[key](str(value)) if key in _FORMS else value
         return attributes
 
@@ -238,7 +251,8 @@ def _note_failure(kind: str, facts: SpanFacts, error: BaseException) -> None:
     decides = kind in ("guard", "ask")
     if isinstance(error, FastnError):
         facts["outcome"] = error.outcome
-        if isinstance(rule := error.facts.get("rule"), str):
+        rule = error.facts.get("rule")
+        if isinstance(rule, str):
             facts |= {"decision": "deny", "rule": rule}
         if decides:
             return
@@ -266,7 +280,7 @@ def observe(server: Server[Any], instruments: Instruments) -> None:
         parent, link = (transport, None) if own is None else (own, transport)
         began = time.monotonic()
         try:
-            with instruments.span(name, attributes, SpanKind.SERVER, parent, link) as span:
+            with instruments.span(name, attributes, SpanKind.SERVER, parent=parent, link=link) as span:
                 try:
                     if ctx.method != "tools/call":
                         return await call_next(ctx)
@@ -294,7 +308,8 @@ async def _tool_call(
     except (MCPError, ValidationError):
         call.setdefault(names.OUTCOME, "not_sent")
         raise
-    if (outcome := _error_outcome(result)) is not None:
+    outcome = _error_outcome(result)
+    if outcome is not None:
         call.setdefault(names.OUTCOME, outcome)
         attributes[names.ERROR] = "tool_error"
     return result

@@ -206,7 +206,8 @@ class CreateSecret(Create[FastnSecret]):
 
         None if that is not known: the name may be the same to Fastn, or one scope includes the other.
         """
-        if (name := text(row, "name")) and same_name(self.name, name) is False:
+        name = text(row, "name")
+        if name and same_name(self.name, name) is False:
             return False
         existing = owner_of(row), text(row, "environment") or None
         own = self.customer_id, self.environment
@@ -249,7 +250,8 @@ class AuditEntry(FastnObject):
 
 def _acted_on(row: Row, wanted: str) -> bool | None:
     """Match an entry by its resource; a login has none."""
-    if id_ := text(row, "resource.id", "resourceId"):
+    id_ = text(row, "resource.id", "resourceId")
+    if id_:
         return id_.casefold() == wanted.casefold()
     resource = row.get("resource")
     return False if isinstance(resource, dict) and "id" in resource else None

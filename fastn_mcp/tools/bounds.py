@@ -59,7 +59,8 @@ class JsonBound:
         """Return how much a value holds and how much is taken; None if it is within the bound."""
         if isinstance(value, str) and len(value) > self.size:
             return _exceeds(counted(len(value), "character"), f"{self.size:,}")
-        if (found := self._excess(value)) is not None:
+        found = self._excess(value)
+        if found is not None:
             return found
         if isinstance(value, list):
             items = cast("list[object]", value)
@@ -117,7 +118,8 @@ def size_problem(tool: AnyTool, arguments: Mapping[str, Any]) -> str | None:
         return _exceeds(counted(len(arguments), "argument"), f"{MAX_ARGUMENTS}")
     bounds = bounds_of(tool)
     for name, value in arguments.items():
-        if name in bounds and (found := bounds[name].excess(value)) is not None:
+        found = bounds[name].excess(value) if name in bounds else None
+        if found is not None:
             return f"{name}: {found}"
     try:
         size = len(to_json(arguments))

@@ -158,8 +158,10 @@ def _effect_on(effect: Effect, connector: FastnObject | None, dependents: int | 
 
 def _changed_since(row: Row, wanted: str) -> bool | None:
     """Match a connection by its last use or change, or by its expiry if it has expired."""
-    fields = ("lastUsedAt", "lastUsed", "updatedAt", "createdAt", *EXPIRY_FIELDS[: word(row, "status") == "expired"])
-    times, begin = list(filter(None, (timestamp(row, field) for field in fields))), parse_timestamp(wanted)
+    expiry = EXPIRY_FIELDS[:1] if word(row, "status") == "expired" else ()
+    fields = ("lastUsedAt", "lastUsed", "updatedAt", "createdAt", *expiry)
+    times = list(filter(None, (timestamp(row, field) for field in fields)))
+    begin = parse_timestamp(wanted)
     return max(times) >= begin if times and begin else None
 
 
@@ -231,7 +233,8 @@ class CreateConnection(Create[Connection]):
         no name and `row` has one of its own.
         """
         fields = {**connection_refers(key_of(row)), **row}
-        keys, owner = connector_keys(fields), owner_of(fields)
+        keys = connector_keys(fields)
+        owner = owner_of(fields)
         if keys and self.connector_id not in keys:
             return False
         is_owner_known = owner is not None or any(name in fields for name in ("endOrgId", "customerId"))

@@ -197,7 +197,8 @@ class Operation(Tool[Result], Generic[Result]):
         super().__pydantic_init_subclass__(**kwargs)
         if not hasattr(cls, "route"):
             return
-        if unknown := set(cls.route.parameters) - cls.model_fields.keys():
+        unknown = set(cls.route.parameters) - cls.model_fields.keys()
+        if unknown:
             raise TypeError(f"{cls.__name__}: its path names {sorted(unknown)}, which are not fields")
         if cls.route.method in ("GET", "DELETE"):
             cls._control_characters = CONTROL  # a query has no lines
@@ -231,7 +232,8 @@ class Operation(Tool[Result], Generic[Result]):
         `route` replaces the operation's own, for accounts with other paths.
         """
         route = route or type(self).route
-        fields, path = self.arguments(), route.path
+        fields = self.arguments()
+        path = route.path
         if "{" in path:
             path = route.fill({name: fields.pop(name, None) for name in route.parameters})
         extra = fields.pop("extra", None)
@@ -240,11 +242,12 @@ class Operation(Tool[Result], Generic[Result]):
             known = {self.wire(name) for name in type(self).model_fields.keys() - self.ours()}
             alike = set(map(plain, known))
             # A null clears a field, which an omitted argument cannot express. Servers may ignore the case of a name.
-            if taken := sorted(
+            taken = sorted(
                 name
                 for name, value in extra.items()
                 if plain(name) in alike and (name not in known or value is not None)
-            ):
+            )
+            if taken:
                 named = ", ".join(first_few(taken))
                 raise RefusedValue("extra", f"{named} has an argument of its own; give it there")
             fields = extra | fields
@@ -290,7 +293,9 @@ class Operation(Tool[Result], Generic[Result]):
 
     def result(self, body: JsonValue) -> Result:
         """Return the unwrapped body as the result type of this operation."""
-        fields = body if isinstance(body, dict) else {} if body is None else {"value": body}
+        fields = body if isinstance(body, dict) else {"value": body}
+        if body is None:
+            fields = {}
         return cast(Result, type(self).returns.model_validate(fields))
 
 
@@ -387,4 +392,5 @@ _NAMES = ("slug", "name")
 
 
 def _names_of(fields: Mapping[str, Any]) -> list[str]:
-    return [name for field in _NAMES if isinstance(name := fields.get(field), str) and name.strip()]
+    names = map(fields.get, _NAMES)
+    return [name for name in names if isinstance(name, str) and name.strip()]

@@ -58,7 +58,7 @@ class Position(NamedTuple):
                 raise ValueError
             if cursor is not None:
                 cursor.encode()  # a lone surrogate could not be sent
-            return cls(cursor, offset, skip, str(before), int(size))
+            return cls(cursor, offset, skip, before=str(before), size=int(size))
         except (ValueError, TypeError, OverflowError, RecursionError) as error:
             raise ValueError("not a next_cursor of an earlier page") from error
 
@@ -86,7 +86,7 @@ def created(row: Row) -> datetime | None:
 
 def created_newest_first(rows: Sequence[Row]) -> list[datetime] | None:
     """Return the creation times of rows; None unless all have one and the newest come first."""
-    times = [time for row in rows if (time := created(row)) is not None]
+    times = [*filter(None, map(created, rows))]
     return times if len(times) == len(rows) and all(map(datetime.__ge__, times, times[1:])) else None
 
 
@@ -104,7 +104,8 @@ ORDERS = {"expires_before": ("soonest first", EXPIRY_FIELDS), "under_way_minutes
 
 def expires_before(row: Row, wanted: str) -> bool | None:
     """Match what expires before a time, or has expired."""
-    if (at := timestamp(row, *EXPIRY_FIELDS)) and (bound := parse_timestamp(wanted)):
+    at = timestamp(row, *EXPIRY_FIELDS)
+    if at and (bound := parse_timestamp(wanted)):
         return at < bound
     return False if at is None and any(name in row for name in EXPIRY_FIELDS) else None
 
@@ -116,7 +117,9 @@ _TIMES = ("since", "until", "expires_before")
 def values_of(choice: str) -> tuple[list[str], bool]:
     """Return the values of a filter with known ones, and whether they are excluded: `FAILED,EXPIRED` or `!A,!B`."""
     is_excluded = choice.strip().startswith("!")
-    values = (value.strip().removeprefix("!" * is_excluded).strip() for value in choice.split(","))
+    values = [value.strip() for value in choice.split(",")]
+    if is_excluded:
+        values = [value.removeprefix("!").strip() for value in values]
     return list(dict.fromkeys(values)), is_excluded
 
 
@@ -174,7 +177,8 @@ _CURSOR_FIELDS = ("nextCursor", "next_cursor", "nextPageToken", "next", "cursor"
 _TOTAL = ("total", "totalCount", "total_count", "count")
 _ROWS = ("data", "items", "results")
 
-CONCISE, FULL = "concise", "full"
+CONCISE = "concise"
+FULL = "full"
 
 
 def _detail(detail: str | None) -> str | None:
@@ -279,14 +283,16 @@ class List(Operation[Listed], Generic[Item]):
 
     def unknown(self, rows: Sequence[Row]) -> list[str]:
         """Describe the filters with a value that is not known and none of these rows has, or that is not a time."""
-        texts = {name: value for name in _TIMES if (value := self.filters.get(name)) is not None}
+        texts = {name: self.filters[name] for name in _TIMES if self.filters.get(name) is not None}
         times = {name: parse_timestamp(value) for name, value in texts.items()}
         problems = [
             f"{name}: {texts[name][:64]!r} is not a time in ISO 8601, such as 2026-11-28T06:00:00Z"
             for name, at in times.items()
             if at is None
         ]
-        if (begin := times.get("since")) and (end := times.get("until")) and begin >= end:
+        begin = times.get("since")
+        end = times.get("until")
+        if begin and end and begin >= end:
             problems.append(f"since: it is not before {texts['until'][:64]}, so nothing can match")
         for name, choice in self.filters.items():
             known = self._known(name)
@@ -306,20 +312,19 @@ class List(Operation[Listed], Generic[Item]):
         if position.before and mark(rows) == position.before:
             rows = []  # the offset was ignored: these rows were shown already
         fresh = rows[position.skip :]
-        counts = (around.get(key) for key in _TOTAL)
-        total = next((n for n in counts if isinstance(n, int) and n is not True and 0 <= n < 2**53), None)
+        total = next(
+            (n for n in map(around.get, _TOTAL) if isinstance(n, int) and n is not True and 0 <= n < 2**53), None
+        )
         matching, unchecked = self.matching_rows(fresh)
         page = matching[: self.limit]
-        requested = position.size or self.limit
-        start = position._replace(size=requested)
-        places = [(start, number) for number, _ in page]
+        start = position._replace(size=position.size or self.limit)
         following = start.after(page[-1][0]) if len(matching) > len(page) else None
         if following is None:
-            following = _following(position, requested, len(rows), fresh, around, total)
+            following = _following(position, start.size, len(rows), fresh=fresh, around=around, total=total)
         kept = self.row_type().kept
         return Listed(
             rows=[kept(row) for _, row in page],
-            places=places,
+            places=[(start, number) for number, _ in page],
             received=len(rows),
             next_cursor=following and following.encode(),
             # A total that counts rows which do not match, or may not, would mislead.
@@ -340,7 +345,8 @@ class List(Operation[Listed], Generic[Item]):
         return matches
 
     def _condition_of(self, name: str, value: Any) -> Condition:
-        if compare := type(self).matching.get(name):
+        compare = type(self).matching.get(name)
+        if compare:
             return lambda row: compare(row, value)
         return condition(name, self.wire(name), value)
 
@@ -352,7 +358,8 @@ class List(Operation[Listed], Generic[Item]):
         conditions = [(name, self._condition(name, value)) for name, value in filters.items()]
         if not conditions:
             return list(enumerate(rows, 1)), []
-        matching, unchecked = list[tuple[int, R]](), set[str]()
+        matching = list[tuple[int, R]]()
+        unchecked = set[str]()
         for number, row in enumerate(rows, 1):
             unknown: list[str] = []
             for name, matches in conditions:
@@ -377,7 +384,8 @@ def rows_of(body: JsonValue) -> tuple[list[dict[str, JsonValue]], dict[str, Json
             return ([] if is_empty else [body]), {}
         around = dict(body)
         for nested in ("pagination", "meta", "page"):
-            if isinstance(more := body.get(nested), dict):
+            more = body.get(nested)
+            if isinstance(more, dict):
                 around |= more
         body = lists[0]
     if isinstance(body, list):
@@ -398,7 +406,8 @@ def _following(
     total: int | None,
 ) -> Position | None:
     """Return the start of the next response; None if there is none."""
-    cursor = next((v for k in _CURSOR_FIELDS if isinstance(v := around.get(k), str) and v), None)
+    cursors = map(around.get, _CURSOR_FIELDS)
+    cursor = next((each for each in cursors if isinstance(each, str) and each), None)
     if cursor is not None:
         return Position(cursor=cursor)
     reached = position.offset + received

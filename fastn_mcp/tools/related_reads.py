@@ -43,7 +43,8 @@ def documented_fields(call: Call) -> set[str]:
 
 def no_such(call: Call) -> tuple[str, str]:
     """Return the message and the next step for an id that does not exist."""
-    kind, toolset = kind_in_words(kind_of(call)), call.toolset()
+    kind = kind_in_words(kind_of(call))
+    toolset = call.toolset()
     by_name = "" if toolset == ListExecutions.toolset() else "find or "  # find knows no executions
     return f"No {kind} with this id, or this API key has no access to it.", f"Find it with {by_name}list_{toolset}."
 
@@ -83,7 +84,8 @@ def labelled_row(call: Call, target: FastnObject | None) -> Row | None:
     if call.target is not None:
         return row
     # What `extra` holds cannot name what is created, nor where Fastn's answer repeats it.
-    row, extra = row or fields_sent(call), getattr(call, "extra", None)
+    row = row or fields_sent(call)
+    extra = getattr(call, "extra", None)
     if not isinstance(extra, dict):
         return row
     undocumented = cast("dict[str, JsonValue]", extra).keys() - documented_fields(call)

@@ -31,7 +31,9 @@ class EnabledTools:
 
     def check(self, call: Tool[Any]) -> None:
         """Raise `Disabled` if the tool of a call is not enabled."""
-        if (setting := self._disabled.get(name := call.tool_name())) is not None:
+        name = call.tool_name()
+        setting = self._disabled.get(name)
+        if setting is not None:
             why = f"Disabled here by the setting {setting}."
             raise Disabled(why, f"It needs {name}, which only a person can enable.")
 
@@ -69,7 +71,8 @@ class EnabledTools:
             if name not in _SUGGESTIONS:
                 fields[name] = self._filtered(item)
             elif isinstance(item, list):
-                if left := [self._filtered(each) for each in item if not self._is_disabled(each)]:
+                left = [self._filtered(each) for each in item if not self._is_disabled(each)]
+                if left:
                     fields[name] = left
             elif not self._is_disabled(item):
                 fields[name] = self._filtered(item)

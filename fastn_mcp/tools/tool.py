@@ -106,7 +106,8 @@ class Tool(BaseModel, Generic[Result]):
         """Treat a null as an argument that was not given, even if its default is not null."""
         if not isinstance(raw, dict) or info.context == KEEP_NULLS or None not in raw.values():
             return cast(object, raw)
-        arguments, fields = cast("dict[str, object]", raw), cls.model_fields
+        arguments = cast("dict[str, object]", raw)
+        fields = cls.model_fields
         return {
             name: value
             for name, value in arguments.items()
@@ -151,7 +152,8 @@ class Tool(BaseModel, Generic[Result]):
         for name, value in self:
             if isinstance(value, (str, dict, list)):
                 for text in _texts(cast(JsonValue, value)):
-                    if (match := self._control_characters.search(text)) is not None:
+                    match = self._control_characters.search(text)
+                    if match is not None:
                         raise ValueError(f"{name}: holds the control character U+{ord(match[0]):04X}; leave it out")
         return self
 

@@ -37,9 +37,9 @@ TYPES = one_of("webhook", "scheduler", "app_event")
 
 class Trigger(FastnObject):
     columns = (
-        "id", "name", "type", "status", "subscriptionStatus", "authentication", "schedule", "consecutiveFailures",
-        "routes", "endOrgId",
-    )  # fmt: skip
+        *("id", "name", "type", "status", "subscriptionStatus", "authentication", "schedule", "consecutiveFailures"),
+        *("routes", "endOrgId"),
+    )
 
     id: JsonValue = None
     name: JsonValue = None
@@ -50,7 +50,8 @@ def _of_type(kind: str, field: str) -> Match:
     """Match a field that only triggers of one type have."""
 
     def match(row: Row, wanted: str) -> bool | None:
-        if type_ := word(row, field):
+        type_ = word(row, field)
+        if type_:
             return type_ == as_word(wanted)
         return False if word(row, "type") not in ("", kind) else None
 

@@ -230,9 +230,9 @@ ELAPSED_COLUMN = "elapsed"
 
 class Execution(FastnObject):
     columns = (
-        "id", "status", "workflowId", "workflowName", "endOrgId", "createdAt", "durationMs", "triggeredBy", "error",
-        "errorCategory", "fixSuggestion", ELAPSED_COLUMN,
-    )  # fmt: skip
+        *("id", "status", "workflowId", "workflowName", "endOrgId", "createdAt", "durationMs", "triggeredBy"),
+        *("error", "errorCategory", "fixSuggestion", ELAPSED_COLUMN),
+    )
 
     id: JsonValue = None
     status: JsonValue = None

@@ -91,7 +91,8 @@ async def form(request: Request, most: int = 16) -> dict[str, str]:
     """Parse at most so many fields of a form body. Raises `BadForm` if it is invalid, too large or repeats a field."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/x-www-form-urlencoded":
         raise BadForm(415)
-    if (body := await read_body(request, MAX_BODY)) is None:
+    body = await read_body(request, MAX_BODY)
+    if body is None:
         raise BadForm(413)
     try:
         pairs: list[tuple[str, Any]] = parse_qsl(
@@ -184,8 +185,10 @@ class LocalPageAccess:
             response = render(request, "closed.html", 403)
             response.headers["Connection"] = "close"  # each guess costs a new connection
             return response
-        room, secure = self._system.token(), request.url.scheme == "https"
-        root, cookie = _root(request, room), self.seal.close(f"session {room}", "")
+        room = self._system.token()
+        secure = request.url.scheme == "https"
+        root = _root(request, room)
+        cookie = self.seal.close(f"session {room}", "")
         # Not a redirect: after a navigation from a file, browsers send a strict cookie only from this page on.
         response = render(request, "entered.html", root=root)
         response.set_cookie(COOKIE, cookie, path=root, httponly=True, samesite="strict", secure=secure)

@@ -122,21 +122,40 @@ def read_page(
     Reads until they are found, and at most `MAX_ENTRIES` lines.
     """
     lines = newest_first(log, search.is_later(below))
-    entries, size = list[Entry](), (2 if below is None else 3) * CONTEXT_ENTRIES
+    entries = list[Entry]()
+    size = (2 if below is None else 3) * CONTEXT_ENTRIES
     while True:
         block = [files.parsed(line) or {} for line in islice(lines, size)]
         entries += block
-        is_start, joined = len(block) < size, _rows(entries)
-        # What begins among the oldest entries may have begun before them.
-        oldest = 0 if is_start else min((n for each in entries[:-CONTEXT_ENTRIES] if (n := _number(each))), default=0)
+        is_start = len(block) < size
+        joined = _rows(entries)
+        oldest = 0 if is_start else _oldest_beginning(entries)
         rows = [row for row in joined if oldest <= row.number < (below or inf) and wanted(row)]
         if is_start or len(rows) > most or len(entries) >= MAX_ENTRIES:
             break
         size = MAX_ENTRIES - len(entries)
-    before = rows[most - 1].number if len(rows) > most else None if is_start else oldest
+    before = None if is_start else oldest
+    if len(rows) > most:
+        before = rows[most - 1].number
     times = {_number(each): str(each.get("time", "")) for each in entries if _number(each) in (before, below)}
     changes = frozenset(call.change for row in joined for call in row.calls if call.change)
-    return LogPage(rows[:most], before, times.get(before or 0, ""), times.get(below or 0, ""), changes, len(entries))
+    return LogPage(
+        rows[:most],
+        before,
+        since=times.get(before or 0, ""),
+        until=times.get(below or 0, ""),
+        changes=changes,
+        read=len(entries),
+    )
+
+
+def _oldest_beginning(entries: Sequence[Entry]) -> int:
+    """Return the number of the oldest entry that surely begins its call; 0 if none does.
+
+    What begins among the oldest entries may have begun before them.
+    """
+    numbers = map(_number, entries[:-CONTEXT_ENTRIES])
+    return min((number for number in numbers if number), default=0)
 
 
 class _Calls(Tally):
@@ -151,13 +170,16 @@ class _Calls(Tally):
 
 def _rows(entries: Sequence[Entry]) -> list[Row]:
     """Join entries, newest first, into rows, newest first. An empty entry is a damaged line."""
-    calls, rows, latest = _Calls(), list[Row](), Entry()
+    calls = _Calls()
+    rows = list[Row]()
+    latest = Entry()
     for entry in reversed(entries):
         calls.entry(entry)
         if not entry and not (rows and rows[-1].entries[0] is latest):
             rows.append(Row(_number(latest), (), (latest,)))
         latest = entry or latest
-    by_number, grouped = {_number(entry): entry for entry in entries}, dict[int, list[Attempt]]()
+    by_number = {_number(entry): entry for entry in entries}
+    grouped = dict[int, list[Attempt]]()
     for call in calls.attempts:
         if call.audit:
             grouped.setdefault(call.audit[0].n, []).append(call)
@@ -210,7 +232,8 @@ class Activity:
 
     async def page(self, search: Search, below: int | None) -> View:
         """Return the template variables of the rows that begin before entry `below`."""
-        read, problem = LogPage(), None
+        read = LogPage()
+        problem = None
         wanted = partial(self._is_wanted, search)
         try:
             read = await to_thread.run_sync(read_page, self.log, wanted, search, below)
@@ -250,20 +273,14 @@ class Activity:
         return [_of_journal(each) for each in changes if each.at >= since and each.id not in read.changes]
 
     async def _view(self, row: Row, *, is_whole: bool = False) -> View:
-        call, ledger = row.calls[0], self.account.ledger
+        call = row.calls[0]
+        ledger = self.account.ledger
         request = await ledger.find(call.grant.partition(".")[0]) if call.grant else None
         request = request if request and self.account.has(request) else None
         change = await ledger.change(self.account.name or "", call.change) if call.change else None
         outcome = "Undone" if change and change.undone and len(row.calls) == 1 else _outcome(row, request, self.now)
-        arguments = mapping(row.entries[0].get("arguments"))
-        name = str(call.name or arguments.get("name") or arguments.get("email") or call.target or "")
-        asker = (request and request.asked_by) or str(row.entries[0].get("client_name", ""))
-        what = f"{view.title(call.tool)} {quote(name, len(name)) if name else ''}".rstrip()
-        if len(row.calls) > 1:
-            what = f"Make {counted(len(row.calls), 'change')}"
-        question = request.question if request else Question(title=f"{what}.", button=what, brief=what)
-        if not asker and call.principal != "local":
-            asker = without_issuers(who(call.principal or "", call.principal_name))
+        question = request.question if request else _question_of(row)
+        asker = _asker(row, request)
         seen = {
             **self._place(row),
             "outcome": outcome,
@@ -294,6 +311,26 @@ class Activity:
         tenant = {"tenant": self.account.tenant} if self.account.tenant else {}
         day = _day(row.time, self.now)
         return {"time": row.time, "clock": sanitize(row.time[11:16]), "day": day, "address": urlencode(tenant | at)}
+
+
+def _question_of(row: Row) -> Question:
+    """Return the question of a row that no approval request is known of, by its entries."""
+    call = row.calls[0]
+    arguments = mapping(row.entries[0].get("arguments"))
+    name = str(call.name or arguments.get("name") or arguments.get("email") or call.target or "")
+    what = f"{view.title(call.tool)} {quote(name, len(name)) if name else ''}".rstrip()
+    if len(row.calls) > 1:
+        what = f"Make {counted(len(row.calls), 'change')}"
+    return Question(title=f"{what}.", button=what, brief=what)
+
+
+def _asker(row: Row, request: ApprovalRequest | None) -> str:
+    """Return who asked for the calls of a row; empty if that is the only person of this server."""
+    call = row.calls[0]
+    asker = (request and request.asked_by) or str(row.entries[0].get("client_name", ""))
+    if not asker and call.principal != "local":
+        asker = without_issuers(who(call.principal or "", call.principal_name))
+    return asker
 
 
 def _outcome(row: Row, request: ApprovalRequest | None, now: float) -> str:
@@ -354,16 +391,23 @@ def _of_journal(change: Change) -> Row:
     entry = Entry(time=stamp(datetime.fromtimestamp(change.at, UTC)), event="sent", arguments={**change.arguments})
     entry |= {name: getattr(change, name) for name in names} | {"account": account_name(change.account)}
     call = Attempt(
-        str(entry["time"]), change.tool, UNKNOWN if change.outcome == BEGUN else change.outcome,
-        principal=change.principal, target=change.target, name=change.name, change=change.id,
-        effect=operation and operation.effect.value, approved_by=change.approved_by.partition(":")[0] or None,
-    )  # fmt: skip
+        str(entry["time"]),
+        change.tool,
+        UNKNOWN if change.outcome == BEGUN else change.outcome,
+        principal=change.principal,
+        target=change.target,
+        name=change.name,
+        change=change.id,
+        effect=operation and operation.effect.value,
+        approved_by=change.approved_by.partition(":")[0] or None,
+    )
     return Row(0, (call,), (entry,))
 
 
 def _day(time: str, now: float) -> str:
     """Return a date in words: `Today, 28 November`, with the year where it is not this one."""
-    day, today = datetime.fromtimestamp(_seconds(time, now), UTC).date(), datetime.fromtimestamp(now, UTC).date()
+    day = datetime.fromtimestamp(_seconds(time, now), UTC).date()
+    today = datetime.fromtimestamp(now, UTC).date()
     first = {0: "Today", 1: "Yesterday"}.get((today - day).days, f"{day:%A}")
     return f"{first}, {day.day} {day:%B}{f' {day.year}' if day.year != today.year else ''}"
 

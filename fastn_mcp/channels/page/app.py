@@ -66,7 +66,7 @@ def page(
 
     `ledger` stores which form tokens were used.
     """
-    pages = _Page(access, access.seal, ledger, system, is_leaving)
+    pages = _Page(access, access.seal, ledger, system, is_leaving=is_leaving)
     prefix = access.prefix
     routes = [
         *(Route(f"/static/{name}", _static(name, kind), methods=["GET"]) for name, kind in _STATIC.items()),
@@ -121,7 +121,8 @@ class _Page(Decisions):
     async def now(self, request: Request) -> Response:
         """Return only the part of the page that changes, for an open page."""
         session = await self.session(request)
-        frame, content = await self.frame(session, ""), await self._content(request, session)
+        frame = await self.frame(session, "")
+        content = await self._content(request, session)
         return self.render(request, "now.html", **frame, **content)
 
     async def events(self, request: Request) -> Response:
@@ -130,16 +131,19 @@ class _Page(Decisions):
         return StreamingResponse(self._changes(session, request), media_type="text/event-stream")
 
     async def _changes(self, session: Session, request: Request) -> AsyncIterator[str]:
-        last, unchanged = None, 0
+        last = None
+        unchanged = 0
         self.access.watching += 1
         try:
             # On shutdown the stream ends, so that the browser reconnects to another process.
             while not self.is_leaving() and not await request.is_disconnected():
                 if await self.access.session(request) is None:
                     return
-                revision, unchanged = await session.inbox.revision(), unchanged + 1
+                revision = await session.inbox.revision()
+                unchanged += 1
                 if revision != last:
-                    last, unchanged = revision, 0
+                    last = revision
+                    unchanged = 0
                     yield f"event: changed\ndata: {revision}\n\n"
                 elif unchanged >= _KEEP_ALIVE_POLLS:
                     unchanged = 0
@@ -151,10 +155,11 @@ class _Page(Decisions):
             self.access.watching -= 1
 
     async def activity(self, request: Request) -> Response:
-        session, query = await self.session(request), request.query_params
+        session = await self.session(request)
+        query = request.query_params
         search = Search(**{each.name: query.get(each.name, "")[:_MAX_FIELD] for each in fields(Search)})
-        numbers = (query.get(name, "") for name in ("entry", "before"))
-        entry, before = (int(n) if n.isdecimal() and len(n) < 18 else None for n in numbers)
+        entry = _entry_number(query.get("entry", ""))
+        before = _entry_number(query.get("before", ""))
         async for account, limits in _account(session, query.get("tenant")):
             activity = Activity(session.inbox, account, limits.audit.path, self.system.timestamp())
             if entry or "change" in query:
@@ -168,7 +173,8 @@ class _Page(Decisions):
         return await self._show(request, session, "change", 404, row=None)
 
     async def limits(self, request: Request) -> Response:
-        session, now = await self.session(request), self.system.now()
+        session = await self.session(request)
+        now = self.system.now()
         temporary = [
             view.temporary_approval(each, now.timestamp())
             for each in await session.inbox.temporary_approvals(now.timestamp())
@@ -179,7 +185,8 @@ class _Page(Decisions):
         return await self._show(request, session, "change", 404, row=None)
 
     async def stop_page(self, request: Request) -> Response:
-        session, now = await self.session(request), self.system.timestamp()
+        session = await self.session(request)
+        now = self.system.timestamp()
         decided = [each.request for each in await session.inbox.decided(_MAX_SEARCHED)]
         unused = sum(each.state is RequestState.APPROVED and each.expires > now for each in decided)
         temporary = len(await session.inbox.temporary_approvals(now))
@@ -189,7 +196,8 @@ class _Page(Decisions):
     async def stop(self, request: Request) -> Response:
         """Stop the changes of one tenant, or of all that they may stop: first in the ledger, for every process."""
         session, form = await self._form(request, "stop", "")
-        reason, now = form.get("reason", "").strip(), self.system.timestamp()
+        reason = form.get("reason", "").strip()
+        now = self.system.timestamp()
         wanted = [tenant for tenant in _stoppable(session) if form.get("tenant", "") in ("", tenant)]
         if not wanted:
             raise NotDecided(403, "Nothing was stopped: it is not yours to stop.")
@@ -198,7 +206,14 @@ class _Page(Decisions):
         known = {stop.whom for stop in await self.ledger.holding() if session.inbox.may_lift(stop)}
         is_operators = not session.inbox.tells_people_apart
         stops = [
-            Stop(self.system.token(), now, _by(session), redact_text(reason), tenant, is_operators=is_operators)
+            Stop(
+                self.system.token(),
+                now,
+                _by(session),
+                reason=redact_text(reason),
+                tenant=tenant,
+                is_operators=is_operators,
+            )
             for tenant in wanted
         ]
         stops = [stop for stop in stops if stop.whom not in known]
@@ -209,7 +224,8 @@ class _Page(Decisions):
         return RedirectResponse(session.root, 303)
 
     async def allow_page(self, request: Request) -> Response:
-        session, now = await self.session(request), self.system.now()
+        session = await self.session(request)
+        now = self.system.now()
         stops = await self.holding(session)
         rows = [(each.id, view.parts(in_words(each, now)), session.inbox.may_lift(each)) for each in stops]
         return await self._show(request, session, "allow", rows=rows)
@@ -241,7 +257,8 @@ class _Page(Decisions):
     async def _show(
         self, request: Request, session: Session, place: str, status: int = 200, **content: object
     ) -> Response:
-        now, inbox = self.system.now(), session.inbox
+        now = self.system.now()
+        inbox = session.inbox
         about = await self.frame(session, place) | {"clock": f"{now:%H:%M}", "tenants": sorted(inbox.tenants)}
         about["count"] = len(await inbox.waiting(now.timestamp()))
         return self.render(request, f"{place}.html", status, **about | content)
@@ -252,7 +269,7 @@ class _Page(Decisions):
 
     async def not_decided(self, request: Request, problem: NotDecided) -> Response:
         flash = None if problem.draft else _message(str(problem), good=False)
-        return await self._response(request, request.state.session, problem.status, flash, problem.draft)
+        return await self._response(request, request.state.session, problem.status, flash=flash, draft=problem.draft)
 
     async def refused(self, request: Request, problem: FastnError) -> Response:
         return await self.not_decided(request, NotDecided(409, str(problem)))
@@ -261,14 +278,20 @@ class _Page(Decisions):
         return self.render(request, template, status)
 
     async def _response(
-        self, request: Request, session: Session, status: int = 200, flash: dict[str, Any] | None = None,
+        self,
+        request: Request,
+        session: Session,
+        status: int = 200,
+        *,
+        flash: dict[str, Any] | None = None,
         draft: dict[str, str] | None = None,
-    ) -> Response:  # fmt: skip
+    ) -> Response:
         content = await self._content(request, session, draft)
         return self.render(request, "page.html", status, said=flash, **await self.frame(session, ""), **content)
 
     async def _content(self, request: Request, session: Session, draft: dict[str, str] | None = None) -> dict[str, Any]:
-        now, inbox = self.system.timestamp(), session.inbox
+        now = self.system.timestamp()
+        inbox = session.inbox
         # Read the revision first: a change in between is then reported again and never missed.
         revision = await inbox.revision()
         every = await inbox.waiting(now)
@@ -301,6 +324,11 @@ def _static(name: str, kind: str) -> Callable[[Request], Awaitable[Response]]:
         return Response(content, media_type=kind)
 
     return static
+
+
+def _entry_number(text: str) -> int | None:
+    """Return the number of an entry in a query; None if it is not one."""
+    return int(text) if text.isdecimal() and len(text) < 18 else None
 
 
 def _message(text: str, *, good: bool) -> dict[str, Any]:
@@ -346,15 +374,9 @@ _HOW = {
 
 async def _limits_of(inbox: Inbox, account: InboxAccount, limits: Limits, now: datetime) -> view.View:
     """Return the template variables of an account."""
-    policy, principal = limits.policy, inbox.approver if inbox.tells_people_apart else LOCAL
-    declines, last = await account.ledger.declines(holder(principal, account.name or ""))
-    most, seconds = policy.rules.breaker
-    so_far = counted(declines if now.timestamp() - last < seconds else 0, "decline")
-    notes = [f"{so_far} in a row so far. After {most}, changes are refused for {seconds / 60:g} minutes."]
-    if policy.destroy_rate is not None:
-        most, seconds = policy.destroy_rate
-        deletions = counted(max(0, most - await limits.budgets.destroyed(principal)), "more deletion")
-        notes.append(f"You can approve {deletions} in the next {seconds / 60:g} minutes.")
+    policy = limits.policy
+    principal = inbox.approver if inbox.tells_people_apart else LOCAL
+    notes = await _notes_of(account, limits, principal, now)
     budgets: Any = await limits.budgets.left(principal, now)
     plan = await limits.budgets.plan_left()
     lines = [line.partition(": ") for line in policy.rules.words()]
@@ -371,6 +393,20 @@ async def _limits_of(inbox: Inbox, account: InboxAccount, limits: Limits, now: d
         },
         "signed": policy.plan and sanitize(next(policy.plan.words())),
     }
+
+
+async def _notes_of(account: InboxAccount, limits: Limits, principal: str, now: datetime) -> list[str]:
+    """Return how many declines and deletions are left to a person."""
+    policy = limits.policy
+    declines, last = await account.ledger.declines(holder(principal, account.name or ""))
+    most, seconds = policy.rules.breaker
+    so_far = counted(declines if now.timestamp() - last < seconds else 0, "decline")
+    notes = [f"{so_far} in a row so far. After {most}, changes are refused for {seconds / 60:g} minutes."]
+    if policy.destroy_rate is not None:
+        most, seconds = policy.destroy_rate
+        deletions = counted(max(0, most - await limits.budgets.destroyed(principal)), "more deletion")
+        notes.append(f"You can approve {deletions} in the next {seconds / 60:g} minutes.")
+    return notes
 
 
 def _how(limits: Limits, effect: Effect) -> str:

@@ -82,7 +82,8 @@ class Decisions:
 
     async def approve(self, request: Request) -> Response:
         session, fields, pending, now = await self._decision(request, "approve")
-        approval_request, extent = pending.request, fields.get("extent")
+        approval_request = pending.request
+        extent = fields.get("extent")
         if extent not in ("once", "while") or (extent == "while" and not approval_request.can_be_temporary):
             raise NotDecided(400, "This cannot be approved this way. Nothing was decided.")
         if pending.barred is not None:
@@ -90,7 +91,8 @@ class Decisions:
         if pending.needs_sign_in:
             problem = "Nothing was approved: your sign-in is too old or too weak. Sign in again, and confirm then."
             raise NotDecided(403, problem, approval_request.id)
-        id_, typed = approval_request.id, fields.get("name", "")
+        id_ = approval_request.id
+        typed = fields.get("name", "")
         if not is_typed(approval_request.expected, typed):
             problem = "Nothing was approved: the text you typed does not match exactly."
             raise NotDecided(422, problem, id_, name=typed)
@@ -108,7 +110,8 @@ class Decisions:
         session, fields, pending, now = await self._decision(request, "decline")
         approval_request = pending.request
         note = self._note(fields, approval_request.id)
-        if isinstance(counted := await session.inbox.decline(pending, now, note), NotCounted):
+        counted = await session.inbox.decline(pending, now, note)
+        if isinstance(counted, NotCounted):
             raise NotDecided(409, counted.why)
         noted = " The agent gets your note." if note else ""
         holds = f"The same call stays declined for {view.left(approval_request.expires - now)}."
@@ -119,15 +122,11 @@ class Decisions:
         session, fields = await self._fields(request, 3 * MAX_LISTED)
         values = [value for name, value in fields.items() if name.startswith("pick")]
         selected = dict(pick.split("|", 1) for value in values for pick in value.split() if "|" in pick)
-        note, now = self._note(fields), self.system.timestamp()
+        note = self._note(fields)
+        now = self.system.timestamp()
         if not selected:
             raise NotDecided(422, "Nothing was declined: no request is selected.")
-        declined = 0
-        for id_, token in selected.items():
-            if await self._redeems(session, f"decline {id_}", token):
-                pending = await session.inbox.find(id_)
-                if pending and pending.request.is_open(now):
-                    declined += not isinstance(await session.inbox.decline(pending, now, note), NotCounted)
+        declined = await self._decline_open(session, selected, note, now)
         left = f" {len(selected) - declined} of them could not be: decided already, expired or not from this page."
         if not declined:
             raise NotDecided(409, f"Nothing was declined.{left}")
@@ -135,9 +134,21 @@ class Decisions:
         message = f"Declined {view.counted(declined, 'request')}. Nothing is sent.{noted}"
         return self._back(request, session, message + (left if declined < len(selected) else ""))
 
+    async def _decline_open(self, session: Session, selected: Mapping[str, str], note: str | None, now: float) -> int:
+        """Decline the open ones of some requests, by id and token. Return how many were declined."""
+        declined = 0
+        for id_, token in selected.items():
+            if await self._redeems(session, f"decline {id_}", token):
+                pending = await session.inbox.find(id_)
+                if pending and pending.request.is_open(now):
+                    answer = await session.inbox.decline(pending, now, note)
+                    declined += not isinstance(answer, NotCounted)
+        return declined
+
     async def withdraw(self, request: Request) -> Response:
         session, fields = await self._form(request, "withdraw", "grant")
-        note, pending = self._note(fields), await session.inbox.find(fields["grant"])
+        note = self._note(fields)
+        pending = await session.inbox.find(fields["grant"])
         if pending is None or not pending.request.out_of_band:
             raise NotDecided(409, why_closed(None))
         counted = await session.inbox.withdraw(pending.request, self.system.timestamp(), note)
@@ -147,8 +158,10 @@ class Decisions:
 
     async def show_undo(self, request: Request) -> Response:
         """Show what an undo would do. Its form makes it."""
-        session, asked = await self.session(request), request.query_params
-        about, change = asked.get("request", ""), asked.get("change", "")
+        session = await self.session(request)
+        asked = request.query_params
+        about = asked.get("request", "")
+        change = asked.get("change", "")
         earlier, preview = await session.inbox.undo_preview(about, change)
         receipt = view.change(earlier, self.system.timestamp(), may_undo=True)
         says = {
@@ -173,7 +186,8 @@ class Decisions:
 
     async def session(self, request: Request) -> Session:
         """Return the session. Raises `NoSession` if access is denied."""
-        if (session := await self.access.session(request)) is None:
+        session = await self.access.session(request)
+        if session is None:
             raise NoSession
         request.state.session = session  # for what follows if the handler raises
         return session
@@ -194,12 +208,14 @@ class Decisions:
         return session, fields
 
     async def _redeems(self, session: Session, about: str, token: str) -> bool:
-        return await redeem(self.seal, self.ledger, session.id, about, token, self.system.timestamp())
+        now = self.system.timestamp()
+        return await redeem(self.seal, self.ledger, session.id, form=about, token=token, now=now)
 
     async def _decision(self, request: Request, action: str) -> tuple[Session, dict[str, str], PendingRequest, float]:
         """Read a form about an open out-of-band request. Raises `NotDecided` if it cannot be decided here."""
         session, fields = await self._form(request, action, "grant")
-        pending, now = await session.inbox.find(fields["grant"]), self.system.timestamp()
+        pending = await session.inbox.find(fields["grant"])
+        now = self.system.timestamp()
         if pending is None or not pending.request.is_open(now):
             raise NotDecided(409, why_closed(None if pending is None else pending.request))
         return session, fields, pending, now
@@ -215,9 +231,14 @@ class Decisions:
     def _back(self, request: Request, session: Session, flash: str) -> Response:
         response = RedirectResponse(session.root, 303)
         response.set_cookie(
-            FLASH_COOKIE, self.seal.close(f"said {session.id}", flash), max_age=int(FLASH_HOLDS), path=session.root,
-            secure=request.headers.get("origin", "").startswith("https:"), httponly=True, samesite="lax",
-        )  # fmt: skip
+            FLASH_COOKIE,
+            self.seal.close(f"said {session.id}", flash),
+            max_age=int(FLASH_HOLDS),
+            path=session.root,
+            secure=request.headers.get("origin", "").startswith("https:"),
+            httponly=True,
+            samesite="lax",
+        )
         return response
 
 

@@ -163,7 +163,7 @@ class Inbox:
 
     def approval(self, now: float, *, is_temporary: bool = False) -> Vote:
         """Return the vote by which they approve a request."""
-        return Vote(self.approver, True, now, self.approver_name, is_temporary)
+        return Vote(self.approver, approves=True, at=now, name=self.approver_name, is_temporary=is_temporary)
 
     def name_of(self, vote: Vote) -> str:
         """Return the displayed name of an approver, as they see it themselves."""
@@ -258,7 +258,7 @@ class Inbox:
         """Withdraw an approval that is not used up. Return the request, or why it was not withdrawn."""
         vote = Vote(self.approver, approves=False, at=now, name=self.approver_name)
         async with self._account_of(request) as account:
-            return await withdraw(vote, request, account.ledger, self.approved_by, note, account.record)
+            return await withdraw(vote, request, account.ledger, by=self.approved_by, note=note, record=account.record)
 
     async def undo(self, request: str, change: str) -> str:
         """Undo a change that a request allowed. Return a sentence about what follows. Raises a `FastnError`."""
@@ -292,7 +292,8 @@ class Inbox:
         if request is None:
             return False
         async with self._account_of(request) as account:
-            if is_revoked := await account.ledger.revoke_temporary(id_) is not None:
+            is_revoked = await account.ledger.revoke_temporary(id_) is not None
+            if is_revoked:
                 account.record(AuditEvent.TEMPORARY_APPROVAL_REVOKED, request, None)
             return is_revoked
 
@@ -305,7 +306,15 @@ class Inbox:
             if vote.approves and (barred := self.barred(account.tenant, request)) is not None:
                 return NotCounted(f"{barred} Nothing was decided.")
             typed = TypedValue(account.typed, secret)
-            return await count_vote(vote, request, account.ledger, self.approved_by, note, account.record, typed)
+            return await count_vote(
+                vote,
+                request,
+                account.ledger,
+                by=self.approved_by,
+                note=note,
+                record=account.record,
+                typed=typed,
+            )
 
     def _is_theirs(self, account: InboxAccount, request: ApprovalRequest) -> bool:
         sees = self.sees(account.tenant, request.principal, request.question.effects)
@@ -313,15 +322,23 @@ class Inbox:
 
     async def _pending(self, account: InboxAccount, request: ApprovalRequest) -> PendingRequest:
         own = self.approval(self._system.timestamp())
-        barred, progress = self.barred(account.tenant, request), None
+        barred = self.barred(account.tenant, request)
+        progress = None
         if self.tells_people_apart and request.needed > 1:
             votes = [vote for vote in request.votes if vote.approves]
             progress = request.progress([self.name_of(vote) for vote in votes])
-            if (earlier := next((vote for vote in votes if vote.is_of(own)), None)) is not None:
+            earlier = next((vote for vote in votes if vote.is_of(own)), None)
+            if earlier is not None:
                 named = self.name_of(earlier)
                 earlier_approver = "You" if named == "you" else f"{named}, who may be you,"
                 barred = f"{earlier_approver} approved it, and another has to."
-        return PendingRequest(request, barred, progress, account.presence(request.id), request.needs_sign_in(own))
+        return PendingRequest(
+            request,
+            barred=barred,
+            progress=progress,
+            presence=account.presence(request.id),
+            needs_sign_in=request.needs_sign_in(own),
+        )
 
     @asynccontextmanager
     async def _account_of(self, request: ApprovalRequest) -> AsyncGenerator[InboxAccount]:

@@ -139,7 +139,8 @@ class ApprovalPage:
 
     async def aclose(self) -> None:
         """Stop the page, which ends its sessions and keys."""
-        running, self._running = self._running, None
+        running = self._running
+        self._running = None
         if running is None:
             return
         if read_page_file(self._page_file) == (running.url, running.access.key):
@@ -156,10 +157,12 @@ class ApprovalPage:
         now = self._system.timestamp()
         self._shown = {id_: shown for id_, shown in self._shown.items() if shown[1] > now}
         if request.id not in self._shown:
-            if not (is_shown := self._is_in_view(running)):
+            is_shown = self._is_in_view(running)
+            if not is_shown:
                 open_ = partial(self._open, running.url, running.access.key)
                 # In a thread, since opening a browser can block.
-                if is_shown := await anyio.to_thread.run_sync(open_, abandon_on_cancel=True):
+                is_shown = await anyio.to_thread.run_sync(open_, abandon_on_cancel=True)
+                if is_shown:
                     running.fresh_until = self._system.monotonic() + _BURST
             self._shown[request.id] = (is_shown, request.expires)
         return self._shown[request.id][0]
@@ -174,7 +177,9 @@ class ApprovalPage:
     def _start(self) -> "_RunningPage":
         if self._running is None or self._running.server.ended:
             self._shown.clear()
-            self._running = _RunningPage(self._ledger, self._inbox, self._system, self._key_used, self._program)
+            self._running = _RunningPage(
+                self._ledger, self._inbox, self._system, used=self._key_used, program=self._program
+            )
             self._write_page_file()
         return self._running
 
@@ -215,5 +220,5 @@ class _RunningPage:
         port = int(listener.getsockname()[1])
         self.url = f"http://127.0.0.1:{port}"
         origins = [self.url, f"http://localhost:{port}"]
-        app = page(self.access, origins, ledger, system, lambda: self.is_leaving)
+        app = page(self.access, origins, ledger, system, is_leaving=lambda: self.is_leaving)
         self.server = BackgroundServer(app, listener, "approval page")

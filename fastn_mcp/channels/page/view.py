@@ -223,7 +223,9 @@ def _example(example: Mapping[str, JsonValue]) -> list[Part]:
 
 
 def _text(value: JsonValue) -> str:
-    return value if isinstance(value, str) else "" if value is None else to_json(value).decode()
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else to_json(value).decode()
 
 
 def _number(value: JsonValue) -> int:
@@ -248,7 +250,8 @@ STATES = {
 
 def decided(entry: DecidedRequest, now: float) -> View:
     """Return the template data of a decided request."""
-    request, later = entry.request, [each for each in entry.changes if is_temporary(each)]
+    request = entry.request
+    later = [each for each in entry.changes if is_temporary(each)]
     direct = [each for each in entry.changes if each not in later]
     mark, words = outcome(request, direct, now)
     when = request.created if request.decided is None else request.decided
@@ -281,7 +284,8 @@ def outcome(request: ApprovalRequest, changes: Sequence[Change], now: float) -> 
     """Return a mark, and the outcome in a word or two."""
     if request.state is RequestState.UNANSWERED and request.by is not None:
         return "none", "Nobody answered"
-    count, is_over = len(request.calls), request.state in STATES
+    count = len(request.calls)
+    is_over = request.state in STATES
     if count > 1 and request.used:
         done = sum(each.outcome in MADE_OUTCOMES for each in changes)
         ended = f", {STATES[request.state][1].casefold()}" if is_over else ""
@@ -319,8 +323,10 @@ def change(record: Change, now: float, *, may_undo: bool) -> View:
     """Return the template data of a change: its receipt, and whether it can be undone here."""
     mark, outcome = _made(record, now)
     fields = changed_fields(record)
-    undo, can_be = undo_of(record), record.outcome in MADE_OUTCOMES and not record.undone
-    number, of = f"{record.number}. " if record.number else "", f" {quote(record.name)}" if record.name else ""
+    undo = undo_of(record)
+    can_be = record.outcome in MADE_OUTCOMES and not record.undone
+    number = f"{record.number}. " if record.number else ""
+    of = f" {quote(record.name)}" if record.name else ""
     return {
         "id": record.id,
         "mark": mark,

@@ -74,9 +74,12 @@ def message(request: ApprovalRequest, changes: Sequence[Change], now: float, ten
 
     Raises `SlackFailed` if it is too long.
     """
-    title, buttons, value = WAITS, list[JsonValue](), reference(request, tenant).model_dump_json()
+    title = WAITS
+    buttons = list[JsonValue]()
+    value = reference(request, tenant).model_dump_json()
     if request.is_open(now):
-        texts = [elsewhere] if (elsewhere := approved_elsewhere(request)) else []
+        elsewhere = approved_elsewhere(request)
+        texts = [elsewhere] if elsewhere else []
         if not texts:
             question = request.question
             label = question.button if len(_escaped(question.button)) <= _MAX_LABEL else "Approve"
@@ -97,7 +100,8 @@ def message(request: ApprovalRequest, changes: Sequence[Change], now: float, ten
 
 def dialog(request: ApprovalRequest, choice: Choice, tenant: str) -> Block:
     """Return the dialog for a decision: the request again, what has to be typed, and a note."""
-    approves, label = choice == "approve", choice.capitalize()
+    approves = choice == "approve"
+    label = choice.capitalize()
     texts = [*_lines(request), *([instruction(request)] if approves else [])]
     blocks = _sections(texts)
     if approves and request.expected is not None:
@@ -148,7 +152,8 @@ def _sections(texts: Sequence[str]) -> list[JsonValue]:
 
 def pieces(text: str, longest: int = _CHARACTERS) -> Iterator[str]:
     """Cut a text into pieces. A quoted part that is cut ends with `" …` and goes on with `… "`."""
-    piece, is_quoted = "", False
+    piece = ""
+    is_quoted = False
     for token in re.findall(r"\\?.", text):
         if len(piece) + len(token) > longest - len('" …'):
             yield f'{piece}" …' if is_quoted else piece

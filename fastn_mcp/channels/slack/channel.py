@@ -63,9 +63,13 @@ class SlackDecisions:
     """Decides requests of one account. `refresh` is called with the id of a request whose message may be old."""
 
     def __init__(
-        self, web: SlackWeb, approvers: Iterable[Approver], answers: ApproverAnswers, tenant: str,
+        self,
+        web: SlackWeb,
+        approvers: Iterable[Approver],
+        answers: ApproverAnswers,
+        tenant: str,
         refresh: Callable[[str], object],
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._web = web
         self._approvers = {user: each for each in approvers for user in each.slack}
         self._answers = answers
@@ -104,10 +108,12 @@ class SlackDecisions:
     async def _shown(self, payload: Payload, about: Reference) -> tuple[ApprovalRequest, Approver]:
         """Return the request as it was shown, and who decides it. Raises `AnswerRejected`."""
         user = payload["user"]
-        if not (team := user.get("team_id")):
+        team = user.get("team_id")
+        if not team:
             raise AnswerRejected(401, "Slack did not say which workspace you are of. Nothing was decided.")
         name = f"{team}/{user['id']}"
-        if (approver := self._approvers.get(name)) is None:
+        approver = self._approvers.get(name)
+        if approver is None:
             raise AnswerRejected(
                 401,
                 f"You ({name}) are not an approver here. Nothing was decided. The operator of this server can add"
@@ -120,7 +126,8 @@ class SlackDecisions:
 
     async def _tell(self, payload: Payload, text: str) -> None:
         """Show a text to who pressed a button, and to nobody else."""
-        channel, user = str(payload["container"]["channel_id"]), str(payload["user"]["id"])
+        channel = str(payload["container"]["channel_id"])
+        user = str(payload["user"]["id"])
         blocks: list[JsonValue] = [{"type": "section", "text": plain(text)}]
         try:
             await self._web("chat.postEphemeral", channel=channel, user=user, text="Not decided.", blocks=blocks)
@@ -139,19 +146,25 @@ class SlackChannel:
     """Approval channel in Slack, beside `channel`. Its messages are kept up to date as long as anything can happen."""
 
     def __init__(
-        self, settings: Settings, channel: ApprovalChannel, approvers: Mapping[str, Approver],
-        answers: ApproverAnswers, tenant: str,
-    ) -> None:  # fmt: skip
+        self,
+        settings: Settings,
+        channel: ApprovalChannel,
+        approvers: Mapping[str, Approver],
+        answers: ApproverAnswers,
+        tenant: str,
+    ) -> None:
         self.capabilities = replace(channel.capabilities, identifies_people=True, notifies=True)
         self._web = SlackWeb(settings.slack_url, settings.slack_bot_token)
         self._approvers = [each for each in approvers.values() if each.slack]
-        self.decisions = SlackDecisions(self._web, self._approvers, answers, tenant, self._follow)
+        self.decisions = SlackDecisions(self._web, self._approvers, answers, tenant, refresh=self._follow)
         self._socket = SlackSocket(settings.slack_app_token or "", settings.slack_url, self.decisions)
         self._room = settings.slack_channel
         self._here = set[object]()
         """Ids of the app's workspace and organization, once Slack has named them."""
         self._channel = channel
-        self._answers, self._ledger, self._system = answers, answers.ledger, answers.system
+        self._answers = answers
+        self._ledger = answers.ledger
+        self._system = answers.system
         self._tenant = tenant
         self._tasks = BackgroundTasks()
         self._watching: asyncio.Task[None] | None = None
@@ -204,7 +217,9 @@ class SlackChannel:
 
     async def _post(self, request: ApprovalRequest, able: list[Approver]) -> None:
         """Post a request unless that was done, or another process does it."""
-        id_, now, posted = request.id, self._system.timestamp(), list[str]()
+        id_ = request.id
+        now = self._system.timestamp()
+        posted = list[str]()
         try:
             body = message(request, (), now, self._tenant)
             nonce = f"slack {id_} {int(now // _POST_INTERVAL)}"
@@ -223,7 +238,8 @@ class SlackChannel:
 
     async def _sent(self, body: Block, able: list[Approver]) -> list[str]:
         """Post a message. Return where it is. Raises `SlackFailed` if it is nowhere."""
-        posted, problem = list[str](), SlackFailed("nobody who may decide is of the app's workspace")
+        posted = list[str]()
+        problem = SlackFailed("nobody who may decide is of the app's workspace")
         for each in [self._room] if self._room else await self._users(able):
             try:
                 sent = await self._web("chat.postMessage", channel=each, **body)
@@ -268,7 +284,8 @@ class SlackChannel:
 
     async def _update(self, id_: str) -> None:
         """Show the state of a request in its messages, if that differs from what they show."""
-        now, request = self._system.timestamp(), await self._ledger.find(id_)
+        now = self._system.timestamp()
+        request = await self._ledger.find(id_)
         if request is None or not request.messages:
             self._shown.pop(id_, None)
             return

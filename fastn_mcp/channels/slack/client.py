@@ -100,7 +100,9 @@ class _SlackConnection(SocketModeClient):
         self.current_session = await self.aiohttp_client_session.ws_connect(
             address, autoping=False, heartbeat=self.ping_interval, proxy=self.proxy
         )
-        self.auto_reconnect_enabled, self.stale, self.last_ping_pong_time = True, False, None
+        self.auto_reconnect_enabled = True
+        self.stale = False
+        self.last_ping_pong_time = None
         untyped = cast(Any, self)
         for old in (untyped.current_session_monitor, untyped.message_receiver):
             if old is not None:
@@ -132,7 +134,8 @@ class SlackSocket:
 
     async def _receive(self, connection: SocketModeClient, envelope: SocketModeRequest) -> None:
         """Acknowledge an envelope: a dialog with its answer, everything else before it is handled."""
-        payload, answer = cast(Payload, cast(Any, envelope).payload), None
+        payload = cast(Payload, cast(Any, envelope).payload)
+        answer = None
         work = self._tasks.begin(self._handled(payload))
         if payload.get("type") == "view_submission":
             done, _ = await asyncio.wait({work}, timeout=_ACKNOWLEDGE_WITHIN)

@@ -102,7 +102,8 @@ class WebhookAnswers:
 
     async def _receive(self, request: Request) -> JSONResponse:
         signatures = request.headers.getlist(SIGNATURE)
-        if (body := await read_body(request, MAX_BODY)) is None:
+        body = await read_body(request, MAX_BODY)
+        if body is None:
             response = AnswerResponse(413, {"decided": False, "message": _NOT_AN_APPROVER})
             with suppress(AnswerRejected), self._answers.recorded():
                 raise AnswerRejected(413, "It is too large, or its connection was lost.")
@@ -126,7 +127,8 @@ class WebhookAnswers:
         if answer.decision == "approve":
             self._answers.check_typed(request, approver, answer.typed)
         counted = await self._answers.count(answer.decision, request, approver, answer.note)
-        over, needed = counted.state is not RequestState.OPEN, request.needed
+        over = counted.state is not RequestState.OPEN
+        needed = request.needed
         state = counted.state.value if over else "waiting"
         return AnswerResponse(
             200, {"decided": over, "state": state, "approvals": len(counted.approvers), "needed": needed}

@@ -106,7 +106,9 @@ class WebhookSender:
 
     async def __call__(self, body: bytes) -> None:
         """Send a message. Raises `Refused` if the receiver does not accept it."""
-        attempts, problem, id_ = 0, "", self._system.token()
+        attempts = 0
+        problem = ""
+        id_ = self._system.token()
         while attempts < ATTEMPTS:
             if attempts:
                 await self._system.sleep(_FIRST_PAUSE * 2 ** (attempts - 1) * (0.5 + 0.5 * self._system.share()))
@@ -180,9 +182,14 @@ class Webhook:
     url = None
 
     def __init__(
-        self, sender: WebhookSender, approvers: Mapping[str, Approver], answers: WebhookAnswers, ledger: Ledger,
-        system: System, address: AnswerAddress,
-    ) -> None:  # fmt: skip
+        self,
+        sender: WebhookSender,
+        approvers: Mapping[str, Approver],
+        answers: WebhookAnswers,
+        ledger: Ledger,
+        system: System,
+        address: AnswerAddress,
+    ) -> None:
         self._sender = sender
         self._approvers = approvers
         self._answers = answers
@@ -227,7 +234,8 @@ class Webhook:
 
     async def aclose(self) -> None:
         """Stop listening. Open requests stay in the ledger."""
-        server, self._server = self._server, None
+        server = self._server
+        self._server = None
         if server is not None:
             await server.stop()
         await self._sender.aclose()
@@ -247,9 +255,11 @@ class Webhook:
             try:
                 await self._sender(to_json(payload(request, url)))
             except Refused as problem:
-                delivery.failed, delivery.problem = self._system.monotonic(), problem
+                delivery.failed = self._system.monotonic()
+                delivery.problem = problem
                 raise
-            delivery.sent, delivery.problem = self._system.monotonic(), None
+            delivery.sent = self._system.monotonic()
+            delivery.problem = None
 
     def _listen(self) -> str:
         """Return the address for answers, listening if needed. Raises `Refused` if this server cannot listen."""
@@ -306,7 +316,14 @@ def webhook_of(
             return None
         address = AnswerAddress(None, 0, address.url or f"http://{settings.approval_listen}")
     sender = WebhookSender(settings.webhook_url, secret, answers.system)
-    return Webhook(sender, approvers, WebhookAnswers(approvers, answers), answers.ledger, answers.system, address)
+    return Webhook(
+        sender,
+        approvers,
+        WebhookAnswers(approvers, answers),
+        ledger=answers.ledger,
+        system=answers.system,
+        address=address,
+    )
 
 
 def secret_and_approvers(settings: Settings, issuer: str | None) -> tuple[str, Mapping[str, Approver]]:

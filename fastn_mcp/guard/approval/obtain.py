@@ -77,7 +77,7 @@ class Approvals:
         self.channel = channel
         self.stops = stops
         self.decisions = DecisionWait(ledger, stops, system)
-        self.permissions = Permissions(judge.budgets, journal, ledger, stops, system)
+        self.permissions = Permissions(judge.budgets, journal, ledger, stops=stops, system=system)
         self._judge = judge
         self._budgets = judge.budgets
         self._account = judge.bound_account
@@ -125,7 +125,7 @@ class Approvals:
         if form is not None and form.answers is not None:
             request, answer = await self._submitted(evaluation, caller, form, form.answers)
             if evaluation.verdict.decision is not Decision.ALLOW or isinstance(answer, Decline):
-                return await self._count(evaluation, caller, form, request, answer)
+                return await self._count(evaluation, caller, form, request=request, answer=answer)
         earlier = await self._find_earlier(evaluation, caller)
         if earlier is not None and earlier.state in REFUSED:
             raise declined(earlier.note or "", request=earlier)
@@ -236,7 +236,7 @@ class Approvals:
             span["is_answered"] = answer is not None
         if answer is None:
             return PendingApproval(request, evaluation.agent_question)
-        return await self._count(evaluation, caller, form, request, answer)
+        return await self._count(evaluation, caller, form, request=request, answer=answer)
 
     async def _ask_out_of_band(self, evaluation: Evaluation, caller: Caller, why: str) -> PendingApproval:
         tool = evaluation.tool.tool_name()
@@ -298,7 +298,7 @@ class Approvals:
         if isinstance(answer, NoAnswer):
             if is_quick or now >= request.expires:
                 await self._ledger.mark(_distrust(request.holder, form), now + _DISTRUST_SECONDS, now)
-            pending = await self._move_out_of_band(evaluation, caller, form, request, answer.reason)
+            pending = await self._move_out_of_band(evaluation, caller, form, request=request, reason=answer.reason)
             return replace(pending, needs_link=False)
         if isinstance(answer, Approve) and request.expected not in (None, answer.typed):
             expected = "the one" if self._judge.tools.hides_any else quote(request.expected)
@@ -306,7 +306,9 @@ class Approvals:
             answer = Decline("another text was typed", why)
         if isinstance(answer, Decline):
             vote = Vote(form.name, approves=False, at=now)
-            counted = await count_vote(vote, request, self._ledger, form.name, answer.note or answer.why or None)
+            counted = await count_vote(
+                vote, request, self._ledger, by=form.name, note=answer.note or answer.why or None
+            )
         else:
             vote = Vote(form.name, approves=True, at=now, is_temporary=answer.is_temporary)
             typed = TypedValue(self._typed, answer.secret)
@@ -361,9 +363,15 @@ def _no_people(evaluation: Evaluation, channel: ApprovalChannel | None) -> Refus
 
 
 def _request(
-    evaluation: Evaluation, caller: Caller, stop_epoch: int, account: str, lifetime: float, system: System, *,
+    evaluation: Evaluation,
+    caller: Caller,
+    stop_epoch: int,
+    account: str,
+    lifetime: float,
+    system: System,
+    *,
     out_of_band: bool,
-) -> ApprovalRequest:  # fmt: skip
+) -> ApprovalRequest:
     """Return the request that asks people to approve these calls within `lifetime` seconds."""
     now = system.timestamp()
     tool = evaluation.tool
@@ -415,4 +423,4 @@ async def _announce(
     announced = await channel.announce(request)
     needs_link = announced.url is not None and not announced.is_in_view
     where = why + announced.where
-    return PendingApproval(request, evaluation.agent_question, where, announced.url, needs_link)
+    return PendingApproval(request, evaluation.agent_question, where=where, page=announced.url, needs_link=needs_link)

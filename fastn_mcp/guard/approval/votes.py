@@ -67,7 +67,7 @@ async def count_vote(
     elif typed is None:
         return NotCounted(f"The approver types the {argument.name}. Nothing was decided.")
     else:
-        counted = await _count_typed(vote, request, ledger, by, typed)
+        counted = await _count_typed(vote, request, ledger, by=by, typed=typed)
     if counted is None:
         return NotCounted(why_not(await ledger.find(request.id), vote, request))
     if isinstance(counted, ApprovalRequest):
@@ -226,7 +226,7 @@ class TerminalApprovals:
         sent = "when it is undone once more on the approval page" if request.undoes else _SENT_WHEN
         vote = Vote(_APPROVED_BY, approves=True, at=self.system.timestamp(), is_temporary=is_temporary)
         also = f" Such calls need no approval for {TEMPORARY_MINUTES} minutes from then on." if is_temporary else ""
-        return await self._vote(request, vote, None, f"Approved. It is sent {sent}.{also}", typed)
+        return await self._vote(request, vote, note=None, message=f"Approved. It is sent {sent}.{also}", typed=typed)
 
     async def decline(self, request: ApprovalRequest, note: str) -> str:
         """Decline a request. Return the message for the person."""
@@ -243,7 +243,9 @@ class TerminalApprovals:
             return None
         (request,) = matches
         vote = Vote(_APPROVED_BY, approves=False, at=self.system.timestamp())
-        taken_back = await withdraw(vote, request, self.ledger, _APPROVED_BY, note or None, self.record_event)
+        taken_back = await withdraw(
+            vote, request, self.ledger, by=_APPROVED_BY, note=note or None, record=self.record_event
+        )
         if isinstance(taken_back, NotCounted):
             return taken_back.why
         return f"Withdrawn: {request.question.lines()[0]} {sent_words(taken_back)}"
@@ -258,7 +260,9 @@ class TerminalApprovals:
         self, request: ApprovalRequest, vote: Vote, note: str | None, message: str, typed: TypedValue | None = None
     ) -> str:
         """Count a vote, and return the message, or why it did not count."""
-        counted = await count_vote(vote, request, self.ledger, _APPROVED_BY, note, self.record_event, typed)
+        counted = await count_vote(
+            vote, request, self.ledger, by=_APPROVED_BY, note=note, record=self.record_event, typed=typed
+        )
         return counted.why if isinstance(counted, NotCounted) else message
 
     async def temporary_approvals(self) -> list[ApprovalRequest]:

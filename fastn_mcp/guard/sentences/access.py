@@ -50,7 +50,8 @@ def run_workflow(facts: Facts) -> Question:
 
 
 def invite_user(facts: Facts) -> Question:
-    email, role, unchecked = quoted(facts.arguments.get("email")), *_role(facts, "role")
+    email = quoted(facts.arguments.get("email"))
+    role, unchecked = _role(facts, "role")
     sent = "An invitation e-mail goes out immediately and cannot be recalled."
     button = f"Invite as {role}" if len(role) <= MAX_ON_BUTTON else "Invite this person"
     then = f"{sent} {PEOPLE}"
@@ -78,12 +79,17 @@ def create_role(facts: Facts) -> Question:
         can += f": {series(powerful)}"
     else:
         are_harmless = all(power(each) == _HARMLESS_RANK for each in permissions)
-        can = f"with {count}{'' if not are_harmless else ', to read' if only else ', all of them to read'}"
+        to_read = ", to read" if only else ", all of them to read"
+        can = f"with {count}{to_read if are_harmless else ''}"
     return say(
-        facts, "Create", title=f"Create role {facts.name} {can}.", button=f"Create {short_name(facts, 'role')}",
-        then=undo_words(facts), unchecked=unchecked,
+        facts,
+        "Create",
+        title=f"Create role {facts.name} {can}.",
+        button=f"Create {short_name(facts, 'role')}",
+        then=undo_words(facts),
+        unchecked=unchecked,
         further=[("Narrows", parent)] if facts.arguments.get("parent") else [],
-    )  # fmt: skip
+    )
 
 
 _ALL_PERMISSIONS = ("*", "*:*", "*.*")

@@ -188,7 +188,9 @@ def create_connection(facts: Facts) -> Question:
     domain = text(row, "domain")
     visibility = text(row, "visibility")
     at = f" at {quoted(domain)}" if domain else ""
-    is_like = quoted(visibility) if visibility else "visibility not known" if row else "could not be read"
+    is_like = "visibility not known" if row else "could not be read"
+    if visibility:
+        is_like = quoted(visibility)
     sent_to = quoted(domain) if domain else "an address that is not known"
     hosts = [quoted(host) for host in _sign_in_hosts(row) if not f".{host}".endswith(f".{host_of(domain)}")]
     verb, existing, lost, undone, unchecked = _replaced_connection(facts)
@@ -240,9 +242,10 @@ def create_trigger(facts: Facts) -> Question:
     state = f", {State.OFF.value}" if is_off else ""
     title = f"Create trigger {facts.name}{state}: {_starts(facts)} {_when(arguments)}."
     then = (
-        "It does not fire until it is switched on. It can be deleted again." if is_off
+        "It does not fire until it is switched on. It can be deleted again."
+        if is_off
         else "It fires for real from now on. It can be deleted; what it started meanwhile cannot be undone."
-    )  # fmt: skip
+    )
     return say(facts, "Create", title=title, then=then)
 
 
@@ -368,15 +371,22 @@ def create_secret(facts: Facts) -> Question:
         unchecked = f"Not checked: whether another {same}"
     verb = "Overwrite" if facts.row else "Store"
     return say(
-        facts, verb, title=f"{verb} secret {facts.name}{whose}.{facts.entered}", lost=lost, then=then,
-        unchecked=unchecked, further=(("Value", f"from the server's variable {quoted(source)}"),) if source else (),
-    )  # fmt: skip
+        facts,
+        verb,
+        title=f"{verb} secret {facts.name}{whose}.{facts.entered}",
+        lost=lost,
+        then=then,
+        unchecked=unchecked,
+        further=(("Value", f"from the server's variable {quoted(source)}"),) if source else (),
+    )
 
 
 def delete_secret(facts: Facts) -> Question:
     whose = f" of customer {facts.owner}" if facts.owner else ""
     return say(
-        facts, "Delete", title=f"Delete secret {facts.name}{whose}.",
+        facts,
+        "Delete",
+        title=f"Delete secret {facts.name}{whose}.",
         lost="Its value is lost for good; somebody has to enter it again.",
         then=stops(facts.dependents("workflows"), "", does="fail"),
-    )  # fmt: skip
+    )

@@ -166,9 +166,16 @@ def joined(*sentences: str) -> str:
 
 
 def say(
-    facts: Facts, verb: str, *, title: str = "", button: str = "", lost: str = "", then: str = "",
-    unchecked: str = "", further: Iterable[tuple[str, str]] = (),
-) -> Question:  # fmt: skip
+    facts: Facts,
+    verb: str,
+    *,
+    title: str = "",
+    button: str = "",
+    lost: str = "",
+    then: str = "",
+    unchecked: str = "",
+    further: Iterable[tuple[str, str]] = (),
+) -> Question:
     """Return a question about the target: by default `Delete customer "Acme".`, and the same for button and list."""
     plain = f"{verb} {facts.kind} {facts.name}"
     return Question(

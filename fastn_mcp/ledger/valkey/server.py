@@ -137,8 +137,11 @@ _COMMAND_DEADLINE = 3.0
 """Deadline in seconds for one command, with waiting for a connection, opening it and finding the cluster."""
 
 _MAX_CONNECTIONS = 32
-_FIRST_REST, _MAX_REST = 0.1, 5.0
-"""First and longest backoff in seconds after a failure, so that callers do not queue behind a dead server."""
+_FIRST_REST = 0.1
+"""First backoff in seconds after a failure, so that callers do not queue behind a dead server."""
+
+_MAX_REST = 5.0
+"""Longest backoff in seconds."""
 
 _CHECK_INTERVAL = 5.0
 """Seconds between checks of the server's eviction policy, which can be changed while it runs."""
@@ -210,7 +213,9 @@ class Server:
         return await self._asked(partial(_durability, copies=self._address.copies))
 
     async def aclose(self) -> None:
-        client, self._client, self._checked = self._client, None, None
+        client = self._client
+        self._client = None
+        self._checked = None
         if client is not None:
             await client.aclose()
 
@@ -251,7 +256,8 @@ class Server:
         if now >= self._resting_until:  # concurrent failures count as one
             self._rest = min(max(_FIRST_REST, self._rest * 2), _MAX_REST)
             self._resting_until = now + self._rest * (0.5 + self._system.share() / 2)
-        client, self._checked = self._client, None
+        client = self._client
+        self._checked = None
         if client is None:
             return
         with anyio.CancelScope(shield=True), suppress(*_FAILURES):
@@ -272,7 +278,8 @@ class Server:
             if evicted > self._evicted:
                 gone = evicted - self._evicted
                 raise _Unfit(f"it has evicted {gone} keys, perhaps approvals: set noeviction and restart fastn-mcp")
-            self._evicted, self._checked = evicted, now
+            self._evicted = evicted
+            self._checked = now
         return self._client
 
 

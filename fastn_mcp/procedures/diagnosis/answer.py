@@ -45,15 +45,10 @@ def answer(evidence: Evidence) -> Entry:
     """Return the whole answer, with all entries of its lists."""
     newest = zip(evidence.causes, evidence.newest, strict=False)  # of the first causes only
     causes = [_Cause(cause, run, _remedy(evidence, cause, run)) for cause, run in newest]
-    connections, triggers = _connections(evidence), evidence.triggers
-    is_connections_read = bool(connections) or not any("connections" in gap.what for gap in evidence.gaps)
-    repaired = [connection for cause in causes for connection in cause.remedy.repairs]
-    whys = [(len(cause.failures.runs), cause.remedy.cause) for cause in causes[:2]]
+    connections = _connections(evidence)
     broken = broken_connections(evidence) if evidence.subject.connector else []
     entries: Entry = {
-        "verdict": connector_verdict(evidence, broken)
-        if evidence.subject.connector
-        else _prefix(evidence) + verdict(evidence, _blocked(evidence, connections), whys),
+        "verdict": _verdict(evidence, causes, connections, broken),
         **{
             kind: {"id": resource.id, "name": name_of(resource.row) or resource.id}
             for kind, resource in evidence.subject.resources.items()
@@ -64,16 +59,10 @@ def answer(evidence: Evidence) -> Entry:
         "customers": affected_customers(evidence, broken) if evidence.subject.connector else None,
         "advice": advice(evidence, broken) if evidence.subject.connector else None,
         "causes": [_cause(evidence, cause) for cause in causes],
-        # The less frequent ones in Fastn's words, each with an example and its number of runs.
-        "other_causes": [
-            f"{cause.newest.reason or 'unknown'} ({cause.newest.id}): {counted(len(cause.runs), 'run')}"
-            for cause in evidence.causes[MAX_CAUSES:]
-        ],
+        "other_causes": _other_causes(evidence),
         "without_failures": _without_failures(evidence),
-        "connections": [_connection(evidence, each, is_repaired=each in repaired) for each in connections]
-        if is_connections_read and not evidence.subject.connector
-        else None,
-        "triggers": None if triggers is None else [_trigger(t, causes) for t in _relevant_triggers(evidence, triggers)],
+        "connections": _connection_entries(evidence, causes, connections),
+        "triggers": _trigger_entries(evidence, causes),
         "triggers_of_other_customers": evidence.other_triggers or None,
         "changes": [_change(evidence, change) for change in evidence.changes],
         "not_checked": [
@@ -82,6 +71,41 @@ def answer(evidence: Evidence) -> Entry:
     }
     required = ("verdict", "causes", "connections", "triggers")
     return {name: item for name, item in entries.items() if item not in (None, []) or (name in required and item == [])}
+
+
+def _verdict(
+    evidence: Evidence, causes: Sequence[_Cause], connections: Sequence[PartState], broken: Sequence[PartState]
+) -> str:
+    if evidence.subject.connector:
+        return connector_verdict(evidence, broken)
+    whys = [(len(cause.failures.runs), cause.remedy.cause) for cause in causes[:2]]
+    return _prefix(evidence) + verdict(evidence, _blocked(evidence, connections), whys)
+
+
+def _other_causes(evidence: Evidence) -> list[JsonValue]:
+    """Return the less frequent causes in Fastn's words, each with an example and its number of runs."""
+    return [
+        f"{cause.newest.reason or 'unknown'} ({cause.newest.id}): {counted(len(cause.runs), 'run')}"
+        for cause in evidence.causes[MAX_CAUSES:]
+    ]
+
+
+def _connection_entries(
+    evidence: Evidence, causes: Sequence[_Cause], connections: Sequence[PartState]
+) -> list[JsonValue] | None:
+    """Return the connections that matter; None if they were not read, or have a row for each customer."""
+    is_read = bool(connections) or not any("connections" in gap.what for gap in evidence.gaps)
+    if not is_read or evidence.subject.connector:
+        return None
+    repaired = [connection for cause in causes for connection in cause.remedy.repairs]
+    return [_connection(evidence, each, is_repaired=each in repaired) for each in connections]
+
+
+def _trigger_entries(evidence: Evidence, causes: Sequence[_Cause]) -> list[JsonValue] | None:
+    """Return the triggers to show; None if they were not read."""
+    if evidence.triggers is None:
+        return None
+    return [_trigger(trigger, causes) for trigger in _relevant_triggers(evidence, evidence.triggers)]
 
 
 def _prefix(evidence: Evidence) -> str:
@@ -103,7 +127,8 @@ def _blocked(evidence: Evidence, connections: Sequence[PartState]) -> list[str]:
         reasons.append(f"{quoted(owner)} waits for activation by its admin: nothing runs for it until then")
     workflows = evidence.relevant_workflows if subject.resources else ()
     for key in workflows:
-        if predicate := blocked(evidence.workflows.get(key, {})):
+        predicate = blocked(evidence.workflows.get(key, {}))
+        if predicate:
             name = "the workflow" if len(workflows) == 1 else quote(evidence.workflow(key), is_name=True)
             reasons.append(f"{name} {predicate}")
     if subject.trigger is not None and not workflows:
@@ -117,8 +142,11 @@ def _blocked(evidence: Evidence, connections: Sequence[PartState]) -> list[str]:
 
 
 def _runs(evidence: Evidence) -> Entry:
-    counts, now = evidence.counts, evidence.counts.period.now
-    count, last, before = len(counts.failures), counts.last_success_at, counts.last_before
+    counts = evidence.counts
+    now = evidence.counts.period.now
+    count = len(counts.failures)
+    last = counts.last_success_at
+    before = counts.last_before
     totals: Entry = {**counts.totals}
     if not totals and (failed := counts.failed(count)) is not None:
         totals["failed"] = failed
@@ -135,7 +163,8 @@ def _runs(evidence: Evidence) -> Entry:
 
 
 def _remedy(evidence: Evidence, cause: FailureGroup, newest: EndedRun) -> Remedy:
-    connector, customers = evidence.connector(newest), cause.customers
+    connector = evidence.connector(newest)
+    customers = cause.customers
     candidates = connections_to([connector] if connector else evidence.apps(newest.workflow), evidence.connections)
     own = [connection for connection in candidates if connection.customer in customers]
     relevant = own or [connection for connection in candidates if connection.customer is None]
@@ -143,12 +172,20 @@ def _remedy(evidence: Evidence, cause: FailureGroup, newest: EndedRun) -> Remedy
     theirs = [connection.row for connection in evidence.connections if connection.customer in customers]
     is_known = {*customers} <= {*evidence.connected}
     is_known = is_known and all(text(row, "connectorSlug", "connector.slug") for row in theirs)
-    return remedy(FailureEvidence(newest, workflow, bool(customers), connector, relevant, is_known))
+    return remedy(
+        FailureEvidence(
+            newest, workflow, bool(customers), connector=connector, connections=relevant, knows_connections=is_known
+        )
+    )
 
 
 def _cause(evidence: Evidence, cause: _Cause) -> Entry:
-    failures, newest, remedy = cause.failures, cause.newest, cause.remedy
-    times, now, count = failures.times, evidence.counts.period.now, len(failures.runs)
+    failures = cause.failures
+    newest = cause.newest
+    remedy = cause.remedy
+    times = failures.times
+    now = evidence.counts.period.now
+    count = len(failures.runs)
     arguments: Mapping[Any, Entry] = {
         GetExecution: {"execution_id": newest.id},
         GetWorkflow: {"workflow_id": newest.workflow},
@@ -192,7 +229,8 @@ def _affected(evidence: Evidence, cause: FailureGroup) -> Entry:
 
 
 def _failed_runs(evidence: Evidence, which: RunFilter, count: int) -> Entry:
-    subject, record = evidence.subject, evidence.run_records.get(which, RunRecord(which))
+    subject = evidence.subject
+    record = evidence.run_records.get(which, RunRecord(which))
     is_named = len(subject.workflows) == 1
     of = "" if record.runs is None else f" of {record.runs:,}"
     return without_empty(
@@ -208,11 +246,13 @@ def _failed_runs(evidence: Evidence, which: RunFilter, count: int) -> Entry:
 
 def _history(evidence: Evidence, record: RunRecord) -> Entry:
     """Return since when runs fail, and the last success."""
-    success, now = record.last_success, evidence.counts.period.now
+    success = record.last_success
+    now = evidence.counts.period.now
     entry: Entry = {}
     if record.is_failing and record.since is not None:
         entry["since"] = ("" if record.knows_since else "at least since ") + aged(record.since, now)
-    if last := record.last_success_in_words(now):
+    last = record.last_success_in_words(now)
+    if last:
         entry["last_success"] = last
     newest = record.failures[0].version if record.failures else ""
     if success and newest and success.version and newest != success.version:
@@ -244,7 +284,7 @@ def _connections(evidence: Evidence) -> list[PartState]:
     subject = evidence.subject
     if subject.is_any_of_customer:
         return [connection for connection in evidence.connections if connection.customer == subject.customer]
-    apps = {app for run in evidence.newest if (app := evidence.connector(run))}
+    apps = {*filter(None, map(evidence.connector, evidence.newest))}
     apps |= {app for key in subject.workflows for app in evidence.apps(key)}
     affected = {key for cause in evidence.causes for key in cause.customers} | {None, subject.customer}
     if not evidence.counts.failures and evidence.triggers:
@@ -284,7 +324,9 @@ def _trigger(trigger: PartState, causes: Sequence[_Cause]) -> Entry:
 
     remedy = next((cause.remedy for cause in causes if any(map(is_started, cause.failures.filters))), None)
     own = [each for each in remedy.repairs if each.customer == trigger.customer] if remedy else []
-    cause = unusable(own).cause if own else remedy.cause if remedy else ""
+    cause = remedy.cause if remedy else ""
+    if own:
+        cause = unusable(own).cause
     entry: Entry = {"id": trigger.id, "name": trigger.label, "of": trigger.owner}
     entry |= {"type": text(trigger.row, "type"), "status": trigger.status}
     entry |= {"problem": trigger.problem} if trigger.problem else {}

@@ -78,8 +78,11 @@ def connection_states(rows: Iterable[Row], customers: Mapping[str, str]) -> list
     states: list[PartState] = []
     for row in rows:
         label = short(str(label_of("connection", row, {"customer": customers}) or key_of(row)))
-        status, owner = short(text(row, "status").upper()) or "UNKNOWN", owner_name(row, customers)
-        states.append(PartState(row, label, owner, status, connection_state(row), _PROBLEMS.get(status, "")))
+        status = short(text(row, "status").upper()) or "UNKNOWN"
+        owner = owner_name(row, customers)
+        states.append(
+            PartState(row, label, owner, status=status, state=connection_state(row), problem=_PROBLEMS.get(status, ""))
+        )
     return sorted(states, key=lambda connection: connection.state is State.LIVE)
 
 
@@ -128,7 +131,8 @@ def _who(owners: Sequence[str], named: int) -> str:
 def listed(names: Sequence[str], most: int = 3) -> str:
     """Return names for a sentence, each once: `A, B and 2 more`."""
     unique = list(dict.fromkeys(names))
-    if (more := len(unique) - most) > 1:
+    more = len(unique) - most
+    if more > 1:
         unique = [*unique[:most], f"{more} more"]
     return " and ".join(filter(None, (", ".join(unique[:-1]), *unique[-1:])))
 
@@ -144,7 +148,8 @@ def failures_in_a_row(trigger: Row) -> int:
 
 
 def _trigger_state(row: Row, now: datetime, customers: Mapping[str, str]) -> PartState:
-    status, state = short(text(row, "status")), trigger_state(row)
+    status = short(text(row, "status"))
+    state = trigger_state(row)
     subscription = short(text(row, "subscriptionStatus").upper())
     problem = ""
     if state is State.OFF:
@@ -160,7 +165,9 @@ def _trigger_state(row: Row, now: datetime, customers: Mapping[str, str]) -> Par
         problem = "its webhook has to be registered at the app by hand"
     elif failures := failures_in_a_row(row):
         problem = f"{counted(failures, 'consecutive failure')}; the platform switches it off after too many"
-    return PartState(row, name_of(row), owner_name(row, customers), status or "unknown", state, problem)
+    return PartState(
+        row, name_of(row), owner_name(row, customers), status=status or "unknown", state=state, problem=problem
+    )
 
 
 def _disabled(row: Row, now: datetime) -> str:

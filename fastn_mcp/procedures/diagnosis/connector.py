@@ -24,7 +24,9 @@ def connector_verdict(evidence: Evidence, broken: Sequence[PartState]) -> str:
     """Return for how many customers a connector does not work, or whether it does for the given one, and what failed
     at it.
     """
-    counts, in_all, customer = evidence.counts, evidence.connections_in_all, evidence.subject.customer
+    counts = evidence.counts
+    in_all = evidence.connections_in_all
+    customer = evidence.subject.customer
     if customer is not None:
         in_all = len(_connections(evidence)) if customer in evidence.connected else None
 
@@ -32,9 +34,11 @@ def connector_verdict(evidence: Evidence, broken: Sequence[PartState]) -> str:
         number = 0 if customer is not None else len({*customers} - {None})
         return f", for {counted(number, 'customer', at_least=at_least)}" if number else ""
 
-    is_part, more = any("connections" in gap.what for gap in evidence.gaps), counts.has_failures_unread
+    is_part = any("connections" in gap.what for gap in evidence.gaps)
+    more = counts.has_failures_unread
     numbers = f"{len(broken):,}" if in_all is None else f"{len(broken):,} of {in_all:,}"
-    state = f"{'at least ' * is_part}{numbers} connections not working{whom(each.customer for each in broken)}"
+    at_least = "at least " if is_part else ""
+    state = f"{at_least}{numbers} connections not working{whom(each.customer for each in broken)}"
     if in_all == 0:
         state = "not connected"
     elif is_part and not broken:
@@ -51,11 +55,14 @@ def connector_verdict(evidence: Evidence, broken: Sequence[PartState]) -> str:
 
 def affected_customers(evidence: Evidence, broken: Sequence[PartState]) -> list[JsonValue]:
     """Return the customers whose connection does not work, and those whose runs failed at it; the last first."""
-    counts, failures, now = evidence.counts, evidence.counts.failures, evidence.counts.period.now
+    counts = evidence.counts
+    failures = evidence.counts.failures
+    now = evidence.counts.period.now
     connections = {each.customer: each for each in broken}
     rows: list[JsonValue] = []
     for customer in dict.fromkeys([*connections, *(run.customer for run in failures)]):
-        connection, failed = connections.get(customer), [run for run in failures if run.customer == customer]
+        connection = connections.get(customer)
+        failed = [run for run in failures if run.customer == customer]
         workflows = [evidence.workflow(run.workflow) for run in failed]
         first = min((run.at for run in failed if run.at), default=None)
         row: Row = {
@@ -73,15 +80,18 @@ def affected_customers(evidence: Evidence, broken: Sequence[PartState]) -> list[
 
 def advice(evidence: Evidence, broken: Sequence[PartState]) -> list[JsonValue]:
     """Return what has to be done about the connections that do not work, and what to tell the customers."""
-    return [
-        {
-            "for": ", ".join(sorted({each.status for each in connections})),
-            "fix": repairs(connections, named=0),
-            "tell": tell.format(app=_app(evidence)),
-        }
-        for state, tell in _CUSTOMER_MESSAGES.items()
-        if (connections := [each for each in broken if each.state is state])
-    ]
+    rows: list[JsonValue] = []
+    for state, tell in _CUSTOMER_MESSAGES.items():
+        connections = [each for each in broken if each.state is state]
+        if connections:
+            rows.append(
+                {
+                    "for": ", ".join(sorted({each.status for each in connections})),
+                    "fix": repairs(connections, named=0),
+                    "tell": tell.format(app=_app(evidence)),
+                }
+            )
+    return rows
 
 
 def _app(evidence: Evidence) -> str:

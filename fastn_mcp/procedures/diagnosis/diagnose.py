@@ -21,8 +21,11 @@ from fastn_mcp.tools.tool import CONTROL, Effect
 MAX_CHARACTERS = 7_000
 """Maximum size of the answer as JSON in characters."""
 
-_OTHERS, _PAGE = 8, 30
-"""Number of less frequent causes in a line each: in the whole answer, and on a later page."""
+_OTHERS = 8
+"""Number of less frequent causes in a line each in the whole answer."""
+
+_PAGE = 30
+"""Number of them on a later page."""
 
 _CURSOR = r"^\d{1,5}$"
 
@@ -89,10 +92,12 @@ class Diagnose(Procedure[Diagnosis]):
         others = cast("list[JsonValue]", diagnosis.pop("other_causes", []))
         end = begin + (_PAGE if begin else _OTHERS)
         if begin:
-            first, last = begin + MAX_CAUSES + 1, min(end, len(others)) + MAX_CAUSES
+            first = begin + MAX_CAUSES + 1
+            last = min(end, len(others)) + MAX_CAUSES
             diagnosis = {"verdict": f"Causes {first} to {last} of {len(evidence.causes)}.", "causes": []}
         page = others[begin:end]
-        if more := [len(cause.runs) for cause in evidence.causes[MAX_CAUSES + end :]]:
+        more = [len(cause.runs) for cause in evidence.causes[MAX_CAUSES + end :]]
+        if more:
             page.append(f"{len(more)} more causes, see next_cursor: {counted(sum(more), 'run')}")
             diagnosis["next_cursor"] = str(end)
         diagnosis |= {"other_causes": page} if page else {}
@@ -101,7 +106,8 @@ class Diagnose(Procedure[Diagnosis]):
 
 def _check(subject: Subject) -> None:
     """Raise `NotSent` if the trigger does not start the workflow, or is another customer's."""
-    trigger, resources = subject.trigger, subject.resources
+    trigger = subject.trigger
+    resources = subject.resources
     if not trigger:
         return
     if "routes" in trigger and "workflow" in resources and resources["workflow"].id not in started_workflows(trigger):

@@ -71,14 +71,20 @@ MAX_AFFECTED = 3
 MAX_CAUSES = 3
 """Maximum number of causes reported, each with its newest run read in full."""
 
-_TRIGGERS, _WORKFLOWS, _QUOTAS = "triggers", "workflows", "quotas"
-_NEWEST, _OWN = "its newest runs", "its connections"
+_TRIGGERS = "triggers"
+_WORKFLOWS = "workflows"
+_QUOTAS = "quotas"
+_NEWEST = "its newest runs"
+_OWN = "its connections"
 
 _MAX_PAGES = 10
 """Maximum number of pages of triggers, of workflows, and of connections of each status."""
 
-_LOG, _LOG_PAGES = "audit log", 3
-"""Name of the whole audit log, and the maximum number of its pages that are read in place of those of each resource."""
+_LOG = "audit log"
+"""Name of the whole audit log."""
+
+_LOG_PAGES = 3
+"""Maximum number of its pages that are read in place of those of each resource."""
 
 _MAX_FURTHER_PAGES = 2
 """Maximum number of pages after the first of all connections, if these are read in place of those of each status."""
@@ -86,8 +92,11 @@ _MAX_FURTHER_PAGES = 2
 _MAX_RECORDS = 5
 """Maximum number of workflows and customers for which the last success and the first failure since are read."""
 
-_MAX_CONNECTED, _MAX_CHANGED = 4, 6
-"""Maximum number of customers whose connections, and of resources whose changes are read."""
+_MAX_CONNECTED = 4
+"""Maximum number of customers whose connections are read."""
+
+_MAX_CHANGED = 6
+"""Maximum number of resources whose changes are read."""
 
 _CHANGES_BEFORE = timedelta(days=1)
 """Time before the first failure from which on changes are reported."""
@@ -188,9 +197,38 @@ async def gather(subject: Subject, period: Period, context: ProcedureContext) ->
 
 
 async def _read_lists(subject: Subject, period: Period, reads: AccountReads) -> Evidence:
-    lists, look = _lists(subject), reads.look
+    names_of_lists = await _run_first_reads(subject, period, reads)
+    counts = count_runs(reads, period, subject.filters)
+    _note_gaps(subject, names_of_lists, counts, reads)
+    newest = [*map(ended_run, reads.rows(_NEWEST))]
+    workflows = _workflow_rows(subject, reads)
+    if subject.connector:
+        apps = {key: apps_of(row) for key, row in workflows.items()}
+        counts = at_connector(counts, {subject.connector, text(subject.resources["connector"].row, "slug")}, apps)
+    causes = grouped(counts.failures, lambda run: run.cause)
+    names = {run.workflow: run.workflow_name for run in (*counts.failures, *newest) if run.workflow_name}
+    names |= {key: name_of(row) for key, row in workflows.items() if row}
+    stuck, has_more_stuck = await read_stuck_runs(counts, workflows, reads.look)
+    counts = replace(counts, knows_under_way=counts.knows_under_way and not has_more_stuck)
+    return Evidence(
+        subject,
+        counts,
+        causes,
+        workflows=workflows,
+        relevant_workflows=subject.workflows or _workflows_that_ran(subject, causes, newest, reads.rows(_TRIGGERS)),
+        quotas=reads.records.get(_QUOTAS, {}),
+        names=names,
+        stuck=stuck,
+        starters=_starters(subject, period, reads.look),
+        connections_in_all=await _connections_in_all(subject, reads.look),
+    )
+
+
+async def _run_first_reads(subject: Subject, period: Period, reads: AccountReads) -> list[str]:
+    """Run the first reads. Return the names of those that are not of runs. Raises a `FastnError` if all failed."""
+    lists = _lists(subject)
     connecting = dict[str, Job]()
-    is_small = look.snapshot.pages_left(ListCustomers(limit=100)) == 0
+    is_small = reads.look.snapshot.pages_left(ListCustomers(limit=100)) == 0
     if is_small or subject.connector or not subject.is_any_of_customer:  # else its own mostly tell: `_read_others`
         own = {_OWN: lists.pop(_OWN)} if _OWN in lists else {}
         connecting = _connection_jobs(subject, own, reads)
@@ -198,10 +236,16 @@ async def _read_lists(subject: Subject, period: Period, reads: AccountReads) -> 
     runs = run_jobs(reads, period, subject.filters, OF_CONNECTOR if subject.connector else RUN_KINDS)
     if subject.connector:  # its connections are asked about, should the rate limit leave something out
         await reads.run(connecting)
-    await reads.run(runs | jobs | ({} if subject.connector else connecting))
+        await reads.run(runs | jobs)
+    else:
+        await reads.run(runs | jobs | connecting)
     reads.check()
-    counts = count_runs(reads, period, subject.filters)
-    for name in filter(reads.has_more, jobs | connecting):
+    return [*jobs, *connecting]
+
+
+def _note_gaps(subject: Subject, lists: Sequence[str], counts: RunCounts, reads: AccountReads) -> None:
+    """Note what was not read. Raises the error of a resource that cannot be read, if no run failed either."""
+    for name in filter(reads.has_more, lists):
         read = len(reads.lists[name].rows)
         reads.gaps.append(Unchecked(name, f"only {read} were read" if read else "not all were looked through"))
     for kind, resource in subject.resources.items():
@@ -209,40 +253,46 @@ async def _read_lists(subject: Subject, period: Period, reads: AccountReads) -> 
             raise resource.error
         if resource.error is not None:
             reads.failed[kind] = resource.error
-    newest = [*map(ended_run, reads.rows(_NEWEST))]
+
+
+def _workflow_rows(subject: Subject, reads: AccountReads) -> dict[str, Row]:
+    """Return the rows of workflows by id: of their list, and of those that were read themselves."""
     single = [row for name, row in reads.records.items() if name.startswith("workflow ")]
     if "workflow" in subject.resources:
         single.append(subject.resources["workflow"].row)
-    workflows = {key_of(row): row for row in (*reads.rows(_WORKFLOWS), *single)}
-    if subject.connector:
-        apps = {key: apps_of(row) for key, row in workflows.items()}
-        counts = at_connector(counts, {subject.connector, text(subject.resources["connector"].row, "slug")}, apps)
-    causes = grouped(counts.failures, lambda run: run.cause)
-    names = {run.workflow: run.workflow_name for run in (*counts.failures, *newest) if run.workflow_name}
-    names |= {key: name_of(row) for key, row in workflows.items() if row}
+    return {key_of(row): row for row in (*reads.rows(_WORKFLOWS), *single)}
+
+
+def _workflows_that_ran(
+    subject: Subject, causes: Sequence[FailureGroup], newest: Sequence[EndedRun], triggers: Sequence[Row]
+) -> list[str]:
+    """Return the workflows that failed, those that ran, and those that triggers of the customer start."""
     failed = [which.workflow or "" for cause in causes for which in cause.filters]
-    ran = [*failed, *(run.workflow for run in newest)]
-    own = (row for row in reads.rows(_TRIGGERS) if subject.customer and owner_of(row) == subject.customer)
+    ran = [run.workflow for run in newest]
+    own = [row for row in triggers if subject.customer and owner_of(row) == subject.customer]
     started = [key for row in own for key in started_workflows(row)]
-    relevant = subject.workflows or [key for key in dict.fromkeys([*ran, *started]) if key]
-    stuck, has_more_stuck = await read_stuck_runs(counts, workflows, look)
-    counts = replace(counts, knows_under_way=counts.knows_under_way and not has_more_stuck)
+    return [key for key in dict.fromkeys([*failed, *ran, *started]) if key]
+
+
+def _starters(subject: Subject, period: Period, look: AnswerReads) -> Counter[str]:
+    """Count the stored runs of the period by what started them."""
     stored = [row for which in subject.filters for row in look.stored(runs_of(which, limit=100)).rows]
-    starters = Counter(run.started_by for run in map(ended_run, stored) if run.at and run.at >= period.begin)
-    quotas = reads.records.get(_QUOTAS, {})
+    return Counter(run.started_by for run in map(ended_run, stored) if run.at and run.at >= period.begin)
+
+
+async def _connections_in_all(subject: Subject, look: AnswerReads) -> int | None:
+    """Return Fastn's number of the subject's connections, if their list was read already."""
     listing = ListConnections(connector_id=subject.connector, limit=100)
-    page = await read_page(listing, look) if look.snapshot.holds(listing) else None
-    return Evidence(
-        *(subject, counts, causes, workflows, relevant, quotas, names),
-        connections_in_all=page and page.total,
-        stuck=stuck,
-        starters=starters,
-    )
+    if not look.snapshot.holds(listing):
+        return None
+    page = await read_page(listing, look)
+    return page.total
 
 
 def _connection_jobs(subject: Subject, own: Mapping[str, Call], reads: AccountReads) -> dict[str, Job]:
     """Return the reads of connections that do not work, and of `own`. If all are few, they are read instead."""
-    connecting, listing = anyio.Lock(), ListConnections(connector_id=subject.connector, limit=100)
+    connecting = anyio.Lock()
+    listing = ListConnections(connector_id=subject.connector, limit=100)
 
     async def read(name: str, call: Call) -> None:
         async with connecting:
@@ -277,41 +327,32 @@ async def _read_details(evidence: Evidence, reads: AccountReads) -> Evidence:
     newest = [cause.newest for cause in evidence.causes[:MAX_CAUSES]]
     triggers, others = _triggers(evidence, reads)
     unread = _unexplained_customers(evidence, reads)
-    runs = {f"run {run.id}": GetExecution(execution_id=run.id) for run in newest if run.id}
-    connections = {f"connections of {key}": ListConnections(customer_id=key, limit=100) for key in unread}
-    names, records = dict(evidence.names), dict[RunFilter, RunRecord]()
+    names = dict(evidence.names)
+    records = dict[RunFilter, RunRecord]()
     customer = subject.resources.get("customer")
     if customer is not None and customer.row:
         names[customer.id] = name_of(customer.row)
-    first = [key for cause in evidence.causes[:MAX_CAUSES] for key in cause.customers[:MAX_AFFECTED]]
-    if subject.connector:
-        first += filter(None, map(owner_of, reads.rows(*(name for name in reads.lists if "connections" in name))))
-    first += [run.run.customer for run in evidence.stuck if run.run.customer]
-    mentioned = [*first, subject.customer, *evidence.affected, *map(owner_of, triggers or ())]
+    unnamed, most = _customers_to_name(evidence, triggers or (), names, reads)
 
     async def read_names() -> None:
-        unnamed = [key for key in mentioned if key and key not in names]
-        most = max(len({*first}), MAX_NAMED)
         names.update(await reads.read_customer_names(unnamed, most))
 
     async def read_runs() -> None:
-        read = await read_records(reads, evidence.counts, _measured(evidence))
-        records.update({which: _of_its_owner(record, evidence.counts, reads.look) for which, record in read.items()})
+        records.update(await _run_records(evidence, reads))
 
     async with anyio.create_task_group() as group:
         group.start_soon(read_runs)
-        group.start_soon(reads.read, runs | connections)
+        group.start_soon(reads.read, _detail_calls(newest, unread))
         group.start_soon(read_names)
     newest = [ended_run(reads.records.get(f"run {run.id}", run.row)) for run in newest]
     if subject.is_any_of_customer and not subject.connector:
         await _read_others(evidence, newest, reads)
     connected = {key for key in unread if f"connections of {key}" in reads.lists}
-    rows = reads.rows(*(name for name in reads.lists if "connections" in name))
     return replace(
         evidence,
         newest=newest,
         run_records=records,
-        connections=connection_states(unique(rows), names),
+        connections=connection_states(unique(_connection_rows(reads)), names),
         connected=connected | ({subject.customer} if _OWN in reads.lists else set()),
         triggers=None if triggers is None else trigger_states(triggers, evidence.counts.period.now, names),
         has_more_triggers=reads.has_more(_TRIGGERS),
@@ -320,12 +361,53 @@ async def _read_details(evidence: Evidence, reads: AccountReads) -> Evidence:
     )
 
 
+def _detail_calls(newest: Sequence[EndedRun], customers: Sequence[str]) -> Mapping[str, Call]:
+    """Return the reads of runs and of the connections of customers, by display name."""
+    runs = {f"run {run.id}": GetExecution(execution_id=run.id) for run in newest if run.id}
+    return runs | {f"connections of {key}": ListConnections(customer_id=key, limit=100) for key in customers}
+
+
+def _connection_rows(reads: AccountReads) -> Sequence[Row]:
+    """Return the rows of every list of connections that was read."""
+    return reads.rows(*(name for name in reads.lists if "connections" in name))
+
+
+def _customers_to_name(
+    evidence: Evidence, triggers: Sequence[Row], names: Mapping[str, str], reads: AccountReads
+) -> tuple[list[str], int]:
+    """Return the customers in the answer without a name, and how many of the names to read: all that have a row."""
+    first = _customers_of_rows(evidence, reads)
+    mentioned = [*first, evidence.subject.customer, *evidence.affected, *map(owner_of, triggers)]
+    unnamed = [key for key in mentioned if key and key not in names]
+    return unnamed, max(len({*first}), MAX_NAMED)
+
+
+def _customers_of_rows(evidence: Evidence, reads: AccountReads) -> list[str]:
+    """Return the customers that have a row in the answer."""
+    customers = [key for cause in evidence.causes[:MAX_CAUSES] for key in cause.customers[:MAX_AFFECTED]]
+    if evidence.subject.connector:
+        customers += filter(None, map(owner_of, _connection_rows(reads)))
+    return customers + [run.run.customer for run in evidence.stuck if run.run.customer]
+
+
+async def _run_records(evidence: Evidence, reads: AccountReads) -> dict[RunFilter, RunRecord]:
+    """Return how the workflows and customers to look at ran."""
+    read = await read_records(reads, evidence.counts, _measured(evidence))
+    return {which: _of_its_owner(record, evidence.counts, reads.look) for which, record in read.items()}
+
+
 async def _read_others(evidence: Evidence, newest: Sequence[EndedRun], reads: AccountReads) -> None:
     """Read all connections that do not work, if a run may have failed at an app that the customer has not connected."""
     own = {key for row in reads.rows(_OWN) for key in connector_keys(row)}
-    apps = ({app} if (app := evidence.connector(run)) else {*evidence.apps(run.workflow)} for run in newest)
+    apps = (_apps_of_failure(evidence, run) for run in newest)
     if _OWN not in reads.lists or any(of_run and own.isdisjoint(of_run) for of_run in apps):
         await reads.run(_connection_jobs(evidence.subject, {}, reads))
+
+
+def _apps_of_failure(evidence: Evidence, run: EndedRun) -> set[str]:
+    """Return the app at which a run failed; if that is not known, all apps of its workflow."""
+    app = evidence.connector(run)
+    return {app} if app else {*evidence.apps(run.workflow)}
 
 
 def _triggers(evidence: Evidence, reads: AccountReads) -> tuple[list[Row] | None, int]:
@@ -334,7 +416,9 @@ def _triggers(evidence: Evidence, reads: AccountReads) -> tuple[list[Row] | None
     Reported are those that start the workflows; for a customer, its own and the account's of its workflows; for a
     connector, those that start workflows which use it.
     """
-    rows, subject, workflows = reads.rows(_TRIGGERS), evidence.subject, {*evidence.relevant_workflows}
+    rows = reads.rows(_TRIGGERS)
+    subject = evidence.subject
+    workflows = {*evidence.relevant_workflows}
     if subject.connector:
         names = {subject.connector, text(subject.resources["connector"].row, "slug")}
         workflows = {key for key in workflows if names.intersection(evidence.apps(key))}
@@ -386,13 +470,30 @@ def _unexplained_customers(evidence: Evidence, reads: AccountReads) -> list[str]
 
 async def _read_changes(evidence: Evidence, reads: AccountReads, context: ProcedureContext) -> list[Changed]:
     """Read changes of the workflows that fail, of connections that do not work, and of the given resources."""
-    subject, period, affected = evidence.subject, evidence.counts.period, evidence.affected
-    workflows = subject.workflows or [run.workflow for run in evidence.newest]
-    broken = [c.id for c in evidence.connections if c.state is not State.LIVE and c.customer in affected]
-    ids = [resource.id for resource in subject.resources.values()]
-    keys = list(dict.fromkeys(filter(None, (*workflows, *broken, *ids))))[:_MAX_CHANGED]
+    period = evidence.counts.period
+    workflows = evidence.subject.workflows or [run.workflow for run in evidence.newest]
+    keys = _keys_that_matter(evidence, workflows)
     first = evidence.failing_since
     begin = period.begin if first is None else first - _CHANGES_BEFORE
+    changes = await _audited_changes(keys, begin, reads, context)
+    changes += _last_updates(evidence, workflows)
+    changes += await _made_here(keys, period, context)
+    recent = [change for change in changes if change.at is None or change.at >= begin]
+    return sorted(recent, key=lambda change: change.at.timestamp() if change.at else 0.0, reverse=True)
+
+
+def _keys_that_matter(evidence: Evidence, workflows: Sequence[str]) -> list[str]:
+    """Return the ids of the first resources whose changes may explain the failures."""
+    affected = evidence.affected
+    broken = [c.id for c in evidence.connections if c.state is not State.LIVE and c.customer in affected]
+    given = [resource.id for resource in evidence.subject.resources.values()]
+    return list(dict.fromkeys(filter(None, (*workflows, *broken, *given))))[:_MAX_CHANGED]
+
+
+async def _audited_changes(
+    keys: Sequence[str], begin: datetime, reads: AccountReads, context: ProcedureContext
+) -> list[Changed]:
+    """Read the changes of resources in Fastn's audit log: in the whole of it if they are many, else by resource."""
     since = begin.isoformat(timespec="seconds")
     audit = {f"audit log of {key}": key for key in keys}
     calls = {name: QueryAuditLog(resource_id=key, since=since, limit=20) for name, key in audit.items()}
@@ -406,23 +507,35 @@ async def _read_changes(evidence: Evidence, reads: AccountReads, context: Proced
             reads.gaps.append(Unchecked(f"older changes of {counted(len(unread), 'resource')}", "see query_audit_log"))
     if _LOG not in reads.failed:
         await reads.read(calls)
-    changes = [_audited(row, audit[name]) for name in calls for row in reads.rows(name)]
+    return [*filter(None, (_audited(row, audit[name]) for name in calls for row in reads.rows(name)))]
+
+
+def _last_updates(evidence: Evidence, workflows: Sequence[str]) -> list[Changed]:
+    """Return the last update of each workflow, by its own row."""
+    changes: list[Changed] = []
     for key in workflows:
         row = evidence.workflows.get(key, {})
-        if (at := timestamp(row, "updatedAt")) is not None:
+        at = timestamp(row, "updatedAt")
+        if at is not None:
             changes.append(Changed(at, text(row, "updatedBy"), "last update", key))
+    return changes
+
+
+async def _made_here(keys: list[str], period: Period, context: ProcedureContext) -> list[Changed]:
+    """Return the changes of resources that this server made."""
+    changes: list[Changed] = []
     for change in await context.changes.changes(50, period.now.timestamp() + 1):
         if change.target in keys and change.outcome in MADE_OUTCOMES:
             at = datetime.fromtimestamp(change.at, period.now.tzinfo)
             changes.append(Changed(at, "this server", f"{change.tool} ({change.id})", change.target))
-    recent = [change for change in changes if change and (change.at is None or change.at >= begin)]
-    return sorted(recent, key=lambda change: change.at.timestamp() if change.at else 0.0, reverse=True)
+    return changes
 
 
 def _audited(row: Row, key: str) -> Changed | None:
     """Return the change that a row of the audit log records; None if it is a run or of something else."""
-    action, named = text(row, "action", "event", "type"), text(row, "resource.id", "resourceId")
+    action = text(row, "action", "event", "type")
+    named = text(row, "resource.id", "resourceId")
     if action.startswith(EXECUTION) or named not in ("", key):  # without a resource it is taken to match
         return None
     by = text(row, "actor.name", "actor", "user.name", "user", "actorName")
-    return Changed(timestamp(row, "timestamp", "createdAt", "at"), by, action, key, text(row, "outcome"))
+    return Changed(timestamp(row, "timestamp", "createdAt", "at"), by, action, of=key, outcome=text(row, "outcome"))

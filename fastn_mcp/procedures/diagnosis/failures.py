@@ -175,7 +175,8 @@ def workflow_of(run: Row) -> str:
 
 def ended_run(row: Row) -> EndedRun:
     error = _error(row)
-    used, limit = number(row, "summary.peakSandboxMB"), number(row, "summary.sandboxMemoryLimitMB")
+    used = number(row, "summary.peakSandboxMB")
+    limit = number(row, "summary.sandboxMemoryLimitMB")
     return EndedRun(
         row=row,
         id=text(row, "id"),
@@ -203,7 +204,9 @@ def _error(row: Row) -> Row:
         error = error[0]
     if isinstance(error, dict):
         inner = error.get("error")
-        return error | (inner if isinstance(inner, dict) else {"message": inner} if inner else {})
+        if isinstance(inner, dict):
+            return error | inner
+        return error | ({"message": inner} if inner else {})
     return {"message": error or text(row, "errorMessage", "failureReason")}
 
 

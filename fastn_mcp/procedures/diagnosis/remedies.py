@@ -76,7 +76,8 @@ def _first_matching(rules: Mapping[str, Remedy], evidence: FailureEvidence) -> R
     rule = next((remedy for pattern, remedy in rules.items() if evidence.mentions(pattern)), None)
     if rule is None:
         return None
-    tier, timeout = text(evidence.workflow, "executionTier").upper(), number(evidence.workflow, "timeoutMs")
+    tier = text(evidence.workflow, "executionTier").upper()
+    timeout = number(evidence.workflow, "timeoutMs")
     facts = {
         "app": quoted(evidence.connector or "an app"),
         "limit": "" if timeout is None else f" of {timeout / 1000:.0f} s",
@@ -157,7 +158,8 @@ _CONNECTION = (
 
 
 def _connection(evidence: FailureEvidence) -> Remedy | None:
-    connections, app = evidence.connections, quoted(evidence.connector or "an app")
+    connections = evidence.connections
+    app = quoted(evidence.connector or "an app")
     live, broken, off = (
         [connection for connection in connections if connection.state is state]
         for state in (State.LIVE, State.BROKEN, State.OFF)
@@ -167,10 +169,12 @@ def _connection(evidence: FailureEvidence) -> Remedy | None:
     if broken or off:
         return unusable([*broken, *off])
     if live:
-        refused, otherwise = "refused", "is pinned to another one"
+        refused = "refused"
+        otherwise = "is pinned to another one"
         fix = "Run it once. If it fails again, look in the workflow for the connection that it is pinned to."
         if evidence.mentions("no active connection") and any(connection.customer for connection in live):
-            refused, otherwise = "not found", "did not name the installation that it belongs to"
+            refused = "not found"
+            otherwise = "did not name the installation that it belongs to"
             fix = (
                 "Run it once with customer_id and, if a widget installed the workflow, this customer's installation_id "
                 "(inst_…)."
@@ -178,7 +182,8 @@ def _connection(evidence: FailureEvidence) -> Remedy | None:
         cause = f"the connection to {app} was {refused}, though one is ACTIVE now: it was authorised since, or the run "
         return Remedy(f"{cause}{otherwise}", fix, "Authorising again before that was tried.", GetWorkflow)
     if connections:
-        label, status = quoted(connections[0].label), quoted(connections[0].status)
+        label = quoted(connections[0].label)
+        status = quoted(connections[0].status)
         cause = f"the connection {label} is {status}, which is not a documented status"
         fix = "Look at the connection in the dashboard, and authorise the app again if it asks for that."
         return Remedy(cause, fix, _AUTHORISE_FIRST, ListConnections)
@@ -193,7 +198,8 @@ def _connection(evidence: FailureEvidence) -> Remedy | None:
 
 def unusable(connections: Sequence[PartState]) -> Remedy:
     """Return the remedy for connections to one app that do not work."""
-    first, states = connections[0], {quoted(connection.status): connection.problem for connection in connections}
+    first = connections[0]
+    states = {quoted(connection.status): connection.problem for connection in connections}
     cause = f"the connection {quoted(first.label)} is {quoted(first.status)}"
     if len(connections) > 1:
         owners = listed([quoted(connection.owner) for connection in connections])
@@ -203,6 +209,6 @@ def unusable(connections: Sequence[PartState]) -> Remedy:
         f"{cause} ({', or '.join(states[status] for status in sorted(states))})",
         f"{repairs(connections)} Then run the workflow once.",
         _AUTHORISE_FIRST if is_broken else "Waiting, a rerun, or a change of the code.",
-        ListConnections,
-        connections,
+        see=ListConnections,
+        repairs=connections,
     )

@@ -21,8 +21,12 @@ from fastn_mcp.records.states import run_state
 from fastn_mcp.tools.paging import Position
 from fastn_mcp.tools.workflows import ListExecutions
 
-FAILED, TIMED_OUT = "failed runs", "timed-out runs"
-_COMPLETED, _ALL, _OLDER, _SUCCESSES = "completed runs", "runs", "older runs", "successes"
+FAILED = "failed runs"
+TIMED_OUT = "timed-out runs"
+_COMPLETED = "completed runs"
+_ALL = "runs"
+_OLDER = "older runs"
+_SUCCESSES = "successes"
 _UNDER_WAY = {f"{status} runs": status for status in ("running", "queued")}
 
 FAILURES = (FAILED, TIMED_OUT)
@@ -175,7 +179,8 @@ async def _read_older(name: str, reads: AccountReads, which: RunFilter, since: s
 
     Neither takes a request of its own if the numbers of all runs and of those since then differ: Fastn then filters.
     """
-    call, look = runs_of(which, until=since), reads.look
+    call = runs_of(which, until=since)
+    look = reads.look
     if not look.snapshot.holds(call) and look.snapshot.holds(runs_of(which)):
         ever, period = [(await read_page(each, look)).total for each in (runs_of(which), runs_of(which, since=since))]
         if ever is not None and period is not None and 0 < period < ever:
@@ -201,15 +206,12 @@ def count_runs(reads: AccountReads, period: Period, filters: Sequence[RunFilter]
         counts = [reads.total(name) for name in names(kind)]
         return None if None in counts else sum(filter(None, counts))
 
-    failed, under_way = names(FAILED, TIMED_OUT), names(*_UNDER_WAY)
+    failed = names(FAILED, TIMED_OUT)
+    under_way = names(*_UNDER_WAY)
     for name in filter(reads.has_more, (*failed, *under_way)):
-        rows, whole = reads.lists[name].rows, reads.lists[name].total
-        of = "" if whole is None else f" of {whole:,}"
-        counts = "; causes and each workflow's failures are counted in those" if name in failed else ""
-        read = f"only the newest {len(rows):,}{of} were read{counts}" if rows else "not all runs were looked through"
-        reads.gaps.append(Unchecked(f"older {name}", read))
+        reads.gaps.append(_older_unread(name, reads.lists[name], are_failures=name in failed))
     older, runs, completed = map(total, (_OLDER, _ALL, _COMPLETED))
-    totals = run_totals(older, runs, completed, total(FAILED), total(TIMED_OUT))
+    totals = run_totals(older, runs, completed, failed=total(FAILED), timeout=total(TIMED_OUT))
     last_success = newest(_SUCCESSES)
     knows_none = all(name in reads.lists and not reads.has_more(name) for name in names(_SUCCESSES))
     return RunCounts(
@@ -229,6 +231,15 @@ def count_runs(reads: AccountReads, period: Period, filters: Sequence[RunFilter]
     )
 
 
+def _older_unread(name: str, read: RowList, *, are_failures: bool) -> Unchecked:
+    """Return the gap of a list of runs that was not read whole."""
+    if not read.rows:
+        return Unchecked(f"older {name}", "not all runs were looked through")
+    of = "" if read.total is None else f" of {read.total:,}"
+    counts = "; causes and each workflow's failures are counted in those" if are_failures else ""
+    return Unchecked(f"older {name}", f"only the newest {len(read.rows):,}{of} were read{counts}")
+
+
 def at_connector(counts: RunCounts, keys: set[str], apps: Mapping[str, Sequence[str]]) -> RunCounts:
     """Return only the runs that failed at a connector, named by `keys`. `apps` are the connectors of workflows by id.
 
@@ -243,7 +254,8 @@ async def read_records(
     reads: AccountReads, counts: RunCounts, failures: Mapping[RunFilter, Sequence[EndedRun]]
 ) -> dict[RunFilter, RunRecord]:
     """Read how the runs of each filter ended, given its failures in the period, newest first."""
-    records, look = {which: RunRecord(which, failed) for which, failed in failures.items()}, reads.look
+    records = {which: RunRecord(which, failed) for which, failed in failures.items()}
+    look = reads.look
     everything = runs_of(RunFilter(), limit=_PAGE_ROWS)
     if len(failures) > _MAX_EXACT_STARTS and look.snapshot.holds(everything):
         # So many that the first failures are not looked for one by one: they follow from all runs, if those are few.
@@ -270,9 +282,13 @@ async def _record(known: RunRecord, counts: RunCounts, look: AnswerReads, *, rea
 
     The number of all runs takes no request of its own. With `reads_on`, the first failure may take some.
     """
-    which, failures, since = known.which, known.failures, counts.period.since
-    reads, snapshot = AccountReads(look), look.snapshot
-    completed, successes = runs_of(which, status="completed", since=since), runs_of(which, status="completed")
+    which = known.which
+    failures = known.failures
+    since = counts.period.since
+    reads = AccountReads(look)
+    snapshot = look.snapshot
+    completed = runs_of(which, status="completed", since=since)
+    successes = runs_of(which, status="completed")
     if which.customer is None:  # probably some have completed
         await _read_newest(_COMPLETED, reads, completed)
     if not reads.rows(_COMPLETED):
@@ -286,7 +302,8 @@ async def _record(known: RunRecord, counts: RunCounts, look: AnswerReads, *, rea
         await _read_newest(_COMPLETED, reads, completed)
         number = reads.total(_COMPLETED)
     known = _counted(known, await _total(runs_of(which, since=since), look), number)
-    first, knows_since = None, False
+    first = None
+    knows_since = False
     if knows_success:
         first, knows_since = await _first_failure(known, success and success.at, counts, look, reads_on=reads_on)
     return replace(known, last_success=success, knows_success=knows_success, since=first, knows_since=knows_since)
@@ -321,7 +338,8 @@ async def _first_failure(
     if not reads_on and not look.snapshot.holds(call):
         return min(times), False
     page = await read_page(call, look)
-    rows, is_complete = [*page.rows], page.next_cursor is None
+    rows = [*page.rows]
+    is_complete = page.next_cursor is None
     if not is_complete and page.total is not None and reads_on:
         end = call.model_copy(update={"cursor": Position(offset=page.total - _PAGE_ROWS).encode()})
         oldest = (await read_page(end, look)).rows

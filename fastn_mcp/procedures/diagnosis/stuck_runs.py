@@ -15,11 +15,16 @@ from fastn_mcp.records.rows import Row, number, without_empty
 from fastn_mcp.records.states import run_state
 from fastn_mcp.tools.workflows import ListExecutions
 
-TIMES_USUAL, SHORTEST = 3, timedelta(minutes=5)
+TIMES_USUAL = 3
 """A run is stuck after this many times the longest run seen of its workflow, and not before `SHORTEST`."""
 
-IN_QUEUE, UNKNOWN_LIMIT = timedelta(minutes=15), timedelta(hours=1)
-"""Time from which on a run is stuck in the queue; and if no run of its workflow was seen, and it has no timeout."""
+SHORTEST = timedelta(minutes=5)
+
+IN_QUEUE = timedelta(minutes=15)
+"""Time from which on a run is stuck in the queue."""
+
+UNKNOWN_LIMIT = timedelta(hours=1)
+"""Time from which on a run is stuck if no run of its workflow was seen, and it has no timeout."""
 
 _MAX_WORKFLOWS = 5
 """Maximum number of workflows whose newest runs are read to see how long they take."""
@@ -67,7 +72,8 @@ async def read_stuck_runs(
     The newest runs of `most` of their workflows are read, if those of the account do not tell how long they take.
     `workflows` are rows by id, as far as they were read.
     """
-    now, newest = counts.period.now, look.stored(ListExecutions(limit=100)).rows
+    now = counts.period.now
+    newest = look.stored(ListExecutions(limit=100)).rows
     waiting = [(run, now - run.at) for run in reversed(counts.under_way) if run.at and now - run.at >= SHORTEST]
     waiting_for = list(dict.fromkeys(run.workflow for run, _ in waiting))
     read = waiting_for[:most]
@@ -81,9 +87,11 @@ async def read_stuck_runs(
         return [timedelta(milliseconds=length) for length in known if length is not None]
 
     usual = await read_each(waiting_for, lengths)
-    stuck, has_more = list[StuckRun](), False
+    stuck = list[StuckRun]()
+    has_more = False
     for run, length in waiting:
-        timeout, seen = number(workflows.get(run.workflow, {}), "timeoutMs"), usual.get(run.workflow, [])
+        timeout = number(workflows.get(run.workflow, {}), "timeoutMs")
+        seen = usual.get(run.workflow, [])
         limit = None if timeout is None else timedelta(milliseconds=timeout)
         longest, why = _usual_length(run, seen, limit)
         if length > longest:

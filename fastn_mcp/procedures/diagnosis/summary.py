@@ -18,7 +18,9 @@ def verdict(evidence: Evidence, reasons: Sequence[str], whys: Sequence[tuple[int
     """
     blocked = "".join(f" {sentence(reason)}." for reason in reasons) + _stuck(evidence)
     counts = evidence.counts
-    period, completed, last = counts.period, counts.completed, counts.last_success_at
+    period = counts.period
+    completed = counts.completed
+    last = counts.last_success_at
     if counts.failures:
         least = "at least " if counts.has_failures_unread else ""
         each = (f"{least}{count:,} because {clause}" for count, clause in whys)
@@ -37,23 +39,28 @@ def verdict(evidence: Evidence, reasons: Sequence[str], whys: Sequence[tuple[int
 
 def _stuck(evidence: Evidence) -> str:
     """Return which runs hang, or that it is not known."""
-    runs, is_known = [run.in_words(evidence.names) for run in evidence.stuck], evidence.counts.knows_under_way
+    runs = [run.in_words(evidence.names) for run in evidence.stuck]
+    is_known = evidence.counts.knows_under_way
     if not runs:
         return "" if is_known else " Whether runs hang is not known: not all of those under way were read."
     more = f" and {len(runs) - 2} more" if len(runs) > 2 else ""
-    stuck, has = counted(len(runs), "run", at_least=not is_known), "has" if len(runs) == 1 else "have"
+    stuck = counted(len(runs), "run", at_least=not is_known)
+    has = "has" if len(runs) == 1 else "have"
     return f" But {stuck} {has} been under way far longer than usual: {'; '.join(runs[:2])}{more}."
 
 
 def _failing(evidence: Evidence, why: str) -> str:
     """Return how many runs failed and why, and since when and for whom each of them does."""
     counts = evidence.counts
-    failures, last, more = counts.failures, counts.last_success_at, counts.has_failures_unread
+    failures = counts.failures
+    last = counts.last_success_at
+    more = counts.has_failures_unread
     always = [record for record in evidence.run_records.values() if record.is_failing]
     later = [run for run in failures if last is None or run.at is None or run.at > last]
     if counts.knows_success and len(later) == len(failures):
         return f"Failing{_since(evidence, always)} ({counts.failures_of_runs}; {counts.last_success_in_words}): {why}."
-    workflows, affected = {run.workflow for run in failures}, {run.customer for run in failures} - {None}
+    workflows = {run.workflow for run in failures}
+    affected = {run.customer for run in failures} - {None}
     of_them = f", of {counted(len(workflows), 'workflow', at_least=more)}" if len(workflows) > 1 else ""
     for_ = f", for {counted(len(affected), 'customer', at_least=more)}" if len(affected) > 1 else ""
     success = counts.last_success_in_words + ("" if last is None or always else f", {len(later):,} failed since")
@@ -67,15 +74,19 @@ def _since(evidence: Evidence, records: Sequence[RunRecord]) -> str:
     first = min((record.since for record in records if record.since), default=None)
     if first is None:
         return ""
-    now, longer = evidence.counts.period.now, "" if all(record.knows_since for record in records) else "at least "
+    now = evidence.counts.period.now
+    longer = "" if all(record.knows_since for record in records) else "at least "
     days = (now - first).days
     length = f"{days} days" if days >= 2 else age(first, now).removesuffix(" ago")
     return f" for {longer}{length}, since {dated(first, now).partition(' ')[0]}"
 
 
 def _idle(evidence: Evidence, blocked: Sequence[str]) -> str:
-    counts, triggers, reasons = evidence.counts, evidence.triggers, [*blocked]
-    period, before = counts.period, counts.last_before
+    counts = evidence.counts
+    triggers = evidence.triggers
+    reasons = [*blocked]
+    period = counts.period
+    before = counts.last_before
     if before is not None and before.at is not None and before.has_failed and not counts.runs:
         reasons.append(
             f"the last run, {age(before.at, period.now)}, failed: {quoted(before.reason) or 'it does not say why'}"
@@ -93,7 +104,8 @@ def _idle(evidence: Evidence, blocked: Sequence[str]) -> str:
         ]
         if any(trigger.state is State.LIVE for trigger in triggers):
             reasons.append("a trigger is active and may not have been due")
-    why, last = "; ".join(reasons), sentence(counts.last_success_in_words)
+    why = "; ".join(reasons)
+    last = sentence(counts.last_success_in_words)
     others = f" ({counted(counts.runs, 'run')} under way or cancelled)" if counts.runs else ""
     return f"No runs completed or failed in {period}{others}: {why}. {last}."
 
@@ -103,7 +115,8 @@ def _not_started(evidence: Evidence) -> str:
     triggers = evidence.triggers or ()
     if not triggers or any(trigger.state not in (State.OFF, State.BROKEN) for trigger in triggers):
         return ""
-    first, runs = triggers[0], evidence.starters
+    first = triggers[0]
+    runs = evidence.starters
     others = ", ".join(f"{count:,} by {quoted(name)}" for name, count in runs.most_common())
     yet = f" Yet {counted(sum(runs.values()), 'run')} came: {others}; see list_executions." if runs else ""
     return f" Nothing starts it now: trigger {quoted(first.label)} of {quoted(first.owner)}: {first.problem}.{yet}"

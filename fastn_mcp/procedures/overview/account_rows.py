@@ -54,8 +54,13 @@ async def read_account(
     context: ProcedureContext, period: Period, only: Collection[str] | None = None, *, all_connections: bool = False
 ) -> AccountRows:
     """Read everything, or `only` some kinds. Raises a `FastnError` only if every read failed."""
-    reads, filters = AccountReads(context.look), [RunFilter()]
-    kinds = RUN_KINDS if only is None or RUNS in only else FAILURES if FAILED in only else ()
+    reads = AccountReads(context.look)
+    filters = [RunFilter()]
+    kinds: Collection[str] = ()
+    if only is None or RUNS in only:
+        kinds = RUN_KINDS
+    elif FAILED in only:
+        kinds = FAILURES
     jobs = run_jobs(reads, period, filters, kinds) if kinds else {}
     jobs |= {name: job for name, job in _jobs(reads).items() if only is None or name in only}
     if all_connections:

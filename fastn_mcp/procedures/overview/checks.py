@@ -91,17 +91,15 @@ class FindingCheck:
         affected = [row for row in rows if self.applies(row, now)]
         if not affected:
             return []
-        resources = [
-            TableRow(
-                {"id": key, "name": self.name(row)} | self.cells(row, now), at=self.at(row), customer=owner_of(row)
-            )
-            for row in affected
-            if (key := key_of(row))
-        ]
+        resources = [self._resource(row, now) for row in affected if key_of(row)]
         count = counted(total or len(affected), self.noun, at_least=more and total is None)
         detail = self.detail(affected, now) if self.detail else ""
         what = self.sentence.format(rows=count, detail=detail)
         return [AccountFinding(self.severity, sentence(what), resources)]
+
+    def _resource(self, row: Row, now: datetime) -> TableRow:
+        cells = {"id": key_of(row), "name": self.name(row)} | self.cells(row, now)
+        return TableRow(cells, at=self.at(row), customer=owner_of(row))
 
 
 def _most_failures(triggers: Sequence[Row]) -> str:
@@ -121,22 +119,22 @@ TRIGGER_CHECKS = (
         Severity.HIGH,
         "trigger",
         lambda row, _: PROBLEMS["broken"](row),
-        "{rows} not disabled but never firing: the subscription at the app is {detail}.",
-        lambda rows, _: ", ".join(sorted({text(row, "subscriptionStatus") for row in rows}))[:60],
+        sentence="{rows} not disabled but never firing: the subscription at the app is {detail}.",
+        detail=lambda rows, _: ", ".join(sorted({text(row, "subscriptionStatus") for row in rows}))[:60],
     ),
     FindingCheck(
         Severity.HIGH,
         "trigger",
         lambda row, _: PROBLEMS["stopped"](row),
-        "{rows} {detail}.",
-        _stopped,
+        sentence="{rows} {detail}.",
+        detail=_stopped,
     ),
     FindingCheck(
         Severity.MEDIUM,
         "trigger",
         lambda row, _: PROBLEMS["failing"](row),
-        "{rows} with {detail}.",
-        lambda rows, _: _most_failures(rows),
+        sentence="{rows} with {detail}.",
+        detail=lambda rows, _: _most_failures(rows),
     ),
     FindingCheck(
         Severity.MEDIUM,
@@ -200,9 +198,11 @@ def expiring_keys(keys: Iterable[Row], now: datetime, time: timedelta = EXPIRY_N
         Severity.MEDIUM,
         "API key",
         lambda row, now: _is_usable(row, now) and expires_within(row, now, time),
-        f"{{rows}} expiring {within(time)}, the first {{detail}}. A key is not renewed: create another, put it where "
-        "this one is used, then revoke this one.",
-        lambda rows, now: age(min(timestamp(row, *EXPIRY_FIELDS) or now for row in rows), now),
+        sentence=(
+            f"{{rows}} expiring {within(time)}, the first {{detail}}. A key is not renewed: create another, put it "
+            "where this one is used, then revoke this one."
+        ),
+        detail=lambda rows, now: age(min(timestamp(row, *EXPIRY_FIELDS) or now for row in rows), now),
         cells=_expiry,
         at=lambda row: timestamp(row, *EXPIRY_FIELDS),
     )

@@ -46,8 +46,10 @@ def _reasons(group: FailureGroup) -> str:
 
 def failing_workflows(counts: RunCounts, rows: Sequence[TableRow]) -> list[AccountFinding]:
     """Report the workflows of failed runs, given the rows of all workflows, those with most failed runs first."""
-    runs, more = counts.failures, counts.has_failures_unread
-    customers, workflows = {run.customer for run in runs if run.customer}, {run.workflow for run in runs}
+    runs = counts.failures
+    more = counts.has_failures_unread
+    customers = {run.customer for run in runs if run.customer}
+    workflows = {run.workflow for run in runs}
     whom = f", for {counted(len(customers), 'customer', at_least=more)}" if customers else ""
     what = f"{counted(len(workflows), 'workflow', at_least=more)} failed: {counts.failures_of_runs} in {counts.period}"
     return [AccountFinding(Severity.HIGH, sentence(f"{what}{whom}."), rows[: len(workflows)])] if runs else []
@@ -59,14 +61,19 @@ def workflow_rows(
     """Return all workflows, those with most failed runs first. `triggers` are empty if they were not all read."""
     now = counts.period.now
     groups = {group.newest.workflow: group for group in grouped(counts.failures, lambda run: run.workflow)}
-    by_id, starts = {key_of(row): row for row in workflows}, dict[str, list[str]]()
+    by_id = {key_of(row): row for row in workflows}
+    starts = dict[str, list[str]]()
     for trigger in triggers:
         for key in started_workflows(trigger):
             starts.setdefault(key, []).append(_start(trigger))
     rows: list[TableRow] = []
     for key in dict.fromkeys([*groups, *by_id]):
-        row, group, record = by_id.get(key, {}), groups.get(key), records.get(key, RunRecord(RunFilter(key)))
-        failed, completed, state = len(group.runs) if group else 0, record.completed, workflow_state(row)
+        row = by_id.get(key, {})
+        group = groups.get(key)
+        record = records.get(key, RunRecord(RunFilter(key)))
+        failed = len(group.runs) if group else 0
+        completed = record.completed
+        state = workflow_state(row)
         rate = None if completed is None or not completed + failed else 100 * completed / (completed + failed)
         last = record.last_success and record.last_success.at
         most = "at most " if counts.has_failures_unread else ""
@@ -87,7 +94,8 @@ def workflow_rows(
 
 def _start(trigger: Row) -> str:
     """Return what kind of trigger it is: `webhook`, `schedule 0 * * * *`, `event contact.creation`."""
-    events, schedule = value(trigger, "events"), text(trigger, "schedule", "cron")
+    events = value(trigger, "events")
+    schedule = text(trigger, "schedule", "cron")
     words = f"event {events[0]}" if isinstance(events, list) and events else word(trigger, "type")
     words = f"schedule {schedule}" if schedule else words
     return short(words) + (" (disabled)" if trigger_state(trigger) is State.OFF else "")
@@ -100,7 +108,8 @@ def unusable_connections(
 
     `failures` maps a connection's id to the workflows that fail without it. `more`: some connections were not read.
     """
-    findings, now = list[AccountFinding](), counts.period.now
+    findings = list[AccountFinding]()
+    now = counts.period.now
     for status in NOT_WORKING:
         unusable = [connection for connection in connections if connection.status == status]
         if not unusable:
@@ -142,24 +151,22 @@ def expiring_connections(
     soon = [row for row in rows if connection_state(row) is State.LIVE and expires_within(row, now, time)]
     renewed = [row for row in soon if renews_itself(row, now)]
     ending = connection_states((row for row in soon if row not in renewed), unread_names(soon))
-    expiring = [
-        TableRow(
-            {
+    expiring = list[TableRow]()
+    for each in ending:
+        at = timestamp(each.row, *EXPIRY_FIELDS)
+        if at is not None:
+            cells: Cells = {
                 "id": short_id(each.id),
                 "name": each.label,
                 "expires": dated(at, now),
                 "auth": text(each.row, "authType"),
-            },
-            at=at,
-            customer=each.customer,
-        )
-        for each in ending
-        if (at := timestamp(each.row, *EXPIRY_FIELDS))
-    ]
+            }
+            expiring.append(TableRow(cells, at=at, customer=each.customer))
     expiring.sort(key=lambda row: row.at or now)
     findings: list[AccountFinding] = []
     if expiring:
-        count, first = counted(len(expiring), "connection", at_least=more), age(expiring[0].at or now, now)
+        count = counted(len(expiring), "connection", at_least=more)
+        first = age(expiring[0].at or now, now)
         what = f"{count} expiring {within(time)} that Fastn does not renew by itself, the first of these {first}. "
         findings.append(AccountFinding(Severity.MEDIUM, sentence(what + _distinct_repairs(ending)), expiring))
     if renewed and tells:
@@ -196,15 +203,20 @@ def customer_rows(counts: RunCounts, not_working: Iterable[PartState], customers
     """Return the given customers, and those with failed runs or a connection that does not work, worst first."""
     now = counts.period.now
     groups = {group.newest.customer: group for group in grouped(counts.failures, lambda run: run.customer)}
-    by_id, broken = {key_of(row): row for row in customers}, dict[str | None, list[str]]()
+    by_id = {key_of(row): row for row in customers}
+    broken = dict[str | None, list[str]]()
     for each in not_working:
         broken.setdefault(each.customer, []).append(f"{app_of(each.row)} {each.status}")
     rows: list[TableRow] = []
     for key in dict.fromkeys([*groups, *broken, *by_id]):
-        row, group = by_id.get(key or "", {}), groups.get(key)
+        row = by_id.get(key or "", {})
+        group = groups.get(key)
+        name = UNREAD_NAME if key else ACCOUNT
+        if row:
+            name = name_of(row)
         cells: Cells = {
             "id": key,
-            "name": name_of(row) if row else UNREAD_NAME if key else ACCOUNT,
+            "name": name,
             "failed": counts.failed(len(group.runs) if group else 0),
             "workflows": len({run.workflow for run in group.runs}) if group else None,
             "last_failure": _recent(group.newest.at, now) if group and group.newest.at else "",

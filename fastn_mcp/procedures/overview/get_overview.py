@@ -91,8 +91,11 @@ In the overview of the whole account it is one."""
 _EXPIRY_ROOM = 4_000
 """Maximum size of the rows about expiry in characters: what expires first is what matters."""
 
-_NAMED, _NAMED_EXPIRING = 7, 12
-"""Maximum number of requests for the names of customers in the overview of the whole account, and about expiry."""
+_NAMED = 7
+"""Maximum number of requests for the names of customers in the overview of the whole account."""
+
+_NAMED_EXPIRING = 12
+"""The same about expiry."""
 
 _CURSOR = r"^\d{1,12}\.\d{1,6}$"
 
@@ -125,42 +128,72 @@ class GetOverview(Procedure[Overview]):
             answer: dict[str, JsonValue] = {"now": stamp(context.system.now()), "findings": [], "not_checked": []}
             answer["guard"] = await context.guard.allowance(context.caller.asker)
             return Overview.model_validate(answer)
-        if self.order is not None and self.about is None:
-            raise InvalidArgument("order: it sorts the table of one subject.", "Give about, too.")
-        if self.order not in (None, "name", "age") and self.about and self.order not in SUBJECTS[self.about].orders:
-            raise InvalidArgument(f"order: rows about {self.about} cannot be sorted by {self.order}.", "Give another.")
-        look, is_expiry = context.look, self.about == "expiry"
-        period = Period((not is_expiry and self.hours) or 24, look.snapshot.instant())
+        self._check_order()
+        is_expiry = self.about == "expiry"
+        period = Period((not is_expiry and self.hours) or 24, context.look.snapshot.instant())
         account = await read_account(context, period, self._reads, all_connections=is_expiry)
         began, start = map(int, (self.cursor or "0.0").split("."))
         at = int(period.now.timestamp())
         findings, rows = await _findings(account, self, counts_rates=began != at)
-        customers = (*account.reads.rows("customers"), *account.chosen("customers").rows)
-        names = {key_of(row): name_of(row) for row in customers}
-        room = _EXPIRY_ROOM if is_expiry else MAX_CHARACTERS
         is_by_name = self.order == "name"
-        first = rows if is_by_name else rows[start : start + fitting(rows[start:], room)]
+        first = rows if is_by_name else self._page(rows, start)
         displayed = [row for each in findings for row in each.shown] if not start else []
-        most = {None: _NAMED, "expiry": _NAMED_EXPIRING}.get(self.about, MAX_PAGES)
-        unnamed = [key for row in (*displayed, *first) if (key := row.customer) and key not in names]
-        names |= await account.reads.read_customer_names(unnamed, most)
+        names = await self._names([*displayed, *first], account)
         if is_by_name:  # which the cells lack until customers are named
             rows = _by_name(rows, names, account.reads)
-        page = rows[start : start + fitting(rows[start:], room)]
         answer = {}
         if not start:
-            answer |= {"now": stamp(period.now), "account": _identity(account)}
-            answer["findings"] = [finding.data(names) for finding in findings]
-            answer |= await _account(account, context) if self.about is None else {}
-            answer |= _runs(account) if self.about == "workflows" else {}
-            answer |= _not_checked(account, self)
+            answer = await self._first_page(findings, names, account, context)
         elif began != at:
             answer["note"] = "Read again since the first page: rows may have moved."
         if self.about is not None:
-            answer["table"] = as_table([row.named(names) for row in page])
-        if self.about is not None and (end := start + len(page)) < len(rows):
+            answer |= self._table(rows, names, start, at)
+        return Overview.model_validate(answer | context.look.age())
+
+    def _check_order(self) -> None:
+        """Raise `InvalidArgument` if the rows cannot be sorted as asked."""
+        if self.order is not None and self.about is None:
+            raise InvalidArgument("order: it sorts the table of one subject.", "Give about, too.")
+        if self.order not in (None, "name", "age") and self.about and self.order not in SUBJECTS[self.about].orders:
+            raise InvalidArgument(f"order: rows about {self.about} cannot be sorted by {self.order}.", "Give another.")
+
+    def _page(self, rows: Sequence[TableRow], start: int) -> Sequence[TableRow]:
+        """Return as many rows from `start` on as fit into an answer."""
+        room = _EXPIRY_ROOM if self.about == "expiry" else MAX_CHARACTERS
+        return rows[start : start + fitting(rows[start:], room)]
+
+    async def _names(self, rows: Sequence[TableRow], account: AccountRows) -> dict[str, str]:
+        """Return the names of the known customers, and of those of `rows` as far as few requests tell them."""
+        customers = (*account.reads.rows("customers"), *account.chosen("customers").rows)
+        names = {key_of(row): name_of(row) for row in customers}
+        most = {None: _NAMED, "expiry": _NAMED_EXPIRING}.get(self.about, MAX_PAGES)
+        unnamed = [row.customer for row in rows if row.customer and row.customer not in names]
+        return names | await account.reads.read_customer_names(unnamed, most)
+
+    async def _first_page(
+        self,
+        findings: Sequence[AccountFinding],
+        names: Mapping[str, str],
+        account: AccountRows,
+        context: ProcedureContext,
+    ) -> dict[str, JsonValue]:
+        """Return all but the table, which only later pages repeat."""
+        answer: dict[str, JsonValue] = {"now": stamp(account.counts.period.now), "account": _identity(account)}
+        answer["findings"] = [finding.data(names) for finding in findings]
+        if self.about is None:
+            answer |= await _account(account, context)
+        elif self.about == "workflows":
+            answer |= _runs(account)
+        return answer | _not_checked(account, self)
+
+    def _table(self, rows: Sequence[TableRow], names: Mapping[str, str], start: int, at: int) -> dict[str, JsonValue]:
+        """Return a page of the table, with the cursor of the next one."""
+        page = self._page(rows, start)
+        end = start + len(page)
+        answer: dict[str, JsonValue] = {"table": as_table([row.named(names) for row in page])}
+        if end < len(rows):
             answer |= {"of": len(rows), "next_cursor": f"{at}.{end}"}
-        return Overview.model_validate(answer | look.age())
+        return answer
 
     @property
     def _reads(self) -> tuple[str, ...] | None:
@@ -172,7 +205,8 @@ class GetOverview(Procedure[Overview]):
 
 def _by_name(rows: Sequence[TableRow], names: Mapping[str, str], reads: AccountReads) -> list[TableRow]:
     """Sort rows by name, with the names of customers, and note a gap if some were not read."""
-    if unnamed := {row.customer for row in rows if row.customer} - names.keys():
+    unnamed = {row.customer for row in rows if row.customer} - names.keys()
+    if unnamed:
         why = "Not read, to save requests: rows without them are not in order."
         reads.gaps.append(Unchecked(f"names of {counted(len(unnamed), 'customer')}", why))
     return ordered([replace(row, cells=row.named(names)) for row in rows], "name")
@@ -190,7 +224,8 @@ async def _subject_rows(
     account: AccountRows, asked: GetOverview, broken: Sequence[PartState], *, counts_rates: bool
 ) -> list[TableRow] | None:
     """Return all workflows, or the customers; None about a subject whose table has the rows of its findings."""
-    counts, waiting = account.counts, account.chosen("customers")
+    counts = account.counts
+    waiting = account.chosen("customers")
     if asked.about in (None, "workflows"):
         failing = [group.newest.workflow for group in grouped(counts.failures, lambda run: run.workflow)]
         ran = await _records(failing, account, asked, counts_rates=counts_rates)
@@ -207,42 +242,24 @@ async def _findings(
     account: AccountRows, asked: GetOverview, *, counts_rates: bool
 ) -> tuple[list[AccountFinding], list[TableRow]]:
     """Run the checks on one subject, or all of them. Return the findings, worst first, and the rows of the table."""
-    counts, now, records = account.counts, account.counts.period.now, account.reads.records
-    workflows, keys, triggers = (account.chosen(kind).rows for kind in ("workflows", "API keys", "triggers"))
-    connections, users, waiting = map(account.chosen, ("connections", "users", "customers"))
-    states = connection_states(connections.rows, unread_names(connections.rows))
-    broken = [each for each in states if each.state is not State.LIVE]
+    now = account.counts.period.now
+    workflows = account.chosen("workflows").rows
+    connections = account.chosen("connections")
+    broken = _not_working(connections.rows)
     table = await _subject_rows(account, asked, broken, counts_rates=counts_rates)
-    is_all, by_id = asked.about is None, {key_of(row): row for row in workflows}
-    stuck, has_more_stuck = await read_stuck_runs(counts, by_id, account.reads.look, most=0)
-    has_more_stuck |= not counts.knows_under_way
-    unusable = _fails_without(broken, counts.failures, workflows)
-    pending = waiting.total if problem_rows(account.reads, "customers") else None
-    team, expiring = account.reads.rows("users"), unique((*account.reads.rows("connections"), *connections.rows))
-    ahead = timedelta(hours=asked.hours) if asked.hours and asked.about == "expiry" else EXPIRY_NOTICE
     findings: dict[Subject, list[AccountFinding]] = {
-        "workflows": [
-            *failing_workflows(counts, table or []),
-            *stuck_runs(stuck, {key: name_of(row) for key, row in by_id.items()}, more=has_more_stuck),
-        ],
+        "workflows": await _workflow_findings(account, table or []),
         "connections": unusable_connections(
-            broken, unusable, counts, more=connections.more and connections.total is None
+            broken,
+            _fails_without(broken, account.counts.failures, workflows),
+            account.counts,
+            more=connections.more and connections.total is None,
         ),
-        "customers": PENDING_CUSTOMERS.findings(waiting.rows, now, total=pending, more=waiting.more),
-        "expiry": [
-            *expiring_connections(expiring, now, ahead, more=account.reads.has_more("connections"), tells=not is_all),
-            *expiring_keys(keys, now, ahead),
-        ],
-        "triggers": trigger_findings(triggers, workflows, now),
-        "quotas": [
-            *full_quotas(quotas_of(records.get("quotas", {})), now),
-            *full_quotas(credits_quota(records.get("billing", {})), now),
-        ],
-        "access": [
-            *(each for check in KEY_CHECKS for each in check.findings(keys, now)),
-            *UNANSWERED_INVITATIONS.findings(users.rows, now, more=users.more),
-            *(() if is_all else ADMINISTRATORS.findings(team, now, more=account.reads.has_more("users"))),
-        ],
+        "customers": _customer_findings(account),
+        "expiry": _expiry_findings(account, asked),
+        "triggers": trigger_findings(account.chosen("triggers").rows, workflows, now),
+        "quotas": _quota_findings(account),
+        "access": _access_findings(account, asked),
     }
     selected: list[tuple[Subject, AccountFinding]] = [
         (subject, one) for subject, of in findings.items() for one in of if asked.about in (None, subject)
@@ -253,6 +270,60 @@ async def _findings(
     of_subject = [finding for _, finding in selected]
     order = asked.order or next(iter(SUBJECTS[asked.about].orders), None)
     return of_subject, ordered(_numbered(of_subject) if table is None else table, order)
+
+
+def _not_working(connections: Sequence[Row]) -> list[PartState]:
+    states = connection_states(connections, unread_names(connections))
+    return [each for each in states if each.state is not State.LIVE]
+
+
+async def _workflow_findings(account: AccountRows, table: Sequence[TableRow]) -> list[AccountFinding]:
+    """Report the workflows of `table` that fail, and the runs that hang."""
+    by_id = {key_of(row): row for row in account.chosen("workflows").rows}
+    stuck, has_more = await read_stuck_runs(account.counts, by_id, account.reads.look, most=0)
+    has_more |= not account.counts.knows_under_way
+    names = {key: name_of(row) for key, row in by_id.items()}
+    return [*failing_workflows(account.counts, table), *stuck_runs(stuck, names, more=has_more)]
+
+
+def _customer_findings(account: AccountRows) -> list[AccountFinding]:
+    waiting = account.chosen("customers")
+    pending = waiting.total if problem_rows(account.reads, "customers") else None
+    return PENDING_CUSTOMERS.findings(waiting.rows, account.counts.period.now, total=pending, more=waiting.more)
+
+
+def _expiry_findings(account: AccountRows, asked: GetOverview) -> list[AccountFinding]:
+    """Report the connections and keys that expire. Those that renew themselves are told about only if asked for."""
+    now = account.counts.period.now
+    rows = unique((*account.reads.rows("connections"), *account.chosen("connections").rows))
+    ahead = timedelta(hours=asked.hours) if asked.hours and asked.about == "expiry" else EXPIRY_NOTICE
+    more = account.reads.has_more("connections")
+    return [
+        *expiring_connections(rows, now, ahead, more=more, tells=asked.about is not None),
+        *expiring_keys(account.chosen("API keys").rows, now, ahead),
+    ]
+
+
+def _quota_findings(account: AccountRows) -> list[AccountFinding]:
+    now = account.counts.period.now
+    records = account.reads.records
+    return [
+        *full_quotas(quotas_of(records.get("quotas", {})), now),
+        *full_quotas(credits_quota(records.get("billing", {})), now),
+    ]
+
+
+def _access_findings(account: AccountRows, asked: GetOverview) -> list[AccountFinding]:
+    """Report keys and invitations that look wrong; the administrators, too, if access is asked for."""
+    now = account.counts.period.now
+    keys = account.chosen("API keys").rows
+    users = account.chosen("users")
+    findings = [each for check in KEY_CHECKS for each in check.findings(keys, now)]
+    findings += UNANSWERED_INVITATIONS.findings(users.rows, now, more=users.more)
+    if asked.about is not None:
+        team = account.reads.rows("users")
+        findings += ADMINISTRATORS.findings(team, now, more=account.reads.has_more("users"))
+    return findings
 
 
 def _numbered(findings: Sequence[AccountFinding]) -> list[TableRow]:
@@ -289,12 +360,15 @@ async def _records(
     failing: Sequence[str], account: AccountRows, asked: GetOverview, *, counts_rates: bool
 ) -> dict[str, RunRecord]:
     """Return how workflows ran, by id: the first of the failing ones, and those of the others that take no request."""
-    period, failures, look = account.counts.period, account.counts.failures, account.reads.look
+    period = account.counts.period
+    failures = account.counts.failures
+    look = account.reads.look
 
     def completed(key: str) -> ListExecutions:
         return ListExecutions(workflow_id=key or None, status="completed", since=period.since, limit=1)
 
-    first, others = failing[:1], list[str]()
+    first = failing[:1]
+    others = list[str]()
     if asked.about is not None:
         most = max(_MAX_RATES, look.affordable - _NAMED) if asked.order == "rate" else _MAX_RATES
         left_out = [key for key in failing if not look.snapshot.holds(completed(key))][most if counts_rates else 0 :]
@@ -317,11 +391,13 @@ async def _records(
 
 async def _account(account: AccountRows, context: ProcedureContext) -> dict[str, JsonValue]:
     """Return totals, plan and what the guard still allows."""
-    reads, counts = account.reads, dict[str, JsonValue]()
+    reads = account.reads
+    counts = dict[str, JsonValue]()
     for kind in filter(reads.lists.__contains__, _COUNTED_LISTS):
         total = reads.total(kind)
         counts[kind.replace(" ", "_").lower()] = f"at least {len(reads.rows(kind))}" if total is None else total
-    if (ever := account.counts.ever) is not None:
+    ever = account.counts.ever
+    if ever is not None:
         counts["executions"] = ever
     facts = {"runs": _run_totals(account), "counts": counts, "plan": plan(reads.records.get("billing", {}))}
     answer: dict[str, JsonValue] = {name: fact for name, fact in facts.items() if fact or name == "counts"}
@@ -344,7 +420,8 @@ def _run_totals(account: AccountRows) -> dict[str, JsonValue]:
 
 def _runs(account: AccountRows) -> dict[str, JsonValue]:
     """Return the totals and the most frequent errors of the runs."""
-    totals, errors = _run_totals(account), Counter(run.reason for run in account.counts.failures if run.reason)
+    totals = _run_totals(account)
+    errors = Counter(run.reason for run in account.counts.failures if run.reason)
     top: list[JsonValue] = [{"error": why, "runs": count} for why, count in errors.most_common(_MAX_ERRORS)]
     return {"top_errors": top, **({"runs": totals} if totals else {})}
 
@@ -358,7 +435,8 @@ def _identity(account: AccountRows) -> dict[str, JsonValue]:
 
 def _not_checked(account: AccountRows, asked: GetOverview) -> dict[str, JsonValue]:
     """Return the gaps and unknown states, grouped by reason."""
-    gaps, connections = account.reads.all_gaps(), account.reads.lists.get("connections", RowList())
+    gaps = account.reads.all_gaps()
+    connections = account.reads.lists.get("connections", RowList())
     if asked.about == "expiry":
         gaps.append(Unchecked("secrets", "Fastn stores no expiry for them."))
     elif asked.about is None and connections.more:
