@@ -32,7 +32,7 @@ from fastn_mcp.records.rows import (
     timestamp,
     word,
 )
-from fastn_mcp.records.states import STATES, State, run_state, trigger_state
+from fastn_mcp.records.states import STATES, run_state, trigger_state
 from fastn_mcp.redaction import texts_in
 from fastn_mcp.runtime import Report, no_progress
 from fastn_mcp.tools.access import ListSecrets
@@ -267,7 +267,7 @@ async def _last_run(send: Send, now: datetime, workflow: str) -> str:
 
 def _trigger_in_words(row: Row) -> str:
     label, state = label_of("trigger", {**row, "routes": None, "endOrgId": None}), trigger_state(row)
-    return f"{label or key_of(row)}{'' if state is State.LIVE else f', {state.value}'}"
+    return f"{label or key_of(row)}{'' if state.is_usable else f', {state.value}'}"
 
 
 def _rules(call: Call, target: FastnObject | None) -> DependencyRules:

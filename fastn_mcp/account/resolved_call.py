@@ -331,7 +331,7 @@ class ResolvedCall:
             return f"{_called(kind, unread[0].id)} could not be read"
         is_pending_known = isinstance(pending_in(self.call, row_of(self.target)), list)
         if self.call.needs_person and not (is_pending_known and getattr(self.call, "approval_mode", "") == "manual"):
-            return "it is not known what Fastn's AI would act on: begin a session in manual mode"
+            return "what Fastn's AI would act on is unknown: begin a session in manual mode"
         if self.target is UNKNOWN and self.call.toolset() == KINDS[kind].toolset:
             return f"the {kind.replace('_', ' ')} that this call may overwrite could not be read"
         return self._customer_gap() if kind == "customer" else ""
@@ -344,7 +344,7 @@ class ResolvedCall:
         if any(each.kind == "connection" and each.row is None for each in self.records):
             return "a connection that it names could not be read"
         if self.dependence.hides_owners:
-            return "not all that depends on it could be read"
+            return "not everything that depends on it could be read"
         return ""
 
     def bound(self) -> list[object]:

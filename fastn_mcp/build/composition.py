@@ -352,6 +352,6 @@ def enabled_tools(settings: Settings) -> tuple[AnyTool, ...]:
     if not enabled:
         raise SettingsError(
             "No tool is left by the settings tools, exclude_tools, toolsets, read_only and mode.",
-            "All of them: fastn-mcp tools, without these settings.",
+            "To list all tools: fastn-mcp tools, without these settings.",
         )
     return enabled

@@ -99,7 +99,9 @@ async def audit_marks(setting: str | None, log: Path, system: System) -> tuple[E
         marks = [await ledger.audit_mark(each) for each in (name, deleted_name(name))]
     newest, deleted = (None if mark is None else End(*mark) for mark in marks)
     if newest is None and has_entries(log):
-        raise SettingsError(NEVER_SEEN, "Verify it where both were, and compare the head hash there with this one.")
+        raise SettingsError(
+            NEVER_SEEN, "Verify the log at its earlier place, with the ledger there, and compare the head hashes."
+        )
     return newest, deleted
 
 

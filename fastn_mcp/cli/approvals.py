@@ -114,7 +114,7 @@ async def _ask_about_each(approvals: TerminalApprovals, terminal: Terminal) -> N
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.pass_obj
 def temporary_(store: ApprovalStore, as_json: bool) -> None:
-    """List the temporary approvals: each for one tool on one target."""
+    """List the temporary approvals. Each covers one tool on one target."""
     temporary_approvals = store.use(TerminalApprovals.temporary_approvals) or []
     if as_json:
         fields = ("id", "principal", "account", "tool", "target", "by")
@@ -195,7 +195,7 @@ def _open_page(store: ApprovalStore, start: StartOptions) -> None:
     at_a_terminal = f"Decide at a terminal: {store.program.to('approvals')}"
     if (opened := _page(file)) is None:
         waiting, others = len(store.waiting()), [*_other_waiting(store, start, "--open")]
-        what = f"No approval page is open, and {_calls(waiting)} here: a server opens one when a call needs approval."
+        what = f"No approval page is open, and {_calls(waiting)} here. A server opens one when a call needs approval."
         raise SettingsError(what, " ".join([*([at_a_terminal] if waiting or not others else []), *others]))
     address, key = opened
     folder = file.parent / KEY_FOLDER

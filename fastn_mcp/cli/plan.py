@@ -73,8 +73,8 @@ def new_(
 ) -> None:
     """Write a plan of exact calls, for a person to read and sign.
 
-    CALLS is a file of JSON lines, {"tool": ..., "arguments": {...}}; - is standard input. Equal calls are counted, and
-    those of apply_changes each by itself.
+    CALLS is a file of JSON lines, {"tool": ..., "arguments": {...}}; - is standard input. Equal calls are counted;
+    each call of an apply_changes counts by itself.
     """
     if (calls is None) == (audit is None):
         raise click.UsageError("Give CALLS, or --from-audit FILE.")

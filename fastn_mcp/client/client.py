@@ -81,7 +81,7 @@ R = TypeVar("R", bound=FastnObject)
 _CHECK = "Check the network and FASTN_BASE_URL."
 
 _OUTDATED = "Fastn no longer accepts the API key that is in use here (401), and another one has been stored since."
-_VOID = "What was approved for the old key is void."
+_VOID = "Approvals given for the old key are void."
 _MAX_ERROR_TEXT = 20_000
 """Maximum characters of a text in an error response. A longer one is replaced by its length."""
 

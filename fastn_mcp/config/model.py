@@ -271,7 +271,7 @@ class Settings(BaseModel):
     read_only: bool = _setting(False, "Only tools that read.", Trait.FLAG)
     toolsets: _Toolsets = _setting(None, f"Only these: {', '.join(TOOLSETS)}.", Trait.FLAG)
     tools: _Names = _setting(
-        None, "Only these tools and those of toolsets: names, or patterns such as list_*.", Trait.FLAG
+        None, "Only these tools and the tools of toolsets: names, or patterns such as list_*.", Trait.FLAG
     )
     exclude_tools: _Names = _setting(
         None,
@@ -331,7 +331,7 @@ class Settings(BaseModel):
     )  # fmt: skip
     requests_per_answer: int | None = _setting(
         None,
-        "Most requests of such an answer; by default half of those left.",
+        "Maximum number of requests for such an answer; by default half of the remaining ones.",
         ge=1,
         le=1000,
     )

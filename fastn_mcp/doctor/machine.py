@@ -120,7 +120,9 @@ def check_export(settings: Settings, logs: Iterable[Path], now: datetime) -> lis
         waiting = [entry.time for log in logs for entry in Outbox(log).unsent(1)]
     except OSError as error:
         reason = os_reason(error)
-        return [group.failed(name, f"Which entries were exported cannot be read: {reason}.", "Fix the state folder.")]
+        return [
+            group.failed(name, f"The record of exported entries cannot be read: {reason}.", "Fix the state folder.")
+        ]
     if not waiting:
         return [group.ok(name, f"No entry waits ({mode}).")]
     seconds = (now - min(waiting)).total_seconds()

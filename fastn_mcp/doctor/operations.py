@@ -213,7 +213,9 @@ class OperationChecks:
         call = self._call(operation)
         if call is None:
             hint = "Make one in the dashboard, or see the line of the list."
-            return CheckGroup.READS.skipped(tool, f"No id to read: the list of {operation.toolset()} gave none.", hint)
+            return CheckGroup.READS.skipped(
+                tool, f"No id to read: the list of {operation.toolset()} returned none.", hint
+            )
         declared = self.routes.get(tool, operation.route)
         error = await self._send(call)
         answer = self.probe.last

@@ -135,7 +135,7 @@ def check_form(key: str) -> Check:
     if (kind := kind_of(key)) != "unknown":
         return CheckGroup.KEY.ok("form", f"A {kind} key (fsk_{kind}_).")
     hint = "If it is refused: keys of this API begin with fsk_test_ or fsk_live_ (dashboard: Settings, API keys)."
-    return CheckGroup.KEY.ok("form", "Its prefix is neither that of test keys nor that of live keys.", hint)
+    return CheckGroup.KEY.ok("form", "It has neither the prefix of a test key nor the prefix of a live key.", hint)
 
 
 class KeyProbe:

@@ -189,7 +189,7 @@ def markdown(report: dict[str, Any]) -> str:
         "",
         f"{report['program']}, {report['day']}, {report['host']}. {report['summary']}",
         "",
-        "It holds names of fields, types and statuses, and no value of the account.",
+        "It contains names of fields, types and statuses, but no values from the account.",
         "",
         "| | check | verdict | finding | what to do |",
         "|---|---|---|---|---|",

@@ -47,7 +47,7 @@ _KEY_DEADLINE = 10.0
 def check_settings(builder: TenantBuilder) -> Iterator[Check]:
     """Check what the team file says, and the secrets of the process."""
     team, group = builder.team, CheckGroup.SETTINGS
-    listed = f"{len(team.tenant)} of tenants, {len(team.approver_rules)} of approvers"
+    listed = f"{len(team.tenant)} for tenants, {len(team.approver_rules)} for approvers"
     yield group.ok("team file", f"It can be used. Rules: {listed}.", here=f"url {team.url}; issuer {team.issuer}")
     yield _own_calls(team)
     for tenant, result in builder.checks():
@@ -379,12 +379,12 @@ def _wrong_claims(builder: TenantBuilder, claims: Mapping[str, Any]) -> Iterator
     issuer, audience, wanted = claims.get("iss"), claims.get("aud"), team.trust.audience
     if issuer != team.issuer and issuer not in team.workloads:
         finding = "Its iss is not `issuer` of the team file, to the letter."
-        hint = "Copy iss into the team file, if that provider is meant."
-        yield group.failed("token issuer", finding, hint, f"It has {quote(issuer)}; needed is {quote(team.issuer)}.")
+        hint = "If this is the right provider, copy iss into the team file."
+        yield group.failed("token issuer", finding, hint, f"It has {quote(issuer)}; {quote(team.issuer)} is needed.")
     if wanted not in claim_values(audience):
         finding = "It has no aud." if audience is None else "Its aud is not this server's."
         hint = "Let the provider add it (`resource`, or an audience of the API), or set `audience` in the team file."
-        yield group.failed("token audience", finding, hint, f"It has {quote(audience)}; needed is {quote(wanted)}.")
+        yield group.failed("token audience", finding, hint, f"It has {quote(audience)}; {quote(wanted)} is needed.")
     expires, since = claims.get("exp"), claims.get("nbf", claims.get("iat"))
     if not isinstance(expires, (int, float)):
         yield group.failed(name, "It has no exp.", "Let the provider issue tokens that expire.")
@@ -393,7 +393,9 @@ def _wrong_claims(builder: TenantBuilder, claims: Mapping[str, Any]) -> Iterator
         hint = "Give a new token, and compare the issuer's clock above."
         yield group.failed(name, f"It expired {ago(now - expires)}.", hint, f"exp is {at}.")
     elif isinstance(since, (int, float)) and since > now + team.leeway_seconds:
-        yield group.failed(name, f"It is valid in {left(since - now)}, not yet.", "Synchronize both clocks (NTP).")
+        yield group.failed(
+            name, f"It is not valid yet; it will be in {left(since - now)}.", "Synchronize both clocks (NTP)."
+        )
 
 
 def _scopes(team: Team, claims: Mapping[str, Any]) -> Check:
@@ -434,7 +436,7 @@ def _not_served(team: Team, tenant: Tenant, claims: Mapping[str, Any], chosen: T
     """Say why a tenant does not serve a token."""
     missing = next(tenant.mismatches(claims, team.groups_claim), None)
     if missing is None:
-        return f"{tenant.name} would serve it too, and comes after {chosen.name if chosen else ''} in the file."
+        return f"{tenant.name} would serve it too, but comes after {chosen.name if chosen else ''} in the file."
     claim, wanted = missing
     held = f"is {quote(claims[claim])}" if claim in claims else "is not there"
     return f"Not {tenant.name}: {claim} {held}, and has to be one of {quote(wanted)}."

@@ -147,7 +147,7 @@ def _purpose(request: ApprovalRequest, approver: str) -> str:
     return f"typed {request.id} {approver}"
 
 
-_OWN_VALUE = "this variable holds a setting or a secret of this server itself, which is never given out."
+_OWN_VALUE = "this variable holds a setting or a secret of this server, which is never given out."
 
 
 class SecretValues:
@@ -170,7 +170,7 @@ class SecretValues:
             raise InvalidArgument(f"value_from_env: {_OWN_VALUE}", "Name a variable that holds the value itself.")
         if not any(fnmatchcase(name, pattern) for pattern in self._allowed):
             raise InvalidArgument(
-                "value_from_env: this server does not give out a variable of this name.",
+                "value_from_env: this server does not give out a variable with this name.",
                 "A person can add it to FASTN_SECRET_ENV, where the server is started.",
             )
         value = self._environment.get(name)

@@ -14,7 +14,7 @@ from fastn_mcp.ledger.identity import without_issuers
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.ledger.stop import Stop
 from fastn_mcp.policy.asker import Asker
-from fastn_mcp.records.formats import aged
+from fastn_mcp.records.formats import age, aged
 from fastn_mcp.redaction import quote, sanitize
 from fastn_mcp.runtime import System
 
@@ -46,7 +46,7 @@ class Stops:
             now = max(now, stop.epoch)
         if epoch is not None and now > epoch:
             raise Refused(
-                "Its approval is void: changes were stopped after it was asked for.",
+                "Its approval is void, since changes were stopped after it was requested.",
                 "Call again for a new approval request.",
             )
         return now
@@ -83,9 +83,11 @@ def facts(stop: Stop, now: datetime) -> dict[str, JsonValue]:
 def in_words(stop: Stop, now: datetime) -> str:
     """Return a sentence that says what is stopped, since when, by whom and why."""
     parts = facts(stop, now)
-    what = "All changes are" if stop.whom == "everybody" else f"Changes of {parts['covers']} are"
+    at = datetime.fromtimestamp(stop.at, UTC)
+    day = "" if at.date() == now.astimezone(UTC).date() else f"{at:%Y-%m-%d} "
+    what = "All changes" if stop.whom == "everybody" else f"Changes of {parts['covers']}"
     reason = f" Reason: {quote(stop.reason)}." if stop.reason else ""
-    return f"{what} stopped since {parts['since']}, by {parts['by']}.{reason}"
+    return f"{what} have been stopped since {day}{at:%H:%M} UTC ({age(at, now)}), by {parts['by']}.{reason}"
 
 
 STOPPED_NEXT_STEP = (

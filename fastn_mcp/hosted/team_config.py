@@ -481,7 +481,7 @@ def _tenant_errors(at: Key, tenant: Tenant) -> Iterator[ConfigError]:
             known = [*Tenant.model_fields, *SETTINGS]
             yield ConfigError((*at, key), f"there is no key {key!r} in [[tenant]]{nearest(key, known)}")
     if tenant.is_empty:
-        yield ConfigError(at, f"the tenant {name} needs subjects, groups or claims: whom it serves")
+        yield ConfigError(at, f"the tenant {name} needs subjects, groups or claims, which say whom it serves")
     for secret in _SECRETS:
         yield from _duplicate_source(at, tenant, secret)
     keys = [tenant.caller_keys, tenant.profile is not None, _secret_source(tenant, "api_key") != _NO_SOURCE]

@@ -151,7 +151,9 @@ def plan_uninstall(target: Target) -> FileChange | None:
         subject = f"The entry {target.name!r} in {target.path}" if is_there else f"{target.path} has no entry that"
         raise NotInstalled(
             f"{subject} was {'not ' if is_there else ''}installed by fastn-mcp.",
-            "Remove it by hand." if is_there else "Name the place as you did then: --project, --file, --name.",
+            "Remove it by hand."
+            if is_there
+            else "Name the place as you did at installation: --project, --file, --name.",
         )
     if current is None or find(_load(target, current), known.additions[0]) is None:
         target.backup.forget()
@@ -232,7 +234,7 @@ def _without_entry(target: Target, current: bytes | None, known: BackupRecord) -
     except ValueError:
         raise NotInstalled(
             f"{target.path} was changed since, and our entry cannot be removed without changing the rest.",
-            f"Remove the entry {target.name!r} by hand. What the file was: {target.backup.copy}",
+            f"Remove the entry {target.name!r} by hand. A copy of the old file: {target.backup.copy}",
         ) from None
 
 

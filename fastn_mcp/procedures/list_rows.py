@@ -107,7 +107,7 @@ async def _whole(call: List[Any], context: ProcedureContext) -> Table:
     advice = "use more filters" if context.look.affordable else "call again in a minute, or use more filters"
     gaps = [f"Only {counted(len(read), 'row')} were read, others may match: {advice}."] * (not is_complete)
     if statuses and call.filters["status"].startswith("!"):
-        gaps.append(f"Read by status: {in_words(tuple(statuses))}. Rows of any other are not here.")
+        gaps.append(f"Read by status: {in_words(tuple(statuses))}. Rows with any other status are not here.")
     return Table(
         items=rows,
         places=places,

@@ -98,7 +98,7 @@ class AccountReads:
             if page.not_checked:
                 self.gaps.append(Unchecked(name, f"the rows do not say their {', '.join(page.not_checked)}"))
         if pages_read.lost_rows:
-            self.gaps.append(Unchecked(name, "rows were removed while its pages were read, and others may be missing"))
+            self.gaps.append(Unchecked(name, "rows were removed while the pages were read, so others may be missing"))
         if pages_read.error is not None:
             self.failed[f"more {name}"] = pages_read.error
 

@@ -24,6 +24,16 @@ class State(Enum):
     DRAFT = "never published"
     UNKNOWN = "unknown"
 
+    @property
+    def is_usable(self) -> bool:
+        """Whether it certainly runs, works or fires. An unknown state is neither usable nor broken."""
+        return self is State.LIVE
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether it certainly does not, for any reason: it lost what it needs, was switched off or never published."""
+        return self in (State.BROKEN, State.OFF, State.DRAFT)
+
 
 class RunState(Enum):
     """State of a run, as far as its row tells."""
@@ -64,8 +74,8 @@ _RUN = {
 }
 _UNPUBLISHED = ("draft", "not published")
 
-NOT_WORKING = tuple(status.upper() for status, state in _CONNECTION.items() if state is not State.LIVE)
-"""Statuses of connections that cannot be used."""
+BROKEN_STATUSES = tuple(status.upper() for status, state in _CONNECTION.items() if state.is_broken)
+"""Statuses of connections that do not work."""
 
 PENDING = "Pending Admin Activation"
 """Status of a customer whose admin has not accepted the invitation."""

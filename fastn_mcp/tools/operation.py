@@ -95,13 +95,16 @@ def _pattern(template: str) -> re.Pattern[str]:
     return re.compile("".join(f"(?P<{part}>[^/?#]+)" if number % 2 else re.escape(part) for number, part in parts))
 
 
+NOT_AN_ID = (
+    "not an id (letters, digits and . _ ~ : @ + = - only, beginning with a letter or digit); find returns the id of a"
+    " name"
+)
+"""What is said of a value that cannot be an id."""
+
+
 def _segment(argument: str, value: object) -> str:
     if not isinstance(value, str) or _SEGMENT.fullmatch(value) is None:
-        raise RefusedValue(
-            argument,
-            "not an id, which has letters, digits and . _ ~ : @ + = - only and begins with a letter or digit; "
-            "find returns the id of a name",
-        )
+        raise RefusedValue(argument, NOT_AN_ID)
     return quote(value, safe="")
 
 

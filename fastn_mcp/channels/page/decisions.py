@@ -84,7 +84,7 @@ class Decisions:
         session, fields, pending, now = await self._decision(request, "approve")
         approval_request, extent = pending.request, fields.get("extent")
         if extent not in ("once", "while") or (extent == "while" and not approval_request.can_be_temporary):
-            raise NotDecided(400, "This cannot be approved this way. Nothing was decided.")
+            raise NotDecided(400, "This request cannot be approved this way. Nothing was decided.")
         if pending.barred is not None:
             raise NotDecided(403, f"{pending.barred} Nothing was decided.")
         if pending.needs_sign_in:
@@ -101,7 +101,7 @@ class Decisions:
         follows = await session.inbox.approve(pending, now, secret, is_temporary=extent == "while")
         if isinstance(follows, NotCounted):
             raise NotDecided(409, follows.why)
-        more = f", and more such calls on its target for {TEMPORARY_MINUTES} minutes" if extent == "while" else ""
+        more = f", and further such calls on its target for {TEMPORARY_MINUTES} minutes" if extent == "while" else ""
         return self._back(request, session, f"Approved: {_brief(approval_request)}{more}. {follows}")
 
     async def decline(self, request: Request) -> Response:
@@ -128,7 +128,7 @@ class Decisions:
                 pending = await session.inbox.find(id_)
                 if pending and pending.request.is_open(now):
                     declined += not isinstance(await session.inbox.decline(pending, now, note), NotCounted)
-        left = f" {len(selected) - declined} of them could not be: decided already, expired or not from this page."
+        left = f" {len(selected) - declined} could not be declined: already decided, expired or not from this page."
         if not declined:
             raise NotDecided(409, f"Nothing was declined.{left}")
         noted = " The agents get your note." if note else ""

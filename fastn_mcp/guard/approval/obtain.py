@@ -46,14 +46,14 @@ _BY_A_PROGRAM = (
 )
 
 _KNOWN_VALUE = (
-    "One that already stands in the conversation is known to the model: have it rotated, and type the new one, or type "
-    "it anyway."
+    "A value that already stands in the conversation is known to the model: have it rotated and type the new one, or "
+    "type it anyway."
 )
 """What to do with a secret that the agent was told."""
 
 _BY_ANOTHER = (
-    "Somebody other than the person who asks for it has to approve it, since it deletes, changes access or has another"
-    " effect that `own` of the team file leaves out."
+    "Somebody other than the requester has to approve it, since it deletes, changes access or has another effect that"
+    " `own` of the team file leaves out."
 )
 
 _DISTRUST_SECONDS = 900.0
@@ -202,7 +202,7 @@ class Approvals:
             return _without_useless_link(pending, evaluation, caller)
         else:
             await self._ledger.void(earlier.id, RequestState.STALE, now)
-            why_no_form = "The target has changed since it was asked. "
+            why_no_form = "The target has changed since the question was asked. "
         return await self._ask(evaluation, caller, why_no_form)
 
     def _own_requests(self, requests: Iterable[ApprovalRequest], asker: Asker, now: datetime) -> JsonValue:
@@ -299,8 +299,8 @@ class Approvals:
             pending = await self._move_out_of_band(evaluation, caller, form, request, answer.reason)
             return replace(pending, needs_link=False)
         if isinstance(answer, Approve) and request.expected not in (None, answer.typed):
-            expected = "the one" if self._judge.tools.hides_any else quote(request.expected)
-            why = f"Another text was typed than {expected}, which approves it."
+            expected = "the expected one" if self._judge.tools.hides_any else quote(request.expected)
+            why = f"The typed text was not {expected}."
             answer = Decline("another text was typed", why)
         if isinstance(answer, Decline):
             vote = Vote(form.name, approves=False, at=now)
@@ -354,7 +354,7 @@ def _no_people(evaluation: Evaluation, channel: ApprovalChannel | None) -> Refus
     return Refused(
         f"{evaluation.tool.tool_name()} needs two people ({evaluation.verdict.rule}), and this server cannot tell"
         " people apart.",
-        "The operator can set up Slack or a webhook with approvers; or a person does it in the dashboard.",
+        "The operator can set up Slack or a webhook with approvers; or a person makes the change in the dashboard.",
     )
 
 

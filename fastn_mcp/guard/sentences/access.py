@@ -78,7 +78,7 @@ def create_role(facts: Facts) -> Question:
         can += f": {series(powerful)}"
     else:
         are_harmless = all(power(each) == _HARMLESS_RANK for each in permissions)
-        can = f"with {count}{'' if not are_harmless else ', to read' if only else ', all of them to read'}"
+        can = f"with {count}{'' if not are_harmless else ', read-only' if only else ', all of them read-only'}"
     return say(
         facts, "Create", title=f"Create role {facts.name} {can}.", button=f"Create {short_name(facts, 'role')}",
         then=undo_words(facts), unchecked=unchecked,

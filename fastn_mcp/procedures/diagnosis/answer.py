@@ -16,7 +16,7 @@ from fastn_mcp.procedures.diagnosis.remedies import FailureEvidence, Remedy, rem
 from fastn_mcp.procedures.diagnosis.run_counts import RunRecord
 from fastn_mcp.procedures.diagnosis.summary import verdict
 from fastn_mcp.records.formats import aged, counted, quoted, sentence, stamp
-from fastn_mcp.records.labels import name_of
+from fastn_mcp.records.labels import ACCOUNT, name_of
 from fastn_mcp.records.quotas import quotas_of
 from fastn_mcp.records.rows import owner_of, short, started_workflows, text, without_empty
 from fastn_mcp.records.states import State, broken_since, is_pending, switched_off
@@ -88,7 +88,8 @@ def _prefix(evidence: Evidence) -> str:
     subject = evidence.subject
     if subject.trigger is not None:
         owner = evidence.owner(owner_of(subject.trigger))
-        return f"Trigger {quoted(name_of(subject.trigger))} of {quoted(owner)}: "
+        of = "" if owner == ACCOUNT else f" of {quoted(owner)}"
+        return f"Trigger {quoted(name_of(subject.trigger))}{of}: "
     customer = subject.resources.get("customer")
     return "" if customer is None or "workflow" in subject.resources else f"{quoted(evidence.owner(customer.id))}: "
 
@@ -109,7 +110,7 @@ def _blocked(evidence: Evidence, connections: Sequence[PartState]) -> list[str]:
     if subject.trigger is not None and not workflows:
         reasons.append("the trigger starts no workflow")
     if not evidence.counts.failures and subject.customer:
-        broken = [connection for connection in connections if connection.state in (State.BROKEN, State.OFF)]
+        broken = [connection for connection in connections if connection.state.is_broken]
         reasons += [
             f"the connection {quoted(connection.label)} is {quoted(connection.status)}" for connection in broken[:2]
         ]
@@ -253,14 +254,14 @@ def _connections(evidence: Evidence) -> list[PartState]:
         connection
         for connection in connections_to(apps, evidence.connections)
         if connection.customer in affected
-        and (connection.state is not State.LIVE or connection.customer == subject.customer)
+        and (not connection.state.is_usable or connection.customer == subject.customer)
     ]
 
 
 def _connection(evidence: Evidence, connection: PartState, *, is_repaired: bool) -> Entry:
     """Return a connection; not how to repair it, if the fix of a cause says so."""
     entry: Entry = {"what": connection.label, "status": connection.status}
-    if connection.state in (State.BROKEN, State.OFF):
+    if connection.state.is_broken:
         entry["since"] = broken_since(connection.row, evidence.counts.period.now)
         if not is_repaired:
             entry["fix"] = repairs([connection])

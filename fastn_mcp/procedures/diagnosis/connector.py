@@ -34,14 +34,15 @@ def connector_verdict(evidence: Evidence, broken: Sequence[PartState]) -> str:
 
     is_part, more = any("connections" in gap.what for gap in evidence.gaps), counts.has_failures_unread
     numbers = f"{len(broken):,}" if in_all is None else f"{len(broken):,} of {in_all:,}"
-    state = f"{'at least ' * is_part}{numbers} connections not working{whom(each.customer for each in broken)}"
+    are = "connection is" if numbers == "1" else "connections is" if len(broken) == 1 else "connections are"
+    state = f"{'at least ' * is_part}{numbers} {are} broken{whom(each.customer for each in broken)}"
     if in_all == 0:
         state = "not connected"
     elif is_part and not broken:
-        state = "whether its connections work is not known, as not all were read"
+        state = "it is not known whether its connections work, since not all were read"
     failed = f"{counted(len(counts.failures), 'run', at_least=more)} failed at it"
     if not counts.knows_failures:
-        failed = "whether runs failed at it could not be read"
+        failed = "failed runs could not be read"
     elif more and not counts.failures:
         failed = "none of the failed runs that were read failed at it"
     for_ = whom((run.customer for run in counts.failures), at_least=more)

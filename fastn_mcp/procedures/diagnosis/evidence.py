@@ -56,7 +56,7 @@ from fastn_mcp.records.rows import (
     text,
     timestamp,
 )
-from fastn_mcp.records.states import NOT_WORKING, State
+from fastn_mcp.records.states import BROKEN_STATUSES
 from fastn_mcp.tools.access import EXECUTION, QueryAuditLog
 from fastn_mcp.tools.billing import GetQuotas
 from fastn_mcp.tools.connectors import ListConnections
@@ -249,7 +249,9 @@ def _connection_jobs(subject: Subject, own: Mapping[str, Call], reads: AccountRe
             await read_if_short(listing, reads.look, _MAX_FURTHER_PAGES)
         await reads.read_one(name, call, _MAX_PAGES)
 
-    of_status = {f"connections that are {each}": listing.model_copy(update={"status": each}) for each in NOT_WORKING}
+    of_status = {
+        f"connections that are {each}": listing.model_copy(update={"status": each}) for each in BROKEN_STATUSES
+    }
     return {name: partial(read, call=call) for name, call in (of_status | {**own}).items()}
 
 
@@ -388,7 +390,7 @@ async def _read_changes(evidence: Evidence, reads: AccountReads, context: Proced
     """Read changes of the workflows that fail, of connections that do not work, and of the given resources."""
     subject, period, affected = evidence.subject, evidence.counts.period, evidence.affected
     workflows = subject.workflows or [run.workflow for run in evidence.newest]
-    broken = [c.id for c in evidence.connections if c.state is not State.LIVE and c.customer in affected]
+    broken = [c.id for c in evidence.connections if not c.state.is_usable and c.customer in affected]
     ids = [resource.id for resource in subject.resources.values()]
     keys = list(dict.fromkeys(filter(None, (*workflows, *broken, *ids))))[:_MAX_CHANGED]
     first = evidence.failing_since

@@ -64,7 +64,7 @@ def remedy(evidence: FailureEvidence) -> Remedy:
         or _connection(evidence)
         or _first_matching(_LESS_SURE, evidence)
         or Remedy(
-            f"the cause is not a known one{says_nothing}",
+            f"no known cause fits{says_nothing}",
             "Read the run (get_execution) and the code of its failing step (get_workflow).",
             "Guessing: a rerun has real effects.",
         )

@@ -15,7 +15,7 @@ from fastn_mcp.records.formats import age, counted, dated, sentence
 from fastn_mcp.records.labels import ACCOUNT, app_of, name_of
 from fastn_mcp.records.rows import Row, key_of, short, started_workflows, text, timestamp, value, word
 from fastn_mcp.records.states import (
-    NOT_WORKING,
+    BROKEN_STATUSES,
     State,
     auth_type,
     broken_since,
@@ -79,7 +79,7 @@ def workflow_rows(
             "last_success": _recent(last, now) if last else record.last_success_in_words(now),
             "starts": listed(starts.get(key, []), 1),
             "why": _reasons(group) if group else "",
-            "state": state.value if row and state is not State.LIVE else "",
+            "state": state.value if row and not state.is_usable else "",
         }
         rows.append(TableRow(cells, failed, rate, created(row)))
     return rows
@@ -101,7 +101,7 @@ def unusable_connections(
     `failures` maps a connection's id to the workflows that fail without it. `more`: some connections were not read.
     """
     findings, now = list[AccountFinding](), counts.period.now
-    for status in NOT_WORKING:
+    for status in BROKEN_STATUSES:
         unusable = [connection for connection in connections if connection.status == status]
         if not unusable:
             continue
@@ -120,7 +120,8 @@ def unusable_connections(
             rows.append(TableRow(cells, sum(fails.values()), at=at, customer=connection.customer))
         rows.sort(key=lambda row: -row.failed)
         count = counted(len(unusable), "connection", at_least=more)
-        what = f"{count} with status {status}: {unusable[0].problem}. {_distinct_repairs(unusable)}"
+        has = "has" if len(unusable) == 1 else "have"
+        what = f"{count} {has} the status {status}: {unusable[0].problem}. {_distinct_repairs(unusable)}"
         severity = Severity.HIGH if unusable[0].state is State.BROKEN else Severity.LOW
         findings.append(AccountFinding(severity, sentence(what), rows))
     return findings
@@ -139,7 +140,7 @@ def expiring_connections(
 
     With `tells`, those that it does renew are counted too. `more`: some connections were not read.
     """
-    soon = [row for row in rows if connection_state(row) is State.LIVE and expires_within(row, now, time)]
+    soon = [row for row in rows if connection_state(row).is_usable and expires_within(row, now, time)]
     renewed = [row for row in soon if renews_itself(row, now)]
     ending = connection_states((row for row in soon if row not in renewed), unread_names(soon))
     expiring = [
@@ -160,15 +161,15 @@ def expiring_connections(
     findings: list[AccountFinding] = []
     if expiring:
         count, first = counted(len(expiring), "connection", at_least=more), age(expiring[0].at or now, now)
-        what = f"{count} expiring {within(time)} that Fastn does not renew by itself, the first of these {first}. "
+        expire = "expires" if len(expiring) == 1 else "expire"
+        what = f"{count} {expire} {within(time)} and will not be renewed by Fastn, the first {first}. "
         findings.append(AccountFinding(Severity.MEDIUM, sentence(what + _distinct_repairs(ending)), expiring))
     if renewed and tells:
-        what = (
-            f"{counted(len(renewed), 'connection', at_least=more)} by OAuth expiring {within(time)}: Fastn renews them"
-        )
-        findings.append(
-            AccountFinding(Severity.LOW, sentence(f"{what} itself, while the app accepts the refresh token."))
-        )
+        count = counted(len(renewed), "OAuth connection", at_least=more)
+        expire = "expires" if len(renewed) == 1 else "expire"
+        them = "it" if len(renewed) == 1 else "them"
+        what = f"{count} {expire} {within(time)}; Fastn renews {them} itself while the app accepts the refresh token."
+        findings.append(AccountFinding(Severity.LOW, sentence(what)))
     return findings
 
 
@@ -188,7 +189,8 @@ def stuck_runs(runs: Sequence[StuckRun], names: Mapping[str, str], *, more: bool
         for run in runs
     ]
     count = counted(len(runs), "run", at_least=more)
-    what = f"{count} under way far longer than usual, the longest of these for {runs[0].length}."
+    is_ = "is" if len(runs) == 1 else "are"
+    what = f"{count} {is_} taking far longer than usual (the longest: {runs[0].length})."
     return [AccountFinding(Severity.HIGH, sentence(what), rows, shown=rows[:_MAX_STUCK])]
 
 

@@ -211,7 +211,7 @@ async def _findings(
     workflows, keys, triggers = (account.chosen(kind).rows for kind in ("workflows", "API keys", "triggers"))
     connections, users, waiting = map(account.chosen, ("connections", "users", "customers"))
     states = connection_states(connections.rows, unread_names(connections.rows))
-    broken = [each for each in states if each.state is not State.LIVE]
+    broken = [each for each in states if not each.state.is_usable]
     table = await _subject_rows(account, asked, broken, counts_rates=counts_rates)
     is_all, by_id = asked.about is None, {key_of(row): row for row in workflows}
     stuck, has_more_stuck = await read_stuck_runs(counts, by_id, account.reads.look, most=0)
