@@ -86,10 +86,10 @@ def rewrite(path: Path) -> None:
 @pytest.mark.parametrize(
     ("attack", "finding"),
     [
-        (empty, "the ledger knows entry 5: entries 1 to 5 were cut off or removed"),
-        (remove, "the ledger knows entry 5: entries 1 to 5 were cut off or removed"),
-        (truncate, "the ledger knows entry 5: entries 4 to 5 were cut off or removed"),
-        (rewrite, "it is not the entry of this number that the ledger knows: the log was rewritten"),
+        (empty, "entries 1 to 5 are missing at the end: the ledger has entry 5, the log does not"),
+        (remove, "entries 1 to 5 are missing at the end: the ledger has entry 5, the log does not"),
+        (truncate, "entries 4 to 5 are missing at the end: the ledger has entry 5, the log does not"),
+        (rewrite, "it is not the entry that the ledger has under this number: the log was rewritten"),
     ],
 )
 def test_log_without_its_newest_entries_is_broken(path: Path, attack: Callable[[Path], object], finding: str) -> None:

@@ -72,7 +72,7 @@ OF_ONE_CALL: dict[str, tuple[list[LogEntry], str]] = {
         [DONE[0]],
         (
             "Unknown Delete customer Customer 1 allowed by policy"
-            " It may have run. Look in Fastn before you repeat it."
+            " It may or may not have happened. Look in Fastn before you repeat it."
         ),
     ),
     "failed": (

@@ -358,7 +358,7 @@ class AnyUndo(ChangeUndo):
 
 
 def presence(request: str) -> tuple[str, float]:
-    return ("Its call waits for you.", 1e12) if request == "grant-1" else ("", 0.0)
+    return ("The agent is waiting for your decision.", 1e12) if request == "grant-1" else ("", 0.0)
 
 
 async def everything(desk: Desk) -> None:

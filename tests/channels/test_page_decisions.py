@@ -296,7 +296,7 @@ async def test_failing_ledger_approves_nothing(desk: Desk, visitor: Visitor) -> 
     database_of(desk.ledger).execute("ALTER TABLE documents RENAME TO lost")
     answer = await visitor.send("approve", form | {"extent": "once"})
     assert answer.status_code == 500
-    assert "Something failed here" in answer.text
+    assert "Something went wrong" in answer.text
     assert "lost" not in answer.text
     assert answer.headers["x-frame-options"] == "DENY"
 
@@ -426,7 +426,9 @@ async def test_history_shows_each_outcome(desk: Desk, visitor: Visitor) -> None:
 
 async def test_empty_lists_explain_themselves(desk: Desk, visitor: Visitor) -> None:
     page = await visitor.read()
-    assert "Nothing waits for you When an agent wants to change something that needs a person, it appears here." in page
+    assert (
+        "Nothing waits for you When an agent asks for a change that needs a person's approval, it appears here." in page
+    )
     assert "Nothing yet." in page
     assert await desk.ledger.waiting(0.0) == []
 

@@ -66,7 +66,9 @@ async def test_used_approval_shows_the_outcome_of_its_call(
     await desk.ledger.begin(made("c1", now, approval="grant-2", outcome=outcome))
     page = await row(visitor)
     assert page.startswith(said)
-    assert ("It may have run. Look in Fastn before you repeat it." in page) is (outcome in ("unknown_outcome", "begun"))
+    assert ("It may or may not have happened. Look in Fastn before you repeat it." in page) is (
+        outcome in ("unknown_outcome", "begun")
+    )
     assert ("Orders → Orders v2" in page) is (outcome not in ("failed", "not_sent"))
 
 

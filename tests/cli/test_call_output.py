@@ -223,7 +223,7 @@ def test_receipt_says_what_was_done_how_to_undo_it_and_what_is_lost() -> None:
     ):
         assert part in text
     final = displayed("x", {"done": "delete_secret", "receipt": {"why": "Its value is lost."}, "data": None}, 80)
-    assert "It cannot be undone here. Its value is lost." in final
+    assert "undo-change cannot undo it. Its value is lost." in final
 
 
 # --- at a terminal -----------------------------------------------------------------------------------------------

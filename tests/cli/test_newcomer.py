@@ -27,7 +27,7 @@ WRONG: dict[str, tuple[tuple[str, ...], dict[str, str], str, str]] = {
     "a client that is not there": (("install", "cursor"), {}, "There is no Cursor here", "--anyway"),
     "one whose file lies in the home": (("install", "claude-code"), {}, ".claude.json nor a program", "--anyway"),
     "nothing to uninstall, for any client": (("uninstall", "json"), {}, "There is no client 'json'", "One of: "),
-    "nothing to uninstall": (("uninstall", "cursor"), {}, "no entry", "Name the place as you did then"),
+    "nothing to uninstall": (("uninstall", "cursor"), {}, "no entry", "Name the place as you did at installation"),
     "no shell": (("completion",), {}, "Choose from: bash, zsh, fish.", "fastn-mcp completion --help"),
     "no terminal for a key": (("login", "--file"), {}, "no terminal", "fastn-mcp login --stdin"),
     "no terminal to sign at": (("plan", "approve", "x.toml", "--as", "me"), {}, "Nothing was signed", "Run it"),
@@ -213,7 +213,7 @@ def test_aborted_prompt_says_that_nothing_was_done(environment: dict[str, str], 
             person.sees(question)
             code, message = person.gives_up(key)
         assert code == 130
-        assert "No answer. What was asked about was not done." in message
+        assert "Cancelled. " in message
     assert not (tmp_path / "mcp.json").exists()
 
 

@@ -419,7 +419,7 @@ def test_simulate_compares_a_candidate_with_the_policy_in_force(
     assert result.returncode == 0, result.stderr
     rows = [" ".join(line.split()) for line in result.stdout.splitlines()]
     assert rows[0] == "in force candidate calls"
-    group = "four_eyes (one of them of security)"
+    group = "four_eyes (one of them from security)"
     assert "four_eyes deny 1" in rows
     assert f"four_eyes {group} 2" in rows
     assert "allow allow 1" in rows

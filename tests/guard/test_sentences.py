@@ -314,7 +314,7 @@ CASES = [
         button='Move "stock-levels" to Trash',
         brief='To Trash: workflow "stock-levels"',
         then=(
-            'Its trigger "Daily sync" stops. Only the dashboard can restore a workflow from Trash (Settings, Trash); '
+            'Its trigger "Daily sync" stops. A workflow can be restored from Trash in the dashboard (Settings, Trash), and only there; '
             "its slug and history come back with it."
         ),
         unchecked="Not checked: other callers.",

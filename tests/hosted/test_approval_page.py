@@ -190,7 +190,7 @@ async def test_four_eyes_needs_two_people_besides_the_requester(tmp_path: Path) 
             stolen = own | {"token": token, "extent": "once", "name": name}
             assert (await amir.send("approve", stolen)).status_code == 403
             assert (await dana.approve(name=name)).status_code == 303
-            assert "1 of 2 people approved it: another has to" in await dana.read()
+            assert "1 of 2 people have approved it. Another person has to" in await dana.read()
             twice = await dana.form("decline")
             assert "You approved it, and another has to." in await dana.read()
             assert (await dana.send("approve", twice | {"extent": "once", "name": name})).status_code == 403
@@ -600,12 +600,12 @@ def sam(monkeypatch: pytest.MonkeyPatch) -> None:
 async def vote(world: ApprovalWorld, *people: str) -> dict[str, Any]:
     """Have people approve the deletion one after the other. Return what the agent gets then."""
     waits = await world.delete(by="amir")
-    assert "2 people other than the requester (one of them of security) have to approve this call" in waits["message"]
+    assert "2 people other than the requester (one of them from security) have to approve this call" in waits["message"]
     for person in people:
         async with world.browser(person) as browser:
             name = re.findall(r"Type (.+?) to confirm", await browser.read())[0]
             assert (
-                "2 people other than the requester (one of them of security) have to approve this call"
+                "2 people other than the requester (one of them from security) have to approve this call"
                 in await browser.read()
             )
             assert (await browser.approve(name=name)).status_code == 303

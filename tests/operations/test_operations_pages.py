@@ -124,7 +124,7 @@ def test_state_is_moved_with_the_knowledge_of_the_logs_end(shell: Shell) -> None
     (new / "audit.jsonl").write_text("".join(whole.splitlines(keepends=True)[:-1]))
     cut = shell.run(verifying)
     assert cut.returncode == 1
-    assert "the ledger knows entry 4: entries 4 to 4 were cut off or removed" in cut.stdout
+    assert "entry 4 is missing at the end: the ledger has it, the log does not" in cut.stdout
     (new / "ledger.sqlite").unlink()
     shell.does(f"FASTN_STATE_DIR={new} fastn-mcp call list-changes")
     alone = shell.run(verifying)

@@ -851,7 +851,7 @@ rest = "90s"
             "policy.toml line 8: protected customer acme-* or globex; api_key key_1: typed, whatever the rules allow."
             " Reason: our largest customers."
         ),
-        ("policy.toml line 13: protected secret S*: four_eyes (one of them of legal), whatever the rules allow."),
+        ("policy.toml line 13: protected secret S*: four_eyes (one of them from legal), whatever the rules allow."),
         (
             "policy.toml line 17: rule delete_trigger, delete_secret"
             " with target id test_* or tmp_*, dependents at most 2, a test key: allow."
@@ -863,7 +863,7 @@ rest = "90s"
         ),
         (
             "policy.toml line 29: rule create_api_key by group a or b and client c unless by person 0001:"
-            " four_eyes (one of them of security)."
+            " four_eyes (one of them from security)."
         ),
         "policy.toml line 35: rule create_workflow with timeout_ms 4 or 5: deny.",
         (

@@ -20,7 +20,7 @@ each = pytest.mark.parametrize("operation", CATALOG, ids=lambda operation: opera
 each_with_an_id = pytest.mark.parametrize("operation", WITH_AN_ID, ids=lambda operation: operation.tool_name())
 
 NOT_AN_ID = (
-    "not an id, which has letters, digits and . _ ~ : @ + = - only and begins with a letter or digit; "
+    "not an id (letters, digits and . _ ~ : @ + = - only, beginning with a letter or digit); "
     "find returns the id of a name"
 )
 HOSTILE = [

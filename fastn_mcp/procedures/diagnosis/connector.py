@@ -42,7 +42,7 @@ def connector_verdict(evidence: Evidence, broken: Sequence[PartState]) -> str:
         state = "it is not known whether its connections work, since not all were read"
     failed = f"{counted(len(counts.failures), 'run', at_least=more)} failed at it"
     if not counts.knows_failures:
-        failed = "failed runs could not be read"
+        failed = "it is not known whether runs failed at it"
     elif more and not counts.failures:
         failed = "none of the failed runs that were read failed at it"
     for_ = whom((run.customer for run in counts.failures), at_least=more)

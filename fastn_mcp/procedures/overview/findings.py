@@ -162,7 +162,8 @@ def expiring_connections(
     if expiring:
         count, first = counted(len(expiring), "connection", at_least=more), age(expiring[0].at or now, now)
         expire = "expires" if len(expiring) == 1 else "expire"
-        what = f"{count} {expire} {within(time)} and will not be renewed by Fastn, the first {first}. "
+        them = "it" if len(expiring) == 1 else "them"
+        what = f"{count} {expire} {within(time)}, the first {first}; Fastn does not renew {them} itself. "
         findings.append(AccountFinding(Severity.MEDIUM, sentence(what + _distinct_repairs(ending)), expiring))
     if renewed and tells:
         count = counted(len(renewed), "OAuth connection", at_least=more)
