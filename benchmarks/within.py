@@ -13,8 +13,9 @@ from fastn_mcp.guard.approval.obtain import Approvals
 from fastn_mcp.guard.budgets import Budgets
 from fastn_mcp.guard.caller import Announcement, ApprovalChannel, ChannelCapabilities
 from fastn_mcp.guard.guard import Guard
+from fastn_mcp.guard.guarded_account import GuardedAccount
 from fastn_mcp.guard.journal import ChangeJournal
-from fastn_mcp.guard.judge import GuardedAccount, Judge
+from fastn_mcp.guard.judge import Judge
 from fastn_mcp.guard.key_files import CallSecrets, SecretValues, TypedSecrets
 from fastn_mcp.guard.recorder import Recorder
 from fastn_mcp.guard.seal import Seal

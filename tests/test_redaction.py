@@ -27,7 +27,7 @@ from fastn_mcp.audit.log import AuditEvent, about, written
 from fastn_mcp.errors import Failed
 from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.guard.permission import Permission, new_change
-from fastn_mcp.guard.preview import preview
+from fastn_mcp.guard.questions import facts_of, question_of, target_id
 from fastn_mcp.ledger.change import Change
 from fastn_mcp.ledger.change_start import Begun
 from fastn_mcp.policy.asker import Asker
@@ -184,7 +184,8 @@ def _update(value: JsonValue) -> UpdateCustomer:
 
 def _shown(value: JsonValue) -> Any:
     target = FastnObject.model_validate({"id": "c", "name": "Acme", "held": [value]})
-    return preview(by_arguments(_update(value), target=target), Effect.WRITE, "test")
+    resolved = by_arguments(_update(value), target=target)
+    return question_of(facts_of(resolved, Effect.WRITE), "test", target_id(resolved))
 
 
 def _as_card(value: JsonValue) -> object:
@@ -196,7 +197,7 @@ def _as_question(value: JsonValue) -> object:
 
 
 def _as_preview(value: JsonValue) -> object:
-    return render_preview(_shown(value).data())
+    return render_preview(_shown(value).data_for_agent())
 
 
 def _as_telemetry(value: JsonValue) -> object:

@@ -34,8 +34,9 @@ from fastn_mcp.guard.approval.obtain import Approvals
 from fastn_mcp.guard.budgets import Budgets, Limits
 from fastn_mcp.guard.caller import ApprovalChannel
 from fastn_mcp.guard.guard import Guard
+from fastn_mcp.guard.guarded_account import GuardedAccount
 from fastn_mcp.guard.journal import ChangeJournal
-from fastn_mcp.guard.judge import GuardedAccount, Judge
+from fastn_mcp.guard.judge import Judge
 from fastn_mcp.guard.key_files import CallSecrets, KeyFileWriter, SecretValues, TypedSecrets
 from fastn_mcp.guard.recorder import Recorder
 from fastn_mcp.guard.stops import Stops
@@ -256,10 +257,12 @@ def choose_channel(settings: Settings, stores: AccountStores, process: Process) 
         channel = TerminalChannel(process.program.to("approvals"))
     if (slack := _slack(settings, channel, stores, process)) is not None:
         channel = slack
-    if settings.notify_url is not None or settings.remind_after is not None:
-        from fastn_mcp.channels.notification import notifying  # deferred import: only if configured
+    if settings.notify:
+        with extra("notify", "notify is set"):
+            # Deferred import: only if configured.
+            from fastn_mcp.channels.notification import NotifyingChannel, services_of
 
-        channel = notifier = notifying(channel, settings, stores.ledger, stores.system)
+        channel = notifier = NotifyingChannel(channel, services_of(settings), stores.ledger, stores.system)
     return ChosenChannel(channel, webhook, page, slack, notifier)
 
 

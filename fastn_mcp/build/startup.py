@@ -109,7 +109,7 @@ def introduction_of(settings: Settings, environment: Mapping[str, str]) -> Intro
         settings.plan,
         settings.webhook_url,
         *settings.slack_tokens,
-        settings.notify_url,
+        settings.notify,
         settings.report,
         settings.log_file,
         settings.tools,

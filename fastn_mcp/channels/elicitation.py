@@ -160,6 +160,6 @@ def link_request(waiting: PendingApproval) -> types.InputRequiredResult:
 
 
 def _link(waiting: PendingApproval) -> types.ElicitRequestURLParams:
-    what = waiting.question.lines()[0]
+    what = waiting.request.question.lines()[0]
     message = f"{what}\nDecide on the approval page, then come back here. Opening it approves nothing."
     return types.ElicitRequestURLParams(message=message, url=waiting.page or "")

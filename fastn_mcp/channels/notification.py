@@ -1,22 +1,31 @@
-"""Notifications of approval requests, which decide nothing: a signed POST, for any receiver, Slack or Teams.
+"""Notifications of approval requests by Apprise, which decide nothing. Imported only if `notify` is set.
 
-They are sent in the background: a receiver that is slow or down never delays a call. Imported only if configured.
+A message has the tool, who asks, the account, where the request is decided and until when. It has no argument, no name
+of a target, no sentence of the request and no e-mail address.
+
+Apprise blocks, so each message is sent by a thread in the background: a service that is slow or down never delays a
+call. Its URLs are secrets: whatever is logged or shown names a service, and the number of its URL.
 """
 
+import asyncio
 import logging
 import re
-from collections.abc import Callable
-from dataclasses import replace
+import threading
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
+from typing import cast
 
-from pydantic import JsonValue
-from pydantic_core import to_json
+import anyio
+from apprise import Apprise, AppriseAsset, AppriseAttachment, NotifyBase, NotifyFormat, NotifyType
 
-from fastn_mcp.channels.slack.blocks import pieces, plain
-from fastn_mcp.channels.webhook.webhook import WebhookSender
+from fastn_mcp.channels.http_server import BackgroundTasks
 from fastn_mcp.config.model import Settings
-from fastn_mcp.errors import FastnError, SettingsError
+from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.approval_form import asker
 from fastn_mcp.guard.caller import Announcement, ApprovalChannel
 from fastn_mcp.ledger.approval_request import ApprovalRequest
@@ -27,160 +36,228 @@ from fastn_mcp.runtime import System
 
 log = logging.getLogger(__name__)
 
-_ADDRESS = re.compile(r"[^\s<>()\"',;:|]+@[^\s<>()\"',;:|]+")
+TITLE = "A call waits for an approval"
+
+_STEP_TIMEOUT = 10.0
+"""Seconds for connecting to a service, and for each of its answers."""
+
+_ATTEMPT_TIMEOUT = 45.0
+"""Seconds for one message, which takes several steps by SMTP. What is given up too early is delivered twice."""
 
 _RETRY_INTERVAL = 60.0
-"""Seconds between two tries, each of several attempts, while the request is open. None of them takes longer."""
+"""Seconds between two attempts while the request is open. No attempt takes longer."""
+
+_MAX_THREADS = 16
+"""Messages that are being sent at a time."""
+
+_MAX_NAME = 80
+
+_ADDRESS = re.compile(r"[^\s<>()\"',;:|]+@[^\s<>()\"',;:|]+")
+_HIDDEN_ADDRESS = "[e-mail address]"
+_HTTP_STATUS = re.compile(r"\berror=([1-5]\d\d)\b")
+
+_ASSET = AppriseAsset(
+    app_id="fastn-mcp",
+    app_desc="fastn-mcp",
+    app_url="",
+    image_url_mask="",
+    image_url_logo="",
+    image_path_mask=False,
+    storage_mode="memory",  # nothing is written to disk
+    pgp_autogen=False,
+    pem_autogen=False,
+    async_mode=False,  # in this thread
+    service_timeout=0,
+    language="en",
+)
+
+# What Apprise and the libraries below it log can hold a URL. Its results have what is needed of it.
+for _name in ("apprise", "oauthlib", "requests_oauthlib", "urllib3"):
+    logging.getLogger(_name).addHandler(logging.NullHandler())
+    logging.getLogger(_name).propagate = False
+logging.getLogger("apprise").setLevel(logging.WARNING)
 
 
-def _until(request: ApprovalRequest) -> str:
-    return stamp(datetime.fromtimestamp(request.expires, UTC))
+@dataclass(frozen=True, slots=True)
+class Service:
+    """Service of one URL in `notify`."""
+
+    name: str
+    """Apprise's name of it, with a number if it is not the first of this name."""
+    number: int
+    """Number of its URL, from 1."""
+    url: str = field(repr=False)
 
 
-def _requester(request: ApprovalRequest) -> str:
-    """Return who asks. People of some identity providers are named by their e-mail address, which is left out."""
-    return _ADDRESS.sub("[e-mail address]", asker(request))
+def services_of(settings: Settings) -> list[Service]:
+    """Return the services in `notify`. Raises `SettingsError` for a URL that cannot be used."""
+    services: list[Service] = []
+    known = Counter[str]()
+    for number, url in enumerate(settings.notify or (), 1):
+        try:
+            name = str(_load(url).service_name)
+        except ValueError as problem:
+            raise settings.error("notify", f"URL {number} ({url.partition('://')[0]}) {problem}") from None
+        known[name] += 1
+        services.append(Service(name if known[name] == 1 else f"{name} {known[name]}", number, url))
+    return services
 
 
-def _lines(request: ApprovalRequest, where: str) -> list[str]:
-    requested = f"{request.tool}, asked by {_requester(request)} in the account {account_name(request.account)}."
-    title = "A call still waits for an approval." if request.told else "A call waits for an approval."
-    return [title, requested, f"Open until {_until(request)}.", where]
+def _load(url: str) -> NotifyBase:
+    """Return what Apprise sends by. Raises `ValueError` that says what is wrong with a URL, and does not show it."""
+    service = Apprise.instantiate(url, asset=_ASSET)  # pyright: ignore[reportUnknownMemberType] - untyped in part
+    if service is None:
+        raise ValueError("is incomplete, or of a service that Apprise does not know or needs another library for")
+    templates = cast("Sequence[str]", service.templates)
+    if "{schema}://" in templates or service.category != "native":  # it names neither a host nor an account
+        raise ValueError("is for notifications on this machine, and not of a service")
+    if not service.verify_certificate:
+        raise ValueError("has verify=no, and certificates are always verified")
+    template = getattr(service, "template", None)
+    if getattr(service, "attach", None) or (isinstance(template, AppriseAttachment) and len(template)):
+        raise ValueError("has an attachment or a template, and the text of a message is fixed")
+    service.redirects = False
+    service.retry = 0  # the channel tries again
+    service.socket_connect_timeout = min(service.socket_connect_timeout, _STEP_TIMEOUT)
+    service.socket_read_timeout = min(service.socket_read_timeout, _STEP_TIMEOUT)
+    return service
 
 
-def generic(request: ApprovalRequest, where: str) -> dict[str, JsonValue]:
-    return {
-        "kind": "fastn-mcp approval waits",
-        "reminder": bool(request.told),
-        "version": 1,
-        "tool": request.tool,
-        "account": account_name(request.account),
-        "requester": _requester(request),
-        "where": where,
-        "until": _until(request),
-    }
+def message(request: ApprovalRequest, where: str) -> str:
+    """Return the text about a request; `where` is the sentence that says where it is decided."""
+    until = stamp(datetime.fromtimestamp(request.expires, UTC))
+    lines = [
+        f'{request.tool}, asked by "{requester(request)}" in the account {account_name(request.account)}.',
+        f"Open until {until}.",
+        where,
+    ]
+    return _ADDRESS.sub(_HIDDEN_ADDRESS, "\n".join(lines))
 
 
-def slack(request: ApprovalRequest, where: str) -> dict[str, JsonValue]:
-    """Return the body for an incoming webhook of Slack. Its texts are plain: Slack interprets nothing in them."""
-    title, *lines = _lines(request, where)
-    return {
-        "text": title,
-        "blocks": [{"type": "section", "text": plain(next(pieces(line, 3000)))} for line in (title, *lines)],
-    }
+def requester(request: ApprovalRequest) -> str:
+    """Return who asks, in words of letters, digits and hyphens. E-mail addresses are left out.
+
+    People and clients choose their names, and many services show text as Markdown or with mentions and links of their
+    own. They interpret nothing in such words.
+    """
+    parts = _ADDRESS.split(asker(request)[:_MAX_NAME])
+    return f" {_HIDDEN_ADDRESS} ".join(map(_plain_words, parts)).strip()
 
 
-def teams(request: ApprovalRequest, where: str) -> dict[str, JsonValue]:
-    """Return an adaptive card for a workflow of Teams. In a RichTextBlock, Teams interprets no Markdown."""
-    title, *lines = _lines(request, where)
-    card: dict[str, JsonValue] = {
-        "$schema": "http://adaptivecards.io/schemas/adaptive-card.json",
-        "type": "AdaptiveCard",
-        "version": "1.4",
-        "body": [
-            {"type": "TextBlock", "text": title, "weight": "Bolder", "wrap": True},
-            *({"type": "RichTextBlock", "inlines": [{"type": "TextRun", "text": line}]} for line in lines),
-        ],
-    }
-    attachment: JsonValue = {"contentType": "application/vnd.microsoft.card.adaptive", "content": card}
-    return {"type": "message", "attachments": [attachment]}
+def _plain_words(text: str) -> str:
+    letters = (letter if _is_plain(letter) else " " for letter in unicodedata.normalize("NFC", text))
+    words = (word.strip("-") for word in "".join(letters).split())
+    return " ".join(filter(None, words))
 
 
-_PAYLOADS: dict[str, Callable[[ApprovalRequest, str], dict[str, JsonValue]]] = {
-    "generic": generic,
-    "slack": slack,
-    "teams": teams,
-}
-"""Bodies by style, of a request and the sentence that says where it is decided.
+def _is_plain(letter: str) -> bool:
+    return letter == "-" or letter.isalnum() or unicodedata.category(letter) in ("Mn", "Mc")
 
-No body has arguments, names of targets or e-mail addresses, nor anything by which the request could be decided. The
-sentences of a request contain all of these.
-"""
+
+def send(url: str, text: str) -> str | None:
+    """Send a message to the service of a URL. Return why the service did not take it; None if it did."""
+    try:
+        apprise = Apprise(_load(url), asset=_ASSET)
+        result = apprise.notify(  # pyright: ignore[reportUnknownMemberType] - untyped in part
+            text,
+            TITLE,
+            notify_type=NotifyType.WARNING,  # with less, services for incidents open none
+            body_format=NotifyFormat.TEXT,
+        )
+    except Exception as error:  # of one of many plugins; its text can hold the URL
+        return f"Apprise failed ({type(error).__name__})"
+    attempts = [attempt for each in result.results for attempt in each.attempts]
+    if any(attempts):  # `result` also counts a failure as a success where the URL has `optional=yes`
+        return None
+    status = _HTTP_STATUS.search(" ".join(entry.message for entry in result.logs()))
+    return f"HTTP {status[1]}" if status else "no connection, or it was refused"
 
 
 class NotifyingChannel:
-    """Approval channel whose approvers are told of each request once."""
+    """Approval channel whose approvers are notified of each request once."""
 
-    def __init__(
-        self,
-        channel: ApprovalChannel,
-        sender: WebhookSender,
-        style: str,
-        ledger: Ledger,
-        system: System,
-        remind_after: float | None = None,
-    ) -> None:
-        """`remind_after`: seconds after which they are told once more of a request that is still open."""
+    def __init__(self, channel: ApprovalChannel, services: Sequence[Service], ledger: Ledger, system: System) -> None:
         self.capabilities = replace(channel.capabilities, notifies=True)
         self._channel = channel
-        self._sender = sender
-        self._body = _PAYLOADS[style]
+        self._services = services
         self._ledger = ledger
         self._system = system
-        self._remind_after = remind_after
-        self._telling = set[str]()
-        self._receiver = f"{sender.host} ({style})"
+        self._tasks = BackgroundTasks()
+        self._threads = threading.Semaphore(_MAX_THREADS)
+        self._notifying = set[str]()
+        """Ids of the requests that this process is notifying people of."""
 
     @property
     def url(self) -> str | None:
         return self._channel.url
 
     async def announce(self, request: ApprovalRequest) -> Announcement:
-        """Publish a request on the channel, and begin to tell its approvers."""
+        """Publish a request on the channel, and begin to notify its approvers."""
         announced = await self._channel.announce(request)
-        if request.id not in self._telling:
-            self._sender.tasks.begin(self._tell(request, announced.where))
-        recipients = " ".join(request.told) or f"A notification goes to {self._receiver}."
-        return replace(announced, where=f"{announced.where} {recipients}")
+        if request.id not in self._notifying:
+            self._notifying.add(request.id)
+            self._tasks.begin(self._notify(request.id, announced.where))
+        names = ", ".join(service.name for service in self._services)
+        told = " ".join(request.told) or f"A notification goes to {names}."
+        return replace(announced, where=f"{announced.where} {told}")
 
     async def aclose(self) -> None:
         """Give up what was not delivered yet."""
-        await self._sender.aclose()
+        await self._tasks.aclose()
 
-    async def _tell(self, request: ApprovalRequest, where: str) -> None:
-        """Notify, and remind if nobody has decided by then: each once, whichever process or repetition comes first."""
-        self._telling.add(request.id)
+    async def _notify(self, approval_id: str, where: str) -> None:
+        """Notify by each service once, whichever process comes first, and try again while the request is open."""
         try:
-            await self._deliver(1, request, where)
-            if self._remind_after is not None:
-                await self._system.sleep(max(0.0, request.created + self._remind_after - self._system.timestamp()))
-                await self._deliver(2, request, where)
+            await asyncio.gather(*(self._notify_by(service, approval_id, where) for service in self._services))
+        finally:
+            self._notifying.discard(approval_id)
+
+    async def _notify_by(self, service: Service, approval_id: str, where: str) -> None:
+        try:
+            while not await self._attempt(service, approval_id, where):
+                await self._system.sleep(_RETRY_INTERVAL)
         except FastnError as lost:  # the ledger: the call itself says so
             log.warning("a notification was given up: %s", lost.what)
-        finally:
-            self._telling.discard(request.id)
 
-    async def _deliver(self, number: int, request: ApprovalRequest, where: str) -> None:
-        """Deliver the message of this number about a request that is open, until some process has delivered it."""
-        while (current := await self._ledger.find(request.id)) and len(current.told) < number:
-            if not current.is_open(now := self._system.timestamp()):
-                return
-            # For one try only, so that another process goes on if this one ends.
-            if await self._ledger.use_nonce(f"notification {number} {request.id}", now + _RETRY_INTERVAL - 1, now):
-                try:
-                    await self._sender(to_json(self._body(current, where)))
-                except FastnError as problem:
-                    log.warning("a notification was not delivered: %s", problem.what)
-                else:
-                    done = "Reminded" if current.told else "Notified"
-                    entry = f"{done} at {self._system.now():%H:%M} UTC: {self._receiver}."
-                    await self._ledger.change_request(request.id, partial(ApprovalRequest.noted, told=entry))
-                    return
-            await self._system.sleep(_RETRY_INTERVAL)
+    async def _attempt(self, service: Service, approval_id: str, where: str) -> bool:
+        """Notify by a service, unless that was done or is no longer needed. Return whether nothing is left to do."""
+        now = self._system.timestamp()
+        request = await self._ledger.find(approval_id)
+        if request is None or not request.is_open(now) or request.is_notified_by(service.name):
+            return True
+        # For one attempt only, so that another process goes on if this one ends.
+        nonce = f"notification {service.name} {approval_id}"
+        if not await self._ledger.use_nonce(nonce, now + _RETRY_INTERVAL - 1, now):
+            return False
+        problem = await self._send_in_thread(service.url, message(request, where))
+        if problem is not None:
+            log.warning("%s (URL %s) did not take a notification: %s", service.name, service.number, problem)
+            return False
+        minute = f"{self._system.now():%H:%M}"
+        notified = partial(ApprovalRequest.with_notification, service=service.name, minute=minute)
+        await self._ledger.change_request(approval_id, notified)
+        return True
 
+    async def _send_in_thread(self, url: str, text: str) -> str | None:
+        if not self._threads.acquire(blocking=False):
+            return "too many notifications are being sent"
+        loop = asyncio.get_running_loop()
+        outcome: asyncio.Future[str | None] = loop.create_future()
 
-def notifying(channel: ApprovalChannel, settings: Settings, ledger: Ledger, system: System) -> NotifyingChannel:
-    """Return the channel with the configured notifications. Raises `SettingsError` if the secret is missing."""
-    if settings.notify_url is None or settings.notify_secret is None:
-        missing = "notify_url" if settings.notify_url is None else "notify_secret"
-        setting = "remind_after" if settings.notify_url is None else "notify_url"
-        raise SettingsError(
-            f"{setting} is set, and {missing} is not.", f"Set FASTN_{missing.upper()}: docs/waiting.md."
-        )
-    if (settings.remind_after or 0) >= settings.approval_minutes * 60:
-        raise SettingsError(
-            f"remind_after is {settings.remind_after} seconds, after which a request has expired already.",
-            f"Requests are open for {settings.approval_minutes} minutes: name fewer seconds.",
-        )
-    sender = WebhookSender(settings.notify_url, settings.notify_secret, system)
-    return NotifyingChannel(channel, sender, settings.notify_style, ledger, system, settings.remind_after)
+        def settle(problem: str | None) -> None:
+            if not outcome.done():
+                outcome.set_result(problem)
+
+        def work() -> None:
+            try:
+                problem = send(url, text)
+            finally:
+                self._threads.release()
+            with suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(settle, problem)
+
+        # A daemon, as a thread of anyio is not: while it waits for a service, the process can end.
+        threading.Thread(target=work, name="notification", daemon=True).start()
+        with anyio.move_on_after(_ATTEMPT_TIMEOUT):
+            return await outcome
+        return f"no answer within {_ATTEMPT_TIMEOUT:.0f} seconds"

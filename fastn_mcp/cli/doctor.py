@@ -120,6 +120,7 @@ def _examine(start: StartOptions) -> DoctorReport:
             first.append(await machine.check_ledger(settings.ledger, folder, system))
             first += machine.check_export(settings, audit_logs(folder), system.now())
             first += await _check_slack(settings, None)
+            first += _check_notify(settings)
 
             def show(subject: str) -> None:
                 status.update(f"Looking at {subject} ...")
@@ -162,6 +163,7 @@ async def _examine_team(start: StartOptions, file: Path, token: str | None, url:
         for tenant, settings in builder.checks():
             if isinstance(settings, Settings):
                 report.checks += await _check_slack(settings, team.issuer, f"tenant {tenant.name}: ")
+                report.checks += _check_notify(settings, f"tenant {tenant.name}: ")
         if is_shared(process.ledger):
             from fastn_mcp.ledger.valkey.store import ValkeyStore  # an optional extra
 
@@ -190,6 +192,21 @@ async def _check_slack(settings: Settings, issuer: str | None, of: str = "") -> 
         return [replace(check, name=f"{of}{check.name}") for check in await check_slack(settings, issuer)]
     except SettingsError as error:
         return [CheckGroup.SETTINGS.failed(f"{of}Slack", error.what, error.next_step)]
+
+
+def _check_notify(settings: Settings, of: str = "") -> list[Check]:
+    """Check whether Apprise knows the services of `notify`. Sends no message."""
+    if not settings.notify:
+        return []
+    name = f"{of}Notifications"
+    try:
+        with extra("notify", "notify is set"):
+            from fastn_mcp.channels.notification import services_of  # deferred import: an extra
+
+        names = ", ".join(service.name for service in services_of(settings))
+    except SettingsError as error:
+        return [CheckGroup.SETTINGS.failed(name, error.what, error.next_step)]
+    return [CheckGroup.SETTINGS.ok(name, "Each URL of notify is of a known service.", here=f"{names}.")]
 
 
 def _show(result: DoctorReport) -> None:

@@ -26,7 +26,6 @@ from fastn_mcp.cli.start_options import StartOptions
 from fastn_mcp.config.paths import config_dir, make_private_folder
 from fastn_mcp.errors import FastnError, SettingsError
 from fastn_mcp.guard.caller import Caller
-from fastn_mcp.guard.evaluation import Evaluation
 from fastn_mcp.policy import plan_file
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.permit import Permit
@@ -272,9 +271,7 @@ def _calls(permit: Permit) -> Iterator[Call]:
 async def _consequences(call: Call, parts: AccountParts) -> tuple[ResolvedCall | None, list[str]]:
     """Return a call as read, and its sentences: what happens to which target, what is lost, and what can be undone."""
     try:
-        evaluation = await parts.guard.preview(call, Caller(Asker(), None))
+        evaluation = await parts.dispatch.evaluate(call, Caller(Asker(), None))
     except FastnError as error:
         return None, [f"{type(call).title()} {quote(call.target or '')}: {error}"]
-    if not isinstance(evaluation, Evaluation):
-        raise TypeError("a single call has an evaluation")
     return evaluation.resolved, evaluation.asked.summary()

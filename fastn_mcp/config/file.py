@@ -19,6 +19,7 @@ from fastn_mcp.config.model import (
     KEY_HOST,
     KEY_SETTINGS,
     PROFILES,
+    REMOVED,
     SECRETS,
     ConfigFile,
     KeySettings,
@@ -98,6 +99,8 @@ def check_name(name: str) -> None:
 
 def _check(table: Mapping[str, object], known: tuple[str, ...], *inside: str) -> None:
     for name in table:
+        if name in REMOVED:
+            raise ConfigError((*inside, name), f"the setting {name} was removed. {REMOVED[name].rstrip('.')}")
         if name not in known:
             where = f" in [{'.'.join(inside)}]" if inside else ""
             raise ConfigError((*inside, name), f"there is no setting {name!r}{where}{nearest(name, known)}")

@@ -22,6 +22,7 @@ from fastn_mcp.config.model import (
     KEY_HOST,
     KEY_SETTINGS,
     OF_THE_PROCESS,
+    REMOVED,
     SOURCES,
     ConfigFile,
     Settings,
@@ -182,12 +183,16 @@ def choose(
 
 
 def _no_other_was_meant(environment: Mapping[str, str], config: ConfigFile) -> None:
-    """Reject variables with a misspelt name: FASTN_READ_ONY=1 would leave everything allowed.
+    """Reject variables of removed settings, and those with a misspelt name: FASTN_READ_ONY=1 would allow everything.
 
     Names close to the key's are ignored: they may hold keys of other accounts, and a missing key is an error anyway.
     """
     known = (*_VARIABLES.values(), *OF_THE_PROCESS)
     named = [table.get("api_key_env") for table in (config.top, *config.profiles.values())]
+    for setting, instead in REMOVED.items():
+        variable = f"FASTN_{setting.upper()}"
+        if variable in environment and variable not in named:
+            raise SettingsError(f"{variable} is set, and the setting {setting} was removed.", instead)
     for name in environment:
         if not name.startswith("FASTN_") or name in known or name in named:
             continue

@@ -50,11 +50,25 @@ TOOLSETS = (
 Mode = Literal["read-only", "guarded", "manual", "unattended", "auto"]
 
 
+REMOVED = {
+    "notify_url": (
+        "Give the URL of the service in notify, such as slack://… or workflows://… (docs/waiting.md). For a signed POST"
+        " to a receiver of your own, use webhook_url (docs/webhook.md)."
+    ),
+    "notify_secret": "Nothing that notify sends is signed. For a signed POST, use webhook_url (docs/webhook.md).",
+    "notify_style": "Each URL in notify says which service it is for, such as slack://… or workflows://….",
+    "remind_after": "Each request is notified once. Remove the setting.",
+}
+"""Settings that were removed, and what to do instead. A start with one of them fails."""
+
 SHORTEST_SECRET = 32
 """Minimum length of a sealing secret, in characters."""
 
 _MAX_TAIL = 4
 """Maximum number of characters of the key that are shown, and only of one that is long enough."""
+
+_PASSWORD = re.compile(r"://[^:/?]*:([^/?]+)@")
+"""Password in an Apprise URL, which need not be a URL by the standard."""
 
 _SERVERS = ("valkey://", "valkeys://", "redis://", "rediss://")
 
@@ -183,6 +197,18 @@ def _listed(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
+def _listed_urls(value: object) -> object:
+    """Split a text before each scheme, since a URL of Apprise can hold commas."""
+    return _NEXT_URL.split(value.strip(" ,\n")) if isinstance(value, str) else value
+
+
+def _apprise_urls(urls: list[str]) -> list[str]:
+    for number, url in enumerate(urls, 1):
+        if not _APPRISE_URL.fullmatch(url):
+            raise ValueError(f"has a value that is not a URL such as slack://… (number {number})")
+    return urls
+
+
 def _toolsets(names: list[str]) -> list[str]:
     for name in names:
         if name not in TOOLSETS:
@@ -230,6 +256,9 @@ _Receiver = Annotated[str, AfterValidator(callable_address)]
 _SigningSecret = Annotated[str, Field(min_length=SHORTEST_SECRET), AfterValidator(_signing)]
 _HeaderValue = Annotated[str, AfterValidator(_header)]
 _Names = Annotated[list[str] | None, BeforeValidator(_listed)]
+_APPRISE_URL = re.compile(r"[A-Za-z0-9]{1,32}://\S+")
+_NEXT_URL = re.compile(r"[,\s]+(?=[A-Za-z0-9]{1,32}://)")
+_AppriseUrls = Annotated[list[str], BeforeValidator(_listed_urls), AfterValidator(_apprise_urls)]
 _Toolsets = Annotated[Annotated[list[str], AfterValidator(_toolsets)] | None, BeforeValidator(_listed)]
 
 
@@ -359,17 +388,8 @@ class Settings(BaseModel):
     slack_url: _Receiver = _setting(
         "https://slack.com/api/", "Slack's Web API; https://slack-gov.com/api/ for GovSlack."
     )
-    notify_url: _Receiver | None = _setting(
-        None, "URL for a message when a call waits, which decides nothing: waiting.md.", repr=False
-    )
-    notify_secret: _SigningSecret | None = _setting(
-        None, "Signs what is posted there; 32 characters or more.", repr=False
-    )
-    notify_style: Literal["generic", "slack", "teams"] = _setting(
-        "generic", "The message as plain JSON, for Slack or for Teams."
-    )
-    remind_after: Annotated[int, Field(ge=30, le=86_400)] | None = _setting(
-        None, "Seconds after which that message is posted once more, if nobody has decided."
+    notify: _AppriseUrls | None = _setting(
+        None, "Apprise URLs for a message when a call waits, which decides nothing: waiting.md.", repr=False
     )
     approvers: Path | None = _setting(None, "File of approvers, each with a public key.", Trait.FILE)
     approval_listen: Annotated[str, AfterValidator(_listen)] | None = _setting(
@@ -460,7 +480,10 @@ class Settings(BaseModel):
         """Values that must never be logged."""
         urls = (self.proxy, self.ledger if self.shares else None)
         passwords = [urlsplit(url or "").password or "" for url in urls]
-        whole = [getattr(self, name) for name in SECRETS if name != "ledger"]  # an address, but for its password
+        notify = self.notify or []
+        passwords += [found[1] for url in notify if (found := _PASSWORD.search(url))]
+        not_whole = ("ledger", "notify")  # an address, but for its password; a list
+        whole = [getattr(self, name) for name in SECRETS if name not in not_whole] + notify
         return [secret for secret in (*whole, *passwords, *map(unquote, passwords), *self.state_secrets) if secret]
 
     @property

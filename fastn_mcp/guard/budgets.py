@@ -105,7 +105,8 @@ class Budgets:
 
         What people or a plan permit may spend beyond its budget, since beyond it spending needs just that.
         """
-        permit, limits = current.verdict.permit, list[BudgetLimit]()
+        permit = current.verdict.permit
+        limits = list[BudgetLimit]()
         if permit is not None and permit.budget:
             limits.append(BudgetLimit(permit.budget, PLANNED, permit.count))
         may_spend = is_approved or permit is not None

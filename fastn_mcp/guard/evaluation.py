@@ -41,10 +41,10 @@ class Evaluation:
     """Effect on the current state. For a list, the most severe effect among its calls."""
     verdict: PolicyDecision
     """Decision of the policy. For a list, the strictest one among its calls: it applies to all of them."""
-    why: str = ""
-    """Reason of the decision on a single call, for the agent."""
+    hides_any: bool = False
+    """Whether there may be something among what was read that the agent may not read."""
     question: Question | None = None
-    """What people read before they decide; None unless it was made (`Judge.with_question`, `Judge.describe`)."""
+    """What people read before they decide; None unless it was made (`guard.questions`)."""
     question_for_agent: Question | None = None
     """The question without what the agent may not read; None if it may read all."""
     list_calls: tuple["Evaluation", ...] = ()
@@ -104,14 +104,21 @@ class Evaluation:
             return list(dict.fromkeys(effect for each in self.calls for effect in each.effects))
         return [self.effect, *effects_below(self.call, self.effect)]
 
+    @property
+    def why(self) -> str:
+        """Reason of the decision, for the agent: without what it may not read."""
+        return self.verdict.reason if self.hides_any else self.verdict.why
+
     def needs_another(self, caller: Caller) -> bool:
         """Whether somebody other than the person behind the caller has to approve it, if anybody has to."""
         return not caller.may_approve(self.effects)
 
     @property
     def name(self) -> str | None:
-        """Display name of the target. Always None for a list."""
-        label = None if self.resolved_call is None else self.resolved_call.label
+        """Display name of the target, as it was read. None for a list, and if the policy decided without a read."""
+        if self.resolved_call is None or not self.binding:
+            return None
+        label = self.resolved_call.label
         return str(label) if label else None
 
     @property

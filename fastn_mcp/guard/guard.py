@@ -97,7 +97,7 @@ class Guard:
             if not isinstance(permission, Permission):
                 return permission
             if not await self._permissions.still_covers(permission, evaluation):
-                preview = (await self.judge.with_question(evaluation)).readable.data_for_agent()
+                preview = (await self.judge.questions.with_question(evaluation)).readable.data_for_agent()
                 raise target_changed("Look at the preview; call again to ask again.", {"preview": preview})
             if evaluation.is_list and permission.request is not None and not permission.request.used:
                 self._recorder.agreed(tool, permission.request, permission.by)
@@ -132,7 +132,7 @@ class Guard:
             return evaluation, obtained
         span["outcome"] = "approval_required"
         if obtained.request.out_of_band:
-            self._recorder.waits(tool, caller, obtained.question)
+            self._recorder.waits(tool, caller, obtained.request.question)
         return evaluation, obtained
 
     async def _send_list(
@@ -160,7 +160,9 @@ class Guard:
         None if other calls used up the budget or plan entry that allowed a single call. A call of a list is then
         judged again, as it is if its evaluation is not fresh or others, which may change its target, were sent.
         """
-        call, asker, is_list = current.call, caller.asker, evaluation.is_list
+        call = current.call
+        asker = caller.asker
+        is_list = evaluation.is_list
         with (
             _span(self._system, call) if is_list else nullcontext(SpanFacts()) as span,
             self._fail_closed(call, caller),
@@ -179,7 +181,9 @@ class Guard:
                 current = await self._judge_again(current, caller, evaluation.id)
                 change = await self._new_change(current, evaluation, permission, made, asker)
             span.update(_permission_facts(permission))
-        intent, began, is_sent = None, self._system.monotonic(), False
+        intent = None
+        began = self._system.monotonic()
+        is_sent = False
         record = partial(self._recorder.outcome, current, change, asker, began=began)
         try:
             intent = self._recorder.intent(current, change, asker)
@@ -208,7 +212,7 @@ class Guard:
         self, current: Evaluation, evaluation: Evaluation, permission: Permission, made: ListResult, asker: Asker
     ) -> Change:
         """Return the change of a call that is about to begin, with the state before it."""
-        change = await new_change(
+        return await new_change(
             current,
             permission,
             list_id=evaluation.id if evaluation.is_list else "",
@@ -217,8 +221,8 @@ class Guard:
             read=self._client.send,
             deadline=self._client.deadline(current.call),
             system=self._system,
+            stopped=await self._stopped_triggers(current, permission, made),
         )
-        return replace(change, stopped_triggers=await self._stopped_triggers(current, permission, made))
 
     async def _stopped_triggers(self, current: Evaluation, permission: Permission, made: ListResult) -> tuple[str, ...]:
         """Return the live triggers that a deletion switches off, with the deletions of its list before it."""
@@ -231,16 +235,16 @@ class Guard:
                 gone.add(change.target)
         if permission.request is not None:
             return permission.request.question.call(current.number).stopped_triggers(gone)
-        return (await self.judge.with_question(current)).asked.stopped_triggers(gone)
+        return (await self.judge.questions.with_question(current)).asked.stopped_triggers(gone)
 
     async def preview(self, tool: Tool[Any], caller: Caller, undoes: Change | None = None) -> Evaluation | ListResult:
         """Judge a call or a list by fresh reads, without sending it. Return the outcomes if all calls were made."""
         made = await self._made_before(tool, caller)
         if made.is_complete:
             return made
-        evaluation = await self.judge.judge(tool, caller.asker, made.outcomes, undoes)
+        evaluation = await self.judge.judge(tool, caller.asker, made, undoes)
         is_stopped = await self._approvals.stops.facts(caller.asker) is not None
-        return replace(await self.judge.describe(evaluation), is_stopped=is_stopped)
+        return replace(await self.judge.questions.describe(evaluation), is_stopped=is_stopped)
 
     async def read(self, call: Call, caller: Caller) -> FastnObject:
         """Send a read call. Raises a `FastnError`."""
@@ -320,7 +324,7 @@ class Guard:
         if isinstance(tool, Operation) and not must_read:
             evaluation = await self.judge.judge_without_reads(tool, caller.asker, undoes)
         if evaluation is None:
-            evaluation = await self.judge.judge(tool, caller.asker, made.outcomes, undoes)
+            evaluation = await self.judge.judge(tool, caller.asker, made, undoes)
         for one in evaluation.calls:
             caller.check(one.call.tool_name(), *one.effects)
         span.update(_decision_facts(evaluation))

@@ -208,16 +208,20 @@ class ChangeJournal:
         """
         returned = {} if result is None else await work_on(received(), partial(without_secrets, result))
         target = change.target or (str(returned["id"]) if isinstance(returned.get("id"), (str, int)) else None)
-        sent = {name: returned.get(name, value) for name, value in change.sent.items()}
-        stopped = change.stopped_triggers if outcome in FINAL_OUTCOMES else ()
-        ended = replace(change, outcome=outcome, target=target, sent=sent, stopped_triggers=stopped)
-        if target is not None and ended.is_of_another and isinstance(name := returned.get("name"), str):
-            ended = replace(ended, name=name)
         delivery = delivery if outcome in MADE_OUTCOMES and change.repeat_id else None
         is_unsettled = bool(change.repeat_id) and (outcome in PERHAPS_MADE or delivery is not None)
         now = self._system.timestamp()
         claimed = self._claims.pop(change.id, None)
-        ended = replace(ended, unsettled_until=now + UNSETTLED if is_unsettled else 0.0)
+        ended = replace(
+            change,
+            outcome=outcome,
+            target=target,
+            sent={name: returned.get(name, value) for name, value in change.sent.items()},
+            stopped_triggers=change.stopped_triggers if outcome in FINAL_OUTCOMES else (),
+            unsettled_until=now + UNSETTLED if is_unsettled else 0.0,
+        )
+        if target is not None and ended.is_of_another and isinstance(name := returned.get("name"), str):
+            ended = replace(ended, name=name)
         if outcome in PERHAPS_MADE:
             self._lost = {call: until for call, until in self._lost.items() if until > now}
             self._lost[change.repeat_id] = ended.unsettled_until

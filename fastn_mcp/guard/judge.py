@@ -4,31 +4,29 @@ import hashlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, cast
 
-import anyio
 from pydantic_core import to_jsonable_python
 
-from fastn_mcp.account.dependents import describe_dependents
-from fastn_mcp.account.outlook import Outlook, outlook_of
-from fastn_mcp.account.resolve import by_arguments, check_settings, resolve, with_owners, without_hidden
-from fastn_mcp.account.resolved_call import ResolvedCall, Surroundings
+from fastn_mcp.account.resolve import by_arguments, check_settings, resolve, with_owners
+from fastn_mcp.account.resolved_call import ResolvedCall
 from fastn_mcp.account.typed_argument import TypedArgument
 from fastn_mcp.client.cost import received
-from fastn_mcp.client.reads import RecordedReads, after_creates, remembered
+from fastn_mcp.client.reads import after_creates, remembered
 from fastn_mcp.errors import NOTHING_SENT, FastnError, Forbidden, InvalidArgument, NotFound, NotSent
 from fastn_mcp.guard.ai_sessions import AiSessions
 from fastn_mcp.guard.approval_form import FREE, extent
 from fastn_mcp.guard.budgets import NO_EARLIER_USES, Budgets, EarlierUses
 from fastn_mcp.guard.evaluation import Evaluation, evaluation_of_list, place_in_list
+from fastn_mcp.guard.guarded_account import GuardedAccount
 from fastn_mcp.guard.journal import ChangeJournal
-from fastn_mcp.guard.questions import facts_for_agent, facts_of, question_of, question_of_list, target_id
-from fastn_mcp.guard.sentences.facts import Facts
+from fastn_mcp.guard.questions import Questions
+from fastn_mcp.guard.result import ListResult
 from fastn_mcp.guard.stops import Stops
 from fastn_mcp.ledger.approval_request import ApprovalRequest
 from fastn_mcp.ledger.change import Change
@@ -39,42 +37,18 @@ from fastn_mcp.policy.decision import PLANNED, Decision, PolicyDecision, Situati
 from fastn_mcp.policy.permit import Permit
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.policy.rules import CUSTOMERS_UNREADABLE
-from fastn_mcp.records.formats import age
-from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.redaction import quote
 from fastn_mcp.runtime import System, work_on
 from fastn_mcp.tools.ai import AiBuild, AiChat
 from fastn_mcp.tools.customers import ListCustomers
 from fastn_mcp.tools.operation import Call, Create, RefusedValue, Send
 from fastn_mcp.tools.related_reads import no_such, reader_of
-from fastn_mcp.tools.selection import EnabledTools
 from fastn_mcp.tools.tool import Effect, Tool
 
 log = logging.getLogger(__name__)
 
 TEMPORARY = "temporary approval"
 """Name of a permit that is given with an approval."""
-
-_MAX_DESCRIBED = 10
-"""Maximum number of calls of a list for which further facts are read."""
-
-_MAX_DESCRIPTION_SECONDS = 10.0
-"""Maximum time for reading them in seconds."""
-
-
-@dataclass(frozen=True, slots=True)
-class GuardedAccount:
-    """The account whose calls are evaluated, as this server reaches it."""
-
-    name: str
-    """Display name."""
-    owns: Callable[[FastnObject], bool]
-    """Whether an API key's record may be that of the key that this server uses."""
-    key_digest: str = ""
-    """Opaque identifier of that key and of the host it is sent to."""
-    surroundings: Surroundings = field(default_factory=Surroundings)
-    tools: EnabledTools = field(default_factory=lambda: EnabledTools({}))
-    """The tools that are enabled. An agent is shown no rows of a kind that none of them reads."""
 
 
 class Judge:
@@ -95,9 +69,9 @@ class Judge:
         self.policy = policy
         self.budgets = budgets
         self.ai_sessions = AiSessions()
+        self.questions = Questions(account, journal, self.ai_sessions, system)
         self.bound_account = bound_account(account.name, account.key_digest)
         self._account = account
-        self._surroundings = account.surroundings
         self.tools = account.tools
         self._ledger = ledger
         self._journal = journal
@@ -111,6 +85,13 @@ class Judge:
         """Return the id of a call: the digest of principal, machine, tenant, account, key, tool and exact arguments."""
         return _sha256([*self._parties(asker), call.tool_name(), call.arguments()])
 
+    def _ids(self, call: Call, asker: Asker) -> tuple[str, str]:
+        """Return the id of a call, and the id by which a repeated call is recognised (`Evaluation.repeat_id`)."""
+        call_id = self.call_id(call, asker)
+        bare = _without_key(call)
+        repeat_id = call_id if bare is call else self.call_id(bare, asker)
+        return call_id, repeat_id
+
     def list_ids(self, tool: Tool[Any], asker: Asker) -> tuple[str, tuple[str, ...]]:
         """Return the id of a list and those of its calls, in order; nothing for a single call.
 
@@ -123,14 +104,13 @@ class Judge:
 
     async def judge_without_reads(self, call: Call, asker: Asker, undoes: Change | None = None) -> Evaluation | None:
         """Judge a single call without reads; None unless that is enough to allow or deny it."""
-        check_settings(call, self._surroundings)
+        check_settings(call, self._account.surroundings)
         if call.person_types is not None or self.policy.needs_facts(call):
             return None
-        resolved = by_arguments(call, self._surroundings)
+        resolved = by_arguments(call, self._account.surroundings)
         if self.policy.needs_records(resolved):
             return None
-        call_id = self.call_id(call, asker)
-        repeat_id = self.call_id(_without_key(call), asker)
+        call_id, repeat_id = self._ids(call, asker)
         if await self._is_awaited(resolved, {call_id}):
             return None
         if await self._journal.unsettled(call, repeat_id) is not None:
@@ -144,16 +124,13 @@ class Judge:
             id=call_id,
             effect=call.effective,
             verdict=verdict,
-            why=verdict.why,
             resolved_call=resolved,
             repeat_id=repeat_id,
             undoes=undoes,
         )
 
-    async def judge(
-        self, tool: Tool[Any], asker: Asker, made: Collection[str] = (), undoes: Change | None = None
-    ) -> Evaluation:
-        """Judge a call, or the calls of a list except those with an id in `made`, by fresh reads.
+    async def judge(self, tool: Tool[Any], asker: Asker, made: ListResult, undoes: Change | None = None) -> Evaluation:
+        """Judge a call, or the calls of a list that are not `made` yet, by fresh reads.
 
         Raises a `FastnError`.
 
@@ -163,14 +140,13 @@ class Judge:
         reads = remembered(self._read)
         if not tool.inner_calls:
             return await self.judge_call(cast("Call", tool), asker, reads=reads, undoes=undoes)
-        list_id, call_ids = self.list_ids(tool, asker)
         earlier_uses: Counter[tuple[str, str]] = Counter()
         evaluations: list[Evaluation] = []
         for number, call in enumerate(cast("tuple[Call, ...]", tool.inner_calls), 1):
-            if call_ids[number - 1] in made:
+            if made.calls[number - 1] in made.outcomes:
                 continue
             try:
-                evaluation = await self.judge_call(call, asker, earlier_uses, reads=reads, list_id=list_id)
+                evaluation = await self.judge_call(call, asker, earlier_uses, reads=reads, list_id=made.id)
                 if evaluation.typed is not None:
                     raise NotSent(
                         f"a person can type the {evaluation.typed.name} of a single call only.",
@@ -183,7 +159,7 @@ class Judge:
                 raise
             evaluations.append(replace(evaluation, number=number))
             earlier_uses.update(self._uses_of(evaluation, asker))
-        return evaluation_of_list(tool, list_id, evaluations)
+        return evaluation_of_list(tool, made.id, evaluations)
 
     def _uses_of(self, evaluation: Evaluation, asker: Asker) -> Iterator[tuple[str, str]]:
         """Yield the budgets and periods in which a call will count."""
@@ -210,15 +186,13 @@ class Judge:
         for, instead of now.
         """
         began = self._system.timestamp()
-        call_id = self.call_id(call, asker)
-        repeat_id = self.call_id(_without_key(call), asker)
+        call_id, repeat_id = self._ids(call, asker)
         reads = reads or remembered(self._read)
         resolved = await self._resolve(call, reads, own={call_id, list_id})
         verdict, is_unsettled = await self._decide(
             resolved, repeat_id, asker, earlier_uses=earlier_uses, at=at, list_id=list_id
         )
         binding = await work_on(received(), partial(self._binding, resolved, call_id))
-        why = verdict.reason if self.tools.hides_any else verdict.why
         permit = given_by = None
         if not list_id and _may_be_temporary(resolved, verdict, is_unsettled=is_unsettled):
             permit = await work_on(received(), partial(self._permit, resolved, asker))
@@ -230,7 +204,7 @@ class Judge:
             id=call_id,
             effect=resolved.effect,
             verdict=verdict,
-            why=why,
+            hides_any=self.tools.hides_any,
             resolved_call=resolved,
             binding=binding,
             permit=permit,
@@ -245,12 +219,6 @@ class Judge:
     def _binding(self, resolved: ResolvedCall, call_id: str) -> str:
         """Return the digest of a call, of all that it touches and of the policy."""
         return _sha256([call_id, resolved.bound(), str(resolved.label), self.policy.digest])
-
-    def _undone(self, change: Change | None) -> str:
-        """Return the change that a call undoes, in words for people; empty if there is none."""
-        if change is None:
-            return ""
-        return f"what was done {age(datetime.fromtimestamp(change.at, UTC), self._system.now())}"
 
     def _permit(self, resolved: ResolvedCall, asker: Asker) -> Permit:
         """Return the temporary approval that people may give with an approval of a call.
@@ -280,96 +248,6 @@ class Judge:
         evaluation = await self.judge_call(call, asker, at=at)
         return evaluation, await self._situation(evaluation.resolved, evaluation.effect, asker, at=at)
 
-    async def with_question(self, evaluation: Evaluation) -> Evaluation:
-        """Return the evaluation with its question, from what was read to judge it. One that it has stays."""
-        if evaluation.question is not None:
-            return evaluation
-        if evaluation.is_list:
-            return _with_list_question([await self.with_question(each) for each in evaluation.calls], evaluation)
-        return await self._with_facts(evaluation, self._facts(evaluation))
-
-    async def describe(self, evaluation: Evaluation) -> Evaluation:
-        """Return the evaluation with a question that says all that helps to decide. An approval is not bound to it.
-
-        For each call, it says what this server did lately to its records, and the credits of a message to Fastn's AI;
-        for the first ones also what else has to be read.
-        """
-        deadline = anyio.current_time() + _MAX_DESCRIPTION_SECONDS
-        described: list[Evaluation] = []
-        for each in evaluation.calls:
-            may_read = len(described) < _MAX_DESCRIBED
-            described.append(await self._describe_call(each, deadline, may_read=may_read))
-        return _with_list_question(described, evaluation) if evaluation.is_list else described[0]
-
-    async def _describe_call(self, evaluation: Evaluation, deadline: float, *, may_read: bool) -> Evaluation:
-        """Return one call with its question, with further reads until `deadline` if it `may_read`."""
-        reads = evaluation.reads
-        if reads is None:
-            return await self.with_question(evaluation)
-        call = evaluation.call
-        now = self._system.now()
-        recorded = RecordedReads(reads)
-        facts = await work_on(received(), partial(self._facts, evaluation))
-        facts.history = await self._journal.history(evaluation.resolved)
-        facts.costs = await self.ai_sessions.costs(reads) if isinstance(call, (AiChat, AiBuild)) else ""
-        if may_read:
-            with anyio.CancelScope(deadline=deadline):
-                dependence = await describe_dependents(call, evaluation.resolved.target, recorded, now)
-                facts.dependence = dependence or facts.dependence
-                outlook = await outlook_of(evaluation.resolved, recorded, now, self._surroundings)
-                facts.defaults = outlook.defaults
-                facts.notes = outlook.notes
-        return await self._with_facts(evaluation, facts, recorded)
-
-    def _facts(self, evaluation: Evaluation) -> Facts:
-        undoes = self._undone(evaluation.undoes)
-        return facts_of(evaluation.resolved, evaluation.effect, evaluation.verdict.why, undoes)
-
-    async def _with_facts(
-        self, evaluation: Evaluation, facts: Facts, recorded: RecordedReads | None = None
-    ) -> Evaluation:
-        """Return a call with the question that these facts make, and what the agent may read of it."""
-        resolved = evaluation.resolved
-        is_refused = evaluation.verdict.decision is Decision.DENY
-        placed = {"number": evaluation.number, "refused": evaluation.verdict.rule if is_refused else ""}
-        make = partial(question_of, facts, self._account.name, target_id(resolved))
-        question = replace(await work_on(received(), make), **placed)
-        if not self.tools.hides_any:
-            return replace(evaluation, question=question)
-        readable = without_hidden(resolved, self.tools, self._surroundings)
-        of_agent = facts_for_agent(facts, readable, evaluation.verdict.reason)
-        if recorded is not None:
-            of_agent = await self._described_for_agent(facts, of_agent, recorded)
-        make = partial(question_of, of_agent, self._account.name, target_id(readable))
-        for_agent = replace(await work_on(received(), make), **placed)
-        return replace(evaluation, question=question, question_for_agent=for_agent)
-
-    async def _described_for_agent(self, facts: Facts, of_agent: Facts, recorded: RecordedReads) -> Facts:
-        """Describe a call from those of the recorded reads that the agent may make too; what else was found by number.
-
-        If the agent may not read its target, nothing is added but numbers.
-        """
-
-        async def read(call: Call) -> FastnObject:
-            self.tools.check(call)
-            return await recorded.repeated(call)
-
-        now = self._system.now()
-        resolved = of_agent.resolved
-        dependence = facts.dependence.counted()
-        outlook = Outlook(facts.defaults)
-        if resolved.target is facts.resolved.target:
-            found = await describe_dependents(resolved.call, resolved.target, read, now)
-            dependence = facts.dependence.shown_as(found, self.tools.hides)
-            outlook = await outlook_of(resolved, read, now, self._surroundings)
-        return replace(
-            of_agent,
-            dependence=dependence,
-            defaults=outlook.defaults,
-            notes=outlook.notes,
-            costs="" if self.tools.hides("billing") else facts.costs,
-        )
-
     async def check_customers(self) -> None:
         """Log, once, that the key may not read customers which the policy compares by name."""
         if self.policy.rules.compares_customers and not self._has_warned:
@@ -384,7 +262,7 @@ class Judge:
         session = self.ai_sessions.target(call) if isinstance(call, (AiChat, AiBuild)) else None
         try:
             call.request()
-            resolved = await resolve(call, self._surroundings, reads, session)
+            resolved = await resolve(call, self._account.surroundings, reads, session)
             resolved = await with_owners(resolved, reads) if self.policy.rules.needs_owners(call) else resolved
         except RefusedValue as error:
             raise InvalidArgument(
@@ -485,15 +363,6 @@ class Judge:
             used_up=used_up,
             destroyed=await self.budgets.destroyed(asker.counted) if effect is Effect.DESTROY else 0,
         )
-
-
-def _with_list_question(calls: Sequence[Evaluation], evaluation: Evaluation) -> Evaluation:
-    """Return the evaluation of a list with its question, from its calls with theirs."""
-    question = question_of_list(evaluation.tool.tool_name(), [each.asked for each in calls])
-    for_agent = None
-    if any(each.question_for_agent is not None for each in calls):
-        for_agent = replace(question, calls=tuple(each.readable for each in calls))
-    return replace(evaluation, list_calls=tuple(calls), question=question, question_for_agent=for_agent)
 
 
 def _without_key(call: Call) -> Call:

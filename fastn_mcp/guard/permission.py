@@ -59,7 +59,8 @@ def covers(request: ApprovalRequest, calls: Iterable[Evaluation]) -> bool:
 
 def covers_call(request: ApprovalRequest, current: Evaluation) -> bool:
     """Whether the binding is the same, there are no more dependents, and the policy is no stricter than before."""
-    before, verdict = request.calls.get(current.id), current.verdict
+    before = request.calls.get(current.id)
+    verdict = current.verdict
     is_stricter = Decision(request.required).rank < verdict.decision.rank
     if before is None or is_stricter or not {*verdict.second} <= {*request.second}:
         return False
@@ -120,7 +121,8 @@ class Permissions:
         False if a budget, a plan entry or a temporary approval allowed it, and is used up or has ended meanwhile: the
         call has to be judged again. Raises a `FastnError` if it may not be sent now.
         """
-        request, verdict = permission.request, current.verdict
+        request = permission.request
+        verdict = current.verdict
         if request is not None and not covers_call(request, current):
             raise target_changed("Look at it; call the batch again to ask again for the rest.")
         if request is None and verdict.decision is Decision.DENY:
@@ -181,11 +183,11 @@ def _budget_used_up(effects: Sequence[Effect]) -> Refused:
 
 async def new_change(
     current: Evaluation, permission: Permission, list_id: str, asker: Asker, account: str, read: Send, deadline: float,
-    system: System,
+    system: System, stopped: tuple[str, ...] = (),
 ) -> Change:  # fmt: skip
     """Return the journal entry of a call that is about to be sent, with its target as read now if it was not yet.
 
-    `deadline` is the timeout of the call in seconds.
+    `deadline` is the timeout of the call in seconds. `stopped`: the triggers that the call switches off.
     """
     call = current.call
     target = current.resolved.target
@@ -194,7 +196,8 @@ async def new_change(
             target = await read_target(call, read)
     label = current.name or await read_label(call, target, read)
     before = None if target is None else await work_on(received(), partial(without_secrets, target))
-    now, is_idempotent = system.timestamp(), call.route.method in IDEMPOTENT
+    now = system.timestamp()
+    is_idempotent = call.route.method in IDEMPOTENT
     approved = permission.request or permission.given_by
     return Change(
         id=f"chg_{system.token()}",
@@ -210,6 +213,7 @@ async def new_change(
         approved_by=f"{permission.by}: {permission.detail}" if permission.detail else permission.by,
         repeat_id="" if is_idempotent else current.repeat_id or current.id,
         unsettled_until=0.0 if is_idempotent else now + deadline + UNSETTLED,
+        stopped_triggers=stopped,
         batch=list_id,
         number=current.number if list_id else 0,
         call_id=current.id,
@@ -233,9 +237,11 @@ def declined(note: str = "", why: str = "", request: ApprovalRequest | None = No
     facts: dict[str, JsonValue] = {"note": note} if note else {}
     if request is None:
         return Declined("A person declined this call.", DECLINED_NEXT_STEP, facts=facts)
-    what, certainty = "A person declined this call.", None
+    what = "A person declined this call."
+    certainty = None
     if request.state is RequestState.WITHDRAWN:
-        what, certainty = "A person withdrew their approval.", sent_words(request)
+        what = "A person withdrew their approval."
+        certainty = sent_words(request)
     facts["declined_until"] = ends = stamp(datetime.fromtimestamp(request.expires, UTC))
     holds = f"The same call stays declined until {ends}. {DECLINED_NEXT_STEP}"
     return Declined(what, holds, certainty=certainty, facts=facts)

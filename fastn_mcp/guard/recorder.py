@@ -165,8 +165,8 @@ class Recorder:
 
     def asked(self, evaluation: Evaluation, request: ApprovalRequest) -> None:
         """Record an approval request."""
-        call, verdict = evaluation.tool, evaluation.verdict
-        entry = about(AuditEvent.ASKED, call, request.asker, self._account)
+        verdict = evaluation.verdict
+        entry = about(AuditEvent.ASKED, evaluation.tool, request.asker, self._account)
         facts = {"decision": verdict.decision.value, "rule": verdict.rule, "effect": evaluation.effect.value}
         facts |= {} if evaluation.is_list else _in_effect(evaluation)
         self._audit.record(replace(entry, grant=request.id, name=named(evaluation.name), **facts))
@@ -183,7 +183,8 @@ class Recorder:
     def not_sent(self, call: Tool[Any], caller: Caller, error: FastnError) -> None:
         """Record why a call was not sent."""
         event = AuditEvent.DECLINED if isinstance(error, Declined) else AuditEvent.REFUSED
-        rule, note = error.facts.get("rule"), error.facts.get("note")
+        rule = error.facts.get("rule")
+        note = error.facts.get("note")
         self._audit.record(
             replace(
                 about(event, call, caller.asker, self._account),

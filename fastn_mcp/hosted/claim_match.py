@@ -134,9 +134,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,63}")
 _PROJECT_CLAIMS = ("repository", "repository_id", "project_path", "project_id")
 """Claims in tokens of GitHub and GitLab. Each names the project that a job runs for."""
 
-_NOBODY_ASKED = dict.fromkeys(
-    ("plan", "webhook_url", "slack_app_token", "slack_bot_token", "notify_url", "remind_after")
-)
+_NOBODY_ASKED = dict.fromkeys(("plan", "webhook_url", "slack_app_token", "slack_bot_token", "notify"))
 
 
 class WrongMachine(Exception):

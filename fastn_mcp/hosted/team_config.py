@@ -18,7 +18,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from fastn_mcp.config.addresses import is_loopback, plain_address
 from fastn_mcp.config.keys import key_in_text
 from fastn_mcp.config.load import load as load_settings
-from fastn_mcp.config.model import SOURCES, Settings, Trait, settings_with
+from fastn_mcp.config.model import REMOVED, SOURCES, Settings, Trait, settings_with
 from fastn_mcp.config.strict_toml import ONE_OR_MORE, STRICT, ConfigError, Key, TomlSource, load, read, validate
 from fastn_mcp.errors import SettingsError, nearest
 from fastn_mcp.guard.caller import READ
@@ -42,7 +42,7 @@ from fastn_mcp.policy.schema import AnyEffects, Effects
 from fastn_mcp.redaction import quote
 from fastn_mcp.tools.tool import Effect
 
-_SECRETS = ("api_key", "webhook_secret", "notify_secret", "slack_app_token", "slack_bot_token")
+_SECRETS = ("api_key", "webhook_secret", "notify", "slack_app_token", "slack_bot_token")
 """Settings that the team file only refers to, as in `api_key_file` or `api_key_env`."""
 
 SETTINGS = sorted(Settings.model_fields.keys() - {*_SECRETS, *settings_with(Trait.PROCESS)})
@@ -144,8 +144,8 @@ class Tenant(Match):
     api_key_env: str | None = None
     webhook_secret_file: str | None = None
     webhook_secret_env: str | None = None
-    notify_secret_file: str | None = None
-    notify_secret_env: str | None = None
+    notify_file: str | None = None
+    notify_env: str | None = None
     slack_app_token_file: str | None = None
     slack_app_token_env: str | None = None
     slack_bot_token_file: str | None = None
@@ -475,11 +475,8 @@ def _errors(team: Team) -> Iterator[ConfigError]:
 def _tenant_errors(at: Key, tenant: Tenant) -> Iterator[ConfigError]:
     name, values = tenant.name, tenant.model_extra or {}
     for key in values:
-        if key in _SECRETS:
-            yield ConfigError((*at, key), f"{key} must not be in this file: give {key}_file or {key}_env")
-        elif key not in SETTINGS:
-            known = [*Tenant.model_fields, *SETTINGS]
-            yield ConfigError((*at, key), f"there is no key {key!r} in [[tenant]]{nearest(key, known)}")
+        if (problem := _key_problem(key)) is not None:
+            yield ConfigError((*at, key), problem)
     if tenant.is_empty:
         yield ConfigError(at, f"the tenant {name} needs subjects, groups or claims, which say whom it serves")
     for secret in _SECRETS:
@@ -493,6 +490,18 @@ def _tenant_errors(at: Key, tenant: Tenant) -> Iterator[ConfigError]:
     for key in ("webhook_url", "slack_app_token_file", "slack_app_token_env"):
         if tenant.caller_keys and getattr(tenant, key, None) is not None:
             yield ConfigError((*at, key), "approvers belong to one account: leave out this or caller_keys")
+
+
+def _key_problem(key: str) -> str | None:
+    """Say why a key of a tenant cannot be a setting; None if it is one."""
+    removed = key.removesuffix("_file").removesuffix("_env")
+    if removed in REMOVED:
+        return f"{key} was removed. {REMOVED[removed].rstrip('.')}"
+    if key in _SECRETS:
+        return f"{key} must not be in this file: give {key}_file or {key}_env"
+    if key not in SETTINGS:
+        return f"there is no key {key!r} in [[tenant]]{nearest(key, [*Tenant.model_fields, *SETTINGS])}"
+    return None
 
 
 def _approvals_errors(team: Team, approvals: ApprovalsSection) -> Iterator[ConfigError]:

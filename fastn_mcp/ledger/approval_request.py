@@ -31,6 +31,9 @@ class RequestState(Enum):
     """Approved, then taken back by a person. Calls of a list that were sent before stay sent."""
 
 
+_NOTIFIED_BY = " UTC: "
+"""Part of a sentence of `told`, before the names of services."""
+
 TEMPORARY_MINUTES = 15
 """Lifetime of a temporary approval, in minutes."""
 
@@ -132,7 +135,7 @@ class ApprovalRequest:
     stop_epoch: int = 0
     """Epoch of the stops that concern its caller when it was opened (`Stops.epoch`). A later one makes it void."""
     told: tuple[str, ...] = ()
-    """Who was told of it, how and when: a sentence each, oldest first."""
+    """When people were notified, and by which services: a sentence for each minute, oldest first."""
     second: tuple[str, ...] = ()
     """Groups of which at least one of its approvers has to be, each."""
     step_up: StepUp | None = None
@@ -244,6 +247,19 @@ class ApprovalRequest:
         usable = self.state in (RequestState.OPEN, RequestState.APPROVED, *REFUSED)
         return usable and self.expires > now and (self.out_of_band or answered)
 
+    @property
+    def found_order(self) -> tuple[bool, float, bool, bool]:
+        """Sort key among the requests for one call. A repeated call finds the greatest.
+
+        An approval of a list that was used in part comes last: another request exists only because that approval no
+        longer covers the rest, whatever the clocks of two replicas say. The others are ordered by age, and those of one
+        time so that a refusal counts before an approval, and an approval before an open request.
+        """
+        is_approved = self.state is RequestState.APPROVED
+        is_partly_used = is_approved and bool(self.used)
+        is_refused = self.state in REFUSED
+        return not is_partly_used, self.created, is_refused, is_approved
+
     def with_vote(self, vote: Vote, by: str, note: str | None, *, out_of_band: bool) -> "ApprovalRequest | None":
         """Return the request with this vote, or None if the vote does not count.
 
@@ -298,9 +314,19 @@ class ApprovalRequest:
             return None
         return replace(self, state=RequestState.UNANSWERED, decided=self.expires)
 
-    def noted(self, told: str) -> "ApprovalRequest | None":
-        """Return the open request with a sentence about who was told of it; None if it is decided."""
-        return replace(self, told=(*self.told, told)) if self.state is RequestState.OPEN else None
+    def with_notification(self, service: str, minute: str) -> "ApprovalRequest | None":
+        """Return the open request as notified by a service, at a time such as 09:05; None if it is decided."""
+        if self.state is not RequestState.OPEN:
+            return None
+        begin = f"Notified at {minute}{_NOTIFIED_BY}"
+        if self.told and self.told[-1].startswith(begin):
+            return replace(self, told=(*self.told[:-1], f"{self.told[-1].removesuffix('.')}, {service}."))
+        return replace(self, told=(*self.told, f"{begin}{service}."))
+
+    def is_notified_by(self, service: str) -> bool:
+        """Whether approvers were notified by this service."""
+        names = (sentence.partition(_NOTIFIED_BY)[2].removesuffix(".").split(", ") for sentence in self.told)
+        return any(service in each for each in names)
 
     def shown_in(self, messages: Iterable[str]) -> "ApprovalRequest":
         """Return the request with further messages in Slack that show it, whatever its state."""
@@ -309,7 +335,7 @@ class ApprovalRequest:
     def offered(self, expires: float) -> "ApprovalRequest | None":
         """Return the request moved from the form to the out-of-band channel; None if it is decided or moved already.
 
-        It begins there: a reminder and the lifetime of an approved batch count from then.
+        It begins there: the lifetime of an approved batch counts from then.
         """
         if self.state is not RequestState.OPEN or self.out_of_band:
             return None

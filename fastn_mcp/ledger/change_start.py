@@ -109,83 +109,84 @@ class ChangeStart:
             keys += self.approval.keys
         return list(dict.fromkeys(keys))
 
-    def step(self, found: Documents) -> tuple[Begun, Sequence[Write]]:
+    def step(self, documents: Documents) -> tuple[Begun, Sequence[Write]]:
         """Return whether the change begins, with all that this writes. Raises `JournalFull`."""
-        if self.key in found:
+        if self.key in documents:
             raise ValueError("a change of this id exists already")
         rules: Sequence[Rule] = (
             self._listed, self._undone, self._permitted, self._approved, self._limited, self._rated
         )  # fmt: skip
         writes: list[Write] = []
         for rule in rules:
-            result = rule(found)
+            result = rule(documents)
             if isinstance(result, Begun):
                 return result, ()
             writes += result
-        return Begun.YES, self._stored(found, writes)
+        return Begun.YES, self._stored(documents, writes)
 
-    def _listed(self, found: Documents) -> Begun | list[Write]:
+    def _listed(self, documents: Documents) -> Begun | list[Write]:
         """Begin each call of a list once."""
         if not self.change.batch:
             return []
-        listed = loaded(ListedCalls, found, key_of(ListedCalls, self.change.batch)) or ListedCalls()
+        listed = loaded(ListedCalls, documents, key_of(ListedCalls, self.change.batch)) or ListedCalls()
         if listed.outcome(self.change.call_id) in FINAL_OUTCOMES:
             return Begun.BEFORE
         return [*listed_write(self.change, listed)]
 
-    def _undone(self, found: Documents) -> Begun | list[Write]:
+    def _undone(self, documents: Documents) -> Begun | list[Write]:
         """Undo each change once."""
         if not self.undoes:
             return []
-        undone = loaded(Change, found, key_of(Change, self.undoes))
+        undone = loaded(Change, documents, key_of(Change, self.undoes))
         if undone is None or undone.undone:
             return Begun.UNDONE
         return [write(replace(undone, undone_at=self.change.at), self.undoes)]
 
-    def _permitted(self, found: Documents) -> Begun | list[Write]:
+    def _permitted(self, documents: Documents) -> Begun | list[Write]:
         """Require that the temporary approval holds still."""
         if not self.permit:
             return []
-        giver = loaded(ApprovalRequest, found, key_of(ApprovalRequest, self.permit))
+        giver = loaded(ApprovalRequest, documents, key_of(ApprovalRequest, self.permit))
         return [] if giver is not None and giver.permit_until > self.change.at else Begun.NO_PERMIT
 
-    def _approved(self, found: Documents) -> Begun | list[Write]:
+    def _approved(self, documents: Documents) -> Begun | list[Write]:
         """Use the approval for the call."""
         if self.approval is None:
             return []
-        before = loaded(ApprovalRequest, found, self.approval.key)
+        before = loaded(ApprovalRequest, documents, self.approval.key)
         after = None if before is None else before.with_use(self.change.call_id, self.change.at)
         if before is None or after is None:
             return Begun.NO_APPROVAL
-        return self.approval.writes(found, before, after)
+        return self.approval.writes(documents, before, after)
 
-    def _limited(self, found: Documents) -> Begun | list[Write]:
+    def _limited(self, documents: Documents) -> Begun | list[Write]:
         """Count the call in each of its budgets and in its plan entry, within their limits."""
         uses = Counter((each.budget, each.period) for each in self.limits)
-        counts = {id_: (loaded(BudgetUse, found, key_of(BudgetUse, *id_)) or BudgetUse()).count for id_ in uses}
+        counts = {id_: (loaded(BudgetUse, documents, key_of(BudgetUse, *id_)) or BudgetUse()).count for id_ in uses}
         if any(counts[each.budget, each.period] >= each.limit for each in self.limits):
             return Begun.NO_LIMIT
         return [count_write(counts[id_] + added, *id_) for id_, added in uses.items()]
 
-    def _rated(self, found: Documents) -> Begun | list[Write]:
+    def _rated(self, documents: Documents) -> Begun | list[Write]:
         """Count the first use of an approval, or a call without one, in the rate."""
         if self.rate is None:
             return []
-        before = None if self.approval is None else loaded(ApprovalRequest, found, self.approval.key)
+        before = None if self.approval is None else loaded(ApprovalRequest, documents, self.approval.key)
         if before is not None and before.used:
             return []
-        now, seconds = self.change.at, self.rate.seconds
-        times = (loaded(RateUses, found, key_of(RateUses, self.rate.budget)) or RateUses()).within(seconds, now)
+        now = self.change.at
+        seconds = self.rate.seconds
+        times = (loaded(RateUses, documents, key_of(RateUses, self.rate.budget)) or RateUses()).within(seconds, now)
         if len(times) >= self.rate.most:
             return Begun.NO_RATE
         counted = write(RateUses((*times, now)), self.rate.budget)
         return [replace(counted, until=now + seconds, lifetime=seconds)]
 
-    def _stored(self, found: Documents, writes: Sequence[Write]) -> list[Write]:
+    def _stored(self, documents: Documents, writes: Sequence[Write]) -> list[Write]:
         """Store the change, and count it for its caller, beside what the other rules write. Raises `JournalFull`."""
         stored = write(self.change, self.change.id)
         written = {each.key: Document(each.key, each.value, 0) for each in writes if each.value is not None}
-        caller = loaded(CallerState, {**found, **written}, self._caller_key) or CallerState()
+        caller = loaded(CallerState, {**documents, **written}, self._caller_key) or CallerState()
         caller = caller.unexpired(self.change.at)
         counted = caller.with_change(self.change, stored.value)
         excess = counted.changes.total(self.change.at) - MAX_JOURNAL_BYTES

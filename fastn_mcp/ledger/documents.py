@@ -9,9 +9,9 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, create_model
+from pydantic import ConfigDict, TypeAdapter
 from pydantic_core import to_jsonable_python
 
 from fastn_mcp.errors import Refused
@@ -299,21 +299,28 @@ def is_of(record: type[Any], document: Document) -> bool:
     return document.key.partition(" ")[0] == _KINDS[record].name
 
 
+@dataclass(frozen=True, slots=True)
+class _Stored(Generic[Record]):
+    """What a document says. It is strict, and forbids unknown fields in the record and in its parts."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True)
+
+    layout: int
+    record: Record
+
+
 @cache
-def _model(record: type[Any]) -> type[BaseModel]:
-    """Return the model of a document. It is strict, and forbids unknown fields in the record and in its parts."""
-    strict = ConfigDict(extra="forbid", strict=True)
-    return create_model(f"Stored{record.__name__}", __config__=strict, layout=(int, ...), record=(record, ...))
-
-
-def _encode(record: object) -> str:
-    return _model(type(record)).model_construct(layout=current_layout(), record=record).model_dump_json()
+def _adapter(record: type[Any]) -> TypeAdapter[_Stored[Any]]:
+    """Return what encodes and decodes the documents of a type of record."""
+    return TypeAdapter(_Stored[record])  # pyright: ignore[reportInvalidTypeForm] - one for each type at run time
 
 
 def write(record: object, *id_: str) -> Write:
     """Return what stores a record under its id. Raises `ValueError` if it could not be read again."""
-    kind, value = _KINDS[type(record)], _encode(record)
-    _model(type(record)).model_validate_json(value)
+    kind = _KINDS[type(record)]
+    adapter = _adapter(type(record))
+    value = adapter.dump_json(_Stored(current_layout(), record)).decode()
+    adapter.validate_json(value)
     return Write(
         key_of(type(record), *id_),
         value,
@@ -334,16 +341,16 @@ def load(record: type[Record], document: Document) -> Record:
     try:
         is_current = document.value.startswith(f'{{"layout":{current_layout()},')
         value = document.value if is_current else _upgraded(document)
-        stored: Any = _model(record).model_validate_json(value)
+        return _adapter(record).validate_json(value).record
     except Exception:  # also of an upgrade that meets what it does not know
         raise Unreadable(document.key) from None
-    return stored.record
 
 
 def _upgraded(document: Document) -> str:
     """Return the text of a document in the current layout. Raises an error if it is not of this or an earlier one."""
     stored = json.loads(document.value)
-    layout, record = stored["layout"], stored["record"]
+    layout = stored["layout"]
+    record = stored["record"]
     if type(layout) is not int or not 1 <= layout <= current_layout():
         raise ValueError("of no known layout")
     for upgrade in UPGRADES[layout - 1 :]:
@@ -355,9 +362,9 @@ Documents = Mapping[str, Document]
 """Documents by key."""
 
 
-def loaded(record: type[Record], found: Documents, key: str) -> Record | None:
+def loaded(record: type[Record], documents: Documents, key: str) -> Record | None:
     """Return the record of a document, None if there is none. Raises `Unreadable`."""
-    return load(record, found[key]) if key in found else None
+    return load(record, documents[key]) if key in documents else None
 
 
 def listed_write(change: Change, listed: ListedCalls) -> Sequence[Write]:
@@ -383,20 +390,20 @@ class RequestDocuments:
         return [self.key, key_of(CallerState, self.holder), key_of(Typed, self.approval_id)]
 
     def writes(
-        self, found: Documents, before: ApprovalRequest, after: ApprovalRequest, secret: SealedSecret | None = None
+        self, documents: Documents, before: ApprovalRequest, after: ApprovalRequest, secret: SealedSecret | None = None
     ) -> list[Write]:
         """Return what stores a request that was changed, with what is counted of its caller and typed for it."""
         stored = write(after, after.id)
         writes = [stored]
         _, caller_key, typed_key = self.keys
-        caller = loaded(CallerState, found, caller_key) or CallerState()
-        counted = caller.after(before, found[self.key].value, after, stored.value or "")
+        caller = loaded(CallerState, documents, caller_key) or CallerState()
+        counted = caller.after(before, documents[self.key].value, after, stored.value or "")
         if counted != caller:
             writes.append(write(counted, self.holder))
-        if after.is_over and typed_key in found:
+        if after.is_over and typed_key in documents:
             writes.append(deletion(Typed, after.id))
         elif secret is not None and not after.is_over:
-            typed = loaded(Typed, found, typed_key)
+            typed = loaded(Typed, documents, typed_key)
             by_approver = {**(typed.by_approver if typed else {}), secret.approver: secret.text}
             writes.append(replace(write(Typed(after.expires, by_approver), after.id), lifetime=secret.lifetime))
         return writes
@@ -407,14 +414,16 @@ def layout_write(layout: Document | None) -> Write | None:
 
     Raises `NewerLayout` if the store holds a newer one, and `Unreadable`.
     """
-    if layout is not None:
-        try:
-            number = json.loads(layout.value)["layout"]
-            is_newer = number > current_layout()
-        except (ValueError, TypeError, KeyError, RecursionError):
-            raise Unreadable(layout.key) from None
-        if is_newer:
-            raise NewerLayout
-        if number == current_layout():
-            return None
-    return Write(LAYOUT, json.dumps({"layout": current_layout()}))
+    current = f'{{"layout": {current_layout()}}}'
+    if layout is None:
+        return Write(LAYOUT, current)
+    if layout.value == current:
+        return None
+    try:
+        number = json.loads(layout.value)["layout"]
+        is_newer = number > current_layout()
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise Unreadable(layout.key) from None
+    if is_newer:
+        raise NewerLayout
+    return None if number == current_layout() else Write(LAYOUT, current)

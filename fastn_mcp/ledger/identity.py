@@ -39,7 +39,8 @@ def may_be(principal: str, login_names: Sequence[str], other: str, other_names: 
     """
     if identities(principal, login_names) & identities(other, other_names):
         return True
-    (issuer, bar, subject), (other_issuer, _, other_subject) = principal.partition("|"), other.partition("|")
+    issuer, bar, subject = principal.partition("|")
+    other_issuer, _, other_subject = other.partition("|")
     named = [(subject, (other_subject, *other_names)), (other_subject, (subject, *login_names))]
     is_hidden = any("@" in one and not any("@" in known for known in others) for one, others in named)
     return bool(bar) and is_hidden and issuer.casefold() == other_issuer.casefold()

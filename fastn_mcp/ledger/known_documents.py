@@ -19,19 +19,19 @@ class KnownDocuments:
 
     def recall(self, keys: Iterable[str], new: str | None = None) -> dict[str, Document] | None:
         """Return the documents that existed; None if one is not known. A `new` key is taken to be free."""
-        found = dict[str, Document]()
+        documents = dict[str, Document]()
         for key in keys:
             if key not in self._known and key != new:
                 return None
             if (document := self._known.get(key)) is not None:
-                found[key] = document
-        return found
+                documents[key] = document
+        return documents
 
-    def note(self, keys: Iterable[str], found: Mapping[str, Document]) -> None:
+    def note(self, keys: Iterable[str], documents: Mapping[str, Document]) -> None:
         """Note which of these documents exist, and how."""
         for key in keys:
             self._known.pop(key, None)
-            document = found.get(key)
+            document = documents.get(key)
             if document is None or len(document.value) <= _MAX_LENGTH:
                 self._known[key] = document
         while len(self._known) > _MAX_DOCUMENTS:

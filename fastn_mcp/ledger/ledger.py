@@ -105,39 +105,42 @@ class Ledger:
         `new` is a key that is probably free. Raises `NewerLayout`.
         """
         keys = [*keys, LAYOUT]
-        found, is_confirmed = self._known.recall(keys, new), False
+        documents = self._known.recall(keys, new)
+        is_confirmed = False
         for _ in range(_MAX_ATTEMPTS):
-            if found is None:
-                found, is_confirmed = await self._read(keys), True
+            if documents is None:
+                documents = await self._read(keys)
+                is_confirmed = True
             try:
-                layout = layout_write(found.get(LAYOUT))
-                result, writes = step(found)
+                layout = layout_write(documents.get(LAYOUT))
+                result, writes = step(documents)
             except Exception:
                 if is_confirmed:
                     raise
-                found = None
+                documents = None
                 continue
             if writes:
-                found = await self._commit(keys, found, [*writes, layout] if layout else writes, is_news=is_news)
+                writes = [*writes, layout] if layout else writes
+                documents = await self._commit(keys, documents, writes, is_news=is_news)
                 is_confirmed = True
-                if found is None:
+                if documents is None:
                     return result
             elif is_confirmed:
                 return result
             else:
-                found = None
+                documents = None
         raise LedgerLost("other processes change the same all the time")
 
     async def _read(self, keys: Collection[str]) -> Documents:
-        found = await self.store.read(keys)
-        self._known.note(keys, found)
-        return found
+        documents = await self.store.read(keys)
+        self._known.note(keys, documents)
+        return documents
 
     async def _commit(
-        self, keys: Collection[str], found: Documents, writes: Sequence[Write], *, is_news: bool
+        self, keys: Collection[str], documents: Documents, writes: Sequence[Write], *, is_news: bool
     ) -> Documents | None:
         """Return None if it was written, or else the documents as they are."""
-        expected = {key: found[key].version if key in found else 0 for key in keys}
+        expected = {key: documents[key].version if key in documents else 0 for key in keys}
         try:
             commit = await self.store.commit(expected, writes, is_news=is_news)
         except BaseException:
@@ -170,19 +173,6 @@ class Ledger:
         self._known.note([each.key for each in documents], {each.key: each for each in documents})
         return [load(record, each) for each in documents]
 
-    async def _readable(
-        self,
-        record: type[Record],
-        indexes: Collection[str],
-        low: float = -inf,
-        high: float = inf,
-        *,
-        newest: bool = False,
-        limit: int | None = None,
-    ) -> list[Record]:
-        """Return the readable records of some indexes, for a list that people read, and log what is left out."""
-        return _readable(record, await self.store.scan(indexes, low, high, newest=newest, limit=limit))
-
     # --- approval requests, with the votes and declines of people -------------------------------------------------
 
     async def open(self, request: ApprovalRequest) -> str:
@@ -192,12 +182,13 @@ class Ledger:
         that concurrent replicas open one request. Raises `TooManyWaiting`, or `RequestsFull` (`storage_limits`) if the
         caller's requests take too much; the oldest past decisions of the caller are deleted to stay below that.
         """
-        key, caller_key = key_of(ApprovalRequest, request.id), key_of(CallerState, request.holder)
+        key = key_of(ApprovalRequest, request.id)
+        caller_key = key_of(CallerState, request.holder)
 
-        def step(found: Documents) -> tuple[str, Sequence[Write]]:
-            if key in found:
+        def step(documents: Documents) -> tuple[str, Sequence[Write]]:
+            if key in documents:
                 raise ValueError("a request of this id exists already")
-            caller = (loaded(CallerState, found, caller_key) or CallerState()).unexpired(request.created)
+            caller = (loaded(CallerState, documents, caller_key) or CallerState()).unexpired(request.created)
             if (same := caller.same_as(request)) is not None:
                 return same, ()
             if len(caller.open) >= MAX_WAITING:
@@ -226,15 +217,15 @@ class Ledger:
         """Return which of these requests are open, in one read. One that cannot be read is not."""
         if not approval_ids:
             return set()
-        found = await self.store.read([key_of(ApprovalRequest, id_) for id_ in approval_ids])
-        requests = _readable(ApprovalRequest, found.values())
+        documents = await self.store.read([key_of(ApprovalRequest, id_) for id_ in approval_ids])
+        requests = _readable(ApprovalRequest, documents.values())
         return {request.id for request in requests if request.state is RequestState.OPEN}
 
     async def latest(self, call: str, now: float) -> ApprovalRequest | None:
-        """Return the newest request for this exact call for which `ApprovalRequest.is_found` is true, or None."""
+        """Return the request that a repeated call finds: the newest one, by `ApprovalRequest.found_order`, or None."""
         of_call = await self._all(ApprovalRequest, [f"call {call}"], now)
-        found = (request for request in of_call if request.is_found(now))
-        return max(found, key=lambda request: request.created, default=None)
+        usable = (request for request in of_call if request.is_found(now))
+        return max(usable, key=lambda request: request.found_order, default=None)
 
     async def change_request(
         self, approval_id: str, transition: Transition, secret: SealedSecret | None = None
@@ -244,29 +235,29 @@ class Ledger:
         In the same step, update what is counted of its caller, and store `secret` or, if the request `is_over`, delete
         all that was typed for it.
         """
-        documents = await self._request_documents(approval_id)
-        if documents is None:
+        request_documents = await self._request_documents(approval_id)
+        if request_documents is None:
             return None
 
-        def step(found: Documents) -> tuple[ApprovalRequest | None, Sequence[Write]]:
-            before = loaded(ApprovalRequest, found, documents.key)
+        def step(documents: Documents) -> tuple[ApprovalRequest | None, Sequence[Write]]:
+            before = loaded(ApprovalRequest, documents, request_documents.key)
             after = None if before is None else transition(before)
             if before is None or after is None:
                 return None, ()
-            return after, documents.writes(found, before, after, secret)
+            return after, request_documents.writes(documents, before, after, secret)
 
-        return await self._step(documents.keys, step, is_news=True)
+        return await self._step(request_documents.keys, step, is_news=True)
 
     async def _request_documents(self, approval_id: str) -> RequestDocuments | None:
         """Return the documents that change with a request; None if there is none. Raises `Unreadable`."""
         key = key_of(ApprovalRequest, approval_id)
-        found = self._known.recall([key]) or await self._read([key])
-        request = loaded(ApprovalRequest, found, key)
+        documents = self._known.recall([key]) or await self._read([key])
+        request = loaded(ApprovalRequest, documents, key)
         return None if request is None else RequestDocuments(approval_id, request.holder)
 
     async def expiring(self, account: str, now: float) -> list[str]:
         """Return the ids of open requests on an account that have expired. Delete what was typed and has expired."""
-        over = await self.store.scan([f"open {account}", "typed"], -inf, now)
+        over = await self.store.scan([f"open {account}", "typed"], high=now)
         typed = [Write(each.key, None, is_secret=True) for each in over if is_of(Typed, each)]
         if typed:
             await self._step([each.key for each in typed], lambda _: (None, typed))
@@ -326,12 +317,12 @@ class Ledger:
 
     async def waiting(self, now: float) -> list[ApprovalRequest]:
         """Return the open out-of-band requests, oldest first."""
-        waiting = await self._readable(ApprovalRequest, ["waiting"], now)
+        waiting = _readable(ApprovalRequest, await self.store.scan(["waiting"], now))
         return sorted(waiting, key=lambda request: request.created)
 
     async def decided(self, limit: int) -> list[ApprovalRequest]:
         """Return at most `limit` requests that are no longer open, newest first."""
-        return await self._readable(ApprovalRequest, ["decided"], newest=True, limit=limit)
+        return _readable(ApprovalRequest, await self.store.scan(["decided"], newest=True, limit=limit))
 
     async def permits_of(self, holder: str, now: float) -> list[ApprovalRequest]:
         """Return the requests of a caller whose temporary approvals hold, for a decision. Raises `Unreadable`."""
@@ -339,7 +330,7 @@ class Ledger:
 
     async def temporary_approvals(self, now: float) -> list[ApprovalRequest]:
         """Return the requests with a temporary approval that has not expired, oldest first."""
-        return await self._readable(ApprovalRequest, ["permits"], now)
+        return _readable(ApprovalRequest, await self.store.scan(["permits"], now))
 
     async def revoke_temporary(self, approval_id: str) -> ApprovalRequest | None:
         """End the temporary approval of a request at once; None if there is none."""
@@ -373,8 +364,8 @@ class Ledger:
         """Record that something holds until `until`, atomically; False if it holds until `unless` or later already."""
         key = key_of(Mark, name)
 
-        def step(found: Documents) -> tuple[bool, Sequence[Write]]:
-            before = loaded(Mark, found, key)
+        def step(documents: Documents) -> tuple[bool, Sequence[Write]]:
+            before = loaded(Mark, documents, key)
             if before is not None and before.until >= unless:
                 return False, ()
             return True, [replace(write(Mark(until), name), lifetime=max(0.0, until - now) + DAY)]
@@ -399,8 +390,8 @@ class Ledger:
         """Store the number and hash of an entry of an audit log. A greater number is kept."""
         key = key_of(AuditMark, log)
 
-        def step(found: Documents) -> tuple[None, Sequence[Write]]:
-            before = loaded(AuditMark, found, key)
+        def step(documents: Documents) -> tuple[None, Sequence[Write]]:
+            before = loaded(AuditMark, documents, key)
             is_greater = before is None or before.n < n
             return None, [write(AuditMark(n, head), log)] if is_greater else ()
 
@@ -432,10 +423,10 @@ class Ledger:
         States before the oldest settled changes of the caller are dropped to stay below `MAX_JOURNAL_BYTES`
         (`storage_limits`). Raises `JournalFull` if they do not make enough room.
         """
-        documents = await self._request_documents(uses) if uses else None
-        if uses and documents is None:
+        approval = await self._request_documents(uses) if uses else None
+        if uses and approval is None:
             return Begun.NO_APPROVAL
-        start = ChangeStart(change, undoes, tuple(limits), rate, documents, permit)
+        start = ChangeStart(change, undoes, tuple(limits), rate, approval, permit)
         async with self._turns.setdefault(change.holder, anyio.Lock(fast_acquire=True)):
             begun = await self._begin(start)
         await self.store.forget(change.at)
@@ -463,26 +454,27 @@ class Ledger:
         Most outcomes change no size, and need no look at what is counted. False if this one `can_count` nothing, but
         has to: nothing was written.
         """
-        key, list_key = key_of(Change, change.id), key_of(ListedCalls, change.batch)
+        key = key_of(Change, change.id)
+        list_key = key_of(ListedCalls, change.batch)
         caller_key = key_of(CallerState, change.holder)
         outcome = {name: value for name in OUTCOME_FIELDS if (value := getattr(change, name)) is not None}
 
-        def step(found: Documents) -> tuple[bool, Sequence[Write]]:
-            before = loaded(Change, found, key)
+        def step(documents: Documents) -> tuple[bool, Sequence[Write]]:
+            before = loaded(Change, documents, key)
             if before is None:
                 return True, ()
             after = replace(before, **outcome)
             if before.is_state_dropped:
                 after = without_state(after)
             writes = [stored := write(after, after.id)]
-            listed = loaded(ListedCalls, found, list_key) or ListedCalls()
+            listed = loaded(ListedCalls, documents, list_key) or ListedCalls()
             if listed.newest(after.call_id) == after.id:
                 writes += listed_write(after, listed)
-            if stored_bytes(stored.value) != stored_bytes(found[key].value):
+            if stored_bytes(stored.value) != stored_bytes(documents[key].value):
                 if not can_count:
                     return False, ()
-                caller = loaded(CallerState, found, caller_key) or CallerState()
-                writes.append(write(caller.with_change(after, stored.value, found[key].value), after.holder))
+                caller = loaded(CallerState, documents, caller_key) or CallerState()
+                writes.append(write(caller.with_change(after, stored.value, documents[key].value), after.holder))
             return True, writes
 
         keys = [key, list_key] if change.batch else [key]
@@ -495,14 +487,15 @@ class Ledger:
 
     async def change(self, account: str, change_id: str) -> Change | None:
         """Return the change with this id on this account; None if there is none."""
-        found = await self._one(Change, change_id)
-        return found if found is not None and found.account == account else None
+        change = await self._one(Change, change_id)
+        return change if change is not None and change.account == account else None
 
     async def changes(self, account: str, limit: int, before: float) -> list[Change]:
         """Return at most `limit` changes older than `before`, newest first."""
-        return await self._readable(
-            Change, [f"changes {account}"], high=nextafter(before, -inf), newest=True, limit=limit
+        newest_first = await self.store.scan(
+            [f"changes {account}"], high=nextafter(before, -inf), newest=True, limit=limit
         )
+        return _readable(Change, newest_first)
 
     async def recent_changes(self, account: str, limit: int) -> list[Change]:
         """Return at most `limit` of the newest changes, newest first, for a decision that needs all of them."""
@@ -511,15 +504,15 @@ class Ledger:
     async def changes_by(self, approval_ids: Collection[str]) -> list[Change]:
         """Return the changes that these approval requests allowed, oldest first."""
         indexes = [f"approved {id_}" for id_ in approval_ids if id_]
-        changes = await self._readable(Change, indexes) if indexes else []
+        changes = _readable(Change, await self.store.scan(indexes)) if indexes else []
         return sorted(changes, key=lambda change: change.at)
 
     async def release(self, change_id: str) -> None:
         """Let a change be undone again: its undo was not made."""
         key = key_of(Change, change_id)
 
-        def step(found: Documents) -> tuple[None, Sequence[Write]]:
-            before = loaded(Change, found, key)
+        def step(documents: Documents) -> tuple[None, Sequence[Write]]:
+            before = loaded(Change, documents, key)
             if before is None or not before.undone:
                 return None, ()
             return None, [write(replace(before, undone_at=0.0), change_id)]
@@ -528,7 +521,7 @@ class Ledger:
 
     async def under_way(self, since: float) -> list[Change]:
         """Return the changes of all accounts that were begun after `since` and have no known outcome, oldest first."""
-        return await self._readable(Change, ["under way"], since)
+        return _readable(Change, await self.store.scan(["under way"], since))
 
     async def changes_of(self, batch: str) -> list[Change]:
         """Return the calls of a list whose outcome is in `FINAL_OUTCOMES`, ordered by number."""
@@ -540,20 +533,20 @@ class Ledger:
     # --- what is stored for a caller ------------------------------------------------------------------------------
 
     async def _delete_past_requests(self, holder: str, excess: int, now: float) -> bool:
-        """Delete a caller's oldest requests of which nothing can come any more. False if that would not free enough."""
+        """Delete a caller's oldest requests that can no longer decide anything. False if that would not free enough."""
         past = await self._oldest(ApprovalRequest, f"decided {holder}", excess, now, lambda _: True)
         if sum(past.values()) < excess:
             return False
         caller_key = key_of(CallerState, holder)
         keys = [key_of(ApprovalRequest, id_) for id_ in past][:MAX_DROPPED]
 
-        def step(found: Documents) -> tuple[None, Sequence[Write]]:
-            caller = loaded(CallerState, found, caller_key) or CallerState()
+        def step(documents: Documents) -> tuple[None, Sequence[Write]]:
+            caller = loaded(CallerState, documents, caller_key) or CallerState()
             writes = list[Write]()
             for key in keys:
-                request = loaded(ApprovalRequest, found, key)
+                request = loaded(ApprovalRequest, documents, key)
                 if request is not None and is_past(request, now):
-                    caller = caller.closed(request, found[key].value)
+                    caller = caller.closed(request, documents[key].value)
                     writes.append(deletion(ApprovalRequest, request.id))
             return None, [*writes, write(caller, holder)] if writes else ()
 
@@ -578,14 +571,14 @@ class Ledger:
         caller_key = key_of(CallerState, holder)
         keys = [key_of(Change, id_) for id_ in chosen][:MAX_DROPPED]
 
-        def step(found: Documents) -> tuple[None, Sequence[Write]]:
-            caller = loaded(CallerState, found, caller_key) or CallerState()
+        def step(documents: Documents) -> tuple[None, Sequence[Write]]:
+            caller = loaded(CallerState, documents, caller_key) or CallerState()
             writes = list[Write]()
             for key in keys:
-                change = loaded(Change, found, key)
+                change = loaded(Change, documents, key)
                 if change is None or not can_be_dropped(change):
                     continue
-                text = found[key].value
+                text = documents[key].value
                 bare = write(without_state(change), change.id)
                 dropped = bare if has_state(change, text) else deletion(Change, change.id)
                 caller = caller.with_change(change, dropped.value, text)
@@ -604,7 +597,7 @@ class Ledger:
         """
         limit = 1
         while True:
-            documents = await self.store.scan([index], -inf, until, limit=limit)
+            documents = await self.store.scan([index], high=until, limit=limit)
             sizes = dict[str, int]()
             left = excess + SPARE_BYTES
             for document in documents:
@@ -624,8 +617,8 @@ class Ledger:
         That is far longer than an approval that they made void could be used. Return it with its epoch.
         """
 
-        def step(found: Documents) -> tuple[Stop, Sequence[Write]]:
-            orders = (loaded(StopOrders, found, _STOPS) or StopOrders()).added(stop, stop.at - HISTORY)
+        def step(documents: Documents) -> tuple[Stop, Sequence[Write]]:
+            orders = (loaded(StopOrders, documents, _STOPS) or StopOrders()).added(stop, stop.at - HISTORY)
             return orders.stops[-1], [write(orders, "all")]
 
         return await self._step([_STOPS], step, is_news=True)
@@ -633,8 +626,8 @@ class Ledger:
     async def lift_stop(self, stop: Stop) -> bool:
         """Record that a stop was lifted. False if it was lifted before, or there is none."""
 
-        def step(found: Documents) -> tuple[bool, Sequence[Write]]:
-            orders = (loaded(StopOrders, found, _STOPS) or StopOrders()).lifted(stop)
+        def step(documents: Documents) -> tuple[bool, Sequence[Write]]:
+            orders = (loaded(StopOrders, documents, _STOPS) or StopOrders()).lifted(stop)
             return orders is not None, [] if orders is None else [write(orders, "all")]
 
         return await self._step([_STOPS], step, is_news=True)
@@ -665,7 +658,7 @@ class Ledger:
 
 
 def _readable(record: type[Record], documents: Iterable[Document]) -> list[Record]:
-    """Return the records that can be read, and log the others."""
+    """Return the records that can be read, for a list that people read, and log what is left out."""
     records = list[Record]()
     unreadable = list[Unreadable]()
     for document in documents:

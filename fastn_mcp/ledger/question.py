@@ -140,7 +140,7 @@ class Question:
         """Return the text for a channel without parts: what will happen first, the exact calls, then the account."""
         if self.calls:
             first = f"{self.title} {self.then} Account: {self.account}.".replace("  ", " ")
-            return [first, *(f"{call.number}. {call.line()}" for call in self.calls)]
+            return [sanitize(first), *(f"{call.number}. {call.line()}" for call in self.calls)]
         lines = [*self._sentences(), f"{self._call()}. Account: {self.account}."]
         return [sanitize(line) for line in lines]
 
@@ -158,8 +158,7 @@ class Question:
         """Return the title, what follows, the facts, and the changes that the title does not give; a line each."""
         facts = " ".join(f"{name}: {sentence}." for name, sentence in self.facts)
         follows = (self.lost, self.then, self.unchecked, self.costs, self.because, *self.notes)
-        lines = [self.title, " ".join(filter(None, follows))]
-        return [*lines, *filter(None, (facts, self._changed()))]
+        return [*filter(None, (self.title, " ".join(filter(None, follows)), facts, self._changed()))]
 
     @property
     def _is_whole(self) -> bool:
@@ -240,7 +239,7 @@ class Question:
             row: dict[str, JsonValue] = {"number": call.number} | data
             del row["account"]  # it is given once for the list
             if call.refused:
-                row["refused"] = f"{call.refused}. {call.because}".strip()
+                row["refused"] = f"{call.refused}. {data.get('because', '')}".strip()
             rows.append(row)
         body: dict[str, JsonValue] = {
             "call": self.tool,

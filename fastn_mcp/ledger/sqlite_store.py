@@ -4,6 +4,7 @@ Each commit is on disk when the method returns, so that an approval stays used a
 """
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from math import inf
 
 from fastn_mcp.ledger.sqlite_file import SqliteFile
 from fastn_mcp.ledger.store import Commit, Document, Store, Write
@@ -41,7 +42,13 @@ class SqliteStore(Store):
         return {row["key"]: Document(*row) for row in rows}
 
     async def scan(
-        self, indexes: Collection[str], low: float, high: float, *, newest: bool = False, limit: int | None = None
+        self,
+        indexes: Collection[str],
+        low: float = -inf,
+        high: float = inf,
+        *,
+        newest: bool = False,
+        limit: int | None = None,
     ) -> list[Document]:
         order = "DESC" if newest else "ASC"
         statement = (
@@ -59,20 +66,25 @@ class SqliteStore(Store):
         is_news: bool = False,  # noqa: ARG002 - each commit wakes those who wait
     ) -> Commit:
         with self.file.transaction():
-            found = self._read(expected.keys())
-            if any(version != (found[key].version if key in found else 0) for key, version in expected.items()):
-                return Commit(found=found)
+            if any(self._version(key) != version for key, version in expected.items()):
+                return Commit(found=self._read(expected.keys()))
             self.file.execute("UPDATE revision SET number = number + 1")
             ((version,),) = self.file.execute("SELECT number FROM revision")
             for write in writes:
-                self._write(write, version)
+                self._write(write, version, is_new=expected[write.key] == 0)
             has_deleted_secrets = any(write.is_secret and write.value is None for write in writes)
         if has_deleted_secrets:
             self.file.empty_log()
         return Commit(version)
 
-    def _write(self, write: Write, version: int) -> None:
-        self.file.execute("DELETE FROM indexed WHERE key = ?", (write.key,))
+    def _version(self, key: str) -> int:
+        """Return the version of a document; 0 if it does not exist."""
+        rows = self.file.execute("SELECT version FROM documents WHERE key = ?", (key,))
+        return int(rows[0]["version"]) if rows else 0
+
+    def _write(self, write: Write, version: int, *, is_new: bool) -> None:
+        if not is_new:
+            self.file.execute("DELETE FROM indexed WHERE key = ?", (write.key,))
         if write.value is None:
             self.file.execute("DELETE FROM documents WHERE key = ?", (write.key,))
             return
@@ -80,8 +92,10 @@ class SqliteStore(Store):
             "REPLACE INTO documents VALUES (?, ?, ?, ?, ?)",
             (write.key, write.value, version, write.until, write.is_secret),
         )
-        for name, score in write.indexes.items():
-            self.file.execute("INSERT INTO indexed VALUES (?, ?, ?)", (name, score, write.key))
+        if write.indexes:
+            rows = ", ".join("(?, ?, ?)" for _ in write.indexes)
+            values = [value for name, score in write.indexes.items() for value in (name, score, write.key)]
+            self.file.execute(f"INSERT INTO indexed VALUES {rows}", values)  # noqa: S608
 
     async def forget(self, now: float) -> None:
         """Delete what has expired, if there is any: most calls have none, and write nothing."""

@@ -118,7 +118,7 @@ class StoredBytes:
 
 
 def is_past(request: ApprovalRequest, now: float) -> bool:
-    """Whether nothing can come of a request any more, not even a refusal of the same call."""
+    """Whether a request can no longer decide anything, not even refuse the same call."""
     return request.state is not RequestState.OPEN and decides_until(request) <= now
 
 

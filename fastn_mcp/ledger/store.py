@@ -5,6 +5,7 @@ All that a backend has to do. What is stored, and what may become what, is in `d
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import Protocol
 
 from fastn_mcp.errors import Refused
@@ -74,7 +75,13 @@ class Store(Protocol):
         ...
 
     async def scan(
-        self, indexes: Collection[str], low: float, high: float, *, newest: bool = False, limit: int | None = None
+        self,
+        indexes: Collection[str],
+        low: float = -inf,
+        high: float = inf,
+        *,
+        newest: bool = False,
+        limit: int | None = None,
     ) -> list[Document]:
         """Return the documents whose score in an index is above `low` and not above `high`.
 

@@ -109,12 +109,13 @@ class Policy:
         verdict = self._by_rules(situation)
         # What raises an effect (an argument, a record in use, an open request) must not escape what the file says of
         # the lower ones. In a fixed order: of equally strict decisions, the first names its rule.
-        for lower in effects_below(call, situation.effect):
+        below = effects_below(call, situation.effect)
+        for lower in below:
             verdict = strictest((verdict, self._by_rules(replace(situation, effect=lower))))
         if verdict.decision is Decision.ALLOW and call.needs_person:
             verdict = PolicyDecision(Decision.CONFIRM, "a person in every mode", call.needs_person)
         verdict = self._with_plan(self._with_budget_left(verdict, situation), situation)
-        effects = (situation.effect, *effects_below(call, situation.effect))
+        effects = (situation.effect, *below)
         if self.step_up is None or not self.step_up.concerns(each.value for each in effects):
             return verdict
         is_asked = verdict.decision not in (Decision.ALLOW, Decision.DENY)

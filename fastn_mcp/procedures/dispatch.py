@@ -86,13 +86,16 @@ class Dispatcher:
         return outcome
 
     async def preview(self, call: Tool[Any], caller: Caller, report: Report = no_progress) -> Question:
-        """Return the effects of `call`, from fresh reads. No change is sent."""
-        outcome = await self._run(call, caller, report, is_preview=True)
-        return cast(Evaluation, outcome).preview(caller)
+        """Return what the agent may read of the question about `call`, from fresh reads. No change is sent."""
+        return (await self.evaluate(call, caller, report)).preview(caller)
+
+    async def evaluate(self, call: Tool[Any], caller: Caller, report: Report = no_progress) -> Evaluation:
+        """Return what `call` would do, with the question about it, from fresh reads. No change is sent."""
+        return cast(Evaluation, await self._run(call, caller, report, is_preview=True))
 
     async def preview_undo(self, change: str, asker: Asker) -> Question:
         """Return what the undo of a change would do, for a person on the approval page. No change is sent."""
-        return await self.preview(UndoChange(change_id=change), Caller(asker, None))
+        return (await self.evaluate(UndoChange(change_id=change), Caller(asker, None))).asked
 
     async def undo(self, change: str, asker: Asker) -> bool:
         """Undo a change for them, by a guarded call like any other. False if it waits for an approval."""

@@ -377,12 +377,17 @@ class Create(Operation[Result], Generic[Result]):
 
     def may_overwrite(self, row: Row) -> bool | None:
         """Return whether this may overwrite `row`; None if that is not known."""
-        fields = ("slug", "name")
-        own, existing = (
-            [name for field in fields if isinstance(name := each.get(field), str) and name.strip()]
-            for each in (vars(self), row)
-        )
+        own = _names_of(vars(self))
+        existing = _names_of(row)
         answers = [same_name(name, other) for name in own for other in existing]
         if True in answers:
             return True
-        return None if None in answers or len(existing) < len(fields) else False
+        return None if None in answers or len(existing) < len(_NAMES) else False
+
+
+_NAMES = ("slug", "name")
+"""Fields by which Fastn may take a new record for an existing one."""
+
+
+def _names_of(fields: Mapping[str, Any]) -> list[str]:
+    return [name for field in _NAMES if isinstance(name := fields.get(field), str) and name.strip()]

@@ -16,9 +16,15 @@ def same_name(new: str, existing: str) -> bool | None:
     """
     if not _readings(new).isdisjoint(_readings(existing)):
         return True
-    parts, slug = _certain(new), "".join(_certain(existing))
-    may_become = (slug != "" or len(parts) > 1) and fnmatchcase(slug, "*".join(parts))
+    may_become = _may_become(_certain(new), "".join(_certain(existing)))
     return None if may_become else False
+
+
+def _may_become(parts: tuple[str, ...], slug: str) -> bool:
+    """Return whether a name of these certain parts may become a slug. Any text, or none, may stand between them."""
+    if len(parts) == 1:
+        return slug != "" and slug == parts[0]
+    return fnmatchcase(slug, "*".join(parts))
 
 
 @lru_cache(4096)

@@ -37,10 +37,9 @@ class Effect(Enum):
     TRASH = "trash"
     DESTROY = "destroy"
 
-    @property
-    def rank(self) -> int:
+    def __init__(self, _: str) -> None:
+        self.rank = len(type(self).__members__)
         """Severity: 0 for a read."""
-        return list(Effect).index(self)
 
     def raised_to(self, other: "Effect") -> "Effect":
         return max(self, other, key=lambda effect: effect.rank)

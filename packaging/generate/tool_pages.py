@@ -169,7 +169,7 @@ async def _answers() -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
                     shown = await world.dispatch.preview(call, Caller(Asker(), None))
                     answers[call.tool_name()] = (
                         {"tool": call.tool_name(), "arguments": arguments},
-                        render_preview(shown.data() | {"account": "sandbox at localhost"}),
+                        render_preview(shown.data_for_agent() | {"account": "sandbox at localhost"}),
                     )
             finally:
                 world.close()

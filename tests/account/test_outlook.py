@@ -28,7 +28,7 @@ def key(world: World, collection: str, slug: str, by: str = "slug") -> str:
 
 async def preview(world: World, tool: str, **arguments: Any) -> dict[str, Any]:
     previewed = await world.preview(OPERATIONS[tool].model_validate(arguments))
-    data = previewed.data()
+    data = previewed.data_for_agent()
     assert all(note in "\n".join(previewed.lines()) for note in cast("list[str]", data.get("notes", [])))
     return data
 
@@ -43,7 +43,7 @@ async def test_run_names_its_environment(world: World) -> None:
     assert data["defaults"] == {"environment": UNNAMED_ENVIRONMENT}
     assert data["notes"][0] == f"Environment: {UNNAMED_ENVIRONMENT}."
     assert "defaults" not in await of_run(world, environment="live")
-    world.judge._surroundings = Surroundings("staging")  # pyright: ignore[reportPrivateUsage]
+    world.surround(Surroundings("staging"))
     assert (await of_run(world))["defaults"] == {"environment": '"staging", by this server\'s settings'}
 
 
@@ -143,7 +143,7 @@ async def test_new_key_names_defaults_expiry_and_destination(world: World) -> No
     ]
     acme = key(world, "customers", "acme-corp")
     given: dict[str, Any] = {"mode": "live", "permissions": "viewer", "expires": "1y", "customers": [acme]}
-    world.judge._surroundings = Surroundings()  # pyright: ignore[reportPrivateUsage]
+    world.surround(Surroundings())
     data = await preview(world, "create_api_key", name="BI", **given)
     assert "defaults" not in data
     assert data["notes"] == [
@@ -240,8 +240,8 @@ async def test_run_says_which_connections_it_cannot_use(
     about = [each for each in notes if "onnection" in each or "HubSpot" in each]
     assert about == ([note] if note.startswith("Not checked") else [note, NOT_SLACK])
     pending = await world.expect(PendingApproval, RunWorkflow(workflow_id=key(world, "workflows", ORDERS), **contacts))
-    assert pending.preview.data()["notes"] == notes
-    asked = "\n".join((await world.open_request()).text)
+    assert pending.question.data_for_agent()["notes"] == notes
+    asked = "\n".join((await world.open_request()).question.lines())
     assert all(each in asked for each in notes)
 
 

@@ -74,7 +74,7 @@ async def test_approval_request_of_a_reference_has_the_whole_id(world: World, ma
     if was_shown:
         await world.ask(ListConnections())
     pending = await world.expect(PendingApproval, make(reference_to(id_)))
-    shown = to_json(pending.preview.data()).decode()
+    shown = to_json(pending.question.data_for_agent()).decode()
     assert id_ in shown
     assert not _REFERENCE.search(shown)
     again = await world.expect(PendingApproval, make(id_))
@@ -87,7 +87,7 @@ async def test_preview_has_references_and_the_calls_in_it_take_them(world: World
     assert id_ not in to_json(body).decode()
     assert body["arguments"] == {"connection_id": reference_to(id_)}
     again = await world.preview(DeleteConnection.model_validate(body["arguments"]))
-    assert again.data()["arguments"] == {"connection_id": id_}
+    assert again.data_for_agent()["arguments"] == {"connection_id": id_}
 
 
 async def test_tables_of_an_overview_have_references(world: World) -> None:

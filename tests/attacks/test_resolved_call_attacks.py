@@ -28,7 +28,7 @@ LEDGERLY = CreateConnector(
 
 
 async def shown(world: World) -> str:
-    return "\n".join((await world.open_request()).text)
+    return "\n".join((await world.open_request()).question.lines())
 
 
 @pytest.mark.parametrize("by_this_server", [True, False])
@@ -39,7 +39,7 @@ async def test_typed_credentials_need_the_same_address(world: World, by_this_ser
     connection, change = CreateConnection(connector_id=connector), UpdateConnector(connector_id=connector, domain="x.y")
     await world.expect(PendingApproval, connection)
     request = await world.open_request()
-    assert f'Connect "Ledgerly" at "{ADDRESS}"' in request.text[0]
+    assert f'Connect "Ledgerly" at "{ADDRESS}"' in request.question.title
     assert 'connector "Ledgerly", by this server just now' in await shown(world)
     if by_this_server:
         await world.expect(Declined, change, world.form(Decline()))
@@ -75,8 +75,8 @@ async def test_dependents_are_those_of_the_record_that_fastn_shows(world: World)
     acme = rows[world.id_of("customers", "Acme Corp")]
     rows[acme["slug"]] = acme
     previews = [(await world.judged(DeleteCustomer(customer_id=acme[field])))[1] for field in ("id", "slug")]
-    assert previews[0].says.lost.startswith("Its connections ")
-    assert previews[1].says == previews[0].says
+    assert previews[0].lost.startswith("Its connections ")
+    assert previews[1].says() == previews[0].says()
 
 
 async def test_deletion_shows_the_previous_name(world: World) -> None:
@@ -134,7 +134,7 @@ async def test_undocumented_fields_do_not_change_the_shown_connector(world: Worl
     await world.call(CreateConnection(connector_id=gamma, credentials={"apiKey": "x"}, extra=forged), person)
     assert [heard.tool for heard in world.changes] == ["create_connection"]
     own = 'Connect "Gamma" at "gamma.app" for the account itself and set "connectorName"'
-    assert person.asked[0].text[0].startswith(own)
+    assert person.asked[0].question.title.startswith(own)
     assert {entry.get("name") for entry in world.audited("intent")} == {"Gamma of the account itself"}
 
 

@@ -16,11 +16,13 @@ from typing import Any
 import pytest
 from pydantic import JsonValue
 from support.audit_entries import INTENT, NOW, entries
+from support.questions import a_question
 from support.started_together import let_begin, started
 
 from fastn_mcp.audit import log as audit_log
 from fastn_mcp.audit.files import Keeping, verify
 from fastn_mcp.audit.log import AuditEvent, AuditFile, LogEntry, Unwritten, about, digest, showable
+from fastn_mcp.guard.questions import question_of_list
 from fastn_mcp.guard.recorder import decision_entry
 from fastn_mcp.ledger.approval_request import ApprovalRequest
 from fastn_mcp.ledger.identity import bound_account
@@ -28,6 +30,7 @@ from fastn_mcp.policy.asker import Asker
 from fastn_mcp.redaction import REDACTED
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.access import CreateSecret
+from fastn_mcp.tools.tool import Effect
 
 CANARY = "kanarienvogel-41"
 
@@ -94,12 +97,10 @@ def test_digest_does_not_depend_on_secrets() -> None:
 REQUEST = ApprovalRequest(
     id="g1", principal="local", account=bound_account("default", "ab12"), tool="create_secret", target="sec_1",
     call="call", calls={}, required="typed", expected=None, out_of_band=True,
-    preview={
-        "arguments": {"name": "db", "password": CANARY},
-        "effect": "access",
-        "target": {"name": "x" * 300},
-    },
-    text=(), created=0.0, expires=600.0,
+    question=a_question(
+        arguments={"name": "db", "password": CANARY}, effect=Effect.ACCESS, target="sec_1", name="x" * 300
+    ),
+    created=0.0, expires=600.0,
 )  # fmt: skip
 
 
@@ -121,10 +122,17 @@ def test_decision_is_recorded_with_its_request() -> None:
     )
 
 
-@pytest.mark.parametrize("preview", [{}, {"arguments": "a", "effect": 1, "target": "a"}, {"target": {"name": 1}}])
-def test_decision_on_a_request_that_shows_nothing_is_recorded(preview: dict[str, JsonValue]) -> None:
-    entry = decision_entry(AuditEvent.EXPIRED, replace(REQUEST, preview=preview), "local_page")
-    assert (entry.arguments, entry.effect, entry.name, entry.approved_by, entry.message) == (None,) * 5
+def test_decision_on_a_list_is_recorded_without_arguments_and_name() -> None:
+    question = question_of_list("apply_changes", [REQUEST.question, replace(REQUEST.question, number=2)])
+    entry = decision_entry(AuditEvent.EXPIRED, replace(REQUEST, question=question), "local_page")
+    assert entry.effect == "access"
+    assert (entry.arguments, entry.name, entry.approved_by, entry.message) == (None,) * 4
+
+
+def test_decision_on_a_create_is_recorded_without_a_name() -> None:
+    question = replace(REQUEST.question, target=None, arguments={})
+    entry = decision_entry(AuditEvent.EXPIRED, replace(REQUEST, question=question), "local_page")
+    assert (entry.arguments, entry.name) == ({}, None)
 
 
 def test_nested_arguments_are_cut_and_counted() -> None:

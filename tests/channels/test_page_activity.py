@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support.long_log import ACCOUNT, START, call, write_entries, write_log
 from support.page_visitor import Visitor, words
-from support.page_world import Desk, batch, let_in, made, question
+from support.page_world import Desk, batch, deletion_of_customer, let_in, made
 
 from fastn_mcp.audit.log import AuditEvent, LogEntry
 from fastn_mcp.channels.page.activity import MAX_ENTRIES, LogPage, Row, Search, read_page
@@ -155,7 +155,7 @@ STATES = [
 async def test_row_of_a_request_says_what_the_ledger_knows(
     state: RequestState, outcome: str, words: str, desk: Desk, visitor: Visitor
 ) -> None:
-    request = question(asked_by="mcp")
+    request = deletion_of_customer(asked_by="mcp")
     entries = [call(1, grant="grant-1", target="cus_8fQ2")]
     if state is RequestState.APPROVED:
         entries.append(call(1, event=APPROVED, grant="grant-1", approved_by="local_page"))
@@ -167,13 +167,13 @@ async def test_row_of_a_request_says_what_the_ledger_knows(
 
 
 async def test_request_of_another_account_lends_no_words(desk: Desk, visitor: Visitor) -> None:
-    await desk.ask(question(account="another at live.fastn.ai"))
+    await desk.ask(deletion_of_customer(account="another at live.fastn.ai"))
     write_entries(desk.audit, [call(1, grant="grant-1")])
     assert await rows(visitor) == ["00:00 Expired Delete customer Customer 1 nobody answered"]
 
 
 async def test_approved_batch_is_one_row(desk: Desk, visitor: Visitor) -> None:
-    (shown,) = question().calls.values()
+    (shown,) = deletion_of_customer().calls.values()
     await desk.ask(batch(calls={"call 1": shown, "call 2": shown}))
     both = {"grant": "grant-8", "tool": "apply_changes", "target": None, "name": None, "digest": "list"}
     calls = [
@@ -214,7 +214,7 @@ async def test_page_of_a_row_says_what_is_known(desk: Desk, visitor: Visitor) ->
     decided = call(1, event=APPROVED, grant="grant-1", approved_by="local_page", approver_name="Dana Example")
     entries = [call(1, grant="grant-1"), decided, replace(DONE[0], grant="grant-1"), replace(DONE[1], of="3")]
     write_entries(desk.audit, entries)
-    await desk.ask(question())
+    await desk.ask(deletion_of_customer())
     page = await details(visitor)
     for text in (
         "Done Thursday, 1 January, 00:00 UTC Delete customer Globex .",
@@ -381,7 +381,7 @@ async def test_line_that_another_process_is_writing_is_not_damage(desk: Desk, vi
 async def test_activity_is_shown_beside_10000_open_requests(desk: Desk) -> None:
     write_entries(desk.audit, [*DONE])
     for number in range(10_000):
-        await desk.ledger.open(question(f"g{number}", principal=f"p{number // 30}"))
+        await desk.ledger.open(deletion_of_customer(f"g{number}", principal=f"p{number // 30}"))
     visitor = await let_in(desk)
     assert len(await rows(visitor)) == 1
     assert '<span class="count" id="count">10000</span>' in await visitor.look("limits")

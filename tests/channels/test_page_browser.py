@@ -9,17 +9,27 @@ from typing import Any
 
 import pytest
 from playwright.async_api import Browser, Page, Route, expect
-from pydantic import JsonValue
 from support.begun import given
-from support.page_world import UPDATE, Desk, batch, connection, desk_of, entered, made, question, update_of_workflow
+from support.page_world import (
+    UPDATE,
+    Desk,
+    batch,
+    connection,
+    deletion_of_customer,
+    desk_of,
+    entered,
+    made,
+    update_of_workflow,
+)
 from support.real_browser import DESKTOP, axe_violations, needs_chromium
-from support.stores import add_temporary, with_temporary
+from support.stores import add_temporary, permit, with_temporary
 from support.world import World
 
 from fastn_mcp.account.typed_argument import TypedArgument, TypedField
 from fastn_mcp.channels.page.inbox import ChangeUndo
 from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.ledger.approval_request import RequestState
+from fastn_mcp.ledger.question import FieldChange
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.tools.access import CreateApiKey
 
@@ -60,7 +70,7 @@ async def test_address_bar_contains_no_key(desk: Desk, chromium: Browser) -> Non
 
 
 async def test_call_can_be_approved_by_keyboard(desk: Desk, chromium: Browser) -> None:
-    await desk.ask(question(), update_of_workflow())
+    await desk.ask(deletion_of_customer(), update_of_workflow())
     tab = await visit(chromium, desk)
     labels: list[str] = []
     for _ in range(10):
@@ -88,7 +98,7 @@ async def test_call_can_be_approved_by_keyboard(desk: Desk, chromium: Browser) -
 @pytest.mark.long
 async def test_focus_is_visible(desk: Desk, chromium: Browser) -> None:
     """WCAG 2.2, 2.4.7: the focused element is outlined."""
-    await desk.ask(question(expected="Globex"))
+    await desk.ask(deletion_of_customer(expected="Globex"))
     tab = await visit(chromium, desk)
     for _ in range(5):
         await tab.keyboard.press("Tab")
@@ -98,7 +108,7 @@ async def test_focus_is_visible(desk: Desk, chromium: Browser) -> None:
 
 @pytest.mark.long
 async def test_wrong_name_is_explained_before_submitting(desk: Desk, chromium: Browser) -> None:
-    await desk.ask(question(expected="Globex"))
+    await desk.ask(deletion_of_customer(expected="Globex"))
     tab = await visit(chromium, desk)
     field = tab.get_by_label("Type Globex to confirm")
     approve = tab.get_by_role("button", name="Delete Globex")
@@ -122,7 +132,7 @@ async def test_wrong_name_is_explained_before_submitting(desk: Desk, chromium: B
 
 @pytest.mark.long
 async def test_name_with_invisible_characters_can_be_approved(desk: Desk, chromium: Browser) -> None:
-    await desk.ask(question(expected="Glo\u202ebex"))
+    await desk.ask(deletion_of_customer(expected="Glo\u202ebex"))
     tab = await visit(chromium, desk)
     await tab.get_by_label("to confirm").fill("Glo\\u{202e}bex")
     await settled(tab)
@@ -149,7 +159,7 @@ async def test_temporary_approval_is_given_and_revoked(desk: Desk, chromium: Bro
 
 @pytest.mark.long
 async def test_new_request_appears_without_a_reload(desk: Desk, chromium: Browser) -> None:
-    await desk.ask(question(expected="Globex"))
+    await desk.ask(deletion_of_customer(expected="Globex"))
     tab = await visit(chromium, desk)
     field = tab.get_by_label("Type Globex to confirm")
     await field.press_sequentially("Glo")
@@ -171,7 +181,7 @@ async def test_new_request_appears_without_a_reload(desk: Desk, chromium: Browse
 
 @pytest.mark.long
 async def test_request_decided_elsewhere_disappears(desk: Desk, chromium: Browser) -> None:
-    await desk.ask(question(), update_of_workflow())
+    await desk.ask(deletion_of_customer(), update_of_workflow())
     tab = await visit(chromium, desk)
     await tab.get_by_text("Decline with a note").first.click()
     await tab.get_by_label("Note to the agent").first.press_sequentially("Wait")
@@ -184,7 +194,7 @@ async def test_request_decided_elsewhere_disappears(desk: Desk, chromium: Browse
 
 @pytest.mark.long
 async def test_click_right_after_a_change_decides_nothing(desk: Desk, chromium: Browser) -> None:
-    await desk.ask(question(), update_of_workflow())
+    await desk.ask(deletion_of_customer(), update_of_workflow())
     tab = await visit(chromium, desk)
     # The click comes right at the change.
     await tab.evaluate(
@@ -204,7 +214,7 @@ async def test_click_right_after_a_change_decides_nothing(desk: Desk, chromium: 
 
 async def test_click_right_after_loading_decides_nothing(desk: Desk, chromium: Browser) -> None:
     """A double click that approved a request does not approve the next one in its place."""
-    await desk.ask(question())
+    await desk.ask(deletion_of_customer())
     tab = await visit(chromium, desk)
     await tab.add_init_script(
         """document.addEventListener("DOMContentLoaded", () => document.querySelector(".approve .go").click())"""
@@ -217,7 +227,7 @@ async def test_click_right_after_loading_decides_nothing(desk: Desk, chromium: B
 
 @pytest.mark.long
 async def test_list_is_used_by_keyboard(desk: Desk, chromium: Browser) -> None:
-    await desk.ask(question(), update_of_workflow(), question("grant-3"))
+    await desk.ask(deletion_of_customer(), update_of_workflow(), deletion_of_customer("grant-3"))
     tab = await visit(chromium, desk)
     links = tab.get_by_role("region", name="Requests that wait").get_by_role("link")
     await expect(links).to_have_count(3)
@@ -238,12 +248,12 @@ async def test_list_is_used_by_keyboard(desk: Desk, chromium: Browser) -> None:
 
 @pytest.mark.long
 async def test_list_appears_and_goes_without_a_reload(desk: Desk, chromium: Browser) -> None:
-    await desk.ask(question(), update_of_workflow())
+    await desk.ask(deletion_of_customer(), update_of_workflow())
     tab = await visit(chromium, desk)
     await tab.get_by_text("Decline with a note").last.click()
     note = tab.get_by_label("Note to the agent").last
     await note.press_sequentially("Wai")
-    await desk.ask(question("grant-3", expected="Globex"))
+    await desk.ask(deletion_of_customer("grant-3", expected="Globex"))
     await expect(tab.get_by_role("region", name="Requests that wait")).to_be_visible()
     await expect(tab.locator(".card")).to_have_count(1)
     await expect(tab.get_by_role("heading", level=1)).to_have_text(re.compile("^Change 2 fields of workflow Orders"))
@@ -262,9 +272,9 @@ async def test_list_appears_and_goes_without_a_reload(desk: Desk, chromium: Brow
 @pytest.mark.parametrize("kind", ["deletion", "update", "connection", "list"])
 async def test_decision_is_above_the_fold(width: int, height: int, kind: str, desk: Desk, chromium: Browser) -> None:
     asked = {"update": update_of_workflow(), "connection": connection()}
-    await desk.ask(asked.get(kind, question(expected="Globex")))
+    await desk.ask(asked.get(kind, deletion_of_customer(expected="Globex")))
     if kind == "list":
-        await desk.ask(*(question(f"other-{n}") for n in range(11)))
+        await desk.ask(*(deletion_of_customer(f"other-{n}") for n in range(11)))
     tab = await visit(chromium, desk, viewport={"width": width, "height": height})
     buttons = {"update": "Change Orders", "connection": "Connect Gamma of Globex"}
     for name in (buttons.get(kind, "Delete Globex"), "Decline"):
@@ -275,7 +285,7 @@ async def test_decision_is_above_the_fold(width: int, height: int, kind: str, de
 
 @pytest.mark.long
 async def test_address_of_the_page_leads_a_browser_to_its_session(desk: Desk, chromium: Browser) -> None:
-    await desk.ask(question())
+    await desk.ask(deletion_of_customer())
     tab = await visit(chromium, desk)
     url = desk.page.url or ""
     other = await tab.context.new_page()
@@ -298,7 +308,7 @@ async def test_closed_page_shows_that_it_is_not_connected(desk: Desk, chromium: 
 
 
 async def test_page_works_without_scripts(desk: Desk, chromium: Browser) -> None:
-    await desk.ask(question(expected="Globex"))
+    await desk.ask(deletion_of_customer(expected="Globex"))
     tab = await visit(chromium, desk, java_script_enabled=False)
     await expect(tab.get_by_text("Does not update by itself")).to_be_visible()
     await tab.get_by_label("Type Globex to confirm").fill("globex")
@@ -316,7 +326,7 @@ async def test_page_works_without_scripts(desk: Desk, chromium: Browser) -> None
 
 
 async def test_other_origin_cannot_frame_read_or_post(desk: Desk, chromium: Browser) -> None:
-    await desk.ask(question())
+    await desk.ask(deletion_of_customer())
     tab = await visit(chromium, desk)
     address = tab.url
     stranger = await tab.context.new_page()
@@ -366,20 +376,27 @@ async def everything(desk: Desk) -> None:
     desk.page.connect(replace(desk.account, dispatch=AnyUndo(), presence=presence))
     now = desk.clock.now().timestamp()
     long = update_of_workflow("grant-4")
-    awkward: dict[str, JsonValue] = {
-        "arguments": {"input": {"deep": {"deeper": ["x" * 300, {"a": 1}]}}, "unbroken": "y" * 400},
-        "target": {"id": "z" * 200, "name": "名前" * 60},
-        "changes": [{"field": "f" * 80, "from": "b" * 300, "to": ["c" * 300]}],
-        "not_checked": ["triggers", "workflows"],
-    }
-    await desk.ask(question(expected="Globex"), update_of_workflow(), question("grant-3", required="four_eyes"))
-    await desk.ask(replace(long, preview={**long.preview, **awkward}, principal="p" * 120, account="a" * 120))
-    await desk.ask(
-        batch(), batch("grant-9", preview={**batch().preview, "calls": [{"number": 1, **long.preview, **awkward}] * 2})
+    awkward = replace(
+        UPDATE,
+        arguments={"input": {"deep": {"deeper": ["x" * 300, {"a": 1}]}}, "unbroken": "y" * 400},
+        target="z" * 200,
+        name="名前" * 60,
+        changes=(FieldChange("f" * 80, "b" * 300, ["c" * 300]),),
+        not_checked=({"what": "triggers, workflows", "why": "Forbidden."},),
     )
-    await desk.ask(connection("grant-10"), question("grant-11", asked_by="q" * 120))
     await desk.ask(
-        question("grant-5"), update_of_workflow("grant-6"), question("grant-7"), update_of_workflow("grant-12")
+        deletion_of_customer(expected="Globex"),
+        update_of_workflow(),
+        deletion_of_customer("grant-3", required="four_eyes"),
+    )
+    await desk.ask(replace(long, question=awkward, principal="p" * 120, account="a" * 120))
+    await desk.ask(batch(), batch("grant-9", question=replace(batch().question, calls=(awkward, awkward))))
+    await desk.ask(connection("grant-10"), deletion_of_customer("grant-11", asked_by="q" * 120))
+    await desk.ask(
+        deletion_of_customer("grant-5"),
+        update_of_workflow("grant-6"),
+        deletion_of_customer("grant-7"),
+        update_of_workflow("grant-12"),
     )
     await desk.becomes("grant-12", RequestState.APPROVED, by="local_page")
     fields = {"before": {"f" * 80: "b" * 300}, "sent": {"f" * 80: "c" * 150}, "outcome": "done"}
@@ -388,7 +405,8 @@ async def everything(desk: Desk) -> None:
     await desk.becomes("grant-5", RequestState.DECLINED, by="local_page", note="n" * 300)
     await desk.becomes("grant-6", RequestState.USED, by="client_form")
     await desk.becomes("grant-7", RequestState.UNANSWERED, by="client_form")
-    wide = {"principal": "p" * 80, "account": "a" * 80, "extent": "w" * 120}
+    allows = replace(permit("update_workflow", "wf_31"), extent="w" * 120)
+    wide = {"principal": "p" * 80, "account": "a" * 80, "permit": allows}
     await add_temporary(desk.ledger, with_temporary(update_of_workflow("grant-13", **wide), now + 900))
 
 
@@ -441,7 +459,7 @@ async def test_axe_finds_no_violations(scheme: str, width: int, desk: Desk, chro
     tab = await visit(chromium, desk, viewport={"width": width, "height": 800}, color_scheme=scheme)
     root = tab.url
     await look("empty")
-    await desk.ask(question("first", expected="Globex"), update_of_workflow("second"))
+    await desk.ask(deletion_of_customer("first", expected="Globex"), update_of_workflow("second"))
     await tab.reload()
     await look("two")
     await desk.becomes("second", RequestState.STALE)
@@ -522,7 +540,7 @@ async def test_keys_of_one_name_are_told_apart_and_the_wrong_approval_is_taken_b
     )
     await expect(reads).to_be_visible()
     (request,) = [each for each in await world.ledger.decided(10) if each.state is RequestState.WITHDRAWN]
-    assert request.preview["arguments"]["permissions"] == "Full access"  # pyright: ignore[reportIndexIssue, reportOptionalSubscript, reportArgumentType, reportCallIssue]
+    assert request.question.arguments["permissions"] == "Full access"
     assert world.changes == []
 
 
@@ -530,7 +548,7 @@ async def test_keys_of_one_name_are_told_apart_and_the_wrong_approval_is_taken_b
 async def test_several_are_declined_by_keyboard_without_scripts(desk: Desk, chromium: Browser) -> None:
     for number in range(1, 9):
         asked_by = "cursor" if number > 5 else "claude-code"
-        await desk.ask(question(f"grant-{number}", asked_by=asked_by))
+        await desk.ask(deletion_of_customer(f"grant-{number}", asked_by=asked_by))
     tab = await visit(chromium, desk, java_script_enabled=False)
     await tab.get_by_label("Select all 3 requests from cursor").focus()
     await tab.keyboard.press("Space")
@@ -549,12 +567,12 @@ async def test_several_are_declined_by_keyboard_without_scripts(desk: Desk, chro
 @pytest.mark.long
 async def test_groups_follow_new_requests_and_keep_what_is_selected(desk: Desk, chromium: Browser) -> None:
     for number in range(1, 8):
-        await desk.ask(question(f"grant-{number}"))
+        await desk.ask(deletion_of_customer(f"grant-{number}"))
     tab = await visit(chromium, desk)
     await tab.get_by_label("Select: Delete customer").first.check()
-    await desk.ask(question("grant-8"))
+    await desk.ask(deletion_of_customer("grant-8"))
     await expect(tab.locator(".queue li")).to_have_count(8)
     await expect(tab.get_by_label("Select: Delete customer").first).to_be_checked()
-    await desk.ask(question("grant-9", asked_by="cursor"))
+    await desk.ask(deletion_of_customer("grant-9", asked_by="cursor"))
     await expect(tab.get_by_label("Select all 1 requests from cursor")).to_be_visible()
     await expect(tab.locator(".queue li")).to_have_count(9)

@@ -12,14 +12,16 @@ from pydantic import JsonValue
 from support.begun import given
 from support.decisions import answered
 from support.page_visitor import Visitor, words
-from support.page_world import UPDATE, Desk, let_in, question, update_of_workflow
-from support.stores import add_temporary, database_of, put, with_temporary
+from support.page_world import UPDATE, Desk, deletion_of_customer, let_in, update_of_workflow
+from support.questions import a_question
+from support.stores import add_temporary, database_of, put, with_question, with_temporary
+from support.values import not_none
 from typing_extensions import override
 
 from fastn_mcp.account.typed_argument import TypedArgument, TypedField
 from fastn_mcp.guard.approval_form import MAX_NOTE
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
-from fastn_mcp.ledger.documents import deletion
+from fastn_mcp.ledger.documents import Unreadable, deletion
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.ledger.sqlite_store import SqliteStore
 from fastn_mcp.tools.access import CreateSecret
@@ -28,7 +30,7 @@ VALUE = TypedArgument("value", (TypedField("value"),))
 
 
 async def test_approval_allows_one_call(desk: Desk, visitor: Visitor) -> None:
-    await desk.ask(question())
+    await desk.ask(deletion_of_customer())
     await answered(desk.ledger, "local", 1.0)
     answer = await visitor.decide("approve", "grant-1")
     assert (answer.status_code, answer.headers["location"]) == (303, visitor.room)
@@ -44,7 +46,9 @@ async def test_approval_allows_one_call(desk: Desk, visitor: Visitor) -> None:
 
 
 async def test_secret_is_typed_with_the_approval_and_shown_nowhere(desk: Desk, visitor: Visitor) -> None:
-    asked = question(tool="create_secret", expected=None, preview={"call": "create_secret"}, typed=VALUE)
+    asked = deletion_of_customer(
+        tool="create_secret", expected=None, question=a_question(tool="create_secret"), typed=VALUE
+    )
     await desk.ask(asked)
     page = await visitor.look()
     assert re.search(r'<input [^>]*name="secret.value" type="password" required autocomplete="one-time-code"', page)
@@ -75,7 +79,7 @@ async def test_secret_is_typed_with_the_approval_and_shown_nowhere(desk: Desk, v
 async def test_incomplete_credentials_approve_nothing(
     desk: Desk, visitor: Visitor, typed: tuple[TypedField, ...], sent: dict[str, str], problem: str
 ) -> None:
-    asked = question(tool="create_connection", expected=None, preview={"call": "create_connection"})
+    asked = deletion_of_customer(tool="create_connection", expected=None, question=a_question(tool="create_connection"))
     await desk.ask(replace(asked, typed=TypedArgument("credentials", typed)))
     refused = await visitor.decide("approve", "grant-1", **{f"secret.{name}": text for name, text in sent.items()})
     assert refused.status_code == 422
@@ -86,13 +90,13 @@ async def test_incomplete_credentials_approve_nothing(
 
 
 async def test_secret_that_no_request_asks_for_is_not_kept(desk: Desk, visitor: Visitor) -> None:
-    await desk.ask(question())
+    await desk.ask(deletion_of_customer())
     assert (await visitor.decide("approve", "grant-1", **{"secret.value": "canary-typed"})).status_code == 303
     assert await desk.ledger.sealed("grant-1", "local_page", 0.0) is None
 
 
 async def test_decline_stores_the_note(desk: Desk, visitor: Visitor) -> None:
-    await desk.ask(question())
+    await desk.ask(deletion_of_customer())
     answer = await visitor.decide("decline", "grant-1", note=" Pause it instead.\r\nThey come back. ")
     assert answer.status_code == 303
     grant = await desk.request("grant-1")
@@ -109,14 +113,14 @@ async def test_decline_stores_the_note(desk: Desk, visitor: Visitor) -> None:
 
 
 async def test_decline_needs_no_note(desk: Desk, visitor: Visitor) -> None:
-    await desk.ask(question())
+    await desk.ask(deletion_of_customer())
     await visitor.decide("decline", "grant-1", note=" \r\n ")
     assert (await desk.request("grant-1")).note is None
     assert "The agent gets your note" not in await visitor.look()
 
 
 async def test_too_long_note_decides_nothing_and_is_kept(desk: Desk, visitor: Visitor) -> None:
-    await desk.ask(question())
+    await desk.ask(deletion_of_customer())
     note = "ü" * (MAX_NOTE + 1)
     answer = await visitor.decide("decline", "grant-1", note=note)
     assert answer.status_code == 422
@@ -127,7 +131,7 @@ async def test_too_long_note_decides_nothing_and_is_kept(desk: Desk, visitor: Vi
 
 
 async def test_wrong_or_missing_name_approves_nothing(desk: Desk, visitor: Visitor) -> None:
-    await desk.ask(question(expected="Globex"))
+    await desk.ask(deletion_of_customer(expected="Globex"))
     before = await desk.snapshot()
     for typed in (None, "", "globex", "Globex ", " Globex", "Glob", "Globex\x00", "GLOBEX", "G\u0131obex"):
         answer = await visitor.decide("approve", "grant-1", **({} if typed is None else {"name": typed}))
@@ -148,7 +152,7 @@ async def test_untypable_name_is_typed_sanitized(desk: Desk, visitor: Visitor) -
         "  spaces  ": "  spaces  ",
     }
     for number, (expected, typed) in enumerate(names.items()):
-        await desk.ask(question(f"grant-{number}", expected=expected))
+        await desk.ask(deletion_of_customer(f"grant-{number}", expected=expected))
         assert (await visitor.decide("approve", f"grant-{number}", name=typed)).status_code == 303, expected
 
 
@@ -209,7 +213,7 @@ async def test_approval_without_an_extent_is_rejected(desk: Desk, visitor: Visit
 async def test_decided_request_is_not_decided_again(
     state: RequestState, became: str, desk: Desk, visitor: Visitor
 ) -> None:
-    await desk.ask(question())
+    await desk.ask(deletion_of_customer())
     forms = {action: await visitor.form(action, "grant-1") for action in ("approve", "decline")}
     await desk.becomes("grant-1", state, by="terminal")
     before = await desk.snapshot()
@@ -222,7 +226,7 @@ async def test_decided_request_is_not_decided_again(
 
 async def test_expired_or_unknown_request_is_not_decided(desk: Desk, visitor: Visitor) -> None:
     """The ledger decides expiry. Requests shown in an elicitation form are unknown here."""
-    await desk.ask(question(), question("grant-3"))
+    await desk.ask(deletion_of_customer(), deletion_of_customer("grant-3"))
     forms = [await visitor.form("approve", "grant-1"), await visitor.form("decline", "grant-3")]
     desk.clock.passed += 3600
     for action, form in zip(("approve", "decline"), forms, strict=True):
@@ -234,7 +238,7 @@ async def test_expired_or_unknown_request_is_not_decided(desk: Desk, visitor: Vi
 
 
 async def test_request_in_a_client_form_is_not_decided_here(desk: Desk, visitor: Visitor) -> None:
-    await desk.ask(question(), question("grant-3"))
+    await desk.ask(deletion_of_customer(), deletion_of_customer("grant-3"))
     forms = [
         (action, await visitor.form(action, id_) | {"extent": "once"})
         for action in ("approve", "decline")
@@ -251,7 +255,7 @@ async def test_request_in_a_client_form_is_not_decided_here(desk: Desk, visitor:
 
 
 async def test_four_eyes_request_can_only_be_declined_here(desk: Desk, visitor: Visitor) -> None:
-    await desk.ask(question(), update_of_workflow())
+    await desk.ask(deletion_of_customer(), update_of_workflow())
     form = await visitor.form("approve", "grant-1")
     await desk.ledger.change_request("grant-1", lambda request: replace(request, required="four_eyes"))
     page = await visitor.look()
@@ -291,7 +295,7 @@ async def test_later_decision_is_rejected(action: str, tmp_path: Path) -> None:
 
 
 async def test_failing_ledger_approves_nothing(desk: Desk, visitor: Visitor) -> None:
-    await desk.ask(question())
+    await desk.ask(deletion_of_customer())
     form = await visitor.form("approve", "grant-1")
     database_of(desk.ledger).execute("ALTER TABLE documents RENAME TO lost")
     answer = await visitor.send("approve", form | {"extent": "once"})
@@ -302,7 +306,7 @@ async def test_failing_ledger_approves_nothing(desk: Desk, visitor: Visitor) -> 
 
 
 async def test_request_shows_everything_needed_to_decide(desk: Desk, visitor: Visitor) -> None:
-    await desk.ask(question(), update_of_workflow())
+    await desk.ask(deletion_of_customer(), update_of_workflow())
     page = await visitor.read()
     for part in (
         "2 calls wait for you",
@@ -321,7 +325,7 @@ async def test_request_shows_everything_needed_to_decide(desk: Desk, visitor: Vi
 
 async def test_requester_is_shown_by_the_name_it_gave(desk: Desk, visitor: Visitor) -> None:
     """An earlier request without a name shows the principal."""
-    await desk.ask(question(asked_by="Claude Desktop"), update_of_workflow())
+    await desk.ask(deletion_of_customer(asked_by="Claude Desktop"), update_of_workflow())
     page = await visitor.read()
     assert page.count('Asked by "Claude Desktop"') == 1
     assert page.count("Asked by local") == 1
@@ -331,16 +335,16 @@ async def test_only_permanent_losses_are_red(desk: Desk, visitor: Visitor) -> No
     await desk.ask(update_of_workflow())
     page = await visitor.look()
     assert not re.search('class="[^"]*(red|lost)', page)
-    await desk.ask(question())
+    await desk.ask(deletion_of_customer())
     page = await visitor.look()
     assert page.count('class="go red"') == 1
     assert page.count('class="means lost"><svg') == 1
 
 
 async def test_three_requests_are_listed_with_one_open(desk: Desk, visitor: Visitor) -> None:
-    await desk.ask(question(), update_of_workflow())
+    await desk.ask(deletion_of_customer(), update_of_workflow())
     assert 'class="queue"' not in await visitor.look()
-    await desk.ask(question("grant-3", preview={**question().preview, "says": UPDATE.data()}))
+    await desk.ask(deletion_of_customer("grant-3", question=UPDATE))
     page = await visitor.look()
     assert len(re.findall(r"<h1\b", page)) == 1
     assert page.count('aria-current="true"') == 1
@@ -356,7 +360,7 @@ async def test_three_requests_are_listed_with_one_open(desk: Desk, visitor: Visi
 
 
 async def test_wrong_name_keeps_its_request_open_in_a_list(desk: Desk, visitor: Visitor) -> None:
-    await desk.ask(question(), update_of_workflow(), question("grant-3", expected="Globex"))
+    await desk.ask(deletion_of_customer(), update_of_workflow(), deletion_of_customer("grant-3", expected="Globex"))
     fields = await visitor.form("approve", "grant-3", place="?request=grant-3")
     answer = await visitor.send("approve", fields | {"extent": "once", "name": "globex"})
     assert answer.status_code == 422
@@ -367,35 +371,48 @@ async def test_wrong_name_keeps_its_request_open_in_a_list(desk: Desk, visitor: 
 async def test_values_are_never_truncated(desk: Desk, visitor: Visitor) -> None:
     grant = update_of_workflow()
     long = "x" * 5000 + "the end"
-    more: dict[str, JsonValue] = {
-        "arguments": {
+    question = replace(
+        UPDATE,
+        arguments={
             "input": {"orders": [{"id": 1, "note": long}]},
             "count": 3,
             "none": None,
             "empty": [],
             "text": "y" * 5000 + "its end",
         },
-        "more_changes": 7,
-        "environment": "production",
-        "used_by": [{"kind": "triggers", "count": 300, "at_least": True, "examples": []}],
-    }
-    await desk.ask(replace(grant, preview={**grant.preview, **more}))
+        more_changes=7,
+        pending=("Publish to production?",),
+        used_by=({"kind": "triggers", "count": 300, "at_least": True, "examples": []},),
+    )
+    await desk.ask(replace(grant, question=question))
     page = html.unescape(await visitor.look())
     assert long in page
     assert "y" * 5000 + 'its end"' in page
     assert '{\n  "orders": [\n    {\n      "id": 1,' in page
     assert "7 more fields would change: see the exact call." in page
     assert "at least 300 triggers" in page
-    assert "environment" in page
-    assert '"production"' in page
+    assert "pending" in page
+    assert '"Publish to production?"' in page
 
 
-async def test_unknown_effect_is_shown_as_the_worst(desk: Desk, visitor: Visitor) -> None:
-    """A preview without the expected fields gets no reassuring color."""
-    await desk.ask(question(preview={}))
+@pytest.mark.parametrize("damaged", [{}, {"title": "Delete it."}, None])
+async def test_request_whose_question_cannot_be_read_is_left_out_and_not_decided(
+    desk: Desk, visitor: Visitor, damaged: JsonValue
+) -> None:
+    """Without the expected parts it gets no reassuring color, and no button."""
+    now = desk.clock.now().timestamp()
+    await desk.ask(deletion_of_customer(), update_of_workflow(), deletion_of_customer("grant-3"))
+    fields = await visitor.form("approve", "grant-1")
+    await desk.becomes("grant-3", RequestState.DECLINED, at=now)
+    for id_ in ("grant-1", "grant-3"):
+        await put(desk.ledger, with_question(not_none(await desk.ledger.find(id_)), damaged))
     page = await visitor.look()
-    assert "What is lost for good was not recorded." in page
-    assert 'class="go red"' in page
+    assert re.findall(r'<article class="card" data-key="([^"]+)"', page) == ["grant-2"]
+    assert "Delete" not in page
+    answer = await visitor.send("approve", fields | {"extent": "once"})
+    assert answer.status_code >= 400
+    with pytest.raises(Unreadable):
+        await desk.ledger.find("grant-1")
 
 
 async def test_history_shows_each_outcome(desk: Desk, visitor: Visitor) -> None:
@@ -408,7 +425,7 @@ async def test_history_shows_each_outcome(desk: Desk, visitor: Visitor) -> None:
         "waits": (RequestState.APPROVED, "another way", "Not used yet"),
     }
     for number, (id_, (state, by, _)) in enumerate(became.items()):
-        await desk.ask(question(id_))
+        await desk.ask(deletion_of_customer(id_))
         await desk.becomes(id_, state, at=now - 7200 + number, by=by)
     page = await visitor.read()
     order = [page.index(outcome) for _, _, outcome in reversed(became.values())]
@@ -417,7 +434,7 @@ async def test_history_shows_each_outcome(desk: Desk, visitor: Visitor) -> None:
     assert "at a terminal" in page
     assert "another way" in page
     assert "a person on the approval page" not in page  # who approved it has not made it void
-    assert page.count('delete_customer customer_id="cus_8fQ2" Account: default at live.fastn.ai.') == 5
+    assert page.count('delete_customer customer_id="cus_8fQ2". Account: default at live.fastn.ai.') == 5
     assert "1 hour ago" in page
     desk.clock.passed += 3600
     assert "Not used" in await visitor.look()
@@ -434,7 +451,7 @@ async def test_empty_lists_explain_themselves(desk: Desk, visitor: Visitor) -> N
 
 
 async def test_times_are_machine_and_human_readable(desk: Desk, visitor: Visitor) -> None:
-    await desk.ask(question(created=desk.clock.now().timestamp() - 3 * 86_400))
+    await desk.ask(deletion_of_customer(created=desk.clock.now().timestamp() - 3 * 86_400))
     times = re.findall(r'<time datetime="([^"]+)"[^>]*>([^<]+)</time>', await visitor.look())
     assert [told for _, told in times] == ["3 days ago", "7 minutes"]
     assert all(datetime.fromisoformat(exact).tzinfo is not None for exact, _ in times)

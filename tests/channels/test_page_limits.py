@@ -11,7 +11,7 @@ import pytest
 from support.begun import counted, rated
 from support.long_log import ACCOUNT
 from support.page_visitor import Visitor, words
-from support.page_world import Desk, let_in, question, update_of_workflow
+from support.page_world import Desk, deletion_of_customer, let_in, update_of_workflow
 from support.policy_files import rules_of
 from support.stores import add_temporary, with_temporary
 
@@ -122,7 +122,7 @@ async def test_budgets_count_what_was_used(tmp_path: Path) -> None:
 async def test_declines_in_a_row_are_counted_until_they_rest(tmp_path: Path) -> None:
     async with limits(tmp_path, Policy()) as (desk, visitor):
         assert "0 declines in a row so far. After 5, changes are refused for 10 minutes." in await text(visitor)
-        await desk.ask(question())
+        await desk.ask(deletion_of_customer())
         await desk.becomes("grant-1", RequestState.DECLINED)
         assert "1 decline in a row so far." in await text(visitor)
         desk.clock.passed += 601

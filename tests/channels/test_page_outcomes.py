@@ -11,7 +11,7 @@ import pytest
 from support.audit_entries import entries
 from support.begun import used
 from support.page_visitor import Visitor, words
-from support.page_world import Desk, desk_of, let_in, made, question, update_of_workflow
+from support.page_world import Desk, deletion_of_customer, desk_of, let_in, made, update_of_workflow
 from support.stores import grant
 from support.world import World
 
@@ -149,7 +149,7 @@ async def test_withdrawing_after_the_use_is_too_late(desk: Desk, visitor: Visito
 
 async def test_replayed_or_foreign_withdrawal_changes_nothing(desk: Desk, visitor: Visitor) -> None:
     await approved(desk, "grant-2")
-    await desk.ask(question())
+    await desk.ask(deletion_of_customer())
     form, before = await visitor.form("withdraw", "grant-2"), await desk.snapshot()
     other = await visitor.form("decline", "grant-1")
     assert (await visitor.send("withdraw", form | {"token": other["token"]})).status_code == 403
@@ -166,7 +166,7 @@ async def test_replayed_or_foreign_withdrawal_changes_nothing(desk: Desk, visito
 async def test_several_are_declined_with_one_note(desk: Desk, visitor: Visitor) -> None:
     for number in range(1, 8):
         asked_by = "cursor" if number > 5 else "claude-code"
-        await desk.ask(question(f"grant-{number}", asked_by=asked_by))
+        await desk.ask(deletion_of_customer(f"grant-{number}", asked_by=asked_by))
     page = await visitor.look()
     assert [words(head) for head in re.findall(r"<h2>(<label.*?)</h2>", page)] == [
         "Select all 5 requests from claude-code claude-code 5",
@@ -191,7 +191,9 @@ async def test_several_are_declined_with_one_note(desk: Desk, visitor: Visitor) 
 
 async def test_many_requests_are_listed_up_to_a_limit(desk: Desk, visitor: Visitor) -> None:
     for number in range(110):
-        await desk.ask(question(f"grant-{number:03}", principal=f"local {number % 5}", created=float(number + 1)))
+        await desk.ask(
+            deletion_of_customer(f"grant-{number:03}", principal=f"local {number % 5}", created=float(number + 1))
+        )
     page = await visitor.look()
     assert len(re.findall(r'<li data-key="grant-\d+">', page)) == 100
     assert "The 100 oldest of 110 requests." in words(page)

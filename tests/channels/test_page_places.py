@@ -8,7 +8,7 @@ import pytest
 from playwright.async_api import Browser, ViewportSize
 from support.begun import given
 from support.long_log import ACCOUNT, call, story, write_entries
-from support.page_world import Desk, entered, question, update_of_workflow
+from support.page_world import Desk, deletion_of_customer, entered, update_of_workflow
 from support.policy_files import rules_of
 from support.real_browser import axe_violations, needs_chromium
 
@@ -36,7 +36,7 @@ async def desk(tmp_path: Path) -> Any:
     desk = Desk(tmp_path / "state" / "page.json", name=ACCOUNT, policy=policy)
     name = "ن" * 100 + "W" * 100
     hostile = call(90, event=AuditEvent.REFUSED, name=name, arguments={"input": {"deep": ["x" * 300]}}, rule="r" * 200)
-    await desk.ask(question(), update_of_workflow())
+    await desk.ask(deletion_of_customer(), update_of_workflow())
     await given(desk.ledger, "grant-2", desk.clock.now().timestamp() + 900)
     write_entries(desk.audit, [*(entry for n in range(14) for entry in story(n)), replace(hostile, message="m" * 300)])
     damaged = desk.audit.read_bytes()

@@ -9,7 +9,7 @@ from starlette.routing import Mount
 from starlette.types import ASGIApp, Message
 from support.begun import given
 from support.page_visitor import Visitor
-from support.page_world import Desk, enter, let_in, question, room_of, update_of_workflow
+from support.page_world import Desk, deletion_of_customer, enter, let_in, room_of, update_of_workflow
 
 from fastn_mcp.channels.page.access import MAX_BODY, SESSION_HOLDS, LocalPageAccess
 from fastn_mcp.channels.page.app import page
@@ -73,7 +73,7 @@ FOREIGN_HOSTS = (
 
 async def test_foreign_host_is_rejected(desk: Desk, visitor: Visitor) -> None:
     """Against DNS rebinding: two exact names, no pattern."""
-    await desk.ask(question())
+    await desk.ask(deletion_of_customer())
     form = await visitor.form("decline", "grant-1")
     before = await desk.snapshot()
     for host in FOREIGN_HOSTS:
@@ -100,7 +100,7 @@ FOREIGN_ORIGINS = (
 
 
 async def test_foreign_or_missing_origin_is_rejected(desk: Desk, visitor: Visitor) -> None:
-    await desk.ask(question())
+    await desk.ask(deletion_of_customer())
     form = await visitor.form("decline", "grant-1")
     before = await desk.snapshot()
     for origin in FOREIGN_ORIGINS:
@@ -112,7 +112,7 @@ async def test_foreign_or_missing_origin_is_rejected(desk: Desk, visitor: Visito
 
 
 async def test_both_local_host_names_work(desk: Desk) -> None:
-    await desk.ask(question())
+    await desk.ask(deletion_of_customer())
     url, key = await desk.key()
     url = url.replace("127.0.0.1", "localhost")
     async with httpx2.AsyncClient(trust_env=False) as http:
@@ -122,7 +122,7 @@ async def test_both_local_host_names_work(desk: Desk) -> None:
 
 
 async def test_form_token_is_single_use_and_bound_to_its_form(desk: Desk, visitor: Visitor) -> None:
-    await desk.ask(question(), update_of_workflow())
+    await desk.ask(deletion_of_customer(), update_of_workflow())
     other = await let_in(desk)
     mine = await visitor.form("decline", "grant-1")
     wrong = {
@@ -150,7 +150,7 @@ async def test_form_token_is_single_use_and_bound_to_its_form(desk: Desk, visito
 
 
 async def test_denied_requests_get_the_same_page(desk: Desk, visitor: Visitor) -> None:
-    await desk.ask(question())
+    await desk.ask(deletion_of_customer())
     url, used = await desk.key()
     other = await let_in(desk)
     constant = await closed_page(visitor)
@@ -202,7 +202,7 @@ async def test_guessing_keys_does_not_lock_the_page(desk: Desk) -> None:
 
 async def test_file_origin_can_only_post_a_key(desk: Desk, visitor: Visitor) -> None:
     """The origin of a file is `null`, which decides nothing even with a session."""
-    await desk.ask(question())
+    await desk.ask(deletion_of_customer())
     url, key = await desk.key()
     for origin in FOREIGN_ORIGINS:
         if origin not in (None, "null"):
@@ -222,8 +222,8 @@ async def test_session_expires(desk: Desk, visitor: Visitor) -> None:
 
 
 async def test_get_never_decides(desk: Desk, visitor: Visitor) -> None:
-    await desk.ask(question(expected="Globex"), update_of_workflow())
-    await desk.ask(question("grant-3", out_of_band=False))
+    await desk.ask(deletion_of_customer(expected="Globex"), update_of_workflow())
+    await desk.ask(deletion_of_customer("grant-3", out_of_band=False))
     await visitor.decide("approve", "grant-2", extent="while")
     await given(desk.ledger, "grant-2", desk.clock.now().timestamp() + 900)
     await desk.ask(update_of_workflow("grant-4"))
@@ -269,7 +269,7 @@ async def test_get_never_decides(desk: Desk, visitor: Visitor) -> None:
 
 
 async def test_query_does_not_complete_a_form(desk: Desk, visitor: Visitor) -> None:
-    await desk.ask(question())
+    await desk.ask(deletion_of_customer())
     form = await visitor.form("decline", "grant-1")
     before = await desk.snapshot()
     answer = await visitor.http.post(f"{visitor.room}decline", params=form, headers={"Origin": visitor.origin})
@@ -292,7 +292,7 @@ NO_FORMS = (
 
 
 async def test_invalid_form_body_decides_nothing(desk: Desk, visitor: Visitor) -> None:
-    await desk.ask(question())
+    await desk.ask(deletion_of_customer())
     before = await desk.snapshot()
     for body, kind, status in NO_FORMS:
         headers = {"Origin": visitor.origin, "Content-Type": kind}
@@ -303,7 +303,7 @@ async def test_invalid_form_body_decides_nothing(desk: Desk, visitor: Visitor) -
 
 
 async def test_every_response_has_security_headers(desk: Desk, visitor: Visitor) -> None:
-    await desk.ask(question(expected="Globex"))
+    await desk.ask(deletion_of_customer(expected="Globex"))
     url, key = await desk.key()
     answers = [
         await enter(visitor.http, url, key),
@@ -335,7 +335,7 @@ async def test_every_response_has_security_headers(desk: Desk, visitor: Visitor)
 
 async def test_page_has_no_inline_script_or_style(desk: Desk, visitor: Visitor) -> None:
     """The content security policy would block them."""
-    await desk.ask(question(expected="Globex"), update_of_workflow())
+    await desk.ask(deletion_of_customer(expected="Globex"), update_of_workflow())
     page = await visitor.look()
     assert page.count("<script") == 1
     assert '<script src="/static/page.js" defer></script>' in page
@@ -362,7 +362,7 @@ async def test_only_http_is_answered(desk: Desk) -> None:
 
 async def test_page_can_be_mounted_in_another_application(desk: Desk) -> None:
     access = access_to(desk)
-    await desk.ask(question())
+    await desk.ask(deletion_of_customer())
     inner = application(desk, access, "https://team.example")
     transport = httpx2.ASGITransport(app=Starlette(routes=[Mount("/approvals", inner)]))
     async with httpx2.AsyncClient(transport=transport, base_url="https://team.example") as http:

@@ -10,7 +10,7 @@ import anyio
 import httpx2
 import pytest
 from support.page_visitor import Visitor, posted_by
-from support.page_world import Desk, enter, question, update_of_workflow
+from support.page_world import Desk, deletion_of_customer, enter, update_of_workflow
 
 from fastn_mcp.channels.page.access import SESSION_HOLDS
 from fastn_mcp.channels.page.page import ApprovalPage, read_page_file
@@ -24,7 +24,7 @@ def modes(url: str) -> tuple[int, int] | None:
 
 
 async def test_request_opens_the_browser_once(desk: Desk) -> None:
-    await desk.ask(question())
+    await desk.ask(deletion_of_customer())
     message = [await desk.announce("grant-1") for _ in range(3)]
     (url,) = desk.opened
     action, fields = posted_by(url)
@@ -40,7 +40,7 @@ async def test_request_opens_the_browser_once(desk: Desk) -> None:
 
 
 async def test_key_files_are_removed_with_their_keys(desk: Desk) -> None:
-    await desk.ask(question(), update_of_workflow())
+    await desk.ask(deletion_of_customer(), update_of_workflow())
     folder = desk.page_file.parent / "browser"
     folder.mkdir(parents=True)
     (folder / "left.html").write_text("of a process that was killed")
@@ -57,7 +57,7 @@ async def test_key_files_are_removed_with_their_keys(desk: Desk) -> None:
 
 
 async def test_requests_in_a_burst_share_one_tab(desk: Desk) -> None:
-    await desk.ask(question(), update_of_workflow(), question("grant-3"))
+    await desk.ask(deletion_of_customer(), update_of_workflow(), deletion_of_customer("grant-3"))
     async with anyio.create_task_group() as both:
         both.start_soon(desk.announce, "grant-1")
         both.start_soon(desk.announce, "grant-1")
@@ -70,7 +70,7 @@ async def test_requests_in_a_burst_share_one_tab(desk: Desk) -> None:
 
 
 async def test_visible_page_is_not_opened_again(desk: Desk, visitor: Visitor) -> None:
-    await desk.ask(question())
+    await desk.ask(deletion_of_customer())
     async with visitor.http.stream("GET", f"{visitor.room}events") as events:
         await anext(events.aiter_lines())
         desk.opened.clear()
@@ -81,13 +81,13 @@ async def test_visible_page_is_not_opened_again(desk: Desk, visitor: Visitor) ->
 
 
 async def test_missing_browser_is_explained(desk: Desk) -> None:
-    await desk.ask(question())
+    await desk.ask(deletion_of_customer())
 
     def opener(url: str) -> bool:
         raise OSError(url)
 
     page = ApprovalPage(desk.ledger, desk.system, opener, desk.page_file)
-    message = (await page.announce(question())).where
+    message = (await page.announce(deletion_of_customer())).where
     assert "No browser could be opened" in message
     assert "`fastn-mcp approvals --open`" in message
     assert "enter" not in message
@@ -111,7 +111,7 @@ async def test_page_file_is_private_and_its_key_changes(desk: Desk) -> None:
 
 
 async def test_deleted_page_file_is_written_again(desk: Desk) -> None:
-    await desk.ask(question())
+    await desk.ask(deletion_of_customer())
     await desk.announce("grant-1")
     desk.page_file.unlink()
     assert read_page_file(desk.page_file) is None
@@ -129,7 +129,7 @@ async def test_page_file_of_another_process_is_kept(desk: Desk) -> None:
 
 
 async def test_closed_page_restarts_for_a_new_request(desk: Desk, visitor: Visitor) -> None:
-    await desk.ask(question())
+    await desk.ask(deletion_of_customer())
     async with visitor.http.stream("GET", f"{visitor.room}events") as events:
         await anext(events.aiter_lines())
         with anyio.fail_after(5):
@@ -154,7 +154,7 @@ async def test_page_ends_when_the_process_is_cancelled(desk: Desk) -> None:
 
 async def test_expired_request_can_be_shown_again(desk: Desk) -> None:
     now = desk.clock.now().timestamp()
-    await desk.ask(replace(question(), expires=now + 30))
+    await desk.ask(replace(deletion_of_customer(), expires=now + 30))
     await desk.announce("grant-1")
     desk.clock.passed += 31
     await desk.announce("grant-1")
@@ -174,7 +174,7 @@ async def test_changes_are_announced_without_content(desk: Desk, visitor: Visito
         assert events.headers["content-type"] == "text/event-stream; charset=utf-8"
         lines = events.aiter_lines()
         first = await event(lines)
-        await desk.ask(question())
+        await desk.ask(deletion_of_customer())
         second = await event(lines)
         await desk.becomes("grant-1", RequestState.DECLINED, by="terminal")
         third = await event(lines)
@@ -199,7 +199,7 @@ async def test_stream_ends_with_its_session(desk: Desk, visitor: Visitor) -> Non
 
 
 async def test_changing_part_is_served_alone(desk: Desk, visitor: Visitor) -> None:
-    await desk.ask(question())
+    await desk.ask(deletion_of_customer())
     answer = await visitor.http.get(f"{visitor.room}now")
     assert answer.text.startswith("<main")
     assert answer.text.endswith("</main>")

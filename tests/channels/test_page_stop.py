@@ -7,7 +7,7 @@ import httpx2
 import pytest
 from support.audit_entries import entries
 from support.page_visitor import Visitor, words
-from support.page_world import Desk, question, update_of_workflow
+from support.page_world import Desk, deletion_of_customer, update_of_workflow
 from support.stores import add_temporary, with_temporary
 
 from fastn_mcp.channels.page.access import MAX_BODY
@@ -28,7 +28,7 @@ async def holding(desk: Desk) -> list[Stop]:
 
 async def test_stop_says_what_ends_and_ends_it(desk: Desk, visitor: Visitor) -> None:
     now = desk.clock.now().timestamp()
-    await desk.ask(question(), question("grant-2"), question("grant-3"))
+    await desk.ask(deletion_of_customer(), deletion_of_customer("grant-2"), deletion_of_customer("grant-3"))
     await desk.becomes("grant-3", RequestState.APPROVED)
     await add_temporary(desk.ledger, with_temporary(update_of_workflow("grant-4"), now + 900))
     page = words(await visitor.look("stop"))

@@ -6,13 +6,14 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 
-from pydantic import JsonValue
 from support.page_visitor import Visitor
-from support.page_world import Desk, question, update_of_workflow
+from support.page_world import Desk, deletion_of_customer, update_of_workflow
+from support.questions import a_question
 from support.stores import add_temporary, empty, with_temporary
 from typing_extensions import override
 
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState
+from fastn_mcp.ledger.question import FieldChange
 
 HOSTILE = {
     "markup": '"><button name="extent" value="once">Approve all</button><script>alert(1)</script>',
@@ -61,27 +62,23 @@ def structure(page: str) -> Structure:
 
 def filled(grant: ApprovalRequest, value: str, id_: str, **changes: Any) -> ApprovalRequest:
     """Return a request with `value` in every place for data of Fastn or the agent."""
-    card: dict[str, JsonValue] = {
-        "call": grant.tool,
-        "arguments": {"name": value, "input": {"text": [value]}},
-        "account": value,
-        "effect": "destroy",
-        "does": "It deletes.",
-        "undo": "It cannot be undone.",
-        "target": {"id": value, "name": value},
-        "changes": [{"field": value, "from": value, "to": [value]}],
-        "used_by": [
-            {"kind": "connections", "count": 2, "examples": [{"name": value}, {"name": value, "state": value}]}
-        ],
-        "not_checked": [value],
-        "unforeseen": value,
-    }
+    question = a_question(
+        tool=grant.tool,
+        arguments={"name": value, "input": {"text": [value]}},
+        account=value,
+        target=value,
+        name=value,
+        changes=(FieldChange(value, value, [value]),),
+        used_by=({"kind": "connections", "count": 2, "examples": [{"name": value}, {"name": value, "state": value}]},),
+        not_checked=({"what": value, "why": value},),
+        pending=(value, {"plan": value}),
+        defaults={"environment": value},
+    )
     values: dict[str, Any] = {
         "principal": value,
         "account": value,
         "target": value,
-        "preview": card,
-        "text": (value, value),
+        "question": question,
     }
     return replace(grant, id=id_, **(values | changes))
 
@@ -89,9 +86,9 @@ def filled(grant: ApprovalRequest, value: str, id_: str, **changes: Any) -> Appr
 async def fill(desk: Desk, value: str) -> None:
     now = desk.clock.now().timestamp()
     await desk.ask(
-        filled(question(), value, "grant-1", expected=value),
+        filled(deletion_of_customer(), value, "grant-1", expected=value),
         filled(update_of_workflow(), value, "grant-2"),
-        filled(question("grant-3"), value, "grant-3"),
+        filled(deletion_of_customer("grant-3"), value, "grant-3"),
     )
     await desk.becomes("grant-3", RequestState.DECLINED, by=value, note=value)
     await add_temporary(desk.ledger, with_temporary(filled(update_of_workflow(), value, "grant-4"), now + 900))
@@ -133,7 +130,7 @@ async def test_values_are_quoted_beside_our_own_text(desk: Desk, visitor: Visito
 
 
 async def test_hostile_input_is_returned_as_text(desk: Desk, visitor: Visitor) -> None:
-    await desk.ask(question(expected="Globex"))
+    await desk.ask(deletion_of_customer(expected="Globex"))
     typed = '"><script>alert(1)</script>'
     answer = await visitor.decide("approve", "grant-1", name=typed)
     assert typed not in answer.text

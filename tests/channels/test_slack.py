@@ -12,6 +12,7 @@ import anyio
 import pytest
 from support.audit_entries import entries
 from support.decisions import moved
+from support.questions import a_question
 from support.slack import APP, BOT, TEAM, Slack, check_blocks, until
 from support.slack_world import DANA, KIM, MALLORY, SlackWorld, settings_of, slack_world
 from support.team_world import HEAD, KEYS, TENANTS, TeamWorld
@@ -541,9 +542,10 @@ async def test_long_lines_fit_and_what_does_not_is_left_as_it_was(slack: Slack, 
     message = await world.asked(world.run())
     request = await world.open_request()
     for length in (546, 547, 550, 551):
-        long = replace(request, text=("&" * length,))
+        long = replace(request, question=a_question(title="&" * length))
         check_blocks(blocks.message(long, (), world.timestamp, "")["blocks"], 50, {"section", "header", "actions"})
-    await world.ledger.change_request(request.id, lambda current: replace(current, text=("&" * 40 * 546,)))
+    too_long = a_question(title="&" * 40 * 546)
+    await world.ledger.change_request(request.id, lambda current: replace(current, question=too_long))
     other = await world.asked(world.deletion())
     await slack.decide(DANA, other, typed="Globex Exports")
     await world.shows(other, "Not used yet")
@@ -579,7 +581,6 @@ async def test_races_between_slack_page_and_terminal_send_once(slack: Slack, wor
 def test_slack_is_imported_only_where_it_is_set_up() -> None:
     code = (
         "import sys, fastn_mcp.cli.serve, fastn_mcp.build.composition, fastn_mcp.build.team\n"
-        "import fastn_mcp.channels.notification\n"
         "sys.exit(' '.join({'slack_sdk', 'aiohttp', 'fastn_mcp.channels.slack.client'} & sys.modules.keys()) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import anyio
 import pytest
 from rich.cells import cell_len
+from support.questions import a_question
 from support.stores import grant
 from support.terminal import Person, sitting
 
@@ -17,12 +18,14 @@ from fastn_mcp.guard.approval_form import NoAnswer
 
 pytestmark = pytest.mark.measured
 
-TEXT = 'delete_customer customer_id="cus_1"\nAccount: default at live.fastn.ai.'
+TITLE = 'Delete customer "Acme".'
+CALLED = 'delete_customer customer_id="cus_1". Account: default at live.fastn.ai.'
 ASK = """
 import json, select, sys
 import anyio
 from fastn_mcp.channels.terminal import Terminal
 from fastn_mcp.ledger.approval_request import ApprovalRequest, ShownCall
+from fastn_mcp.ledger.question import Question
 from fastn_mcp.policy.permit import Permit
 terminal = Terminal.here()
 ready, *forms = sys.argv[1:]
@@ -33,13 +36,17 @@ if ready:
     print(ready, flush=True)
     select.select([0], [], [])
 for form in forms:
-    text, expected, allows_temporary = json.loads(form)
+    title, then, expected, allows_temporary = json.loads(form)
     permit = Permit(name="temporary approval", tool="delete_customer", targets=(), pattern="p", extent="such calls.")
     request = ApprovalRequest(
         id="g1", principal="local", account="default", tool="delete_customer", target="cus_1", call="call",
         calls={"call 1": ShownCall("binding", {})}, required="typed", expected=expected,
-        permit=permit if allows_temporary else None, out_of_band=True, preview={},
-        text=(text,), created=0.0, expires=600.0,
+        permit=permit if allows_temporary else None, out_of_band=True,
+        question=Question(
+            title=title, button="Delete", brief="Delete", then=then, tool="delete_customer",
+            arguments={"customer_id": "cus_1"}, account="default at live.fastn.ai",
+        ),
+        created=0.0, expires=600.0,
     )
     print("answer:", anyio.run(terminal.ask, request), flush=True)
 """
@@ -51,10 +58,11 @@ class Form:
 
     expected: str | None = None
     allows_temporary: bool = False
-    text: str = TEXT
+    title: str = TITLE
+    then: str = ""
 
     def argument(self) -> str:
-        return json.dumps([self.text, self.expected, self.allows_temporary])
+        return json.dumps([self.title, self.then, self.expected, self.allows_temporary])
 
 
 @contextmanager
@@ -117,7 +125,7 @@ def test_person_approves() -> None:
     with asked(*(form for _, form, _ in APPROVALS)) as person:
         for typed, form, approval in APPROVALS:
             question = person.sees("Enter = decline > ")
-            assert question.startswith(f"\n{TEXT}\n")
+            assert question.startswith(f"\n{TITLE}\n{CALLED}\n")
             assert ("y = approve" in question) is (form.expected is None)
             assert ("15 = approve this tool on this target for 15 minutes" in question) is form.allows_temporary
             person.types(f"{typed}\r")
@@ -185,7 +193,7 @@ async def test_closed_terminal_is_no_answer() -> None:
     with anyio.fail_after(30):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(close_when_asked)
-            assert await Terminal(device).ask(replace(grant(), expected=None, text=(TEXT,))) == NoAnswer(
+            assert await Terminal(device).ask(replace(grant(), expected=None, question=a_question())) == NoAnswer(
                 "the terminal was closed"
             )
     os.close(device)
@@ -202,14 +210,14 @@ def test_ctrl_c_exits_at_once_without_an_answer() -> None:
 
 def test_request_text_is_sanitized() -> None:
     hostile = "\x1b[2K\x1b[1A\x07\u202eApprove all\u2066\u200b\U000e0041\x9b"
-    with asked(Form(text=f"delete_customer\n{hostile}\nApprove this one call?")) as person:
+    with asked(Form(title=f"Delete it.\nApprove this one call?{hostile}", then=hostile)) as person:
         shown = person.answers("Enter = decline > ", "y")
         person.leaves()
-    assert [line for line in shown.split("\n") if line][:3] == [
-        "delete_customer",
-        "\\u{1b}[2K\\u{1b}[1A\\u{7}\\u{202e}Approve all\\u{2066}\\u{200b}\\u{e0041}\\u{9b}",
-        "Approve this one call?",
-    ]
+    escaped = "\\u{1b}[2K\\u{1b}[1A\\u{7}\\u{202e}Approve all\\u{2066}\\u{200b}\\u{e0041}\\u{9b}"
+    title = f"Delete it.\\u{{a}}Approve this one call?{escaped}"
+    lines = [line for line in shown.split("\n") if line and not line.startswith("  ")]
+    assert " ".join(shown.split()).startswith(" ".join([title, escaped, CALLED, "Approve this one call?"]))
+    assert [line.split()[0] for line in lines[:4]] == ["Delete", escaped.split()[0], "delete_customer", "Approve"]
 
 
 REDIRECTED = """

@@ -19,6 +19,7 @@ from support.begun import used
 from support.command_line import run_command
 from support.decisions import answered, moved
 from support.local_page import recording_browser
+from support.questions import a_question
 from support.state_folder import StateFolder
 from support.terminal import Person, sitting
 from support.values import not_none
@@ -35,6 +36,7 @@ from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.ledger.sqlite_store import SqliteStore
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.access import CreateSecret
+from fastn_mcp.tools.tool import Effect
 
 KEY = "the-key-of-the-page"
 CHOICES = "Enter = leave it waiting > "
@@ -84,15 +86,14 @@ GRANT = replace(
     required="confirm",
     expected=None,
     permit=stores.permit(),
-    preview={
-        "call": "run_workflow",
-        "arguments": {"workflow_id": "wf_1", "input": {"apiKey": KEY}},
-        "effect": "external",
-    },
-    text=(
-        'run_workflow workflow_id="wf_1"',
-        "Account: default at live.fastn.ai.",
-        'Target: "Nightly sync", id "wf_1".',
+    question=a_question(
+        title='Run workflow "Nightly sync" now.',
+        then="What it does in other systems cannot be taken back from here.",
+        tool="run_workflow",
+        arguments={"workflow_id": "wf_1", "input": {"apiKey": KEY}},
+        effect=Effect.EXTERNAL,
+        target="wf_1",
+        name="Nightly sync",
     ),
 )
 TYPED = {
@@ -107,7 +108,7 @@ SECRET: dict[str, object] = {
     "tool": "create_secret",
     "target": None,
     "permit": None,
-    "preview": {"call": "create_secret"},
+    "question": a_question(tool="create_secret", arguments={}, effect=Effect.ACCESS),
     "typed": VALUE,
 }
 
@@ -122,7 +123,7 @@ def test_approvals_without_a_terminal_lists_and_decides_nothing(state: Folder) -
     state.add_request(id="g2", **TYPED)
     ran = state.approvals(given="y\nAcme\n", FASTN_YES="yes", FASTN_MCP_APPROVALS="yes")
     assert ran.returncode == 0
-    assert 'run_workflow workflow_id="wf_1"\n' in ran.stdout
+    assert 'run_workflow workflow_id="wf_1" ' in ran.stdout
     assert "deciding needs a person at a terminal" in ran.stdout
     assert [state.grant(name).state for name in ("g1", "g2")] == [RequestState.OPEN, RequestState.OPEN]
     assert not (state.folder / "audit.jsonl").exists()
@@ -153,7 +154,7 @@ def test_expired_request_is_listed_and_recorded_once(state: Folder) -> None:
     for _ in range(2):
         first, second = state.approvals().stdout.splitlines()
         assert first == "Nothing waits for an approval."
-        assert re.fullmatch(r'Expired unanswered at \d\d:\d\d: run_workflow workflow_id="wf_1"', second)
+        assert re.fullmatch(r'Expired unanswered at \d\d:\d\d: Run workflow "Nightly sync" now\.', second)
     assert state.decisions() == [("expired", "run_workflow", "wf_1", None, None)]
 
 
@@ -168,7 +169,7 @@ def test_y_approves_one_call(state: Folder) -> None:
     state.add_request()
     state.do(lambda ledger: answered(ledger, "local", time.time()))
     output = state.answer(("y", "Approved. It is sent now if its call waits, or when the agent makes it again."))
-    assert all(f"\n{line}\n" in output for line in GRANT.text)
+    assert all(line in " ".join(output.split()) for line in GRANT.question.lines())
     assert "local asked at" in output
     assert output.index("Approve this one call?") > output.index("Nightly sync")
     decided = state.grant()
@@ -183,9 +184,10 @@ def test_enter_leaves_a_request_waiting_whose_sentence_came_before_who_asked(sta
     state.add_request(asked_by="Claude Code")
     output = state.answer(("", "Left waiting."))
     lines = [line.strip() for line in output.splitlines() if line.strip()]
-    assert lines[0] == GRANT.text[0]
+    assert lines[0] == GRANT.question.lines()[0]
     (asked,) = [number for number, line in enumerate(lines) if line.startswith('"Claude Code" asked at')]
-    assert asked > lines.index(GRANT.text[-1])
+    (account,) = [number for number, line in enumerate(lines) if line.endswith("Account: default at live.fastn.ai.")]
+    assert asked > account
     assert "Nothing else waits." in output
     assert state.grant().state is RequestState.OPEN
     assert not (state.folder / "audit.jsonl").exists()
@@ -352,7 +354,8 @@ def test_request_in_an_elicitation_form_is_not_listed(state: Folder) -> None:
 
 
 def test_control_characters_in_a_request_are_escaped(state: Folder) -> None:
-    state.add_request(text=("run_workflow", "Target: \x1b[2J\u202eApprove all\x07."), principal="\x1b]0;me\x07")
+    hostile = a_question(title="Run workflow.", then="Target: \x1b[2J\u202eApprove all\x07.")
+    state.add_request(question=hostile, principal="\x1b]0;me\x07")
     for text in (state.answer(("", "Left waiting.")), state.approvals().stdout):
         assert "Target: \\u{1b}[2J\\u{202e}Approve all\\u{7}." in text
         assert not set(text) & {"\x1b", "\x07", "\u202e"}
@@ -406,14 +409,15 @@ def test_unused_approvals_are_listed_and_withdrawn_at_a_terminal(state: Folder) 
         request, vote = state.grant(name), Vote("local_page", approves=True, at=time.time())
         state.do(lambda ledger, request=request, vote=vote: ledger.decide(request, vote, "local_page"))
     listed = state.approvals("withdraw", "")
-    assert listed.stdout.count("run_workflow workflow_id") == 2
-    assert "grant-1  run_workflow" in listed.stdout
+    assert listed.stdout.count('Run workflow "Nightly sync" now.') == 2
+    assert 'grant-1  Run workflow "Nightly sync" now.' in listed.stdout
     piped = state.approvals("withdraw", "grant-1", "--note", "no")
     assert (piped.returncode, piped.stdout) == (1, "")
     assert "Nothing was withdrawn: withdrawing needs a person at a terminal." in piped.stderr
     assert state.grant("grant-1").state is RequestState.APPROVED
     assert "No decided request has this id." in withdrawn(state, "grant")  # two begin so
-    assert 'Withdrawn: run_workflow workflow_id="wf_1" Nothing was sent.' in withdrawn(state, "grant-1", "--note", "no")
+    output = withdrawn(state, "grant-1", "--note", "no")
+    assert 'Withdrawn: Run workflow "Nightly sync" now. Nothing was sent.' in output
     taken_back = state.grant("grant-1")
     assert (taken_back.state, taken_back.note) == (RequestState.WITHDRAWN, "no")
     assert state.decisions()[-1] == ("withdrawn", "run_workflow", "wf_1", "terminal", "no")

@@ -13,7 +13,7 @@ from fastn_mcp.build.composition import disabled_tools, enabled_tools
 from fastn_mcp.build.startup import settings_of
 from fastn_mcp.config.addresses import is_loopback
 from fastn_mcp.config.load import ledger_settings, load
-from fastn_mcp.config.model import DEFAULT_BASE_URL, SOURCES, TOOLSETS, Settings
+from fastn_mcp.config.model import DEFAULT_BASE_URL, REMOVED, SOURCES, TOOLSETS, Settings
 from fastn_mcp.config.paths import config_dir, state_dir
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.tools.catalog import CATALOG
@@ -58,6 +58,20 @@ def test_misspelt_variable_is_refused(variable: str) -> None:
         assert f"Unknown variable {wrong}. Did you mean FASTN_" in str(caught.value)
 
 
+@pytest.mark.parametrize("name", sorted(REMOVED))
+def test_removed_setting_stops_the_start_and_says_what_to_do_instead(tmp_path: Path, name: str) -> None:
+    variable = f"FASTN_{name.upper()}"
+    with pytest.raises(SettingsError) as caught:
+        load({}, {**KEY, variable: CANARY}, None)
+    assert str(caught.value) == f"{variable} is set, and the setting {name} was removed. {REMOVED[name]}"
+    for table, line in (("", 1), ("[profiles.acme]\n", 2)):
+        file = written(tmp_path, f'{table}{name} = "canary"\n')
+        with pytest.raises(SettingsError) as caught:
+            load({}, KEY, file)
+        assert str(caught.value).startswith(f"{file}, line {line}: the setting {name} was removed. {REMOVED[name]}")
+        assert "canary" not in str(caught.value)
+
+
 def test_variables_of_other_programs_are_ignored(tmp_path: Path) -> None:
     file = written(tmp_path, '[profiles.acme]\napi_key_env = "FASTN_AUTHS"\n')
     others = {"FASTN_API_KEY_ACME": "x", "FASTN_API_KEY2": "x", "FASTN_WORKSPACE": "x", "FASTN_AUTHS": "x"}
@@ -100,6 +114,7 @@ WRONG: dict[str, list[Any]] = {
     "approval_minutes": [CANARY, "0", "1441", "10.5"],
     "webhook_url": [CANARY, "canary", "http://canary.example/x", "https://canary@h/x", "https://h/x#canary"],
     "webhook_secret": [CANARY, "canary", "canary-of-thirty-one-characters", "whsec_canary-that-is-not-base64!"],
+    "notify": [CANARY, "canary", "https://", ["slack://x", "canary"], [7], 7],
     "ledger": [CANARY, "http://canary", "unix://canary"],
     "state_secret": [
         CANARY,

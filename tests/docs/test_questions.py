@@ -41,7 +41,7 @@ QUESTIONS = [
         "How do I hear of a request in Slack?",
         "Slack notification",
         "waiting.md",
-        "Notifications: Slack, Teams or a URL",
+        "Notifications: Slack, Teams, mail, ntfy",
     ),
     Question("How do I approve in Slack?", "approve in Slack", "slack.md", "Set up approval in Slack"),
     Question(

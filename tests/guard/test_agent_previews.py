@@ -1,5 +1,6 @@
 """Previews for the agent: what a call needs before it is made."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from support.world import FormLater, World, batch_of
 
 from fastn_mcp.errors import Refused
-from fastn_mcp.guard import judge as module
+from fastn_mcp.guard import questions as module
 from fastn_mcp.guard.approval_form import PendingApproval, form_text
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.evaluation import Evaluation
@@ -41,17 +42,16 @@ async def evaluation(world: World, tool: Tool[Any]) -> Evaluation:
 async def test_agent_preview_says_whose_approval_a_call_needs(world: World, decision: Decision) -> None:
     call = CreateCustomer(name="Initech")
     evaluated = replace(await evaluation(world, call), verdict=PolicyDecision(decision, "rule 7"))
-    shown = evaluated.preview_for_agent(CALLER)
-    assert shown.data() == evaluated.preview.data() | {"approval": APPROVAL[decision]}
-    assert shown.lines() == evaluated.preview.lines()
+    shown = evaluated.preview(CALLER)
+    assert shown.data_for_agent() == evaluated.asked.data_for_agent() | {"approval": APPROVAL[decision]}
+    assert shown.lines() == evaluated.asked.lines()
 
 
 async def test_agent_preview_says_whose_approval_a_batch_needs(world: World) -> None:
     call = batch_of(CreateCustomer(name="Initech"))
     evaluated = await evaluation(world, call)
-    assert evaluated.preview_for_agent(CALLER).data() == evaluated.preview.data() | {
-        "approval": APPROVAL[Decision.ALLOW]
-    }
+    needs = {"approval": APPROVAL[Decision.ALLOW]}
+    assert evaluated.preview(CALLER).data_for_agent() == evaluated.asked.data_for_agent() | needs
 
 
 def connector(world: World) -> DeleteConnector:
@@ -61,20 +61,16 @@ def connector(world: World) -> DeleteConnector:
 async def test_further_facts_are_shown_and_an_approval_is_not_bound_to_them(world: World) -> None:
     """The last run of a workflow may end while a person decides."""
     call = connector(world)
-    plain = await world.judge.judge_call(call, Asker())
+    plain = await world.judge.questions.with_question(await world.judge.judge_call(call, Asker()))
     (described,) = (await evaluation(world, call)).calls
     assert described.bound() == plain.bound()
-    assert described.preview is not None
-    assert plain.preview is not None
-    (workflows,) = [row for row in rows(described.preview.data()) if row["kind"] == "workflows"]
-    assert {"last_run", "triggers"} <= (workflows.get("all") or workflows["examples"])[0].keys()
-    assert not any(
-        "last_run" in example for row in rows(plain.preview.data()) for example in row.get("all") or row["examples"]
-    )
+    (workflows,) = [row for row in described.asked.used_by if row["kind"] == "workflows"]
+    assert {"last_run", "triggers"} <= examples(workflows)[0].keys()
+    assert not any("last_run" in example for row in plain.asked.used_by for example in examples(row))
 
 
-def rows(shown: dict[str, Any]) -> list[dict[str, Any]]:
-    return shown["used_by"]
+def examples(used_by: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return used_by.get("all") or used_by["examples"]
 
 
 async def test_sentences_contain_further_facts(world: World) -> None:
@@ -89,13 +85,12 @@ async def test_sentences_contain_further_facts(world: World) -> None:
 
     world.judge._read = less  # pyright: ignore[reportPrivateUsage]
     call = connector(world)
-    plain: Any = (await world.judge.judge_call(call, Asker())).preview
-    shown: Any = (await evaluation(world, call)).preview
-    assert plain is not None
-    assert "Not checked: workflows." in plain.says.unchecked
-    assert shown.says.unchecked == ""
-    assert 'Workflows "Sync HubSpot contacts' in shown.says.then
-    assert shown.facts.resolved.dependence == plain.facts.dependence
+    plain = await world.judge.questions.with_question(await world.judge.judge_call(call, Asker()))
+    described = await evaluation(world, call)
+    assert "Not checked: workflows." in plain.asked.unchecked
+    assert described.asked.unchecked == ""
+    assert 'Workflows "Sync HubSpot contacts' in described.asked.then
+    assert described.resolved.dependence == plain.resolved.dependence
 
 
 def runs(world: World, count: int) -> ApplyChanges:
@@ -105,7 +100,7 @@ def runs(world: World, count: int) -> ApplyChanges:
 async def test_further_facts_are_read_for_ten_calls_of_a_batch(world: World) -> None:
     call = runs(world, 12)
     evaluated = await evaluation(world, call)
-    noted = ["notes" in one.preview.data() for one in evaluated.calls if one.preview]
+    noted = ["notes" in one.asked.data_for_agent() for one in evaluated.calls]
     assert noted == [True] * 10 + [False] * 2
 
 
@@ -119,7 +114,7 @@ async def test_preview_without_further_facts_is_shown_after_a_timeout(
     monkeypatch.setattr(module, "_MAX_DESCRIPTION_SECONDS", 0.0)
     (call,) = runs(world, 1).inner_calls
     evaluated = await evaluation(world, call)
-    assert "notes" not in evaluated.preview.data()
+    assert "notes" not in evaluated.asked.data_for_agent()
 
 
 async def test_person_reads_the_further_facts_on_every_channel(world: World) -> None:
@@ -129,7 +124,7 @@ async def test_person_reads_the_further_facts_on_every_channel(world: World) -> 
     assert note in form_text(asking)
     for _ in range(2):  # asked out of band, and still waiting
         waiting = await world.expect(PendingApproval, call)
-        assert note in waiting.preview.data()["notes"]  # pyright: ignore[reportOperatorIssue]
+        assert note in waiting.question.data_for_agent()["notes"]  # pyright: ignore[reportOperatorIssue]
     world.desk = None
     world.dispatch = world.dispatching(world.dispatch._secrets, None)  # pyright: ignore[reportPrivateUsage]
     refused = await world.expect(Refused, RunWorkflow(workflow_id=flow, environment="live"))

@@ -119,8 +119,8 @@ async def test_typed_name_is_required_by_the_policy_and_for_out_of_band_deletion
         call.target,
     )
     assert (grant.out_of_band, grant.created, grant.expires) == (True, at, at + 600)
-    assert grant.text[0].startswith(f"{call.title()} ")
-    assert grant.preview["call"] == call.tool_name()
+    assert grant.question.title.startswith(f"{call.title()} ")
+    assert grant.question.tool == call.tool_name()
 
 
 async def test_wrong_name_declines_for_good(world: World) -> None:
@@ -294,7 +294,6 @@ def evaluated(
     dependents: Mapping[str, float | None], binding: str = "binding", wanted: Decision = Decision.TYPED
 ) -> Evaluation:
     """A call by what an approval of it is compared with."""
-    preview: Any = SimpleNamespace()
     dependence: Any = SimpleNamespace(counts=lambda: dependents)
     call = DeleteCustomer(customer_id="cus_1")
     resolved = replace(by_arguments(call), dependence=dependence)
@@ -303,7 +302,6 @@ def evaluated(
         id="call 1",
         effect=call.effective,
         verdict=PolicyDecision(wanted, "rule"),
-        shown=preview,
         resolved_call=resolved,
         binding=binding,
     )

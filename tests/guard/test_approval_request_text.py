@@ -1,18 +1,20 @@
 """What a person reads before a call of any tool: no name and no value can speak for us."""
 
 import unicodedata
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import JsonValue
-from support.situations import previewed as preview
+from support.situations import question_about
 
 from fastn_mcp.account.dependence import Dependence, Dependents, Unchecked
 from fastn_mcp.account.resolved_call import lasting
-from fastn_mcp.guard.preview import ListPreview, Preview
+from fastn_mcp.guard.questions import question_of_list
 from fastn_mcp.guard.undo import RULES
+from fastn_mcp.ledger.question import FieldChange, Question
 from fastn_mcp.records.labels import MAX_TYPED
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.redaction import MAX_VALUE, quote
@@ -99,8 +101,8 @@ def test_only_access_and_destroy_calls_must_fit_the_form_whole(effect: Effect) -
     target = FastnObject.model_validate({"id": "c1", "note": "o" * 300})
     is_whole = effect in (Effect.ACCESS, Effect.DESTROY)
 
-    def shown(because: str = "") -> Preview:
-        return preview(call, effect, "a", target, Dependence(), because)
+    def shown(because: str = "") -> Question:
+        return question_about(call, effect, "a", target, Dependence(), because)
 
     for cut in ("[220 more characters]", "[111 more characters]"):  # a value of 300 at 80, 311 of JSON at 200
         assert (cut in shown().line()) is not is_whole
@@ -109,9 +111,9 @@ def test_only_access_and_destroy_calls_must_fit_the_form_whole(effect: Effect) -
     fitting, longer = shown("x" * (room + 1)), shown("x" * (room + 2))
     assert len(fitting.line()) == 1500
     assert (fitting.fits_form, longer.fits_form) == (True, not is_whole)
-    together = ListPreview("apply_changes", {1: fitting, 2: longer}, {})
+    together = question_of_list("apply_changes", [fitting, replace(longer, number=2)])
     assert together.fits_form is not is_whole
-    assert ListPreview("apply_changes", {1: fitting}, {}).fits_form
+    assert question_of_list("apply_changes", [fitting]).fits_form
 
 
 CONNECTIONS = Dependents("connections", 2, ({"name": "Katana"}, {"name": "HubSpot"}), more=True)
@@ -126,7 +128,7 @@ def test_preview_has_the_same_content_as_text_and_as_data() -> None:
     )
     gaps = (Unchecked("triggers", "Forbidden."), Unchecked("runs", "Forbidden."))
     users = Dependence((CONNECTIONS, Dependents("secrets", 1, ({"name": "KEY"},))), gaps)
-    output = preview(call, Effect.EXTERNAL, "test", target, users, "The same may have happened.")
+    output = question_about(call, Effect.EXTERNAL, "test", target, users, "The same may have happened.")
     values = {"name": ("Old", "New"), "plan": ("Growth", "Free")} | {f"note{n}": (None, f"n{n}") for n in range(12)}
     del values["note3"]
     changes = [
@@ -136,13 +138,13 @@ def test_preview_has_the_same_content_as_text_and_as_data() -> None:
     undo = (
         "The earlier values can be restored with undo_change. Values that Fastn did not show before cannot be restored."
     )
-    assert output.data() == {
+    assert output.data_for_agent() == {
         "call": "update_customer",
         "arguments": call.shown(),
         "account": "test",
         "effect": "external",
-        "does": output.says.first,
-        "then": output.says.then,
+        "does": output.title,
+        "then": output.then,
         "undo": undo,
         "because": "The same may have happened.",
         "target": {"id": "c1", "name": "Old"},
@@ -164,15 +166,14 @@ def test_preview_has_the_same_content_as_text_and_as_data() -> None:
         f" becomes {quote(c['to'])}"
         for c in changes[:12]
     )
-    says = output.says
     first, second, third, last = output.lines()
-    assert (first, second) == (says.first, f"{says.then} {says.unchecked} The same may have happened.")
+    assert (first, second) == (output.title, f"{output.then} {output.unchecked} The same may have happened.")
     assert third == f"{changed}; and 1 more field."
     assert last.startswith('update_customer customer_id="c1" name="New" plan="Free" extra={')
     assert last.endswith("}. Account: test.")
     assert output.line() == f"{first} {second} {third} {last.removesuffix(' Account: test.')}"
-    assert output.stored() == {**output.data(), "says": says.data()}
-    assert output.facts.dependence.counts() == {"connections": 2.5, "secrets": 1, "triggers": None, "runs": None}
+    assert output.data() == {**output.data_for_agent(), "says": output.says()}
+    assert users.counts() == {"connections": 2.5, "secrets": 1, "triggers": None, "runs": None}
 
 
 def shown_order(call: Operation[Any]) -> list[str]:
@@ -184,7 +185,7 @@ def test_preview_of_a_deletion_says_what_comes_back_and_what_is_lost() -> None:
     target = FastnObject.model_validate({"id": "c1", "name": "Acme"})
     connections = Dependents("connections", 1, ({"name": "HubSpot of Acme"},))
     goes = Dependence((connections, Dependents("executions", 2, ({"name": "a"}, {"name": "b"}))))
-    output = preview(DeleteCustomer(customer_id="c1"), Effect.DESTROY, "test", target, goes)
+    output = question_about(DeleteCustomer(customer_id="c1"), Effect.DESTROY, "test", target, goes)
     lost, again = (
         'Its connection "HubSpot" is lost for good.',
         "The customer itself can be created again, under a new id.",
@@ -193,9 +194,9 @@ def test_preview_of_a_deletion_says_what_comes_back_and_what_is_lost() -> None:
 
     assert output.lines() == [*lines, "History: 2 runs.", 'delete_customer customer_id="c1". Account: test.']
     assert output.line() == f'{" ".join(lines)} History: 2 runs. delete_customer customer_id="c1".'
-    assert output.data()["does"] == f'Delete customer "Acme". {lost}'
-    output = preview(DeleteCustomer(customer_id="c1"), Effect.DESTROY, "test", target, Dependence())
-    data = output.data()
+    assert output.data_for_agent()["does"] == f'Delete customer "Acme". {lost}'
+    output = question_about(DeleteCustomer(customer_id="c1"), Effect.DESTROY, "test", target, Dependence())
+    data = output.data_for_agent()
     assert {"because", "changes", "pending", "more_changes", "used_by", "not_checked"} & data.keys() == set()
     assert data["undo"] == f"{RULES['delete_customer'].restores} {RULES['delete_customer'].lost}"
 
@@ -203,11 +204,11 @@ def test_preview_of_a_deletion_says_what_comes_back_and_what_is_lost() -> None:
 def test_change_in_the_first_sentence_is_not_listed_again() -> None:
     target = FastnObject.model_validate({"id": "c1", "name": "Acme", "plan": "Free"})
     call = UpdateCustomer(customer_id="c1", plan="Growth")
-    first, second, called = preview(call, Effect.WRITE, "test", target, Dependence()).lines()
+    first, second, called = question_about(call, Effect.WRITE, "test", target, Dependence()).lines()
     assert (first, second) == ('Change plan of customer "Acme" from "Free" to "Growth".', "It can be changed back.")
     assert called == 'update_customer customer_id="c1" plan="Growth". Account: test.'
     long = UpdateCustomer(customer_id="c1", plan="x" * 90)
-    lines = preview(long, Effect.WRITE, "test", target, Dependence()).lines()
+    lines = question_about(long, Effect.WRITE, "test", target, Dependence()).lines()
     assert lines[2] == f'"plan": "Free" becomes "{"x" * 80}" [10 more characters].'
 
 
@@ -226,39 +227,44 @@ def test_change_in_the_first_sentence_is_not_listed_again() -> None:
 )
 def test_text_to_type_is_short_and_of_keyboard_letters(fields: dict[str, Any], expected: str) -> None:
     target = FastnObject.model_validate({"id": "c1", **fields})
-    assert preview(DeleteCustomer(customer_id="c1"), Effect.DESTROY, "a", target, Dependence()).expected == expected
+    assert (
+        question_about(DeleteCustomer(customer_id="c1"), Effect.DESTROY, "a", target, Dependence()).expected == expected
+    )
 
 
 def test_id_too_long_to_be_typed_is_typed_by_its_end() -> None:
     call = DeleteCustomer(customer_id="a" * 90 + "0123456789ab")
-    assert preview(call, Effect.DESTROY, "a", None, Dependence()).expected == "0123456789ab"
+    assert question_about(call, Effect.DESTROY, "a", None, Dependence()).expected == "0123456789ab"
 
 
 def test_overwriting_create_is_shown_as_an_update() -> None:
     call = CreateCustomer(name="Acme", plan="Free")
     there = FastnObject.model_validate({"id": "c9", "name": "Acme", "plan": "Growth"})
     taken, unknown, free = (
-        preview(call, Effect.EXTERNAL, "a", existing, Dependence(), "Why.") for existing in (there, FastnObject(), None)
+        question_about(call, Effect.EXTERNAL, "a", existing, Dependence(), "Why.")
+        for existing in (there, FastnObject(), None)
     )
-    assert taken.says.first == 'Overwrite customer "Acme", which exists.'
+    assert taken.title == 'Overwrite customer "Acme", which exists.'
     assert (taken.target, taken.name) == ("c9", "Acme")
-    assert [(c.field, c.before, c.after) for c in taken.facts.changes] == [("plan", "Growth", "Free")]
-    assert unknown.says.unchecked == "Its name or slug may be taken: Fastn may overwrite something."
-    assert (unknown.target, unknown.facts.changes) == (None, [])
-    assert (free.because, free.target, free.facts.changes, free.says.unchecked) == ("Why.", None, [], "")
+    assert taken.changes == (FieldChange("plan", "Growth", "Free"),)
+    assert unknown.unchecked == "Its name or slug may be taken: Fastn may overwrite something."
+    assert (unknown.target, unknown.changes) == (None, ())
+    assert (free.because, free.target, free.changes, free.unchecked) == ("Why.", None, (), "")
 
 
 def test_pending_actions_of_a_session_are_shown_whole() -> None:
     call = AiChat(message="yes", session_id="s1")
     long = "Delete it? " * 99
     target = FastnObject.model_validate({"id": "s1", "pending": [long, {"tool": "x"}]})
-    output = preview(call, Effect.SPEND, "a", target, Dependence())
-    assert output.data()["pending"] == [long, {"tool": "x"}]
+    output = question_about(call, Effect.SPEND, "a", target, Dependence())
+    assert output.data_for_agent()["pending"] == [long, {"tool": "x"}]
     assert f'Pending there: "{long}", {quote(quote({"tool": "x"}))}.' in output.lines()[1]
-    quiet = preview(call, Effect.SPEND, "a", FastnObject.model_validate({"id": "s1", "pending": []}), Dependence())
-    assert quiet.facts.pending == ("nothing, according to the last answer that this server saw",)
-    assert preview(call, Effect.SPEND, "a", None, Dependence()).facts.pending == ()
-    assert preview(DeleteCustomer(customer_id="c"), Effect.DESTROY, "a", target, Dependence()).facts.pending == ()
+    quiet = question_about(
+        call, Effect.SPEND, "a", FastnObject.model_validate({"id": "s1", "pending": []}), Dependence()
+    )
+    assert quiet.pending == ("nothing, according to the last answer that this server saw",)
+    assert question_about(call, Effect.SPEND, "a", None, Dependence()).pending == ()
+    assert question_about(DeleteCustomer(customer_id="c"), Effect.DESTROY, "a", target, Dependence()).pending == ()
 
 
 def test_approval_is_bound_to_the_record_without_its_counters() -> None:
@@ -276,23 +282,22 @@ def test_approval_is_bound_to_the_record_without_its_counters() -> None:
 def test_batch_text_lists_each_call_and_the_sum() -> None:
     target = FastnObject.model_validate({"id": "c1", "name": "Acme"})
     users = Dependence((CONNECTIONS,))
-    shown = {
-        2: preview(DeleteCustomer(customer_id="c1"), Effect.DESTROY, "test", target, users),
-        5: preview(CreateCustomer(name="New"), Effect.WRITE, "test", None, Dependence(), "Nobody is there."),
-    }
-    listed = ListPreview("apply_changes", shown, {5: "no plan"})
+    deletion = question_about(DeleteCustomer(customer_id="c1"), Effect.DESTROY, "test", target, users)
+    create = question_about(CreateCustomer(name="New"), Effect.WRITE, "test", None, Dependence(), "Nobody is there.")
+    shown = [replace(deletion, number=2), replace(create, number=5, refused="no plan")]
+    listed = question_of_list("apply_changes", shown)
     assert listed.effect is Effect.DESTROY
     assert listed.expected == "Acme"
     assert listed.lines() == [
         "Make 2 changes. Change 2 cannot be undone in full. They are sent in this order. Account: test.",
-        f"2. {shown[2].line()}",
-        f"5. {shown[5].line()}",
+        f"2. {deletion.line()}",
+        f"5. {create.line()}",
     ]
     rows = [
-        {"number": number} | {name: value for name, value in each.data().items() if name != "account"}
-        for number, each in shown.items()
+        {"number": each.number} | {name: value for name, value in each.data_for_agent().items() if name != "account"}
+        for each in shown
     ]
-    assert listed.data() == {
+    assert listed.data_for_agent() == {
         "call": "apply_changes",
         "does": "Make 2 changes. Change 2 cannot be undone in full.",
         "account": "test",
@@ -300,24 +305,25 @@ def test_batch_text_lists_each_call_and_the_sum() -> None:
         "effects": ["write", "destroy"],
         "calls": [rows[0], rows[1] | {"refused": "no plan. Nobody is there."}],
     }
-    stored = listed.stored()
-    assert stored["says"] == listed.says.data()
-    calls = [{**row, "says": each.says.data()} for row, each in zip(rows, shown.values(), strict=True)]
+    stored = listed.data()
+    assert stored["says"] == listed.says()
+    calls = [{**row, "says": each.says()} for row, each in zip(rows, shown, strict=True)]
     assert stored["calls"] == [calls[0], calls[1] | {"refused": "no plan. Nobody is there."}]
-    assert {**stored, "calls": [], "says": None} == {**listed.data(), "calls": [], "says": None}
+    assert {**stored, "calls": [], "says": None} == {**listed.data_for_agent(), "calls": [], "says": None}
 
 
 def test_text_to_type_for_a_batch_is_the_name_of_what_is_lost_or_short() -> None:
     """One lossy call: its name. Several: how many. None: the number of calls."""
 
-    def deletion(name: str) -> Preview:
+    def deletion(name: str) -> Question:
         target = FastnObject.model_validate({"id": "c1", "name": name})
-        return preview(DeleteCustomer(customer_id="c1"), Effect.DESTROY, "test", target, Dependence())
+        return question_about(DeleteCustomer(customer_id="c1"), Effect.DESTROY, "test", target, Dependence())
 
-    plain = preview(CreateCustomer(name="New"), Effect.WRITE, "test", None, Dependence())
+    plain = question_about(CreateCustomer(name="New"), Effect.WRITE, "test", None, Dependence())
     for calls, expected in (
         ([plain, deletion("Acme")], "Acme"),
         ([deletion("Acme"), plain, deletion("Globex")], "delete 2"),
         ([plain, plain], "change 2"),
     ):
-        assert ListPreview("apply_changes", dict(enumerate(calls, 1)), {}).expected == expected
+        numbered = [replace(call, number=number) for number, call in enumerate(calls, 1)]
+        assert question_of_list("apply_changes", numbered).expected == expected

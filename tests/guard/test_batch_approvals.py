@@ -226,7 +226,7 @@ async def test_missing_target_refuses_the_batch(world: World) -> None:
 async def test_dry_run_lists_all_calls_and_sends_nothing(world: World) -> None:
     call = deletions(world)
     previewed = await world.preview(call)
-    assert [(row["number"], row["target"]["id"]) for row in previewed.data()["calls"]] == [
+    assert [(row["number"], row["target"]["id"]) for row in previewed.data_for_agent()["calls"]] == [
         (number, part.target) for number, part in enumerate(call.inner_calls, 1)
     ]
     person = world.form(lambda _: NoAnswer("away"))
@@ -237,7 +237,7 @@ async def test_dry_run_lists_all_calls_and_sends_nothing(world: World) -> None:
 
 async def test_dry_run_names_the_call_that_would_be_refused(tmp_path: Path) -> None:
     world = World.with_rules(tmp_path, '[[protect]]\ncustomer = "Katana"\nreason = "pays most"\n')
-    shown = (await world.preview(deletions(world))).data()
+    shown = (await world.preview(deletions(world))).data_for_agent()
     assert [("refused" in row) for row in shown["calls"]] == [False, True, False]
 
 
@@ -249,7 +249,14 @@ async def test_secret_in_a_batch_is_redacted_everywhere(world: World, tmp_path: 
     assert outcomes(outcome) == ["done", "done"]
     world.close()
     kept = _kept(tmp_path)
-    told = [form_text(person.asked[0]), str(previewed.data()), kept, repr(call), str(call.shown()), str(rows(outcome))]
+    told = [
+        form_text(person.asked[0]),
+        str(previewed.data_for_agent()),
+        kept,
+        repr(call),
+        str(call.shown()),
+        str(rows(outcome)),
+    ]
     assert not any("hunter2" in text for text in told)
     with pytest.raises(NotSent) as refused:
         batch_of(CreateSecret.model_construct(name="A", value="hunter2", value_from_env="hunter2"))
@@ -316,6 +323,16 @@ async def test_target_that_changed_before_its_call_is_not_touched(world: World) 
     person = world.form()
     assert outcomes(await world.call(call, person)) == ["done"] * 3
     assert person.asked[0].expected == "delete 2"
+
+
+async def test_approval_of_the_rest_of_a_list_is_used_at_the_same_instant(world: World) -> None:
+    """The clock stands still: both approvals of the list were asked for at one time."""
+    call = deletions(world)
+    await world.approve_outside(call)
+    error = await stopped(world, call, "2 of 3: delete_customer", lambda: upgrade_katana(world))
+    assert outcomes(error) == ["done", TargetChanged.outcome, "left"]
+    await world.approve_outside(call)
+    assert outcomes(await world.call(call)) == ["done"] * 3
 
 
 async def test_call_that_now_needs_an_approval_is_not_sent(world: World) -> None:

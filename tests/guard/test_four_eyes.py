@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from support.decisions import moved
-from support.page_world import question
+from support.page_world import deletion_of_customer
 from support.stores import NOW, grant
 from support.values import not_none
 from support.webhook_world import WebhookWorld
@@ -185,7 +185,7 @@ async def test_requester_of_the_group_does_not_count(tmp_path: Path) -> None:
 def test_vote_that_does_not_count_says_what_it_lacks() -> None:
     """A step-up names the page and the sign-in that it takes; otherwise it is the second vote of one person."""
     step_up = StepUp("https://page.example", ("destroy",), max_age=300)
-    request = question(step_up=step_up)
+    request = deletion_of_customer(step_up=step_up)
     vote = Vote("dana", approves=True, at=request.created + 100)
     elsewhere = "Approving it needs a sign-in at most 5 minutes old, at https://page.example and nowhere else."
     again = "You have approved it already, and somebody else has to. Nothing was decided now."

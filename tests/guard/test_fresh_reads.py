@@ -79,7 +79,7 @@ def rename(world: World, *collections: str) -> None:
 
 async def preview(world: World, call: Operation[Any]) -> dict[str, Any]:
     previewed: Any = await world.preview(call)
-    return previewed.data()
+    return previewed.data_for_agent()
 
 
 def forbid(monkeypatch: pytest.MonkeyPatch) -> None:

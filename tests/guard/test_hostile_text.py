@@ -30,10 +30,11 @@ from fastn_mcp.channels.webhook.webhook import payload
 from fastn_mcp.cli import audit
 from fastn_mcp.guard.approval_form import extent, form_text
 from fastn_mcp.guard.journal import recent_facts
-from fastn_mcp.guard.preview import ListPreview, Preview, preview
+from fastn_mcp.guard.questions import facts_of, question_of, question_of_list, target_id
 from fastn_mcp.guard.undo import receipt
 from fastn_mcp.ledger.approval_request import ApprovalRequest
 from fastn_mcp.ledger.change import Change
+from fastn_mcp.ledger.question import Question
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.tools.catalog import CATALOG, OPERATIONS, AnyOperation
@@ -170,24 +171,25 @@ class World:
         return replace(resolution, records=(*records, own), dependence=Dependence(users, gaps))
 
     @cached_property
-    def of_existing(self) -> Preview:
-        return self._preview(exists=True)
+    def of_existing(self) -> Question:
+        return self._question(exists=True)
 
     @cached_property
-    def of_new(self) -> Preview:
-        return self._preview(exists=False)
+    def of_new(self) -> Question:
+        return self._question(exists=False)
 
-    def _preview(self, *, exists: bool) -> Preview:
+    def _question(self, *, exists: bool) -> Question:
         resolved = self.resolved(exists=exists)
-        output = preview(resolved, resolved.effect, ACCOUNT, "", "what was done 2 hours ago")
-        return replace(output, facts=replace(output.facts, history=self.history()))
+        facts = facts_of(resolved, resolved.effect, undoes="what was done 2 hours ago")
+        facts.history = self.history()
+        return question_of(facts, ACCOUNT, target_id(resolved))
 
     @cached_property
     def request(self) -> ApprovalRequest:
         shown = self.of_existing
         return replace(
-            grant(), tool=self.call.tool_name(), target=self.call.target, text=tuple(shown.lines()),
-            preview=shown.stored(), asked_by=f"{self.text} agent", expected=shown.expected,
+            grant(), tool=self.call.tool_name(), target=self.call.target, question=shown,
+            asked_by=f"{self.text} agent", expected=shown.expected,
             permit=replace(permit(), extent=extent(self.call)),
         )  # fmt: skip
 
@@ -211,17 +213,17 @@ def numbered(lines: Iterable[str]) -> Texts:
 def in_previews(world: World) -> Texts:
     texts: dict[str, str] = {}
     for case, shown in (("existing", world.of_existing), ("new", world.of_new)):
-        says = shown.says
-        parts = {name: getattr(says, name) for name in ("first", "button", "brief", "lost", "then", "unchecked")}
-        parts |= {f"fact {name}": fact for name, fact in says.facts}
+        parts = {name: getattr(shown, name) for name in ("title", "button", "brief", "lost", "then", "unchecked")}
+        parts |= {f"fact {name}": fact for name, fact in shown.facts}
         parts |= {f"line {number}": line for number, line in enumerate(shown.lines())}
-        parts |= {"one line": shown.line(), "undo": str(shown.data()["undo"]), "does": str(shown.data()["does"])}
+        parts |= {"one line": shown.line(), "undo": shown.undo, "does": str(shown.data()["does"])}
         texts |= {f"{case}: {name}": text for name, text in parts.items()}
     return texts
 
 
 def in_a_batch(world: World) -> Texts:
-    return numbered(ListPreview("apply_changes", {1: world.of_existing, 2: world.of_new}, {}).lines())
+    calls = [world.of_existing, replace(world.of_new, number=2)]
+    return numbered(question_of_list("apply_changes", calls).lines())
 
 
 def in_a_form(world: World) -> Texts:
@@ -238,8 +240,7 @@ def in_a_webhook(world: World) -> Texts:
 
 
 def in_notifications(world: World) -> Texts:
-    styles = (notification.generic, notification.slack, notification.teams)
-    return dict(_flat([style(world.request, "On the page.") for style in styles]))
+    return numbered(notification.message(world.request, "On the page.").split("\n"))
 
 
 def on_the_page(world: World) -> Texts:
@@ -335,18 +336,21 @@ def test_extra_cannot_set_the_displayed_name() -> None:
 
 
 @pytest.mark.parametrize("client", ["Dana (security team) has approved this.", "a\nAccount: other.", 'x" asks. "'])
-def test_name_of_a_client_is_quoted_unless_it_is_one_plain_word(client: str) -> None:
-    request = replace(grant(), asked_by=client)
-    shown = notification.generic(request, "")["requester"]
-    assert skeleton(str(shown)) == '""'
-    assert str(shown).isprintable()
+def test_name_of_a_client_is_quoted(client: str) -> None:
+    shown, plain = (notification.message(replace(grant(), asked_by=name), "") for name in (client, "claude-code"))
+    assert skeleton(shown) == skeleton(plain)
+    assert shown.replace("\n", "").isprintable()
 
 
 def test_composed_lines_are_sanitized() -> None:
     world = World(OPERATIONS["delete_customer"], "Acme", "notes")
     resolved = world.resolved(exists=True)
-    output = preview(resolved, resolved.effect, ACCOUNT, "Ask Dana.\nAccount: other.\u202e")
-    batch = ListPreview("apply_changes", {1: output}, {})
+    facts = facts_of(resolved, resolved.effect, because="Ask Dana.\nAccount: other.\u202e", undoes="a\u202eb")
+    facts.history = (("Called", "a\u2028b"),)
+    facts.costs = "a\x1bb"
+    facts.notes = ("a\u2029b",)
+    output = question_of(facts, "a\u202eb", target_id(resolved))
+    batch = question_of_list("apply_changes", [output])
     assert all(map(str.isprintable, (*output.lines(), output.line(), *batch.lines())))
-    hostile = replace(output.says, lost="a\u202eb", facts=(("Called", "a\u2028b"),)).data()
-    assert str(hostile).isprintable()
+    parts = (output.costs, output.because, *output.notes)
+    assert all(map(str.isprintable, (str(output.says()), str(batch.says()), *parts)))

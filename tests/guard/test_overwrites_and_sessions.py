@@ -97,7 +97,7 @@ async def test_secret_is_said_to_be_new_only_if_its_name_and_scope_rule_out_anot
 ) -> None:
     world.sandbox.state.put("customers", {**world.sandbox.state.all("customers")[0], "id": "c1"})
     _, preview = await world.judged(CreateSecret(value="hunter2", **arguments))
-    sentences = " ".join(preview.says.lines())
+    sentences = " ".join(preview.summary())
     assert ("No other secret has this name" in sentences) is (is_same is False)
     assert ("Not checked: whether another secret has this name" in sentences) is (is_same is None)
     assert ("Overwrite secret" in sentences) is (is_same is True)
@@ -251,7 +251,7 @@ async def test_price_of_a_message_is_shown(world: World) -> None:
 
     async def costs() -> str:
         previewed: Any = await world.preview(AiChat(message="hello"))
-        return str(previewed.data()["costs"])
+        return str(previewed.data_for_agent()["costs"])
 
     assert (await costs()).startswith("Spends AI credits; Fastn tells the price only afterwards. ")
     assert "12 of 50 are left" in await costs()

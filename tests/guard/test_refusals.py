@@ -99,11 +99,11 @@ async def test_refusal_names_the_channel_reason_and_expiry_of_its_request(world:
     first = await world.expect(PendingApproval, call)
     request = await world.open_request()
     assert (first.where, first.request.expires) == ("This client cannot ask. It lies on the desk.", request.expires)
-    assert first.preview.stored() == request.preview
+    assert first.question == request.question
     world.clock.pass_(5)
     again = await world.expect(PendingApproval, call)
     assert again.where == "It is still waiting for an answer. It lies on the desk."
-    assert (again.request.expires, again.preview.stored()) == (request.expires, request.preview)
+    assert (again.request.expires, again.question) == (request.expires, request.question)
     assert world.desk.shown == [request.id] * 2
 
 
@@ -117,8 +117,7 @@ async def test_request_whose_target_changed_is_replaced_by_one_that_shows_it(wor
     assert answer.where == "The target has changed since it was asked. It lies on the desk."
     new = await world.open_request()
     assert (new.principal, answer.request.expires) == ("local", new.expires)
-    target: Any = new.preview["target"]
-    assert target["name"] == "Globex Imports"
+    assert (new.question.target, new.question.name) == (call.customer_id, "Globex Imports")
     ended = not_none(await world.ledger.find(old.id))
     assert (ended.state, ended.decided) == (RequestState.STALE, world.timestamp)
 
@@ -131,7 +130,7 @@ async def test_unanswered_form_is_replaced_by_a_request_on_another_channel(world
     assert answer.where == "No person answered: closed. It lies on the desk."
     assert (world.desk.shown, request.principal) == ([request.id], "local")
     assert answer.request.expires == request.expires == world.timestamp + 600
-    assert answer.preview.stored() == request.preview
+    assert answer.question == request.question
     form = world.form()
     await world.call(world.deletion(), form)
     assert len(form.asked) == (seconds < 600)
@@ -152,7 +151,7 @@ async def test_form_that_ends_after_another_call_closed_its_request_gets_a_new_o
     assert answer.where == "No person answered: closed. It lies on the desk."
     new = not_none(await world.ledger.find(answer.request.id))
     assert (new.principal, new.tool, new.created) == ("local", "run_workflow", world.timestamp)
-    assert answer.preview.stored() == new.preview
+    assert answer.question == new.question
 
 
 async def test_refusal_after_a_decline_includes_its_note(world: World) -> None:

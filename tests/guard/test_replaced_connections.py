@@ -40,13 +40,13 @@ def reconnect(world: World, **arguments: Any) -> CreateConnection:
 async def test_question_says_that_the_credentials_of_a_connection_may_be_replaced(world: World) -> None:
     verdict, shown = await world.judged(reconnect(world))
     assert verdict.decision is Decision.CONFIRM
-    assert shown.says.first.startswith("Reconnect ")
-    assert shown.says.first.endswith(': connection "Cin7 Core of Katana" exists with status "EXPIRED".')
-    assert shown.says.lost == (
+    assert shown.title.startswith("Reconnect ")
+    assert shown.title.endswith(': connection "Cin7 Core of Katana" exists with status "EXPIRED".')
+    assert shown.lost == (
         'The credentials of connection "Cin7 Core of Katana" may be replaced: the current ones are then lost for good.'
     )
     assert shown.target == existing(world)["id"]
-    assert shown.data()["undo"] == (
+    assert shown.data_for_agent()["undo"] == (
         "The connection existed before and is kept. If its credentials were replaced, the earlier ones are lost: the"
         " customer has to authorise the app again."
     )
@@ -54,17 +54,17 @@ async def test_question_says_that_the_credentials_of_a_connection_may_be_replace
 
 async def test_first_connection_to_an_app_is_described_as_new(world: World) -> None:
     _, shown = await world.judged(reconnect(world, connector_id=connector(world, "shopify")))
-    assert shown.says.first.startswith("Connect ")
-    assert (shown.says.lost, "It can be deleted again." in shown.says.then) == ("", True)
+    assert shown.title.startswith("Connect ")
+    assert (shown.lost, "It can be deleted again." in shown.then) == ("", True)
     assert shown.target is None
 
 
 async def test_connections_that_cannot_be_read_count_as_replaced(world: World) -> None:
     world.refuse("/api/v1/connections")
     _, shown = await world.judged(reconnect(world))
-    assert "Not checked: whether a connection exists, whose credentials may then be replaced." in shown.says.unchecked
-    assert "It can be deleted again." not in shown.says.then
-    assert shown.data()["undo"] == "Whether it overwrote something is unknown; find it with the list tool."
+    assert "Not checked: whether a connection exists, whose credentials may then be replaced." in shown.unchecked
+    assert "It can be deleted again." not in shown.then
+    assert shown.data_for_agent()["undo"] == "Whether it overwrote something is unknown; find it with the list tool."
 
 
 async def test_approval_is_void_once_a_connection_exists(world: World) -> None:

@@ -45,13 +45,13 @@ async def test_rule_sees_the_environment_that_the_server_fills_in(
 ) -> None:
     """Without an argument and a setting Fastn chooses, which is not known."""
     world = World.with_rules(tmp_path, RUN_IN_LIVE)
-    world.judge._surroundings = Surroundings(own)  # pyright: ignore[reportPrivateUsage]
+    world.surround(Surroundings(own))
     call = RunWorkflow(workflow_id=world.id_of("workflows", "process-new-orders"))
     assert (await world.decision(call) is Decision.DENY) is denied
 
 
 def _environment(around: Surroundings) -> Callable[[World], None]:
-    return lambda world: setattr(world.judge, "_surroundings", around)
+    return lambda world: world.surround(around)
 
 
 @pytest.mark.parametrize("around", [Surroundings("live"), Surroundings(customer="another")])
@@ -286,7 +286,7 @@ async def test_repeated_call_is_sent_by_the_approval_of_its_open_request(tmp_pat
     call = batch_of(update) if is_list else update
     first = await world.expect(PendingApproval, call)
     again = await world.expect(PendingApproval, call)
-    assert (again.request, again.preview.data()) == (first.request, first.preview.data())
+    assert (again.request, again.question.data_for_agent()) == (first.request, first.question.data_for_agent())
     await world.approve_open_request()
     await world.expect(Done, call)
 

@@ -67,12 +67,12 @@ def customer_ways(world: World, call: Call, customer: str) -> Iterator[tuple[str
 async def test_customer_is_recognised_wherever_a_call_takes_it_from(tmp_path: Path, tool: str, rule: str) -> None:
     world = World.with_rules(tmp_path, rule)
     call = calls_of(world)[tool]
-    world.judge._surroundings = Surroundings()  # pyright: ignore[reportPrivateUsage]
+    world.surround(Surroundings())
     acme = world.id_of("customers", "Acme Corp")
     of_another = {"create_api_key": {"customers": [acme]}, "create_secret": {"customer_id": acme}}  # else of all
     assert await world.decision(with_arguments(call, **of_another.get(tool, {}))) is not Decision.DENY
     for way, acting, surroundings in customer_ways(world, call, world.id_of("customers", "Globex Exports")):
-        world.judge._surroundings = surroundings  # pyright: ignore[reportPrivateUsage]
+        world.surround(surroundings)
         assert await world.decision(acting) is Decision.DENY, way
 
 
@@ -96,7 +96,7 @@ def environment_ways(world: World, call: Call) -> Iterator[tuple[str, Call, Surr
 async def test_environment_is_recognised_wherever_a_call_takes_it_from(tmp_path: Path, tool: str) -> None:
     world = World.with_rules(tmp_path, '[[rule]]\nwhen = { environment = "live" }\nthen = "deny"\n')
     for way, acting, surroundings in environment_ways(world, calls_of(world)[tool]):
-        world.judge._surroundings = surroundings  # pyright: ignore[reportPrivateUsage]
+        world.surround(surroundings)
         assert await world.decision(acting) is Decision.DENY, way
 
 

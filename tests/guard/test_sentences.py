@@ -7,14 +7,20 @@ from typing import Any, NamedTuple, cast
 import pytest
 from pydantic import JsonValue
 from support.example_calls import example
-from support.situations import previewed as preview
+from support.questions import a_question
+from support.situations import question_about
+from support.stores import grant
+from support.values import not_none
 
 from fastn_mcp.account.dependence import Dependence, Dependents, Unchecked
 from fastn_mcp.account.typed_argument import TypedArgument, TypedField
-from fastn_mcp.guard.preview import Preview, by_power
-from fastn_mcp.guard.sentences.catalog import describe_batch, phrase
-from fastn_mcp.guard.sentences.facts import FieldChange, Sentences, read
+from fastn_mcp.guard.questions import by_power
+from fastn_mcp.guard.sentences.catalog import describe_list, phrase
 from fastn_mcp.guard.undo import RULES
+from fastn_mcp.ledger.approval_request import ApprovalRequest
+from fastn_mcp.ledger.documents import load, write
+from fastn_mcp.ledger.question import FieldChange, Question
+from fastn_mcp.ledger.store import Document
 from fastn_mcp.records.labels import Names
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.tools.catalog import CATALOG, OPERATIONS
@@ -36,7 +42,7 @@ def used_by(
     return Dependence(tuple(users), gaps)
 
 
-def preview_of(
+def question_of(
     tool: str,
     arguments: dict[str, Any],
     row: dict[str, Any] | None = None,
@@ -45,15 +51,15 @@ def preview_of(
     effect: Effect | None = None,
     undoes: str = "",
     typed: TypedArgument | None = None,
-) -> Preview:
+) -> Question:
     call: Operation[Any] = OPERATIONS[tool].model_validate(arguments)
     target = None if row is None else OPERATIONS[tool].returns.model_validate(row) if row else FastnObject()
-    return preview(call, effect or call.effective, "test", target, users, "", names or {}, undoes, typed)
+    return question_about(call, effect or call.effective, "test", target, users, "", names or {}, undoes, typed)
 
 
 def sentences_of(*args: Any, **options: Any) -> dict[str, Any]:
     """Return the sentences, without what is empty."""
-    data = cast("dict[str, Any]", preview_of(*args, **options).says.data())
+    data = cast("dict[str, Any]", question_of(*args, **options).says())
     data["facts"] = tuple((name, fact) for name, fact in data["facts"])
     return {name: value for name, value in data.items() if value}
 
@@ -64,8 +70,8 @@ def test_every_changing_tool_has_complete_sentences(operation: Any) -> None:
     target = FastnObject.model_validate({"id": "one", "name": "Acme", **fields})
     there = None if operation.route.method == "POST" and "{" not in operation.route.path else target
     call = example(operation, **({"status": "Disabled"} if operation.tool_name() == "update_trigger" else {}))
-    says = preview(call, call.effective, "test", there, NOBODY).says
-    assert re.fullmatch(r"[A-Z][a-z]+ .+\.", says.first)
+    says = question_about(call, call.effective, "test", there, NOBODY)
+    assert re.fullmatch(r"[A-Z][a-z]+ .+\.", says.title)
     assert says.button
     assert says.brief
     assert not says.lost or operation.effect is Effect.DESTROY
@@ -75,7 +81,7 @@ def test_every_changing_tool_has_complete_sentences(operation: Any) -> None:
     promises = re.search(r"can be (deleted|changed back|created again|moved to Trash again)|can revoke it", says.then)
     assert bool(promises) is is_undoable or operation.tool_name() in ("create_connection", "ai_build")
     # Our own words never hold a quotation mark, so that what stands between two is not ours.
-    for text in (says.first, says.button, says.brief, says.lost, says.then, says.unchecked):
+    for text in (says.title, says.button, says.brief, says.lost, says.then, says.unchecked):
         assert text.replace('\\"', "").count('"') % 2 == 0
 
 
@@ -639,7 +645,7 @@ def test_undocumented_status_is_never_called_switched_on_or_off(operation: Any, 
     row = {"id": "x", "name": "X", "status": "Active", "publishedVersion": "v1"}
     is_create = operation.tool_name().startswith("create_")
     call = operation.model_validate({**_REQUIRED[operation.tool_name()], "status": status})
-    sentences = " ".join(preview_of(operation.tool_name(), call.arguments(), None if is_create else row).says.lines())
+    sentences = " ".join(question_of(operation.tool_name(), call.arguments(), None if is_create else row).summary())
     is_known = status.casefold() in map(str.casefold, _known(operation, "status"))
     assert any(said in sentences.lower() for said in ("switch off", "switch on", "switched")) <= is_known
     if not is_known:
@@ -851,29 +857,29 @@ def test_undo_names_the_change_that_it_reverts() -> None:
 
 
 def test_sentences_are_stored_and_loaded() -> None:
-    says = preview_of("create_api_key", {"name": "BI"}).says
-    assert read({"says": says.data()}) == says
-    assert read({}) is None
-    assert says.lines() == [says.first, says.then, "Customers: all. IP addresses: any."]
-    assert Sentences("F.", "B", "F", "L.", "T.", "U.").lines() == ["F.", "L. T. U."]
-    assert Sentences("F.", "B", "F").lines() == ["F."]
+    question = question_of("create_api_key", {"name": "BI"})
+    stored = not_none(write(replace(grant(), question=question), "g1").value)
+    assert load(ApprovalRequest, Document("approval g1", stored, 1)).question == question
+    assert question.summary() == [question.title, question.then, "Customers: all. IP addresses: any."]
+    assert a_question(title="F.", lost="L.", then="T.", unchecked="U.").summary() == ["F.", "L. T. U."]
+    assert a_question(title="F.").summary() == ["F."]
 
 
 def test_batch_names_the_calls_that_lose_data() -> None:
-    plain = Sentences("Rename it.", "Change", "Change it", then="Back.")
-    lost = Sentences("Delete it.", "Delete", "Delete it", lost="Gone.", unchecked="Not checked: x.")
-    revoked = Sentences("Revoke it.", "Revoke", "Revoke it", lost="Never.")
-    assert describe_batch({1: plain}) == Sentences("Make 1 change.", "Make this change", "Make 1 change")
-    assert describe_batch({1: plain, 3: lost}) == Sentences(
-        "Make 2 changes. Change 3 cannot be undone in full.",
-        "Make these 2 changes",
-        "Make 2 changes",
-        "3: Gone.",
-        "They are sent in this order.",
-        "Not checked in full: 3.",
+    plain = a_question(title="Rename it.", button="Change", brief="Change it", then="Back.")
+    lost = a_question(title="Delete it.", brief="Delete it", lost="Gone.", unchecked="Not checked: x.", number=3)
+    revoked = a_question(title="Revoke it.", brief="Revoke it", lost="Never.", number=4)
+    assert describe_list([plain]) == Question(title="Make 1 change.", button="Make this change", brief="Make 1 change")
+    assert describe_list([plain, lost]) == Question(
+        title="Make 2 changes. Change 3 cannot be undone in full.",
+        button="Make these 2 changes",
+        brief="Make 2 changes",
+        lost="3: Gone.",
+        then="They are sent in this order.",
+        unchecked="Not checked in full: 3.",
     )
-    three = describe_batch({1: lost, 2: plain, 4: revoked})
-    assert three.first == "Make 3 changes. Changes 1 and 4 cannot be undone in full."
+    three = describe_list([replace(lost, number=1), replace(plain, number=2), revoked])
+    assert three.title == "Make 3 changes. Changes 1 and 4 cannot be undone in full."
     assert three.lost == "1: Gone. 4: Never."
     assert phrase([lost, lost], 3) == "delete 2"
     assert phrase([lost, revoked], 3) == "change 2"
@@ -964,24 +970,23 @@ def test_words_of_a_change(change: FieldChange, limit: int, words: str) -> None:
 
 
 def test_json_of_what_would_be_made() -> None:
-    data = preview_of("create_customer", {"name": "Globex"}).data()
+    data = question_of("create_customer", {"name": "Globex"}).data_for_agent()
     assert (data["makes"], data["call"], data["arguments"]) == ("Globex", "create_customer", {"name": "Globex"})
     assert not {"target", "costs", "because", "approval", "changes", "pending", "more_changes"} & data.keys()
 
 
 def test_permissions_are_shown_strongest_first_and_whole() -> None:
     given: dict[str, Any] = {"name": "R", "permissions": [f"x{n}:read" for n in range(60)] + ["*"]}
-    made = preview_of("create_role", given, effect=Effect.ACCESS)
-    first, *_ = made.facts.arguments["permissions"]  # type: ignore[misc]
+    made = question_of("create_role", given, effect=Effect.ACCESS)
+    first, *_ = cast("list[str]", made.arguments["permissions"])
     assert first == "*"
     assert "x59:read" in made.line()
     assert made.line().endswith("]."), "nothing is appended"
 
 
 def test_further_facts_change_the_sentences() -> None:
-    made = preview_of("delete_customer", {"customer_id": "c1"}, {"id": "c1", "name": "A"})
+    made = question_of("delete_customer", {"customer_id": "c1"}, {"id": "c1", "name": "A"})
     described = Dependence((Dependents("secrets", 1, ({"name": "TOKEN"},)),))
-    further = replace(made, facts=replace(made.facts, dependence=described))
-    assert "TOKEN" not in made.says.second
-    assert 'Its secret "TOKEN" is lost for good.' in further.says.second
-    assert made.facts.dependence == NOBODY
+    further = question_of("delete_customer", {"customer_id": "c1"}, {"id": "c1", "name": "A"}, described)
+    assert "TOKEN" not in made.summary()[1]
+    assert 'Its secret "TOKEN" is lost for good.' in further.summary()[1]

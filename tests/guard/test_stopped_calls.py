@@ -63,7 +63,7 @@ async def test_stopped_call_and_overview_say_since_when_by_whom_and_why(world: W
     assert [entry["outcome"] for entry in world.audited("refused")] == ["stopped"]
     assert await world.rows(ListCustomers())
     for call in (CreateCustomer(name="A"), batch_of(CreateCustomer(name="A"), world.deletion())):
-        preview = (await world.preview(call)).data()
+        preview = (await world.preview(call)).data_for_agent()
         assert preview["approval"] == "none is possible now: a person has stopped changes"
 
 

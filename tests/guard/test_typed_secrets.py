@@ -80,7 +80,7 @@ async def test_typed_secret_reaches_fastn_once_and_is_found_nowhere_else(tmp_pat
             assert asked.where == "It is still waiting for an answer. It lies on the desk."
         assert form.asked == []
     request = await world.open_request()
-    assert request.text[0] == case.sentence
+    assert request.question.lines()[0] == case.sentence
     typed = not_none(request.typed)
     assert typed.name == case.argument
     await world.approve_typed(request, case.typed)
@@ -209,8 +209,8 @@ async def test_auth_method_names_the_fields_to_type(
     assert typed is not None
     assert {each.name: (each.is_required, each.is_hidden) for each in typed.fields} == fields
     assert typed.is_certain is is_certain
-    assert judged.preview is not None
-    assert judged.preview.says.unchecked == ("" if is_certain else "Not checked: which credentials it takes.")
+    asked = (await world.judge.questions.with_question(judged)).asked
+    assert asked.unchecked == ("" if is_certain else "Not checked: which credentials it takes.")
 
 
 async def test_default_auth_method_is_used(world: World) -> None:
@@ -248,7 +248,7 @@ async def test_unknown_connector_may_take_no_credentials(world: World) -> None:
     call = CreateConnection(connector_id="unheard")
     await world.expect(PendingApproval, call)
     request = await world.open_request()
-    assert request.text[0].endswith("You enter its credentials, if it takes any.")
+    assert request.question.title.endswith("You enter its credentials, if it takes any.")
     assert not_none(request.typed).value({}) is None
     await world.approve_typed(request, None)
     await world.expect(FastnError, call)

@@ -45,13 +45,14 @@ async def test_withdrawal_between_the_checks_and_the_use_sends_nothing(
     call = world.run()
     request = await world.approve_outside(call)
     permissions = world.approvals.permissions
-    check = permissions.check
+    still_covers = permissions.still_covers
 
-    async def check_then_withdraw(permission: Permission, evaluation: Evaluation) -> None:
-        await check(permission, evaluation)
+    async def check_then_withdraw(permission: Permission, evaluation: Evaluation) -> bool:
+        covers = await still_covers(permission, evaluation)
         await taken_back(world, request.id)
+        return covers
 
-    monkeypatch.setattr(permissions, "check", check_then_withdraw)
+    monkeypatch.setattr(permissions, "still_covers", check_then_withdraw)
     refused = await world.expect(Declined, call)
     assert "A person withdrew their approval." in str(refused)
     assert world.changes == []

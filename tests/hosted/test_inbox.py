@@ -5,12 +5,12 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import anyio.lowlevel
 import pytest
 from support.audit_entries import entries
+from support.questions import a_question
 from support.stores import change
 
 from fastn_mcp.audit.log import AuditFile
@@ -27,6 +27,7 @@ from fastn_mcp.ledger.stop import Stop
 from fastn_mcp.ledger.store import LedgerLost
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.runtime import System
+from fastn_mcp.tools.tool import Effect
 
 ISSUER = "https://issuer.example"
 NOW = 1_795_570_835.5
@@ -57,7 +58,7 @@ def grant(account: str) -> ApprovalRequest:
         id=f"g-{account}", principal=f"{ISSUER}|anna", account=account, tenant=account,
         tool="delete_workflow", target="wf_1", call="call",
         calls={"call 1": ShownCall("binding", {})}, required="confirm", expected=None,
-        out_of_band=True, preview={"effect": "trash"}, text=("delete_workflow",),
+        out_of_band=True, question=a_question(tool="delete_workflow", effect=Effect.TRASH),
         created=NOW, expires=NOW + 600,
     )  # fmt: skip
 
@@ -167,7 +168,7 @@ class AnyUndo:
         self.asked = list[Asker]()
 
     async def preview_undo(self, change: str, asker: Asker) -> Any:  # noqa: ARG002
-        return SimpleNamespace(stored=lambda: {"effect": "destroy"})
+        return a_question(effect=Effect.DESTROY)
 
     async def undo(self, change: str, asker: Asker) -> bool:  # noqa: ARG002
         self.asked.append(asker)
@@ -186,7 +187,7 @@ async def test_undo_needs_a_rule_for_what_it_does(covers: bool) -> None:
     ledger, undo, created = (
         Ledger(SqliteStore(":memory:")),
         AnyUndo(),
-        replace(grant("a"), tenant="acme", preview={"effect": "write"}),
+        replace(grant("a"), tenant="acme", question=a_question(effect=Effect.WRITE)),
     )
     await ledger.open(created)
     await ledger.begin(replace(change(), id="chg_1", approval=created.id))
@@ -203,7 +204,7 @@ async def test_undo_needs_a_rule_for_what_it_does(covers: bool) -> None:
         with pytest.raises(Refused, match="You may not undo this change"):
             await inbox.undo(created.id, "chg_1")
         assert undo.asked == []
-    asked = replace(grant("a"), principal=dana.principal, preview={"effect": "destroy"}, undoes="chg_1")
+    asked = replace(grant("a"), principal=dana.principal, question=a_question(effect=Effect.DESTROY), undoes="chg_1")
     assert (inbox.barred("acme", asked) is None) is covers
     own = replace(asked, undoes="")
     assert inbox.barred("acme", own) is not None

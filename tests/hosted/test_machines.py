@@ -68,7 +68,7 @@ async def test_person_and_machine_of_one_tenant_are_judged_by_their_own_mode(tmp
         assert (await caller.result(world.workload(), "create_customer", **CREATED))["done"] == "create_customer"
 
 
-@pytest.mark.parametrize("name", ["webhook_url", "slack_app_token", "slack_bot_token", "notify_url", "remind_after"])
+@pytest.mark.parametrize("name", ["webhook_url", "slack_app_token", "slack_bot_token", "notify"])
 def test_no_channel_of_its_tenant_asks_anybody_about_a_machine(name: str) -> None:
     tenant = Settings.model_construct(None, **{name: "set"})
     machine = MachineIdentity.model_validate({"name": "nightly", "tenant": "acme", "client_id": "nightly"})

@@ -32,6 +32,15 @@ def test_defaults_are_strict(tmp_path: Path) -> None:
     assert (settings.mode, settings.profile, settings.api_key) == ("read-only", "acme", "fsk_live_acme")
 
 
+@pytest.mark.parametrize("source", ["env", "file"])
+def test_urls_of_notifications_are_read_as_a_secret(tmp_path: Path, source: str) -> None:
+    urls = "slack://a/b/c\nmailtos://h.example/?to=x@h.example,y@h.example"
+    (tmp_path / "urls").write_text(f"{urls}\n")
+    (tenant,) = loaded(tmp_path, f'url = "{AUDIENCE}"\nissuer = "{ISSUER}"\n{ONE}notify_{source} = "urls"\n').tenant
+    settings = tenant.settings({"ACME_KEY": "k", "FASTN_NOTIFY": "ntfy://no"} | {"urls": urls}, None)
+    assert settings.notify == urls.split("\n")
+
+
 def test_every_key_is_parsed(tmp_path: Path) -> None:
     text = f"""
 url = "https://mcp.example.com:8443/fastn/mcp"
@@ -167,6 +176,9 @@ WRONG: dict[str, tuple[str, str]] = {
         GOOD + ONE.replace('api_key_env = "ACME_KEY"', 'caller_keys = true\nwebhook_url = "https://h.example"'),
         "approvers belong to one account",
     ),
+    "a secret": (GOOD + ONE + 'notify = ["slack://x"]\n', "must not be in this file: give notify_file or notify_env"),
+    "a removed setting": (GOOD + ONE + 'notify_url = "https://x"\n', "line 7: notify_url was removed. Give the URL of"),
+    "a removed secret": (GOOD + ONE + 'notify_secret_env = "X"\n', "line 7: notify_secret_env was removed."),
     "a setting of the process": (GOOD + ONE + 'log_level = "debug"\n', "there is no key 'log_level' in [[tenant]]"),
     "a setting with a bad value": (GOOD + ONE + 'mode = "C4N4RY"\n', "line 7: mode: must be 'read-only', 'guarded', "),
     "approvals without a client": (GOOD + "[approvals]\n" + ONE, "line 3: [approvals] needs the key 'client_id'"),

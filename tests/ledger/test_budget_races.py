@@ -182,7 +182,7 @@ async def test_first_messages_beyond_the_budget_are_asked_about(
     assert kinds(answers) == {"Done": 2, "PendingApproval": 4}
     assert sent(one, "ai_chat") == 2
     asked = next(answer for answer in answers if isinstance(answer, PendingApproval))
-    assert any("The budget is used up" in line for line in asked.preview.lines())
+    assert any("The budget is used up" in line for line in asked.question.lines())
 
 
 async def test_first_messages_through_two_guards_share_the_budget_of_a_day(

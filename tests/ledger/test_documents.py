@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from support.begun import claimed, counted, rated, used
+from support.questions import a_question
 from support.stores import NOW, change, grant, permit, put
 from support.valkey_server import ValkeyServer
 from support.values import not_none
@@ -33,6 +34,7 @@ from fastn_mcp.ledger.documents import (
     write,
 )
 from fastn_mcp.ledger.ledger import Ledger
+from fastn_mcp.ledger.question import FieldChange
 from fastn_mcp.ledger.stop import Stop, StopOrders
 from fastn_mcp.ledger.store import Document, Write
 from fastn_mcp.policy.decision import PLANNED, StepUp
@@ -87,6 +89,15 @@ FULL = replace(
     typed=TypedArgument("value", (TypedField("value"),)),
     records=(("customer", "cus_1"),),
     permit=permit().given(NOW + 900),
+    question=a_question(
+        facts=(("Details", "active"),),
+        changes=(FieldChange("plan", "Free", {"is": ["Growth", 1.5, None]}),),
+        used_by=({"kind": "triggers", "count": 1, "all": [{"id": "t1", "state": "live"}]},),
+        pending=("Go on?", {"tool": "x"}),
+        defaults={"environment": "live"},
+        notes=("It is off.",),
+        calls=(a_question(number=2, target=None), a_question(number=3, refused="rule 7")),
+    ),
 )
 STOP = Stop("s1", NOW, "Dana", "agent went wrong", lifted=NOW + 1, lifted_by="Kim")
 
@@ -150,7 +161,14 @@ def test_field_that_an_earlier_version_lacked_has_its_default() -> None:
         (("used",), [1]),
         (("permit", "added_later"), 1),
         (("permit", "until"), "1"),
-        (("preview",), []),
+        (("question",), {}),
+        (("question",), []),
+        (("question", "added_later"), 1),
+        (("question", "effect"), "reassuring"),
+        (("question", "lost"), None),
+        (("question", "facts", 0), ["Only a name"]),
+        (("question", "changes", 0, "added_later"), 1),
+        (("question", "calls", 0, "title"), 1),
         (("calls",), {"first": {"binding": "b"}}),
         (("expires",), None),
     ],

@@ -11,6 +11,7 @@ from support import stores
 from support.begun import claimed, counted, rated, used
 from support.decisions import moved
 from support.memory_store import memory_store
+from support.questions import a_question
 from support.stores import NOW, add_temporary, change, grant, permit, race, temporary_approval
 from support.values import not_none
 from valkey import Valkey
@@ -31,9 +32,10 @@ FINAL = [state for state in RequestState if state not in (RequestState.OPEN, Req
 @pytest.mark.parametrize("hostile", ["'; DROP TABLE requests; --\x00\u202e", "}:request:g1\r\n*1\r\n\x00\u202e{x}"])
 async def test_text_stays_text(ledger: Ledger, hostile: str) -> None:
     """A name is never part of a statement, a script or another key."""
-    await ledger.open(replace(grant(hostile, principal=hostile), target=hostile, text=(hostile,), expected=""))
+    asked = a_question(title=hostile, arguments={hostile: hostile})
+    await ledger.open(replace(grant(hostile, principal=hostile), target=hostile, question=asked, expected=""))
     request = not_none(await ledger.find(hostile))
-    assert (request.principal, request.target, request.text, request.expected) == (hostile, hostile, (hostile,), "")
+    assert (request.principal, request.target, request.question, request.expected) == (hostile, hostile, asked, "")
     assert await ledger.find("g1") is None
     assert await counted(ledger, BudgetLimit("a", "b c", 1))
     assert await counted(ledger, BudgetLimit("a b", "c", 1))
@@ -285,6 +287,50 @@ async def test_latest_returns_the_newest_unused_request_of_a_call(ledger: Ledger
     declined = not_none(await ledger.latest("call", NOW + 3))
     assert (declined.state, declined.note) == (RequestState.DECLINED, "not today")
     assert await ledger.latest("another call", NOW + 3) is None
+
+
+async def list_approval(ledger: Ledger, name: str, created: float = NOW) -> ApprovalRequest:
+    """Open a request for a list of two calls, and approve it."""
+    shown = {f"call {number}": ShownCall(f"binding {number}", {}) for number in (1, 2)}
+    asked = replace(grant(name, created=created), call="call", calls=shown)
+    await ledger.open(asked)
+    return not_none(await ledger.decide(asked, Vote("dana", True, NOW), "local_page"))
+
+
+@pytest.mark.parametrize("later", [5.0, 0.0, -5.0])
+@pytest.mark.parametrize(("used_first", "asked_again"), [("a", "b"), ("b", "a")])
+async def test_latest_prefers_the_request_for_the_rest_of_a_list(
+    ledger: Ledger, used_first: str, asked_again: str, later: float
+) -> None:
+    """The rest is asked about because the first approval no longer covers it, whatever the clocks of replicas say."""
+    await list_approval(ledger, used_first)
+    assert await used(ledger, used_first, "call 1", NOW)
+    again = await list_approval(ledger, asked_again, NOW + later)
+    assert await ledger.latest("call", NOW + 1) == again
+    assert await ledger.withdraw(asked_again, Vote("dana", False, NOW), "local_page")
+    assert not_none(await ledger.latest("call", NOW + 1)).state is RequestState.WITHDRAWN
+
+
+async def test_latest_returns_a_list_approval_that_was_used_in_part(ledger: Ledger) -> None:
+    await list_approval(ledger, "list")
+    assert await used(ledger, "list", "call 1", NOW)
+    assert not_none(await ledger.latest("call", NOW + 1)).used == ("call 1",)
+
+
+@pytest.mark.parametrize("names", [("a", "b", "c"), ("c", "b", "a")])
+async def test_latest_prefers_a_refusal_then_an_approval_among_requests_of_one_time(
+    ledger: Ledger, names: tuple[str, str, str]
+) -> None:
+    """Replicas that see different states of a target can each ask about one call at one time."""
+    declined, approved, waiting = (
+        replace(grant(name), call="call", calls={"call 1": ShownCall(f"binding of {name}", {})}) for name in names
+    )
+    for request in (waiting, approved, declined):
+        await ledger.open(request)
+    assert await ledger.decide(approved, Vote("dana", True, NOW), "local_page")
+    assert not_none(await ledger.latest("call", NOW + 1)).id == approved.id
+    assert await ledger.decide(declined, Vote("dana", False, NOW), "local_page")
+    assert not_none(await ledger.latest("call", NOW + 1)).id == declined.id
 
 
 async def test_decided_requests_are_listed_newest_first(ledger: Ledger) -> None:

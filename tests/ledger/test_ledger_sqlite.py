@@ -19,6 +19,7 @@ import anyio
 import pytest
 from support.begun import claimed, counted, rated
 from support.decisions import moved
+from support.questions import a_question
 from support.stores import NOW, add_temporary, change, close, database_of, grant, store_of, temporary_approval
 
 from fastn_mcp.ledger import sqlite_file
@@ -222,7 +223,7 @@ async def test_full_disk_is_reported(ledger: Ledger) -> None:
     await ledger.open(grant())
     database_of(ledger).execute("PRAGMA max_page_count = 1")
     with pytest.raises(LedgerUnusable, match="the disk is full") as full:
-        await ledger.open(replace(grant("g2"), text=("x" * 200_000,)))
+        await ledger.open(replace(grant("g2"), question=a_question(title="x" * 200_000)))
     assert "free space" in full.value.next_step
     database_of(ledger).execute("PRAGMA max_page_count = 100000")
     assert await ledger.open(grant("g3")) == "g3"

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from support.begun import claimed, given
 from support.decisions import moved
+from support.questions import a_question
 from support.stores import NOW, change, grant, permit, put
 from support.values import not_none
 from support.world import World
@@ -48,7 +49,7 @@ DAY = 86_400.0
 
 
 def large_request(name: str, principal: str = "local", at: float = NOW) -> ApprovalRequest:
-    return replace(grant(name, principal, at, at + 600), preview={"arguments": {"extra": MORE}})
+    return replace(grant(name, principal, at, at + 600), question=a_question(arguments={"extra": MORE}))
 
 
 def large_change(name: str, at: float, **more: Any) -> Change:
@@ -387,7 +388,7 @@ async def test_records_are_dropped_only_as_they_are_then(
     assert await ledger.begin(replace(change("new", NOW + 5), before={"plan": "x" * 5_000})) is Begun.YES
     assert "c0" in await states_kept(other)
 
-    monkeypatch.setattr(documents, "MAX_REQUEST_BYTES", 30_000)
+    monkeypatch.setattr(documents, "MAX_REQUEST_BYTES", 32_000)
     for number in range(3):
         asked = replace(grant(f"g{number}", created=NOW + number, expires=NOW + 10 + number), told=("x" * 8_000,))
         await ledger.open(replace(asked, permit=permit()))
@@ -398,10 +399,10 @@ async def test_records_are_dropped_only_as_they_are_then(
 
 
 async def test_past_decisions_are_kept_if_they_make_no_room(ledger: Ledger, other: Ledger) -> None:
-    await ledger.open(replace(grant("past", expires=NOW + 1), preview={"extra": "x" * 100_000}))
+    await ledger.open(replace(grant("past", expires=NOW + 1), question=a_question(arguments={"extra": "x" * 100_000})))
     assert await moved(ledger, "past", [RequestState.OPEN], RequestState.DECLINED, NOW)
     large = [large_request(f"g{number}", at=NOW + 60) for number in range(2)]
-    more = replace(grant("more", created=NOW + 60), preview={"extra": "x" * 250_000})
+    more = replace(grant("more", created=NOW + 60), question=a_question(arguments={"extra": "x" * 250_000}))
     assert await opened_requests(ledger, [*large, more]) == ["g0", "g1"]
     assert await requests_kept(other, ["past", "g0", "g1", "more"]) == ["past", "g0", "g1"]
 

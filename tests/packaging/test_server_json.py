@@ -61,20 +61,18 @@ def test_packages_name_every_variable() -> None:
 def test_secrets_are_marked_and_only_the_key_is_required() -> None:
     told = {variable["name"]: variable for variable in SERVER["packages"][0]["environmentVariables"]}
     secret = {name for name, variable in told.items() if variable.get("isSecret")}
-    of_webhooks = {f"FASTN_{kind}_{what}" for kind in ("WEBHOOK", "NOTIFY") for what in ("URL", "SECRET")}
-    assert (
-        secret
-        == {
-            "FASTN_API_KEY",
-            "FASTN_HTTP_TOKEN",
-            "FASTN_LEDGER",
-            "FASTN_SLACK_APP_TOKEN",
-            "FASTN_SLACK_BOT_TOKEN",
-            "FASTN_PROXY",
-            "FASTN_STATE_SECRET",
-        }
-        | of_webhooks
-    )
+    assert secret == {
+        "FASTN_API_KEY",
+        "FASTN_HTTP_TOKEN",
+        "FASTN_LEDGER",
+        "FASTN_NOTIFY",
+        "FASTN_SLACK_APP_TOKEN",
+        "FASTN_SLACK_BOT_TOKEN",
+        "FASTN_PROXY",
+        "FASTN_STATE_SECRET",
+        "FASTN_WEBHOOK_SECRET",
+        "FASTN_WEBHOOK_URL",
+    }
     assert [name for name, variable in told.items() if variable.get("isRequired")] == ["FASTN_API_KEY"]
     assert (told["FASTN_READ_ONLY"]["format"], told["FASTN_READ_ONLY"]["default"]) == ("boolean", "false")
     assert told["FASTN_CONCURRENCY"]["format"] == "number"

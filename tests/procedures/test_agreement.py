@@ -240,7 +240,7 @@ async def dependents_agree(account: Account, kind: Any, key: str, connections: i
     assert used.get("connections", 0) == connections
     deletion = DeleteCustomer(customer_id=key) if kind == "customer" else DeleteConnector(connector_id=key)
     preview = await account.world.preview(deletion)
-    assert {use["kind"]: use["count"] for use in preview.data().get("used_by", [])} == used
+    assert {use["kind"]: use["count"] for use in preview.data_for_agent().get("used_by", [])} == used
 
 
 def records(account: Account) -> dict[str, Row]:
@@ -309,7 +309,7 @@ async def test_names_and_dates_are_those_of_the_rows(account: Account) -> None:
     for kind in ("customer", "connector", "workflow", "trigger"):
         deletion: Any = TOOLS[f"delete_{kind}"].model_validate({f"{kind}_id": one[kind]})
         preview = await account.world.preview(deletion)
-        check_facts(account, preview.data(), known)
+        check_facts(account, preview.data_for_agent(), known)
 
 
 async def test_state_of_each_connection_agrees(account: Account) -> None:

@@ -138,7 +138,7 @@ async def test_person_is_shown_the_plan_and_the_balance(world: World) -> None:
     planned = await reply_to(world, AiChat.model_validate(started["next"]["arguments"]))
     call = AiChat.model_validate(planned["next"]["if_they_agree"]["arguments"])
     previewed = await world.preview(call)
-    data = previewed.data()
+    data = previewed.data_for_agent()
     assert data["pending"][0] == {"plan": planned["plan"]}
     message = {"status": "waiting_for_user", "message": "The plan is ready. May I make it?"}
     assert data["pending"][1:] == [*planned["pending_approvals"], message]
@@ -159,7 +159,7 @@ async def test_running_build_is_followed_by_reads(world: World) -> None:
 async def test_balance_that_cannot_be_read_is_said(world: World) -> None:
     world.refuse("/api/v1/billing")
     previewed = await world.preview(AiChat(message="hm"))
-    assert "The balance could not be read" in previewed.data()["costs"]
+    assert "The balance could not be read" in previewed.data_for_agent()["costs"]
 
 
 @pytest.mark.parametrize(

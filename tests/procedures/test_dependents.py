@@ -168,7 +168,7 @@ async def test_preview_of_the_deletion_lists_the_same_dependents(world: World, k
         assert "next" not in answer
         delete = TOOLS[f"delete_{kind}"].model_validate({f"{kind}_id": str(row["id"])})
         preview = await world.preview(delete)
-        shown, stored = cast("dict[str, Any]", preview.data()), cast("dict[str, Any]", preview.stored())
+        shown, stored = cast("dict[str, Any]", preview.data_for_agent()), cast("dict[str, Any]", preview.data())
         named = [*answer["used_by"], *answer.get("may_be_used_by", [])]
         assert named == await with_references([*stored.get("used_by", []), *stored.get("may_be_used_by", [])])
         assert answer["not_checked"] == shown.get("not_checked", []) == stored.get("not_checked", [])
@@ -297,7 +297,7 @@ async def test_truncated_list_without_dependents_is_not_checked(world: World) ->
     flow = world.id_of("workflows", "process-new-orders")
     answer = await dependents(world, "workflow", flow)
     assert [gap["what"] for gap in answer["not_checked"]] == ["triggers", "other callers"]
-    shown = (await world.preview(DeleteWorkflow(workflow_id=flow))).data()
+    shown = (await world.preview(DeleteWorkflow(workflow_id=flow))).data_for_agent()
     assert shown["not_checked"] == answer["not_checked"]
 
 
@@ -450,7 +450,7 @@ async def test_dependents_of_a_slug_are_those_of_the_id(tmp_path: Path, kind: Ki
         await world.preview(parse(TOOLS, f"delete_{kind}", {f"{kind}_id": typed}).call)
         for typed in (slug, fastn.ids[slug])
     ]
-    assert preview.data()["used_by"] == same.data()["used_by"] != []
+    assert preview.data_for_agent()["used_by"] == same.data_for_agent()["used_by"] != []
 
 
 async def test_last_run_is_found_by_the_slug_of_a_workflow(tmp_path: Path) -> None:
@@ -458,7 +458,7 @@ async def test_last_run_is_found_by_the_slug_of_a_workflow(tmp_path: Path) -> No
     world = World(tmp_path, exchange=fastn.around)
     fastn.ids["process-new-orders"] = world.id_of("workflows", "process-new-orders")
     for typed in (*fastn.ids, *fastn.ids.values()):
-        notes = (await world.preview(RunWorkflow(workflow_id=typed))).data()["notes"]
+        notes = (await world.preview(RunWorkflow(workflow_id=typed))).data_for_agent()["notes"]
         assert notes[-1].startswith("Last run: completed "), typed
 
 

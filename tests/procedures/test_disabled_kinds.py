@@ -336,8 +336,8 @@ async def test_error_does_not_point_to_disabled_tools(limited: Callable[..., Wor
 async def test_agent_reads_numbers_where_the_person_reads_names(limited: Callable[..., World]) -> None:
     world = limited(exclude_tools="list_connections,list_triggers,get_trigger")
     pending = await world.expect(PendingApproval, world.deletion("Katana"))
-    shown = pending.preview.data()
-    assert "TikTok Shop of Katana" in str((await world.open_request()).preview)
+    shown = pending.question.data_for_agent()
+    assert "TikTok Shop of Katana" in str((await world.open_request()).question)
     assert "TikTok Shop of Katana" not in str(shown)
     used_by: Any = shown["used_by"]
     assert used_by[0] == {"kind": "connections", "count": 2, "states": {"broken": 2}}
@@ -346,12 +346,12 @@ async def test_agent_reads_numbers_where_the_person_reads_names(limited: Callabl
 
 async def test_hidden_target_is_known_by_its_arguments_only(limited: Callable[..., World]) -> None:
     world = limited(exclude_tools="list_api_keys,list_customers,get_customer")
-    shown = (await world.preview(RevokeApiKey(api_key_id="4"))).data()
+    shown = (await world.preview(RevokeApiKey(api_key_id="4"))).data_for_agent()
     assert shown["target"] == {"id": "4", "name": None}
     assert shown["approval"] == "a person has to approve it by typing what the request asks for"
     update = (
         await world.preview(UpdateCustomer(customer_id=world.id_of("customers", "acme-corp"), plan="Free"))
-    ).data()
+    ).data_for_agent()
     assert "changes" not in update
     assert "Growth" not in str(update)
 
@@ -360,7 +360,9 @@ async def test_preview_of_a_create_does_not_tell_whether_a_hidden_name_is_taken(
     world = limited(exclude_tools="list_secrets")
     texts = set[str]()
     for name in ("SHOPIFY_API_TOKEN", "UNKNOWN_TOKEN"):
-        texts.add(str((await world.preview(CreateSecret(name=name, value="s3cret"))).data()).replace(name, "NAME"))
+        texts.add(
+            str((await world.preview(CreateSecret(name=name, value="s3cret"))).data_for_agent()).replace(name, "NAME")
+        )
     assert len(texts) == 1
 
 

@@ -268,12 +268,12 @@ async def test_undo_restores_all_but_the_announced_losses(world: World, tool: st
     if tool == "delete_trigger":
         call = DeleteTrigger(trigger_id=world.id_of("triggers", "Hourly Slack sync"))
     previewed = await world.preview(call)
-    undo_text, before = str(previewed.data()["undo"]), account(world)
+    undo_text, before = str(previewed.data_for_agent()["undo"]), account(world)
     form = world.form()
     outcome = await world.expect(Done, call, form)
     assert outcome.change is not None
-    assert all(previewed.says.first in form_text(question) for question in form.asked)
-    assert all(previewed.says.second in form_text(question) for question in form.asked)
+    assert all(previewed.title in form_text(question) for question in form.asked)
+    assert all(previewed.summary()[1] in form_text(question) for question in form.asked)
     rendered = "\n".join([*previewed.lines(), *(form_text(question) for question in form.asked)])
     assert re.findall(r"(?<![\w.,*/])1 (?:more )?[a-z]+s\b", rendered) == []
     fields = receipt(outcome.change)

@@ -193,7 +193,7 @@ class Account:
         answer = await self.call(FindDependents(kind="connector", id=self.connector))
         shown = await self.world.preview(DeleteConnector(connector_id=self.connector))
         uses = {use["kind"]: use["count"] for use in answer["used_by"]}
-        assert uses == {use["kind"]: use["count"] for use in shown.data().get("used_by", [])}
+        assert uses == {use["kind"]: use["count"] for use in shown.data_for_agent().get("used_by", [])}
         assert uses == {kind: len(cases) for kind, cases in self.expected.items() if cases}
         for use in answer["used_by"]:
             states = Counter(example.get("state", LIVE.value) for example in use.get("all") or use["examples"])

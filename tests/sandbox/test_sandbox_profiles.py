@@ -73,7 +73,7 @@ async def test_profile_is_in_request_result_and_audit_of_every_change(desk: Desk
     assert account_of(parts.settings) == named
     for call in changes:
         form = FormNow(yes, Clock(), is_terminal=True)
-        assert (await parts.dispatch.preview(call, ALONE)).data()["account"] == named
+        assert (await parts.dispatch.preview(call, ALONE)).data_for_agent()["account"] == named
         done = await parts.dispatch(call, Caller(Asker(), form))
         assert isinstance(done, Done), call.tool_name()
         assert named in form_text(form.asked[-1]), call.tool_name()

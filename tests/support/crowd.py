@@ -229,7 +229,7 @@ async def _decide(desk: TerminalApprovals, book: Book, begun: dict[str, str]) ->
         if request is not None and request.state is not RequestState.OPEN:
             _approved(book, name, begun.pop(name))
     for grant in await desk.ledger.waiting(desk.system.timestamp()):
-        name = _asked_for(grant.preview)
+        name = _asked_for(grant.question.arguments)
         if name is not None and name not in book.approved:
             begun[name] = grant.id
             if "Approved" in await desk.approve(grant):
@@ -242,8 +242,8 @@ def _approved(book: Book, name: str, grant: str) -> None:
     book.approval(name).set()
 
 
-def _asked_for(card: Mapping[str, Any]) -> str | None:
-    given: dict[str, str] = card["arguments"].get("input") or {}
+def _asked_for(arguments: Mapping[str, Any]) -> str | None:
+    given: dict[str, str] = arguments.get("input") or {}
     return given.get("of")
 
 

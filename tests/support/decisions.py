@@ -12,6 +12,7 @@ from fastn_mcp.policy.decision import Decision, PolicyDecision
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.tools.operation import Operation
 from support.begun import used
+from support.questions import a_question
 
 _NUMBERS = itertools.count()
 
@@ -31,7 +32,7 @@ async def answered(ledger: Ledger, principal: str, at: float, *, approves: bool 
     calls = {"call 1": ShownCall("binding", {})}
     request = ApprovalRequest(
         f"by hand {next(_NUMBERS)}", principal, "default", "tool", None, "call by hand", calls, "confirm", None,
-        out_of_band=approves, preview={}, text=(), created=at, expires=at + 600,
+        out_of_band=approves, question=a_question(), created=at, expires=at + 600,
     )  # fmt: skip
     await ledger.open(request)
     assert await ledger.decide(request, Vote("client_form", approves, at), "client_form") is not None

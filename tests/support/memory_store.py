@@ -1,6 +1,7 @@
 """A store in the memory of this process, the shortest that keeps the contract. Faults can be planted in it."""
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from math import inf
 
 from fastn_mcp.ledger.store import Commit, Document, LedgerLost, Store, Write
 
@@ -10,6 +11,11 @@ _STORES: "dict[str, MemoryStore]" = {}
 def memory_store(name: str) -> "MemoryStore":
     """Return the store of this name, the same one each time."""
     return _STORES.setdefault(name, MemoryStore())
+
+
+def forget_memory_store(name: str) -> None:
+    """Let the store of this name go, if there is one: whoever opens it next finds it empty."""
+    _STORES.pop(name, None)
 
 
 class MemoryStore(Store):
@@ -32,7 +38,13 @@ class MemoryStore(Store):
         return {key: self._documents[key][0] for key in keys if key in self._documents}
 
     async def scan(
-        self, indexes: Collection[str], low: float, high: float, *, newest: bool = False, limit: int | None = None
+        self,
+        indexes: Collection[str],
+        low: float = -inf,
+        high: float = inf,
+        *,
+        newest: bool = False,
+        limit: int | None = None,
     ) -> list[Document]:
         self._check("reads")
         self.reads += 1

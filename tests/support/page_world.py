@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import httpx2
-from pydantic import JsonValue
 
 from fastn_mcp.account.typed_argument import TypedArgument, TypedField
 from fastn_mcp.audit.log import AuditFile
@@ -18,18 +17,20 @@ from fastn_mcp.channels.page.page import ApprovalPage, read_page_file
 from fastn_mcp.guard.approval.votes import unrecorded
 from fastn_mcp.guard.budgets import Budgets, Limits
 from fastn_mcp.guard.key_files import TypedSecrets
+from fastn_mcp.guard.questions import question_of_list
 from fastn_mcp.guard.seal import Seal
-from fastn_mcp.guard.sentences.catalog import describe_batch
-from fastn_mcp.guard.sentences.facts import Sentences
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, ShownCall
 from fastn_mcp.ledger.change import Change
 from fastn_mcp.ledger.ledger import Ledger
+from fastn_mcp.ledger.question import FieldChange
 from fastn_mcp.ledger.sqlite_store import SqliteStore
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.runtime import System
+from fastn_mcp.tools.tool import Effect
 from support.decisions import moved
 from support.long_log import ACCOUNT
 from support.page_visitor import Visitor
+from support.questions import a_question
 from support.stores import close, grant, permit
 from support.values import not_none
 from support.world import World
@@ -37,26 +38,52 @@ from support.world import World
 if TYPE_CHECKING:
     from playwright.async_api import Browser, Page
 
-DELETION = Sentences(
-    'Delete customer "Globex".',
-    'Delete "Globex"',
-    'Delete customer "Globex"',
-    'Its connections "Shopify" and "Slack" are lost for good.',
-    "The customer itself can be created again, under a new id.",
-    "Not checked: triggers.",
+DELETION = a_question(
+    title='Delete customer "Globex".',
+    button='Delete "Globex"',
+    brief='Delete customer "Globex"',
+    lost='Its connections "Shopify" and "Slack" are lost for good.',
+    then="The customer itself can be created again, under a new id.",
+    unchecked="Not checked: triggers.",
+    tool="delete_customer",
+    arguments={"customer_id": "cus_8fQ2"},
+    account=ACCOUNT,
+    effect=Effect.DESTROY,
+    undo="The customer can be created again under a new id. Its connections, credentials and secrets are lost.",
+    target="cus_8fQ2",
+    name="Globex",
+    expected="Globex",
+    used_by=({"kind": "connections", "count": 2, "examples": [{"name": "Shopify"}, {"name": "Slack"}]},),
+    not_checked=({"what": "triggers", "why": "Forbidden."},),
 )
-UPDATE = Sentences(
-    'Change 2 fields of workflow "Orders": name and status.',
-    'Change "Orders"',
-    'Change workflow "Orders"',
+UPDATE = a_question(
+    title='Change 2 fields of workflow "Orders": name and status.',
+    button='Change "Orders"',
+    brief='Change workflow "Orders"',
     then="It can be changed back.",
+    tool="update_workflow",
+    arguments={"workflow_id": "wf_31", "name": "Orders v2", "status": "Live"},
+    account=ACCOUNT,
+    effect=Effect.EXTERNAL,
+    undo="It can be changed back; what it was is read before it is sent.",
+    target="wf_31",
+    name="Orders",
+    expected="Orders",
+    changes=(FieldChange("name", "Orders", "Orders v2"), FieldChange("status", "Draft", "Live")),
 )
 
-CONNECTION = Sentences(
-    'Connect "Gamma" for customer "Globex". You enter its credentials.',
-    'Connect "Gamma of Globex"',
-    'Connect "Gamma of Globex"',
+CONNECTION = a_question(
+    title='Connect "Gamma" for customer "Globex". You enter its credentials.',
+    button='Connect "Gamma of Globex"',
+    brief='Connect "Gamma of Globex"',
     then="Workflows can use it immediately. It can be deleted again.",
+    tool="create_connection",
+    arguments={"connector_id": "gamma", "customer_id": "cus_8fQ2"},
+    account=ACCOUNT,
+    effect=Effect.EXTERNAL,
+    target=None,
+    name="Gamma of Globex",
+    expected="Gamma of Globex",
 )
 API_KEY = TypedArgument("credentials", (TypedField("apiKey"), TypedField("headerName", False, False)))
 
@@ -77,96 +104,41 @@ class Clock:
         await anyio.sleep(seconds / 10)
 
 
-def question(id_: str = "grant-1", **changes: Any) -> ApprovalRequest:
-    """Return a pending request, by default to delete a customer."""
+def deletion_of_customer(id_: str = "grant-1", **changes: Any) -> ApprovalRequest:
+    """Return a pending request to delete a customer."""
     now = datetime.now(UTC).timestamp()
-    card: dict[str, JsonValue] = {
-        "call": "delete_customer",
-        "arguments": {"customer_id": "cus_8fQ2"},
-        "account": ACCOUNT,
-        "effect": "destroy",
-        "does": 'Delete customer "Globex".',
-        "says": DELETION.data(),
-        "undo": "The customer can be created again under a new id. Its connections, credentials and secrets are lost.",
-        "target": {"id": "cus_8fQ2", "name": "Globex"},
-        "used_by": [{"kind": "connections", "count": 2, "examples": [{"name": "Shopify"}, {"name": "Slack"}]}],
-        "not_checked": ["triggers"],
-    }
     facts: dict[str, Any] = {
         "target": "cus_8fQ2",
         "calls": {"call 1": ShownCall(f"binding of {id_}", {})},
         "required": "confirm",
         "expected": None,
-        "preview": card,
-        "text": (
-            'delete_customer customer_id="cus_8fQ2"',
-            "Account: default at live.fastn.ai.",
-            'Target: "Globex", id "cus_8fQ2".',
-        ),
+        "question": DELETION,
     }
     return replace(grant(id_, created=now - 130, expires=now + 470), **(facts | changes))
 
 
 def connection(id_: str = "grant-c", typed: TypedArgument = API_KEY) -> ApprovalRequest:
     """Return a pending request whose approver types credentials."""
-    card: dict[str, JsonValue] = {
-        "call": "create_connection",
-        "arguments": {"connector_id": "gamma", "customer_id": "cus_8fQ2"},
-        "effect": "external",
-        "says": CONNECTION.data(),
-    }
-    return question(id_, tool="create_connection", target=None, preview=card, typed=typed)
+    return deletion_of_customer(id_, tool="create_connection", target=None, question=CONNECTION, typed=typed)
 
 
 def update_of_workflow(id_: str = "grant-2", **changes: Any) -> ApprovalRequest:
     """Return a pending request that allows a temporary approval."""
-    card: dict[str, JsonValue] = {
-        "call": "update_workflow",
-        "arguments": {"workflow_id": "wf_31", "name": "Orders v2", "status": "Live"},
-        "account": ACCOUNT,
-        "effect": "external",
-        "does": 'Change 2 fields of workflow "Orders": name and status.',
-        "says": UPDATE.data(),
-        "undo": "It can be changed back; what it was is read before it is sent.",
-        "target": {"id": "wf_31", "name": "Orders"},
-        "changes": [
-            {"field": "name", "from": "Orders", "to": "Orders v2"},
-            {"field": "status", "from": "Draft", "to": "Live"},
-        ],
-    }
-    lines = (
-        'update_workflow workflow_id="wf_31" name="Orders v2" status="Live"',
-        "Account: default at live.fastn.ai.",
-        'Target: "Orders", id "wf_31".',
-        'name: "Orders" becomes "Orders v2".',
-        'status: "Draft" becomes "Live".',
-    )
     given = {
         "tool": "update_workflow",
         "target": "wf_31",
         "permit": permit("update_workflow", "wf_31"),
-        "preview": card,
-        "text": lines,
+        "question": UPDATE,
     }
-    return question(id_, **(given | changes))
+    return deletion_of_customer(id_, **(given | changes))
 
 
 def batch(id_: str = "grant-8", **changes: Any) -> ApprovalRequest:
     """Return a pending request for two calls."""
-    parts = [question().preview, {**update_of_workflow().preview, "because": "Fastn is asked less often then."}]
-    calls: list[JsonValue] = [{"number": number, **part} for number, part in enumerate(parts, 1)]
-    card: dict[str, JsonValue] = {
-        "call": "apply_changes",
-        "says": describe_batch({1: DELETION, 2: UPDATE}).data(),
-        "account": ACCOUNT,
-        "effect": "destroy",
-        "effects": ["external", "destroy"],
-        "calls": calls,
-        "does": "Make 2 changes. Change 1 cannot be undone in full.",
-    }
-    lines = ("Make 2 changes. Change 1 cannot be undone in full.", "1. delete_customer", "2. update")
-    given = {"tool": "apply_changes", "target": None, "expected": "Globex", "preview": card, "text": lines}
-    return question(id_, **(given | changes))
+    second = replace(UPDATE, number=2, because="Fastn is asked less often then.")
+    question = question_of_list("apply_changes", [DELETION, second])
+    given = {"tool": "apply_changes", "target": None, "expected": "Globex", "question": question}
+    return deletion_of_customer(id_, **(given | changes))
 
 
 def made(id_: str, at: float, **facts: Any) -> Change:
@@ -220,7 +192,7 @@ class Desk:
 
     async def announce(self, id_: str) -> str:
         """Show a request on the page, and return where it is decided."""
-        request = await self.ledger.find(id_) or question(id_)
+        request = await self.ledger.find(id_) or deletion_of_customer(id_)
         return (await self.page.announce(request)).where
 
     async def key(self) -> tuple[str, str]:

@@ -4,6 +4,7 @@ A new store joins `KINDS`; its address is in the fixture `where` of the contract
 """
 
 import itertools
+import json
 import os
 import sqlite3
 import sys
@@ -14,11 +15,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import anyio
+from pydantic import JsonValue
 
 from fastn_mcp.build.stores import ledger_at
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, ShownCall, Vote
 from fastn_mcp.ledger.change import Change
 from fastn_mcp.ledger.change_start import Begun, BudgetLimit, UsageRate
+from fastn_mcp.ledger.documents import write
 from fastn_mcp.ledger.ledger import Ledger, TooManyWaiting
 from fastn_mcp.ledger.sqlite_store import SqliteStore
 from fastn_mcp.ledger.store import Write
@@ -31,13 +34,13 @@ KINDS = ["sqlite", "valkey"]
 _NUMBERS = itertools.count()
 
 
-def opened(where: str) -> Ledger:
+def opened(where: str, system: System | None = None) -> Ledger:
     """Another way into the store, as another process has it. A store in memory is one of this process."""
     if where.startswith("memory:"):
         from support.memory_store import memory_store  # a process of its own runs this file by its path
 
         return Ledger(memory_store(where))
-    return ledger_at(where, Path(), System())
+    return ledger_at(where, Path(), system or System())
 
 
 def store_of(ledger: Ledger) -> SqliteStore:
@@ -67,10 +70,20 @@ async def put(ledger: Ledger, *writes: Write) -> None:
     assert (await ledger.store.commit(expected, writes)).version
 
 
+def with_question(request: ApprovalRequest, question: JsonValue) -> Write:
+    """Return what stores a request with this in place of its question, as a defect would."""
+    stored = write(request, request.id)
+    document = json.loads(stored.value or "")
+    document["record"]["question"] = question
+    return replace(stored, value=json.dumps(document))
+
+
 def grant(
     name: str = "g1", principal: str = "local", created: float = NOW, expires: float = NOW + 600
 ) -> ApprovalRequest:
     """A question about one call, asked elsewhere."""
+    from support.questions import a_question  # a process of its own runs this file by its path
+
     return ApprovalRequest(
         id=name,
         principal=principal,
@@ -82,8 +95,7 @@ def grant(
         required="typed",
         expected="Acme",
         out_of_band=True,
-        preview={"call": "delete_customer", "arguments": {"customer_id": "cus_1"}},
-        text=('delete_customer customer_id="cus_1"', "Account: default."),
+        question=a_question(),
         created=created,
         expires=expires,
     )

@@ -28,6 +28,14 @@ def valkey_program() -> str:
     return str(get_binary_path())
 
 
+def wait_longer(patch: pytest.MonkeyPatch) -> None:
+    """Let clients wait longer for a reply: on a busy machine it takes more than the second that it may take."""
+    from fastn_mcp.ledger.valkey import server  # deferred import: few tests need it
+
+    patch.setattr(server, "_TIMEOUT", 30.0)
+    patch.setattr(server, "_COMMAND_DEADLINE", 60.0)
+
+
 @contextmanager
 def valkey_for(folder: Path) -> Generator["ValkeyServer"]:
     """Run a server that keeps what it is told, with its files in this folder."""

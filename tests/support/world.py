@@ -26,8 +26,9 @@ from fastn_mcp.guard.budgets import Budgets
 from fastn_mcp.guard.caller import Announcement, Caller, ChannelCapabilities
 from fastn_mcp.guard.evaluation import Evaluation
 from fastn_mcp.guard.guard import Guard
+from fastn_mcp.guard.guarded_account import GuardedAccount
 from fastn_mcp.guard.journal import ChangeJournal, Delivery
-from fastn_mcp.guard.judge import GuardedAccount, Judge
+from fastn_mcp.guard.judge import Judge
 from fastn_mcp.guard.key_files import CallSecrets, KeyFileWriter, SecretValues, TypedSecrets
 from fastn_mcp.guard.permission import Permission, new_change
 from fastn_mcp.guard.recorder import Recorder, Watch
@@ -202,15 +203,18 @@ class World:
         surroundings: Surroundings | None = None,
         snapshot_seconds: float = 0,
         requests_per_answer: int | None = 1000,
+        sandbox: FaultySandbox | None = None,
     ) -> None:
         """`watching` adds spans; `bound` stands for the key, and where it is sent; `exchange` wraps what sends.
+
+        `sandbox`: one that other worlds use too, in place of a new one.
 
         Without `snapshot_seconds`, each answer reads anew, so that a test may change the sandbox itself.
         """
         OPENED.add(self)
         self.clock = clock or Clock()
         self.system = watching(self.clock.system(tokens))
-        self.sandbox = FaultySandbox(self.clock.now, begin=begin)
+        self.sandbox = sandbox or FaultySandbox(self.clock.now, begin=begin)
         account = Settings(base_url="http://localhost", api_key=KEY, dashboard_url=dashboard_url)
         self.client = FastnClient(account, exchange(InProcess(self.sandbox, headers(account))), self.system)
         self._snapshot_seconds = snapshot_seconds
@@ -376,6 +380,12 @@ class World:
             account, self.policy, budgets, self.ledger, self.journalling, self.stops, self.system, self.client.send
         )
 
+    def surround(self, surroundings: Surroundings) -> None:
+        """Let the guard judge and describe calls with these settings from now on."""
+        account = replace(self.judge._account, surroundings=surroundings)  # pyright: ignore[reportPrivateUsage]
+        self.judge._account = account  # pyright: ignore[reportPrivateUsage]
+        self.judge.questions._account = account  # pyright: ignore[reportPrivateUsage]
+
     def dispatching(self, secrets: SecretValues, delivery: KeyFileWriter | None) -> Dispatcher:
         self.approvals = Approvals(
             self.judge, self.ledger, self.journalling, self.recorder, self.system, self.desk, self.typed, self.stops
@@ -429,9 +439,9 @@ class World:
         return ProcedureContext(guard, self.guard, caller, no_progress, self.system, self.journalling, look, tools)
 
     async def judged(self, call: Call) -> tuple[PolicyDecision, Any]:
-        """What the policy says of a call, and its preview."""
-        seen = await self.guard.judge.judge_call(call, Asker())
-        return seen.verdict, seen.preview
+        """What the policy says of a call, and what people read about it."""
+        seen = await self.judge.questions.with_question(await self.judge.judge_call(call, Asker()))
+        return seen.verdict, seen.asked
 
     async def decision(self, call: Call) -> Decision:
         return (await self.judged(call))[0].decision

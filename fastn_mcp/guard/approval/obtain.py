@@ -138,7 +138,7 @@ class Approvals:
         await self._check_limits(evaluation, caller)
         if earlier is not None and earlier.state is RequestState.APPROVED:
             return Permission(earlier.by or "", earlier)
-        evaluation = await self._judge.describe(evaluation)
+        evaluation = await self._judge.questions.describe(evaluation)
         why_no_form = await self._why_no_form(evaluation, caller)
         if earlier is None:
             return await self._ask(evaluation, caller, why_no_form)
@@ -149,7 +149,7 @@ class Approvals:
         await self._budgets.check_rate(evaluation.effect, caller.asker.counted)
         problem = _no_people(evaluation, self.channel)
         if problem is not None:
-            problem.facts["preview"] = (await self._judge.with_question(evaluation)).readable.data_for_agent()
+            problem.facts["preview"] = (await self._judge.questions.with_question(evaluation)).readable.data_for_agent()
             raise problem
         await record_expired(self._ledger, self._account, self._system.timestamp(), self._recorder.decided)
 
@@ -319,7 +319,6 @@ class Approvals:
         self, evaluation: Evaluation, caller: Caller, form: FormChannel, request: ApprovalRequest, reason: str
     ) -> PendingApproval:
         """Move a request that no person answered in the form to the out-of-band channel."""
-        evaluation = await self._judge.with_question(evaluation)
         now = self._system.timestamp()
         why = f"{_BY_ANOTHER} " if evaluation.needs_another(caller) else f"No person answered: {reason}. "
         same = await self._ledger.latest(evaluation.id, now)
@@ -328,10 +327,11 @@ class Approvals:
         else:
             moved = await self._ledger.offer(request.id, now + self._judge.policy.approval_lifetime)
             if moved is not None:
+                evaluation = await self._judge.questions.with_question(evaluation)
                 return await _announce(self.channel, moved, evaluation, why)
         if moved is None and now < request.expires:
             raise used_up()
-        return await self._ask_out_of_band(evaluation, caller, why)
+        return await self._ask_out_of_band(await self._judge.questions.describe(evaluation), caller, why)
 
 
 def _allowed(evaluation: Evaluation) -> Permission:

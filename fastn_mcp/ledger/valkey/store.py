@@ -9,7 +9,7 @@ Nothing is sent twice: if the reply to a commit is lost, `LedgerLost` is raised,
 
 import json
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from math import isinf
+from math import inf, isinf
 
 from fastn_mcp.ledger.store import Commit, Document, Store, Write
 from fastn_mcp.ledger.valkey.server import MAX_READ, Address, Durability, Server
@@ -45,9 +45,16 @@ class ValkeyStore(Store):
         return {key: _document(key, *row) for key, row in zip(keys, rows, strict=True) if row}
 
     async def scan(
-        self, indexes: Collection[str], low: float, high: float, *, newest: bool = False, limit: int | None = None
+        self,
+        indexes: Collection[str],
+        low: float = -inf,
+        high: float = inf,
+        *,
+        newest: bool = False,
+        limit: int | None = None,
     ) -> list[Document]:
-        lowest, highest = f"({_score(low)}", _score(high)
+        lowest = f"({_score(low)}"
+        highest = _score(high)
         first, last, order = (highest, lowest, "REV") if newest else (lowest, highest, "")
         most = "" if limit is None else limit
         keys = [self._indexes + name for name in indexes]
