@@ -184,7 +184,7 @@ class Incomplete(FastnError):
     """Some of several calls were made, the others were not."""
 
     outcome = "incomplete"
-    certainty = "What was made stays made."
+    certainty = "Changes that were already made stay."
 
 
 class UnknownOutcome(FastnError):

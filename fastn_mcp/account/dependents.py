@@ -112,7 +112,7 @@ def dependency_rules(kind: str, subject: str, target: FastnObject | None) -> Dep
             )
         case "connection":
             names = connector_keys(row)
-            why = "They name connectors, not connections: none is known to use this one."
+            why = "Workflows name connectors, not connections: none is known to use this connection."
             return DependencyRules(
                 certain=(DependencyRule("triggers", triggers, _app_event("connectionId", {subject})),),
                 possible=(_of_workflows(_refers("connectors", names)),) if names else (),

@@ -307,7 +307,7 @@ def _read_only(client: FastnClient) -> Send:
 
     async def read(call: Call) -> FastnObject:
         if call.effect is not Effect.READ:
-            raise Refused(f"{call.tool_name()} is not a read.")
+            raise Refused(f"{call.tool_name()} is not a reading tool.")
         return await client.send(call)
 
     return read

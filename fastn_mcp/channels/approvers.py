@@ -263,8 +263,8 @@ class ApproverAnswers:
             raise AnswerRejected(410, why_closed(request), approver, request)
         if not approver.may_answer(request):
             why = (
-                f"{approver.name} may not decide about it: it is or may be their own call, or its effect is not among"
-                " theirs."
+                f"{approver.name} may not decide about this call: it is or may be their own, or its effect is not one"
+                " that they may decide about."
             )
             raise AnswerRejected(403, why, approver, request)
         return request

@@ -248,7 +248,7 @@ async def _call(parts: AccountParts, tool: AnyTool, arguments: dict[str, Any], o
     if wrong and sys.stdout.isatty():
         del body["unknown"]
     output.show(tool, body, parts.stores.system.now())
-    warn(*wrong)
+    warn(*(_with_options(problem, tool) for problem in wrong))
     return Exit.WRONG if wrong else exit_of(outcome.outcome)
 
 
@@ -263,9 +263,13 @@ def _by_option(
         if error.what.startswith(f"{name}: {NOT_AN_ID}") and (" " in value or not value.isascii()):
             look_up = command("find", {"query": value})
             return f"{_option_of(name)} takes an id; {quote(value)} looks like a name. Look it up: {look_up}"
+    return " ".join(filter(None, (_with_options(error.what, tool), error.known, error.next_step)))
+
+
+def _with_options(problems: str, tool: AnyTool) -> str:
+    """Name options in place of arguments: `--name: must not be empty` for `name: must not be empty`."""
     names = "|".join(map(re.escape, tool.model_fields))
-    what = re.sub(rf"(^|; )({names})(?=[:.])", lambda match: f"{match[1]}{_option_of(match[2])}", error.what)
-    return " ".join(filter(None, (what, error.known, error.next_step)))
+    return re.sub(rf"(^|; )({names})(?=[:.])", lambda match: f"{match[1]}{_option_of(match[2])}", problems)
 
 
 def _option_of(argument: str) -> str:

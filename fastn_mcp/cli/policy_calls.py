@@ -153,7 +153,7 @@ def recorded_call(entry: Mapping[str, Any]) -> Call:
     except ValidationError as error:
         field = ".".join(str(part) for part in error.errors(include_input=False, include_url=False)[0]["loc"])
         named = f" ({field})" if field else ""
-        raise UnreadableEntry(f"its arguments are no longer those of the tool{named}") from None
+        raise UnreadableEntry(f"the tool no longer takes its arguments{named}") from None
 
 
 def without_secrets(operation: AnyOperation, arguments: dict[str, Any]) -> dict[str, Any]:

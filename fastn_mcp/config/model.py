@@ -519,7 +519,7 @@ class KeySettings(BaseModel):
     api_key_file: Path = _setting(
         ..., "File that holds the key of this account, which only its owner can read.", Trait.FILE
     )
-    api_key_host: str = _setting(..., "Only host to send this key to; by default that of base_url in the file.")
+    api_key_host: str = _setting(..., "Only host to send this key to; by default the host of base_url in the file.")
 
 
 def settings_with(trait: Trait) -> tuple[str, ...]:

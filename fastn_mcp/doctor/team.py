@@ -130,12 +130,12 @@ def _lack_of_approvers(team: Team, tenant: Tenant, settings: Settings) -> Check 
 def _machine(builder: TenantBuilder, machine: MachineIdentity, loaded: Policy | SettingsError) -> Check:
     group, name = CheckGroup.SETTINGS, f"machine {machine.name}"
     if isinstance(loaded, SettingsError):
-        finding = "It is refused: its plan or its tenant cannot be used. See beside it."
+        finding = "It is refused: its plan or its tenant cannot be used. The reason is beside it."
         return group.failed(name, finding, "Correct it, and check it: fastn-mcp plan verify.", str(loaded))
     if (plan := loaded.plan) is None:
         return group.ok(name, "It has no plan: it only reads.")
     if loaded.mode == "read-only":
-        return group.differs(name, "Its tenant is read-only, so its plan allows nothing.", "Set its mode, or no plan.")
+        return group.differs(name, "Its tenant is read-only, so its plan allows nothing.", "Give its tenant another mode, or remove its plan.")
     valid = f"Its plan is signed, and valid for {left(plan.until.timestamp() - builder.system.timestamp())} more."
     return group.ok(name, plan.out_of_time(builder.system.now()) or valid, here=f"By {', '.join(plan.signers)}.")
 

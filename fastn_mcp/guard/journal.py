@@ -118,7 +118,7 @@ class ChangeJournal:
             return _UNKNOWN
         what = f"{last.id}, {quote(last.target)}" if last.target else last.id
         ago = counted(max(0, round(self._system.timestamp() - last.at)), "second")
-        return f"The same call was made {ago} ago and was done ({what}); you may not have the response."
+        return f"The same call was made {ago} ago and was done ({what}); you may not have received the response."
 
     async def _unsettled(self, digest: str, batch: str) -> dict[str, float]:
         sending = set(self._sending)

@@ -150,7 +150,7 @@ def check_size(body: bytes) -> None:
         return
     summary = summarize(body)
     if summary.tool not in TOOLS:
-        problem = f"The message has {len(body) // 1000:,} kB; at most {MAX_SIZE // 1000} kB are taken."
+        problem = f"The message has {len(body) // 1000:,} kB; at most {MAX_SIZE // 1000} kB are accepted."
         raise OversizedMessage(413, problem, INVALID_REQUEST, summary.id)
     if (problem := size_problem(TOOLS[summary.tool], summary.arguments or {})) is not None:
         raise OversizedMessage(200, f"{problem}.", INVALID_PARAMS, summary.id)

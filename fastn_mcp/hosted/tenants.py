@@ -207,7 +207,7 @@ class Tenants:
         theirs = [(key, each) for key, each in opened if own and each.owner and each.owner.principal == principal]
         if len(theirs) >= KEYS_EACH:
             opened = theirs
-            busy = Busy(f"{KEYS_EACH} accounts by keys of yours are in use.", "Wait for their calls to end.")
+            busy = Busy(f"{KEYS_EACH} accounts that you opened by keys of your own are in use.", "Wait for their calls to end.")
         elif len(opened) >= self._limits.tenants:
             busy = Busy("The limit of accounts in use is reached.", "Call again in a moment.")
         else:

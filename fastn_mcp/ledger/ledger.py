@@ -129,7 +129,7 @@ class Ledger:
                 return result
             else:
                 documents = None
-        raise LedgerLost("other processes change the same all the time")
+        raise LedgerLost("other processes keep changing the same records")
 
     async def _read(self, keys: Collection[str]) -> Documents:
         documents = await self.store.read(keys)

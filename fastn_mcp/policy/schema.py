@@ -249,7 +249,7 @@ def condition(
     if isinstance(value, list):
         options = cast("list[object]", value)
     if not options or any(type(option) is not wanted for option in options):
-        raise ConfigError(at, f"when: {argument} has to be compared with {called}, or a list of such")
+        raise ConfigError(at, f"when: {argument} has to be compared with {called}, or a list of them")
     return Choice(tuple(Glob(option) if isinstance(option, str) else option for option in options))
 
 

@@ -77,7 +77,7 @@ class UndoChange(Procedure[UndoResult]):
         if isinstance(undo, NotUndoable):
             raise NotSent(f"undo_change cannot undo this. {undo.why}")
         if change.undone:
-            raise NotSent("This was undone already, or is just being undone.", "See list_changes.")
+            raise NotSent("This change has already been undone, or is being undone now.", "See list_changes.")
         await _check_drift(change, undo, context)
         outcome = await context.change(undo.call, undoes=change)
         if not isinstance(outcome, Done):

@@ -26,12 +26,12 @@ class State(Enum):
 
     @property
     def is_usable(self) -> bool:
-        """Whether it certainly runs, works or fires. An unknown state is neither usable nor broken."""
+        """Whether it certainly runs, works or fires. A resource in an unknown state is neither usable nor broken."""
         return self is State.LIVE
 
     @property
     def is_broken(self) -> bool:
-        """Whether it certainly does not, for any reason: it lost what it needs, was switched off or never published."""
+        """Whether it certainly does not run, work or fire: it failed, was switched off or was never published."""
         return self in (State.BROKEN, State.OFF, State.DRAFT)
 
 
@@ -75,7 +75,7 @@ _RUN = {
 _UNPUBLISHED = ("draft", "not published")
 
 BROKEN_STATUSES = tuple(status.upper() for status, state in _CONNECTION.items() if state.is_broken)
-"""Statuses of connections that do not work."""
+"""Statuses of broken connections."""
 
 PENDING = "Pending Admin Activation"
 """Status of a customer whose admin has not accepted the invitation."""
@@ -120,7 +120,7 @@ def connection_state(row: Row) -> State:
 
 
 def broken_since(connection: Row, now: datetime) -> str:
-    """Return since when a connection does not work, as far as its row tells."""
+    """Return since when a connection is broken, as far as its row tells."""
     expired, used = timestamp(connection, "expiresAt"), timestamp(connection, "lastUsedAt", "lastUsed")
     if expired is not None and expired <= now:
         return dated(expired, now)

@@ -95,10 +95,7 @@ def _pattern(template: str) -> re.Pattern[str]:
     return re.compile("".join(f"(?P<{part}>[^/?#]+)" if number % 2 else re.escape(part) for number, part in parts))
 
 
-NOT_AN_ID = (
-    "not an id (letters, digits and . _ ~ : @ + = - only, beginning with a letter or digit); find returns the id of a"
-    " name"
-)
+NOT_AN_ID = "takes an id, and this value cannot be one; find returns the id of a name"
 """What is said of a value that cannot be an id."""
 
 
@@ -352,7 +349,7 @@ class Update(Operation[Result], Generic[Result]):
     def _names_a_change(self) -> Self:
         changed = {name for name, value in self.arguments().items() if name != "extra" or value}
         if not changed - {*type(self).route.parameters, "version"}:
-            raise ValueError("it names no field to change")
+            raise ValueError("no field to change is given")
         return self
 
     @staticmethod

@@ -121,9 +121,9 @@ def values_of(choice: str) -> tuple[list[str], bool]:
 
 
 def _unknown_values(name: str, values: Sequence[str], known: tuple[str, ...]) -> list[str]:
-    """Describe the values of a filter that are not known: the first by name, the rest by number."""
-    words = first_few(values, lambda value: f"{value[:64]!r} is not known{nearest(value, known)}")
-    return [f"{name}: {each}; known are {in_words(known)}" for each in words]
+    """Describe the unknown values of a filter: the first by name, the rest by number."""
+    words = first_few(values, lambda value: f"unknown value {value[:64]!r}{nearest(value, known)}")
+    return [f"{name}: {each}; use one of {in_words(known)}" for each in words]
 
 
 _SEARCHED_FIELDS = ("name", "slug", "id", "email", "description", "externalRef", "adminEmail", "domain")

@@ -83,8 +83,8 @@ async def test_verdict_of_the_account_does_not_blame_every_cause_on_what_fails_e
     assert (await diagnosed(world))["verdict"].startswith(
         "4 of 101 runs failed in 72 hours, of 2 workflows, for 2 customers (last success 1 hour ago): 3 because the "
         "connection TikTok Shop of Katana is FAILED (authorisation revoked, or no longer fits); 1 because a run takes "
-        "longer than its limit of 120 s (tier STANDARD). These have failed every time for 8 days, since 2026-11-16: Sync TikTok "
-        "Orders to Cin7 Core for Katana. But 2 runs"
+        "longer than its limit of 120 s (tier STANDARD). These have failed every time for 8 days, since 2026-11-16: Sync "
+        "TikTok Orders to Cin7 Core for Katana. But 2 runs"
     )
 
 
@@ -347,7 +347,7 @@ async def test_connection_of_the_account_is_not_said_to_be_missing(world: World,
     if is_refused:
         world.refuse("/api/v1/connections")
     (cause,) = (await diagnosed(world, workflow_id=ORDERS))["causes"]
-    assert cause["likely_cause"] == "There is no usable connection to slack: it ran for no customer."
+    assert cause["likely_cause"] == "There is no working connection to slack: it ran for no customer."
 
 
 async def test_connection_that_does_not_name_its_app_is_not_reported_as_missing(world: World) -> None:

@@ -15,7 +15,7 @@ from fastn_mcp.errors import NotSent
 from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.procedures.overview.get_overview import GetOverview
-from fastn_mcp.sandbox.executions import unusable
+from fastn_mcp.sandbox.executions import broken_connection
 from fastn_mcp.tools.workflows import ListExecutions
 
 BACKFILL, ORDERS = "wf_58c9d02e7f14", "wf_0d93ee5b1f62"
@@ -76,7 +76,7 @@ async def test_connector_has_its_customers_runs_and_remedy(world: World, typed: 
 async def test_customers_without_failed_runs_and_failures_without_broken_connection_are_listed(world: World) -> None:
     state = world.sandbox.state
     widget = state.named("customers", "widget-inc")["id"]
-    add_run(world, ORDERS, 2, "failed", endOrgId=widget, error=unusable("shopify", "listOrders", "ucl:x"))
+    add_run(world, ORDERS, 2, "failed", endOrgId=widget, error=broken_connection("shopify", "listOrders", "ucl:x"))
     answer = await world.ask(Diagnose(connector_id="shopify"))
     rows = {row["customer"]: row for row in answer["customers"]}
     assert rows["Globex Exports"]["failed"] == 0
@@ -268,7 +268,7 @@ async def test_trigger_that_is_off_has_its_cause_or_the_runs_that_tell_it(world:
     runs = await world.rendered(parse(TOOLS, earlier["next"]["tool"], earlier["next"]["arguments"]).call)
     assert {run["error"] for run in runs["data"]} == {"cin7Core is not connected"}
     (trigger,) = (await world.ask(Diagnose(trigger_id=nightly, hours=720)))["triggers"]
-    cause = "there is no usable connection to cin7Core: no affected customer has connected it"
+    cause = "there is no working connection to cin7Core: no affected customer has connected it"
     assert trigger["runs_fail_because"] == cause
     assert trigger["next"]["tool"] == "update_trigger"
 

@@ -42,7 +42,7 @@ _MIN_READING_SECONDS = 1.0
 """Time in which nobody can read a form: a faster answer, approved or declined, comes from a program."""
 
 _BY_A_PROGRAM = (
-    "the client's software answered the form in less than a second, before anyone could read it; that does not count"
+    "the client's software answered the form in less than a second, before anyone could read it, so the answer does not count"
 )
 
 _KNOWN_VALUE = (

@@ -12,7 +12,7 @@ from fastn_mcp.procedures.diagnosis.blockers import PartState, blocked, connecti
 from fastn_mcp.procedures.diagnosis.connector import advice, affected_customers, broken_connections, connector_verdict
 from fastn_mcp.procedures.diagnosis.evidence import MAX_AFFECTED, MAX_CAUSES, Changed, Evidence
 from fastn_mcp.procedures.diagnosis.failures import EndedRun, FailureGroup, RunFilter
-from fastn_mcp.procedures.diagnosis.remedies import FailureEvidence, Remedy, remedy, unusable
+from fastn_mcp.procedures.diagnosis.remedies import FailureEvidence, Remedy, broken_connections, remedy
 from fastn_mcp.procedures.diagnosis.run_counts import RunRecord
 from fastn_mcp.procedures.diagnosis.summary import verdict
 from fastn_mcp.records.formats import aged, counted, quoted, sentence, stamp
@@ -285,7 +285,7 @@ def _trigger(trigger: PartState, causes: Sequence[_Cause]) -> Entry:
 
     remedy = next((cause.remedy for cause in causes if any(map(is_started, cause.failures.filters))), None)
     own = [each for each in remedy.repairs if each.customer == trigger.customer] if remedy else []
-    cause = unusable(own).cause if own else remedy.cause if remedy else ""
+    cause = broken_connections(own).cause if own else remedy.cause if remedy else ""
     entry: Entry = {"id": trigger.id, "name": trigger.label, "of": trigger.owner}
     entry |= {"type": text(trigger.row, "type"), "status": trigger.status}
     entry |= {"problem": trigger.problem} if trigger.problem else {}

@@ -1,4 +1,4 @@
-"""Diagnosis of a connector: for which customers it does not work, since when, and what to tell them."""
+"""Diagnosis of a connector: for which customers it is broken, since when, and what to tell them."""
 
 from collections.abc import Iterable, Sequence
 
@@ -21,9 +21,7 @@ _CUSTOMER_MESSAGES = {
 
 
 def connector_verdict(evidence: Evidence, broken: Sequence[PartState]) -> str:
-    """Return for how many customers a connector does not work, or whether it does for the given one, and what failed
-    at it.
-    """
+    """Say for how many customers a connector is broken, or whether it is for the given one, and what failed at it."""
     counts, in_all, customer = evidence.counts, evidence.connections_in_all, evidence.subject.customer
     if customer is not None:
         in_all = len(_connections(evidence)) if customer in evidence.connected else None
@@ -51,7 +49,7 @@ def connector_verdict(evidence: Evidence, broken: Sequence[PartState]) -> str:
 
 
 def affected_customers(evidence: Evidence, broken: Sequence[PartState]) -> list[JsonValue]:
-    """Return the customers whose connection does not work, and those whose runs failed at it; the last first."""
+    """Return the customers with a broken connection, and the customers whose runs failed at it; the last first."""
     counts, failures, now = evidence.counts, evidence.counts.failures, evidence.counts.period.now
     connections = {each.customer: each for each in broken}
     rows: list[JsonValue] = []
@@ -73,7 +71,7 @@ def affected_customers(evidence: Evidence, broken: Sequence[PartState]) -> list[
 
 
 def advice(evidence: Evidence, broken: Sequence[PartState]) -> list[JsonValue]:
-    """Return what has to be done about the connections that do not work, and what to tell the customers."""
+    """Return what has to be done about the broken connections, and what to tell the customers."""
     return [
         {
             "for": ", ".join(sorted({each.status for each in connections})),
@@ -90,7 +88,7 @@ def _app(evidence: Evidence) -> str:
 
 
 def broken_connections(evidence: Evidence) -> list[PartState]:
-    """Return the connector's connections that do not work, those that stopped last first."""
+    """Return the connector's broken connections, the one that stopped last first."""
     now = evidence.counts.period.now
     broken = [each for each in _connections(evidence) if each.state in _CUSTOMER_MESSAGES]
     return sorted(broken, key=lambda each: broken_since(each.row, now).removeprefix("last used "), reverse=True)

@@ -124,7 +124,7 @@ class Evidence:
     """The newest run of each of the first causes, in full if it could be read."""
     run_records: Mapping[RunFilter, RunRecord] = field(default_factory=dict[RunFilter, RunRecord])
     connections: Sequence[PartState] = ()
-    """All that do not work, and those of the customers in `connected`."""
+    """All broken connections, and all connections of the customers in `connected`."""
     connected: Collection[str | None] = ()
     """Customers all of whose connections were read."""
     triggers: Sequence[PartState] | None = None
@@ -241,7 +241,7 @@ async def _read_lists(subject: Subject, period: Period, reads: AccountReads) -> 
 
 
 def _connection_jobs(subject: Subject, own: Mapping[str, Call], reads: AccountReads) -> dict[str, Job]:
-    """Return the reads of connections that do not work, and of `own`. If all are few, they are read instead."""
+    """Return the reads of broken connections, and of `own`. If there are few connections, all are read instead."""
     connecting, listing = anyio.Lock(), ListConnections(connector_id=subject.connector, limit=100)
 
     async def read(name: str, call: Call) -> None:
@@ -256,7 +256,7 @@ def _connection_jobs(subject: Subject, own: Mapping[str, Call], reads: AccountRe
 
 
 def _lists(subject: Subject) -> dict[str, Call]:
-    """Return the first reads beside those of runs and of connections that do not work, by display name."""
+    """Return the first reads, besides the reads of runs and of broken connections, by display name."""
     calls: dict[str, Call] = {}
     if subject.trigger is None or not subject.workflows:
         workflow = subject.workflows[0] if subject.workflows else None
@@ -323,7 +323,7 @@ async def _read_details(evidence: Evidence, reads: AccountReads) -> Evidence:
 
 
 async def _read_others(evidence: Evidence, newest: Sequence[EndedRun], reads: AccountReads) -> None:
-    """Read all connections that do not work, if a run may have failed at an app that the customer has not connected."""
+    """Read all broken connections, if a run may have failed at an app that the customer has not connected."""
     own = {key for row in reads.rows(_OWN) for key in connector_keys(row)}
     apps = ({app} if (app := evidence.connector(run)) else {*evidence.apps(run.workflow)} for run in newest)
     if _OWN not in reads.lists or any(of_run and own.isdisjoint(of_run) for of_run in apps):
@@ -378,16 +378,16 @@ def _of_its_owner(record: RunRecord, counts: RunCounts, look: AnswerReads) -> Ru
 def _unexplained_customers(evidence: Evidence, reads: AccountReads) -> list[str]:
     """Return a few affected customers whose broken connections do not explain their failures."""
     customers: list[str] = []
-    unusable = reads.rows(*(name for name in reads.lists if name.startswith("connections that are")))
+    read = reads.rows(*(name for name in reads.lists if name.startswith("connections that are")))
     for cause in evidence.causes[:MAX_CAUSES]:
         app = evidence.connector(cause.newest)
-        broken = {owner_of(row) for row in unusable if app in connector_keys(row)}
+        broken = {owner_of(row) for row in read if app in connector_keys(row)}
         customers += [key for key in cause.customers if key not in (*broken, evidence.subject.customer)][:2]
     return list(dict.fromkeys(customers))[:_MAX_CONNECTED]
 
 
 async def _read_changes(evidence: Evidence, reads: AccountReads, context: ProcedureContext) -> list[Changed]:
-    """Read changes of the workflows that fail, of connections that do not work, and of the given resources."""
+    """Read changes of failing workflows, of broken connections and of the given resources."""
     subject, period, affected = evidence.subject, evidence.counts.period, evidence.affected
     workflows = subject.workflows or [run.workflow for run in evidence.newest]
     broken = [c.id for c in evidence.connections if not c.state.is_usable and c.customer in affected]

@@ -165,7 +165,7 @@ def _connection(evidence: FailureEvidence) -> Remedy | None:
     if not evidence.mentions(_CONNECTION) and not ((broken or off) and evidence.mentions(r"connector\.")):
         return None
     if broken or off:
-        return unusable([*broken, *off])
+        return broken_connections([*broken, *off])
     if live:
         refused, otherwise = "refused", "is pinned to another one"
         fix = "Run it once. If it fails again, look in the workflow for the connection that it is pinned to."
@@ -188,11 +188,11 @@ def _connection(evidence: FailureEvidence) -> Remedy | None:
         unread = "not all connections of the affected customers were read"
         why = "no affected customer has connected it" if evidence.knows_connections else unread
         fix = f"The customer has to connect {app} in the widget; then run the workflow once."
-    return Remedy(f"there is no usable connection to {app}: {why}", fix, _AUTHORISE_FIRST, ListConnections)
+    return Remedy(f"there is no working connection to {app}: {why}", fix, _AUTHORISE_FIRST, ListConnections)
 
 
-def unusable(connections: Sequence[PartState]) -> Remedy:
-    """Return the remedy for connections to one app that do not work."""
+def broken_connections(connections: Sequence[PartState]) -> Remedy:
+    """Return the remedy for broken connections to one app."""
     first, states = connections[0], {quoted(connection.status): connection.problem for connection in connections}
     cause = f"the connection {quoted(first.label)} is {quoted(first.status)}"
     if len(connections) > 1:

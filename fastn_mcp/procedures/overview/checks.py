@@ -39,7 +39,7 @@ class Severity(Enum):
     """Severity of a finding, highest first."""
 
     HIGH = "high"
-    """Something does not work."""
+    """Something is broken."""
     MEDIUM = "medium"
     """Something will stop working, or gives access to the wrong people."""
     LOW = "low"

@@ -90,23 +90,23 @@ def _start(trigger: Row) -> str:
     events, schedule = value(trigger, "events"), text(trigger, "schedule", "cron")
     words = f"event {events[0]}" if isinstance(events, list) and events else word(trigger, "type")
     words = f"schedule {schedule}" if schedule else words
-    return short(words) + (" (disabled)" if trigger_state(trigger) is State.OFF else "")
+    return short(words) + (f" ({State.OFF.value})" if trigger_state(trigger) is State.OFF else "")
 
 
-def unusable_connections(
+def broken_connections(
     connections: Sequence[PartState], failures: Mapping[str, Mapping[str, int]], counts: RunCounts, *, more: bool
 ) -> list[AccountFinding]:
-    """Report connections that do not work, those with most failed runs first.
+    """Report broken connections, the one with most failed runs first.
 
     `failures` maps a connection's id to the workflows that fail without it. `more`: some connections were not read.
     """
     findings, now = list[AccountFinding](), counts.period.now
     for status in BROKEN_STATUSES:
-        unusable = [connection for connection in connections if connection.status == status]
-        if not unusable:
+        broken = [connection for connection in connections if connection.status == status]
+        if not broken:
             continue
         rows: list[TableRow] = []
-        for connection in unusable:
+        for connection in broken:
             fails = failures.get(connection.id, {})
             cells: Cells = {
                 "id": short_id(connection.id),
@@ -119,10 +119,10 @@ def unusable_connections(
             at = timestamp(connection.row, *EXPIRY_FIELDS) or timestamp(connection.row, "lastUsedAt", "lastUsed")
             rows.append(TableRow(cells, sum(fails.values()), at=at, customer=connection.customer))
         rows.sort(key=lambda row: -row.failed)
-        count = counted(len(unusable), "connection", at_least=more)
-        has = "has" if len(unusable) == 1 else "have"
-        what = f"{count} {has} the status {status}: {unusable[0].problem}. {_distinct_repairs(unusable)}"
-        severity = Severity.HIGH if unusable[0].state is State.BROKEN else Severity.LOW
+        count = counted(len(broken), "connection", at_least=more)
+        has = "has" if len(broken) == 1 else "have"
+        what = f"{count} {has} the status {status}: {broken[0].problem}. {_distinct_repairs(broken)}"
+        severity = Severity.HIGH if broken[0].state is State.BROKEN else Severity.LOW
         findings.append(AccountFinding(severity, sentence(what), rows))
     return findings
 
@@ -196,7 +196,7 @@ def stuck_runs(runs: Sequence[StuckRun], names: Mapping[str, str], *, more: bool
 
 
 def customer_rows(counts: RunCounts, not_working: Iterable[PartState], customers: Iterable[Row]) -> list[TableRow]:
-    """Return the given customers, and those with failed runs or a connection that does not work, worst first."""
+    """Return the given customers, and customers with failed runs or a broken connection, worst first."""
     now = counts.period.now
     groups = {group.newest.customer: group for group in grouped(counts.failures, lambda run: run.customer)}
     by_id, broken = {key_of(row): row for row in customers}, dict[str | None, list[str]]()

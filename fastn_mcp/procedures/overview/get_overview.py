@@ -35,7 +35,7 @@ from fastn_mcp.procedures.overview.findings import (
     expiring_connections,
     failing_workflows,
     stuck_runs,
-    unusable_connections,
+    broken_connections,
     workflow_rows,
 )
 from fastn_mcp.procedures.overview.table import (
@@ -173,7 +173,7 @@ class GetOverview(Procedure[Overview]):
 def _by_name(rows: Sequence[TableRow], names: Mapping[str, str], reads: AccountReads) -> list[TableRow]:
     """Sort rows by name, with the names of customers, and note a gap if some were not read."""
     if unnamed := {row.customer for row in rows if row.customer} - names.keys():
-        why = "Not read, to save requests: rows without them are not in order."
+        why = "They were not read, to save requests, so rows without a name are not in order."
         reads.gaps.append(Unchecked(f"names of {counted(len(unnamed), 'customer')}", why))
     return ordered([replace(row, cells=row.named(names)) for row in rows], "name")
 
@@ -216,7 +216,7 @@ async def _findings(
     is_all, by_id = asked.about is None, {key_of(row): row for row in workflows}
     stuck, has_more_stuck = await read_stuck_runs(counts, by_id, account.reads.look, most=0)
     has_more_stuck |= not counts.knows_under_way
-    unusable = _fails_without(broken, counts.failures, workflows)
+    fails = _fails_without(broken, counts.failures, workflows)
     pending = waiting.total if problem_rows(account.reads, "customers") else None
     team, expiring = account.reads.rows("users"), unique((*account.reads.rows("connections"), *connections.rows))
     ahead = timedelta(hours=asked.hours) if asked.hours and asked.about == "expiry" else EXPIRY_NOTICE
@@ -225,8 +225,8 @@ async def _findings(
             *failing_workflows(counts, table or []),
             *stuck_runs(stuck, {key: name_of(row) for key, row in by_id.items()}, more=has_more_stuck),
         ],
-        "connections": unusable_connections(
-            broken, unusable, counts, more=connections.more and connections.total is None
+        "connections": broken_connections(
+            broken, fails, counts, more=connections.more and connections.total is None
         ),
         "customers": PENDING_CUSTOMERS.findings(waiting.rows, now, total=pending, more=waiting.more),
         "expiry": [
@@ -310,7 +310,7 @@ async def _records(
             records[key] = RunRecord(RunFilter(key), completed=page.total, last_success=last)
     unread = sum(key not in records or records[key].completed is None for key in failing) if others else 0
     if unread:
-        why = "Call again to read on." if asked.order == "rate" else "Each takes a request: see order=rate."
+        why = "Call again to read on." if asked.order == "rate" else "Each workflow takes a request: see order=rate."
         account.reads.gaps.append(Unchecked(f"how often {counted(unread, 'failing workflow')} ran", why))
     return records
 
