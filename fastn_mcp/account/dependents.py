@@ -244,7 +244,7 @@ async def _with_facts(dependents: Dependents, send: Send, now: datetime, custome
 async def _last_runs(keys: Sequence[str], customer: str | None, send: Send, now: datetime) -> dict[str, str]:
     """Return the last runs of workflows by id: from a page of the newest runs, and others one by one.
 
-    With a customer, the runs are those for it, and only its page of newest runs is read.
+    With a customer, only its runs count, and only its page of newest runs is read.
     """
     page: Listed | None = None
     if customer is not None or len(keys) > _FEW_RUNS:

@@ -292,7 +292,7 @@ class ResolvedCall:
 
     @property
     def own_mentions(self) -> list[Mention]:
-        """Id and names of its target, and those that it gives: a create may overwrite what has them."""
+        """Id and names of its target, and the ones that it gives: a create may overwrite what has them."""
         call = self.call
         of = _called(kind_of(call), self.label.name if self.label else call.target or "")
         arguments = call.arguments()
@@ -452,7 +452,7 @@ def _called(kind: str, name: object) -> str:
 def _mentioned(value: object, fields: frozenset[str], *, refers: bool = False) -> Iterator[object]:
     """Yield the ids and names at any depth in fields that refer to a kind, such as those of a run's input.
 
-    `refers`: whether `value` is that of such a field.
+    `refers`: whether `value` is the value of such a field.
     """
     if isinstance(value, list):
         for inner in cast("list[object]", value):

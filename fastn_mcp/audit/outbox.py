@@ -33,7 +33,7 @@ from fastn_mcp.errors import Refused
 log = logging.getLogger(__name__)
 
 POSITION = ".sent"
-"""Suffix of the file of a position, in place of that of the log."""
+"""Suffix of the file of a position, in place of the log's suffix."""
 
 _POSITION = re.compile(rb'\{"n":(\d{1,18}),"hash":"([0-9a-f]{64})"\} *\n')
 _POSITION_BYTES = 110
@@ -174,7 +174,7 @@ class Outbox:
             sync(file.fileno())
 
     def exported(self, files: Iterable[Path]) -> list[Path]:
-        """Return the first of these rotated files, those without an unsent entry. Raises `OSError`."""
+        """Return the first of these rotated files, up to one with an unsent entry. Raises `OSError`."""
         sent = self.sent()
         exported = list[Path]()
         for file in files:

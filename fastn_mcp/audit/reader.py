@@ -121,7 +121,7 @@ def following(readline: Callable[[], bytes], pause: Callable[[], object]) -> Ite
 def newest_first(log: Path, is_later: Callable[[Entry], bool] | None = None) -> Iterator[bytes]:
     """Yield the lines of a log from its end, or from the newest entry that is not `is_later`, over its rotated files.
 
-    Reads blocks, and only those that are needed. Ends at a file that is compressed. Raises `OSError`.
+    Reads only the blocks that are needed. Ends at a compressed file. Raises `OSError`.
     """
 
     def is_later_line(line: bytes) -> bool | None:

@@ -314,7 +314,7 @@ def _read_only(client: FastnClient) -> Send:
 
 
 def may_own(key: str) -> Callable[[FastnObject], bool]:
-    """Return a check whether an API key record may be that of `key`: False only if the record rules it out."""
+    """Return a check whether an API key record may belong to `key`: False only if the record rules it out."""
     return lambda record: is_own_key(key, record.model_dump()) is not False
 
 

@@ -132,7 +132,7 @@ class StoredKey:
 
     @property
     def may_set_address(self) -> bool:
-        """Whether the file's address is of this account alone: that of the top level is also that of profiles."""
+        """Whether the file's address is of this account alone: the address of the top level is also the profiles'."""
         return self.account.profile is not None or not self.account.file.profiles
 
     def check(self, *, in_file: bool, replace: bool) -> None:

@@ -75,7 +75,7 @@ def _list(store: ApprovalStore, waiting: Iterable[ApprovalRequest]) -> None:
 
 
 def _decide(store: ApprovalStore, terminal: Terminal) -> None:
-    """Ask about each pending request. Ctrl-C leaves the one that was asked about undecided."""
+    """Ask about each pending request. Ctrl-C leaves the current one undecided."""
     try:
         store.use(partial(_ask_about_each, terminal=terminal))
     except KeyboardInterrupt:
@@ -84,7 +84,7 @@ def _decide(store: ApprovalStore, terminal: Terminal) -> None:
 
 
 async def _ask_about_each(approvals: TerminalApprovals, terminal: Terminal) -> None:
-    """Ask about each pending request once, including those that arrive meanwhile."""
+    """Ask about each pending request once, including requests that arrive meanwhile."""
     seen: set[str] = set()
     while pending := [
         request for request in await approvals.ledger.waiting(approvals.system.timestamp()) if request.id not in seen

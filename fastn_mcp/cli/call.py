@@ -67,7 +67,7 @@ _EXAMPLES: Mapping[str, str] = {
     "tool": "run_workflow",
     "type": "workflow",
 }
-"""Values of required arguments in examples: ids are those of the sandbox."""
+"""Values of required arguments in examples, with ids of the sandbox."""
 
 _EXAMPLES_OF: Mapping[str, Mapping[str, str]] = {
     "create_secret": {"name": "STRIPE_KEY"},
@@ -179,7 +179,7 @@ def _option(name: str, facts: dict[str, Any], *, required: bool) -> click.Option
 
 
 def _listed_values(name: str, facts: dict[str, Any]) -> list[str]:
-    """Return the values of an enum, or those in the description of a text: "Active, Invited or Disabled."."""
+    """Return the values of an enum, or the values in the description of a text: "Active, Invited or Disabled."."""
     if name not in _OPEN_ARGUMENTS:
         return facts.get("enum") or facts.get("items", {}).get("enum", [])
     listed = re.split("[.;:]", re.sub(r" \(.*?\)", "", facts["description"]))[0]

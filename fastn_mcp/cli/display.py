@@ -307,7 +307,7 @@ class Display:
                 return ", ".join(f"{title(name)} {self.plain(each)}" for name, each in item.items())
 
     def _endings(self, all_: int, ended: Mapping[str, JsonValue]) -> str:
-        """Return how the runs of a period ended, each after a comma: those that did, and the others."""
+        """Return how many runs of a period ended how, and how many have not ended, each after a comma."""
         counts = {name: each for name, each in ended.items() if isinstance(each, int)}
         others = all_ - sum(counts.values())
         words = [f"{each:,} {_ENDINGS.get(name, title(name))}" for name, each in counts.items() if each]

@@ -96,7 +96,7 @@ def new_(
 
 
 def _from_script(lines: Iterable[bytes]) -> Iterator[Call]:
-    """Yield the calls of a script that change something, including those of its batches."""
+    """Yield the calls of a script that change something, including the calls of its batches."""
     calls, errors = read(lines, _PLANNABLE)
     if errors:
         raise WrongArgument(errors[0])

@@ -104,7 +104,7 @@ def _approvers(start: StartOptions, team: Path | None) -> tuple[int, Collection[
 
 
 async def _customer_warnings(start: StartOptions, rules: FileRules) -> list[str]:
-    """Compare protected customers with those of the account. Without one, or if it cannot be reached, say nothing."""
+    """Compare protected customers with the account's. Say nothing without an account, or if it cannot be reached."""
     if not rules.compares_customers:
         return []
     try:

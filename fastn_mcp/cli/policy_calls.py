@@ -1,7 +1,7 @@
-"""Calls on which a policy is evaluated without an account: those of an audit log, and those of a file of cases.
+"""Calls on which a policy is evaluated without an account: calls of an audit log, and calls of a file of cases.
 
-`fastn-mcp policy simulate` replays an audit log. `fastn-mcp policy test` compares decisions with those that the file of
-cases expects, and `fastn-mcp policy explain --record` adds a case.
+`fastn-mcp policy simulate` replays an audit log. `fastn-mcp policy test` compares decisions with the ones that a file
+of cases expects, and `fastn-mcp policy explain --record` adds a case.
 """
 
 import re

@@ -34,7 +34,7 @@ Connect a client (cursor, claude-code, vscode, codex, ...):
 class Program(GroupedCommands):
     """The root command. Its options of settings are built where options are parsed or listed, since they load pydantic.
 
-    A command line without options before its command, such as that of a health check, starts without them.
+    A command line without options before its command, such as a health check's, starts without them.
     """
 
     @override
@@ -151,7 +151,7 @@ def _serve(start: StartOptions, http: str | None) -> None:
 def _collect_garbage() -> None:
     """Enable garbage collection at a higher threshold, without the objects that imports created.
 
-    The rows of one answer exceed Python's threshold of 700 new objects, and those of 64 calls under way exceed 10,000:
+    The rows of one answer exceed Python's threshold of 700 new objects, and 64 calls under way exceed 10,000:
     at 50,000, they take a seventh less CPU than at 10,000, for 3 MB more memory.
     """
     gc.enable()

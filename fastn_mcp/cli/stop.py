@@ -108,7 +108,7 @@ def allow(start: StartOptions) -> None:
     Nothing is sent because of it: void approvals stay void, and agents have to ask again.
     """
     stores, now, stops = list[ApprovalStore](), System().now(), dict[str, Stop]()
-    for store in _stores(start):  # one that cannot be used keeps no other stopped
+    for store in _stores(start):  # a store that cannot be used keeps no other stopped
         try:
             stops |= {stop.id: stop for stop in store.use(lambda approvals: approvals.ledger.holding()) or ()}
             stores.append(store)
@@ -159,7 +159,7 @@ async def _is_known(approvals: TerminalApprovals, stop: Stop) -> bool:
 
 
 async def _left(approvals: TerminalApprovals) -> Sequence[Change]:
-    """Wait until the changes that were begun before the stop have an outcome. Return those that have none in time."""
+    """Wait until changes that were begun before the stop have an outcome. Return the changes that have none in time."""
     ledger, system = approvals.ledger, approvals.system
     until = system.timestamp() + _MAX_WAIT
     while changes := await ledger.under_way(system.timestamp() - MAX_SENDING):

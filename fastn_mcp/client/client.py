@@ -130,7 +130,8 @@ class Attempts:
         response = cast("dict[str, JsonValue]", error.facts.get("fastn", {}))
         if isinstance(self._call, RunWorkflow) and response.get("status") == 422:
             what = "The workflow's code failed, or its input was refused (422)."
-            return self._with_settling_read(Failed, what, response, certainty="Steps that it had completed before are not undone.")
+            stays = "Steps that it had completed before are not undone."
+            return self._with_settling_read(Failed, what, response, certainty=stays)
         if self._reads or not self.was_unknown:
             return error
         return self.lost(f"An earlier attempt was lost; then: {error.what}", response)

@@ -65,7 +65,7 @@ SHORTEST_SECRET = 32
 """Minimum length of a sealing secret, in characters."""
 
 _MAX_TAIL = 4
-"""Maximum number of characters of the key that are shown, and only of one that is long enough."""
+"""Maximum number of characters of the key that are shown, provided that the key is long enough."""
 
 _PASSWORD = re.compile(r"://[^:/?]*:([^/?]+)@")
 """Password in an Apprise URL, which need not be a URL by the standard."""
@@ -554,7 +554,7 @@ PROFILES = "profiles"
 
 @dataclass(frozen=True)
 class ConfigFile:
-    """Contents of a configuration file: settings for all accounts, and those of each profile, which override them."""
+    """Contents of a configuration file: settings for all accounts, and for each profile, which override them."""
 
     path: Path | None = None
     top: Mapping[str, object] = field(default_factory=dict[str, object])

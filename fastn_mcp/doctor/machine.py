@@ -177,8 +177,8 @@ async def check_network(base_url: str, options: TransportOptions, environment: M
         return group.ok(name, "Plain http, on this machine."), True
     store = "the system's certificates"
     if variable := next((name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if environment.get(name)), None):
-        store = f"those of {variable}, instead of the system's certificates"
-    own = " and those of ca_file" if options.ca_file else ""
+        store = f"the certificates of {variable}, instead of the system's"
+    own = " and of ca_file" if options.ca_file else ""
     through = "Directly" if options.proxy is None else f"Through the proxy of {options.proxy_from}"
     return group.ok(name, f"{through}. Trusted: {store}{own}."), True
 

@@ -152,7 +152,7 @@ class FieldNames:
                 stack += value.values()
 
     def is_reportable(self, name: str) -> bool:
-        """Whether this project uses the name itself, or it can only be that of a field."""
+        """Whether this project uses the name itself, or it can only name a field."""
         if name in DECLARED_NAMES:
             return True
         is_name = _LIKE_A_NAME.fullmatch(name) is not None and len(name) <= _MAX_NAME
@@ -274,7 +274,8 @@ class OperationChecks:
             envelope += f" instead of {{{DECLARED_ENVELOPE}}}; that is supported"
         finding = f"{answer.status} {envelope}.{place}"
         if not rows:
-            return _check_of(tool, f"{finding} There were no rows to compare.", Comparison((), {}, ()), is_moved=is_moved)
+            finding = f"{finding} There were no rows to compare."
+            return _check_of(tool, finding, Comparison((), {}, ()), is_moved=is_moved)
         known = self.configured.get(operation.toolset(), {})
         fields = {*observed.fields, *(our for our, their in known.items() if their in observed.fields)}
         comparison = compare(operation, fields)

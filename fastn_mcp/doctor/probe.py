@@ -148,7 +148,7 @@ class KeyProbe:
         sends_mode = any(name.lower() == _MODE for name in headers(account))
         own = account.model_copy(update={"test_mode": "on" if sends_mode else "off"})
         other = own.model_copy(update={"auth": "bearer" if own.auth == "header" else "header"})
-        # The one that is set first, then those that differ least from it.
+        # The current settings first, then the ones that differ least from them.
         mode = {"test_mode": "off" if sends_mode else "on"}
         self._accounts = [own, other, own.model_copy(update=mode), other.model_copy(update=mode)]
 

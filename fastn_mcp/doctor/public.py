@@ -47,7 +47,7 @@ _NOT_READY = ("Replicas without the keys of the identity provider are not ready.
 
 @dataclass(slots=True)
 class PublicAddress:
-    """The public address of a team's server. `url` is by default that of the team file."""
+    """The public address of a team's server. `url` is by default the team file's."""
 
     team: Team
     url: str

@@ -135,7 +135,8 @@ def _machine(builder: TenantBuilder, machine: MachineIdentity, loaded: Policy | 
     if (plan := loaded.plan) is None:
         return group.ok(name, "It has no plan: it only reads.")
     if loaded.mode == "read-only":
-        return group.differs(name, "Its tenant is read-only, so its plan allows nothing.", "Give its tenant another mode, or remove its plan.")
+        hint = "Give its tenant another mode, or remove its plan."
+        return group.differs(name, "Its tenant is read-only, so its plan allows nothing.", hint)
     valid = f"Its plan is signed, and valid for {left(plan.until.timestamp() - builder.system.timestamp())} more."
     return group.ok(name, plan.out_of_time(builder.system.now()) or valid, here=f"By {', '.join(plan.signers)}.")
 
@@ -369,7 +370,7 @@ def _machine_of(team: Team, claims: Mapping[str, Any], *, is_machine: bool) -> C
         machine = machine_of(machines, claims, team.groups_claim, is_machine=is_machine)
     except WrongMachine as wrong:
         hint = "Compare [[machine]] in the team file with the claims of the token: docs/machines.md."
-        return group.failed(name, "Its kind or its claims are not those of a [[machine]].", hint, str(wrong))
+        return group.failed(name, "Its kind or its claims match no [[machine]].", hint, str(wrong))
     return machine and group.ok(name, "A [[machine]] of the team file matches it.", here=machine.name)
 
 

@@ -135,7 +135,7 @@ def is_typed(expected: str | None, typed: str | None) -> bool:
 def asker(request: ApprovalRequest) -> str:
     """Return who asks: a person by name and subject, a client by its name, or else the principal.
 
-    A client chooses its name, so one that is not a plain word is quoted.
+    A client chooses its name, so a name that is not a plain word is quoted.
     """
     if request.person is not None or not request.asked_by:
         return sanitize(without_issuers(who(request.principal, request.person)))

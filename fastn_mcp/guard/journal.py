@@ -40,7 +40,7 @@ _RECENT_SECONDS = 86_400.0
 """Seconds for which people are told what this server did to a record."""
 
 _RECENT_CHANGES = 100
-"""Number of the newest changes among which those of a record are looked for."""
+"""Number of the newest changes among which a record's changes are looked for."""
 
 IDEMPOTENT = ("GET", "PUT", "DELETE")
 

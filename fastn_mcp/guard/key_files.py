@@ -153,7 +153,7 @@ _OWN_VALUE = "this variable holds a setting or a secret of this server, which is
 class SecretValues:
     """Values for new secrets, from the variables of `environment` whose names match a pattern in `allowed`.
 
-    A variable named FASTN_* or one that holds a secret in `own` is never used, whatever `allowed` contains.
+    A variable that is named FASTN_* or holds a secret in `own` is never used, whatever `allowed` contains.
     """
 
     def __init__(self, environment: Mapping[str, str], allowed: Sequence[str], own: Iterable[str] = ()) -> None:

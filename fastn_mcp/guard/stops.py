@@ -36,7 +36,7 @@ class Stops:
         """Return the epoch of the stops that concern a caller, which an approval asked for now outlives.
 
         With the `epoch` at which an approval was asked for, raise `Refused` if a stop was ordered since: the approval
-        is void, also if the stop was lifted. No clocks are compared. `others` are those who asked for it. Raises
+        is void, also if the stop was lifted. No clocks are compared. `others` are the callers who asked for it. Raises
         `Stopped` if a stop holds, and a `Refused` if the ledger cannot be read.
         """
         now = 0
@@ -67,7 +67,7 @@ class Stops:
 
 
 def _concerning(stops: Iterable[Stop], asker: Asker, others: Iterable[Asker]) -> Iterator[Stop]:
-    """Yield the stops that cover a caller or name one of the others, those that hold first."""
+    """Yield the stops that cover a caller or name one of the others, stops in force first."""
     for stop in sorted(stops, key=lambda stop: stop.lifted is not None):
         if stop.covers(asker) or any(map(stop.names, others)):
             yield stop

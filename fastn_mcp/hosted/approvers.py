@@ -59,7 +59,7 @@ class SignedInPerson:
 
     @property
     def principal(self) -> str:
-        """Principal as recorded: the same as that of their own calls."""
+        """Principal as recorded: the same as in their own calls."""
         return f"{self.issuer}|{self.subject}"
 
 

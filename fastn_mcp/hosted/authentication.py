@@ -265,7 +265,7 @@ class TeamAccess:
             client_of(claims),
         )  # fmt: skip
         if machine is not None:
-            # Groups of another issuer are not those of the team's people.
+            # Groups of another issuer are not groups of the team's people.
             own = asker.groups if claims["iss"] == self._team.issuer else ()
             asker = replace(asker, person=machine.name, login_names=(), groups=own, machine=machine.name)
         caller = Caller(asker, None, scopes, own_effects=self._team.own_effects(tenant))

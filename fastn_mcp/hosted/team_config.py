@@ -250,7 +250,7 @@ class ApprovalsSection(_Table):
     url: _Resource | None = None
     scopes: Annotated[Texts, _WITH_OPENID] = ["openid", "profile", "email"]
     subject_claim: Text | None = None
-    """Claim of ID tokens that names the person, if it is not that of access tokens."""
+    """Claim of ID tokens that names the person, if it is not the claim of access tokens."""
     own: Annotated[AnyEffects, BeforeValidator(_own_effects)] = OWN_EFFECTS
     """Effects of calls that a requester may approve for themselves, on the page or in their client's form."""
     session_minutes: Annotated[float, Field(ge=1, le=720)] = 60.0
@@ -419,7 +419,7 @@ class Team(_Table):
         return next((tenant for tenant in self.tenant if tenant.name == name), None)
 
     def with_keys(self) -> frozenset[str]:
-        """Names of the tenants with an API key, whose calls approvers can decide: those without `caller_keys`."""
+        """Names of the tenants with an API key, whose calls approvers can decide: the tenants without `caller_keys`."""
         return frozenset(tenant.name for tenant in self.tenant if not tenant.caller_keys)
 
 

@@ -166,7 +166,7 @@ def plan_uninstall(target: Target) -> FileChange | None:
 def apply(
     change: FileChange, again: Callable[[], FileChange | None], *, sync: files.Sync = os.fsync
 ) -> FileChange | None:
-    """Apply a change, and return the one that was applied; None if none is needed anymore.
+    """Apply a change, and return the applied change; None if none is needed any more.
 
     If the client changed its file meanwhile, `again` computes the change anew, and it must have the same lines as
     the one shown. Raises `NotInstalled`, with everything as it was.

@@ -75,13 +75,13 @@ class JournalFull(Refused):
         super().__init__(
             f"The journal of this caller is full: with this call, changes that are not settled would take more than"
             f" {MAX_JOURNAL_BYTES // MEGABYTE} MB of the ledger.",
-            "list_changes has them. Find out in Fastn what the changes with an unknown outcome did, and tell the operator:"
-            f" each change is kept for {KEPT_DAYS} days.",
+            "list_changes has them. Find out in Fastn what the changes with an unknown outcome did, and tell the"
+            f" operator: each change is kept for {KEPT_DAYS} days.",
         )
 
 
 def stored_bytes(text: str | None) -> int:
-    """Return the bytes that a stored record counts for; 0 for one that is deleted."""
+    """Return the bytes that a stored record counts for; 0 for a deleted record."""
     if text is None:
         return 0
     size = _OVERHEAD + len(text.encode())

@@ -181,7 +181,7 @@ class PolicyRule:
 
 
 def _in_arguments(name: str, choice: Choice, call: Call) -> str | None:
-    """Match what the call says: an argument, what one that is missing means, or a value in an undocumented field."""
+    """Match what the call says: an argument, the meaning of a missing argument, or a value in an undocumented field."""
     argument_value: object = getattr(call, name, None)
     if name in type(call).model_fields and name not in call.unresolved and choice(argument_value, exact=False):
         return ""

@@ -123,7 +123,7 @@ class Policy:
         return replace(verdict, step_up=self.step_up, reason=reason)
 
     def _by_rules(self, situation: Situation) -> PolicyDecision:
-        """Return the strictest decision of the file, or that of the mode."""
+        """Return the strictest decision of the file, or else the mode's."""
         default = self._default(situation)
         if situation.asker.machine and default.decision is Decision.ALLOW:
             default = replace(default, decision=Decision.CONFIRM)  # its plan allows it, or a rule that names machines

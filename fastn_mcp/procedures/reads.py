@@ -1,4 +1,4 @@
-"""Parallel, bounded reads for one answer about an account, with a record of those that failed."""
+"""Parallel, bounded reads for one answer about an account, with a record of the reads that failed."""
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -121,7 +121,7 @@ class AccountReads:
         return name in self.lists and self.lists[name].more
 
     def rows(self, *names: str) -> list[Row]:
-        """Return the rows of these lists, without those that could not be read."""
+        """Return the rows of these lists, without lists that could not be read."""
         return [row for name in names if name in self.lists for row in self.lists[name].rows]
 
     def total(self, name: str) -> int | None:

@@ -46,7 +46,7 @@ def facts_about(query: str) -> list[str]:
 
 
 def note_on(tool: str, record: Row) -> str:
-    """Return the fact that the answer of a reading tool raises; empty if none. `record`: the one that was read."""
+    """Return the fact that the answer of a reading tool raises; empty if none. `record` is what it read."""
     is_under_way = tool in ("get_execution", "wait_for_execution") and not run_state(record).has_ended
     is_draft = tool == "get_workflow" and workflow_state(record) is State.DRAFT
     notes = {"list_users": PEOPLE, "list_roles": PERMISSIONS}

@@ -93,7 +93,7 @@ class Link:
 
 @dataclass(slots=True, eq=False)
 class Attempt:
-    """A call. Times are those of the audit log, in UTC. A field that is None is unknown."""
+    """A call. Times are from the audit log, in UTC. A field that is None is unknown."""
 
     time: str
     tool: str
@@ -139,7 +139,7 @@ _AUDIT_FIELDS = (
     "principal", "principal_name", "account", "target", "name", "effect", "rule", "decision", "approved_by", "change",
     "grant",
 )  # fmt: skip
-"""Fields of an attempt that have the names of those of an audit entry."""
+"""Fields of an attempt that are named as in an audit entry."""
 
 
 class Tally:

@@ -138,7 +138,10 @@ def lines(document: Document, span: Callable[[object], str] = str) -> Iterator[s
             yield from _call_lines(call, span)
     if audit["n"] is not None:
         yield ""
-        yield "Each call names its newest entry in the audit log and the beginning of the entry's hash; the JSON holds all entries."
+        yield (
+            "Each call names its newest entry in the audit log and the beginning of the entry's hash; the JSON holds"
+            " all entries."
+        )
         checking = f"fastn-mcp audit --file {shlex.quote(audit['file'])} verify --head {audit['hash']}"
         yield f"To check that these entries are unchanged: {span(checking)}"
 

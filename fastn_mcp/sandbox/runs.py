@@ -7,7 +7,14 @@ from typing import Any, NamedTuple
 from fastn_mcp.records.cron import next_run
 from fastn_mcp.records.rows import objects
 from fastn_mcp.sandbox.connectors import connection_of
-from fastn_mcp.sandbox.executions import broken_connection, dependency_error, ended_run, execution, no_connection, note_progress
+from fastn_mcp.sandbox.executions import (
+    broken_connection,
+    dependency_error,
+    ended_run,
+    execution,
+    no_connection,
+    note_progress,
+)
 from fastn_mcp.sandbox.replies import Rows, SandboxRefusal, conflict, forbidden, not_found
 from fastn_mcp.sandbox.resource import One, RouteContext, endpoint, set_status
 from fastn_mcp.sandbox.state import Row, SandboxState, parse_stamp, record, stamp

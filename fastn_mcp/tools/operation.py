@@ -332,7 +332,7 @@ def reports_failure(body: JsonValue, *, is_read: bool) -> bool:
     is_failed = word(body, "status") in _FAILURES and (not is_read or "message" in body)
     if (is_failed or body.get("error") or body.get("errors")) and not is_record and not (is_read and inner):
         return True
-    # The id beside `data` may be that of the request. A run's `data` is what the workflow's own code returned.
+    # The id beside `data` may be the id of the request. A run's `data` is what the workflow's own code returned.
     is_request = not is_read and "id" in body and not text(body, *_RECORD_IDS[1:])
     is_envelope = is_request and isinstance(body.get("data"), dict)
     return (is_envelope or not is_record) and reports_failure(inner, is_read=is_read)

@@ -200,7 +200,7 @@ class Listed(FastnObject):
     not_checked: Annotated[list[str] | None, Field(description="Filters that the rows could not confirm.")] = None
     places: SkipValidation[list[Place]] = Field(default=[], exclude=True)
     received: int = Field(default=0, exclude=True)
-    """Number of rows that Fastn sent for it, with those that do not match."""
+    """Number of rows that Fastn sent for it, including rows that do not match."""
 
 
 class List(Operation[Listed], Generic[Item]):
@@ -208,7 +208,7 @@ class List(Operation[Listed], Generic[Item]):
 
     effect = Effect.READ
     matching: ClassVar[Mapping[str, Match]] = {}
-    """Filters that are compared with other fields than that of their name."""
+    """Filters that are compared with other fields than the one of their name."""
 
     limit: Limit = 20
     cursor: PageCursor = None

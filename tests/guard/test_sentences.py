@@ -179,8 +179,9 @@ CASES = [
     Case(
         "update_customer",
         {"customer_id": "c1", "external_ref": "r", "admin_email": "a@b.c", "extra": {"x": 1}},
-        first='Change 2 fields of customer "Globex": external ref and admin email and set "x",'
-        " which is not documented.",
+        first=(
+            'Change 2 fields of customer "Globex": external ref and admin email and set "x", which is not documented.'
+        ),
         then=(
             'An invitation e-mail to "a@b.c" goes out immediately and cannot be recalled. The rest can be changed back.'
         ),
@@ -320,8 +321,8 @@ CASES = [
         button='Move "stock-levels" to Trash',
         brief='To Trash: workflow "stock-levels"',
         then=(
-            'Its trigger "Daily sync" stops. A workflow can be restored from Trash in the dashboard (Settings, Trash), and only there; '
-            "its slug and history come back with it."
+            'Its trigger "Daily sync" stops. A workflow can be restored from Trash in the dashboard (Settings, Trash),'
+            " and only there; its slug and history come back with it."
         ),
         unchecked="Not checked: other callers.",
         facts=(("Details", '"active"'),),
@@ -542,7 +543,7 @@ CASES = [
         {"type": "workflow", "prompt": "Returns to Xero", "name": "returns", "approval_mode": "auto"},
         first='Let Fastn\'s AI build workflow "returns", which may act without asking: "Returns to Xero".',
         button="Let it build",
-        then=("AI credits are spent. Its changes have to be undone by hand. What it builds can be deleted."),
+        then="AI credits are spent. Its changes have to be undone by hand. What it builds can be deleted.",
     ),
     Case(
         "ai_build",
@@ -610,17 +611,20 @@ def test_status_is_described_as_a_switch() -> None:
     assert first(status="inactive") == 'Change status of trigger "Daily sync" from "Active" to "inactive".'
     assert first(status="Paused") == 'Change status of trigger "Daily sync" from "Active" to "Paused".'
     assert first(off, status="Active", name="x") == 'Switch on trigger "Daily sync" and rename it to "x".'
-    assert first(off, status="Active", schedule="0 9 * * *", timezone="CET") == (
-        'Switch on trigger "Daily sync" and run it daily at 09:00 ("CET").'
+    assert (
+        first(off, status="Active", schedule="0 9 * * *", timezone="CET")
+        == 'Switch on trigger "Daily sync" and run it daily at 09:00 ("CET").'
     )
-    assert first(status="Disabled", timezone="CET") == (
-        'Switch off trigger "Daily sync" and change timezone of it from "UTC" to "CET".'
+    assert (
+        first(status="Disabled", timezone="CET")
+        == 'Switch off trigger "Daily sync" and change timezone of it from "UTC" to "CET".'
     )
-    assert first(off, status="Active", schedule="0 9 * * *", name="x") == (
-        'Switch on trigger "Daily sync" and change 2 fields of it: name and schedule.'
+    assert (
+        first(off, status="Active", schedule="0 9 * * *", name="x")
+        == 'Switch on trigger "Daily sync" and change 2 fields of it: name and schedule.'
     )
-    assert first(schedule="0 9 * * *", timezone="CET") == (
-        'Change 2 fields of trigger "Daily sync": schedule and timezone.'
+    assert (
+        first(schedule="0 9 * * *", timezone="CET") == 'Change 2 fields of trigger "Daily sync": schedule and timezone.'
     )
 
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 from fastn_mcp.records.cron import next_run
 from fastn_mcp.sandbox.connectors import connection
-from fastn_mcp.sandbox.executions import execution, broken_connection
+from fastn_mcp.sandbox.executions import broken_connection, execution
 from fastn_mcp.sandbox.server import dataset
 from fastn_mcp.sandbox.state import Row, SandboxState, stamp
 from fastn_mcp.sandbox.triggers import add_trigger, route, scheduled

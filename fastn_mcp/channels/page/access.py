@@ -22,7 +22,7 @@ from fastn_mcp.runtime import System
 MAX_BODY = 65_536
 """Bytes of a form."""
 
-# Not `no-referrer`: it makes browsers send `Origin: null` with our own forms, like those of other sites.
+# Not `no-referrer`: it makes browsers send `Origin: null` with our own forms, as with the forms of other sites.
 HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": (

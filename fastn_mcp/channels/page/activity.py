@@ -38,7 +38,7 @@ from fastn_mcp.tools.tool import Effect
 
 MAX_ROWS = 50
 CONTEXT_ENTRIES = 500
-"""Entries on either side of a page that are read with it, since those of one call can lie apart."""
+"""Entries on either side of a page that are read with it, since the entries of one call can lie apart."""
 MAX_ENTRIES = 8_000
 """Entries after which a search ends and says how far it looked."""
 ENDINGS = ("expired", "withdrawn", "void", "stopped", "allowed_again")
@@ -183,7 +183,7 @@ def _text_of(entry: Entry) -> str:
 
 
 _MAX_CHANGES = 200
-"""Changes of a page that are in the journal alone: those of other servers, or of a log that is gone."""
+"""Changes of a page that are in the journal alone: from other servers, or from a log that is gone."""
 _ENDED = {
     "expired": RequestState.UNANSWERED,
     "withdrawn": RequestState.WITHDRAWN,
@@ -229,7 +229,7 @@ class Activity:
         return {"rows": views, "before": read.before, "since": _day(read.since, self.now), "problem": problem}
 
     async def one(self, entry: int, change: str) -> View | None:
-        """Return those of one row, by its first entry or its change; None if there is none that they may see."""
+        """Return the details of one row, by its first entry or its change; None if there is none that they may see."""
         if entry:
             read = await to_thread.run_sync(read_page, self.log, bool, Search(), entry + 1, 1)
             rows = [row for row in read.rows if row.number == entry and row.calls]

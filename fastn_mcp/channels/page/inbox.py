@@ -176,7 +176,7 @@ class Inbox:
         return ".".join([str(revision) async for _, revision in self._read(lambda ledger: ledger.revision())])
 
     async def waiting(self, now: float) -> list[PendingRequest]:
-        """Return the pending requests, oldest first. Audit those that have expired."""
+        """Return the pending requests, oldest first. Audit the expired ones."""
         async for account in self.accounts():
             if account.name is not None:
                 await record_expired(account.ledger, account.name, now, account.record)

@@ -287,7 +287,7 @@ def webhook_of(
 ) -> Webhook | None:
     """Return the configured webhook, or None. Raises `SettingsError` if its settings are invalid.
 
-    `issuer` is that of the sign-ins of a team. `stays` says whether this process runs long enough to receive an
+    `issuer` is the issuer of a team's sign-ins. `stays` says whether this process runs long enough to receive an
     answer. If not, another process on the same state has to receive it, and without a configured address the webhook
     is not used.
     """

@@ -36,13 +36,14 @@ from fastn_mcp.runtime import System
 from fastn_mcp.tools.tool import Effect
 
 _RECENT_DECISIONS = 30
-"""Number of the newest decided requests, of all callers, among which those of a caller are looked for."""
+"""Number of the newest decided requests, of all callers, among which a caller's requests are looked for."""
 
 _MIN_READING_SECONDS = 1.0
 """Time in which nobody can read a form: a faster answer, approved or declined, comes from a program."""
 
 _BY_A_PROGRAM = (
-    "the client's software answered the form in less than a second, before anyone could read it, so the answer does not count"
+    "the client's software answered the form in less than a second, before anyone could read it, so the answer does"
+    " not count"
 )
 
 _KNOWN_VALUE = (
@@ -89,7 +90,7 @@ class Approvals:
     async def allowance(self, asker: Asker) -> dict[str, JsonValue]:
         """Return the mode, the remaining budgets and plan entries, a stop, and the caller's requests.
 
-        Of the requests, those that have not expired, and where the ones that wait can be decided.
+        Includes only unexpired requests, and where waiting requests can be decided.
         """
         now = self._system.now()
         ledger = self._ledger
@@ -257,7 +258,7 @@ class Approvals:
         return _without_useless_link(replace(pending, tells_first=tells_first), evaluation, caller)
 
     async def _open(self, evaluation: Evaluation, caller: Caller, *, out_of_band: bool) -> ApprovalRequest:
-        """Open and record a request, or return the same one that another replica has opened meanwhile."""
+        """Open and record a request, or return the same request that another replica has opened meanwhile."""
         stop_epoch = await self.stops.check(caller.asker)
         lifetime = self._judge.policy.approval_lifetime
         request = _request(

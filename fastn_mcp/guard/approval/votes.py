@@ -56,7 +56,7 @@ async def count_vote(
     """Count a vote. Return the updated request, or why the vote does not count.
 
     `by` is recorded; `four_eyes` replaces `verified` if two have to approve. `record` is called for a counted vote.
-    Where people type a secret, an approval counts only with one, which has to be that of the first approver.
+    Where people type a secret, an approval counts only with the secret that the first approver typed.
     """
     several = request.needed > 1
     vote = replace(vote, is_temporary=vote.approves and vote.is_temporary and request.can_be_temporary)
@@ -127,7 +127,7 @@ async def _count_typed(
 
 
 async def _differs(request: ApprovalRequest, vote: Vote, typed: TypedValue) -> bool:
-    """Whether others typed another value, or one that cannot be opened any more."""
+    """Whether others typed another value, or a value that cannot be opened any more."""
     mine = _canonical([typed.value])
     for earlier in request.votes:
         if earlier.approves and not earlier.is_of(vote):

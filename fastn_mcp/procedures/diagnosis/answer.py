@@ -12,7 +12,7 @@ from fastn_mcp.procedures.diagnosis.blockers import PartState, blocked, connecti
 from fastn_mcp.procedures.diagnosis.connector import advice, affected_customers, broken_connections, connector_verdict
 from fastn_mcp.procedures.diagnosis.evidence import MAX_AFFECTED, MAX_CAUSES, Changed, Evidence
 from fastn_mcp.procedures.diagnosis.failures import EndedRun, FailureGroup, RunFilter
-from fastn_mcp.procedures.diagnosis.remedies import FailureEvidence, Remedy, broken_connections, remedy
+from fastn_mcp.procedures.diagnosis.remedies import FailureEvidence, Remedy, remedy, remedy_for_broken
 from fastn_mcp.procedures.diagnosis.run_counts import RunRecord
 from fastn_mcp.procedures.diagnosis.summary import verdict
 from fastn_mcp.records.formats import aged, counted, quoted, sentence, stamp
@@ -51,9 +51,11 @@ def answer(evidence: Evidence) -> Entry:
     whys = [(len(cause.failures.runs), cause.remedy.cause) for cause in causes[:2]]
     broken = broken_connections(evidence) if evidence.subject.connector else []
     entries: Entry = {
-        "verdict": connector_verdict(evidence, broken)
-        if evidence.subject.connector
-        else _prefix(evidence) + verdict(evidence, _blocked(evidence, connections), whys),
+        "verdict": (
+            connector_verdict(evidence, broken)
+            if evidence.subject.connector
+            else _prefix(evidence) + verdict(evidence, _blocked(evidence, connections), whys)
+        ),
         **{
             kind: {"id": resource.id, "name": name_of(resource.row) or resource.id}
             for kind, resource in evidence.subject.resources.items()
@@ -70,9 +72,11 @@ def answer(evidence: Evidence) -> Entry:
             for cause in evidence.causes[MAX_CAUSES:]
         ],
         "without_failures": _without_failures(evidence),
-        "connections": [_connection(evidence, each, is_repaired=each in repaired) for each in connections]
-        if is_connections_read and not evidence.subject.connector
-        else None,
+        "connections": (
+            [_connection(evidence, each, is_repaired=each in repaired) for each in connections]
+            if is_connections_read and not evidence.subject.connector
+            else None
+        ),
         "triggers": None if triggers is None else [_trigger(t, causes) for t in _relevant_triggers(evidence, triggers)],
         "triggers_of_other_customers": evidence.other_triggers or None,
         "changes": [_change(evidence, change) for change in evidence.changes],
@@ -241,7 +245,8 @@ def _without_failures(evidence: Evidence) -> list[JsonValue]:
 
 
 def _connections(evidence: Evidence) -> list[PartState]:
-    """Return the connections that matter: all of a customer, else those of affected customers and the account."""
+    """Return the connections that matter: all of a customer's, else the connections of affected customers and the
+    account."""
     subject = evidence.subject
     if subject.is_any_of_customer:
         return [connection for connection in evidence.connections if connection.customer == subject.customer]
@@ -269,7 +274,7 @@ def _connection(evidence: Evidence, connection: PartState, *, is_repaired: bool)
 
 
 def _relevant_triggers(evidence: Evidence, triggers: Sequence[PartState]) -> list[PartState]:
-    """Return those to show: if runs fail, no other customer's triggers but those with a problem."""
+    """Return the triggers to show: if runs fail, another customer's triggers only if they have a problem."""
     if not evidence.subject.resources or evidence.subject.connector:
         return [trigger for trigger in triggers if trigger.problem]
     affected = {None, *(key for cause in evidence.causes for key in cause.customers)}
@@ -277,7 +282,8 @@ def _relevant_triggers(evidence: Evidence, triggers: Sequence[PartState]) -> lis
 
 
 def _trigger(trigger: PartState, causes: Sequence[_Cause]) -> Entry:
-    """Return a trigger. Its cause is that of the failures of the workflows that it starts, for its own customer."""
+    """Return a trigger. Its cause is the cause of the failures of the workflows that it starts, for its own
+    customer."""
     started = started_workflows(trigger.row)
 
     def is_started(which: RunFilter) -> bool:
@@ -285,7 +291,7 @@ def _trigger(trigger: PartState, causes: Sequence[_Cause]) -> Entry:
 
     remedy = next((cause.remedy for cause in causes if any(map(is_started, cause.failures.filters))), None)
     own = [each for each in remedy.repairs if each.customer == trigger.customer] if remedy else []
-    cause = broken_connections(own).cause if own else remedy.cause if remedy else ""
+    cause = remedy_for_broken(own).cause if own else remedy.cause if remedy else ""
     entry: Entry = {"id": trigger.id, "name": trigger.label, "of": trigger.owner}
     entry |= {"type": text(trigger.row, "type"), "status": trigger.status}
     entry |= {"problem": trigger.problem} if trigger.problem else {}

@@ -134,7 +134,7 @@ def listed(names: Sequence[str], most: int = 3) -> str:
 
 
 def trigger_states(rows: Iterable[Row], now: datetime, customers: Mapping[str, str]) -> list[PartState]:
-    """Return the triggers, those with a problem first. `customers` maps ids to names."""
+    """Return the triggers, the ones with a problem first. `customers` maps ids to names."""
     states = [_trigger_state(row, now, customers) for row in rows]
     return sorted(states, key=lambda trigger: not trigger.problem)
 

@@ -88,14 +88,14 @@ def _app(evidence: Evidence) -> str:
 
 
 def broken_connections(evidence: Evidence) -> list[PartState]:
-    """Return the connector's broken connections, the one that stopped last first."""
+    """Return the connector's broken connections, the most recently broken first."""
     now = evidence.counts.period.now
     broken = [each for each in _connections(evidence) if each.state in _CUSTOMER_MESSAGES]
     return sorted(broken, key=lambda each: broken_since(each.row, now).removeprefix("last used "), reverse=True)
 
 
 def _connections(evidence: Evidence) -> list[PartState]:
-    """Return the connector's connections that were read, those of the given customer if there is one."""
+    """Return the connector's connections that were read; only the given customer's if there is one."""
     subject = evidence.subject
     keys = [str(subject.connector), text(subject.resources["connector"].row, "slug")]
     own = connections_to(keys, evidence.connections)

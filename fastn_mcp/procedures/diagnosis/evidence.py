@@ -78,10 +78,10 @@ _MAX_PAGES = 10
 """Maximum number of pages of triggers, of workflows, and of connections of each status."""
 
 _LOG, _LOG_PAGES = "audit log", 3
-"""Name of the whole audit log, and the maximum number of its pages that are read in place of those of each resource."""
+"""Name of the whole audit log, and the maximum number of its pages that replace reads of each resource."""
 
 _MAX_FURTHER_PAGES = 2
-"""Maximum number of pages after the first of all connections, if these are read in place of those of each status."""
+"""Maximum number of pages after the first of all connections, if these replace reads of each status."""
 
 _MAX_RECORDS = 5
 """Maximum number of workflows and customers for which the last success and the first failure since are read."""
@@ -116,7 +116,7 @@ class Evidence:
     workflows: Mapping[str, Row]
     """Rows by id, as far as they were read."""
     relevant_workflows: Sequence[str]
-    """The workflows of the subject, or else those that ran, and that triggers of its customer start."""
+    """The workflows of the subject, or else the workflows that ran or that triggers of its customer start."""
     quotas: Row
     names: Mapping[str, str]
     """Names of customers and workflows by id."""
@@ -136,7 +136,7 @@ class Evidence:
     """Newest first."""
     gaps: Sequence[Unchecked] = ()
     connections_in_all: int | None = None
-    """Number of connections of the subject's connector, also of those that work."""
+    """Number of connections of the subject's connector, including working ones."""
     stuck: Sequence[StuckRun] = ()
     starters: Counter[str] = field(default_factory=Counter[str])
     """Number of the runs of the period by what started them, as far as their rows were read."""
@@ -331,10 +331,10 @@ async def _read_others(evidence: Evidence, newest: Sequence[EndedRun], reads: Ac
 
 
 def _triggers(evidence: Evidence, reads: AccountReads) -> tuple[list[Row] | None, int]:
-    """Return the triggers to report, None if they were not read, and the number of those of other customers.
+    """Return the triggers to report, None if they were not read, and the number of other customers' triggers.
 
-    Reported are those that start the workflows; for a customer, its own and the account's of its workflows; for a
-    connector, those that start workflows which use it.
+    Reported are triggers that start the workflows; for a customer, its own and the account's of its workflows; for a
+    connector, triggers that start workflows which use it.
     """
     rows, subject, workflows = reads.rows(_TRIGGERS), evidence.subject, {*evidence.relevant_workflows}
     if subject.connector:
@@ -354,7 +354,7 @@ def _triggers(evidence: Evidence, reads: AccountReads) -> tuple[list[Row] | None
 
 
 def _measured(evidence: Evidence) -> dict[RunFilter, Sequence[EndedRun]]:
-    """Return the failures of the workflows and customers to look at, those with most failures first."""
+    """Return the failures of the workflows and customers to look at, most failures first."""
     if evidence.subject.connector:
         return {}  # its customers have a row each
     by_filter = {group.newest.filter: group.runs for group in grouped(evidence.counts.failures, lambda run: run.filter)}

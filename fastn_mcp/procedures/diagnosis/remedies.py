@@ -35,7 +35,7 @@ class FailureEvidence:
     connections: Sequence[PartState]
     """Connections of the affected customers to that app, as far as they were read."""
     knows_connections: bool
-    """Whether those of all these customers were read."""
+    """Whether the connections of all these customers were read."""
 
     def mentions(self, pattern: str) -> bool:
         inferred = {"out of memory": self.run.memory_used >= 0.97, "workflow took too long": self.run.timed_out}
@@ -165,7 +165,7 @@ def _connection(evidence: FailureEvidence) -> Remedy | None:
     if not evidence.mentions(_CONNECTION) and not ((broken or off) and evidence.mentions(r"connector\.")):
         return None
     if broken or off:
-        return broken_connections([*broken, *off])
+        return remedy_for_broken([*broken, *off])
     if live:
         refused, otherwise = "refused", "is pinned to another one"
         fix = "Run it once. If it fails again, look in the workflow for the connection that it is pinned to."
@@ -191,7 +191,7 @@ def _connection(evidence: FailureEvidence) -> Remedy | None:
     return Remedy(f"there is no working connection to {app}: {why}", fix, _AUTHORISE_FIRST, ListConnections)
 
 
-def broken_connections(connections: Sequence[PartState]) -> Remedy:
+def remedy_for_broken(connections: Sequence[PartState]) -> Remedy:
     """Return the remedy for broken connections to one app."""
     first, states = connections[0], {quoted(connection.status): connection.problem for connection in connections}
     cause = f"the connection {quoted(first.label)} is {quoted(first.status)}"

@@ -66,7 +66,7 @@ async def read_account(
 
 
 def _jobs(reads: AccountReads) -> dict[str, Job]:
-    """Return the reads beside those of runs, by display name."""
+    """Return the reads besides the reads of runs, by display name."""
     problems = partial(_read_problems, reads=reads)
     return {
         "customers": partial(problems, listing=ListCustomers, statuses=(PENDING,)),

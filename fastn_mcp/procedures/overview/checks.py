@@ -60,7 +60,7 @@ class AccountFinding:
     """Call that shows all of them, if there are more."""
 
     def data(self, names: Mapping[str, str]) -> JsonValue:
-        """Return the finding as JSON. `names` are those of customers."""
+        """Return the finding as JSON. `names` are names of customers."""
         entry: Cells = {"severity": self.severity.value, "what": self.what}
         entry |= {"rows": [row.named(names) for row in self.shown]} if self.shown else {}
         return entry | ({"of": len(self.rows), "more": self.more} if self.more else {})
@@ -73,10 +73,10 @@ _MANY = {"is_": "are", "was": "were", "has": "have", "its": "their", "s": ""}
 
 @dataclass(frozen=True, slots=True)
 class FindingCheck:
-    """A problem that rows can have: whether a row has it, and the sentence about those that do.
+    """A problem that rows can have: whether a row has it, and the sentence about the rows that do.
 
     In `sentence`, `{rows}` is the number of rows with the noun, and `{detail}` what `detail` returns for the rows. The
-    words of `_ONE` become those of `_MANY` if there are several rows.
+    words of `_ONE` are replaced by words of `_MANY` if there are several rows.
     """
 
     severity: Severity

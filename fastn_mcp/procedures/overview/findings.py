@@ -45,7 +45,7 @@ def _reasons(group: FailureGroup) -> str:
 
 
 def failing_workflows(counts: RunCounts, rows: Sequence[TableRow]) -> list[AccountFinding]:
-    """Report the workflows of failed runs, given the rows of all workflows, those with most failed runs first."""
+    """Report the workflows of failed runs, given the rows of all workflows, the one with most failed runs first."""
     runs, more = counts.failures, counts.has_failures_unread
     customers, workflows = {run.customer for run in runs if run.customer}, {run.workflow for run in runs}
     whom = f", for {counted(len(customers), 'customer', at_least=more)}" if customers else ""
@@ -56,7 +56,7 @@ def failing_workflows(counts: RunCounts, rows: Sequence[TableRow]) -> list[Accou
 def workflow_rows(
     counts: RunCounts, workflows: Sequence[Row], triggers: Sequence[Row], records: Mapping[str, RunRecord]
 ) -> list[TableRow]:
-    """Return all workflows, those with most failed runs first. `triggers` are empty if they were not all read."""
+    """Return all workflows, the one with most failed runs first. `triggers` are empty if they were not all read."""
     now = counts.period.now
     groups = {group.newest.workflow: group for group in grouped(counts.failures, lambda run: run.workflow)}
     by_id, starts = {key_of(row): row for row in workflows}, dict[str, list[str]]()
@@ -138,7 +138,7 @@ def expiring_connections(
 ) -> list[AccountFinding]:
     """Report live connections that expire in this time, or should have, and that Fastn does not renew, the first first.
 
-    With `tells`, those that it does renew are counted too. `more`: some connections were not read.
+    With `tells`, connections that it does renew are counted too. `more`: some connections were not read.
     """
     soon = [row for row in rows if connection_state(row).is_usable and expires_within(row, now, time)]
     renewed = [row for row in soon if renews_itself(row, now)]
@@ -175,7 +175,7 @@ def expiring_connections(
 
 
 def stuck_runs(runs: Sequence[StuckRun], names: Mapping[str, str], *, more: bool) -> list[AccountFinding]:
-    """Report the runs under way far longer than usual, the longest first. `names` are those of workflows by id.
+    """Report the runs that take far longer than usual, the longest first. `names` are workflow names by id.
 
     `more`: there may be others.
     """

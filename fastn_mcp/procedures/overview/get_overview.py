@@ -31,11 +31,11 @@ from fastn_mcp.procedures.overview.checks import (
     trigger_findings,
 )
 from fastn_mcp.procedures.overview.findings import (
+    broken_connections,
     customer_rows,
     expiring_connections,
     failing_workflows,
     stuck_runs,
-    broken_connections,
     workflow_rows,
 )
 from fastn_mcp.procedures.overview.table import (
@@ -225,9 +225,7 @@ async def _findings(
             *failing_workflows(counts, table or []),
             *stuck_runs(stuck, {key: name_of(row) for key, row in by_id.items()}, more=has_more_stuck),
         ],
-        "connections": broken_connections(
-            broken, fails, counts, more=connections.more and connections.total is None
-        ),
+        "connections": broken_connections(broken, fails, counts, more=connections.more and connections.total is None),
         "customers": PENDING_CUSTOMERS.findings(waiting.rows, now, total=pending, more=waiting.more),
         "expiry": [
             *expiring_connections(expiring, now, ahead, more=account.reads.has_more("connections"), tells=not is_all),
@@ -288,7 +286,7 @@ def _fails_without(
 async def _records(
     failing: Sequence[str], account: AccountRows, asked: GetOverview, *, counts_rates: bool
 ) -> dict[str, RunRecord]:
-    """Return how workflows ran, by id: the first of the failing ones, and those of the others that take no request."""
+    """Return how workflows ran, by id: the first failing one, and the others that take no request."""
     period, failures, look = account.counts.period, account.counts.failures, account.reads.look
 
     def completed(key: str) -> ListExecutions:
