@@ -159,10 +159,10 @@ async def test_replayed_dialog_and_stale_message_decide_nothing(slack: Slack, wo
     before = message.buttons
     view = await slack.opens(DANA, message)
     assert await slack.submit(DANA, view) == ""
-    assert "was approved already. Nothing was decided now." in await slack.submit(DANA, view)
+    assert "has already been approved. Nothing was decided now." in await slack.submit(DANA, view)
     await slack.press(KIM, message, "approve", button=before["approve"])
     await until(lambda: slack.whispers)
-    assert slack.whispers[-1] == (KIM, "This request was approved already. Nothing was decided now.")
+    assert slack.whispers[-1] == (KIM, "This request has already been approved. Nothing was decided now.")
     await until(lambda: "withdraw" in message.buttons)
     await slack.decide(KIM, message, "withdraw")
     for user in (DANA, KIM):
@@ -211,7 +211,7 @@ async def test_four_eyes_count_people(slack: Slack, tmp_path: Path) -> None:
         assert await slack.decide(DANA, message, typed="Globex Exports") == ""
         await world.shows(message, "2 people other than the requester have to approve this call: 1 did so far (dana).")
         again = await slack.decide("U0DANA2", message, typed="Globex Exports")
-        assert again == "You have approved it already, and somebody else has to. Nothing was decided now."
+        assert again == "You have approved it already, and somebody else has to approve it, too. Nothing was decided now."
         assert isinstance(await world.call(call), PendingApproval)
         assert await slack.decide(KIM, message, typed="Globex Exports") == ""
         assert isinstance(await world.call(call), Done)

@@ -102,7 +102,7 @@ def test_stop_holds_though_it_cannot_be_audited(machine: StateFolder) -> None:
     machine.folder.chmod(0o700)
     (machine.folder / "audit.jsonl").mkdir()
     done = machine.run("stop")
-    assert (done.returncode, "It holds, and is not in the audit log." in done.stderr) == (0, True)
+    assert (done.returncode, "It is in force, but not in the audit log." in done.stderr) == (0, True)
     assert len(stops(machine)) == 1
 
 
@@ -133,14 +133,14 @@ def test_stop_ends_what_waits_and_what_is_not_used(machine: StateFolder) -> None
 def test_change_that_has_left_is_waited_for_and_named(machine: StateFolder) -> None:
     machine.do(lambda ledger: ledger.begin(replace(stores.change(at=time.time()))))
     done = machine.run("stop")
-    assert 'Already being sent, cannot be recalled: update_customer "Acme".' in words(done)
+    assert 'Already being sent, so it cannot be recalled: update_customer "Acme".' in words(done)
 
 
 def test_person_of_an_unknown_name_is_stopped_and_questioned(machine: StateFolder) -> None:
     done = machine.run("stop", "--person", "Dnaa")
     assert done.returncode == 0
-    assert 'Changes of the person "Dnaa" are stopped' in words(done)
-    assert "Nobody of this name has asked for an approval yet" in words(done)
+    assert 'Changes of the person "Dnaa" have been stopped' in words(done)
+    assert 'No approval has been requested yet by the person "Dnaa". Is the name spelled correctly?' in words(done)
     assert [stop.person for stop in stops(machine)] == ["Dnaa"]
 
 

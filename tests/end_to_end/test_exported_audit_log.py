@@ -110,7 +110,7 @@ def test_copy_shows_changes_on_either_side(env: dict[str, str], collector: Colle
     assert code == 1
     assert lines == [
         "Identical in the copy: entries 1 to 2, 4.",
-        "Missing in the copy: entry 3. Lost there, or written after the copy was made.",
+        "Missing from the copy: entry 3. They were lost there, or written after the copy was made.",
         "Altered in the copy: 1 record of this log.",
     ]
     lossy.write_bytes(b"".join(line for line in copy.splitlines(keepends=True) if b"Two" not in line))

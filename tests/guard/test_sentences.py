@@ -185,7 +185,7 @@ CASES = [
         then=(
             'An invitation e-mail to "a@b.c" goes out immediately and cannot be recalled. The rest can be changed back.'
         ),
-        unchecked='Not shown by Fastn, and lost: its current "x".',
+        unchecked='Its current "x", not shown by Fastn, will be lost.',
         row=CUSTOMER,
     ),
     Case(
@@ -245,7 +245,7 @@ CASES = [
         button='Connect "Shopify of Katana"',
         brief='Connect "Shopify of Katana"',
         then="Workflows can use it immediately. It can be deleted again.",
-        facts=(("Connector", "visibility not known, sends to an address that is not known"),),
+        facts=(("Connector", "visibility not known, sends to an unknown address"),),
         names=KATANA,
     ),
     Case(
@@ -255,7 +255,7 @@ CASES = [
         button="Connect it",
         brief='Connect "k2"',
         then="Workflows can use it immediately. It can be deleted again.",
-        facts=(("Connector", "could not be read, sends to an address that is not known"),),
+        facts=(("Connector", "could not be read, sends to an unknown address"),),
         typed=TypedArgument("credentials", (TypedField("token"),)),
     ),
     Case(
@@ -264,7 +264,7 @@ CASES = [
         first='Connect "k2" for the account itself. You enter its credentials, if it takes any.',
         then="Workflows can use it immediately. It can be deleted again.",
         unchecked="Not checked: which credentials it takes.",
-        facts=(("Connector", "could not be read, sends to an address that is not known"),),
+        facts=(("Connector", "could not be read, sends to an unknown address"),),
         typed=TypedArgument("credentials", (), is_certain=False),
     ),
     Case(
@@ -272,7 +272,7 @@ CASES = [
         {"connector_id": "k2"},
         first='Connect "k2" for the account itself.',
         then="It can be deleted again.",
-        facts=(("Connector", "could not be read, sends to an address that is not known"),),
+        facts=(("Connector", "could not be read, sends to an unknown address"),),
     ),
     Case(
         "delete_connection",
@@ -301,7 +301,7 @@ CASES = [
         button='Overwrite "stock-levels"',
         brief='Overwrite workflow "stock-levels"',
         then='The name or slug is taken by "w1".',
-        unchecked="Not shown by Fastn, and lost: its current code.",
+        unchecked="Its current code, not shown by Fastn, will be lost.",
         row={"id": "w1", "name": "stock-levels"},
     ),
     Case(
@@ -502,7 +502,7 @@ CASES = [
         "create_secret",
         {"name": "TOKEN", "value": "hunter2"},
         first='Store secret "TOKEN".',
-        lost="If Fastn takes another secret for this one, its value is lost for good.",
+        lost="If Fastn mistakes another secret for this one, its value is lost for good.",
         unchecked="Not checked: whether another secret has this name, customer and environment.",
         row={},
     ),
@@ -824,7 +824,7 @@ def test_update_names_values_that_cannot_be_restored() -> None:
     more = sentences_of("update_connector", {"connector_id": "k1", **methods, "name": "x"}, row)
     assert more["then"] == "The change stays in test until it is published. The rest can be changed back."
     hidden = sentences_of("update_connector", {"connector_id": "k1", "domain": "b", "description": "d"}, row)
-    assert hidden["unchecked"] == "Not shown by Fastn, and lost: its current description and domain."
+    assert hidden["unchecked"] == "Its current description and domain, not shown by Fastn, will be lost."
     assert "lost" not in hidden
 
 

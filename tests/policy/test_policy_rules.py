@@ -596,13 +596,13 @@ def test_plan_entry_counts_as_many_approvers_as_signers(
         assert (verdict.decision, verdict.rule, verdict.permit) == (Decision.ALLOW, "plan p line 1", permit)
         assert verdict.reason == ("why" if text else "The customer has no connections and no runs.")
     elif mode == "unattended" and decision == "four_eyes":
-        why = "It needs two people (policy.toml line 1: rule delete_customer), and one has signed the plan."
+        why = "It needs two people (policy.toml line 1: rule delete_customer), and only one has signed the plan."
         assert verdict == PolicyDecision(Decision.DENY, "no plan", why)
     else:
         assert verdict == PolicyDecision(Decision(decision), "policy.toml line 1: rule delete_customer", "why")
     if mode == "unattended":
         used_up = judge("", DELETION, mode, used_up=permit)
-        assert used_up == PolicyDecision(Decision.DENY, "no plan", "No calls are left of plan p line 1 (count = 3).")
+        assert used_up == PolicyDecision(Decision.DENY, "no plan", "All calls that plan p line 1 allows have been made (count = 3).")
 
 
 @pytest.mark.parametrize(

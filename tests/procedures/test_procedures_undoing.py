@@ -178,7 +178,7 @@ async def test_undo_whose_response_is_unreadable_is_not_made_again(world: World)
     await world.expect(AppliedUnreadable, UndoChange(change_id=change.id), world.form())
     sent = len(world.changes)
     again = await world.call(UndoChange(change_id=change.id), world.form())
-    assert "This was undone already" in str(again)
+    assert "This change has already been undone" in str(again)
     assert len(world.changes) == sent
 
 

@@ -187,7 +187,7 @@ class Account:
         problems = " ".join(trigger.get("problem", "") for trigger in answer["triggers"])
         assert problems.count("whether it fires is not known") == self.count("triggers", UNKNOWN)
         off = [row for row, state in self.expected["triggers"] if state is OFF]
-        assert problems.count("by the platform") == sum(switched_off(row).is_platform for row in off)
+        assert problems.count("by Fastn") == sum(switched_off(row).is_platform for row in off)
 
     async def dependents(self) -> None:
         answer = await self.call(FindDependents(kind="connector", id=self.connector))
