@@ -62,7 +62,7 @@ OF_ONE_CALL: dict[str, tuple[list[LogEntry], str]] = {
     "allowed by the policy": ([*DONE], 'Done Delete customer Customer 1 allowed by the policy'),
     "by a temporary approval": (
         [replace(entry, approved_by="temporary_approval", grant="temp") for entry in DONE],
-        "Done Delete customer Customer 1 temporary approval",
+        "Done Delete customer Customer 1 allowed by a temporary approval",
     ),
     "by a plan": (
         [replace(entry, approved_by="plan", rule="plan nightly.toml line 5") for entry in DONE],
@@ -347,7 +347,7 @@ async def test_damaged_lines_are_shown_as_a_gap(desk: Desk, visitor: Visitor) ->
     desk.audit.write_bytes(b"".join(lines))
     seen = await rows(visitor)
     assert [row.split()[1] for row in seen] == ["Done", "Done", "line", "Done"]
-    assert seen[2] == "Here a line of the audit log cannot be read. fastn-mcp audit verify says more."
+    assert seen[2] == "A line of the audit log cannot be read here. For details, run fastn-mcp audit verify ."
     assert len(await rows(visitor, "outcome=Done")) == 3
 
 

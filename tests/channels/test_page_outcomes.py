@@ -260,7 +260,7 @@ async def test_undo_is_approved_on_its_own_card_and_runs_by_itself(world: World,
     request = await world.open_request()
     assert request.principal == "local"
     assert (await page.decide("approve", request.id)).status_code == 303
-    assert "It is undone." in await page.read()
+    assert "The change was undone." in await page.read()
     assert (name_of(world, id_), len(world.changes)) == ("Globex Exports", sent + 1)
     rows = await page.read()
     assert "Undone" in rows

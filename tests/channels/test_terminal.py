@@ -127,7 +127,7 @@ def test_person_approves() -> None:
             question = person.sees("decline > ")
             assert question.startswith(f"\n{TITLE}\n{CALLED}\n")
             assert ("y = approve" in question) is (form.expected is None)
-            assert ("15 = approve this tool on this target for 15 minutes" in question) is form.allows_temporary
+            assert ("15 = approve, and the same for 15 minutes" in question) is form.allows_temporary
             person.types(f"{typed}\r")
             assert answer(person) == approval
 

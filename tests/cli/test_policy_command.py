@@ -369,7 +369,7 @@ def test_recorded_explanations_are_kept_and_tested(
     assert 'rule = "protected customer globex-*"' in text
     assert 'who = { "group" = ["ops"] }' in text
     good = fastn("policy", "test", cases, "--file", path)
-    assert (good.returncode, good.stdout.splitlines()[-1][:34]) == (
+    assert (good.returncode, good.stdout.splitlines()[-1][:52]) == (
         0,
         "0 of 3 cases are decided differently than expected. ",
     ), good.stdout

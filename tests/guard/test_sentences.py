@@ -701,8 +701,8 @@ def test_new_trigger_says_when_it_fires(given: dict[str, Any], when: str) -> Non
 @pytest.mark.parametrize(
     ("permissions", "can"),
     [
-        (["workflows:read"], "with 1 permission, to read"),
-        (["workflows:read", "usage:view"], "with 2 permissions, all of them to read"),
+        (["workflows:read"], "with 1 permission, read-only"),
+        (["workflows:read", "usage:view"], "with 2 permissions, all of them read-only"),
         (["workflows:read", "workflows:run"], "with 2 permissions"),
         (["users:write"], 'with 1 permission, a powerful one: "users:write"'),
         (["a:b", "workflows:*", "usage:view"], 'with 3 permissions, 2 of them powerful: "workflows:*" and "a:b"'),
@@ -798,7 +798,7 @@ def test_only_what_is_not_off_already_stops(states: tuple[str, ...], stopping: s
     rows = tuple({"name": str(number), "state": state} for number, state in enumerate(states))
     triggers = Dependence((Dependents("triggers", len(rows), rows),))
     sentences = sentences_of("delete_workflow", {"workflow_id": "w"}, {"id": "w", "name": "W"}, triggers)
-    assert sentences["then"].startswith(f"{stopping}Only the dashboard")
+    assert sentences["then"].startswith(f"{stopping}A workflow can be restored from Trash")
     unread = Dependence((Dependents("workflows", 5, (), states={"live": 3, "never published": 2}),))
     assert "3 workflows stop. " in sentences_of("delete_connector", {"connector_id": "c"}, None, unread)["then"]
 

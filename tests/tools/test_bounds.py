@@ -203,10 +203,10 @@ def test_unknown_values_of_a_filter_are_named_three_at_most(monkeypatch: pytest.
     monkeypatch.setattr("fastn_mcp.errors.closest", record)
     call = ListExecutions(status=",".join(["failedd", "failedd", *NAMES[:18]]))
     unknown = call.unknown([{"status": "failed"}] * 1_000)
-    assert [each.partition(" is not known")[0] for each in unknown[:3]] == [
-        "status: 'failedd'",
-        "status: 'name0'",
-        "status: 'name1'",
+    assert [each.partition(";")[0] for each in unknown[:3]] == [
+        "status: unknown value 'failedd'",
+        "status: unknown value 'name0'",
+        "status: unknown value 'name1'",
     ]
     assert unknown[3].startswith("status: 16 more; use one of ")
     assert len(unknown) == 4
