@@ -211,7 +211,9 @@ async def test_four_eyes_count_people(slack: Slack, tmp_path: Path) -> None:
         assert await slack.decide(DANA, message, typed="Globex Exports") == ""
         await world.shows(message, "2 people other than the requester have to approve this call: 1 did so far (dana).")
         again = await slack.decide("U0DANA2", message, typed="Globex Exports")
-        assert again == "You have approved it already, and somebody else has to approve it, too. Nothing was decided now."
+        assert (
+            again == "You have approved it already, and somebody else has to approve it, too. Nothing was decided now."
+        )
         assert isinstance(await world.call(call), PendingApproval)
         assert await slack.decide(KIM, message, typed="Globex Exports") == ""
         assert isinstance(await world.call(call), Done)

@@ -249,7 +249,13 @@ def test_overview_takes_at_most_40_lines(at_terminal: Shown) -> None:
     assert code == 0
     check(shown, 80)
     assert len(shown.splitlines()) <= 40
-    for part in ("customers 5", "high    1 workflow failed", "→ Sync", "medium  Anybody can call 1 webhook", "low     "):
+    for part in (
+        "customers 5",
+        "high    1 workflow failed",
+        "→ Sync",
+        "medium  Anybody can call 1 webhook",
+        "low     ",
+    ):
         assert part in shown
 
 

@@ -217,7 +217,10 @@ def test_simulate_follows_budgets_and_the_circuit_breaker(
         (entry("intent", "remove_all", {}, "destroy"), "there is no tool 'remove_all'"),
         (entry("intent", "delete_trigger", None, "destroy"), "its arguments were not recorded"),
         (entry("intent", "delete_trigger", {"[left out]": "9 characters"}, "destroy"), "arguments were not recorded"),
-        (entry("intent", "delete_trigger", {"id": "t"}, "destroy"), "the tool no longer takes its arguments (trigger_id)"),
+        (
+            entry("intent", "delete_trigger", {"id": "t"}, "destroy"),
+            "the tool no longer takes its arguments (trigger_id)",
+        ),
         (entry("intent", "delete_trigger", {"trigger_id": "t"}, "odd"), "it has no effect"),
         (DELETED | {"time": "yesterday"}, "it has no time"),
     ],
@@ -426,8 +429,8 @@ def test_simulate_compares_a_candidate_with_the_policy_in_force(
     assert f"1 2026-11-25 09:00Z delete_trigger t1 four_eyes {group} candidate.toml line 4: rule delete_*" in rows
     assert "2 2026-11-25 09:00Z delete_trigger t1 four_eyes deny candidate.toml line 1: rule *" in rows
     assert (
-        f"3 of 4 calls would be decided differently. Policy: mode guarded, live key, file {in_force}. Candidate: {candidate}."
-        in rows
+        f"3 of 4 calls would be decided differently. Policy: mode guarded, live key, file {in_force}. Candidate:"
+        f" {candidate}." in rows
     )
     error = fastn("policy", "simulate", "--audit", audit, "--against", str(tmp_path / "none.toml"))
     error_line(error, "There is no policy file")

@@ -166,7 +166,9 @@ async def test_list_without_anybody_of_the_group_asks_nobody(tmp_path: Path, gro
     text = f'[dana]\npublic_key = "DANA"\n{groups}[kim]\npublic_key = "KIM"\n'
     world = WebhookWorld(tmp_path, OF_SECURITY, text)
     refused = await world.expect(Refused, world.deletion())
-    assert "This call needs 2 approvers (one of them from security), and 2 of the listed approvers may decide" in str(refused)
+    assert "This call needs 2 approvers (one of them from security), and 2 of the listed approvers may decide" in str(
+        refused
+    )
     request = await world.open_request()
     question = {"grant": request.id, "expected": request.expected}
     for signer in (world.dana, world.kim):

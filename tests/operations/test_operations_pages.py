@@ -190,7 +190,9 @@ async def test_teams_server_takes_up_a_new_key(tmp_path: Path, upstream: Upstrea
             new = rotated(upstream)
             assert "another" not in (await anna.result(token, "list_users"))["message"]
             key.write_text(new)
-            assert (await anna.result(token, "list_users"))["next"].startswith("Call again: the new key is used from now on.")
+            assert (await anna.result(token, "list_users"))["next"].startswith(
+                "Call again: the new key is used from now on."
+            )
             assert (await anna.result(token, "create_customer", name="Hooli"))["done"] == "create_customer"
     assert [change for change in upstream.changes() if "customers" in change] == ["POST /api/v1/customers"] * 2
     report = verify(tmp_path / "state" / "tenants" / "acme" / "audit.jsonl")

@@ -602,7 +602,9 @@ def test_plan_entry_counts_as_many_approvers_as_signers(
         assert verdict == PolicyDecision(Decision(decision), "policy.toml line 1: rule delete_customer", "why")
     if mode == "unattended":
         used_up = judge("", DELETION, mode, used_up=permit)
-        assert used_up == PolicyDecision(Decision.DENY, "no plan", "All calls that plan p line 1 allows have been made (count = 3).")
+        assert used_up == PolicyDecision(
+            Decision.DENY, "no plan", "All calls that plan p line 1 allows have been made (count = 3)."
+        )
 
 
 @pytest.mark.parametrize(

@@ -466,7 +466,7 @@ async def test_names_of_customers_that_were_not_read_are_a_gap_of_their_order(tm
     assert True in unnamed
     assert unnamed == sorted(unnamed)
     (gap,) = [gap for gap in answer["not_checked"] if gap["what"].startswith("names of ")]
-    assert gap["why"].endswith("rows without them are not in order.")
+    assert gap["why"].endswith("rows without a name are not in order.")
 
 
 async def test_order_without_a_table_is_refused(world: World) -> None:
