@@ -461,9 +461,9 @@ async def test_dialog_of_a_tenant_that_is_not_of_the_app_decides_nothing(slack: 
     team = TeamWorld(tmp_path, text, environment={**KEYS, "SLACK_APP": APP, "SLACK_BOT": BOT})
     async with team.served():
         for tenant, told in {
-            "globex": "This is not of a tenant that decides by this app.",
-            "own": "This is not of a tenant that decides by this app.",
-            "nobody": "This is not of a tenant that decides by this app.",
+            "globex": "This request belongs to no tenant that decides through this app.",
+            "own": "This request belongs to no tenant that decides through this app.",
+            "nobody": "This request belongs to no tenant that decides through this app.",
             "acme": "This approval request does not exist.",
         }.items():
             about = blocks.Reference(request="r1", shown="0" * 64, tenant=tenant)
