@@ -184,7 +184,7 @@ class Incomplete(FastnError):
     """Some of several calls were made, the others were not."""
 
     outcome = "incomplete"
-    certainty = "What was made stays made."
+    certainty = "Changes that were already made stay."
 
 
 class UnknownOutcome(FastnError):
@@ -231,7 +231,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 def closest(name: str, known: Iterable[str], likeness: float = 0.65) -> str | None:
     """Return the most similar known name; None below `likeness`, from 0 (any name) to 1 (the same name).
 
-    Case, hyphens and underscores are ignored, and those at the beginning: the dashes of two options are no likeness.
+    Case is ignored, and so are hyphens and underscores: that two options begin with dashes does not make them alike.
     """
     if len(name) > _MAX_LIKE:
         return None

@@ -34,7 +34,8 @@ _ABOUT_A_SECRET = re.compile(
 )
 _NAME_KEYS = frozenset({"name", "key", "id", "field", "header", "label", "param", "parameter", "variable", "property"})
 _VALUE_KEYS = frozenset({"value", "values", "val", "default", "defaultvalue", "currentvalue"})
-"""Keys of pairs such as {"name": "apiKey", "value": "..."}: those that name the secret, and those that hold it."""
+"""Keys of pairs such as {"name": "apiKey", "value": "..."}: the keys that name the secret, and the keys that hold
+it."""
 
 # Fields of API keys and secrets that are safe to show. A text in any other field is redacted.
 _SAFE_FIELDS = frozenset({
@@ -281,7 +282,7 @@ class _Secret(NamedTuple):
 
 
 def _end_of_secrets(text: str, secret: _Secret, kind: str) -> int:
-    """Return where a secret ends, or those that begin within it: a header's line may begin a private key."""
+    """Return where a secret ends, or secrets that begin within it: a header's line may begin a private key."""
     position = secret.start
     end = secret.end
     ends = dict[str, int]()
@@ -302,7 +303,7 @@ def _end_of_secrets(text: str, secret: _Secret, kind: str) -> int:
 def _secret_at(mark: "re.Match[str]", *, is_after_secret: bool) -> "tuple[re.Match[str], _Secret | None]":
     """Return the mark of a secret with the secret, or the mark with None.
 
-    The beginning of a token can also be that of a name, as in `eyJ-token: …`.
+    The beginning of a token can also begin a name, as in `eyJ-token: …`.
     """
     if mark.lastgroup in _MARKED_NAMES:
         return mark, _named_secret(mark)
@@ -523,7 +524,7 @@ def _object(value: dict[str, JsonValue], level: int) -> dict[str, JsonValue]:
 
 
 def _rows(rows: list[dict[str, JsonValue]], level: int) -> list[dict[str, JsonValue]]:
-    """Redact objects: of those with the same keys, only the columns in which not every text is ordinary."""
+    """Redact objects. Of objects with the same keys, only columns with a text that is not ordinary are looked at."""
     alike: dict[tuple[str, ...], list[int]] = {}
     for number, row in enumerate(rows):
         alike.setdefault(tuple(row), []).append(number)

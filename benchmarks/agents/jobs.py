@@ -78,7 +78,7 @@ THIRTY: tuple[Job, ...] = (
                     "connection HubSpot of Acme Corp is EXPIRED",
                     "listContacts",
                     '"will_not_help"',
-                    "consecutive failures",
+                    "failures in a row",
                 ),
             ),
         ),
@@ -154,7 +154,7 @@ THIRTY: tuple[Job, ...] = (
         8,
         "Create a read-only key for the BI team that ends in 30 days, and revoke TEST if it was never used.",
         (
-            Call("get_overview", {"about": "access"}, ("API keys never used", '"TEST"')),
+            Call("get_overview", {"about": "access"}, ("API keys have never been used", '"TEST"')),
             Call(
                 "create_api_key",
                 {"name": "BI team", "permissions": "Viewer", "expires": "30d"},
@@ -277,7 +277,7 @@ THIRTY: tuple[Job, ...] = (
     Job(
         15,
         "Which app-event triggers are Active but not subscribed?",
-        (Call("get_overview", {"about": "triggers"}, ("not disabled but never firing", '"Paid Shopify orders"')),),
+        (Call("get_overview", {"about": "triggers"}, ("is on but never fires", '"Paid Shopify orders"')),),
         (),
         facts=("Paid Shopify orders",),
     ),

@@ -82,7 +82,7 @@ QUESTIONS: tuple[Job, ...] = (
             Call(
                 "get_overview",
                 {"about": "expiry", "hours": 336},
-                ("that Fastn does not renew by itself", "API keys expiring", '"expires"', '"not_checked": [{"what"'),
+                ("Fastn does not renew them itself", "API keys expire", '"expires"', '"not_checked": [{"what"'),
             ),
         ),
         facts=("A key is not renewed", "Fastn renews them itself", "Data dashboard"),

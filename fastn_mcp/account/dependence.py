@@ -9,7 +9,7 @@ from pydantic import JsonValue
 from fastn_mcp.records.formats import counted
 
 OWNED_KINDS = frozenset({"connections", "secrets", "triggers"})
-"""Kinds whose rows belong to a customer. Runs do too, but only those of a customer depend on it."""
+"""Kinds whose rows belong to a customer. Runs do too, but only a customer's runs depend on it."""
 
 _MAX_NAMES = 3
 """Maximum number of dependents of one kind that sentences name."""
@@ -17,7 +17,7 @@ _MAX_NAMES = 3
 
 @dataclass(frozen=True, slots=True)
 class Unchecked:
-    """Something that could not be checked, and the reason. `kind` is that of the rows, if `what` says more."""
+    """Something that could not be checked, and the reason. `kind` is the kind of the rows, if `what` says more."""
 
     what: str
     why: str
@@ -50,7 +50,7 @@ class Dependents:
     rest: JsonValue = None
     """Call that lists them all, if there are more than `rows`."""
     owners: frozenset[str] = frozenset()
-    """Ids of the customers that own those that were read."""
+    """Ids of the customers that own the dependents that were read."""
     hides_owners: bool = False
     """Whether there may be other owners: not all were read, or a trigger does not tell whose its connection is."""
 

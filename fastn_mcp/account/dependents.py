@@ -32,7 +32,7 @@ from fastn_mcp.records.rows import (
     timestamp,
     word,
 )
-from fastn_mcp.records.states import STATES, State, run_state, trigger_state
+from fastn_mcp.records.states import STATES, run_state, trigger_state
 from fastn_mcp.redaction import texts_in
 from fastn_mcp.runtime import Report, no_progress
 from fastn_mcp.tools.access import ListSecrets
@@ -113,7 +113,7 @@ def dependency_rules(kind: str, subject: str, target: FastnObject | None) -> Dep
             )
         case "connection":
             names = connector_keys(row)
-            why = "They name connectors, not connections: none is known to use this one."
+            why = "Workflows name connectors, not connections: none is known to use this connection."
             return DependencyRules(
                 certain=(DependencyRule("triggers", triggers, _app_event("connectionId", {subject})),),
                 possible=(_of_workflows(_refers("connectors", names)),) if names else (),
@@ -248,7 +248,7 @@ async def _with_facts(dependents: Dependents, send: Send, now: datetime, custome
 async def _last_runs(keys: Sequence[str], customer: str | None, send: Send, now: datetime) -> dict[str, str]:
     """Return the last runs of workflows by id: from a page of the newest runs, and others one by one.
 
-    With a customer, the runs are those for it, and only its page of newest runs is read.
+    With a customer, only its runs count, and only its page of newest runs is read.
     """
     page: Listed | None = None
     if customer is not None or len(keys) > _FEW_RUNS:
@@ -272,7 +272,7 @@ async def _last_run(send: Send, now: datetime, workflow: str) -> str:
 def _trigger_in_words(row: Row) -> str:
     label = label_of("trigger", {**row, "routes": None, "endOrgId": None})
     state = trigger_state(row)
-    return f"{label or key_of(row)}{'' if state is State.LIVE else f', {state.value}'}"
+    return f"{label or key_of(row)}{'' if state.is_usable else f', {state.value}'}"
 
 
 def _rules(call: Call, target: FastnObject | None) -> DependencyRules:

@@ -104,7 +104,7 @@ async def read_many_labels(
 
 
 async def read_labels(kind: str, ids: Iterable[str], reads: AnswerReads, most: int = MAX_LOOKUPS) -> dict[str, str]:
-    """Return the names of these ids: those that are listed, and up to `most` that are read one by one."""
+    """Return the names of these ids: listed names, and up to `most` names that are read one by one."""
     wanted = list(dict.fromkeys(ids))
     listed: Mapping[str, Row] = reads.stored(LISTS[kind](limit=100)).by_id if wanted else {}
     names = {key: text(listed[key], *_NAMES) for key in wanted if key in listed}

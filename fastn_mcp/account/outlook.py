@@ -176,7 +176,7 @@ async def _connections(workflow: Row, resolved: ResolvedCall, send: Send, now: d
         is_shared = isinstance(app, dict) and word(app, "scope") == "saas"
         own = [] if is_shared else [row for row in rows if connector_keys(row) & {*texts_in(app)}]
         states = {connection_state(row) for row in own}
-        if State.LIVE in states:
+        if any(state.is_usable for state in states):
             continue
         if State.UNKNOWN in states or not (is_whole and (own or app in apps_of_customers(workflow))):
             unchecked.append(_app(app))

@@ -467,5 +467,5 @@ async def _role(key: str, send: Send) -> Row:
     named = [(row, [*map(str, identity(row).values())]) async for page in pages for row in page.rows]
     alike = [(row, names) for row, names in named if name_as_read(key) in map(name_as_read, names)]
     if len(alike) != 1 or key not in alike[0][1] or not pages.is_complete:
-        raise ValueError(f"{len(alike)} roles could be meant")
+        raise ValueError(f"{len(alike)} roles match")
     return alike[0][0]

@@ -294,7 +294,7 @@ class ResolvedCall:
 
     @property
     def own_mentions(self) -> list[Mention]:
-        """Id and names of its target, and those that it gives: a create may overwrite what has them."""
+        """Id and names of its target, and the ones that it gives: a create may overwrite what has them."""
         call = self.call
         of = _called(kind_of(call), self.label.name if self.label else call.target or "")
         arguments = call.arguments()
@@ -337,7 +337,7 @@ class ResolvedCall:
             return f"{_called(kind, unread[0].id)} could not be read"
         is_pending_known = isinstance(pending_in(self.call, row_of(self.target)), list)
         if self.call.needs_person and not (is_pending_known and getattr(self.call, "approval_mode", "") == "manual"):
-            return "it is not known what Fastn's AI would act on: begin a session in manual mode"
+            return "what Fastn's AI would act on is unknown: begin a session in manual mode"
         if self.target is UNKNOWN and self.call.toolset() == KINDS[kind].toolset:
             return f"the {kind.replace('_', ' ')} that this call may overwrite could not be read"
         return self._customer_gap() if kind == "customer" else ""
@@ -352,7 +352,7 @@ class ResolvedCall:
         if any(each.kind == "connection" and each.row is None for each in self.records):
             return "a connection that it names could not be read"
         if self.dependence.hides_owners:
-            return "not all that depends on it could be read"
+            return "not everything that depends on it could be read"
         return ""
 
     def bound(self) -> list[object]:
@@ -464,7 +464,7 @@ def _called(kind: str, name: object) -> str:
 def _mentioned(value: object, fields: frozenset[str], *, refers: bool = False) -> Iterator[object]:
     """Yield the ids and names at any depth in fields that refer to a kind, such as those of a run's input.
 
-    `refers`: whether `value` is that of such a field.
+    `refers`: whether `value` is the value of such a field.
     """
     if isinstance(value, list):
         for inner in cast("list[object]", value):

@@ -1,6 +1,6 @@
 """Short references in place of long composite ids: `ref_` and ten characters of the id's digest.
 
-The ids of connections have 150 to 200 characters, and repeat those of the account, the connector and the customer.
+The ids of connections have 150 to 200 characters, and repeat the ids of the account, the connector and the customer.
 Answers to questions have references instead, and each tool takes them. A reference is the same in every process, and
 stands for an id of the account whose key the server uses: it is looked up among what was read of it.
 """

@@ -58,7 +58,7 @@ _CASCADE = {
     "workflows": ("triggers", "executions"),
     "triggers": ("executions",),
 }
-"""Toolsets whose rows may be deleted, or read differently, together with those of another."""
+"""Toolsets whose rows may be deleted, or read differently, together with the rows of another."""
 
 Key = tuple[str, bytes]
 T = TypeVar("T")

@@ -82,7 +82,7 @@ _TYPES_WITHOUT_CREDENTIALS = frozenset({"no auth", "none", "oauth", "oauth2", "o
 
 
 def typed_argument(call: Call, connector: Row | None) -> TypedArgument | None:
-    """Return what a person has to type for a call; None if nothing. `connector`: that of a new connection.
+    """Return what a person has to type for a call; None if nothing. `connector`: the connector of a new connection.
 
     If it is None or does not say what it takes, the person is asked and may leave it out: they know the app.
     """

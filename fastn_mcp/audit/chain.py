@@ -153,8 +153,11 @@ class _Reader:
     def cut(self, lines: int) -> BrokenLine | None:
         if self._anchor is None or self._anchor.n <= self.end.n:
             return None
-        gone = f"entries {self.end.n + 1} to {self._anchor.n}"
-        return BrokenLine(lines + 1, f"the ledger knows entry {self._anchor.n}: {gone} were cut off or removed")
+        first = self.end.n + 1
+        last = self._anchor.n
+        gone = f"entry {last} is" if first == last else f"entries {first} to {last} are"
+        has = "it" if first == last else f"entry {last}"
+        return BrokenLine(lines + 1, f"{gone} missing at the end: the ledger has {has}, the log does not")
 
     def problem(self, number: int, line: bytes) -> BrokenLine | None:
         end = self.end
@@ -177,7 +180,9 @@ class _Reader:
         if problem:
             return BrokenLine(number, problem)
         if self._anchor is not None and after.n == self._anchor.n and after.head != self._anchor.head:
-            return BrokenLine(number, "it is not the entry of this number that the ledger knows: the log was rewritten")
+            return BrokenLine(
+                number, "it is not the entry that the ledger has under this number: the log was rewritten"
+            )
         self.torn = self.torn + self.pieces
         self.pieces = []
         self._follow(entry, after)

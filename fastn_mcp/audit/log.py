@@ -317,7 +317,7 @@ class AuditFile:
             return
         report = chain.verify(lines_of(expired[-1:]), start=chain.first_of(lines_of(expired[-1:])))
         if report.broken is not None:
-            log.error("%s is not as it was written; it and older files are not deleted", expired[-1])
+            log.error("%s was changed after it was written; it and older files are not deleted", expired[-1])
             return
         # Update the ledger first, so that the remaining files can always be verified.
         await marks.mark_audit(deleted_name(self._name), report.entries, report.head)

@@ -33,7 +33,7 @@ from fastn_mcp.errors import Refused
 log = logging.getLogger(__name__)
 
 POSITION = ".sent"
-"""Suffix of the file of a position, in place of that of the log."""
+"""Suffix of the file of a position, in place of the log's suffix."""
 
 _POSITION = re.compile(rb'\{"n":(\d{1,18}),"hash":"([0-9a-f]{64})"\} *\n')
 _POSITION_BYTES = 110
@@ -47,7 +47,7 @@ class NotExported(Refused):
 
     def __init__(self, why: str) -> None:
         super().__init__(
-            f"The audit log {why}, and no change is made before that (audit_export).",
+            f"The audit log {why}. No change is sent until it is exported (audit_export).",
             "Reading still works. Call again later, and tell the operator: the server log says more.",
         )
 
@@ -94,7 +94,7 @@ class Outbox:
             raise NotExported(f"cannot be read ({error.strerror})") from error
         waited = (now - waiting[0].time).total_seconds() if waiting else 0.0
         if waited > self._limit:
-            raise NotExported(f"was not accepted by the collector for {waited:.0f} seconds")
+            raise NotExported(f"has not been accepted by the collector for {waited:.0f} seconds")
 
     def sent(self) -> End:
         """Return the newest exported entry; the beginning if there is none. Raises `OSError`."""
@@ -117,7 +117,9 @@ class Outbox:
             if entries:  # else an entry is being written
                 log.error("entries %s to %s of %s are gone, and were never exported", sent.n + 1, before.n, self.path)
             return entries
-        log.warning("the audit log %s does not have its exported entry %s: all of it is exported", self.path, sent.n)
+        log.warning(
+            "the audit log %s lacks entry %s, which was exported: the whole log is exported again", self.path, sent.n
+        )
         return list(islice(self._after(0), most))
 
     def _after(self, number: int) -> Iterator[Unsent]:
@@ -172,13 +174,13 @@ class Outbox:
             sync(file.fileno())
 
     def exported(self, files: Iterable[Path]) -> list[Path]:
-        """Return the first of these rotated files, those without an unsent entry. Raises `OSError`."""
+        """Return the first of these rotated files, up to one with an unsent entry. Raises `OSError`."""
         sent = self.sent()
         exported = list[Path]()
         for file in files:
             end = end_in(file)
             if end is not None and end.n > sent.n:
-                log.warning("%s has entries that were not exported; it is kept", file)
+                log.warning("%s is kept, since some of its entries have not been exported", file)
                 break
             exported.append(file)
         return exported

@@ -30,7 +30,7 @@ class AuditLog:
         with self._readable():
             log_files = files.log_files(self.file)
         if not log_files:
-            begins = "It begins with the first call that changes something."
+            begins = "It is created by the first call that changes something."
             raise SettingsError(f"There is no audit log at {self.file}.", begins)
         return log_files
 
@@ -121,7 +121,7 @@ def following(readline: Callable[[], bytes], pause: Callable[[], object]) -> Ite
 def newest_first(log: Path, is_later: Callable[[Entry], bool] | None = None) -> Iterator[bytes]:
     """Yield the lines of a log from its end, or from the newest entry that is not `is_later`, over its rotated files.
 
-    Reads blocks, and only those that are needed. Ends at a file that is compressed. Raises `OSError`.
+    Reads only the blocks that are needed. Ends at a compressed file. Raises `OSError`.
     """
 
     def is_later_line(line: bytes) -> bool | None:

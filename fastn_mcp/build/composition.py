@@ -382,14 +382,14 @@ def _read_only(client: FastnClient) -> Send:
 
     async def read(call: Call) -> FastnObject:
         if call.effect is not Effect.READ:
-            raise Refused(f"{call.tool_name()} is not a read.")
+            raise Refused(f"{call.tool_name()} is not a reading tool.")
         return await client.send(call)
 
     return read
 
 
 def may_own(key: str) -> Callable[[FastnObject], bool]:
-    """Return a check whether an API key record may be that of `key`: False only if the record rules it out."""
+    """Return a check whether an API key record may belong to `key`: False only if the record rules it out."""
     return lambda record: is_own_key(key, record.model_dump()) is not False
 
 
@@ -430,6 +430,6 @@ def enabled_tools(settings: Settings) -> tuple[AnyTool, ...]:
     if not enabled:
         raise SettingsError(
             "No tool is left by the settings tools, exclude_tools, toolsets, read_only and mode.",
-            "All of them: fastn-mcp tools, without these settings.",
+            "To list all tools: fastn-mcp tools, without these settings.",
         )
     return enabled

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 SANDBOX_KEY = "fsk_test_sandbox"
 
 SANDBOX_SETTINGS = {"base_url": "http://localhost", "profile": "sandbox", "auth": "header", "test_mode": "auto"}
-"""The sandbox is a separate account: these settings and its key are never those of the environment or a profile."""
+"""The sandbox is a separate account: these settings and its key never come from the environment or a profile."""
 
 _FILE_OPTIONS = {"config", "sandbox_file", *settings_with(Trait.FILE)}
 """Options that name a file. Printed commands use absolute paths, since they may be run in another folder."""
@@ -48,7 +48,7 @@ def state_of(environment: Mapping[str, str], *, sandboxed: bool) -> Path:
 
 
 def options_of(root: click.Context, names: Container[str] | None = None) -> list[str]:
-    """Return the options given before the command, or only those in `names`, as arguments to repeat."""
+    """Return the options given before the command, or only the options in `names`, as arguments to repeat."""
     arguments: list[str] = []
     for option in root.command.get_params(root):
         name = option.name or ""

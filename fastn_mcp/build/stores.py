@@ -100,17 +100,19 @@ async def audit_marks(setting: str | None, log: Path, system: System) -> tuple[E
         marks = [await ledger.audit_mark(each) for each in (name, deleted_name(name))]
     newest, deleted = (None if mark is None else End(*mark) for mark in marks)
     if newest is None and has_entries(log):
-        raise SettingsError(NEVER_SEEN, "Verify it where both were, and compare the head hash there with this one.")
+        raise SettingsError(
+            NEVER_SEEN, "Verify the log at its earlier place, with the ledger there, and compare the head hashes."
+        )
     return newest, deleted
 
 
 def audit_logs(state: Path) -> list[Path]:
-    """Audit logs in the folder `state`: that of its account, or those of the tenants of a team."""
+    """Audit logs in the folder `state`: the account's log, or the logs of a team's tenants."""
     return [*state.glob(AUDIT), *(state / TENANTS).rglob(AUDIT)]
 
 
 def replica_log_name(log: Path) -> str:
-    """Name of an audit log among those of several machines."""
+    """Name of an audit log among the logs of several machines."""
     return f"{platform.node()}:{log.resolve()}"
 
 
@@ -152,7 +154,7 @@ class ApprovalStore:
     warn: Callable[[str], None]
     """Gets a warning where something could not be recorded."""
     name: str = ""
-    """Where it is, such as `in the sandbox`, if it is not the one that the options of a command select."""
+    """Where it is, such as `in the sandbox`, if the options of a command do not select it."""
     state_secrets: Sequence[str] = ()
     is_of_tenant: bool = False
     """Whether it is of a tenant of a team, whose process has a ledger of its own beside it."""

@@ -104,7 +104,7 @@ class TenantBuilder:
         parts.guard.decisions.is_leaving = self.is_leaving
         parts.client.stored_key = lambda: self.settings(tenant, own).api_key
         parts.client.key_hint = tenant.key_hint
-        parts.client.on_new_key = "Call again: it is used from now on."
+        parts.client.on_new_key = "Call again: the new key is used from now on."
         answers = None
         webhook = parts.channel.webhook
         if webhook is not None and own is None:
@@ -258,7 +258,7 @@ def serve(
     system = System()
     refusal = team.unserved_by_issuer(url_host(host))
     if refusal is not None:
-        raise SettingsError(f"{refusal}.", "Serve at this machine alone: --http 127.0.0.1:PORT")
+        raise SettingsError(f"{refusal}.", "Serve this machine alone: --http 127.0.0.1:PORT")
     shared = process_settings(flags, os.environ)
     lines = begin_log(shared)
     with ExitStack() as closing:
@@ -333,8 +333,8 @@ async def _decide_in_slack(
         async with tenants.lease(tenant) as account:
             if account.decide is not None:
                 return await account.decide(payload, about)
-    log.warning("what came from Slack names no tenant of its app")
-    return notice("This is not of a tenant that decides by this app. Nothing was decided.")
+    log.warning("a message from Slack names no tenant of its app")
+    return notice("This request belongs to no tenant that decides through this app. Nothing was decided.")
 
 
 _OF_THE_PROCESS = (

@@ -128,11 +128,11 @@ def require_able(approvers: Iterable[Approver], request: ApprovalRequest) -> Non
     able = [each for each in approvers if each.may_answer(request)]
     groups = {group for each in able for group in each.groups}
     if len(able) < needed or not groups.issuperset(request.second):
-        takes = f"It takes {counted(needed, 'approver')}{of_groups(request.second)}"
+        takes = f"This call needs {counted(needed, 'approver')}{of_groups(request.second)}"
         raise Refused(
-            f"{takes}, and {len(able)} of those on the list may decide about this call.",
-            "Tell the operator: the file of approvers lists their effects and groups. Nobody decides about what may be"
-            " their own call: one who is named by e-mail may be any caller whose sign-in has no e-mail address.",
+            f"{takes}, and {len(able)} of the listed approvers may decide about it.",
+            "Tell the operator: the file of approvers lists their effects and groups. Nobody decides about a call that"
+            " may be their own: an approver named by e-mail may be any caller whose sign-in has no e-mail address.",
         )
 
 
@@ -203,7 +203,7 @@ def _approver(name: str, values: object, source: TomlSource, issuer: str | None)
     entry = validate(_Entry, values, source, (name,))
     credential = entry.public_key or entry.secret
     if (credential is None and not entry.slack) or (entry.public_key and entry.secret):
-        raise ConfigError((name,), f"{name} needs a public_key or a secret, and not both; or Slack users: slack")
+        raise ConfigError((name,), f"{name} needs either a public_key or a secret; or Slack users: slack")
     principal = entry.principal or name
     if issuer is not None and not re.fullmatch(rf"{re.escape(issuer)}\|\S+", principal):
         raise ConfigError(
@@ -273,8 +273,8 @@ class ApproverAnswers:
             raise AnswerRejected(410, why_closed(request), approver, request)
         if not approver.may_answer(request):
             why = (
-                f"{approver.name} may not decide about it: it is or may be their own call, or its effect is not among"
-                " theirs."
+                f"{approver.name} may not decide about this call: it is or may be their own, or its effect is not one"
+                " that they may decide about."
             )
             raise AnswerRejected(403, why, approver, request)
         return request
@@ -337,7 +337,7 @@ class ApproverAnswers:
             return
         seen.recorded += 1
         if seen.left_out:
-            message = f"{message} Before it {seen.left_out} more were not recorded."
+            message = f"{message} {seen.left_out} more before this one were not recorded."
             seen.left_out = 0
         entry = LogEntry(AuditEvent.ANSWER_REFUSED, "unknown", account_name(self.account), "unknown")
         if request is not None:

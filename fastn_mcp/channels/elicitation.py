@@ -21,12 +21,12 @@ from fastn_mcp.guard.approval_form import (
     form_choices,
     form_field,
     form_text,
+    instruction,
     read_answer,
     typed_noun,
 )
 from fastn_mcp.guard.caller import PageLink
 from fastn_mcp.ledger.approval_request import ApprovalRequest
-from fastn_mcp.redaction import quote
 from fastn_mcp.runtime import System, with_background
 
 Context = ServerRequestContext[Any]
@@ -110,14 +110,14 @@ def _schema(request: ApprovalRequest) -> dict[str, Any]:
         field: dict[str, Any] = {
             "type": "string",
             "title": noun.capitalize(),
-            "description": f"To approve, type the {noun} between the quotes: {quote(request.expected)}",
+            "description": instruction(request),
         }
     else:
         choices = form_choices(request)
         field = {
             "type": "string",
             "title": "Decision",
-            "description": "Only approve sends the call.",
+            "description": "The call is sent only if you approve.",
             "enum": list(choices),
             "default": choices[0],
         }

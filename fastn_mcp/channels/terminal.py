@@ -21,8 +21,10 @@ from fastn_mcp.guard.approval_form import (
     Approve,
     Decline,
     NoAnswer,
-    form_text,
+    form_lines,
+    instruction,
     typed_noun,
+    what_to_type,
 )
 from fastn_mcp.guard.caller import Announcement, ChannelCapabilities
 from fastn_mcp.ledger.approval_request import TEMPORARY_MINUTES, ApprovalRequest
@@ -145,7 +147,10 @@ class Terminal:
         With `may_wait`, Enter alone leaves the request undecided: `NoAnswer`.
         """
         self._discard_input()
-        self.say(f"\n{form_text(request, *further)}")
+        lines = form_lines(request, str(TEMPORARY_MINUTES), *further)
+        if request.expected is None:  # or the prompt says it
+            lines.append(instruction(request))
+        self.say("\n".join(["", *lines]))
         answer = await self._ask_decision(request, may_wait=may_wait)
         if isinstance(answer, Approve) and request.typed is not None:
             return await self._ask_secret(answer, request.typed)
@@ -174,15 +179,15 @@ class Terminal:
         minutes = str(TEMPORARY_MINUTES) if request.can_be_temporary else None
         noun = typed_noun(request)
         wrong = "That is not the name" if noun == "name" else f"Those are not the {noun}"
-        choices = [f"the {noun}"]
         again = f"{wrong}. Type it again, or n to decline."
+        enter = "n to decline, or press Enter to leave it waiting" if may_wait else "or press Enter to decline"
+        prompt = f"{what_to_type(request)}, {enter}" if expected is not None else ""
         if expected is None:
-            choices = ["y = approve"]
             again = "That is not one of the choices."
-            if minutes is not None:
-                choices.append(f"{minutes} = approve this tool on this target for {minutes} minutes")
-        choices += ["n = decline", "Enter = leave it waiting" if may_wait else "Enter = decline"]
-        while (typed := await self.line(", ".join(choices))) is not None:
+            temporarily = [] if minutes is None else [f"{minutes} = approve, and the same for {minutes} minutes"]
+            enter = "Enter = leave it waiting" if may_wait else "Enter = decline"
+            prompt = ", ".join(["y = approve", *temporarily, "n = decline", enter])
+        while (typed := await self.line(prompt)) is not None:
             if not typed and may_wait:
                 return _LEFT_WAITING
             match typed.casefold():
@@ -260,8 +265,6 @@ class Terminal:
                     os.write(self._device, b"\n")
                     if len(typed.encode()) < _MAX_LINE:
                         return typed.rstrip("\r\n") if typed else None
-                    self.say(
-                        "That is longer than a line at a terminal can be: use the approval page, or a shorter one."
-                    )
+                    self.say("A line at a terminal cannot be that long: use the approval page, or a shorter value.")
             finally:
                 termios.tcsetattr(self._device, termios.TCSANOW, before)

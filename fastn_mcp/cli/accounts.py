@@ -65,7 +65,7 @@ def login(start: StartOptions, profile: str | None, stdin: bool, in_file: bool, 
     if not in_file:
         with _file_suggested(command.to(*words, "--file")):
             keyring.check()  # before the person pastes the key
-    prompt = f"API key of {at_rest.profile} at {at_rest.host} (not shown)"
+    prompt = f"API key for {at_rest.profile} at {at_rest.host} (not shown)"
     key = _read_key(prompt, command.to(*words, "--stdin"), stdin=stdin)
     settings = account.with_key(Key(key, "what was given"))
     if not no_check:
@@ -88,7 +88,7 @@ def login(start: StartOptions, profile: str | None, stdin: bool, in_file: bool, 
         where = f"--base-url {settings.base_url}, or base_url in {stored.config}"
         say(f"Later starts need the address, too: {where}.")
     if os.environ.get(VARIABLE):
-        warn(f"{VARIABLE} is set: unset it, or the stored key is not used.")
+        warn(f"{VARIABLE} is set: unset it, or the stored key will not be used.")
     return 0
 
 
@@ -103,20 +103,20 @@ def logout(start: StartOptions, profile: str | None) -> int:
     whose = f"{settings.profile} at {settings.host}"
     done = stored.forget()
     if done:
-        say(*(f"The key of {whose} was removed from {place}." for place in done))
+        say(*(f"The key for {whose} was removed from {place}." for place in done))
         say("It still works: revoke it in the Fastn dashboard, Settings, API keys, if it is not needed.")
         return 0
     if stored.is_in_file and account.key_host != settings.host.lower():
         warn(
-            f"The stored key is of {settings.profile} at {account.key_host}, not at {settings.host}. Nothing was"
-            f" changed. To forget it, set --base-url or FASTN_BASE_URL to the address of {account.key_host}."
+            f"The stored key is for {settings.profile} at {account.key_host}, not at {settings.host}. Nothing was"
+            f" changed. To delete it, set --base-url or FASTN_BASE_URL to the address of {account.key_host}."
         )
         return 1
     source = next((f"{name} in {stored.config}" for name in KEY_SETTINGS if name in account.table), None)
     if source is None and account.profile is None and os.environ.get(VARIABLE):
         source = f"the environment: {VARIABLE}"
-    hint = f"Its key comes from {source}." if source else f"Which has one: {start.command_line().to('profiles')}"
-    warn(f"login has stored no key of {whose}. {hint}")
+    hint = f"Its key comes from {source}." if source else f"To see which has one: {start.command_line().to('profiles')}"
+    warn(f"login has stored no key for {whose}. {hint}")
     return 1
 
 
@@ -137,7 +137,7 @@ class StoredKey:
 
     @property
     def may_set_address(self) -> bool:
-        """Whether the file's address is of this account alone: that of the top level is also that of profiles."""
+        """Whether the file's address is of this account alone: the address of the top level is also the profiles'."""
         return self.account.profile is not None or not self.account.file.profiles
 
     def check(self, *, in_file: bool, replace: bool) -> None:
@@ -146,11 +146,11 @@ class StoredKey:
         settings = self.account.keyless()
         for name in KEY_SETTINGS:
             if name in account.table and not (name == "api_key_file" and in_file):
-                what = f"{name} already says where the key is, so a stored key would not be used."
+                what = f"{name} already says where to find the key, so a stored key would not be used."
                 raise SettingsError(f"{account.file.line_of(name, account.profile)}: {what}", "Remove that line first.")
         if not in_file or replace or "api_key_file" not in account.table or account.key_host == settings.host.lower():
             return
-        warning = f"The key stored there is of {settings.profile} at {account.key_host}, not at {settings.host}."
+        warning = f"The key stored there is for {settings.profile} at {account.key_host}, not at {settings.host}."
         if Terminal.here() is None or not click.confirm(f"{warning} Replace it?", default=False, err=True):
             own = "Keep it in a profile of its own: fastn-mcp profiles add NAME --base-url URL"
             raise SettingsError(f"{warning} Nothing was changed.", f"{own}; or replace it: --replace")
@@ -209,7 +209,10 @@ def _read_key(prompt: str, command: str, *, stdin: bool) -> str:
     """Ask for the key, or read it from the standard input, as `command` does. Raises `SettingsError`."""
     if not stdin:
         if sys.stdin.isatty() and sys.stderr.isatty():
-            return str(click.prompt(prompt, hide_input=True, err=True)).strip()
+            try:
+                return str(click.prompt(prompt, hide_input=True, err=True)).strip()
+            except click.Abort:
+                raise click.Abort("No key was stored.") from None
         raise SettingsError("There is no terminal to ask for the key at.", f"Give it on the standard input: {command}")
     lines = key_in_text(sys.stdin.read(_MAX_INPUT)).splitlines()
     if len(lines) != 1:
@@ -247,7 +250,7 @@ async def check_key(parts: AccountParts) -> KeyCheck:
         hint = "Copy it again: Fastn dashboard, Settings, API keys."
         return KeyCheck(False, f"The key does not work. {error.what} {hint}")
     except Forbidden:
-        return KeyCheck(True, "The key works. It may not list API keys, so its permissions are unknown.")
+        return KeyCheck(True, "The key works. It is not allowed to list API keys, so its permissions are unknown.")
     except FastnError as error:
         return KeyCheck(None, f"Could not check whether the key works. {error}")
     page = answer.result if isinstance(answer, Done) else None
@@ -371,7 +374,7 @@ def add_(start: StartOptions, name: str, as_default: bool, **options: object) ->
     path = start.config_file()
     config = config_file.read_or_none(path)
     if name in config.profiles:
-        raise SettingsError(f"There is a profile {name!r} already.", f"Change it in {path}.")
+        raise SettingsError(f"The profile {name!r} exists already.", f"Change it in {path}.")
     values = {
         setting: str(Path(str(value)).absolute()) if setting in settings_with(Trait.FILE) else value
         for setting, value in options.items()

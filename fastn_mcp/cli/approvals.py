@@ -76,7 +76,7 @@ def _list(store: ApprovalStore, waiting: Iterable[ApprovalRequest]) -> None:
 
 
 def _decide(store: ApprovalStore, terminal: Terminal) -> None:
-    """Ask about each pending request. Ctrl-C leaves the one that was asked about undecided."""
+    """Ask about each pending request. Ctrl-C leaves the current one undecided."""
     try:
         store.use(partial(_ask_about_each, terminal=terminal))
     except KeyboardInterrupt:
@@ -85,7 +85,7 @@ def _decide(store: ApprovalStore, terminal: Terminal) -> None:
 
 
 async def _ask_about_each(approvals: TerminalApprovals, terminal: Terminal) -> None:
-    """Ask about each pending request once, including those that arrive meanwhile."""
+    """Ask about each pending request once, including requests that arrive meanwhile."""
     seen: set[str] = set()
     while pending := [
         request for request in await approvals.ledger.waiting(approvals.system.timestamp()) if request.id not in seen
@@ -115,7 +115,7 @@ async def _ask_about_each(approvals: TerminalApprovals, terminal: Terminal) -> N
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.pass_obj
 def temporary_(store: ApprovalStore, as_json: bool) -> None:
-    """List the temporary approvals: each for one tool on one target."""
+    """List the temporary approvals. Each covers one tool on one target."""
     temporary_approvals = store.use(TerminalApprovals.temporary_approvals) or []
     if as_json:
         fields = ("id", "principal", "account", "tool", "target", "by")
@@ -199,7 +199,7 @@ def _open_page(store: ApprovalStore, start: StartOptions) -> None:
     if opened is None:
         waiting = len(store.waiting())
         others = [*_other_waiting(store, start, "--open")]
-        what = f"No approval page is open, and {_calls(waiting)} here: a server opens one when a call needs approval."
+        what = f"No approval page is open, and {_calls(waiting)} here. A server opens one when a call needs approval."
         raise SettingsError(what, " ".join([*([at_a_terminal] if waiting or not others else []), *others]))
     address, key = opened
     folder = file.parent / KEY_FOLDER

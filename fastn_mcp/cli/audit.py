@@ -73,7 +73,7 @@ def audit_group(ctx: click.Context, file: Path | None) -> None:
 @click.option("--json", "as_json", is_flag=True, help="As JSON lines.")
 @click.pass_obj
 def tail_(options: AuditOptions, count: int, follow: bool, as_json: bool) -> None:
-    """The newest entries, one line each, with times in UTC.
+    """Print the newest entries, one line each, with times in UTC.
 
     A terminal shows the name of each target, and cuts long lines: audit show N has all of it. A pipe
     gets whole lines, tab-separated: n, time, event, principal, tool, target, name, decision, approved_by, outcome,
@@ -115,7 +115,7 @@ def show_(options: AuditOptions, entry: str, as_json: bool) -> None:
         indented = text.replace("\n", "\n" + " " * _VALUE)
         click.echo(f"{name:>12}  {indented}")
     if others:
-        click.echo("\nOf the same call:")
+        click.echo("\nOther entries of the same call:")
         _print_entries(others, [selected])
 
 
@@ -227,7 +227,7 @@ def _field(entry: Entry, field: str) -> str:
 def verify_(options: AuditOptions, head: str | None, remote: tuple[Path, ...]) -> None:
     """Check the hash chain over all files, and against the ledger. Exit code 0 if it is intact, 1 otherwise.
 
-    With --remote also compare it with its exported copy: nothing missing, altered or added on either
+    With --remote, also compare it with its exported copy: no entry may be missing, altered or added on either
     side. An entry that arrived twice is fine.
     """
     log = options.log
@@ -248,7 +248,7 @@ def verify_(options: AuditOptions, head: str | None, remote: tuple[Path, ...]) -
     report = log.verify(head, *marks)
     say(*_finding_lines(report, head, marks[0], options.program))
     if ledger_error is not None:
-        say(f"Whether entries were cut off at the end is not known. {ledger_error}", err=True)
+        say(f"It is not known whether entries were cut off at the end. {ledger_error}", err=True)
     intact = report.broken is None and not report.shortened and (head is None or report.noted is not None)
     if remote:
         comparison = compare(log.lines(log.files()), there, exported)
@@ -285,20 +285,20 @@ def _finding_lines(report: Report, head: str | None, newest: End | None, program
         yield f"Entries 1 to {report.deleted} were deleted by the retention setting, as the ledger knows."
     if report.noted is not None:
         at = "the beginning" if head == FIRST_PREV else f"entry {report.noted}"
-        yield f"The hash that you noted is that of {at}; {report.entries - report.noted} came after it."
+        yield f"The hash that you noted belongs to {at}; {report.entries - report.noted} came after it."
     if report.broken is None and newest is not None and newest.n:
         yield f"The ledger knows entry {newest.n}, which is unchanged."
     elif report.broken is None and head is None:
         yield "Entries removed from the end cannot be detected. Keep the head elsewhere; verify with --head HASH."
     torn = [
-        f"L{_place(report, line)[1:]} is unfinished: its process ended, or the disk was full. Nothing was sent on its"
-        " account."
+        f"L{_place(report, line)[1:]} is unfinished: its process ended, or the disk was full. Nothing was sent because"
+        " of it."
         for line in report.torn
     ]
     yield from _limited("more lines are unfinished", torn)
     unfinished = [
-        f"Entry {entry} has no outcome: the call is under way, or its process ended first. Look in Fastn whether it was"
-        f" made; {program.to('show', str(entry))} names it."
+        f"Entry {entry} has no outcome: the call is under way, or its process ended first. Check in Fastn whether it"
+        f" was made; {program.to('show', str(entry))} shows the call."
         for entry in report.unfinished
     ]
     yield from _limited("more entries have none", unfinished)
@@ -322,11 +322,11 @@ def _place(report: Report, line: int) -> str:
 
 
 _COMPARISONS = {
-    "same": "The same in the copy: {}.",
-    "missing": "Missing in the copy: {}. Lost there, or written after the copy was made.",
-    "different": "Different: {}. Both sides are intact in themselves: one of them was rewritten.",
-    "extra": "Missing here, though the copy has them: {}. They were cut off or removed here.",
-    "deleted": "In the copy, and older than this log: {}.",
+    "same": "Identical in the copy: {}.",
+    "missing": "Missing from the copy: {}. They were lost there, or written after the copy was made.",
+    "different": "Different in the copy: {}. Each side is intact by itself, so one of them was rewritten.",
+    "extra": "In the copy but missing here: {}. They were cut off or removed here.",
+    "deleted": "In the copy and older than this log: {}.",
     "waiting": "Not exported yet: {}.",
 }
 """Sentences about the entries of each field of a comparison."""

@@ -5,7 +5,7 @@ import re
 import shlex
 import sys
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, cast
 
@@ -28,10 +28,11 @@ from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.result import Done
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.procedures.catalog import TOOLS, ParsedCall, parse
+from fastn_mcp.redaction import quote
 from fastn_mcp.report.collector import DONE, PREVIEWED, WAITING, OutcomeGroup, Tally
 from fastn_mcp.runtime import Report
 from fastn_mcp.server.rendering import render, render_error, render_pending, render_preview, with_dashboard
-from fastn_mcp.tools.operation import Operation
+from fastn_mcp.tools.operation import NOT_AN_ID, Operation
 from fastn_mcp.tools.tool import DRY_RUN, AnyTool, Effect
 
 _OPEN_ARGUMENTS = ("detail", "permissions", "problem", "started_by", "status", "type", "visibility")
@@ -66,7 +67,7 @@ _EXAMPLES: Mapping[str, str] = {
     "tool": "run_workflow",
     "type": "workflow",
 }
-"""Values of required arguments in examples: ids are those of the sandbox."""
+"""Values of required arguments in examples, with ids of the sandbox."""
 
 _EXAMPLES_OF: Mapping[str, Mapping[str, str]] = {
     "create_secret": {"name": "STRIPE_KEY"},
@@ -164,7 +165,7 @@ def _option(name: str, facts: dict[str, Any], *, required: bool) -> click.Option
     kind = click.INT if facts["type"] == "integer" else click.STRING
     hint = " As JSON." if facts["type"] in ("object", "array") and not is_text_list else ""
     hint += f" One of {', '.join(facts['enum'])}." if "enum" in facts else ""
-    declared = [f"--{name.replace('_', '-')}", name]
+    declared = [_option_of(name), name]
     if facts["type"] == "boolean":
         return click.Option(declared, is_flag=True, default=None, help=facts["description"])
     return click.Option(
@@ -178,7 +179,7 @@ def _option(name: str, facts: dict[str, Any], *, required: bool) -> click.Option
 
 
 def _listed_values(name: str, facts: dict[str, Any]) -> list[str]:
-    """Return the values of an enum, or those in the description of a text: "Active, Invited or Disabled."."""
+    """Return the values of an enum, or the values in the description of a text: "Active, Invited or Disabled."."""
     if name not in _OPEN_ARGUMENTS:
         return facts.get("enum") or facts.get("items", {}).get("enum", [])
     listed = re.split("[.;:]", re.sub(r" \(.*?\)", "", facts["description"]))[0]
@@ -235,6 +236,8 @@ async def _call(parts: AccountParts, tool: AnyTool, arguments: dict[str, Any], o
             # One person reads both streams, so say nothing twice; and it is this person who declined.
             data = {name: value for name, value in data.items() if name not in ("outcome", "message", "next")}
             message = f"Declined. {error.known}" if isinstance(error, Declined) else message
+        if isinstance(error, InvalidArgument):
+            message = _by_option(error, tool, arguments, output.command)
         if data:
             body = with_dashboard(data, wanted and wanted.call, parts.dispatch.dashboard_url)
             output.show(tool, body, parts.stores.system.now())
@@ -247,8 +250,32 @@ async def _call(parts: AccountParts, tool: AnyTool, arguments: dict[str, Any], o
     if wrong and sys.stdout.isatty():
         del body["unknown"]
     output.show(tool, body, parts.stores.system.now())
-    warn(*wrong)
+    warn(*(_with_options(problem, tool) for problem in wrong))
     return Exit.WRONG if wrong else exit_of(outcome.outcome)
+
+
+def _by_option(
+    error: InvalidArgument,
+    tool: AnyTool,
+    arguments: Mapping[str, Any],
+    command: Callable[[str, Mapping[str, Any]], str],
+) -> str:
+    """Return an argument's error with its option; for what looks like a name in place of an id, how to look it up."""
+    for name, value in arguments.items():
+        if error.what.startswith(f"{name}: {NOT_AN_ID}") and (" " in value or not value.isascii()):
+            look_up = command("find", {"query": value})
+            return f"{_option_of(name)} takes an id; {quote(value)} looks like a name. Look it up: {look_up}"
+    return " ".join(filter(None, (_with_options(error.what, tool), error.known, error.next_step)))
+
+
+def _with_options(problems: str, tool: AnyTool) -> str:
+    """Name options in place of arguments: `--name: must not be empty` for `name: must not be empty`."""
+    names = "|".join(map(re.escape, tool.model_fields))
+    return re.sub(rf"(^|; )({names})(?=[:.])", lambda match: f"{match[1]}{_option_of(match[2])}", problems)
+
+
+def _option_of(argument: str) -> str:
+    return f"--{argument.replace('_', '-')}"
 
 
 call = Calls("call", help="Make one call, asking on the terminal before anything destructive.")

@@ -206,13 +206,13 @@ class Output:
             return
         from fastn_mcp.cli.display import Display, cursor_of
 
-        for part in Display(screen.width, now, self._command).body(tool.tool_name(), body):
+        for part in Display(screen.width, now, self.command).body(tool.tool_name(), body):
             screen.print(part)
         cursor = None if is_list(tool) else cursor_of(body)
         if cursor:  # not wrapped: it is copied
             click.echo(f"\nThere is more. Repeat the command with:\n  --cursor {cursor}")
 
-    def _command(self, tool: str, arguments: Mapping[str, JsonValue]) -> str:
+    def command(self, tool: str, arguments: Mapping[str, JsonValue]) -> str:
         """Return the command line of a call."""
         words = ["call", tool.replace("_", "-")]
         for name, value in arguments.items():

@@ -15,7 +15,7 @@ from rich.text import Text
 from fastn_mcp.account.short_ids import short_id
 from fastn_mcp.cli import layout
 from fastn_mcp.cli.layout import style
-from fastn_mcp.records.formats import age, field_in_words, lasting, quoted, sentence
+from fastn_mcp.records.formats import age, counted, field_in_words, lasting, quoted, sentence
 from fastn_mcp.records.rows import Row, as_word, parse_timestamp
 from fastn_mcp.records.states import RunState, State, state_in_words
 from fastn_mcp.redaction import sanitize
@@ -45,6 +45,7 @@ _STYLES = {
     **dict.fromkeys((State.OFF, State.DRAFT, RunState.CANCELLED, "medium", "invited"), style(layout.ORANGE)),
     **dict.fromkeys((RunState.UNDER_WAY, "low"), style(layout.CYAN)),
 }
+_ENDINGS = {"timeout": RunState.TIMED_OUT.value}
 _TIME_WITH_AGE = re.compile(r"(\d{4}-\d\d-\d\d)(?:T(\d\d:\d\d)[\d:.]*Z)? \(([^()]*)\)(?=,|$)")
 _ID_WITH_NAME = re.compile(
     r"\b(?:[a-z]+ )?(?:[a-z]+_\w{8,}|[0-9a-f]{8}-[0-9a-f-]{27}|\w+:[\w:.~-]{20,}) \((.+?)\)(?=, |$)"
@@ -147,7 +148,7 @@ class Display:
         lead = Text(f"Done: {title(done)}", f"bold {_GREEN}")
         yield lead.append(f" {quoted(str(name))}" if name else "", "bold")
         if "why" in receipt:
-            receipt["undo"] = f"It cannot be undone here. {receipt.pop('why')}"
+            receipt["undo"] = f"undo-change cannot undo it. {receipt.pop('why')}"
         elif receipt.get("undo") == "undo_change":
             receipt["undo"] = self.command("undo_change", {"change_id": receipt.get("change_id")})
         yield from self.report(receipt)
@@ -312,15 +313,35 @@ class Display:
             case str():
                 at = parse_timestamp(item) if item[10:11] == "T" else None
                 return _line(item) if at is None else f"{item[:16]}Z ({age(at, self.now)})"
-            case {"tool": str() as tool, "arguments": dict() as arguments} if len(item) == 2:
-                return self.command(tool, arguments)
             case dict():
-                return ", ".join(f"{title(name)} {self.plain(each)}" for name, each in item.items())
+                return self._object(item)
             case list():
                 items = [*map(self.plain, item)]
                 return ("; " if any(", " in each for each in items) else ", ").join(items)
             case _:
                 return _line(str(item))
+
+    def _object(self, item: Object) -> str:
+        match item:
+            case {"tool": str() as tool, "arguments": dict() as arguments} if len(item) == 2:
+                return self.command(tool, arguments)
+            case {"profile": str() as profile, "host": str() as host, **facts}:
+                named = [f"key …{each}" if name == "key_ends" else self.plain(each) for name, each in facts.items()]
+                return ", ".join([f"{profile} at {host}", *named])
+            case {"hours": int() as hours, "all": int() as all_, **ended}:
+                return f"{counted(hours, 'hour')}: {counted(all_, 'run')}{self._endings(all_, ended)}"
+            case _:
+                return ", ".join(f"{title(name)} {self.plain(each)}" for name, each in item.items())
+
+    def _endings(self, all_: int, ended: Mapping[str, JsonValue]) -> str:
+        """Return how many runs of a period ended how, and how many have not ended, each after a comma."""
+        counts = {name: each for name, each in ended.items() if isinstance(each, int)}
+        others = all_ - sum(counts.values())
+        words = [f"{each:,} {_ENDINGS.get(name, title(name))}" for name, each in counts.items() if each]
+        if others > 0:
+            words.append(f"{others:,} under way or cancelled")
+        words += [f"{title(name)} {self.plain(each)}" for name, each in ended.items() if name not in counts]
+        return "".join(f", {each}" for each in words)
 
     def _is_short(self, item: JsonValue) -> bool:
         """Whether a value is shown beside its name, and not as a section."""

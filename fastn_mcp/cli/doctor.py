@@ -66,8 +66,8 @@ def doctor(
 ) -> int:
     """Check the settings, the network, the key, and each operation against your account. Changes nothing there.
 
-    Each reading operation is called once; for changing ones only OPTIONS is sent. Each difference is reported with what
-    to do, and settings are proposed.
+    Each reading operation is called once; for a changing one, only OPTIONS is sent. Each difference is reported with
+    what to do about it, and settings are proposed.
 
     With --team, run it where a replica runs, with its variables (FASTN_LEDGER, FASTN_STATE_SECRET).
     """

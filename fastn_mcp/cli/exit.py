@@ -41,7 +41,7 @@ def run(command: click.Group) -> NoReturn:
     except click.Abort as error:
         # Click raises it without a cause in a prompt, and with one for a Ctrl-C elsewhere.
         if error.__cause__ is None:
-            _end(130, "No answer. What was asked about was not done.")
+            _end(130, f"Cancelled. {str(error) or 'This step was not done.'}")
         raise SystemExit(130) from None
     raise SystemExit(_flush_output(status, command))
 

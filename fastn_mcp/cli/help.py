@@ -190,7 +190,7 @@ _EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "call": (
         "fastn-mcp --sandbox call get-overview",
         "fastn-mcp --sandbox call list-executions --status failed --limit 3",
-        "fastn-mcp call delete-customer --help      # the arguments of one",
+        "fastn-mcp call delete-customer --help      # its arguments",
     ),
     "completion": ("fastn-mcp completion fish > ~/.config/fish/completions/fastn-mcp.fish",),
     "demo": ("fastn-mcp demo", "fastn-mcp install claude-code --sandbox      # the same in a client"),
@@ -235,7 +235,7 @@ _EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "sandbox": ("fastn-mcp sandbox      # it says how to call it", "fastn-mcp sandbox --port 9000 --file account.json"),
     "setup": ("fastn-mcp setup", "fastn-mcp setup --sandbox --yes      # without a terminal"),
     "stop": ('fastn-mcp stop --reason "agent went wrong"', "fastn-mcp stop --person ana@example.com"),
-    "tools": ("fastn-mcp tools", "fastn-mcp call delete-customer --help      # the arguments of one"),
+    "tools": ("fastn-mcp tools", "fastn-mcp call delete-customer --help      # its arguments"),
     "uninstall": ("fastn-mcp uninstall cursor --dry-run", "fastn-mcp uninstall claude-code"),
     "whoami": ("fastn-mcp whoami", "fastn-mcp --profile acme whoami --json"),
 }

@@ -161,7 +161,7 @@ def _install_http(wanted: InstallOptions, arguments: Sequence[str], url: str) ->
     clients.check_url(url)
     if wanted.key != "profile" or not set(arguments) <= {"--sandbox"}:
         raise NotInstalled(
-            "With --url the server runs already, and keeps the account and the options that it was started with.",
+            "With --url, the server is already running with the account and options that it was started with.",
             "Leave out --key, --profile and the options before install. --sandbox says whose token is used.",
         )
     client = _present_client(wanted)
@@ -187,7 +187,7 @@ def _apply(client: McpClient, wanted: InstallOptions, additions: Sequence[Additi
     change = apply.apply(change, compute)
     say(f"Done. {client.after}.")
     if change is not None and change.before is not None:
-        say(f"What the file was: {target.backup.copy}")
+        say(f"A copy of the old file: {target.backup.copy}")
     options = ["--name", wanted.name] if wanted.name != "fastn" else []
     if wanted.project:
         options.append("--project")
@@ -217,9 +217,9 @@ def uninstall(**options: Any) -> None:
         return
     change = apply.apply(change, compute)
     is_deleted = change is not None and change.new is None
-    say(f"Done. {target.path} is {'gone, as it was before' if is_deleted else 'without it'}.")
+    say(f"Done. {f'{target.path} is deleted' if is_deleted else f'The entry is removed from {target.path}'}.")
     if change is not None and change.keep_copy:
-        say(f"The entry that ours replaced is in {target.backup.copy}")
+        say(f"The entry that was there before is in {target.backup.copy}")
 
 
 def _program(wanted: InstallOptions) -> CommandLine:
@@ -293,7 +293,7 @@ def _is_confirmed(change: apply.FileChange, wanted: InstallOptions) -> bool:
         return True
     if Terminal.here() is None:
         raise NotInstalled("There is no terminal to ask on.", "Run it again with --yes.")
-    if click.confirm("Apply this change?", default=False, err=True):
+    if _confirm("Apply this change?", default=False, otherwise="Nothing was changed."):
         return True
     say("Nothing was changed.")
     return False
@@ -319,7 +319,7 @@ def _machine() -> Machine:
     "--client", "names", type=EnumChoice([*BY_NAME]), multiple=True, help="Connect this client alone. Repeatable."
 )
 @click.option(
-    "--yes", is_flag=True, help="Ask nothing. Of an account, serve only tools that read, unless --mode is set."
+    "--yes", is_flag=True, help="Ask nothing. With an account, serve only tools that read, unless --mode is set."
 )
 @click.option("--replace", is_flag=True, help="With --yes: replace existing entries of that name.")
 @click.pass_context
@@ -379,12 +379,12 @@ def _present_clients() -> list[McpClient]:
 def _is_sandbox(start: StartOptions, sandbox: bool | None, *, yes: bool) -> bool:
     is_account = sandbox is False or start.flags.get("profile") is not None
     if is_account and (sandbox or start.sandboxed):
-        raise click.UsageError("The sandbox is an account of its own. Leave out one of both.")
+        raise click.UsageError("The sandbox is an account of its own. Leave out one of the two.")
     if is_account or sandbox or start.sandboxed:
         return not is_account
     if yes:
         raise click.UsageError("With --yes, say what is served: --sandbox or --account.")
-    return not _confirm("Serve your account? Otherwise the sandbox, which has data to try it with", default=False)
+    return not _confirm("Connect your Fastn account? (No: the sandbox, with sample data)", default=False)
 
 
 def _require_key(ctx: click.Context, start: StartOptions, *, yes: bool) -> None:
@@ -405,5 +405,9 @@ def _require_key(ctx: click.Context, start: StartOptions, *, yes: bool) -> None:
             ctx.exit(1)
 
 
-def _confirm(question: str, *, default: bool = True) -> bool:
-    return click.confirm(question, default=default, err=True)
+def _confirm(question: str, *, default: bool = True, otherwise: str = "") -> bool:
+    """Ask a yes-or-no question. `otherwise` is said if it is cancelled."""
+    try:
+        return click.confirm(question, default=default, err=True)
+    except click.Abort:
+        raise click.Abort(*filter(None, [otherwise])) from None

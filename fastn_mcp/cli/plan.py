@@ -72,8 +72,8 @@ def new_(
 ) -> None:
     """Write a plan of exact calls, for a person to read and sign.
 
-    CALLS is a file of JSON lines, {"tool": ..., "arguments": {...}}; - is standard input. Equal calls are counted, and
-    those of apply_changes each by itself.
+    CALLS is a file of JSON lines, {"tool": ..., "arguments": {...}}; - is standard input. Equal calls are counted;
+    each call of an apply_changes counts by itself.
     """
     if (calls is None) == (audit is None):
         raise click.UsageError("Give CALLS, or --from-audit FILE.")
@@ -96,7 +96,7 @@ def new_(
 
 
 def _from_script(lines: Iterable[bytes]) -> Iterator[Call]:
-    """Yield the calls of a script that change something, including those of its batches."""
+    """Yield the calls of a script that change something, including the calls of its batches."""
     calls, errors = read(lines, _PLANNABLE)
     if errors:
         raise WrongArgument(errors[0])

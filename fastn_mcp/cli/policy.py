@@ -57,7 +57,9 @@ _CHANNELS = {
 _FILE = click.option(
     "--file", type=click.Path(path_type=Path), help="Use this policy file instead of the configured one."
 )
-_TEAM = click.option("--team", type=click.Path(path_type=Path), help="Take it for the server of this team file.")
+_TEAM = click.option(
+    "--team", type=click.Path(path_type=Path), help="Check it as the policy of this team file's server."
+)
 _MODE = click.option("--mode", type=EnumChoice(["read-only", "guarded", "manual", "auto"]), help="Use this mode.")
 
 
@@ -73,7 +75,7 @@ def policy_group() -> None:
 def check_(start: StartOptions, file: Path, team: Path | None) -> None:
     """Print FILE in words, and warn of rules that cannot work. Exit code 2 for a mistake, with its line.
 
-    With an account, the names of customers are read.
+    With an account, it also reads the names of customers.
     """
     rules = load_rules(file, start.command_line())
     say(*rules.words())
@@ -102,7 +104,7 @@ def _approvers(start: StartOptions, team: Path | None) -> tuple[int, Collection[
 
 
 async def _customer_warnings(start: StartOptions, rules: FileRules) -> list[str]:
-    """Compare protected customers with those of the account. Without one, or if it cannot be reached, say nothing."""
+    """Compare protected customers with the account's. Say nothing without an account, or if it cannot be reached."""
     if not rules.compares_customers:
         return []
     try:
@@ -144,9 +146,9 @@ def explain_(start: StartOptions, tool: str, arguments: tuple[str, ...], **optio
     try:
         call = parse(TOOLS, name, dict(_argument(name, text) for text in arguments)).call
     except UnknownTool as error:
-        raise NotSent(error.what, "All of them: fastn-mcp tools") from None
+        raise NotSent(error.what, "To list all tools: fastn-mcp tools") from None
     if not isinstance(call, Operation):
-        raise NotSent(f"{name} consists of several calls; the policy decides each.", "Explain one of those.")
+        raise NotSent(f"{name} consists of several calls; the policy decides each.", "Explain one of these calls.")
     start = start.with_flags(policy=options["file"], mode=options["mode"])
     step_up: StepUp | None = None
     if options["team"] is not None:
@@ -291,8 +293,10 @@ def _asked_lines(situation: Situation) -> Iterator[str]:
         known += [
             f"{fact} {quote(each)}" for each in dict.fromkeys(asker.values(fact, verified=False)) if each[0] != "|"
         ]
-        known += [] if asker.knows(fact) else [f"{fact} not known"]
-    yield f"Asked at {situation.now.isoformat(timespec='seconds')} by: {', '.join(known)}."
+    unknown = [fact for fact in FACTS if not asker.knows(fact)]
+    caller = ", ".join(known) or "unknown (no sign-in)"
+    rest = f" Unknown of the caller: {', '.join(unknown)}." if known and unknown else ""
+    yield f"Asked at {situation.now.isoformat(timespec='seconds')}. Caller: {caller}.{rest}"
 
 
 def _policy_line(settings: Settings, policy: Policy) -> str:
@@ -305,13 +309,13 @@ def _policy_line(settings: Settings, policy: Policy) -> str:
 # --- test --------------------------------------------------------------------------------------------------------
 
 
-@policy_group.command(name="test", short_help="Compare decisions with those that a file expects.")
+@policy_group.command(name="test", short_help="Compare decisions with the ones that a file expects.")
 @click.argument("cases", type=click.Path(path_type=Path))
 @_FILE
 @_MODE
 @click.pass_obj
 def test_(start: StartOptions, cases: Path, file: Path | None, mode: str | None) -> None:
-    """Compare the policy's decisions with those that the file CASES expects. Exit code 1 if one differs.
+    """Compare the policy's decisions with the ones that the file CASES expects. Exit code 1 if one differs.
 
     It needs no account, and sends nothing.
     """
@@ -322,7 +326,9 @@ def test_(start: StartOptions, cases: Path, file: Path | None, mode: str | None)
         warn("There is no policy file, so the mode alone decides. To test a file: --file FILE")
     different = list(filter(None, (case.difference(policy) for case in expected)))
     say(*different)
-    say(f"{counted(len(expected), 'case')}, {len(different)} with another decision. {_policy_line(settings, policy)}")
+    are = "is" if len(different) == 1 else "are"
+    count = f"{len(different)} of {counted(len(expected), 'case')}"
+    say(f"{count} {are} decided differently than expected. {_policy_line(settings, policy)}")
     sys.exit(1 if different else 0)
 
 
@@ -363,7 +369,8 @@ def simulate_(
     ]
     _print_decisions(rows, different, titles)
     beside = "" if against is None else f" Candidate: {against}."
-    say(f"{len(rows)} calls, {len(different)} with another decision. {_policy_line(settings, policy)}{beside}")
+    count = f"{len(different)} of {counted(len(rows), 'call')}"
+    say(f"{count} would be decided differently. {_policy_line(settings, policy)}{beside}")
     say(*(f"Line {line} was not evaluated: {problem}." for line, problem in sorted(problems)), err=True)
     sys.exit(1 if problems else 0)
 

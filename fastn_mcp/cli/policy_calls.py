@@ -1,7 +1,7 @@
-"""Calls on which a policy is evaluated without an account: those of an audit log, and those of a file of cases.
+"""Calls on which a policy is evaluated without an account: calls of an audit log, and calls of a file of cases.
 
-`fastn-mcp policy simulate` replays an audit log. `fastn-mcp policy test` compares decisions with those that the file of
-cases expects, and `fastn-mcp policy explain --record` adds a case.
+`fastn-mcp policy simulate` replays an audit log. `fastn-mcp policy test` compares decisions with the ones that a file
+of cases expects, and `fastn-mcp policy explain --record` adds a case.
 """
 
 import re
@@ -162,7 +162,7 @@ def recorded_call(entry: Mapping[str, Any]) -> Call:
     except ValidationError as error:
         field = ".".join(str(part) for part in error.errors(include_input=False, include_url=False)[0]["loc"])
         named = f" ({field})" if field else ""
-        raise UnreadableEntry(f"its arguments are no longer those of the tool{named}") from None
+        raise UnreadableEntry(f"the tool no longer takes its arguments{named}") from None
 
 
 def without_secrets(operation: AnyOperation, arguments: dict[str, Any]) -> dict[str, Any]:

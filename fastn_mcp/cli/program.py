@@ -34,7 +34,7 @@ Connect a client (cursor, claude-code, vscode, codex, ...):
 class Program(GroupedCommands):
     """The root command. Its options of settings are built where options are parsed or listed, since they load pydantic.
 
-    A command line without options before its command, such as that of a health check, starts without them.
+    A command line without options before its command, such as a health check's, starts without them.
     """
 
     @override
@@ -113,7 +113,7 @@ def _refuse_contradictions(ctx: click.Context, team: Path | None) -> None:
         raise click.UsageError("The sandbox is an account of its own. Leave out --profile, or --sandbox.")
     is_http_flag = ctx.get_parameter_source("http") is click.core.ParameterSource.COMMANDLINE
     if is_http_flag and ctx.invoked_subcommand is not None:
-        raise click.UsageError("--http serves agents, and takes no command beside it.")
+        raise click.UsageError("--http serves agents and cannot be combined with a command.")
     if team is not None and ctx.params["http"] is None:
         raise click.UsageError("--team is for --http: over stdio there is one account.")
     if ctx.obj.flags.get("report") is not None and ctx.invoked_subcommand not in (None, "run"):
@@ -154,7 +154,7 @@ def _serve(start: StartOptions, http: str | None) -> None:
 def _collect_garbage() -> None:
     """Enable garbage collection at a higher threshold, without the objects that imports created.
 
-    The rows of one answer exceed Python's threshold of 700 new objects, and those of 64 calls under way exceed 10,000:
+    The rows of one answer exceed Python's threshold of 700 new objects, and 64 calls under way exceed 10,000:
     at 50,000, they take a seventh less CPU than at 10,000, for 3 MB more memory.
     """
     gc.enable()
@@ -166,7 +166,9 @@ def _serve_team(start: StartOptions, file: Path, http: str) -> None:
     process_flags = {"log_level", "log_file"}
     for name, value in start.flags.items():
         if value is not None and name not in process_flags:
-            raise click.UsageError(f"--{name.replace('_', '-')} is of one account: the team file says it of each.")
+            raise click.UsageError(
+                f"--{name.replace('_', '-')} belongs to one account: the team file sets it for each tenant."
+            )
     from fastn_mcp.build.team import serve
 
     _collect_garbage()

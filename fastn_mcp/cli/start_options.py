@@ -75,7 +75,7 @@ class StartOptions:
         tally: "Tally | None" = None,
         no_key: "NoKey | None" = None,
     ) -> "AccountParts":
-        """Assemble the parts of an account from `settings`, by default those of the selected account."""
+        """Assemble the parts of an account from `settings`, by default the settings of the selected account."""
         from fastn_mcp.build.composition import assemble, begin_log, policy_of
         from fastn_mcp.build.startup import Process, Sandboxed
         from fastn_mcp.build.telemetry import audit_outboxes, instruments_of

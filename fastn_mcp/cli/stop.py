@@ -39,7 +39,12 @@ _SEARCHED_REQUESTS = 1_000
 
 @click.command(name="stop")
 @click.option("--tenant", metavar="NAME", default="", help="Stop the changes of this tenant of a team only.")
-@click.option("--person", metavar="NAME", default="", help="Those of this person: sign-in name, subject or e-mail.")
+@click.option(
+    "--person",
+    metavar="NAME",
+    default="",
+    help="Stop the changes of this person only: sign-in name, subject or e-mail.",
+)
 @click.option("--reason", default="", help="Why, for people and for agents.")
 @click.pass_obj
 def stop(start: StartOptions, tenant: str, person: str, reason: str) -> None:
@@ -70,7 +75,7 @@ def stop(start: StartOptions, tenant: str, person: str, reason: str) -> None:
         say(f"No server has used {own.folder} yet. One with another FASTN_STATE_DIR or FASTN_LEDGER is not stopped.")
     reached = [store for store in stores if store not in problems]
     if earlier is None and not any(store.use(partial(_is_known, stop=wanted)) for store in reached):
-        say(f"Nobody of this name has asked for an approval yet: {wanted.whom}. Is it spelt this way?")
+        say(f"No approval has been requested yet by {wanted.whom}. Is the name spelled correctly?")
     _end_what_waits(reached, wanted, system)
     if sys.stdout.isatty():  # not for an agent's shell
         click.echo(f"To allow changes again: {own.program.to('allow')}")
@@ -99,7 +104,7 @@ def _end_what_waits(stores: Sequence[ApprovalStore], stop: Stop, system: System)
     say(_ended(ended))
     for store in stores:
         for change in store.use(_left) or ():
-            say(f"Already being sent, cannot be recalled: {change.tool} {quote(change.name or change.target)}.")
+            say(f"Already being sent, so it cannot be recalled: {change.tool} {quote(change.name or change.target)}.")
 
 
 def _ordered(stores: Sequence[ApprovalStore], stop: Stop) -> tuple[dict[ApprovalStore, str], Stop | None]:
@@ -125,12 +130,12 @@ def allow(start: StartOptions) -> None:
     stores = list[ApprovalStore]()
     now = System().now()
     stops = dict[str, Stop]()
-    for store in _stores(start):  # one that cannot be used keeps no other stopped
+    for store in _stores(start):  # a store that cannot be used keeps no other stopped
         try:
             stops |= {stop.id: stop for stop in store.use(lambda approvals: approvals.ledger.holding()) or ()}
             stores.append(store)
         except FastnError as error:
-            warn(f"Not read, and so not allowed: {store.folder}. {error}")
+            warn(f"The stops in {store.folder} could not be read, so they stay. {error}")
     if not stops:
         say("Nothing is stopped.")
         return
@@ -166,7 +171,7 @@ def _record(approvals: TerminalApprovals, stop: Stop) -> None:
     try:
         approvals.audit.record(stop_entry(stop, "all accounts"))
     except FastnError as error:
-        warn(f"It holds, and is not in the audit log. {error.what}")
+        warn(f"It is in force, but not in the audit log. {error.what}")
 
 
 async def _is_known(approvals: TerminalApprovals, stop: Stop) -> bool:
@@ -178,7 +183,7 @@ async def _is_known(approvals: TerminalApprovals, stop: Stop) -> bool:
 
 
 async def _left(approvals: TerminalApprovals) -> Sequence[Change]:
-    """Wait until the changes that were begun before the stop have an outcome. Return those that have none in time."""
+    """Wait until changes that were begun before the stop have an outcome. Return the changes that have none in time."""
     ledger = approvals.ledger
     system = approvals.system
     until = system.timestamp() + _MAX_WAIT

@@ -81,7 +81,7 @@ R = TypeVar("R", bound=FastnObject)
 _CHECK = "Check the network and FASTN_BASE_URL."
 
 _OUTDATED = "Fastn no longer accepts the API key that is in use here (401), and another one has been stored since."
-_VOID = "What was approved for the old key is void."
+_VOID = "Approvals given for the old key are void."
 _MAX_ERROR_TEXT = 20_000
 """Maximum characters of a text in an error response. A longer one is replaced by its length."""
 
@@ -130,7 +130,8 @@ class Attempts:
         response = cast("dict[str, JsonValue]", error.facts.get("fastn", {}))
         if isinstance(self._call, RunWorkflow) and response.get("status") == 422:
             what = "The workflow's code failed, or its input was refused (422)."
-            return self._with_settling_read(Failed, what, response, certainty="Its earlier steps stay done.")
+            stays = "Steps that it had completed before are not undone."
+            return self._with_settling_read(Failed, what, response, certainty=stays)
         if self._reads or not self.was_unknown:
             return error
         return self.lost(f"An earlier attempt was lost; then: {error.what}", response)

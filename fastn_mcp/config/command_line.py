@@ -25,7 +25,7 @@ _KEPT_VARIABLES = (*_FILE_VARIABLES, "FASTN_PROFILE", "FASTN_ENV", _LEDGER)
 
 @dataclass(frozen=True, slots=True)
 class CommandLine:
-    """A program with its arguments and the variables it needs in addition to those of the shell."""
+    """A program with its arguments and the variables that it needs in addition to the shell's."""
 
     command: str
     arguments: tuple[str, ...] = ()
@@ -84,7 +84,7 @@ def running(executable: str, prefix: str, exists: Callable[[str], bool], source:
 def typed(program: CommandLine, path: str | None, own_folder: str) -> CommandLine:
     """Return the command as typed at any shell: by name, if the program on the PATH, at `path`, is the same one.
 
-    In `own_folder`, that of a virtual environment, the name is found only while the environment is activated.
+    In `own_folder`, the folder of a virtual environment, the name is found only while the environment is activated.
     """
     if path is None or program.arguments or PurePath(path).is_relative_to(own_folder):
         return program

@@ -109,7 +109,7 @@ def load(
     keyring: SystemKeyring | None = None,
     flag_names: Mapping[str, str] = _FLAGS,
 ) -> Settings:
-    """Load the settings. `flag_names` are those of `flags` in errors. Raises `SettingsError`."""
+    """Load the settings. `flag_names` are the names of `flags` in errors. Raises `SettingsError`."""
     account = choose(flags, environment, read_file(file), flag_names=flag_names)
     if flags.get("api_key") is not None:
         return account.with_key(Key(flags["api_key"], "given"))
@@ -191,7 +191,7 @@ def choose(
 
 
 def _no_other_was_meant(environment: Mapping[str, str], config: ConfigFile) -> None:
-    """Reject variables of removed settings, and those with a misspelt name: FASTN_READ_ONY=1 would allow everything.
+    """Reject variables of removed settings, and misspelt variables: FASTN_READ_ONY=1 would allow everything.
 
     Names close to the key's are ignored: they may hold keys of other accounts, and a missing key is an error anyway.
     """

@@ -65,7 +65,7 @@ SHORTEST_SECRET = 32
 """Minimum length of a sealing secret, in characters."""
 
 _MAX_TAIL = 4
-"""Maximum number of characters of the key that are shown, and only of one that is long enough."""
+"""Maximum number of characters of the key that are shown, provided that the key is long enough."""
 
 _PASSWORD = re.compile(r"://[^:/?]*:([^/?]+)@")
 """Password in an Apprise URL, which need not be a URL by the standard."""
@@ -300,7 +300,7 @@ class Settings(BaseModel):
     read_only: bool = _setting(False, "Only tools that read.", Trait.FLAG)
     toolsets: _Toolsets = _setting(None, f"Only these: {', '.join(TOOLSETS)}.", Trait.FLAG)
     tools: _Names = _setting(
-        None, "Only these tools and those of toolsets: names, or patterns such as list_*.", Trait.FLAG
+        None, "Only these tools and the tools of toolsets: names, or patterns such as list_*.", Trait.FLAG
     )
     exclude_tools: _Names = _setting(
         None,
@@ -362,7 +362,7 @@ class Settings(BaseModel):
     )
     requests_per_answer: int | None = _setting(
         None,
-        "Most requests of such an answer; by default half of those left.",
+        "Maximum number of requests for such an answer; by default half of the remaining ones.",
         ge=1,
         le=1000,
     )
@@ -522,7 +522,7 @@ class KeySettings(BaseModel):
     api_key_file: Path = _setting(
         ..., "File that holds the key of this account, which only its owner can read.", Trait.FILE
     )
-    api_key_host: str = _setting(..., "Only host to send this key to; by default that of base_url in the file.")
+    api_key_host: str = _setting(..., "Only host to send this key to; by default the host of base_url in the file.")
 
 
 def settings_with(trait: Trait) -> tuple[str, ...]:
@@ -557,7 +557,7 @@ PROFILES = "profiles"
 
 @dataclass(frozen=True)
 class ConfigFile:
-    """Contents of a configuration file: settings for all accounts, and those of each profile, which override them."""
+    """Contents of a configuration file: settings for all accounts, and for each profile, which override them."""
 
     path: Path | None = None
     top: Mapping[str, object] = field(default_factory=dict[str, object])

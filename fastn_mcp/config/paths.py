@@ -32,7 +32,7 @@ def state_dir(environment: Mapping[str, str]) -> Path:
 
 
 def _folder(kind: Literal["config", "state"], environment: Mapping[str, str], what: str) -> Path:
-    """Return a folder of this user. Raises `SettingsError` without HOME: that of the user database was not chosen."""
+    """Return a folder of this user. Raises `SettingsError` without HOME: nobody chose the user database's folder."""
     named = environment.get(f"FASTN_{kind.upper()}_DIR")
     if named:
         return Path(named)

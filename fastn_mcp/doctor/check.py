@@ -62,7 +62,7 @@ class Check:
 
 
 CLOSE = 5.0
-"""Seconds by which clocks may differ without a word: those of processes that share a ledger, and of servers."""
+"""Seconds by which clocks may differ without a word, for processes that share a ledger and for servers."""
 
 
 def seconds_ahead(date: str | None, sent: float, now: float) -> float | None:

@@ -127,7 +127,9 @@ def check_export(settings: Settings, logs: Iterable[Path], now: datetime) -> lis
         waiting = [entry.time for log in logs for entry in Outbox(log).unsent(1)]
     except OSError as error:
         reason = os_reason(error)
-        return [group.failed(name, f"Which entries were exported cannot be read: {reason}.", "Fix the state folder.")]
+        return [
+            group.failed(name, f"The record of exported entries cannot be read: {reason}.", "Fix the state folder.")
+        ]
     if not waiting:
         return [group.ok(name, f"No entry waits ({mode}).")]
     seconds = (now - min(waiting)).total_seconds()
@@ -184,8 +186,8 @@ async def check_network(base_url: str, options: TransportOptions, environment: M
     store = "the system's certificates"
     variable = next((name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if environment.get(name)), None)
     if variable:
-        store = f"those of {variable}, instead of the system's certificates"
-    own = " and those of ca_file" if options.ca_file else ""
+        store = f"the certificates of {variable}, instead of the system's"
+    own = " and of ca_file" if options.ca_file else ""
     through = "Directly" if options.proxy is None else f"Through the proxy of {options.proxy_from}"
     return group.ok(name, f"{through}. Trusted: {store}{own}."), True
 

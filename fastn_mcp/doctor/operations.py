@@ -156,7 +156,7 @@ class FieldNames:
                 stack += value.values()
 
     def is_reportable(self, name: str) -> bool:
-        """Whether this project uses the name itself, or it can only be that of a field."""
+        """Whether this project uses the name itself, or it can only name a field."""
         if name in DECLARED_NAMES:
             return True
         is_name = _LIKE_A_NAME.fullmatch(name) is not None and len(name) <= _MAX_NAME
@@ -217,7 +217,9 @@ class OperationChecks:
         call = self._call(operation)
         if call is None:
             hint = "Make one in the dashboard, or see the line of the list."
-            return CheckGroup.READS.skipped(tool, f"No id to read: the list of {operation.toolset()} gave none.", hint)
+            return CheckGroup.READS.skipped(
+                tool, f"No id to read: the list of {operation.toolset()} returned none.", hint
+            )
         declared = self.routes.get(tool, operation.route)
         error = await self._send(call)
         answer = self.probe.last
@@ -276,7 +278,8 @@ class OperationChecks:
             envelope += f" instead of {{{DECLARED_ENVELOPE}}}; that is supported"
         finding = f"{answer.status} {envelope}.{place}"
         if not rows:
-            return _check_of(tool, f"{finding} No rows to compare.", Comparison((), {}, ()), is_moved=is_moved)
+            finding = f"{finding} There were no rows to compare."
+            return _check_of(tool, finding, Comparison((), {}, ()), is_moved=is_moved)
         known = self.configured.get(operation.toolset(), {})
         fields = {*observed.fields, *(our for our, their in known.items() if their in observed.fields)}
         comparison = compare(operation, fields)
@@ -327,7 +330,7 @@ class OperationChecks:
         route = self.routes.get(tool, operation.route)
         group = CheckGroup.WRITES
         if route.parameters and operation.toolset() not in self.ids:
-            return group.skipped(tool, "No id to ask for by OPTIONS.", "See the line of the list.")
+            return group.skipped(tool, "There is no id to ask for by OPTIONS.", "See the line of the list.")
         if _allowed(await self._send_options(_UNKNOWN_PATH)):  # OPTIONS allows methods at any path
             finding = "OPTIONS says nothing about paths here, and no change is made."
             return self._propose_beside_reads(operation) or group.skipped(tool, finding, _PREVIEW)
@@ -348,7 +351,7 @@ class OperationChecks:
             return likely
         if answer is not None and answer.status in (404, 410):
             return group.differs(tool, f"{answer.status} at {route.path}.", unknown)
-        finding = "No answer to OPTIONS." if answer is None else f"{answer.status} to OPTIONS, which says nothing."
+        finding = "OPTIONS got no answer." if answer is None else f"{answer.status} to OPTIONS, which says nothing."
         return group.skipped(tool, finding, _PREVIEW)
 
     async def _options(self, operation: AnyOperation, route: Route) -> Answer | None:

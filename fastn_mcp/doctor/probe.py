@@ -136,7 +136,7 @@ def check_form(key: str) -> Check:
     if kind != "unknown":
         return CheckGroup.KEY.ok("form", f"A {kind} key (fsk_{kind}_).")
     hint = "If it is refused: keys of this API begin with fsk_test_ or fsk_live_ (dashboard: Settings, API keys)."
-    return CheckGroup.KEY.ok("form", "Its prefix is neither that of test keys nor that of live keys.", hint)
+    return CheckGroup.KEY.ok("form", "It has neither the prefix of a test key nor the prefix of a live key.", hint)
 
 
 class KeyProbe:
@@ -149,7 +149,7 @@ class KeyProbe:
         sends_mode = any(name.lower() == _MODE for name in headers(account))
         own = account.model_copy(update={"test_mode": "on" if sends_mode else "off"})
         other = own.model_copy(update={"auth": "bearer" if own.auth == "header" else "header"})
-        # The one that is set first, then those that differ least from it.
+        # The current settings first, then the ones that differ least from them.
         mode = {"test_mode": "off" if sends_mode else "on"}
         self._accounts = [own, other, own.model_copy(update=mode), other.model_copy(update=mode)]
 

@@ -47,7 +47,7 @@ _NOT_READY = ("Replicas without the keys of the identity provider are not ready.
 
 @dataclass(slots=True)
 class PublicAddress:
-    """The public address of a team's server. `url` is by default that of the team file."""
+    """The public address of a team's server. `url` is by default the team file's."""
 
     team: Team
     url: str
@@ -202,7 +202,7 @@ async def _page(address: PublicAddress) -> Check:
         hint = "Set FASTN_STATE_SECRET here as on the replicas, and run doctor again."
         return _GROUP.skipped(name, "It answers. Whether replicas share a state secret was not tried.", hint)
     if opened < _SIGN_INS:
-        finding = f"{_SIGN_INS - opened} of {_SIGN_INS} sign-ins were sealed with a state secret that is not this one."
+        finding = f"{_SIGN_INS - opened} of {_SIGN_INS} sign-ins were sealed with another state secret."
         return _GROUP.failed(name, finding, "Set the same FASTN_STATE_SECRET on each replica, and here.")
     return _GROUP.ok(name, f"It answers, and {_SIGN_INS} sign-ins in a row were sealed with this state secret.")
 

@@ -62,7 +62,7 @@ class Examination:
     report: DoctorReport = field(default_factory=DoctorReport, init=False)
 
     async def run(self, first: list[Check]) -> DoctorReport:
-        """Run all checks after the `first`, those of the settings."""
+        """Run all checks after the `first` ones, which are about the settings."""
         settings = self.settings
         self.report = report = DoctorReport(settings.host, first, Proposal(profile=self.profile))
         options = TransportOptions(settings.ca_file, settings.proxy, settings.proxy_from)
@@ -149,7 +149,7 @@ class Examination:
             proposal.notes["toolsets"] = "without what the key may not read"
 
     def _inherit(self) -> None:
-        """Add the current routes and fields to those of a profile, whose tables replace the file's own."""
+        """Add the current routes and fields to a profile's own, whose tables replace the file's."""
         proposal = self.report.proposal
         settings = self.settings
         if proposal.profile is None:
@@ -203,7 +203,7 @@ def markdown(report: dict[str, Any]) -> str:
         "",
         f"{report['program']}, {report['day']}, {report['host']}. {report['summary']}",
         "",
-        "It holds names of fields, types and statuses, and no value of the account.",
+        "It contains names of fields, types and statuses, but no values from the account.",
         "",
         "| | check | verdict | finding | what to do |",
         "|---|---|---|---|---|",

@@ -34,7 +34,7 @@ async def check_slack(settings: Settings, issuer: str | None) -> list[Check]:
         if any(user.startswith(f"{team}/") for each in approvers for user in each.slack):
             checks.append(group.ok(name, "It is accepted.", here=here))
         else:
-            finding = "It is accepted, and no approver is of its workspace."
+            finding = "It is accepted, but no approver belongs to its workspace."
             checks.append(group.differs(name, finding, f'Write: slack = ["{team}/USER"]', here))
         name = "Slack channel"
         if settings.slack_channel is not None:

@@ -48,7 +48,7 @@ def check_settings(builder: TenantBuilder) -> Iterator[Check]:
     """Check what the team file says, and the secrets of the process."""
     team = builder.team
     group = CheckGroup.SETTINGS
-    listed = f"{len(team.tenant)} of tenants, {len(team.approver_rules)} of approvers"
+    listed = f"{len(team.tenant)} for tenants, {len(team.approver_rules)} for approvers"
     yield group.ok("team file", f"It can be used. Rules: {listed}.", here=f"url {team.url}; issuer {team.issuer}")
     yield _own_calls(team)
     for tenant, result in builder.checks():
@@ -136,13 +136,14 @@ def _machine(builder: TenantBuilder, machine: MachineIdentity, loaded: Policy | 
     group = CheckGroup.SETTINGS
     name = f"machine {machine.name}"
     if isinstance(loaded, SettingsError):
-        finding = "It is refused: its plan or its tenant cannot be used. See beside it."
+        finding = "It is refused: its plan or its tenant cannot be used. The reason is beside it."
         return group.failed(name, finding, "Correct it, and check it: fastn-mcp plan verify.", str(loaded))
     plan = loaded.plan
     if plan is None:
         return group.ok(name, "It has no plan: it only reads.")
     if loaded.mode == "read-only":
-        return group.differs(name, "Its tenant is read-only, so its plan allows nothing.", "Set its mode, or no plan.")
+        hint = "Give its tenant another mode, or remove its plan."
+        return group.differs(name, "Its tenant is read-only, so its plan allows nothing.", hint)
     valid = f"Its plan is signed, and valid for {left(plan.until.timestamp() - builder.system.timestamp())} more."
     return group.ok(name, plan.out_of_time(builder.system.now()) or valid, here=f"By {', '.join(plan.signers)}.")
 
@@ -388,7 +389,7 @@ def _machine_of(team: Team, claims: Mapping[str, Any], *, is_machine: bool) -> C
         machine = machine_of(machines, claims, team.groups_claim, is_machine=is_machine)
     except WrongMachine as wrong:
         hint = "Compare [[machine]] in the team file with the claims of the token: docs/machines.md."
-        return group.failed(name, "Its kind or its claims are not those of a [[machine]].", hint, str(wrong))
+        return group.failed(name, "Its kind or its claims match no [[machine]].", hint, str(wrong))
     return machine and group.ok(name, "A [[machine]] of the team file matches it.", here=machine.name)
 
 
@@ -403,12 +404,12 @@ def _wrong_claims(builder: TenantBuilder, claims: Mapping[str, Any]) -> Iterator
     wanted = team.trust.audience
     if issuer != team.issuer and issuer not in team.workloads:
         finding = "Its iss is not `issuer` of the team file, to the letter."
-        hint = "Copy iss into the team file, if that provider is meant."
-        yield group.failed("token issuer", finding, hint, f"It has {quote(issuer)}; needed is {quote(team.issuer)}.")
+        hint = "If this is the right provider, copy iss into the team file."
+        yield group.failed("token issuer", finding, hint, f"It has {quote(issuer)}; {quote(team.issuer)} is needed.")
     if wanted not in claim_values(audience):
         finding = "It has no aud." if audience is None else "Its aud is not this server's."
         hint = "Let the provider add it (`resource`, or an audience of the API), or set `audience` in the team file."
-        yield group.failed("token audience", finding, hint, f"It has {quote(audience)}; needed is {quote(wanted)}.")
+        yield group.failed("token audience", finding, hint, f"It has {quote(audience)}; {quote(wanted)} is needed.")
     expires = claims.get("exp")
     since = claims.get("nbf", claims.get("iat"))
     if not isinstance(expires, (int, float)):
@@ -418,7 +419,9 @@ def _wrong_claims(builder: TenantBuilder, claims: Mapping[str, Any]) -> Iterator
         hint = "Give a new token, and compare the issuer's clock above."
         yield group.failed(name, f"It expired {ago(now - expires)}.", hint, f"exp is {at}.")
     elif isinstance(since, (int, float)) and since > now + team.leeway_seconds:
-        yield group.failed(name, f"It is valid in {left(since - now)}, not yet.", "Synchronize both clocks (NTP).")
+        yield group.failed(
+            name, f"It is not valid yet; it will be in {left(since - now)}.", "Synchronize both clocks (NTP)."
+        )
 
 
 def _scopes(team: Team, claims: Mapping[str, Any]) -> Check:
@@ -460,7 +463,7 @@ def _not_served(team: Team, tenant: Tenant, claims: Mapping[str, Any], chosen: T
     """Say why a tenant does not serve a token."""
     missing = next(tenant.mismatches(claims, team.groups_claim), None)
     if missing is None:
-        return f"{tenant.name} would serve it too, and comes after {chosen.name if chosen else ''} in the file."
+        return f"{tenant.name} would serve it too, but comes after {chosen.name if chosen else ''} in the file."
     claim, wanted = missing
     held = f"is {quote(claims[claim])}" if claim in claims else "is not there"
     return f"Not {tenant.name}: {claim} {held}, and has to be one of {quote(wanted)}."

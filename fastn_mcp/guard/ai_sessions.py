@@ -80,7 +80,7 @@ _FIELDS_WITHOUT_QUESTIONS = frozenset(
 def _pending(reply: Mapping[str, JsonValue]) -> list[JsonValue]:
     """Return the approvals and questions in a reply, and the other fields that may ask or say what they are about.
 
-    A status may be that of the turn: the message of a completed one may ask for a "yes".
+    A status may be the status of the turn: the message of a completed one may ask for a "yes".
     """
     lists = (reply.get(name) for name in ("pending_approvals", "questions"))
     asked = [item for items in lists if isinstance(items, list) for item in items]

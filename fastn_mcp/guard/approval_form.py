@@ -12,6 +12,7 @@ from fastn_mcp.guard.sentences.facts import series
 from fastn_mcp.ledger.approval_request import TEMPORARY_MINUTES, ApprovalRequest
 from fastn_mcp.ledger.identity import who, without_issuers
 from fastn_mcp.ledger.question import Question
+from fastn_mcp.records.formats import quoted
 from fastn_mcp.redaction import quote, sanitize
 from fastn_mcp.tools.operation import Operation
 
@@ -117,7 +118,7 @@ def read_answer(request: ApprovalRequest, action: str, content: Mapping[str, obj
     field_name = form_field(request)
     value = content.get(field_name)
     if content.keys() != {field_name} or not isinstance(value, str):
-        why = f"The form has to come back with exactly one text field, {field_name!r}, and did not."
+        why = f"The form did not come back with exactly one text field, {field_name!r}."
         return Decline(why=why)
     if request.expected is not None:
         return Approve(value)
@@ -134,7 +135,7 @@ def is_typed(expected: str | None, typed: str | None) -> bool:
 def asker(request: ApprovalRequest) -> str:
     """Return who asks: a person by name and subject, a client by its name, or else the principal.
 
-    A client chooses its name, so one that is not a plain word is quoted.
+    A client chooses its name, so a name that is not a plain word is quoted.
     """
     if request.person is not None or not request.asked_by:
         return sanitize(without_issuers(who(request.principal, request.person)))
@@ -146,11 +147,13 @@ def form_text(request: ApprovalRequest, *further: str) -> str:
 
     The instruction comes last, so that no name in the lines can pose as it.
     """
-    lines = [*request.question.lines(), *further]
-    if request.can_be_temporary:
-        lines.append(temporary(request))
-    lines.append(instruction(request))
-    return "\n".join(lines)
+    return "\n".join([*form_lines(request, f"'{APPROVE_TEMPORARILY}'", *further), instruction(request)])
+
+
+def form_lines(request: ApprovalRequest, temporarily: str, *further: str) -> list[str]:
+    """Return the lines of a form without its instruction. `temporarily` is its choice for similar calls too."""
+    offer = [temporary(request, temporarily)] if request.can_be_temporary else []
+    return [*request.question.lines(), *further, *offer]
 
 
 def typed_noun(request: ApprovalRequest) -> str:
@@ -164,12 +167,24 @@ def instruction(request: ApprovalRequest) -> str:
     what = "this one call" if count == 1 else f"these {count} calls"
     if request.expected is None:
         return f"Approve {what}?"
-    return f"To approve {what}, type the {typed_noun(request)} between the quotes: {quote(request.expected)}"
+    text = what_to_type(request)
+    return text if text.endswith('"') else f"{text}."
 
 
-def temporary(request: ApprovalRequest) -> str:
-    """Describe what a temporary approval of `request` would cover."""
-    return f"For {TEMPORARY_MINUTES} minutes, {request.permit.extent if request.permit else ''}"
+def what_to_type(request: ApprovalRequest) -> str:
+    """Say what to type to approve, without a full stop. Only a name of plain words stands without quotes."""
+    count = len(request.calls)
+    what = "this one call" if count == 1 else f"these {count} calls"
+    expected = str(request.expected)
+    if expected == quoted(expected) == sanitize(expected):
+        return f"Type {expected} to approve {what}"
+    return f"To approve {what}, type the {typed_noun(request)} between the quotes: {quote(expected)}"
+
+
+def temporary(request: ApprovalRequest, choice: str) -> str:
+    """Describe what the `choice` of a temporary approval of `request` covers besides this call."""
+    extent = request.permit.extent if request.permit else "calls"
+    return f"With {choice}, further {extent} need no approval for {TEMPORARY_MINUTES} minutes."
 
 
 def extent(call: Operation[Any]) -> str:
@@ -179,10 +194,10 @@ def extent(call: Operation[Any]) -> str:
     free = sorted(map(_in_words, names & FREE))
     same = f"the same {series(fixed)}" if fixed else ""
     any_ = f"any {series(free)}{'' if fixed else ' and nothing else'}" if free else ""
-    arguments = f"with {' and '.join(filter(None, (same, any_)))}" if names else "without further arguments"
+    arguments = f"with {' and '.join(filter(None, (same, any_)))}" if names else "without arguments"
     verb, _, kind = call.tool_name().partition("_")
     kind = kind.replace("_", " ").replace("api", "API")
-    return f"{_PLURALS.get(verb, f'calls of {call.tool_name()} on')} this {kind} {arguments} need no approval."
+    return f"{_PLURALS.get(verb, f'calls of {call.tool_name()} on')} this {kind} {arguments}"
 
 
 _PLURALS = {"run": "runs of", "update": "changes of", "delete": "deletions of"}
@@ -197,7 +212,7 @@ def sent_words(request: ApprovalRequest) -> str:
     """Say how many calls were sent before an approval was withdrawn."""
     if not request.used:
         return "Nothing was sent."
-    return f"{len(request.used)} of {len(request.calls)} calls were already sent; the rest is not."
+    return f"{len(request.used)} of {len(request.calls)} calls were already sent; the others will not be sent."
 
 
 def used_up() -> Refused:

@@ -69,7 +69,7 @@ class Budgets:
     async def permit(
         self, covering: Iterable[Permit], earlier_uses: EarlierUses
     ) -> tuple[Permit | None, Permit | None]:
-        """Return the covering plan entry that has calls left, or else the last one that is used up."""
+        """Return the covering plan entry that has calls left, or else the last entry that is used up."""
         used_up: Permit | None = None
         for permit in covering:
             if await self.planned(permit, earlier_uses) < permit.count:

@@ -102,7 +102,7 @@ class InsufficientScope(Refused):
     def __init__(self, tool: str, scope: str) -> None:
         super().__init__(
             f"{tool} needs the scope {scope}, which this sign-in does not hold.",
-            "Sign in again with it; where that is not offered, the operator can give it.",
+            "Sign in again with this scope. If it is not offered, ask the operator for it.",
             facts={"scope": scope},
         )
         self.scope = scope

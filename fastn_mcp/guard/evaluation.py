@@ -62,7 +62,7 @@ class Evaluation:
     is_unsettled: bool = False
     """Whether the call may have been made before."""
     repeat_id: str = ""
-    """Id by which a repeated call is recognised: that of the call without its idempotency key."""
+    """Id by which a repeated call is recognised: the id of the call without its idempotency key."""
     began: float = 0.0
     """When its reads began, as a timestamp."""
     reads: Send | None = field(default=None, repr=False, compare=False)
@@ -178,7 +178,7 @@ _STOPPED = "none is possible now: a person has stopped changes"
 
 
 def evaluation_of_list(tool: Tool[Any], list_id: str, calls: Sequence[Evaluation]) -> Evaluation:
-    """Return the evaluation of a list from those of its calls."""
+    """Return the evaluation of a list from the evaluations of its calls."""
     verdict = strictest(each.verdict for each in calls)
     return Evaluation(
         tool=tool,

@@ -260,7 +260,7 @@ class Guard:
         """Raise a `FastnError` if the caller may not make this read, also if its answer is stored."""
         with self._fail_closed(call, caller):
             if call.effect is not Effect.READ:
-                raise Refused(f"{call.tool_name()} is not a read. Nothing was sent.")
+                raise Refused(f"{call.tool_name()} is not a reading tool. Nothing was sent.")
             caller.check(call.tool_name(), call.effective)
 
     async def allowance(self, asker: Asker) -> dict[str, JsonValue]:

@@ -15,7 +15,7 @@ class GuardedAccount:
     name: str
     """Display name."""
     owns: Callable[[FastnObject], bool]
-    """Whether an API key's record may be that of the key that this server uses."""
+    """Whether an API key's record may belong to the key that this server uses."""
     key_digest: str = ""
     """Opaque identifier of that key and of the host it is sent to."""
     surroundings: Surroundings = field(default_factory=Surroundings)

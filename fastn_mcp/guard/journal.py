@@ -40,7 +40,7 @@ _RECENT_SECONDS = 86_400.0
 """Seconds for which people are told what this server did to a record."""
 
 _RECENT_CHANGES = 100
-"""Number of the newest changes among which those of a record are looked for."""
+"""Number of the newest changes among which a record's changes are looked for."""
 
 IDEMPOTENT = ("GET", "PUT", "DELETE")
 
@@ -118,7 +118,7 @@ class ChangeJournal:
             return _UNKNOWN
         what = f"{last.id}, {quote(last.target)}" if last.target else last.id
         ago = counted(max(0, round(self._system.timestamp() - last.at)), "second")
-        return f"The same call was made {ago} ago and was done ({what}); you may not have the response."
+        return f"The same call was made {ago} ago and was done ({what}); you may not have received the response."
 
     async def _unsettled(self, digest: str, list_id: str) -> dict[str, float]:
         sending = set(self._sending)

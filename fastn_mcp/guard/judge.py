@@ -93,7 +93,7 @@ class Judge:
         return call_id, repeat_id
 
     def list_ids(self, tool: Tool[Any], asker: Asker) -> tuple[str, tuple[str, ...]]:
-        """Return the id of a list and those of its calls, in order; nothing for a single call.
+        """Return the id of a list and the ids of its calls, in order; nothing for a single call.
 
         Two lists of the same calls are the same unless their names differ.
         """
@@ -182,8 +182,8 @@ class Judge:
     ) -> Evaluation:
         """Judge one call by fresh reads, with the uses in `earlier_uses` already counted. Raises a `FastnError`.
 
-        `reads`: those of its list, each made once. `list_id`: the list that it belongs to. `at`: the time to decide it
-        for, instead of now.
+        `reads`: the reads of its list, each made once. `list_id`: the list that it belongs to. `at`: the time to decide
+        it for, instead of now.
         """
         began = self._system.timestamp()
         call_id, repeat_id = self._ids(call, asker)

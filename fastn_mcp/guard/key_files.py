@@ -147,13 +147,13 @@ def _purpose(request: ApprovalRequest, approver: str) -> str:
     return f"typed {request.id} {approver}"
 
 
-_OWN_VALUE = "this variable holds a setting or a secret of this server itself, which is never given out."
+_OWN_VALUE = "this variable holds a setting or a secret of this server, which is never given out."
 
 
 class SecretValues:
     """Values for new secrets, from the variables of `environment` whose names match a pattern in `allowed`.
 
-    A variable named FASTN_* or one that holds a secret in `own` is never used, whatever `allowed` contains.
+    A variable that is named FASTN_* or holds a secret in `own` is never used, whatever `allowed` contains.
     """
 
     def __init__(self, environment: Mapping[str, str], allowed: Sequence[str], own: Iterable[str] = ()) -> None:
@@ -170,7 +170,7 @@ class SecretValues:
             raise InvalidArgument(f"value_from_env: {_OWN_VALUE}", "Name a variable that holds the value itself.")
         if not any(fnmatchcase(name, pattern) for pattern in self._allowed):
             raise InvalidArgument(
-                "value_from_env: this server does not give out a variable of this name.",
+                "value_from_env: this server does not give out a variable with this name.",
                 "A person can add it to FASTN_SECRET_ENV, where the server is started.",
             )
         value = self._environment.get(name)

@@ -149,7 +149,7 @@ class Permissions:
                     "Call the list again later to see the outcome.",
                 )
             case StartResult.UNDONE:
-                raise NotSent("This was undone already, or is just being undone.", "See list_changes.")
+                raise NotSent("This change has already been undone, or is being undone now.", "See list_changes.")
             case StartResult.NO_APPROVAL:
                 raise await self._used_up(request)
             case StartResult.NO_RATE:

@@ -14,7 +14,7 @@ from fastn_mcp.ledger.identity import without_issuers
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.ledger.stop import Stop
 from fastn_mcp.policy.asker import Asker
-from fastn_mcp.records.formats import aged
+from fastn_mcp.records.formats import age, aged
 from fastn_mcp.redaction import quote, sanitize
 from fastn_mcp.runtime import System
 
@@ -36,7 +36,7 @@ class Stops:
         """Return the epoch of the stops that concern a caller, which an approval asked for now outlives.
 
         With the `epoch` at which an approval was asked for, raise `Refused` if a stop was ordered since: the approval
-        is void, also if the stop was lifted. No clocks are compared. `others` are those who asked for it. Raises
+        is void, also if the stop was lifted. No clocks are compared. `others` are the callers who asked for it. Raises
         `Stopped` if a stop holds, and a `Refused` if the ledger cannot be read.
         """
         now = 0
@@ -46,7 +46,7 @@ class Stops:
             now = max(now, stop.epoch)
         if epoch is not None and now > epoch:
             raise Refused(
-                "Its approval is void: changes were stopped after it was asked for.",
+                "Its approval is void, since changes were stopped after it was requested.",
                 "Call again for a new approval request.",
             )
         return now
@@ -67,7 +67,7 @@ class Stops:
 
 
 def _concerning(stops: Iterable[Stop], asker: Asker, others: Iterable[Asker]) -> Iterator[Stop]:
-    """Yield the stops that cover a caller or name one of the others, those that hold first."""
+    """Yield the stops that cover a caller or name one of the others, stops in force first."""
     for stop in sorted(stops, key=lambda stop: stop.lifted is not None):
         if stop.covers(asker) or any(map(stop.names, others)):
             yield stop
@@ -83,9 +83,11 @@ def facts(stop: Stop, now: datetime) -> dict[str, JsonValue]:
 def in_words(stop: Stop, now: datetime) -> str:
     """Return a sentence that says what is stopped, since when, by whom and why."""
     parts = facts(stop, now)
-    what = "All changes are" if stop.whom == "everybody" else f"Changes of {parts['covers']} are"
+    at = datetime.fromtimestamp(stop.at, UTC)
+    day = "" if at.date() == now.astimezone(UTC).date() else f"{at:%Y-%m-%d} "
+    what = "All changes" if stop.whom == "everybody" else f"Changes of {parts['covers']}"
     reason = f" Reason: {quote(stop.reason)}." if stop.reason else ""
-    return f"{what} stopped since {parts['since']}, by {parts['by']}.{reason}"
+    return f"{what} have been stopped since {day}{at:%H:%M} UTC ({age(at, now)}), by {parts['by']}.{reason}"
 
 
 STOPPED_NEXT_STEP = (

@@ -34,7 +34,7 @@ class Rule:
 
 
 _FIELDS_RESTORED = "The earlier values can be restored with undo_change."
-_RUNS_STAY = "Runs that it started meanwhile stay."
+_RUNS_STAY = "Runs that it has started by then are not undone."
 
 RULES: Mapping[str, Rule] = {
     "create_customer": Rule("delete_customer", "The customer can be deleted again with undo_change."),
@@ -67,7 +67,9 @@ RULES: Mapping[str, Rule] = {
     "invite_user": Rule(None, "", f"The invitation is sent. {PEOPLE}"),
     "create_role": Rule(None, "", ROLES),
     "create_api_key": Rule(
-        "revoke_api_key", "The key can be revoked with undo_change.", "What is done with it meanwhile stays."
+        "revoke_api_key",
+        "The key can be revoked with undo_change.",
+        "What has been done with it by then is not undone.",
     ),
     "revoke_api_key": Rule(None, "", "A revoked key never works again; create_api_key makes another."),
     "create_secret": Rule("delete_secret", "The secret can be deleted again with undo_change."),
@@ -77,9 +79,9 @@ RULES: Mapping[str, Rule] = {
 }
 """By operation: one rule for each that changes something."""
 
-_APPROVED_BY = {
-    "policy": "the policy; no person was asked",
-    "plan": "a signed plan; no person was asked",
+PERMITTED_BY = {
+    "policy": "the policy",
+    "plan": "a signed plan",
     "temporary_approval": "a temporary approval",
     "client_form": "a person in the client's form",
     "local_page": "a person on the approval page",
@@ -88,6 +90,7 @@ _APPROVED_BY = {
     "four_eyes": "two people with credentials of their own",
 }
 """By code: what permitted a change, in words."""
+_NO_PERSON = ("policy", "plan")
 
 _ALL_TOOLS = EnabledTools({})
 
@@ -228,11 +231,13 @@ def receipt(change: Change, tools: EnabledTools = _ALL_TOOLS) -> dict[str, JsonV
 def approver(approved_by: str) -> str:
     """Describe what permitted a change, from `Change.approved_by`."""
     code, _, detail = approved_by.partition(": ")
-    how = _APPROVED_BY.get(code, without_issuers(code))
+    how = PERMITTED_BY.get(code, without_issuers(code))
+    if code in _NO_PERSON:
+        how = f"{how}; no person was asked"
     if not detail:
         return how
-    if detail in _APPROVED_BY:
-        return f"{how}, given by {_APPROVED_BY[detail]}"
+    if detail in PERMITTED_BY:
+        return f"{how}, given by {PERMITTED_BY[detail]}"
     return f"{' and '.join(without_issuers(detail).splitlines())}: {how}"
 
 

@@ -92,7 +92,7 @@ class TeamPageAccess:
         shared: Ledger | None,
         system: System,
     ) -> None:
-        """`ledger` is that of the process, for single-use tokens; `shared` the same if all tenants share it."""
+        """`ledger` is the ledger of the process, for single-use tokens; `shared` the same if all tenants share it."""
         self.context: dict[str, Any] = {"team": True, "provider": urlsplit(team.issuer).netloc}
         self._team = team
         self._sign_in = sign_in

@@ -59,7 +59,7 @@ class SignedInPerson:
 
     @property
     def principal(self) -> str:
-        """Principal as recorded: the same as that of their own calls."""
+        """Principal as recorded: the same as in their own calls."""
         return f"{self.issuer}|{self.subject}"
 
 
@@ -115,14 +115,14 @@ class TenantInbox:
             raise Refused(
                 f"Nobody may approve this call: no approver in the team file covers the tenant {self.tenant} and the"
                 f" effect {effects}, besides the person who asks for it.",
-                f"Tell the operator: an [[approvals.approver]] has to cover it; or, for people to approve such calls of"
+                f"Tell the operator: an [[approvals.approver]] has to cover it; or, to let people approve such calls of"
                 f" their own, `own` in [approvals] has to name {effects} (own = true names all).",
             )
         where = f"at {self.url}, where approvers sign in"
         host = webhook and webhook.announce_beside(request)
         if host:
             where += f", or by the webhook at {host}"
-        return Announcement(f"It is decided {where}. {request.progress()}".rstrip(), self.url)
+        return Announcement(f"A person decides {where}. {request.progress()}".rstrip(), self.url)
 
     def _is_on_page(self, request: ApprovalRequest) -> bool:
         """Whether somebody may approve a request on the page."""
@@ -200,7 +200,7 @@ class TeamInbox(Inbox):
         if not request.may_be_of(self.approver, self._person.login_names):
             return None if self.covers(tenant, request.question.effects) else "This call is not yours to approve."
         if request.needed > 1:
-            return "It is your own call, and others have to approve it."
+            return "This is your own call, and other people have to approve it."
         effects = request.question.effects
         # A principal that only may be theirs counts as their own, but gets no right to approve.
         own = request.principal == self.approver and self._own_tenant == tenant
@@ -208,7 +208,7 @@ class TeamInbox(Inbox):
         may = self.covers(tenant, effects) if request.undoes else own
         if may and may_approve_own(self._team, tenant, effects):
             return None
-        return "It is your own call, and somebody else has to approve it."
+        return "This is your own call, and somebody else has to approve it."
 
     @override
     def may_revoke(self, tenant: str, request: ApprovalRequest) -> bool:

@@ -157,7 +157,7 @@ def check_size(body: bytes) -> None:
         return
     summary = summarize(body)
     if summary.tool not in TOOLS:
-        problem = f"The message has {len(body) // 1000:,} kB; at most {MAX_SIZE // 1000} kB are taken."
+        problem = f"The message has {len(body) // 1000:,} kB; at most {MAX_SIZE // 1000} kB are accepted."
         raise OversizedMessage(413, problem, INVALID_REQUEST, summary.id)
     problem = size_problem(TOOLS[summary.tool], summary.arguments or {})
     if problem is not None:
@@ -279,7 +279,7 @@ class TeamAccess:
             client=client_of(claims),
         )
         if machine is not None:
-            # Groups of another issuer are not those of the team's people.
+            # Groups of another issuer are not groups of the team's people.
             own = asker.groups if claims["iss"] == self._team.issuer else ()
             asker = replace(asker, person=machine.name, login_names=(), groups=own, machine=machine.name)
         caller = Caller(asker, None, scopes, own_effects=self._team.own_effects(tenant))

@@ -149,7 +149,7 @@ class IssuerKeys:
         return bool(self._keys) and self._system.monotonic() - self._refreshed < TRUST_FOR
 
     def usable(self, algorithms: Sequence[str]) -> list[str]:
-        """Return those of the algorithms for which a key is cached."""
+        """Return the algorithms for which a key is cached."""
         return [algorithm for algorithm in algorithms if any(_fits(key, algorithm) for key in self._keys)]
 
     async def reached(self) -> bool:

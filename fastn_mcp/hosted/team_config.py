@@ -252,7 +252,7 @@ class ApprovalsSection(_Table):
     url: _Resource | None = None
     scopes: Annotated[Texts, _WITH_OPENID] = ["openid", "profile", "email"]
     subject_claim: Text | None = None
-    """Claim of ID tokens that names the person, if it is not that of access tokens."""
+    """Claim of ID tokens that names the person, if it is not the claim of access tokens."""
     own: Annotated[AnyEffects, BeforeValidator(_own_effects)] = OWN_EFFECTS
     """Effects of calls that a requester may approve for themselves, on the page or in their client's form."""
     session_minutes: Annotated[float, Field(ge=1, le=720)] = 60.0
@@ -431,7 +431,7 @@ class Team(_Table):
         return next((tenant for tenant in self.tenant if tenant.name == name), None)
 
     def with_keys(self) -> frozenset[str]:
-        """Names of the tenants with an API key, whose calls approvers can decide: those without `caller_keys`."""
+        """Names of the tenants with an API key, whose calls approvers can decide: the tenants without `caller_keys`."""
         return frozenset(tenant.name for tenant in self.tenant if not tenant.caller_keys)
 
 
@@ -494,7 +494,7 @@ def _tenant_errors(at: Key, tenant: Tenant) -> Iterator[ConfigError]:
         if (problem := _key_problem(key)) is not None:
             yield ConfigError((*at, key), problem)
     if tenant.is_empty:
-        yield ConfigError(at, f"the tenant {name} needs subjects, groups or claims: whom it serves")
+        yield ConfigError(at, f"the tenant {name} needs subjects, groups or claims, which say whom it serves")
     for secret in _SECRETS:
         yield from _duplicate_source(at, tenant, secret)
     keys = [tenant.caller_keys, tenant.profile is not None, _secret_source(tenant, "api_key") != _NO_SOURCE]

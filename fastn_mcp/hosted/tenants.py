@@ -99,7 +99,7 @@ class RequestLimit:
 
 @dataclass(frozen=True, slots=True)
 class CallerAccount:
-    """Account of a caller who brings their own API key, separate from those of other callers."""
+    """Account of a caller who brings their own API key, separate from the accounts of other callers."""
 
     principal: str
     key: str = field(repr=False)
@@ -171,7 +171,7 @@ class Tenants:
             to_close = self._to_close(own)
             leased = self._opened[key] = self._open(tenant, own)
         if leased.owner != own:
-            raise RuntimeError("the open account is that of another caller")
+            raise RuntimeError("the open account belongs to another caller")
         leased.users += 1
         try:
             await self._close(to_close)
@@ -209,7 +209,7 @@ class Tenants:
         theirs = [(key, each) for key, each in opened if own and each.owner and each.owner.principal == principal]
         if len(theirs) >= KEYS_EACH:
             opened = theirs
-            busy = Busy(f"{KEYS_EACH} accounts by keys of yours are in use.", "Wait for their calls to end.")
+            busy = Busy(f"{KEYS_EACH} accounts that your own keys opened are in use.", "Wait for their calls to end.")
         elif len(opened) >= self._limits.tenants:
             busy = Busy("The limit of accounts in use is reached.", "Call again in a moment.")
         else:

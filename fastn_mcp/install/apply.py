@@ -153,7 +153,9 @@ def plan_uninstall(target: Target) -> FileChange | None:
         subject = f"The entry {target.name!r} in {target.path}" if is_there else f"{target.path} has no entry that"
         raise NotInstalled(
             f"{subject} was {'not ' if is_there else ''}installed by fastn-mcp.",
-            "Remove it by hand." if is_there else "Name the place as you did then: --project, --file, --name.",
+            "Remove it by hand."
+            if is_there
+            else "Name the place as you did at installation: --project, --file, --name.",
         )
     if current is None or find(_load(target, current), known.additions[0]) is None:
         target.backup.forget()
@@ -166,7 +168,7 @@ def plan_uninstall(target: Target) -> FileChange | None:
 def apply(
     change: FileChange, again: Callable[[], FileChange | None], *, sync: files.Sync = os.fsync
 ) -> FileChange | None:
-    """Apply a change, and return the one that was applied; None if none is needed anymore.
+    """Apply a change, and return the applied change; None if none is needed any more.
 
     If the client changed its file meanwhile, `again` computes the change anew, and it must have the same lines as
     the one shown. Raises `NotInstalled`, with everything as it was.
@@ -236,7 +238,7 @@ def _without_entry(target: Target, current: bytes | None, known: BackupRecord) -
     except ValueError:
         raise NotInstalled(
             f"{target.path} was changed since, and our entry cannot be removed without changing the rest.",
-            f"Remove the entry {target.name!r} by hand. What the file was: {target.backup.copy}",
+            f"Remove the entry {target.name!r} by hand. A copy of the old file: {target.backup.copy}",
         ) from None
 
 

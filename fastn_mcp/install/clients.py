@@ -237,7 +237,7 @@ class Machine:
 
 
 def place(client: McpClient, machine: Machine) -> PurePath:
-    """Return the client's file: the one that exists, or the one that it would create."""
+    """Return the client's file: the existing file, or the file that it would create."""
     candidates: list[PurePath] = []
     folders = {name: machine.environment.get(name) or path.format(HOME=machine.home) for name, path in _FOLDERS.items()}
     for template in client.places.get(machine.platform, client.places["linux"]):

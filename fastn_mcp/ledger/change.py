@@ -73,7 +73,7 @@ class Change:
 
     @property
     def is_of_another(self) -> bool:
-        """Whether a create made a new object, and not an update of the one that had its slug or name."""
+        """Whether a create made a new object, and did not update the object that had its slug or name."""
         is_create = self.tool.startswith("create_") and bool(self.before)
         return is_create and str((self.before or {}).get("id")) != self.target
 

@@ -75,12 +75,12 @@ class CallerState:
     """
 
     open: Mapping[str, OpenRequest] = field(default_factory=dict[str, OpenRequest])
-    """Requests that are open, by id; also those that have expired, until the next is opened."""
+    """Open requests, by id; expired requests too, until the next request is opened."""
     declines: int = 0
     """Consecutive declines."""
     last_decline: float = 0.0
     requests: StoredBytes = field(default_factory=StoredBytes)
-    """Bytes of all requests, also of those that are open."""
+    """Bytes of all requests, including open ones."""
     changes: StoredBytes = field(default_factory=StoredBytes)
 
     def check_requests(self, now: float) -> None:

@@ -15,7 +15,7 @@ class KnownDocuments:
 
     def __init__(self) -> None:
         self._known = OrderedDict[str, Document | None]()
-        """By key, the latest last; None for one that did not exist."""
+        """By key, the latest last; None for a document that did not exist."""
 
     def recall(self, keys: Iterable[str], new: str | None = None) -> dict[str, Document] | None:
         """Return the documents that existed; None if one is not known. A `new` key is taken to be free."""

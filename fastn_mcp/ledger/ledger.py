@@ -129,7 +129,7 @@ class Ledger:
                 return result
             else:
                 documents = None
-        raise LedgerLost("other processes change the same all the time")
+        raise LedgerLost("other processes keep changing the same records")
 
     async def _read(self, keys: Collection[str]) -> Documents:
         documents = await self.store.read(keys)
@@ -453,7 +453,7 @@ class Ledger:
                     raise
 
     async def settle(self, change: Change) -> None:
-        """Update the `OUTCOME_FIELDS`, without those that are None."""
+        """Update the `OUTCOME_FIELDS` that are not None."""
         if not await self._settle(change, can_count=False):
             await self._settle(change, can_count=True)
 
@@ -623,7 +623,7 @@ class Ledger:
     # --- stops ----------------------------------------------------------------------------------------------------
 
     async def add_stop(self, stop: Stop) -> Stop:
-        """Record a stop, and forget those that were lifted more than `KEPT_DAYS` (`change`) before it.
+        """Record a stop, and forget stops that were lifted more than `KEPT_DAYS` (`change`) before it.
 
         That is far longer than an approval that they made void could be used. Return it with its epoch.
         """
@@ -644,7 +644,7 @@ class Ledger:
         return await self._step([_STOPS], step, is_news=True)
 
     async def stops(self) -> list[Stop]:
-        """Return the stops that hold and those that were lifted lately, oldest first. Raises `Unreadable`."""
+        """Return the stops in force and the stops that were lifted recently, oldest first. Raises `Unreadable`."""
         orders = await self._one(StopOrders, "all")
         return [] if orders is None else [*orders.stops]
 

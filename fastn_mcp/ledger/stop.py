@@ -47,14 +47,14 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class StopOrders:
-    """All stops of a ledger: those that hold and those that were lifted lately, oldest first."""
+    """All stops of a ledger: in force, or lifted recently; oldest first."""
 
     epoch: int = 0
     """Number of stops that there ever were."""
     stops: tuple[Stop, ...] = ()
 
     def added(self, stop: Stop, forgotten: float) -> "StopOrders":
-        """Return the orders with a further stop, without those that were lifted before `forgotten`."""
+        """Return the orders with a further stop, without stops that were lifted before `forgotten`."""
         kept = [each for each in self.stops if each.lifted is None or each.lifted >= forgotten]
         epoch = self.epoch + 1
         return StopOrders(epoch, (*kept, replace(stop, epoch=epoch)))

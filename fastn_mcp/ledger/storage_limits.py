@@ -48,7 +48,7 @@ class RequestsFull(Refused):
     """The approval requests of a caller take as much as is stored for one caller."""
 
     def __init__(self, excess: int, *, waiting: bool) -> None:
-        """`waiting`: whether those that wait for an approval alone take too much."""
+        """`waiting`: whether the calls that wait for an approval take too much by themselves."""
         self.excess = excess
         """Bytes by which the limit would be exceeded."""
         self.waiting = waiting
@@ -75,13 +75,13 @@ class JournalFull(Refused):
         super().__init__(
             f"The journal of this caller is full: with this call, changes that are not settled would take more than"
             f" {MAX_JOURNAL_BYTES // MEGABYTE} MB of the ledger.",
-            "list_changes has them. Find out in Fastn what those with an unknown outcome did, and tell the operator:"
-            f" each is kept for {KEPT_DAYS} days.",
+            "list_changes has them. Find out in Fastn what the changes with an unknown outcome did, and tell the"
+            f" operator: each change is kept for {KEPT_DAYS} days.",
         )
 
 
 def stored_bytes(text: str | None) -> int:
-    """Return the bytes that a stored record counts for; 0 for one that is deleted."""
+    """Return the bytes that a stored record counts for; 0 for a deleted record."""
     if text is None:
         return 0
     size = _OVERHEAD + len(text.encode())

@@ -34,7 +34,7 @@ class Asker:
 
     @property
     def name(self) -> str:
-        """Name for people: that of the person or, without a sign-in, what the client calls itself."""
+        """Name for people: the person's or, without a sign-in, what the client calls itself."""
         return self.client_name if self.principal == LOCAL else self.person
 
     @property
@@ -59,7 +59,7 @@ class Asker:
     def knows(self, fact: str) -> bool:
         """Whether nothing else can be true of a fact. Without a sign-in there is no tenant and no OAuth client.
 
-        A machine has no names and groups but those of its token, and what is not one is known not to be.
+        A machine has only the names and groups of its token. A person is known not to be a machine.
         """
         if fact == "machine" or (self.machine and fact in ("person", "group", "client")):
             return True

@@ -203,4 +203,4 @@ def effects_below(call: Call, effect: Effect) -> list[Effect]:
 def of_groups(groups: Iterable[str]) -> str:
     """Return the groups that approvers have to be of, to follow the number of people; empty if there are none."""
     named = " and one of ".join(groups)
-    return f" (one of them of {named})" if named else ""
+    return f" (one of them from {named})" if named else ""

@@ -171,7 +171,7 @@ class PolicyRule:
         if name in DERIVED:
             return _in_effect(name, choice, resolved)
         if name in call.unresolved:
-            return f"its {name} is not known, as Fastn makes it: give one"
+            return f"its {name} is not known, since Fastn chooses it: give one"
         argument_value: object = getattr(call, name, None)
         is_word = plain(name) not in REFERENCE_NAMES and choice.is_word(argument_value)
         is_host_in_it = name == "domain" and choice(host_of(argument_value), exact=False)
@@ -181,7 +181,7 @@ class PolicyRule:
 
 
 def _in_arguments(name: str, choice: Choice, call: Call) -> str | None:
-    """Match what the call says: an argument, what one that is missing means, or a value in an undocumented field."""
+    """Match what the call says: an argument, the meaning of a missing argument, or a value in an undocumented field."""
     argument_value: object = getattr(call, name, None)
     if name in type(call).model_fields and name not in call.unresolved and choice(argument_value, exact=False):
         return ""
@@ -210,7 +210,7 @@ def _in_effect(name: str, choice: Choice, resolved: ResolvedCall) -> str | None:
     if effective.is_known:
         return None
     way_out = ": name one" if name in type(resolved.call).model_fields else ", and Fastn chooses it"
-    return f"its {_WORDS[name]} is not known, as the call names none{way_out}"
+    return f"its {_WORDS[name]} is not known, since the call names none{way_out}"
 
 
 def _has_name(choice: Choice, resolved: ResolvedCall, *, is_new: bool) -> str | None:
@@ -249,7 +249,7 @@ def _missing_argument(name: str, choice: Choice, call: Call) -> str | None:
     if default is not None and choice(default, exact=False):
         return f"its {name} is {quote(default)} by default"
     is_for_all = name not in DERIVED and name == FOR_ALL_WITHOUT.get(call.tool_name())
-    return f"it names no {name}, and so is for all" if is_for_all else None
+    return f"it names no {name}, so it is for all" if is_for_all else None
 
 
 _NAME_DETAILS = ("name", "new name")

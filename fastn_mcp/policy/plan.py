@@ -71,7 +71,7 @@ class Plan:
     def _differing(self, permit: Permit, resolved: ResolvedCall) -> str:
         for record in self.bound(permit, resolved):
             known = [records.get(record.key) for records in self.records]
-            # An entry of exact arguments names its records; of patterns, only those that were signed are compared.
+            # An entry of exact arguments names its records; a pattern is compared with the signed records only.
             if permit.arguments is None:
                 known = [each for each in known if each is not None]
             if any(each != record.fingerprint() for each in known):

@@ -124,7 +124,7 @@ class Policy:
         return replace(verdict, step_up=self.step_up, reason=reason)
 
     def _by_rules(self, situation: Situation) -> PolicyDecision:
-        """Return the strictest decision of the file, or that of the mode."""
+        """Return the strictest decision of the file, or else the mode's."""
         default = self._default(situation)
         if situation.asker.machine and default.decision is Decision.ALLOW:
             default = replace(default, decision=Decision.CONFIRM)  # its plan allows it, or a rule that names machines
@@ -143,17 +143,16 @@ class Policy:
             return verdict
         if permit is not None and verdict.second:
             why = (
-                f"It needs two people ({verdict.rule}){of_groups(verdict.second)}: of who signs a plan no group is"
-                " known."
+                f"It needs two people ({verdict.rule}){of_groups(verdict.second)}, and a plan's signers have no groups."
             )
         elif permit is not None:
-            why = f"It needs two people ({verdict.rule}), and one has signed the plan."
+            why = f"It needs two people ({verdict.rule}), and only one has signed the plan."
         elif self.plan is not None and (out_of_time := self.plan.out_of_time(situation.now)):
             why = out_of_time
         elif self.plan is not None and (differing := self.plan.differing(situation.resolved)):
             why = f"The {differing} has changed since the plan was signed. Sign the plan again."
         elif situation.used_up is not None:
-            why = f"No calls are left of {situation.used_up.name} (count = {situation.used_up.count})."
+            why = f"All calls that {situation.used_up.name} allows have been made (count = {situation.used_up.count})."
         else:
             why = f"Nobody can be asked ({verdict.rule}), and no plan covers this call."
         return PolicyDecision(Decision.DENY, NO_PLAN, why)

@@ -177,7 +177,8 @@ class FileRules:
         return [each for each in (*parts, self._used_up(situation), self._closed(situation)) if each is not None]
 
     def verdicts(self, situation: Situation, default: PolicyDecision) -> list[PolicyDecision]:
-        """Return decisions that rules cannot loosen, and that of the rules. Of equals, the first is named."""
+        """Return the decisions that rules cannot loosen, and the rules' own decision. The first of equal ones is
+        named."""
         ruled = self._ruled(situation, default)
         held = [each.match(situation) for each in self.protected]
         held += [self._used_up(situation), self._closed(situation)]

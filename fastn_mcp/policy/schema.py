@@ -95,7 +95,7 @@ class ByEffect(PolicyTable, Generic[Value]):
 
 
 class Defaults(ByEffect[Decided]):
-    """`[defaults]`: decisions on effects that replace those of the mode, and others for one kind of key."""
+    """`[defaults]`: decisions on effects that replace the mode's, and others for one kind of key."""
 
     live: ByEffect[Decided] = ByEffect[Decided]()
     test: ByEffect[Decided] = ByEffect[Decided]()
@@ -187,7 +187,7 @@ CHANGING_TOOLS = tuple(operation for operation in CATALOG if operation.effect is
 
 
 def possible_effects(operation: AnyOperation) -> frozenset[Effect]:
-    """Return the effects that calls of a tool can have: its own, and those that arguments or facts raise it to."""
+    """Return the effects that calls of a tool can have: its own, and the ones that arguments or facts raise it to."""
     return frozenset({operation.effect, *operation.raises_to})
 
 
@@ -249,7 +249,7 @@ def condition(
     if isinstance(value, list):
         options = cast("list[object]", value)
     if not options or any(type(option) is not wanted for option in options):
-        raise ConfigError(at, f"when: {argument} has to be compared with {called}, or a list of such")
+        raise ConfigError(at, f"when: {argument} has to be compared with {called}, or a list of them")
     return Choice(tuple(Glob(option) if isinstance(option, str) else option for option in options))
 
 

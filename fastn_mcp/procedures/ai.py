@@ -111,7 +111,7 @@ class Inventory:
 
 
 async def _take_inventory(look: AnswerReads, first: str) -> Inventory:
-    """Read the first page of both kinds, further pages of `first`, and those of the other kind if all may be read.
+    """Read the first page of both kinds, further pages of `first`, and pages of the other kind if all may be read.
 
     Otherwise the first page, with the newest rows, has to do for the other kind.
     """

@@ -188,7 +188,7 @@ class Dispatcher:
 
 
 def _is_whole(call: Tool[Any]) -> bool:
-    """Whether the answer to a call has whole ids: that of a change, of a single record, or with `detail=full`."""
+    """Whether the answer to a call has whole ids: it is about a change or a single record, or has `detail=full`."""
     is_single = isinstance(call, ReadRow) or (isinstance(call, Operation) and not isinstance(call, List))
     return call.effect is not Effect.READ or is_single or (isinstance(call, List) and call.detail == FULL)
 

@@ -223,7 +223,7 @@ def _state(item: Entry) -> dict[str, JsonValue]:
     status = text(item.row, "status")
     state = STATES.get(f"{item.kind}s", lambda _: State.UNKNOWN)(item.row)
     row: dict[str, JsonValue] = {"status": status} if status else {}
-    is_plain = state is State.UNKNOWN or (state is State.LIVE and as_word(status) == "active")
+    is_plain = state is State.UNKNOWN or (state.is_usable and as_word(status) == "active")
     return row if is_plain else row | {"state": state.value}
 
 
@@ -233,7 +233,7 @@ def _next(shown: Iterable[Entry]) -> list[str]:
     for item in shown:
         firsts.setdefault(item.kind, item)
     calls = [call for kind in firsts for call in NEXT[kind]]
-    if "workflow" in firsts and workflow_state(firsts["workflow"].row) is State.LIVE:
+    if "workflow" in firsts and workflow_state(firsts["workflow"].row).is_usable:
         calls.append(RUN)
     return [*dict.fromkeys(calls)]
 

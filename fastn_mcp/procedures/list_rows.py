@@ -121,7 +121,7 @@ async def _whole(call: List[Any], context: ProcedureContext) -> Table:
     if not is_complete:
         gaps.append(f"Only {counted(len(read), 'row')} were read, others may match: {advice}.")
     if statuses and call.filters["status"].startswith("!"):
-        gaps.append(f"Read by status: {in_words(tuple(statuses))}. Rows of any other are not here.")
+        gaps.append(f"Read by status: {in_words(tuple(statuses))}. Rows with any other status are not here.")
     return Table(
         items=rows,
         places=places,

@@ -163,7 +163,7 @@ async def _with_fields(item: Entry, fields: Collection[str], context: ProcedureC
 
 
 def _unresolved(kind: str, typed: str, contents: Contents, matching: Sequence[Entry]) -> FastnError:
-    """Return why it is not known which resource was meant, with those that may be."""
+    """Return why it is not known which resource was meant, with the resources that may be meant."""
     if matching:
         candidates = "; ".join(f"{item.id} ({quoted(_distinction(kind, item))})" for item in matching[:_MAX_CANDIDATES])
         return InvalidArgument(

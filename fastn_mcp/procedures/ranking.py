@@ -94,7 +94,7 @@ _KIND_WORDS = {
     "api_key": "key apikey",
     "secret": "secret token",
 }
-"""Words that mean a kind, or are done with it only. Of equal scores, those of the first kinds come first."""
+"""Words that mean a kind, or are done with it only. If scores are equal, the first kinds come first."""
 
 Words = tuple[str, ...]
 Match = tuple[float, Words]
@@ -108,7 +108,7 @@ class Hit:
     entry: Entry
     score: int
     lacking: Words = ()
-    """The words searched for that it lacks, without those that mean a kind or what happened."""
+    """The words searched for that it lacks, without words that mean a kind or what happened."""
     is_verbatim: bool = True
     """Whether the query contains its name as it is."""
 

@@ -1,4 +1,4 @@
-"""Parallel, bounded reads for one answer about an account, with a record of those that failed."""
+"""Parallel, bounded reads for one answer about an account, with a record of the reads that failed."""
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -98,7 +98,7 @@ class AccountReads:
             if page.not_checked:
                 self.gaps.append(Unchecked(name, f"the rows do not say their {', '.join(page.not_checked)}"))
         if pages_read.lost_rows:
-            self.gaps.append(Unchecked(name, "rows were removed while its pages were read, and others may be missing"))
+            self.gaps.append(Unchecked(name, "rows were removed while the pages were read, so others may be missing"))
         if pages_read.error is not None:
             self.failed[f"more {name}"] = pages_read.error
 
@@ -121,7 +121,7 @@ class AccountReads:
         return name in self.lists and self.lists[name].more
 
     def rows(self, *names: str) -> list[Row]:
-        """Return the rows of these lists, without those that could not be read."""
+        """Return the rows of these lists, without lists that could not be read."""
         return [row for name in names if name in self.lists for row in self.lists[name].rows]
 
     def total(self, name: str) -> int | None:

@@ -221,7 +221,7 @@ class SearchData:
                 await self._read(["connection"])
 
     async def _read_runs(self, customers: Sequence[Entry]) -> None:
-        """Find the workflows that run for these customers, and those that may: all their apps are connected."""
+        """Find the workflows that run for these customers, and the workflows that may: all their apps are connected."""
         self._runs = {f"runs of {customer.name}": customer.id for customer in customers[:_MAX_CUSTOMERS]}
         await self._add(["connection"], "customer_id", self._runs.values())
         await self._list({name: (ListExecutions, {"customer_id": key}) for name, key in self._runs.items()})
@@ -267,7 +267,7 @@ class SearchData:
             self.rows.names[kind] |= await read_labels(kind, unnamed, self._context.look)
 
     async def read_last_run(self, workflow: Entry) -> None:
-        """Read the last run of a workflow, unless those of a customer were read."""
+        """Read the last run of a workflow, unless a customer's runs were read."""
         if not self._runs:
             name = f"runs of {workflow.name}"
             await self._list({name: (ListExecutions, {"workflow_id": workflow.id, "limit": 2})})

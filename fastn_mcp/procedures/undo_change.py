@@ -60,7 +60,7 @@ class ListChanges(Procedure[ChangeList]):
 
 
 class UndoChange(Procedure[UndoResult]):
-    """Undo what you did, take it back, unless somebody has changed it since."""
+    """Undo a change, unless its target has been changed since."""
 
     effect = Effect.EXTERNAL
 
@@ -76,9 +76,9 @@ class UndoChange(Procedure[UndoResult]):
             raise NotFound("There is no such change.", "See list_changes.", certainty="Nothing was sent.")
         undo = undo_of(change)
         if isinstance(undo, NotUndoable):
-            raise NotSent(f"This cannot be undone. {undo.why}")
+            raise NotSent(f"undo_change cannot undo this. {undo.why}")
         if change.undone:
-            raise NotSent("This was undone already, or is just being undone.", "See list_changes.")
+            raise NotSent("This change has already been undone, or is being undone now.", "See list_changes.")
         await _check_drift(change, undo, context)
         outcome = await context.change(undo.call, undoes=change)
         if not isinstance(outcome, Done):

@@ -97,7 +97,7 @@ async def wait_for(
 
 
 def _first(fields: dict[str, JsonValue], state: Row) -> dict[str, JsonValue]:
-    """Return our fields, then those of Fastn that are not null."""
+    """Return our fields, then Fastn's fields that are not null."""
     return fields | {
         name: value for name, value in state.items() if value is not None and name not in (*fields, "next")
     }

@@ -69,7 +69,7 @@ def typed_id(id_: str) -> str:
 
 
 def label_of(kind: str, row: Row, names: Names = NO_NAMES) -> Label | None:
-    """Return the label of a row; None if it has no name. `names` are those of the resources it refers to."""
+    """Return the label of a row; None if it has no name. `names` are the names of the resources that it refers to."""
     label = _LABELS.get(kind, _by_name)(row, names)
     return label if label.name else None
 

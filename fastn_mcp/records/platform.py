@@ -8,14 +8,14 @@ from fastn_mcp.records.states import State, run_state, workflow_state
 PEOPLE = "Only the dashboard can change a person's role or take the access back (Settings, People)."
 ROLES = "Only the dashboard can change or delete a role (Settings, Roles)."
 PERMISSIONS = (
-    "Not governed by a permission that Fastn documents: customers and billing. Its AI and the audit log are for owners "
-    "and admins, whatever their permissions."
+    "No permission that Fastn documents governs customers and billing. Its AI and the audit log are for owners and "
+    "admins, whatever their permissions."
 )
 RUNS = "Only the dashboard can cancel a run or replay it (Activity, Executions)."
 PUBLISHING = "Only the dashboard can publish, deploy or roll back a workflow (Integrations, Workflows)."
-TRASH = (
-    "Only the dashboard can restore a workflow from Trash (Settings, Trash); its slug and history come back with it."
-)
+IN_TRASH = "can be restored from Trash in the dashboard"
+"""What is said of a deleted workflow, before the call and after it."""
+TRASH = f"A workflow {IN_TRASH} (Settings, Trash), and only there; its slug and history come back with it."
 KEYS = "Only the dashboard can change an API key (Settings, API keys); here, create another and revoke it."
 SECRETS = "The value of a secret cannot be read anywhere; create_secret overwrites it."
 
@@ -46,7 +46,7 @@ def facts_about(query: str) -> list[str]:
 
 
 def note_on(tool: str, record: Row) -> str:
-    """Return the fact that the answer of a reading tool raises; empty if none. `record`: the one that was read."""
+    """Return the fact that the answer of a reading tool raises; empty if none. `record` is what it read."""
     if tool in ("get_execution", "wait_for_execution"):
         return "" if run_state(record).has_ended else RUNS
     if tool == "get_workflow":

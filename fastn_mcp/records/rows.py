@@ -35,7 +35,7 @@ class FastnObject(BaseModel):
     columns: ClassVar[tuple[str, ...]] = ()
     """Fields of a concise list, by Fastn's names. Empty for any plain ones."""
     never: ClassVar[tuple[str, ...]] = ()
-    """Times whose absence means never, as that of a last use does."""
+    """Times whose absence means never, such as the time of a last use."""
     shape: ClassVar[tuple[tuple[str, str], ...]] = ()
     """Fields that are ours, with their JSON types, for the output schema. Empty for Fastn's own records."""
 

@@ -24,6 +24,16 @@ class State(Enum):
     DRAFT = "never published"
     UNKNOWN = "unknown"
 
+    @property
+    def is_usable(self) -> bool:
+        """Whether it certainly runs, works or fires. A resource in an unknown state is neither usable nor broken."""
+        return self is State.LIVE
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether it certainly does not run, work or fire: it failed, was switched off or was never published."""
+        return self in (State.BROKEN, State.OFF, State.DRAFT)
+
 
 class RunState(Enum):
     """State of a run, as far as its row tells."""
@@ -64,8 +74,8 @@ _RUN = {
 }
 _UNPUBLISHED = ("draft", "not published")
 
-NOT_WORKING = tuple(status.upper() for status, state in _CONNECTION.items() if state is not State.LIVE)
-"""Statuses of connections that cannot be used."""
+BROKEN_STATUSES = tuple(status.upper() for status, state in _CONNECTION.items() if state.is_broken)
+"""Statuses of broken connections."""
 
 PENDING = "Pending Admin Activation"
 """Status of a customer whose admin has not accepted the invitation."""
@@ -111,7 +121,7 @@ def connection_state(row: Row) -> State:
 
 
 def broken_since(connection: Row, now: datetime) -> str:
-    """Return since when a connection does not work, as far as its row tells."""
+    """Return since when a connection is broken, as far as its row tells."""
     expired = timestamp(connection, "expiresAt")
     used = timestamp(connection, "lastUsedAt", "lastUsed")
     if expired is not None and expired <= now:

@@ -11,6 +11,8 @@ from enum import Enum
 from pydantic import JsonValue
 
 from fastn_mcp.audit.log import AuditEvent
+from fastn_mcp.guard.approval.states import NOT_REPEATED, STATES
+from fastn_mcp.ledger.approval_request import RequestState
 
 
 class OutcomeGroup(Enum):
@@ -29,6 +31,31 @@ class OutcomeGroup(Enum):
     """Not attempted."""
     PREVIEWED = "previewed"
 
+
+MAY_HAVE_HAPPENED = "It may or may not have happened. Look in Fastn before you repeat it."
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeWords:
+    """Words for a group of outcomes, and its mark on a page."""
+
+    word: str
+    heading: str
+    """As in a report."""
+    mark: str = "none"
+
+
+OUTCOMES: Mapping[OutcomeGroup, OutcomeWords] = {
+    OutcomeGroup.UNKNOWN: OutcomeWords("Unknown", f"Unknown. {MAY_HAVE_HAPPENED.rstrip('.')}", "unknown"),
+    OutcomeGroup.FAILED: OutcomeWords("Failed", "Failed", "failed"),
+    OutcomeGroup.REFUSED: OutcomeWords("Refused", "Refused"),
+    OutcomeGroup.DECLINED: OutcomeWords("Declined", "Declined by a person"),
+    OutcomeGroup.WAITING: OutcomeWords("Waiting", "Waiting for a person"),
+    OutcomeGroup.LEFT: OutcomeWords("Left", "Left: not tried"),
+    OutcomeGroup.DONE: OutcomeWords("Done", "Done", "done"),
+    OutcomeGroup.PREVIEWED: OutcomeWords("Previewed", "Previewed: nothing was sent"),
+}
+"""In order of interest."""
 
 LEFT = "left"
 PREVIEWED = "previewed"
@@ -66,7 +93,7 @@ class Link:
 
 @dataclass(slots=True, eq=False)
 class Attempt:
-    """A call. Times are those of the audit log, in UTC. A field that is None is unknown."""
+    """A call. Times are from the audit log, in UTC. A field that is None is unknown."""
 
     time: str
     tool: str
@@ -100,12 +127,11 @@ class Attempt:
         return group_of(self.outcome)
 
 
-_UNANSWERED = "It was sent, and no answer came: the process was stopped, or ended. Look in Fastn before repeating it."
-_APPROVED = "It was approved, and not called again."
+_UNANSWERED = f"It was sent, but the process was stopped or ended before an answer came. {MAY_HAVE_HAPPENED}"
 _ENDED = {
-    AuditEvent.EXPIRED.value: "Nobody decided before the approval request expired.",
-    AuditEvent.WITHDRAWN.value: "It was approved, and the approval was withdrawn.",
-    AuditEvent.STOPPED.value: "A person stopped changes, which made its approval request void.",
+    AuditEvent.EXPIRED.value: STATES[RequestState.UNANSWERED].sentence,
+    AuditEvent.WITHDRAWN.value: STATES[RequestState.WITHDRAWN].sentence,
+    AuditEvent.STOPPED.value: STATES[RequestState.STOPPED].sentence,
 }
 """Messages of calls whose approval request ended, where nobody gave a reason."""
 
@@ -113,7 +139,7 @@ _AUDIT_FIELDS = (
     *("principal", "principal_name", "account", "target", "name", "effect", "rule", "decision", "approved_by"),
     *("change", "grant"),
 )
-"""Fields of an attempt that have the names of those of an audit entry."""
+"""Fields of an attempt that are named as in an audit entry."""
 
 
 class Tally:
@@ -153,7 +179,7 @@ class Tally:
             case AuditEvent.APPROVED.value | AuditEvent.AGREED.value as event:
                 attempt = self._of_grant.get(_text(line, "grant") or "")
                 if attempt is not None:
-                    self._update(attempt, line, WAITING, _APPROVED)
+                    self._update(attempt, line, WAITING, NOT_REPEATED)
                     attempt.is_split = attempt.is_split or event == AuditEvent.AGREED.value
             case AuditEvent.EXPIRED.value | AuditEvent.WITHDRAWN.value | AuditEvent.STOPPED.value as event:
                 attempt = self._of_grant.get(_text(line, "grant") or "")

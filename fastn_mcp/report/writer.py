@@ -34,7 +34,7 @@ from fastn_mcp.config.paths import write_private
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.ledger.identity import who
 from fastn_mcp.redaction import quote, safe_text, sanitize, shorten
-from fastn_mcp.report.collector import Attempt, Link, OutcomeGroup
+from fastn_mcp.report.collector import OUTCOMES, Attempt, Link, OutcomeGroup
 
 SCHEMA = "fastn-mcp/report"
 VERSION = 1
@@ -96,18 +96,6 @@ def _call(number: int, attempt: Attempt) -> JsonValue:
 
 _MAX_TEXT = 300
 
-HEADINGS = {
-    OutcomeGroup.UNKNOWN: "Unknown: it may or may not have happened. Look in Fastn before anything is repeated",
-    OutcomeGroup.FAILED: "Failed",
-    OutcomeGroup.REFUSED: "Refused",
-    OutcomeGroup.DECLINED: "Declined by a person",
-    OutcomeGroup.WAITING: "Waiting for a person",
-    OutcomeGroup.LEFT: "Left: not tried",
-    OutcomeGroup.DONE: "Done",
-    OutcomeGroup.PREVIEWED: "Previewed: nothing was sent",
-}
-"""Groups in order of interest."""
-
 
 def markdown(report: Document) -> str:
     """Render a report as Markdown."""
@@ -143,19 +131,22 @@ def lines(document: Document, span: Callable[[object], str] = str) -> Iterator[s
         if value is not None:
             yield f"- {label}: {span(value)}"
     yield ""
-    counted = [f"{counts[group.value]} {group.value}" for group in HEADINGS if counts[group.value]]
+    counted = [f"{counts[group.value]} {group.value}" for group in OUTCOMES if counts[group.value]]
     yield ", ".join(counted) or "No calls."
-    for group, heading in HEADINGS.items():
+    for group, words in OUTCOMES.items():
         calls = report["calls"][group.value]
         if calls:
-            yield from ("", f"## {heading} ({len(calls)})", "")
+            yield from ("", f"## {words.heading} ({len(calls)})", "")
         for call in calls:
             yield from _call_lines(call, span)
     if audit["n"] is not None:
         yield ""
-        yield "Each call names its newest entry in the audit log, and the beginning of its hash; the JSON holds all."
+        yield (
+            "Each call names its newest entry in the audit log and the beginning of the entry's hash; the JSON holds"
+            " all entries."
+        )
         checking = f"fastn-mcp audit --file {shlex.quote(audit['file'])} verify --head {audit['hash']}"
-        yield f"To check that they still stand: {span(checking)}"
+        yield f"To check that these entries are unchanged: {span(checking)}"
 
 
 def _call_lines(call: dict[str, Any], span: Callable[[object], str]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Connectors and connections: those of the dataset, their rows, and the handlers of their operations."""
+"""Connectors and connections of the dataset, their rows, and the handlers of their operations."""
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta

@@ -1,4 +1,4 @@
-"""Customers, users and roles: those of the dataset, their rows, and the handlers of their operations."""
+"""Customers, users and roles of the dataset, their rows, and the handlers of their operations."""
 
 from collections import Counter
 from collections.abc import Iterable

@@ -105,10 +105,10 @@ def note_progress(
 def dependency_error(state: SandboxState, app: str, action: str, customer: str | None) -> Row:
     connections = (row for row in state.all("connections") if row["connector"]["slug"] == app)
     connection = connection_of(state, app, customer) or next(connections, None)
-    return unusable(app, action, str(connection["id"]) if connection else "(removed)")
+    return broken_connection(app, action, str(connection["id"]) if connection else "(removed)")
 
 
-def unusable(app: str, action: str, pinned: str) -> Row:
+def broken_connection(app: str, action: str, pinned: str) -> Row:
     """Return the error of a pinned connection that no longer works."""
     return _dependency_error(
         f"The {app} connection cannot be used",

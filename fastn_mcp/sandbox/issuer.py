@@ -29,7 +29,7 @@ PEOPLE: Mapping[str, Mapping[str, Any]] = {
     "anna": {"name": "Anna Example", "groups": ["fastn-admins"]},
     "dana": {"name": "Dana Example", "groups": ["fastn-admins", "fastn-approvers"]},
 }
-"""Claims by subject. The groups are those of the team file that `init-team` makes."""
+"""Claims by subject. The groups are named in the team file that `init-team` makes."""
 
 CLIENT = "fastn-approvals"
 """Client of the approval page. Every other client is public."""

@@ -1,4 +1,4 @@
-"""API keys and secrets: those of the dataset, their rows, and the handlers of their operations."""
+"""API keys and secrets of the dataset, their rows, and the handlers of their operations."""
 
 import json
 import re

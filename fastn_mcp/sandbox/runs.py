@@ -7,7 +7,14 @@ from typing import Any, NamedTuple
 from fastn_mcp.records.cron import next_run
 from fastn_mcp.records.rows import objects
 from fastn_mcp.sandbox.connectors import connection_of
-from fastn_mcp.sandbox.executions import dependency_error, ended_run, execution, no_connection, note_progress, unusable
+from fastn_mcp.sandbox.executions import (
+    broken_connection,
+    dependency_error,
+    ended_run,
+    execution,
+    no_connection,
+    note_progress,
+)
 from fastn_mcp.sandbox.replies import Rows, SandboxRefusal, conflict, forbidden, not_found
 from fastn_mcp.sandbox.resource import One, RouteContext, endpoint, set_status
 from fastn_mcp.sandbox.state import Row, SandboxState, parse_stamp, record, stamp
@@ -81,7 +88,7 @@ def failure(state: SandboxState, workflow: Row, customer: str | None, installati
         if usable or broken is None or connector is None:
             return no_connection(slug, customer)
         actions = connector["actions"] or [{"slug": "run"}]
-        return unusable(slug, actions[0]["slug"], broken["id"])
+        return broken_connection(slug, actions[0]["slug"], broken["id"])
     return None
 
 

@@ -1,4 +1,4 @@
-"""Triggers: those of the dataset, their rows, and the handlers of their operations.
+"""Triggers of the dataset, their rows, and the handlers of their operations.
 
 A trigger is validated when it is created, because one that never fires looks like one that does.
 """

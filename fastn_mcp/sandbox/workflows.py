@@ -1,4 +1,4 @@
-"""Workflows: those of the dataset, their rows, and the handlers of their operations."""
+"""Workflows of the dataset, their rows, and the handlers of their operations."""
 
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta

@@ -201,7 +201,7 @@ class _Handlers:
 
 
 async def _discover(server: Server[Any], ctx: Context, _: types.RequestParams | None) -> types.DiscoverResult:
-    """Answer with every version that is served. The SDK leaves out those that begin with a handshake."""
+    """Answer with every version that is served. The SDK leaves out the versions that begin with a handshake."""
     able = server.get_capabilities(protocol_version=ctx.protocol_version)
     versions = [MODERN, *reversed(HANDSHAKE)]
     return types.DiscoverResult(supported_versions=versions, capabilities=able, instructions=INSTRUCTIONS)

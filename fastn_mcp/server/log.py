@@ -93,7 +93,7 @@ class TerminalLines(JsonLines):
 
 
 def _message(record: logging.LogRecord) -> str:
-    """Return the message. In those of other packages, the text of an exception is replaced by its class."""
+    """Return the message. In messages of other packages, the class of an exception replaces its text."""
     message = record.getMessage()
     if _is_of(record.name, ("fastn_mcp",)):
         return message

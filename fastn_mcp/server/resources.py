@@ -131,7 +131,7 @@ def available(tools: Sequence[AnyTool]) -> tuple[ResourceSpec, ...]:
 JSON = "application/json"
 
 _NOT_FOUND_LEGACY = -32002
-"""Error code of a missing resource up to 2025-11-25. Since then it is that of invalid params."""
+"""Error code of a missing resource up to 2025-11-25. Since then it is the error code of invalid params."""
 
 _URI = TextBound(2_000)
 """Bound of the URI of a resource. An error, whose message is bounded alike, repeats no more of it."""

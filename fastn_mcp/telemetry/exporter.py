@@ -199,7 +199,7 @@ def _attributes(record: logging.LogRecord) -> dict[str, str | int]:
 
 
 class _AcceptedAdapter(BoundedAdapter):
-    """Count a response as success only if it is that of a collector which took all records."""
+    """Count a response as success only if it comes from a collector that took all records."""
 
     @override
     def send(self, request: requests.PreparedRequest, *args: Any, **options: Any) -> requests.Response:

@@ -104,7 +104,7 @@ FAILED = frozenset({"failed", "error", "cancelled", "canceled", "rejected"})
 
 
 def normalize_reply(answer: Mapping[str, JsonValue], session: str | None) -> Fields:
-    """Return the reply under our field names, those of `_ALIASES`. Unknown fields stay as they are.
+    """Return the reply under our field names, given in `_ALIASES`. Unknown fields stay as they are.
 
     `session` is the id of the session that the message was sent to.
     """

@@ -163,7 +163,7 @@ def _is_encodable(value: object) -> bool:
 
 
 def _exceeds(held: str, taken: str) -> str:
-    return f"{held}; at most {taken} are taken"
+    return f"{held}; at most {taken} are accepted"
 
 
 def _kilobytes(size: int) -> str:

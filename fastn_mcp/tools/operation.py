@@ -95,13 +95,13 @@ def _pattern(template: str) -> re.Pattern[str]:
     return re.compile("".join(f"(?P<{part}>[^/?#]+)" if number % 2 else re.escape(part) for number, part in parts))
 
 
+NOT_AN_ID = "takes an id, and this value cannot be one; find returns the id of a name"
+"""What is said of a value that cannot be an id."""
+
+
 def _segment(argument: str, value: object) -> str:
     if not isinstance(value, str) or _SEGMENT.fullmatch(value) is None:
-        raise RefusedValue(
-            argument,
-            "not an id, which has letters, digits and . _ ~ : @ + = - only and begins with a letter or digit; "
-            "find returns the id of a name",
-        )
+        raise RefusedValue(argument, NOT_AN_ID)
     return quote(value, safe="")
 
 
@@ -337,7 +337,7 @@ def reports_failure(body: JsonValue, *, is_read: bool) -> bool:
     is_failed = word(body, "status") in _FAILURES and (not is_read or "message" in body)
     if (is_failed or body.get("error") or body.get("errors")) and not is_record and not (is_read and inner):
         return True
-    # The id beside `data` may be that of the request. A run's `data` is what the workflow's own code returned.
+    # The id beside `data` may be the id of the request. A run's `data` is what the workflow's own code returned.
     is_request = not is_read and "id" in body and not text(body, *_RECORD_IDS[1:])
     is_envelope = is_request and isinstance(body.get("data"), dict)
     return (is_envelope or not is_record) and reports_failure(inner, is_read=is_read)
@@ -354,7 +354,7 @@ class Update(Operation[Result], Generic[Result]):
     def _names_a_change(self) -> Self:
         changed = {name for name, value in self.arguments().items() if name != "extra" or value}
         if not changed - {*type(self).route.parameters, "version"}:
-            raise ValueError("it names no field to change")
+            raise ValueError("no field to change is given")
         return self
 
     @staticmethod

@@ -124,9 +124,9 @@ def values_of(choice: str) -> tuple[list[str], bool]:
 
 
 def _unknown_values(name: str, values: Sequence[str], known: tuple[str, ...]) -> list[str]:
-    """Describe the values of a filter that are not known: the first by name, the rest by number."""
-    words = first_few(values, lambda value: f"{value[:64]!r} is not known{nearest(value, known)}")
-    return [f"{name}: {each}; known are {in_words(known)}" for each in words]
+    """Describe the unknown values of a filter: the first by name, the rest by number."""
+    words = first_few(values, lambda value: f"unknown value {value[:64]!r}{nearest(value, known)}")
+    return [f"{name}: {each}; use one of {in_words(known)}" for each in words]
 
 
 _SEARCHED_FIELDS = ("name", "slug", "id", "email", "description", "externalRef", "adminEmail", "domain")
@@ -204,7 +204,7 @@ class Listed(FastnObject):
     not_checked: Annotated[list[str] | None, Field(description="Filters that the rows could not confirm.")] = None
     places: SkipValidation[list[Place]] = Field(default=[], exclude=True)
     received: int = Field(default=0, exclude=True)
-    """Number of rows that Fastn sent for it, with those that do not match."""
+    """Number of rows that Fastn sent for it, including rows that do not match."""
 
 
 class List(Operation[Listed], Generic[Item]):
@@ -212,7 +212,7 @@ class List(Operation[Listed], Generic[Item]):
 
     effect = Effect.READ
     matching: ClassVar[Mapping[str, Match]] = {}
-    """Filters that are compared with other fields than that of their name."""
+    """Filters that are compared with other fields than the one of their name."""
 
     limit: Limit = 20
     cursor: PageCursor = None

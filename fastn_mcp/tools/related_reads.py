@@ -68,7 +68,7 @@ def suggested_read(reading: Call) -> JsonValue:
 
 
 def own_label(call: Call, target: FastnObject | None, names: Names = NO_NAMES) -> Label | None:
-    """Return the label of what a call acts on or creates. `names` are those of the resources it refers to.
+    """Return the label of what a call acts on or creates. `names` are the names of the resources that it refers to.
 
     Raises `RefusedValue` if what would be created cannot be sent.
     """

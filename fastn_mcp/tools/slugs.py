@@ -29,7 +29,7 @@ def _may_become(parts: tuple[str, ...], slug: str) -> bool:
 
 @lru_cache(4096)
 def _readings(name: str) -> frozenset[str]:
-    """Return what a slug may be, without hyphens: all letters, only those of ASCII, or their ASCII forms."""
+    """Return what a slug may be, without hyphens: all letters, only ASCII letters, or their ASCII forms."""
     plain = unicodedata.normalize("NFKD", name)
     readings = {_alphanumeric(text) for text in (name.casefold(), plain.casefold())}
     readings |= {_alphanumeric(text.encode("ascii", "ignore").decode().lower()) for text in (name, plain)}

@@ -143,7 +143,7 @@ class Tool(BaseModel, Generic[Result]):
 
     @property
     def filters(self) -> dict[str, Any]:
-        """Arguments for Fastn that were given, besides those of a page: the filters of a list."""
+        """Given arguments for Fastn, without the arguments of a page: the filters of a list."""
         others = {"limit", "cursor", *self.ours()}
         return {name: value for name, value in self if value is not None and name not in others}
 
@@ -191,7 +191,7 @@ class Tool(BaseModel, Generic[Result]):
         schema = cls.model_json_schema(schema_generator=ToolSchema)
         schema.pop("title", None)
         schema.pop("description", None)
-        schema["properties"].get("cursor", {}).pop("pattern", None)  # that of the cursor without its seal
+        schema["properties"].get("cursor", {}).pop("pattern", None)  # the pattern of the cursor without its seal
         return schema
 
     @classmethod

@@ -221,7 +221,7 @@ RUN_HEADERS = {
 
 def _is_off(workflow: Row) -> bool:
     """Return whether a workflow certainly does not run. An unknown state may run."""
-    return workflow_state(workflow) in (State.OFF, State.DRAFT)
+    return workflow_state(workflow).is_broken
 
 
 ELAPSED_COLUMN = "elapsed"

@@ -86,7 +86,7 @@ async def test_kind_of_which_rows_went_while_it_was_read_is_incomplete(world: Wo
     source.rows[ListCustomers] = customers(250)
     await reads.read({"customers": ListCustomers(limit=100)}, pages=9)
     (gap,) = reads.all_gaps()
-    assert gap.why == "rows were removed while its pages were read, and others may be missing"
+    assert gap.why == "rows were removed while the pages were read, so others may be missing"
 
 
 async def test_names_are_those_of_the_list_that_was_read(world: World) -> None:

@@ -86,10 +86,10 @@ def rewrite(path: Path) -> None:
 @pytest.mark.parametrize(
     ("attack", "finding"),
     [
-        (empty, "the ledger knows entry 5: entries 1 to 5 were cut off or removed"),
-        (remove, "the ledger knows entry 5: entries 1 to 5 were cut off or removed"),
-        (truncate, "the ledger knows entry 5: entries 4 to 5 were cut off or removed"),
-        (rewrite, "it is not the entry of this number that the ledger knows: the log was rewritten"),
+        (empty, "entries 1 to 5 are missing at the end: the ledger has entry 5, the log does not"),
+        (remove, "entries 1 to 5 are missing at the end: the ledger has entry 5, the log does not"),
+        (truncate, "entries 4 to 5 are missing at the end: the ledger has entry 5, the log does not"),
+        (rewrite, "it is not the entry that the ledger has under this number: the log was rewritten"),
     ],
 )
 def test_log_without_its_newest_entries_is_broken(path: Path, attack: Callable[[Path], object], finding: str) -> None:
@@ -148,7 +148,7 @@ def test_verify_fails_if_the_ledger_cannot_be_read(path: Path) -> None:
     for file in path.parent.glob("ledger.sqlite*"):
         file.write_bytes(b"no database at all, and longer than its header is" * 10)
     result = verify(path)
-    assert (result.exit_code, "cut off at the end is not known" in result.stderr) == (1, True)
+    assert (result.exit_code, "not known whether entries were cut off at the end" in result.stderr) == (1, True)
 
 
 def test_lost_ledger_refuses_calls(tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ async def test_sign_in_without_an_email_may_be_the_approver_named_by_one(tmp_pat
         assert "may be their own call" in (await team.by_webhook()).text
         await team.world.delete(by="anna", email="anna@acme.example")
         assert (await team.by_webhook()).status_code == 200
-        assert "who may be you, approved it, and another has to." in await dana.read()
+        assert "who may be you, has approved it already. Another person has to approve it, too." in await dana.read()
 
 
 async def test_requester_named_by_their_email_does_not_approve_by_webhook(tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ async def check_repetition_names_the_change(client: Client, upstream: Upstream) 
     """Check that the same call again needs an approval that names the applied change, and sends nothing."""
     again = body(await client.call_tool("create_customer", CREATE))
     assert again["outcome"] == "approval_required"
-    assert re.search(r"was done \(chg_\S+, \S+\); you may not have the response", json.dumps(again))
+    assert re.search(r"was done \(chg_\S+, \S+\); you may not have received the response", json.dumps(again))
     assert upstream.changes() == ["POST /api/v1/customers"]
 
 

@@ -152,7 +152,7 @@ async def test_unreadable_record_is_reported_and_not_sent(tmp_path: Path) -> Non
 async def test_request_shows_that_a_connector_has_no_domain(world: World) -> None:
     await world.expect(Done, CreateConnector(name="Ledgerly", slug="ledgerly", auth_methods=LEDGERLY.auth_methods))
     await world.expect(PendingApproval, CreateConnection(connector_id=world.id_of("connectors", "Ledgerly")))
-    assert 'Connector: "Private", sends to an address that is not known.' in await shown(world)
+    assert 'Connector: "Private", sends to an unknown address.' in await shown(world)
 
 
 @pytest.mark.parametrize("address", ["https://evil.example/t", "https:\\\\evil.example", "http:/evil.example:8443/"])

@@ -92,14 +92,14 @@ def test_log_is_compared_with_the_newest_entry_in_the_ledger() -> None:
     anchor = End(4, verify(lines).head)
     assert verify(lines, anchor=anchor).broken is None
     assert verify(written(6), anchor=anchor).broken is None
-    cut_off = BrokenLine(4, "the ledger knows entry 4: entries 4 to 4 were cut off or removed")
+    cut_off = BrokenLine(4, "entry 4 is missing at the end: the ledger has it, the log does not")
     assert verify(lines[:3], anchor=anchor).broken == cut_off
     end, anew = End(), list[bytes]()
     for _ in range(6):
         line, end = sealed(end, {"event": "intent", "tool": "get_customer"})
         anew.append(line + b"\n")
     assert verify(anew).broken is None
-    rewritten = "it is not the entry of this number that the ledger knows: the log was rewritten"
+    rewritten = "it is not the entry that the ledger has under this number: the log was rewritten"
     assert verify(anew, anchor=anchor).broken == BrokenLine(4, rewritten)
 
 

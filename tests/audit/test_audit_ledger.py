@@ -209,7 +209,7 @@ async def test_log_that_lost_entries_continues_its_numbers(
     anchor = End(5, head)
     assert await ledger.audit_mark("audit.jsonl") == (5, head)
     gone = f"entries {(left or 0) + 1} to 5"
-    cut = BrokenLine((left or 0) + 1, f"the ledger knows entry 5: {gone} were cut off or removed")
+    cut = BrokenLine((left or 0) + 1, f"{gone} are missing at the end: the ledger has entry 5, the log does not")
     assert verify(path, anchor=anchor).broken == cut
     log = opened()
     await log.anchor()
@@ -491,7 +491,7 @@ async def test_expired_file_that_was_edited_is_not_deleted(
     with caplog.at_level(logging.ERROR):
         await opened(Keeping(files=0)).anchor()
     assert first.exists()
-    assert "is not as it was written; it and older files are not deleted" in caplog.text
+    assert "was changed after it was written; it and older files are not deleted" in caplog.text
     assert await ledger.audit_mark(deleted_name("audit.jsonl")) is None
 
 

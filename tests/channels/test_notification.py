@@ -281,7 +281,7 @@ async def test_address_of_an_approver_is_left_out(tmp_path: Path) -> None:
     world = World(tmp_path)
     await asked(world)
     text = message(
-        await open_request(world), "It is decided in Slack. 2 people have to: 1 did so far (ana@example.com)."
+        await open_request(world), "A person decides in Slack. 2 people have to: 1 did so far (ana@example.com)."
     )
     assert text.endswith("1 did so far ([e-mail address]).")
 

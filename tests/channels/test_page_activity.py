@@ -59,10 +59,10 @@ AT = START.timestamp()
 
 DONE = (call(1, event=INTENT, approved_by="policy"), call(1, event=OUTCOME, of="intent", outcome="done"))
 OF_ONE_CALL: dict[str, tuple[list[LogEntry], str]] = {
-    "allowed by the policy": ([*DONE], 'Done Delete customer Customer 1 allowed by policy'),
+    "allowed by the policy": ([*DONE], 'Done Delete customer Customer 1 allowed by the policy'),
     "by a temporary approval": (
         [replace(entry, approved_by="temporary_approval", grant="temp") for entry in DONE],
-        "Done Delete customer Customer 1 temporary approval",
+        "Done Delete customer Customer 1 allowed by a temporary approval",
     ),
     "by a plan": (
         [replace(entry, approved_by="plan", rule="plan nightly.toml line 5") for entry in DONE],
@@ -71,20 +71,20 @@ OF_ONE_CALL: dict[str, tuple[list[LogEntry], str]] = {
     "answer lost": (
         [DONE[0]],
         (
-            "Unknown Delete customer Customer 1 allowed by policy"
-            " It may have run. Look in Fastn before you repeat it."
+            "Unknown Delete customer Customer 1 allowed by the policy"
+            " It may or may not have happened. Look in Fastn before you repeat it."
         ),
     ),
     "failed": (
         [DONE[0], replace(DONE[1], outcome="invalid", message="The API key is wrong. Nothing was changed.")],
         (
-            "Failed Delete customer Customer 1 allowed by policy"
+            "Failed Delete customer Customer 1 allowed by the policy"
             " The API key is wrong. Nothing was changed."
         ),
     ),
     "refused": (
         [call(1, event=AuditEvent.REFUSED, outcome="refused", message="No.")],
-        "Refused Delete customer Customer 1 refused by policy",
+        "Refused Delete customer Customer 1 refused by the policy",
     ),
     "target changed": (
         [call(1, event=AuditEvent.REFUSED, outcome="target_changed")],
@@ -98,7 +98,7 @@ OF_ONE_CALL: dict[str, tuple[list[LogEntry], str]] = {
         [call(1, grant="a"), call(1, event=APPROVED, grant="a", approved_by="local_page")],
         (
             "Not used Delete customer Customer 1 approved by you"
-            " Approved, but the agent did not ask again in time."
+            " Approved, but the agent never repeated the call."
         ),
     ),
     "declined, and repeated": (
@@ -116,7 +116,7 @@ OF_ONE_CALL: dict[str, tuple[list[LogEntry], str]] = {
                 arguments={"email": "kim@x.example"}, outcome="refused",
             )
         ],
-        "Refused Invite user kim@x.example refused by policy",
+        "Refused Invite user kim@x.example refused by the policy",
     ),
 }  # fmt: skip
 
@@ -133,7 +133,7 @@ async def test_sign_says_what_is_lost_or_given(desk: Desk, visitor: Visitor) -> 
     write_entries(desk.audit, [call(n, event=INTENT, effect=effect) for n, effect in enumerate(effects)])
     page = await visitor.look("activity")
     labels = re.findall(r'role="img" aria-label="([^"]+)"', page)
-    assert labels == ["Spends:", "Gives access:", "Cannot be undone:", "Cannot be undone:"]
+    assert labels == ["Spends AI credits:", "Gives access:", "Cannot be undone:"]  # nothing is lost in Trash
 
 
 async def test_new_request_after_an_expired_one_is_a_new_row(desk: Desk, visitor: Visitor) -> None:
@@ -191,7 +191,7 @@ async def test_approved_batch_is_one_row(desk: Desk, visitor: Visitor) -> None:
 async def test_undone_change_says_so(desk: Desk, visitor: Visitor) -> None:
     write_entries(desk.audit, [replace(DONE[0], change="chg_1"), DONE[1]])
     await desk.ledger.begin(made("chg_1", AT, undone_at=AT))
-    assert await rows(visitor) == ["00:00 Undone Delete customer Customer 1 allowed by policy"]
+    assert await rows(visitor) == ["00:00 Undone Delete customer Customer 1 allowed by the policy"]
     assert "It was undone." in await details(visitor)
 
 
@@ -202,7 +202,7 @@ async def test_change_that_is_in_no_log_here_comes_from_the_journal(desk: Desk, 
     await desk.ledger.begin(made("chg_2", AT + 3600, approved_by="verified: Dana"))
     assert await rows(visitor) == [
         "01:00 Done Update workflow Orders approved by you",
-        "00:00 Done Delete customer Customer 1 allowed by policy",
+        "00:00 Done Delete customer Customer 1 allowed by the policy",
     ]
     assert len(await rows(visitor, "q=wf+31")) == 1
     page = await details(visitor)
@@ -294,7 +294,7 @@ FILTERS = [
     ({"outcome": "Declined or expired"}, {1, 2}),
     ({"outcome": "Refused"}, {0}),
     ({"outcome": "Waiting or not used"}, set[int]()),
-    ({"effect": "Cannot be undone"}, {0, 1, 2, 3, 4}),
+    ({"effect": "Delete, revoke"}, {0, 1, 2, 3, 4}),
     ({"effect": "Gives access"}, set[int]()),
     ({"effect": "made up"}, set[int]()),
 ]
@@ -346,8 +346,8 @@ async def test_damaged_lines_are_shown_as_a_gap(desk: Desk, visitor: Visitor) ->
     lines[2:2] = [b"\0\0\0\n", b"[" * 90_000 + b"\n", b'{"event"\n', b"[]\n"]
     desk.audit.write_bytes(b"".join(lines))
     seen = await rows(visitor)
-    assert [row.split()[1] for row in seen] == ["Done", "Done", "a", "Done"]
-    assert seen[2] == "Here a line of the audit log cannot be read. fastn-mcp audit verify says more."
+    assert [row.split()[1] for row in seen] == ["Done", "Done", "line", "Done"]
+    assert seen[2] == "A line of the audit log cannot be read here. For details, run fastn-mcp audit verify ."
     assert len(await rows(visitor, "outcome=Done")) == 3
 
 

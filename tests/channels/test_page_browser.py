@@ -147,7 +147,7 @@ async def test_temporary_approval_is_given_and_revoked(desk: Desk, chromium: Bro
     await tab.get_by_text("Allow the same for 15 minutes", exact=True).click()
     await settled(tab)
     await tab.get_by_role("button", name="Approve, and allow the same for 15 minutes").click()
-    await expect(tab.get_by_text("and more such calls on its target for 15 minutes")).to_be_visible()
+    await expect(tab.get_by_text("and further such calls on its target for 15 minutes")).to_be_visible()
     await given(desk.ledger, "grant-2", desk.clock.now().timestamp() + 900)
     await tab.reload()
     await expect(tab.get_by_text(re.compile("1[45] minutes left"))).to_be_visible()
@@ -368,7 +368,7 @@ class AnyUndo(ChangeUndo):
 
 
 def presence(request: str) -> tuple[str, float]:
-    return ("Its call waits for you.", 1e12) if request == "grant-1" else ("", 0.0)
+    return ("The agent is waiting for your decision.", 1e12) if request == "grant-1" else ("", 0.0)
 
 
 async def everything(desk: Desk) -> None:

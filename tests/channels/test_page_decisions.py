@@ -163,7 +163,7 @@ async def test_temporary_approval_is_recorded_with_the_vote(desk: Desk, visitor:
     assert await desk.ledger.temporary_approvals(since) == []
     assert (grant.state, grant.by, grant.gives_permit) == (RequestState.APPROVED, "local_page", True)
     page = await visitor.read()
-    assert "and more such calls on its target for 15 minutes" in page
+    assert "and further such calls on its target for 15 minutes" in page
     await given(desk.ledger, grant.id, since + 900)
     page = await visitor.read()
     assert "Change workflow Orders local in account default at live.fastn.ai , 1" in page
@@ -203,9 +203,9 @@ async def test_approval_without_an_extent_is_rejected(desk: Desk, visitor: Visit
 @pytest.mark.parametrize(
     ("state", "became"),
     [
-        (RequestState.APPROVED, "was approved already"),
+        (RequestState.APPROVED, "has already been approved"),
         (RequestState.USED, "the call was made"),
-        (RequestState.DECLINED, "was declined already"),
+        (RequestState.DECLINED, "has already been declined"),
         (RequestState.STALE, "its target changed"),
         (RequestState.UNANSWERED, "was left unanswered"),
     ],
@@ -285,7 +285,7 @@ async def test_later_decision_is_rejected(action: str, tmp_path: Path) -> None:
     await desk.ask(update_of_workflow("grant-1"))
     answer = await visitor.decide(action, "grant-1", extent="while")
     assert answer.status_code == 409
-    assert "This request was declined already. Nothing was decided now." in answer.text
+    assert "This request has already been declined. Nothing was decided now." in answer.text
     assert await desk.ledger.temporary_approvals(0.0) == []
     assert await desk.ledger.declines("local") == (1, 0.0)
     (grant,) = await desk.ledger.decided(5)
@@ -300,7 +300,7 @@ async def test_failing_ledger_approves_nothing(desk: Desk, visitor: Visitor) -> 
     database_of(desk.ledger).execute("ALTER TABLE documents RENAME TO lost")
     answer = await visitor.send("approve", form | {"extent": "once"})
     assert answer.status_code == 500
-    assert "Something failed here" in answer.text
+    assert "Something went wrong" in answer.text
     assert "lost" not in answer.text
     assert answer.headers["x-frame-options"] == "DENY"
 
@@ -313,7 +313,7 @@ async def test_request_shows_everything_needed_to_decide(desk: Desk, visitor: Vi
         "Delete customer Globex . Its connections Shopify and Slack are lost for good. The customer itself can be",
         "Not checked: triggers. Asked by local 2 minutes ago account default at live.fastn.ai 7 minutes left Delete",
         "2 connections: Shopify , Slack",
-        'Exact call delete_customer customer_id = "cus_8fQ2" Approved once, for this call only.',
+        'Exact call delete_customer customer_id = "cus_8fQ2" Your approval counts once, for this call only.',
         "Change 2 fields of workflow Orders : name and status. It can be changed back.",
         "name Orders → Orders v2 status Draft → Live Change Orders Decline",
         "Approve, and allow the same for 15 minutes",
@@ -443,7 +443,9 @@ async def test_history_shows_each_outcome(desk: Desk, visitor: Visitor) -> None:
 
 async def test_empty_lists_explain_themselves(desk: Desk, visitor: Visitor) -> None:
     page = await visitor.read()
-    assert "Nothing waits for you When an agent wants to change something that needs a person, it appears here." in page
+    assert (
+        "Nothing waits for you When an agent asks for a change that needs a person's approval, it appears here." in page
+    )
     assert "Nothing yet." in page
     assert await desk.ledger.waiting(0.0) == []
 

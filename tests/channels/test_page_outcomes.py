@@ -66,7 +66,9 @@ async def test_used_approval_shows_the_outcome_of_its_call(
     await desk.ledger.begin(made("c1", now, approval="grant-2", outcome=outcome))
     page = await row(visitor)
     assert page.startswith(said)
-    assert ("It may have run. Look in Fastn before you repeat it." in page) is (outcome in ("unknown_outcome", "begun"))
+    assert ("It may or may not have happened. Look in Fastn before you repeat it." in page) is (
+        outcome in ("unknown_outcome", "begun")
+    )
     assert ("Orders → Orders v2" in page) is (outcome not in ("failed", "not_sent"))
 
 
@@ -95,7 +97,7 @@ async def test_list_says_how_many_of_its_calls_were_done(desk: Desk, visitor: Vi
     assert (await visitor.decide("withdraw", "grant-2")).status_code == 303
     page = await visitor.look()
     assert "Withdrawn: Change workflow" in words(page)
-    assert "2 of 3 calls were already sent; the rest is not." in words(page)
+    assert "2 of 3 calls were already sent; the others will not be sent." in words(page)
     assert "1 of 3 done, withdrawn" in words(page)
 
 
@@ -252,19 +254,19 @@ async def test_undo_is_approved_on_its_own_card_and_runs_by_itself(world: World,
     assert (await page.send("undo", form, Origin="https://evil.example")).status_code == 403
     answer = await page.send("undo", form)
     assert answer.status_code == 303
-    assert "The undo waits for approval below. Nothing was sent yet." in await page.read()
+    assert "The undo waits for your approval below. Nothing has been sent yet." in await page.read()
     assert (await page.send("undo", form)).status_code == 403  # the token works once
     assert (name_of(world, id_), len(world.changes)) == ("Initech", sent)
     request = await world.open_request()
     assert request.principal == "local"
     assert (await page.decide("approve", request.id)).status_code == 303
-    assert "It is undone." in await page.read()
+    assert "The change was undone." in await page.read()
     assert (name_of(world, id_), len(world.changes)) == ("Globex Exports", sent + 1)
     rows = await page.read()
     assert "Undone" in rows
     assert '"undone"' not in rows
     again = await page.http.get(link)
-    assert (again.status_code, "was undone already" in words(again.text)) == (409, True)
+    assert (again.status_code, "has already been undone" in words(again.text)) == (409, True)
 
 
 async def test_undo_of_what_changed_since_says_so(world: World, page: Visitor) -> None:

@@ -32,8 +32,8 @@ async def test_stop_says_what_ends_and_ends_it(desk: Desk, visitor: Visitor) -> 
     await desk.becomes("grant-3", RequestState.APPROVED)
     await add_temporary(desk.ledger, with_temporary(update_of_workflow("grant-4"), now + 900))
     page = words(await visitor.look("stop"))
-    assert "Waiting calls (2) end, and unused approvals (1) become void." in page
-    assert "Temporary approvals (1) end, and plans are not used." in page
+    assert "2 waiting calls end and 1 unused approval becomes void, for good." in page
+    assert "1 temporary approval ends, and plans are not used." in page
     answer = await stop(visitor, reason="cursor renames customers")
     assert (answer.status_code, answer.headers["location"]) == (303, visitor.room)
     (order,) = await holding(desk)
@@ -53,7 +53,9 @@ async def test_every_page_says_that_changes_are_stopped(visitor: Visitor) -> Non
     await stop(visitor, reason="<b>\u202eit renames")
     for path in PLACES:
         page = await visitor.look(path)
-        assert re.search(r"All changes are stopped since .* by a person on the approval page\.", words(page)), path
+        assert re.search(r"All changes have been stopped since .* by a person on the approval page\.", words(page)), (
+            path
+        )
         assert "&lt;b&gt;\\u{202e}it renames" in page, path
         assert "<b>it" not in page, path
     (row,) = re.findall(r"<li><a.*?</li>", await visitor.look("activity"))
@@ -120,7 +122,7 @@ async def test_unknown_stop_cannot_be_allowed(desk: Desk, visitor: Visitor) -> N
     await desk.ledger.lift_stop((await holding(desk))[0].lift("a person at the terminal", 1.0))
     answer = await visitor.send("allow", fields)
     assert answer.status_code == 409
-    assert "Nothing was changed: this stop does not exist, or is not yours." in answer.text
+    assert "Nothing was changed: this stop does not exist, or you may not lift it." in answer.text
 
 
 async def test_stop_holds_where_the_audit_log_cannot_be_written(desk: Desk, visitor: Visitor) -> None:

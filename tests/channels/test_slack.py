@@ -159,10 +159,10 @@ async def test_replayed_dialog_and_stale_message_decide_nothing(slack: Slack, wo
     before = message.buttons
     view = await slack.opens(DANA, message)
     assert await slack.submit(DANA, view) == ""
-    assert "was approved already. Nothing was decided now." in await slack.submit(DANA, view)
+    assert "has already been approved. Nothing was decided now." in await slack.submit(DANA, view)
     await slack.press(KIM, message, "approve", button=before["approve"])
     await until(lambda: slack.whispers)
-    assert slack.whispers[-1] == (KIM, "This request was approved already. Nothing was decided now.")
+    assert slack.whispers[-1] == (KIM, "This request has already been approved. Nothing was decided now.")
     await until(lambda: "withdraw" in message.buttons)
     await slack.decide(KIM, message, "withdraw")
     for user in (DANA, KIM):
@@ -205,13 +205,15 @@ async def test_four_eyes_count_people(slack: Slack, tmp_path: Path) -> None:
     async with slack_world(tmp_path, slack, FOUR_EYES) as world:
         call = world.deletion()
         pending = await world.expect(PendingApproval, call)
-        where = "It is decided in Slack. 2 people other than the requester have to approve this call: 0 did so far."
+        where = "A person decides in Slack. 2 people other than the requester have to approve this call: 0 did so far."
         assert pending.where.endswith(where)
         (message,) = slack.messages
         assert await slack.decide(DANA, message, typed="Globex Exports") == ""
         await world.shows(message, "2 people other than the requester have to approve this call: 1 did so far (dana).")
         again = await slack.decide("U0DANA2", message, typed="Globex Exports")
-        assert again == "You have approved it already, and somebody else has to. Nothing was decided now."
+        assert (
+            again == "You have approved it already, and somebody else has to approve it, too. Nothing was decided now."
+        )
         assert isinstance(await world.call(call), PendingApproval)
         assert await slack.decide(KIM, message, typed="Globex Exports") == ""
         assert isinstance(await world.call(call), Done)
@@ -223,7 +225,7 @@ async def test_four_eyes_without_two_people_ask_nobody(slack: Slack, tmp_path: P
     alone = f'[dana]\nslack = ["{TEAM}/U0DANA", "{TEAM}/U0DANA2"]\n'
     async with slack_world(tmp_path, slack, FOUR_EYES, approvers=alone) as world:
         refused = await world.expect(Refused, world.deletion())
-        assert "It takes 2 approvers, and 1 of those on the list may decide" in str(refused)
+        assert "This call needs 2 approvers, and 1 of the listed approvers may decide" in str(refused)
         assert slack.messages == []
 
 
@@ -232,7 +234,7 @@ async def test_own_calls_and_other_effects_are_not_theirs(slack: Slack, tmp_path
     approvers = f'[dana]\nslack = ["{TEAM}/U0DANA"]\n{entry}\n[kim]\nslack = ["{TEAM}/U0KIM"]\n'
     async with slack_world(tmp_path, slack, approvers=approvers) as world:
         message = await world.asked(world.run())
-        assert "dana may not decide about it" in await slack.decide(DANA, message)
+        assert "dana may not decide about this call" in await slack.decide(DANA, message)
         assert await slack.decide(KIM, message) == ""
 
 
@@ -389,7 +391,7 @@ async def test_approver_who_left_does_not_keep_others_from_being_told(slack: Sla
     slack.departed.add(DANA)
     async with slack_world(tmp_path, slack, FOUR_EYES, variables=DIRECT) as world:
         call = world.deletion()
-        assert "It is decided in Slack. 2 people" in (await world.expect(PendingApproval, call)).where
+        assert "A person decides in Slack. 2 people" in (await world.expect(PendingApproval, call)).where
         assert [message.channel for message in slack.messages] == ["D0DANA2", "D0KIM"]
 
 
@@ -411,7 +413,7 @@ async def test_user_of_another_workspace_is_not_written_to(
     async with slack_world(tmp_path, slack, approvers=people, variables=DIRECT) as world:
         pending = await world.expect(PendingApproval, world.run())
         assert [message.channel for message in slack.messages] == told
-        assert ("(nobody who may decide is of the app's workspace)" in pending.where) == (not told)
+        assert ("(nobody who may decide belongs to the app's workspace)" in pending.where) == (not told)
 
 
 @pytest.mark.parametrize("fault", ["internal_error", "message_not_found"])
@@ -435,7 +437,7 @@ async def test_dialog_without_the_workspace_of_its_user_decides_nothing(slack: S
     message = await world.asked(world.run())
     await slack.opens(DANA, message)
     response = await slack.submit(DANA, team=None)
-    assert response == "Slack did not say which workspace you are of. Nothing was decided."
+    assert response == "Slack did not say which workspace you belong to. Nothing was decided."
     assert (await world.open_request()).votes == ()
 
 
@@ -459,9 +461,9 @@ async def test_dialog_of_a_tenant_that_is_not_of_the_app_decides_nothing(slack: 
     team = TeamWorld(tmp_path, text, environment={**KEYS, "SLACK_APP": APP, "SLACK_BOT": BOT})
     async with team.served():
         for tenant, told in {
-            "globex": "This is not of a tenant that decides by this app.",
-            "own": "This is not of a tenant that decides by this app.",
-            "nobody": "This is not of a tenant that decides by this app.",
+            "globex": "This request belongs to no tenant that decides through this app.",
+            "own": "This request belongs to no tenant that decides through this app.",
+            "nobody": "This request belongs to no tenant that decides through this app.",
             "acme": "This approval request does not exist.",
         }.items():
             about = blocks.Reference(request="r1", shown="0" * 64, tenant=tenant)

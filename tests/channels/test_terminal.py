@@ -124,10 +124,10 @@ APPROVALS = [
 def test_person_approves() -> None:
     with asked(*(form for _, form, _ in APPROVALS)) as person:
         for typed, form, approval in APPROVALS:
-            question = person.sees("Enter = decline > ")
+            question = person.sees("decline > ")
             assert question.startswith(f"\n{TITLE}\n{CALLED}\n")
             assert ("y = approve" in question) is (form.expected is None)
-            assert ("15 = approve this tool on this target for 15 minutes" in question) is form.allows_temporary
+            assert ("15 = approve, and the same for 15 minutes" in question) is form.allows_temporary
             person.types(f"{typed}\r")
             assert answer(person) == approval
 
@@ -145,7 +145,7 @@ DECLINES = [
 def test_person_declines() -> None:
     with asked(*(form for _, form, _ in DECLINES)) as person:
         for typed, _, note in DECLINES:
-            person.answers("Enter = decline > ", typed)
+            person.answers("decline > ", typed)
             person.answers("A note for the agent, or Enter > ", note)
             assert answer(person) == f"Decline(note={note!r})"
 
@@ -153,28 +153,28 @@ def test_person_declines() -> None:
 def test_invalid_choice_or_wrong_name_is_asked_again() -> None:
     with asked(Form(), Form("Acme")) as person:
         for slip in ("ja", "15", "true", "1", "approve all"):
-            person.answers("Enter = decline > ", slip)
+            person.answers("decline > ", slip)
             person.sees("That is not one of the choices.")
-        person.answers("Enter = decline > ", "y")
+        person.answers("decline > ", "y")
         assert answer(person) == "Approve(typed=None, is_temporary=False)"
 
-        person.answers("Enter = decline > ", "y")
+        person.answers("decline > ", "y")
         person.sees("That is not the name. Type it again, or n to decline.")
-        person.answers("Enter = decline > ", "Acme")
+        person.answers("decline > ", "Acme")
         assert answer(person) == "Approve(typed='Acme', is_temporary=False)"
 
 
 def test_input_typed_before_the_request_is_dropped() -> None:
     with asked(ready="ready") as person:
         person.answers("ready\n", "y")
-        person.answers("Enter = decline > ", "")
+        person.answers("decline > ", "")
         person.answers("or Enter > ", "")
         assert answer(person) == "Decline(note='')"
 
 
 def test_ctrl_d_declines() -> None:
     with asked() as person:
-        person.sees("Enter = decline > ")
+        person.sees("decline > ")
         person.types("\x04")
         assert answer(person) == "Decline(note='')"
 
@@ -185,7 +185,7 @@ async def test_closed_terminal_is_no_answer() -> None:
 
     async def close_when_asked() -> None:
         nonlocal shown
-        while b"Enter = decline > " not in shown:
+        while b"decline > " not in shown:
             await anyio.wait_readable(screen)
             shown += os.read(screen, 4096)
         os.close(screen)
@@ -201,7 +201,7 @@ async def test_closed_terminal_is_no_answer() -> None:
 
 def test_ctrl_c_exits_at_once_without_an_answer() -> None:
     with asked() as person:
-        person.sees("Enter = decline > ")
+        person.sees("decline > ")
         person.types("\x03")
         code, shown = person.leaves()
     assert code != 0
@@ -211,7 +211,7 @@ def test_ctrl_c_exits_at_once_without_an_answer() -> None:
 def test_request_text_is_sanitized() -> None:
     hostile = "\x1b[2K\x1b[1A\x07\u202eApprove all\u2066\u200b\U000e0041\x9b"
     with asked(Form(title=f"Delete it.\nApprove this one call?{hostile}", then=hostile)) as person:
-        shown = person.answers("Enter = decline > ", "y")
+        shown = person.answers("decline > ", "y")
         person.leaves()
     escaped = "\\u{1b}[2K\\u{1b}[1A\\u{7}\\u{202e}Approve all\\u{2066}\\u{200b}\\u{e0041}\\u{9b}"
     title = f"Delete it.\\u{{a}}Approve this one call?{escaped}"

@@ -39,7 +39,7 @@ from fastn_mcp.tools.access import CreateSecret
 from fastn_mcp.tools.tool import Effect
 
 KEY = "the-key-of-the-page"
-CHOICES = "Enter = leave it waiting > "
+CHOICES = "waiting > "
 VALUE = TypedArgument("value", (TypedField("value"),))
 
 
@@ -168,7 +168,7 @@ def test_json_lists_requests_without_their_ids(state: Folder) -> None:
 def test_y_approves_one_call(state: Folder) -> None:
     state.add_request()
     state.do(lambda ledger: answered(ledger, "local", time.time()))
-    output = state.answer(("y", "Approved. It is sent now if its call waits, or when the agent makes it again."))
+    output = state.answer(("y", "Approved. It is sent now if the agent is still waiting"))
     assert all(line in " ".join(output.split()) for line in GRANT.question.lines())
     assert "local asked at" in output
     assert output.index("Approve this one call?") > output.index("Nightly sync")
@@ -258,7 +258,7 @@ def test_line_that_the_terminal_cut_has_to_be_typed_again(state: Folder) -> None
     with state.at_a_terminal() as person:
         person.answers(CHOICES, "y")
         person.answers(HIDDEN, "x" * 4094)
-        person.sees("That is longer than a line at a terminal can be")
+        person.sees("A line at a terminal cannot be that long")
         assert state.grant().state is RequestState.OPEN
         person.answers(HIDDEN, KEY)
         person.sees("Approved.")
@@ -293,7 +293,7 @@ def test_without_a_terminal_the_open_page_is_named(state: Folder) -> None:
 def test_typed_request_is_approved_only_by_the_name(state: Folder) -> None:
     state.add_request(**TYPED)
     with state.at_a_terminal() as person:
-        assert 'To approve this one call, type the name between the quotes: "Acme"' in person.sees(CHOICES)
+        assert "Type Acme to approve this one call" in person.sees(CHOICES)
         for slip in ("y", "yes", "acme", "Acme GmbH"):
             person.types(f"{slip}\r")
             person.sees("That is not the name.")
@@ -340,7 +340,7 @@ def test_request_decided_meanwhile_stays_as_it_was(typed: str, became: RequestSt
         person.sees(CHOICES)
         state.do(lambda ledger: moved(ledger, "g1", [RequestState.OPEN], became, time.time(), by="local_page"))
         person.types(typed)
-        person.sees(f"This request was {'declined' if became is RequestState.DECLINED else 'approved'} already")
+        person.sees(f"This request has already been {'declined' if became is RequestState.DECLINED else 'approved'}")
         person.leaves()
     assert (state.grant().state, state.grant().by) == (became, "local_page")
     assert state.temporary_approvals() == []
@@ -490,7 +490,7 @@ def test_invalid_page_file_counts_as_none(text: str, state: Folder, browser: tup
 def test_open_without_a_page_says_what_to_do(state: Folder, browser: tuple[str, Path]) -> None:
     ran = state.approvals("--open")
     assert ran.returncode == 2
-    assert "No approval page is open, and no calls wait here: a server opens one when a call needs" in ran.stderr
+    assert "No approval page is open, and no calls wait here. A server opens one when a call needs" in ran.stderr
     with socket.create_server(("127.0.0.1", 0)) as ended:
         write_page_file(state, f"http://127.0.0.1:{ended.getsockname()[1]}")
     state.add_request()

@@ -97,8 +97,25 @@ def test_failed_call_says_the_reason_on_both_streams(what: str, fastn: Run) -> N
     error = body_of(done, code)
     assert named in json.dumps(error)
     assert error["message"].endswith(("Nothing was sent.", "Nothing was changed."))
-    error_line(done, error["message"], code=code, stdout=None)
+    in_words = error["message"].replace("execution_id: ", "--execution-id: ")
+    error_line(done, in_words, code=code, stdout=None)
     assert "C4N4RY" not in done.stdout
+
+
+NAMED_BY_OPTION = {
+    "a name for an id": (("get-execution", "--execution-id", "Daily sync"), '--execution-id takes an id; "Daily sync"'),
+    "how to look it up": (("get-execution", "--execution-id", "Daily sync"), "call find --query 'Daily sync'"),
+    "no value": (("list-executions", "--customer-id", ""), "--customer-id: must not be empty"),
+    "unknown value": (("list-executions", "--status", "failedd"), "--status: unknown value 'failedd'"),
+}
+
+
+@pytest.mark.parametrize("what", NAMED_BY_OPTION)
+def test_error_of_an_argument_names_its_option(what: str, fastn: Run) -> None:
+    arguments, named = NAMED_BY_OPTION[what]
+    done = fastn("--sandbox", "call", *arguments)
+    assert done.returncode == 2
+    assert named in done.stderr
 
 
 def test_disabled_tool_is_not_called(fastn: Run) -> None:
@@ -150,7 +167,7 @@ def test_typed_name_at_a_terminal_deletes(
     code, output, shown = at_a_terminal(["Globex Exports"], *start, "delete-customer", "--customer-id", target)
     assert code == 0, shown
     assert 'Delete customer "Globex Exports"' in shown
-    assert 'type the name between the quotes: "Globex Exports"' in shown
+    assert "Type Globex Exports to approve this one call" in shown
     assert json.loads(output)["done"] == "delete_customer"
     assert body_of(fastn(*start, "get-customer", "--customer-id", target), 1)["outcome"] == "not_found"
 

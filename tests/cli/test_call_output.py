@@ -223,7 +223,7 @@ def test_receipt_says_what_was_done_how_to_undo_it_and_what_is_lost() -> None:
     ):
         assert part in text
     final = displayed("x", {"done": "delete_secret", "receipt": {"why": "Its value is lost."}, "data": None}, 80)
-    assert "It cannot be undone here. Its value is lost." in final
+    assert "undo-change cannot undo it. Its value is lost." in final
 
 
 # --- at a terminal -----------------------------------------------------------------------------------------------
@@ -249,7 +249,13 @@ def test_overview_takes_at_most_40_lines(at_terminal: Shown) -> None:
     assert code == 0
     check(shown, 80)
     assert len(shown.splitlines()) <= 40
-    for part in ("customers 5", "high    1 workflow failed", "→ Sync", "medium  1 webhook", "low     "):
+    for part in (
+        "customers 5",
+        "high    1 workflow failed",
+        "→ Sync",
+        "medium  Anybody can call 1 webhook",
+        "low     ",
+    ):
         assert part in shown
 
 

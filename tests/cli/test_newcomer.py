@@ -27,7 +27,7 @@ WRONG: dict[str, tuple[tuple[str, ...], dict[str, str], str, str]] = {
     "a client that is not there": (("install", "cursor"), {}, "There is no Cursor here", "--anyway"),
     "one whose file lies in the home": (("install", "claude-code"), {}, ".claude.json nor a program", "--anyway"),
     "nothing to uninstall, for any client": (("uninstall", "json"), {}, "There is no client 'json'", "One of: "),
-    "nothing to uninstall": (("uninstall", "cursor"), {}, "no entry", "Name the place as you did then"),
+    "nothing to uninstall": (("uninstall", "cursor"), {}, "no entry", "Name the place as you did at installation"),
     "no shell": (("completion",), {}, "Choose from: bash, zsh, fish.", "fastn-mcp completion --help"),
     "no terminal for a key": (("login", "--file"), {}, "no terminal", "fastn-mcp login --stdin"),
     "no terminal to sign at": (("plan", "approve", "x.toml", "--as", "me"), {}, "Nothing was signed", "Run it"),
@@ -35,8 +35,8 @@ WRONG: dict[str, tuple[tuple[str, ...], dict[str, str], str, str]] = {
     "no plan": (("plan", "show", "x.toml"), {}, "no plan x.toml", "fastn-mcp plan new"),
     "no policy": (("policy", "check", "x.toml"), {}, "no policy file x.toml", "Correct the path"),
     "no script": (("--sandbox", "run", "x.jsonl"), {}, "'x.jsonl'", "No such file"),
-    "no audit yet": (("audit", "tail"), {}, "There is no audit", "It begins with the first call"),
-    "no audit to simulate": (("policy", "simulate", "--audit", "x"), {}, "There is no audit log", "It begins with"),
+    "no audit yet": (("audit", "tail"), {}, "There is no audit", "It is created by the first call"),
+    "no audit to simulate": (("policy", "simulate", "--audit", "x"), {}, "There is no audit log", "It is created by"),
     "no profile": (("profiles", "use", "acme"), {}, "There is no profile 'acme'", "fastn-mcp profiles add NAME"),
     "no key kept": (("logout",), {}, "login has stored no key", "fastn-mcp profiles"),
     "plain http": (("whoami",), KEY | {"FASTN_BASE_URL": "http://live.fastn.ai"}, "must be https", "localhost"),
@@ -213,7 +213,7 @@ def test_aborted_prompt_says_that_nothing_was_done(environment: dict[str, str], 
             person.sees(question)
             code, message = person.gives_up(key)
         assert code == 130
-        assert "No answer. What was asked about was not done." in message
+        assert "Cancelled. " in message
     assert not (tmp_path / "mcp.json").exists()
 
 
@@ -222,7 +222,7 @@ def test_aborted_approval_says_that_nothing_was_sent(environment: dict[str, str]
     customer = "5c4bc270-6e5f-4523-afd7-6538d17c6c3a"
     call = ["--sandbox", "call", "delete-customer", "--customer-id", customer]
     with sitting(["-m", "fastn_mcp", *call], environment) as person:
-        person.answers("Enter = decline > ", "globex")
+        person.answers("decline > ", "globex")
         person.sees("That is not the name.")
         code, message = person.gives_up()
     assert code == 130
@@ -235,7 +235,7 @@ def test_aborted_approval_says_that_nothing_was_sent(environment: dict[str, str]
 def test_declined_call_is_confirmed_in_one_line(environment: dict[str, str]) -> None:
     call = ["--sandbox", "call", "delete-customer", "--customer-id", "5c4bc270-6e5f-4523-afd7-6538d17c6c3a"]
     with sitting(["-m", "fastn_mcp", *call], environment) as person:
-        person.answers("Enter = decline > ", "Globex")
+        person.answers("decline > ", "Globex")
         person.answers("That is not the name.", "n")
         person.answers("A note for the agent, or Enter > ", "")
         code, message = person.leaves()

@@ -185,7 +185,7 @@ def test_simulate_counts_and_lists_other_decisions(fastn: Run, file: Callable[[s
     path = file('[[rule]]\ntool = "delete_trigger"\ntarget = "t*"\nthen = "deny"')
     result = fastn("policy", "simulate", "--audit", audit, "--file", path)
     assert result.returncode == 0
-    assert "5 calls, 3 with another decision." in result.stdout
+    assert "3 of 5 calls would be decided differently." in result.stdout
     rows = [line.split() for line in result.stdout.splitlines()]
     for counted in (["typed", "deny", "1"], ["allow", "allow", "1"], ["confirm", "confirm", "1"],
                     ["not_found", "typed", "1"], ["deny", "confirm", "1"]):  # fmt: skip
@@ -217,7 +217,10 @@ def test_simulate_follows_budgets_and_the_circuit_breaker(
         (entry("intent", "remove_all", {}, "destroy"), "there is no tool 'remove_all'"),
         (entry("intent", "delete_trigger", None, "destroy"), "its arguments were not recorded"),
         (entry("intent", "delete_trigger", {"[left out]": "9 characters"}, "destroy"), "arguments were not recorded"),
-        (entry("intent", "delete_trigger", {"id": "t"}, "destroy"), "no longer those of the tool (trigger_id)"),
+        (
+            entry("intent", "delete_trigger", {"id": "t"}, "destroy"),
+            "the tool no longer takes its arguments (trigger_id)",
+        ),
         (entry("intent", "delete_trigger", {"trigger_id": "t"}, "odd"), "it has no effect"),
         (DELETED | {"time": "yesterday"}, "it has no time"),
     ],
@@ -227,7 +230,7 @@ def test_simulate_reports_lines_that_cannot_be_evaluated(
 ) -> None:
     result = fastn("policy", "simulate", "--audit", audit_of(tmp_path, DELETED, line, DELETED))
     assert result.returncode == 1
-    assert "2 calls, 0 with another decision." in result.stdout
+    assert "0 of 2 calls would be decided differently." in result.stdout
     assert "Line 2 was not evaluated: " in result.stderr
     assert problem in result.stderr
 
@@ -256,7 +259,7 @@ def test_simulate_evaluates_the_calls_of_a_batch_one_by_one(
     audit = audit_of(tmp_path, asked, {**asked, "event": "agreed"}, {**DELETED, "grant": "g.1"})
     result = fastn("policy", "simulate", "--audit", audit, "--file", file("[defaults]\nwrite = 'confirm'\n"))
     assert result.returncode == 0
-    assert "1 calls, " in result.stdout
+    assert "0 of 1 call would be decided differently." in result.stdout
     assert "apply_changes" not in result.stdout
 
 
@@ -267,7 +270,7 @@ def test_policy_of_a_profile_needs_no_key(fastn: Run, tmp_path: Path) -> None:
     config.chmod(0o600)
     (tmp_path / "audit.jsonl").touch()
     simulated = fastn("--profile", "acme", "policy", "simulate", "--audit", str(tmp_path / "audit.jsonl"))
-    assert simulated.stdout == "0 calls, 0 with another decision. Policy: mode manual, live key, no file.\n"
+    assert simulated.stdout == "0 of 0 calls would be decided differently. Policy: mode manual, live key, no file.\n"
     explained = fastn("--profile", "acme", "policy", "explain", "run_workflow", "workflow_id=wf_1")
     assert "Rule: mode manual: external." in explained.stdout
     assert "Nothing was read: The profile 'acme' has no key" in explained.stdout
@@ -302,8 +305,8 @@ def test_explain_decides_for_whom_and_when_it_is_told(fastn: Run, file: Callable
         '  policy.toml line 2: rule delete_trigger: allow. The client is "ide-1"; the group is "ops"' in result.stdout
     )
     assert (
-        'Asked at 2026-01-06T12:00:00+01:00 by: person "ana@example.com", group "ops", group "x", tenant not known,'
-        ' client "ide-1", client_name not known.' in result.stdout
+        'Asked at 2026-01-06T12:00:00+01:00. Caller: person "ana@example.com", group "ops", group "x", client "ide-1".'
+        " Unknown of the caller: tenant, client_name." in result.stdout
     )
     assert "Decision: typed." in fastn(*command, *NOON, *ana[:-6], "--as", "group=ops").stdout
     bob = fastn(*command, *NOON, "--as", "person=bob@example.com", "--as", "group=").stdout
@@ -369,14 +372,14 @@ def test_recorded_explanations_are_kept_and_tested(
     assert 'rule = "protected customer globex-*"' in text
     assert 'who = { "group" = ["ops"] }' in text
     good = fastn("policy", "test", cases, "--file", path)
-    assert (good.returncode, good.stdout.splitlines()[-1][:34]) == (
+    assert (good.returncode, good.stdout.splitlines()[-1][:52]) == (
         0,
-        "3 cases, 0 with another decision. ",
+        "0 of 3 cases are decided differently than expected. ",
     ), good.stdout
     broken = fastn("policy", "test", cases, "--file", file('[[protect]]\ncustomer = "acme-*"\n'))
     assert broken.returncode == 1
     assert "expected deny by protected customer globex-*, got typed by mode guarded: destroy." in broken.stdout
-    assert "3 cases, 2 with another decision." in broken.stdout
+    assert "2 of 3 cases are decided differently than expected." in broken.stdout
     Path(cases).write_text(text.replace("expect =", "expects =", 1))
     error_line(fastn("policy", "test", cases, "--file", path), "no key 'expects' in [[case]] (did you mean 'expect'?)")
     error_line(fastn("policy", "test", str(tmp_path / "none.toml"), "--file", path), "There is no file of cases")
@@ -419,15 +422,15 @@ def test_simulate_compares_a_candidate_with_the_policy_in_force(
     assert result.returncode == 0, result.stderr
     rows = [" ".join(line.split()) for line in result.stdout.splitlines()]
     assert rows[0] == "in force candidate calls"
-    group = "four_eyes (one of them of security)"
+    group = "four_eyes (one of them from security)"
     assert "four_eyes deny 1" in rows
     assert f"four_eyes {group} 2" in rows
     assert "allow allow 1" in rows
     assert f"1 2026-11-25 09:00Z delete_trigger t1 four_eyes {group} candidate.toml line 4: rule delete_*" in rows
     assert "2 2026-11-25 09:00Z delete_trigger t1 four_eyes deny candidate.toml line 1: rule *" in rows
     assert (
-        f"4 calls, 3 with another decision. Policy: mode guarded, live key, file {in_force}. Candidate: {candidate}."
-        in rows
+        f"3 of 4 calls would be decided differently. Policy: mode guarded, live key, file {in_force}. Candidate:"
+        f" {candidate}." in rows
     )
     error = fastn("policy", "simulate", "--audit", audit, "--against", str(tmp_path / "none.toml"))
     error_line(error, "There is no policy file")

@@ -127,7 +127,7 @@ def test_entry_of_somebody_else_stays_and_other_clients_are_connected(fastn: Run
 def test_person_chooses_the_clients_by_their_changes(home: Path, environment: dict[str, str]) -> None:
     (home / ".codex" / "config.toml").write_text('[mcp_servers.fastn]\ncommand = "theirs"\n')
     with sitting(SETUP, environment) as person:
-        person.answers("Serve your account? Otherwise the sandbox, which has data to try it with [y/N]:", "")
+        person.answers("Connect your Fastn account? (No: the sandbox, with sample data) [y/N]:", "")
         assert "+++ " in person.answers(APPLY, "n")
         assert '-command = "theirs"' in person.answers(APPLY, "y")
         code, shown = person.leaves()

@@ -33,7 +33,7 @@ def test_stop_without_a_ledger_makes_one(machine: StateFolder) -> None:
     """A server that has stored nothing yet is stopped too."""
     done = machine.run("stop", "--reason", "went wrong")
     assert done.returncode == 0, done.stderr
-    assert "All changes are stopped since" in words(done)
+    assert "All changes have been stopped since" in words(done)
     assert 'Reason: "went wrong".' in words(done)
     assert "Nothing was waiting or approved." in words(done)
     (stop,) = stops(machine)
@@ -42,7 +42,7 @@ def test_stop_without_a_ledger_makes_one(machine: StateFolder) -> None:
     assert recorded == [("stopped", "a person at the terminal", "everybody", "went wrong")]
     again = machine.run("stop")
     assert again.returncode == 0
-    assert words(again).startswith("No new stop was needed. All changes are stopped since")
+    assert words(again).startswith("No new stop was needed. All changes have been stopped since")
     assert len(stops(machine)) == 1
 
 
@@ -50,14 +50,14 @@ def test_stop_of_an_approver_does_not_stand_for_one_of_the_operator(machine: Sta
     """Who ordered it on the page of a team may lift it there."""
     approvers = Stop("s1", time.time(), "Kim Example (https://login.example.com|kim)", is_operators=False)
     machine.do(lambda ledger: ledger.add_stop(approvers))
-    assert words(machine.run("stop")).startswith("All changes are stopped since")
+    assert words(machine.run("stop")).startswith("All changes have been stopped since")
     assert [stop.is_operators for stop in stops(machine)] == [False, True]
 
 
 def test_stop_that_held_in_one_store_only_is_new(machine: StateFolder) -> None:
     machine.run("--sandbox", "stop", "--reason", "the first")
     done = words(machine.run("stop", "--reason", "the second"))
-    assert done.startswith("All changes are stopped since")
+    assert done.startswith("All changes have been stopped since")
     assert 'Reason: "the second".' in done
 
 
@@ -93,7 +93,7 @@ def test_every_store_is_stopped_though_one_fails(machine: StateFolder) -> None:
     machine.folder.joinpath("sandbox", "ledger.sqlite").write_bytes(b"no database, but something else" * 100)
     done = machine.run("stop")
     assert (done.returncode, "Not stopped in" in done.stderr) == (1, True)
-    assert words(done).startswith("In the other folders: All changes are stopped since ")
+    assert words(done).startswith("In the other folders: All changes have been stopped since ")
     assert len(stops(machine)) == 1
 
 
@@ -102,7 +102,7 @@ def test_stop_holds_though_it_cannot_be_audited(machine: StateFolder) -> None:
     machine.folder.chmod(0o700)
     (machine.folder / "audit.jsonl").mkdir()
     done = machine.run("stop")
-    assert (done.returncode, "It holds, and is not in the audit log." in done.stderr) == (0, True)
+    assert (done.returncode, "It is in force, but not in the audit log." in done.stderr) == (0, True)
     assert len(stops(machine)) == 1
 
 
@@ -133,14 +133,14 @@ def test_stop_ends_what_waits_and_what_is_not_used(machine: StateFolder) -> None
 def test_change_that_has_left_is_waited_for_and_named(machine: StateFolder) -> None:
     machine.do(lambda ledger: ledger.begin(replace(stores.change(at=time.time()))))
     done = machine.run("stop")
-    assert 'Already being sent, cannot be recalled: update_customer "Acme".' in words(done)
+    assert 'Already being sent, so it cannot be recalled: update_customer "Acme".' in words(done)
 
 
 def test_person_of_an_unknown_name_is_stopped_and_questioned(machine: StateFolder) -> None:
     done = machine.run("stop", "--person", "Dnaa")
     assert done.returncode == 0
-    assert 'Changes of the person "Dnaa" are stopped' in words(done)
-    assert "Nobody of this name has asked for an approval yet" in words(done)
+    assert 'Changes of the person "Dnaa" have been stopped' in words(done)
+    assert 'No approval has been requested yet by the person "Dnaa". Is the name spelled correctly?' in words(done)
     assert [stop.person for stop in stops(machine)] == ["Dnaa"]
 
 
@@ -186,5 +186,5 @@ def test_call_and_doctor_say_that_changes_are_stopped(machine: StateFolder) -> N
     machine.run("--sandbox", "stop")
     done = machine.run("--sandbox", "call", "create-customer", "--name", "Initech")
     assert done.returncode != 0
-    assert "All changes are stopped since" in done.stdout + done.stderr
-    assert "All changes are stopped since" in " ".join(machine.run("--sandbox", "doctor").stdout.split())
+    assert "All changes have been stopped since" in done.stdout + done.stderr
+    assert "All changes have been stopped since" in " ".join(machine.run("--sandbox", "doctor").stdout.split())

@@ -303,7 +303,7 @@ async def test_throwing_workflow_may_have_had_effects() -> None:
     data = (await error_of(client(Fastn(reply(422, body))), RunWorkflow(workflow_id="wf"))).data()
     assert data["outcome"] == "failed"
     assert data["message"] == (
-        "The workflow's code failed, or its input was refused (422). Its earlier steps stay done."
+        "The workflow's code failed, or its input was refused (422). Steps that it had completed before are not undone."
     )
     assert data["settle"] == {"tool": "list_executions", "arguments": {"workflow_id": "wf"}}
     error = await error_of(client(Fastn(reply(422))), UpdateCustomer(customer_id="c", name="n"))

@@ -287,7 +287,7 @@ async def test_empty_account_is_fine(clock: Clock) -> None:
         sandbox.state.rows[collection] = {}
     report = await examine_sandbox(sandbox, clock)
     assert problems_of(report) == {}
-    assert "No rows to compare" in check_of(report, "list_customers").finding
+    assert "There were no rows to compare" in check_of(report, "list_customers").finding
     for tool in ("get_customer", "delete_customer", "run_workflow"):
         assert check_of(report, tool).verdict is CheckResult.SKIPPED
 

@@ -121,7 +121,7 @@ async def test_failed_step_is_named(ca: trustme.CA, ca_file: Path, tmp_path: Pat
         assert "its certificate is for another host" in other.finding
         assert not sandbox.requests
         well = await look(there, TransportOptions(ca_file=ca_file))
-        assert (well.verdict, "those of ca_file" in well.finding) == (CheckResult.OK, True)
+        assert (well.verdict, "and of ca_file" in well.finding) == (CheckResult.OK, True)
 
 
 async def test_variables_of_other_programs_are_named(tmp_path: Path) -> None:

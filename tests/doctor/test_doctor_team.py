@@ -257,7 +257,7 @@ async def test_good_token_gets_its_tenant_and_why_not_the_others(tmp_path: Path)
     caller = await checked_token(world, world.provider.token(sub="anna", groups=["globex-eu"], tier="free"))
     assert wrong(caller) == set()
     assert "tenant acme" in caller["token tenant"].finding
-    assert "globex would serve it too, and comes after acme" in caller["token tenant"].here
+    assert "globex would serve it too, but comes after acme" in caller["token tenant"].here
     assert 'Not own: tier is "free", and has to be one of ["own"].' in caller["token tenant"].here
 
 

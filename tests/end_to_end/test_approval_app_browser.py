@@ -180,9 +180,9 @@ async def test_app_reports_declined_expired_and_unknown_requests(
         said = talk.app.get_by_role("status")
         if decision == "unseen":
             await talk.waits(capabilities={"openLinks": {}})
-            await expect(talk.app.get_by_text("What is decided is not shown here")).to_be_visible()
+            await expect(talk.app.get_by_text("The decision is not shown here")).to_be_visible()
             await talk.host.tab.clock.fast_forward("10:01")
-            await expect(said).to_have_text("It does not wait any more. The approval page shows what was decided.")
+            await expect(said).to_have_text("The call is no longer waiting. The approval page shows what was decided.")
             return
         await talk.waits()
         if decision == "declined":
@@ -220,7 +220,7 @@ async def test_app_names_where_to_decide_without_a_page(upstream: Upstream, tmp_
         await talk.waits(capabilities={"serverTools": {}})
         await expect(talk.app.get_by_text("Open http://127.0.0.1:")).to_be_visible()
         await talk.waits(capabilities={})
-        await expect(talk.app.locator("#where")).to_contain_text("What is decided is not shown here")
+        await expect(talk.app.locator("#where")).to_contain_text("The decision is not shown here")
         await expect(talk.app.locator("#where")).to_contain_text("Open http://127.0.0.1:")
 
 

@@ -61,11 +61,11 @@ def test_unsent_entries_are_exported_by_the_next_process(env: dict[str, str], co
     assert not collector.file.exists()
     collector.start()
     assert call(env, "With Collector").returncode == 0
-    assert verify(env, collector.file) == (0, ["The same in the copy: entries 1 to 4."])
+    assert verify(env, collector.file) == (0, ["Identical in the copy: entries 1 to 4."])
     (Path(env["FASTN_STATE_DIR"]) / "audit.sent").unlink()  # as an operator does who wants all of it sent again
     assert call(env, "Again").returncode == 0
     again = "4 records arrived more than once, which is fine."
-    assert verify(env, collector.file) == (0, ["The same in the copy: entries 1 to 6.", again])
+    assert verify(env, collector.file) == (0, ["Identical in the copy: entries 1 to 6.", again])
 
 
 async def test_fail_closed_refuses_changes_while_entries_are_overdue(
@@ -79,7 +79,7 @@ async def test_fail_closed_refuses_changes_while_entries_are_overdue(
     async with Client(stdio(env), mode=ERAS["2026-07-28"]) as client:
         refused = await change(client, "Late")
         assert refused["outcome"] == "refused"
-        assert refused["message"].startswith("The audit log was not accepted by the collector for ")
+        assert refused["message"].startswith("The audit log has not been accepted by the collector for ")
         assert "Nothing was sent." in refused["message"]
         assert body(await client.call_tool("list_customers", {"search": "Late"}))["data"] == []
         assert upstream.changes() == []
@@ -97,20 +97,20 @@ def test_copy_shows_changes_on_either_side(env: dict[str, str], collector: Colle
     for name in ("One", "Two"):
         call(env, name)
     log = Path(env["FASTN_STATE_DIR"]) / "audit.jsonl"
-    assert verify(env, collector.file) == (0, ["The same in the copy: entries 1 to 4."])
+    assert verify(env, collector.file) == (0, ["Identical in the copy: entries 1 to 4."])
     kept, copy = log.read_bytes(), collector.file.read_bytes()
     log.write_bytes(b"".join(kept.splitlines(keepends=True)[:2]))
     code, lines = verify(env, collector.file)
     assert code == 1
-    assert "Missing here, though the copy has them: entries 3 to 4. They were cut off or removed here." in lines
+    assert "In the copy but missing here: entries 3 to 4. They were cut off or removed here." in lines
     log.write_bytes(kept)
     lossy = tmp_path / "lossy.jsonl"
     lossy.write_bytes(copy.replace(b"Two", b"Too"))
     code, lines = verify(env, lossy)
     assert code == 1
     assert lines == [
-        "The same in the copy: entries 1 to 2, 4.",
-        "Missing in the copy: entry 3. Lost there, or written after the copy was made.",
+        "Identical in the copy: entries 1 to 2, 4.",
+        "Missing from the copy: entry 3. They were lost there, or written after the copy was made.",
         "Altered in the copy: 1 record of this log.",
     ]
     lossy.write_bytes(b"".join(line for line in copy.splitlines(keepends=True) if b"Two" not in line))
@@ -142,4 +142,4 @@ def test_entries_pass_through_another_makers_collector(env: dict[str, str], tmp_
         process.terminate()  # it passes on what it has
         assert process.wait(20) == 0
     target.close()
-    assert verify(env, tmp_path / "passed-on.jsonl") == (0, ["The same in the copy: entries 1 to 2."])
+    assert verify(env, tmp_path / "passed-on.jsonl") == (0, ["Identical in the copy: entries 1 to 2."])

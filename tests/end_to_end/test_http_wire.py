@@ -95,8 +95,8 @@ MANY_LISTS: list[object] = [[]] * 30_000
 @pytest.mark.parametrize(
     ("value", "problem"),
     [
-        (["failed"] * 45_000, "status: 45,000 values; at most 100 are taken. Nothing was sent."),
-        (MANY_LISTS, "30,007 lists and objects; at most 20,000 are taken. Nothing was sent."),
+        (["failed"] * 45_000, "status: 45,000 values; at most 100 are accepted. Nothing was sent."),
+        (MANY_LISTS, "30,007 lists and objects; at most 20,000 are accepted. Nothing was sent."),
     ],
 )
 def test_oversized_argument_is_refused_before_it_is_parsed_again(served: str, value: object, problem: str) -> None:

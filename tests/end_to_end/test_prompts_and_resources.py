@@ -50,7 +50,7 @@ async def read(client: Client, uri: str) -> dict[str, Any]:
 async def test_long_uri_is_refused_with_its_bound(upstream: Upstream, connect: Connect, text: str) -> None:
     async with connect("http", "2026-07-28") as client:
         with pytest.raises(
-            MCPError, match=r"uri: 3,0\d\d characters; at most 2,000 are taken\. Nothing was sent\."
+            MCPError, match=r"uri: 3,0\d\d characters; at most 2,000 are accepted\. Nothing was sent\."
         ) as caught:
             await client.read_resource(text)
         assert caught.value.error.code == INVALID_PARAMS
@@ -60,7 +60,7 @@ async def test_long_uri_is_refused_with_its_bound(upstream: Upstream, connect: C
 @each_transport_and_era
 async def test_long_text_to_complete_is_refused_with_its_bound(upstream: Upstream, client: Client) -> None:
     reference = ResourceTemplateReference(uri="fastn://customers/{customer_id}")
-    with pytest.raises(MCPError, match=r"customer_id: 201 characters; at most 200 are taken\. Nothing was sent\."):
+    with pytest.raises(MCPError, match=r"customer_id: 201 characters; at most 200 are accepted\. Nothing was sent\."):
         await client.complete(reference, {"name": "customer_id", "value": "a" * 201})
     assert upstream.requests() == []
 

@@ -545,7 +545,7 @@ async def test_lost_ledger_is_named_with_the_number_of_its_call(world: World) ->
 
 
 async def test_reader_of_procedures_cannot_send_a_change(world: World) -> None:
-    with pytest.raises(Refused, match="create_customer is not a read"):
+    with pytest.raises(Refused, match="create_customer is not a reading tool"):
         await world.guard.read(CreateCustomer(name="A"), Caller(Asker(), None))
     assert world.changes == []
 

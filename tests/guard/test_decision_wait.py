@@ -396,10 +396,10 @@ async def test_process_knows_whether_a_call_waits(tmp_path: Path) -> None:
 
     meanwhile(world, 3, look)
     await world.expect(PendingApproval, world.deletion())
-    assert seen == [("Its call waits for you.", began + 45)]
+    assert seen == [("The agent is waiting for your decision.", began + 45)]
     request = (await world.open_request()).id
-    again = " If you approve, the call runs when the agent asks again."
-    assert presence(request) == (f"Its call waits no longer.{again}", float("inf"))
+    again = " If you approve, the call runs when the agent makes it again."
+    assert presence(request) == (f"The agent is no longer waiting.{again}", float("inf"))
     assert presence("another") == ("", 0.0)
 
     async def leave() -> None:

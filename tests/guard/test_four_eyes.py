@@ -155,7 +155,7 @@ async def test_one_of_the_approvers_is_of_the_group_that_the_rule_names(tmp_path
     call = world.deletion()
     question = await asked(world, call)
     assert question["approvals"] == {"needed": 2, "by": [], "groups": ["security"]}
-    assert "2 people other than the requester (one of them of security) have to approve" in await waiting(world, call)
+    assert "2 people other than the requester (one of them from security) have to approve" in await waiting(world, call)
     assert (await world.answer(world.dana, question)).body["state"] == "waiting"
     assert (await world.answer(world.kim, question)).body["state"] == "approved"
     await world.expect(Done, call)
@@ -166,7 +166,9 @@ async def test_list_without_anybody_of_the_group_asks_nobody(tmp_path: Path, gro
     text = f'[dana]\npublic_key = "DANA"\n{groups}[kim]\npublic_key = "KIM"\n'
     world = WebhookWorld(tmp_path, OF_SECURITY, text)
     refused = await world.expect(Refused, world.deletion())
-    assert "It takes 2 approvers (one of them of security), and 2 of those on the list may decide" in str(refused)
+    assert "This call needs 2 approvers (one of them from security), and 2 of the listed approvers may decide" in str(
+        refused
+    )
     request = await world.open_request()
     question = {"grant": request.id, "expected": request.expected}
     for signer in (world.dana, world.kim):
@@ -188,7 +190,7 @@ def test_vote_that_does_not_count_says_what_it_lacks() -> None:
     request = deletion_of_customer(step_up=step_up)
     vote = Vote("dana", approves=True, at=request.created + 100)
     elsewhere = "Approving it needs a sign-in at most 5 minutes old, at https://page.example and nowhere else."
-    again = "You have approved it already, and somebody else has to. Nothing was decided now."
+    again = "You have approved it already, and somebody else has to approve it, too. Nothing was decided now."
     assert why_not(request, vote, request) == f"{elsewhere} Nothing was decided."
     assert why_not(request, replace(vote, auth_time=vote.at - 10), request) == again
     assert why_not(replace(request, step_up=None), vote, request) == again

@@ -222,8 +222,9 @@ async def test_repeat_of_a_done_call_names_its_time_and_result(world: World, mon
         world.clock.pass_(30)
         why = await world.journalling.unsettled(CreateCustomer(name="Initech"), change.repeat_id)
         seconds = round(world.timestamp - change.at)
-        assert why == (
-            f"The same call was made {seconds} seconds ago and was done ({shown}); you may not have the response."
+        assert (
+            why == f"The same call was made {seconds} seconds ago and was done ({shown}); you may not have received the"
+            " response."
         )
 
 

@@ -118,11 +118,11 @@ def test_response_without_a_new_key_is_unchanged(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("variable", "reason", "next_step"),
     [
-        ("fastn_x", "holds a setting or a secret of this server itself", "Name a variable that holds the value"),
-        ("OTHER", "does not give out a variable of this name", "A person can add it to FASTN_SECRET_ENV"),
+        ("fastn_x", "holds a setting or a secret of this server", "Name a variable that holds the value"),
+        ("OTHER", "does not give out a variable with this name", "A person can add it to FASTN_SECRET_ENV"),
         ("B_UNSET", "is not set", "A person can set it where the server is started."),
         ("B_EMPTY", "is not set", "A person can set it where the server is started."),
-        ("B_OWN", "holds a setting or a secret of this server itself", "Name a variable that holds another value."),
+        ("B_OWN", "holds a setting or a secret of this server", "Name a variable that holds another value."),
     ],
 )
 def test_forbidden_variable_is_refused_with_the_next_step(variable: str, reason: str, next_step: str) -> None:

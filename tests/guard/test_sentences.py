@@ -179,12 +179,13 @@ CASES = [
     Case(
         "update_customer",
         {"customer_id": "c1", "external_ref": "r", "admin_email": "a@b.c", "extra": {"x": 1}},
-        first='Change 2 fields of customer "Globex": external ref and admin email and set "x",'
-        " which is not documented.",
+        first=(
+            'Change 2 fields of customer "Globex": external ref and admin email and set "x", which is not documented.'
+        ),
         then=(
             'An invitation e-mail to "a@b.c" goes out immediately and cannot be recalled. The rest can be changed back.'
         ),
-        unchecked='Not shown by Fastn, and lost: its current "x".',
+        unchecked='Its current "x", not shown by Fastn, will be lost.',
         row=CUSTOMER,
     ),
     Case(
@@ -244,7 +245,7 @@ CASES = [
         button='Connect "Shopify of Katana"',
         brief='Connect "Shopify of Katana"',
         then="Workflows can use it immediately. It can be deleted again.",
-        facts=(("Connector", "visibility not known, sends to an address that is not known"),),
+        facts=(("Connector", "visibility not known, sends to an unknown address"),),
         names=KATANA,
     ),
     Case(
@@ -254,7 +255,7 @@ CASES = [
         button="Connect it",
         brief='Connect "k2"',
         then="Workflows can use it immediately. It can be deleted again.",
-        facts=(("Connector", "could not be read, sends to an address that is not known"),),
+        facts=(("Connector", "could not be read, sends to an unknown address"),),
         typed=TypedArgument("credentials", (TypedField("token"),)),
     ),
     Case(
@@ -263,7 +264,7 @@ CASES = [
         first='Connect "k2" for the account itself. You enter its credentials, if it takes any.',
         then="Workflows can use it immediately. It can be deleted again.",
         unchecked="Not checked: which credentials it takes.",
-        facts=(("Connector", "could not be read, sends to an address that is not known"),),
+        facts=(("Connector", "could not be read, sends to an unknown address"),),
         typed=TypedArgument("credentials", (), is_certain=False),
     ),
     Case(
@@ -271,7 +272,7 @@ CASES = [
         {"connector_id": "k2"},
         first='Connect "k2" for the account itself.',
         then="It can be deleted again.",
-        facts=(("Connector", "could not be read, sends to an address that is not known"),),
+        facts=(("Connector", "could not be read, sends to an unknown address"),),
     ),
     Case(
         "delete_connection",
@@ -300,7 +301,7 @@ CASES = [
         button='Overwrite "stock-levels"',
         brief='Overwrite workflow "stock-levels"',
         then='The name or slug is taken by "w1".',
-        unchecked="Not shown by Fastn, and lost: its current code.",
+        unchecked="Its current code, not shown by Fastn, will be lost.",
         row={"id": "w1", "name": "stock-levels"},
     ),
     Case(
@@ -320,8 +321,8 @@ CASES = [
         button='Move "stock-levels" to Trash',
         brief='To Trash: workflow "stock-levels"',
         then=(
-            'Its trigger "Daily sync" stops. Only the dashboard can restore a workflow from Trash (Settings, Trash); '
-            "its slug and history come back with it."
+            'Its trigger "Daily sync" stops. A workflow can be restored from Trash in the dashboard (Settings, Trash),'
+            " and only there; its slug and history come back with it."
         ),
         unchecked="Not checked: other callers.",
         facts=(("Details", '"active"'),),
@@ -501,7 +502,7 @@ CASES = [
         "create_secret",
         {"name": "TOKEN", "value": "hunter2"},
         first='Store secret "TOKEN".',
-        lost="If Fastn takes another secret for this one, its value is lost for good.",
+        lost="If Fastn mistakes another secret for this one, its value is lost for good.",
         unchecked="Not checked: whether another secret has this name, customer and environment.",
         row={},
     ),
@@ -542,7 +543,7 @@ CASES = [
         {"type": "workflow", "prompt": "Returns to Xero", "name": "returns", "approval_mode": "auto"},
         first='Let Fastn\'s AI build workflow "returns", which may act without asking: "Returns to Xero".',
         button="Let it build",
-        then=("AI credits are spent. Its changes have to be undone by hand. What it builds can be deleted."),
+        then="AI credits are spent. Its changes have to be undone by hand. What it builds can be deleted.",
     ),
     Case(
         "ai_build",
@@ -610,17 +611,20 @@ def test_status_is_described_as_a_switch() -> None:
     assert first(status="inactive") == 'Change status of trigger "Daily sync" from "Active" to "inactive".'
     assert first(status="Paused") == 'Change status of trigger "Daily sync" from "Active" to "Paused".'
     assert first(off, status="Active", name="x") == 'Switch on trigger "Daily sync" and rename it to "x".'
-    assert first(off, status="Active", schedule="0 9 * * *", timezone="CET") == (
-        'Switch on trigger "Daily sync" and run it daily at 09:00 ("CET").'
+    assert (
+        first(off, status="Active", schedule="0 9 * * *", timezone="CET")
+        == 'Switch on trigger "Daily sync" and run it daily at 09:00 ("CET").'
     )
-    assert first(status="Disabled", timezone="CET") == (
-        'Switch off trigger "Daily sync" and change timezone of it from "UTC" to "CET".'
+    assert (
+        first(status="Disabled", timezone="CET")
+        == 'Switch off trigger "Daily sync" and change timezone of it from "UTC" to "CET".'
     )
-    assert first(off, status="Active", schedule="0 9 * * *", name="x") == (
-        'Switch on trigger "Daily sync" and change 2 fields of it: name and schedule.'
+    assert (
+        first(off, status="Active", schedule="0 9 * * *", name="x")
+        == 'Switch on trigger "Daily sync" and change 2 fields of it: name and schedule.'
     )
-    assert first(schedule="0 9 * * *", timezone="CET") == (
-        'Change 2 fields of trigger "Daily sync": schedule and timezone.'
+    assert (
+        first(schedule="0 9 * * *", timezone="CET") == 'Change 2 fields of trigger "Daily sync": schedule and timezone.'
     )
 
 
@@ -697,8 +701,8 @@ def test_new_trigger_says_when_it_fires(given: dict[str, Any], when: str) -> Non
 @pytest.mark.parametrize(
     ("permissions", "can"),
     [
-        (["workflows:read"], "with 1 permission, to read"),
-        (["workflows:read", "usage:view"], "with 2 permissions, all of them to read"),
+        (["workflows:read"], "with 1 permission, read-only"),
+        (["workflows:read", "usage:view"], "with 2 permissions, all of them read-only"),
         (["workflows:read", "workflows:run"], "with 2 permissions"),
         (["users:write"], 'with 1 permission, a powerful one: "users:write"'),
         (["a:b", "workflows:*", "usage:view"], 'with 3 permissions, 2 of them powerful: "workflows:*" and "a:b"'),
@@ -794,7 +798,7 @@ def test_only_what_is_not_off_already_stops(states: tuple[str, ...], stopping: s
     rows = tuple({"name": str(number), "state": state} for number, state in enumerate(states))
     triggers = Dependence((Dependents("triggers", len(rows), rows),))
     sentences = sentences_of("delete_workflow", {"workflow_id": "w"}, {"id": "w", "name": "W"}, triggers)
-    assert sentences["then"].startswith(f"{stopping}Only the dashboard")
+    assert sentences["then"].startswith(f"{stopping}A workflow can be restored from Trash")
     unread = Dependence((Dependents("workflows", 5, (), states={"live": 3, "never published": 2}),))
     assert "3 workflows stop. " in sentences_of("delete_connector", {"connector_id": "c"}, None, unread)["then"]
 
@@ -820,7 +824,7 @@ def test_update_names_values_that_cannot_be_restored() -> None:
     more = sentences_of("update_connector", {"connector_id": "k1", **methods, "name": "x"}, row)
     assert more["then"] == "The change stays in test until it is published. The rest can be changed back."
     hidden = sentences_of("update_connector", {"connector_id": "k1", "domain": "b", "description": "d"}, row)
-    assert hidden["unchecked"] == "Not shown by Fastn, and lost: its current description and domain."
+    assert hidden["unchecked"] == "Its current description and domain, not shown by Fastn, will be lost."
     assert "lost" not in hidden
 
 

@@ -50,7 +50,7 @@ async def test_stopped_call_and_overview_say_since_when_by_whom_and_why(world: W
     assert error.data() == {
         "outcome": "stopped",
         "message": (
-            "All changes are stopped since 2026-11-25T09:00:00Z (14 minutes ago), by Dana."
+            "All changes have been stopped since 09:00 UTC (14 minutes ago), by Dana."
             ' Reason: "agent went wrong". Nothing was sent.'
         ),
         "next": (

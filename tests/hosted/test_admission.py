@@ -325,18 +325,18 @@ async def test_oversized_argument_is_refused_by_name(team: TeamWorld, caller: Ca
     token = team.provider.token()
     large = request("run_workflow", {"input": dict.fromkeys(map(str, range(45_000)))})
     answer = await caller.ask(token, large, **modern("run_workflow"))
-    expected = "input: 45,000 values; at most 2,000 are taken. Nothing was sent."
+    expected = "input: 45,000 values; at most 2,000 are accepted. Nothing was sent."
     assert answer.json() == {"jsonrpc": "2.0", "id": 7, "error": {"code": INVALID_PARAMS, "message": expected}}
     unknown = await caller.ask(token, large | {"method": "ping"}, **modern("run_workflow"))
     assert (unknown.status_code, unknown.json()["id"]) == (413, 7)
-    assert "at most 256 kB are taken. Nothing was sent." in unknown.json()["error"]["message"]
+    assert "at most 256 kB are accepted. Nothing was sent." in unknown.json()["error"]["message"]
 
 
 async def test_message_of_many_lists_is_rejected_unparsed(team: TeamWorld, caller: Caller) -> None:
     large = request("run_workflow", {"input": [[]] * 30_000})
     answer = await caller.ask(team.provider.token(), large, **modern("run_workflow"))
     assert (answer.status_code, answer.json()["id"]) == (413, 7)
-    assert "lists and objects; at most 20,000 are taken. Nothing was sent." in answer.json()["error"]["message"]
+    assert "lists and objects; at most 20,000 are accepted. Nothing was sent." in answer.json()["error"]["message"]
 
 
 async def test_oversized_request_is_rejected_unparsed(team: TeamWorld, caller: Caller) -> None:

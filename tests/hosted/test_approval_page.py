@@ -190,7 +190,7 @@ async def test_four_eyes_needs_two_people_besides_the_requester(tmp_path: Path) 
             stolen = own | {"token": token, "extent": "once", "name": name}
             assert (await amir.send("approve", stolen)).status_code == 403
             assert (await dana.approve(name=name)).status_code == 303
-            assert "1 of 2 people approved it: another has to" in await dana.read()
+            assert "1 of 2 people have approved it. Another person has to" in await dana.read()
             twice = await dana.form("decline")
             assert "You approved it, and another has to." in await dana.read()
             assert (await dana.send("approve", twice | {"extent": "once", "name": name})).status_code == 403
@@ -279,7 +279,7 @@ async def test_activity_names_who_asked_and_who_approved(world: ApprovalWorld) -
             r"Done Delete customer Globex \S+ Anna Example, approved by you|Done Delete customer Globex", page
         )
         assert "approved by you" in page
-        assert "From this server's log, and from the journal that all servers share." in page
+        assert "From this server's log and from the journal that all servers share." in page
         assert "approved by Dana Example (dana)" in words((await amir.http.get("/approvals/activity")).text)
 
 
@@ -351,7 +351,7 @@ async def test_stop_of_an_approver_holds_after_the_operator_lifts_theirs(world: 
     ledger = world.team.opening.ledger
     operators = Stop("s1", world.now, "a person at the terminal", tenant="acme")
     await ledger.add_stop(operators)
-    assert "An approver whose rule permits it can, or the operator at a terminal." in words(
+    assert "An approver whose rule permits it can, and so can the operator at a terminal." in words(
         (await dana.http.get("/approvals/allow")).text
     )
     assert (await dana.send("stop", await place_form(dana, "stop"))).status_code == 303
@@ -366,7 +366,7 @@ async def test_tenant_of_others_cannot_be_stopped(world: ApprovalWorld) -> None:
         async with world.browser(person) as browser:
             answer = await browser.send("stop", await place_form(browser, "stop") | {"tenant": name})
         assert (answer.status_code, await world.team.opening.ledger.stops()) == (403, [])
-        assert "Nothing was stopped: it is not yours to stop." in answer.text
+        assert "Nothing was stopped: you may not stop these changes." in answer.text
 
 
 async def test_person_without_a_rule_for_approvers_cannot_stop_or_allow(world: ApprovalWorld) -> None:
@@ -600,12 +600,12 @@ def sam(monkeypatch: pytest.MonkeyPatch) -> None:
 async def vote(world: ApprovalWorld, *people: str) -> dict[str, Any]:
     """Have people approve the deletion one after the other. Return what the agent gets then."""
     waits = await world.delete(by="amir")
-    assert "2 people other than the requester (one of them of security) have to approve this call" in waits["message"]
+    assert "2 people other than the requester (one of them from security) have to approve this call" in waits["message"]
     for person in people:
         async with world.browser(person) as browser:
             name = re.findall(r"Type (.+?) to confirm", await browser.read())[0]
             assert (
-                "2 people other than the requester (one of them of security) have to approve this call"
+                "2 people other than the requester (one of them from security) have to approve this call"
                 in await browser.read()
             )
             assert (await browser.approve(name=name)).status_code == 303

@@ -101,7 +101,7 @@ class PageAndWebhook:
         return self.asked[0]
 
 
-AT = "It is decided at https://fastn-mcp.example.com/approvals/, where approvers sign in"
+AT = "A person decides at https://fastn-mcp.example.com/approvals/, where approvers sign in"
 
 
 async def test_page_and_webhook_are_both_named_and_asked_and_decide_at_another_replica(tmp_path: Path) -> None:

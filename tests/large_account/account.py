@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 from fastn_mcp.records.cron import next_run
 from fastn_mcp.sandbox.connectors import connection
-from fastn_mcp.sandbox.executions import execution, unusable
+from fastn_mcp.sandbox.executions import broken_connection, execution
 from fastn_mcp.sandbox.server import dataset
 from fastn_mcp.sandbox.state import Row, SandboxState, stamp
 from fastn_mcp.sandbox.triggers import add_trigger, route, scheduled
@@ -37,7 +37,7 @@ def add_example(state: SandboxState, now: datetime, randomness: random.Random) -
     trigger = scheduled(now, "Acme HubSpot sync, at night", _SCHEDULE, route(sync))
     trigger |= {"endOrgId": acme["id"], "lastRun": stamp(fired[-1]), "consecutiveFailures": len(failing)}
     add_trigger(state, trigger, now - timedelta(days=45))
-    error = unusable("hubspot", "listContacts", str(hubspot["id"]))
+    error = broken_connection("hubspot", "listContacts", str(hubspot["id"]))
     for when in fired:
         state.put("executions", _run(state, randomness, sync, acme, when, error if when in failing else None))
 

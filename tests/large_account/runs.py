@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import cast
 
 from fastn_mcp.sandbox.account import AuditRow, append_events, last_change, last_refresh
-from fastn_mcp.sandbox.executions import no_connection, out_of_memory, timed_out, unusable
+from fastn_mcp.sandbox.executions import broken_connection, no_connection, out_of_memory, timed_out
 from fastn_mcp.sandbox.state import Row, SandboxState, parse_stamp, stamp
 from large_account.run_history import RunSeries, Series, Trouble, milliseconds
 from large_account.workflows import tenant_apps
@@ -57,7 +57,7 @@ class Troubles:
                 return Trouble(status="failed", error=no_connection(app, customer), duration=_AT_ONCE, since=since)
             if connection["status"] != "ACTIVE":
                 actions = cast("list[Row]", self._state.named("connectors", app)["actions"])
-                error = unusable(app, str(actions[0]["slug"]), str(connection["id"]))
+                error = broken_connection(app, str(actions[0]["slug"]), str(connection["id"]))
                 since = milliseconds(parse_stamp(str(connection["expiresAt"])))
                 return Trouble(status="failed", error=error, duration=_AT_ONCE, since=since)
         return self._own.get(str(workflow["id"]))

@@ -282,7 +282,7 @@ async def test_plan_entry_permits_no_more_parallel_calls_than_its_count(
     assert kinds(answers) == {"Done": 3, "Refused": 9}
     assert sent(two, "create_customer") == 3
     refused = next(answer for answer in answers if isinstance(answer, Refused))
-    assert "No calls are left of plan p line 1 (count = 3)." in refused.what
+    assert "All calls that plan p line 1 allows have been made (count = 3)." in refused.what
     assert "create_customer" in str(refused.facts["would_allow"])
 
 

@@ -177,7 +177,7 @@ class Crowded(MemoryStore):
 
 
 async def test_step_that_never_gets_its_turn_is_refused() -> None:
-    with pytest.raises(LedgerLost, match="other processes change the same all the time"):
+    with pytest.raises(LedgerLost, match="other processes keep changing the same records"):
         await Ledger(Crowded()).mark("key", NOW, NOW)
 
 

@@ -124,7 +124,7 @@ def test_state_is_moved_with_the_knowledge_of_the_logs_end(shell: Shell) -> None
     (new / "audit.jsonl").write_text("".join(whole.splitlines(keepends=True)[:-1]))
     cut = shell.run(verifying)
     assert cut.returncode == 1
-    assert "the ledger knows entry 4: entries 4 to 4 were cut off or removed" in cut.stdout
+    assert "entry 4 is missing at the end: the ledger has it, the log does not" in cut.stdout
     (new / "ledger.sqlite").unlink()
     shell.does(f"FASTN_STATE_DIR={new} fastn-mcp call list-changes")
     alone = shell.run(verifying)
@@ -190,7 +190,9 @@ async def test_teams_server_takes_up_a_new_key(tmp_path: Path, upstream: Upstrea
             new = rotated(upstream)
             assert "another" not in (await anna.result(token, "list_users"))["message"]
             key.write_text(new)
-            assert (await anna.result(token, "list_users"))["next"].startswith("Call again: it is used from now on.")
+            assert (await anna.result(token, "list_users"))["next"].startswith(
+                "Call again: the new key is used from now on."
+            )
             assert (await anna.result(token, "create_customer", name="Hooli"))["done"] == "create_customer"
     assert [change for change in upstream.changes() if "customers" in change] == ["POST /api/v1/customers"] * 2
     report = verify(tmp_path / "state" / "tenants" / "acme" / "audit.jsonl")

@@ -111,8 +111,8 @@ def test_difference_says_where_what_was_expected_and_every_rule_that_matches(tmp
     assert differences(tmp_path, policy, right, wrong) == [
         None,
         (
-            "cases.toml line 5, delete_connector c: expected typed by budget, got four_eyes (one of them of"
-            f" security) by {rule}. Every rule that matches: {rule}: four_eyes (one of them of security); mode"
+            "cases.toml line 5, delete_connector c: expected typed by budget, got four_eyes (one of them from"
+            f" security) by {rule}. Every rule that matches: {rule}: four_eyes (one of them from security); mode"
             " guarded: destroy: typed."
         ),
     ]

@@ -596,13 +596,15 @@ def test_plan_entry_counts_as_many_approvers_as_signers(
         assert (verdict.decision, verdict.rule, verdict.permit) == (Decision.ALLOW, "plan p line 1", permit)
         assert verdict.reason == ("why" if text else "The customer has no connections and no runs.")
     elif mode == "unattended" and decision == "four_eyes":
-        why = "It needs two people (policy.toml line 1: rule delete_customer), and one has signed the plan."
+        why = "It needs two people (policy.toml line 1: rule delete_customer), and only one has signed the plan."
         assert verdict == PolicyDecision(Decision.DENY, "no plan", why)
     else:
         assert verdict == PolicyDecision(Decision(decision), "policy.toml line 1: rule delete_customer", "why")
     if mode == "unattended":
         used_up = judge("", DELETION, mode, used_up=permit)
-        assert used_up == PolicyDecision(Decision.DENY, "no plan", "No calls are left of plan p line 1 (count = 3).")
+        assert used_up == PolicyDecision(
+            Decision.DENY, "no plan", "All calls that plan p line 1 allows have been made (count = 3)."
+        )
 
 
 @pytest.mark.parametrize(
@@ -851,7 +853,7 @@ rest = "90s"
             "policy.toml line 8: protected customer acme-* or globex; api_key key_1: typed, whatever the rules allow."
             " Reason: our largest customers."
         ),
-        ("policy.toml line 13: protected secret S*: four_eyes (one of them of legal), whatever the rules allow."),
+        ("policy.toml line 13: protected secret S*: four_eyes (one of them from legal), whatever the rules allow."),
         (
             "policy.toml line 17: rule delete_trigger, delete_secret"
             " with target id test_* or tmp_*, dependents at most 2, a test key: allow."
@@ -863,7 +865,7 @@ rest = "90s"
         ),
         (
             "policy.toml line 29: rule create_api_key by group a or b and client c unless by person 0001:"
-            " four_eyes (one of them of security)."
+            " four_eyes (one of them from security)."
         ),
         "policy.toml line 35: rule create_workflow with timeout_ms 4 or 5: deny.",
         (

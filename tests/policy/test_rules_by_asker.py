@@ -248,7 +248,7 @@ def test_plan_does_not_take_the_place_of_a_group(tmp_path: Path) -> None:
     policy = Policy("unattended", rules_of(tmp_path, SECOND))
     verdict = policy.decide(asked)
     assert verdict.decision is Decision.DENY
-    assert "(one of them of security)" in verdict.reason
+    assert "(one of them from security)" in verdict.reason
     without = Policy("unattended", rules_of(tmp_path, SECOND.replace('second = "security"\n', "")))
     assert without.decide(asked).decision is Decision.ALLOW
 

@@ -73,7 +73,7 @@ async def test_verdict_names_a_revoked_connection_with_its_remedy(world: World) 
     assert cause["next"]["tool"] == "list_connections"
     assert [entry["status"] for entry in answer["connections"]] == ["FAILED", "EXPIRED"]
     assert answer["connections"][1]["fix"] == "Katana has to enter a new API key for Cin7 Core in the widget."
-    assert answer["triggers"][0]["problem"].startswith("9 consecutive failures")
+    assert answer["triggers"][0]["problem"].startswith("9 failures in a row")
     assert answer["triggers"][0]["of"] == "Katana"
     assert answer["changes"][-1]["before_failures"] is True
     assert "not_checked" not in answer
@@ -81,10 +81,10 @@ async def test_verdict_names_a_revoked_connection_with_its_remedy(world: World) 
 
 async def test_verdict_of_the_account_does_not_blame_every_cause_on_what_fails_each_time(world: World) -> None:
     assert (await diagnosed(world))["verdict"].startswith(
-        "4 of 101 runs failed in 72 hours, of 2 workflows, for 2 customers (last success 1 hour ago): 3 because the "
-        "connection TikTok Shop of Katana is FAILED (authorisation revoked, or no longer fits); 1 because a run takes "
-        "longer than its limit of 120 s (tier STANDARD). Failed each time for 8 days, since 2026-11-16: Sync TikTok "
-        "Orders to Cin7 Core for Katana. But 2 runs"
+        "4 of 101 runs failed in 72 hours, of 2 workflows, for 2 customers (last success 1 hour ago): 3 because the"
+        " connection TikTok Shop of Katana is FAILED (authorisation revoked, or no longer fits); 1 because a run takes"
+        " longer than its limit of 120 s (tier STANDARD). These have failed every time for 8 days, since 2026-11-16:"
+        " Sync TikTok Orders to Cin7 Core for Katana. But 2 runs"
     )
 
 
@@ -176,8 +176,8 @@ async def test_failures_are_grouped_without_ids_and_numbers(world: World) -> Non
         ({"tag": "Dependency Error", "message": "boom"}, "failed", "could not be reached", "retry", "get_execution"),
         ({"code": "USER_DATA", "message": "odd"}, "failed", "not accepted", "same input", "get_execution"),
         ({"code": "CONFIGURATION"}, "failed", "setting is missing", "before that is set", "get_execution"),
-        ({"error": {"message": "Who knows"}}, "failed", "The cause is not a known one", "Guessing", "get_execution"),
-        ([{"message": "Who knows"}], "failed", "The cause is not a known one", "Guessing", "get_execution"),
+        ({"error": {"message": "Who knows"}}, "failed", "No known cause fits", "Guessing", "get_execution"),
+        ([{"message": "Who knows"}], "failed", "No known cause fits", "Guessing", "get_execution"),
     ],
 )
 async def test_known_causes_have_their_own_remedy(
@@ -232,8 +232,8 @@ async def test_connection_not_found_suggests_the_installation(world: World) -> N
         (
             [(5, "globex-exports")],
             (
-                "1 of 16 runs failed in 72 hours (last success 3 hours ago): the cause is not a known one. "
-                "Failed each time for 5 hours, since 2026-11-25: Globex Exports."
+                "1 of 16 runs failed in 72 hours (last success 3 hours ago): no known cause fits. "
+                "These have failed every time for 5 hours, since 2026-11-25: Globex Exports."
             ),
         ),
         (
@@ -260,27 +260,25 @@ async def test_verdict_says_since_when_and_for_whom(
 @pytest.mark.parametrize(
     ("workflow", "why"),
     [
-        (SETTLEMENTS, "the workflow was never published: every run of it is refused (WORKFLOW_NOT_PUBLISHED)"),
+        (SETTLEMENTS, "The workflow was never published: every run of it is refused (WORKFLOW_NOT_PUBLISHED)"),
         (
             BACKFILL,
-            "the workflow is switched off: no trigger starts it, and run_workflow still does; no trigger starts it",
+            "The workflow is switched off: no trigger starts it, and run_workflow still does. No trigger starts it",
         ),
-        (TRACKING, "a trigger is active and may not have been due"),
+        (TRACKING, "A trigger is active, but may not have been due yet"),
         (
             CONTACTS,
-            (
-                "trigger Nightly contact sync of the account itself: disabled by the platform 4 days ago: 20"
-                " consecutive failures"
-            ),
+            "Trigger Nightly contact sync was switched off by Fastn 4 days ago, after 20 failures in a row.",
         ),
     ],
 )
 async def test_verdict_says_why_a_workflow_does_not_run(world: World, workflow: str, why: str) -> None:
     """Fastn's documentation: not published is the most common cause of "the API did nothing"; Active is not firing."""
     answer = await diagnosed(world, workflow_id=workflow)
-    assert re.match(
-        r"No runs completed or failed in 72 hours(: | \(2 runs under way or cancelled\): )", answer["verdict"]
+    idle = (
+        r"Nothing has run in the last 72 hours\. |No run .* in the last 72 hours \(2 runs under way or cancelled\)\. "
     )
+    assert re.match(idle, answer["verdict"])
     assert why in answer["verdict"]
 
 
@@ -289,7 +287,7 @@ async def test_last_run_before_the_period_says_why_a_trigger_was_switched_off(wo
     nightly = world.id_of("triggers", "Nightly contact sync")
     row = add_run(world, CONTACTS, 80, error={"headline": "Cin7 refused the contact"})
     answer = await diagnosed(world, trigger_id=nightly)
-    assert "the last run, 3 days ago, failed: Cin7 refused the contact" in answer["verdict"]
+    assert "The last run, 3 days ago, failed: Cin7 refused the contact" in answer["verdict"]
     assert answer["runs"]["last_run"].startswith(str(row["id"]))
 
 
@@ -298,12 +296,12 @@ async def test_no_trigger_is_reported_only_if_all_were_read(world: World) -> Non
     trigger = state.all("triggers")[0]
     for number in range(1100):
         state.put("triggers", {**trigger, "id": f"t{number}", "name": f"T{number}", "routes": []})
-    assert "no trigger starts it" in (await diagnosed(world, workflow_id=BACKFILL))["verdict"]
+    assert "No trigger starts it" in (await diagnosed(world, workflow_id=BACKFILL))["verdict"]
     world.behave(filtering=Filtering.IGNORED)
     world.sandbox.requests.clear()
     answer = await diagnosed(world, workflow_id=BACKFILL)
     assert len(world.sandbox.requests) <= 30
-    assert "no trigger that was read starts it" in answer["verdict"]
+    assert "No trigger that was read starts it" in answer["verdict"]
     assert "triggers: not all were looked through" in answer["not_checked"]
 
 
@@ -349,7 +347,7 @@ async def test_connection_of_the_account_is_not_said_to_be_missing(world: World,
     if is_refused:
         world.refuse("/api/v1/connections")
     (cause,) = (await diagnosed(world, workflow_id=ORDERS))["causes"]
-    assert cause["likely_cause"] == "There is no usable connection to slack: it ran for no customer."
+    assert cause["likely_cause"] == "There is no working connection to slack: it ran for no customer."
 
 
 async def test_connection_that_does_not_name_its_app_is_not_reported_as_missing(world: World) -> None:
@@ -422,7 +420,7 @@ async def test_unread_successes_are_not_reported_as_such(world: World) -> None:
 async def test_unreadable_failures_are_not_reported_as_none(world: World) -> None:
     world.refuse("/api/v1/executions", status=500)
     answer = await diagnosed(world, workflow_id=TIKTOK)
-    assert answer["verdict"].startswith("Whether runs failed could not be read.")
+    assert answer["verdict"].startswith("Failed runs could not be read.")
 
 
 async def test_unknown_workflow_is_an_error(world: World) -> None:
@@ -439,7 +437,7 @@ async def test_refused_key_is_an_error(world: World, call: Diagnose) -> None:
 async def test_nothing_is_started_in_an_account_without_triggers(world: World) -> None:
     for name in ("triggers", "executions", "_runs", "_expected"):
         world.sandbox.state.rows[name] = {}
-    assert "in 72 hours: no trigger starts anything." in (await diagnosed(world))["verdict"]
+    assert "in the last 72 hours. No trigger starts anything." in (await diagnosed(world))["verdict"]
 
 
 @pytest.mark.parametrize(
@@ -509,7 +507,7 @@ async def test_orders_of_a_customer_that_do_not_arrive_are_one_call(large_world:
     assert answer["customer"]["id"] == large_world.id_of("customers", "acme-corp")
     assert answer["verdict"].startswith(
         "Acme Corp: 10 of 111 runs failed in 72 hours (last success 1 hour ago): the connection HubSpot of Acme Corp "
-        "is EXPIRED (credentials could not be renewed). Failed each time for 1 day, since 2026-11-24: "
+        "is EXPIRED (credentials could not be renewed). These have failed every time for 1 day, since 2026-11-24: "
         "Acme HubSpot sync."
     )
     (cause,) = answer["causes"]
@@ -560,10 +558,10 @@ async def test_customer_without_problems_gets_what_was_checked(world: World) -> 
 async def test_customer_whose_runs_do_not_come_gets_every_reason(world: World) -> None:
     """Fastn's documentation: a trigger whose subscription failed never fires, and a pending customer runs nothing."""
     answer = await diagnosed(world, customer_id="globex-exports")
-    assert answer["verdict"].startswith("Globex Exports: No runs completed or failed in 72 hours: ")
+    assert answer["verdict"].startswith("Globex Exports: Nothing has run in the last 72 hours. ")
     for reason in (
-        "the connection Shopify of Globex Exports is INACTIVE",
-        "its subscription is FAILED: it never fires",
+        "The connection Shopify of Globex Exports is INACTIVE",
+        "it never fires, since its subscription is FAILED",
     ):
         assert reason in answer["verdict"]
     assert answer["connections"][0]["fix"] == "Globex Exports has to reconnect Shopify in the dashboard."
@@ -594,7 +592,7 @@ async def test_trigger_is_diagnosed_by_its_workflows_and_customer(world: World) 
 async def test_trigger_without_workflows_starts_nothing(world: World) -> None:
     world.sandbox.state.named("triggers", "Shop events", by="name")["routes"] = []
     answer = await diagnosed(world, trigger_id="Shop events")
-    assert "the trigger starts no workflow" in answer["verdict"]
+    assert "The trigger starts no workflow" in answer["verdict"]
 
 
 async def test_account_is_diagnosed_without_an_argument(large_world: World) -> None:

@@ -15,7 +15,7 @@ from fastn_mcp.errors import NotSent
 from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.procedures.overview.get_overview import GetOverview
-from fastn_mcp.sandbox.executions import unusable
+from fastn_mcp.sandbox.executions import broken_connection
 from fastn_mcp.tools.workflows import ListExecutions
 
 BACKFILL, ORDERS = "wf_58c9d02e7f14", "wf_0d93ee5b1f62"
@@ -42,7 +42,7 @@ async def test_customers_whose_connector_stopped_and_what_to_tell_them_are_one_c
     assert since == sorted(since, reverse=True)
     assert since[0].startswith("2026-11-24")
     in_all = sum(row["connector"]["slug"] == "hubspot" for row in state.all("connections"))
-    assert f"HubSpot: {len(broken)} of {in_all} connections not working, for {len(broken)} customers" in str(
+    assert f"HubSpot: {len(broken)} of {in_all} connections are broken, for {len(broken)} customers" in str(
         found["verdict"]
     )
     advice: Any = found["advice"]
@@ -76,7 +76,7 @@ async def test_connector_has_its_customers_runs_and_remedy(world: World, typed: 
 async def test_customers_without_failed_runs_and_failures_without_broken_connection_are_listed(world: World) -> None:
     state = world.sandbox.state
     widget = state.named("customers", "widget-inc")["id"]
-    add_run(world, ORDERS, 2, "failed", endOrgId=widget, error=unusable("shopify", "listOrders", "ucl:x"))
+    add_run(world, ORDERS, 2, "failed", endOrgId=widget, error=broken_connection("shopify", "listOrders", "ucl:x"))
     answer = await world.ask(Diagnose(connector_id="shopify"))
     rows = {row["customer"]: row for row in answer["customers"]}
     assert rows["Globex Exports"]["failed"] == 0
@@ -87,7 +87,7 @@ async def test_customers_without_failed_runs_and_failures_without_broken_connect
 async def test_connector_of_one_customer_is_only_about_them(world: World) -> None:
     answer = await world.ask(Diagnose(connector_id="shopify", customer_id="acme-corp"))
     assert "customers" not in answer
-    assert answer["verdict"].startswith("Shopify of Acme Corp: 0 of 1 connections not working; 0 runs failed")
+    assert answer["verdict"].startswith("Shopify of Acme Corp: 0 of 1 connections are broken; 0 runs failed")
 
 
 async def test_connector_of_a_customer_has_no_triggers_of_other_apps(large_world: World) -> None:
@@ -102,12 +102,12 @@ async def test_connector_of_no_failed_run_that_was_read_is_not_counted(large_wor
 
 
 async def test_customer_without_a_connection_to_the_connector_is_said_to_have_none(world: World) -> None:
-    """Not "0 of 1 connections not working", which counted those of other customers."""
+    """Not "0 of 1 connections are broken", which counted those of other customers."""
     diagnosis = await world.ask(Diagnose(connector_id="hubspot", customer_id="globex-exports"))
     assert diagnosis["verdict"].startswith("HubSpot of Globex Exports: not connected; 0 runs failed")
     world.refuse("/api/v1/connections")
     unread = await world.ask(Diagnose(connector_id="hubspot", customer_id="globex-exports"))
-    assert unread["verdict"].startswith("HubSpot of Globex Exports: whether its connections work is not known, as ")
+    assert unread["verdict"].startswith("HubSpot of Globex Exports: it is not known whether its connections work, ")
 
 
 @pytest.mark.parametrize("path", ["/api/v1/connections", "/api/v1/executions"])
@@ -116,9 +116,9 @@ async def test_connector_that_was_not_looked_at_is_not_called_healthy(world: Wor
     world.refuse(path)
     answer = await world.ask(Diagnose(connector_id=connector))
     unread = (
-        "whether its connections work is not known"
+        "it is not known whether its connections work"
         if "connections" in path
-        else "whether runs failed at it could not be read"
+        else "it is not known whether runs failed at it"
     )
     assert unread in answer["verdict"]
     assert answer["not_checked"]
@@ -198,7 +198,7 @@ async def test_account_itself_is_not_counted_as_a_customer(world: World) -> None
     for row in world.sandbox.state.all("connections"):
         row["status"] = "EXPIRED" if row["connector"]["slug"] == "slack" else row["status"]
     connector = await world.ask(Diagnose(connector_id="slack"))
-    assert connector["verdict"].startswith("Slack: 2 of 2 connections not working, for 1 customer;")
+    assert connector["verdict"].startswith("Slack: 2 of 2 connections are broken, for 1 customer;")
     add_run(world, ORDERS, 1)
     assert (
         "5 of 102 runs failed in 72 hours, of 3 workflows, for 2 customers" in (await world.ask(Diagnose()))["verdict"]
@@ -212,7 +212,7 @@ async def test_hanging_runs_are_counted_as_at_least_if_others_were_not_read(worl
     diagnosis, overview = await world.ask(Diagnose(workflow_id=BACKFILL)), await world.ask(GetOverview())
     assert "But at least 100 runs have been under way far longer than usual: " in diagnosis["verdict"]
     assert "older queued runs: only the newest 100 of 130 were read" in diagnosis["not_checked"]
-    assert any(each["what"].startswith("At least 100 runs under way") for each in overview["findings"])
+    assert any(each["what"].startswith("At least 100 runs are taking far longer") for each in overview["findings"])
     assert "older queued runs" in str(overview["not_checked"])
 
 
@@ -223,7 +223,7 @@ async def test_unread_runs_under_way_are_not_called_healthy(world: World) -> Non
     world.behave(filtering=Filtering.IGNORED, paging=Paging.CURSOR)
     answer = await world.ask(Diagnose(workflow_id=ORDERS))
     assert "No failures" not in answer["verdict"]
-    assert "Whether runs hang is not known" in answer["verdict"]
+    assert "It is not known whether runs hang" in answer["verdict"]
 
 
 async def test_runs_that_no_trigger_starts_say_who_started_them(world: World) -> None:
@@ -234,8 +234,8 @@ async def test_runs_that_no_trigger_starts_say_who_started_them(world: World) ->
         add_run(world, ORDERS, 1 + number, "completed", endOrgId=owner, started_by="agent-service")
     add_run(world, ORDERS, 0.3, "completed", endOrgId=owner)
     answer = await world.ask(Diagnose(trigger_id=str(trigger["id"])))
-    assert "Nothing starts it now: trigger Paid Shopify orders of Globex Exports" in answer["verdict"]
-    assert "Yet 8 runs came: 7 by agent-service, 1 by manual" in answer["verdict"]
+    assert "Nothing starts it now: Active, but it never fires, since its subscription is FAILED." in answer["verdict"]
+    assert "Yet there were 8 runs: 7 by agent-service, 1 by manual" in answer["verdict"]
     assert answer["runs"]["started_by"] == "7 agent-service; 1 manual"
 
 
@@ -268,7 +268,7 @@ async def test_trigger_that_is_off_has_its_cause_or_the_runs_that_tell_it(world:
     runs = await world.rendered(parse(TOOLS, earlier["next"]["tool"], earlier["next"]["arguments"]).call)
     assert {run["error"] for run in runs["data"]} == {"cin7Core is not connected"}
     (trigger,) = (await world.ask(Diagnose(trigger_id=nightly, hours=720)))["triggers"]
-    cause = "there is no usable connection to cin7Core: no affected customer has connected it"
+    cause = "there is no working connection to cin7Core: no affected customer has connected it"
     assert trigger["runs_fail_because"] == cause
     assert trigger["next"]["tool"] == "update_trigger"
 

@@ -52,12 +52,12 @@ def keep_only(world: World, collection: str, *, but: str = "") -> None:
 
 
 SEEDED = [
-    ("subscription at the app is FAILED", "high", "triggers", "Paid Shopify orders"),
-    ("switched off by the platform after 20 failures in a row", "high", "triggers", "Nightly contact sync"),
-    ("with 9 failures in a row", "medium", "triggers", "Daily TikTok sync"),
-    ("callable by anybody", "medium", "triggers", "Tracking updates (public)"),
-    ("1 customer waiting for activation", "medium", "customers", "John-Acme"),
-    ("1 API key expiring within two weeks, the first in 5 days", "medium", "apiKeys", "BI export"),
+    ("its subscription at the app has failed", "high", "triggers", "Paid Shopify orders"),
+    ("was switched off by Fastn after 20 failures in a row", "high", "triggers", "Nightly contact sync"),
+    ("has had 9 failures in a row", "medium", "triggers", "Daily TikTok sync"),
+    ("Anybody can call 1 webhook", "medium", "triggers", "Tracking updates (public)"),
+    ("1 customer waits for activation", "medium", "customers", "John-Acme"),
+    ("1 API key expires within two weeks, the first in 5 days", "medium", "apiKeys", "BI export"),
     ("1 workflow failed: 1 of ", "high", "workflows", "Sync TikTok Orders to Cin7 Core"),
 ]
 
@@ -69,9 +69,9 @@ async def test_every_seeded_problem_is_found_with_its_id(world: World) -> None:
         assert ids(finding) == [world.id_of(collection, name)]
         assert finding["severity"] == severity
     for status, name in (("FAILED", "TikTok Shop of Katana"), ("EXPIRED", "Cin7 Core of Katana")):
-        finding = finding_about(answer, f"connection with status {status}")
+        finding = finding_about(answer, f"connection has the status {status}")
         assert ([row["name"] for row in rows(finding)], "more" in finding) == ([name], False)
-    quotas = finding_about(answer, "quotas at 80 %")["what"]
+    quotas = finding_about(answer, "quotas are at 80 %")["what"]
     assert quotas.startswith("2 quotas")
     assert "API calls per day 920 of 1,000, 92 %" in quotas
     assert "Workflows per customer 8 of 10, 80 %" in quotas
@@ -81,10 +81,10 @@ async def test_unused_keys_and_invitations_are_low_findings(world: World) -> Non
     keep_only(world, "triggers")
     keep_only(world, "connections")
     answer = await overview(world)
-    keys = finding_about(answer, "with Full access")
+    keys = finding_about(answer, "have Full access")
     assert (ids(keys), keys["of"], keys["more"]["arguments"]) == (["5", "2"], 3, {"about": "access"})
-    assert ids(finding_about(answer, "never used; could be revoked")) == ["3"]
-    assert rows(finding_about(answer, "not accepted for over a week"))[0]["name"] == "sam@fastn.example"
+    assert ids(finding_about(answer, "never been used and could be revoked")) == ["3"]
+    assert rows(finding_about(answer, "not been accepted for over a week"))[0]["name"] == "sam@fastn.example"
     world.sandbox.state.named("apiKeys", "BI export", by="name")["expiresAt"] = stamp(world.clock.at)
     assert ids(finding_about(await overview(world), "expired.")) == ["4"]
 
@@ -92,13 +92,13 @@ async def test_unused_keys_and_invitations_are_low_findings(world: World) -> Non
 async def test_draft_started_by_a_trigger_is_found(world: World) -> None:
     """Fastn's documentation: a workflow that was never published does not run."""
     draft = world.sandbox.state.named("workflows", "sync_tiktok_settlements_cin7")
-    assert not [f for f in (await overview(world))["findings"] if "but never published" in f["what"]]
+    assert not [f for f in (await overview(world))["findings"] if "that was never published" in f["what"]]
     hourly = world.sandbox.state.named("triggers", "Hourly Slack sync", by="name")
     hourly["routes"] = [{"routeId": draft["id"]}]
-    found = finding_about(await overview(world), "1 workflow started by triggers but never published")
+    found = finding_about(await overview(world), "1 workflow that was never published")
     assert ids(found) == [draft["id"]]
     hourly["status"] = "Disabled"
-    assert not [f for f in (await overview(world))["findings"] if "but never published" in f["what"]]
+    assert not [f for f in (await overview(world))["findings"] if "that was never published" in f["what"]]
 
 
 async def test_approvals_alone_are_read_without_a_request(world: World) -> None:
@@ -134,7 +134,7 @@ async def test_quotas_say_whose_they_are_and_when_they_reset(world: World) -> No
         "used": 49, "included": 50, "resetsAt": "2026-12-01T00:00:00Z",
     }  # fmt: skip
     answer = await overview(world)
-    (near, workflows) = rows(finding_about(answer, "quotas at 80 %"))
+    (near, workflows) = rows(finding_about(answer, "quotas are at 80 %"))
     assert (near["name"], near["whose"], near["resets"]) == ("API calls per day", "the account", "Fastn does not say")
     assert workflows["whose"] == "Fastn does not say", "it is the quota of some customer"
     (credits_,) = rows(finding_about(answer, "AI credits"))
@@ -199,7 +199,7 @@ async def test_calls_for_more_are_valid_and_numbers_never_guessed(world: World, 
         assert "success rate" in str(answer["not_checked"])
     everything = usual["counts"] | {"executions": answer["counts"].get("executions")}
     assert answer["counts"] == {name: count for name, count in everything.items() if count is not None}
-    assert "1 connection with status FAILED" in str(answer["findings"])
+    assert "1 connection has the status FAILED" in str(answer["findings"])
 
 
 async def test_unfiltered_runs_are_reported_as_only_the_newest(world: World) -> None:
@@ -276,7 +276,7 @@ async def test_rows_with_only_an_id_cause_no_findings(world: World) -> None:
             del row[name]
     findings = (await overview(world))["findings"]
     assert "never used" not in str(findings)
-    (found,) = [f for f in findings if not re.search("quota|API key|under way", f["what"])]
+    (found,) = [f for f in findings if not re.search("quota|API key|far longer", f["what"])]
     assert found["what"].startswith("1 workflow failed: 1 ")
     assert [row["name"] for row in rows(found)] == ["A workflow"]
 
@@ -300,7 +300,7 @@ async def test_list_that_fails_halfway_keeps_its_rows(large_world: World) -> Non
 
     large_world.client.send = failing  # pyright: ignore[reportAttributeAccessIssue]
     answer = await overview(large_world)
-    assert finding_about(answer, "connections with status FAILED")
+    assert finding_about(answer, "connections have the status FAILED")
     assert {"what": "connections", "why": "No."} in answer["not_checked"]
 
 
@@ -348,9 +348,9 @@ async def test_large_account_fits_one_answer(large_world: World) -> None:
     data = answer["data"]
     state = large_world.sandbox.state
     waiting = [row for row in state.all("customers") if str(row["status"]).startswith("Pending")]
-    assert f"{len(waiting)} customers waiting for activation" in str(data)
+    assert f"{len(waiting)} customers wait for activation" in str(data)
     expired = [row for row in state.all("connections") if row["status"] == "EXPIRED"]
-    assert f"{len(expired)} connections with status EXPIRED" in str(data)
+    assert f"{len(expired)} connections have the status EXPIRED" in str(data)
     runs = len(large_world.sandbox.history) + len(state.all("executions"))
     assert (data["counts"]["customers"], data["counts"]["executions"]) == (2_000, runs)
     gap = {"what": "expiry of more connections", "why": "See get_overview about expiry."}

@@ -77,8 +77,8 @@ async def test_what_expires_takes_one_call(large_world: World) -> None:
     until = stamp(now + timedelta(days=14))
     soon = [row for row in state.all("connections") if row["status"] == "ACTIVE" and row["expiresAt"] <= until]
     renewed = [row for row in soon if row["authType"] == "OAUTH_2"]
-    assert sentence(answer, "does not renew").startswith(f"{len(soon) - len(renewed)} connections expiring")
-    assert sentence(answer, "by OAuth").startswith(f"{len(renewed)} connections by OAuth")
+    assert sentence(answer, "does not renew").startswith(f"{len(soon) - len(renewed)} connections expire ")
+    assert sentence(answer, "OAuth connection").startswith(f"{len(renewed)} OAuth connections")
     rows = table_rows(answer["data"]["table"])
     dates = [row["expires"][:10] for row in rows]
     assert dates == sorted(dates)
@@ -90,7 +90,7 @@ async def test_what_expires_takes_one_call(large_world: World) -> None:
 async def test_what_expires_stays_within_the_rate_limit(limited_world: World) -> None:
     limited_world.behave(rate_limit=40)
     answer = await ask(limited_world, about="expiry")
-    assert re.match("At least .* by itself, the first of these in", sentence(answer, "does not renew"))
+    assert re.match("At least .*, the first in .*; Fastn does not renew", sentence(answer, "does not renew"))
     assert "more connections" in str(answer["data"]["not_checked"])
 
 
@@ -99,13 +99,13 @@ async def test_expiry_looks_as_far_ahead_as_asked(world: World) -> None:
     key["expiresAt"] = stamp(world.clock.at + timedelta(days=20))
     assert "API key" not in str((await ask(world, about="expiry"))["data"]["findings"])
     answer = await ask(world, about="expiry", hours=720)
-    assert sentence(answer, "API key").startswith("1 API key expiring within 30 days, the first in 20 days.")
+    assert sentence(answer, "API key").startswith("1 API key expires within 30 days, the first in 20 days.")
 
 
 async def test_connection_of_unknown_authentication_is_not_called_renewed(world: World) -> None:
     row = next(row for row in world.sandbox.state.all("connections") if row["status"] == "ACTIVE")
     row |= {"authType": "PASSKEY", "expiresAt": stamp(world.clock.at + timedelta(days=3))}
-    what = sentence(await ask(world), "does not renew by itself, the first of these in 3 days")
+    what = sentence(await ask(world), "the first in 3 days; Fastn does not renew it itself")
     assert "has to authorise" in what
 
 
@@ -113,7 +113,7 @@ async def test_connection_of_unknown_authentication_is_not_called_renewed(world:
 async def test_live_connection_whose_expiry_has_passed_is_not_called_renewed(world: World, auth_type: str) -> None:
     row = next(row for row in world.sandbox.state.all("connections") if row["status"] == "ACTIVE")
     row |= {"authType": auth_type, "expiresAt": stamp(world.clock.at - timedelta(days=3))}
-    assert sentence(await ask(world, about="expiry"), "does not renew by itself, the first of these 3 days ago")
+    assert sentence(await ask(world, about="expiry"), "the first 3 days ago; Fastn does not renew it itself")
 
 
 async def test_renamed_workflow_has_its_current_name_everywhere(world: World) -> None:
@@ -131,7 +131,7 @@ async def test_name_of_a_customer_stands_nowhere_but_in_place_of_its_id(world: W
     for row in world.sandbox.state.all("executions"):
         if row["endOrgId"] == customer["id"]:
             row["endOrgId"] = "1"
-    (row,) = next(each for each in (await ask(world))["data"]["findings"] if "under way" in each["what"])["rows"]
+    (row,) = next(each for each in (await ask(world))["data"]["findings"] if "far longer" in each["what"])["rows"]
     assert (row["customer"], row["for"], row["since"]) == ("Acme Corp", "10 h", "2026-11-24T23:00:00Z")
 
 
@@ -143,7 +143,7 @@ async def test_trigger_disabled_after_the_runs_were_read_is_not_said_to_be_disab
         {"status": "Disabled", "at": stamp(world.clock.at), "by": "platform", "reason": "its connector was deleted"}
     ]
     world.snapshot.forget("connections")  # and with them triggers, as after a change
-    assert "disabled by the platform just now: its connector was deleted" in str(await ask(world, about="triggers"))
+    assert "switched off by Fastn just now: its connector was deleted" in str(await ask(world, about="triggers"))
 
 
 async def test_runs_that_hang_are_found(world: World) -> None:
@@ -156,7 +156,7 @@ async def test_runs_that_hang_are_found(world: World) -> None:
     begun = stamp(world.clock.at - timedelta(hours=22))
     state.put("executions", run | {"id": "exec_hangs", "status": "running", "createdAt": begun, "startedAt": begun})
     answer = await ask(world)
-    (found,) = [each for each in answer["data"]["findings"] if "under way" in each["what"]]
+    (found,) = [each for each in answer["data"]["findings"] if "far longer" in each["what"]]
     (row,) = found["rows"]
     assert (row["run"], row["status"], row["for"]) == ("exec_hangs", "running", "22 h")
     assert row["since"] == "2026-11-24T11:00:00Z"
@@ -207,7 +207,7 @@ async def test_triggers_have_customer_and_cause(world: World) -> None:
         for each in (await ask(world))["data"]["findings"]
         if "switched off" in each["what"] and "trig" in each["what"]
     ]
-    assert off["rows"][0]["why"].startswith("disabled by the platform 4 days ago: 20 consecutive failures")
+    assert off["rows"][0]["why"].startswith("switched off by Fastn 4 days ago, after 20 failures in a row")
 
 
 async def test_empty_list_of_changes_says_since_when_and_where_else(world: World) -> None:
@@ -295,7 +295,9 @@ async def test_broken_connections_of_a_large_account_fit_one_answer(large_world:
     answer = await focus(large_world, "connections")
     for status in ("FAILED", "EXPIRED", "INACTIVE"):
         count = sum(row["status"] == status for row in state.all("connections"))
-        assert sum(f["what"].startswith(f"{count} connections with status {status}") for f in answer["findings"]) == 1
+        assert (
+            sum(f["what"].startswith(f"{count} connections have the status {status}") for f in answer["findings"]) == 1
+        )
     assert [row["name"] for row in rows(answer, "EXPIRED") if "Acme HubSpot sync (5)" in row.get("fails", "")] == [
         "HubSpot of Acme Corp"
     ]
@@ -370,13 +372,13 @@ async def test_all_triggers_that_never_fire_are_named(large_world: World) -> Non
     """An active trigger of an app event without a subscription reports no error itself."""
     silent = [row for row in large_world.sandbox.state.all("triggers") if row.get("subscriptionStatus") == "FAILED"]
     active = {str(row["id"]) for row in silent if row["status"] == "Active"}
-    assert {row["id"] for row in rows(await focus(large_world, "triggers"), "never firing")} == active
+    assert {row["id"] for row in rows(await focus(large_world, "triggers"), "on but never fire")} == active
 
 
 async def test_all_keys_that_were_never_used_are_named(large_world: World) -> None:
     answer = await focus(large_world, "access")
-    never_used = rows(answer, "never used")
-    (what,) = [finding["what"] for finding in answer["findings"] if "never used" in finding["what"]]
+    never_used = rows(answer, "never been used")
+    (what,) = [finding["what"] for finding in answer["findings"] if "never been used" in finding["what"]]
     assert what.startswith(f"{len(never_used)} API keys")
     assert len(never_used) > 3
 
@@ -464,7 +466,7 @@ async def test_names_of_customers_that_were_not_read_are_a_gap_of_their_order(tm
     assert True in unnamed
     assert unnamed == sorted(unnamed)
     (gap,) = [gap for gap in answer["not_checked"] if gap["what"].startswith("names of ")]
-    assert gap["why"].endswith("rows without them are not in order.")
+    assert gap["why"].endswith("rows without a name are not in order.")
 
 
 async def test_order_without_a_table_is_refused(world: World) -> None:

@@ -178,7 +178,7 @@ async def test_undo_whose_response_is_unreadable_is_not_made_again(world: World)
     await world.expect(AppliedUnreadable, UndoChange(change_id=change.id), world.form())
     sent = len(world.changes)
     again = await world.call(UndoChange(change_id=change.id), world.form())
-    assert "This was undone already" in str(again)
+    assert "This change has already been undone" in str(again)
     assert len(world.changes) == sent
 
 
@@ -466,7 +466,7 @@ async def test_overwritten_secrets_are_named_as_lost(world: World) -> None:
 
 async def test_revoked_key_is_not_said_to_be_usable(world: World) -> None:
     answer = await undone(world, await changed(world, CreateApiKey(name="BI")))
-    assert (answer["by"], answer["stays"]) == ("revoke_api_key", "What is done with it meanwhile stays.")
+    assert (answer["by"], answer["stays"]) == ("revoke_api_key", "What has been done with it by then is not undone.")
 
 
 async def test_change_of_an_unreadable_target_cannot_be_undone(world: World) -> None:

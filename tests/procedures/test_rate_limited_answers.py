@@ -80,7 +80,9 @@ async def test_connections_of_a_connector_are_read_first(tmp_path: Path) -> None
     world = limited(tmp_path, large_account)
     await leave(world, 8)
     diagnosis = await answer(world, Diagnose(connector_id="hubspot"))
-    assert diagnosis["verdict"].startswith("HubSpot: 9 of 212 connections not working, for 9 customers; whether runs")
+    assert diagnosis["verdict"].startswith(
+        "HubSpot: 9 of 212 connections are broken, for 9 customers; it is not known whether runs"
+    )
     (gap,) = diagnosis["not_checked"]
     assert gap.endswith(": Left out, to keep within Fastn's rate limit: call again in 60 s to read on.")
     assert {"triggers", "workflows", "failed runs", "queued runs", "names of customers"} <= {

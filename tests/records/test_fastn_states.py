@@ -147,16 +147,18 @@ class Account:
         findings = " ".join(finding["what"] for finding in answer["findings"])
         for kind, cases in self.expected.items():
             assert answer["counts"][kind] == len(cases)
-        assert numbers(findings, r"(\d+) connections? with status (?:FAILED|EXPIRED):") == self.count(
+        assert numbers(findings, r"(\d+) connections? (?:has|have) the status (?:FAILED|EXPIRED):") == self.count(
             "connections", BROKEN
         )
-        assert numbers(findings, r"(\d+) connections? with status INACTIVE:") == self.count("connections", OFF)
-        assert numbers(findings, r"(\d+) triggers? not disabled but never firing") == self.count("triggers", BROKEN)
+        assert numbers(findings, r"(\d+) connections? (?:has|have) the status INACTIVE:") == self.count(
+            "connections", OFF
+        )
+        assert numbers(findings, r"(\d+) triggers? (?:is|are) on but never fires?") == self.count("triggers", BROKEN)
         platform = sum(state is OFF and switched_off(row).is_platform for row, state in self.expected["triggers"])
-        assert numbers(findings, r"(\d+) triggers?(?: probably)? switched off by the platform") == platform
+        assert numbers(findings, r"(\d+) triggers? (?:was|were)(?: probably)? switched off by Fastn") == platform
         starts = any(state is not OFF for _, state in self.expected["triggers"])
         drafts = starts and self.expected["workflows"][0][1] is DRAFT
-        assert numbers(findings, r"(\d+) workflows? started by triggers but never published") == drafts
+        assert numbers(findings, r"Triggers start (\d+) workflows? that (?:was|were) never published") == drafts
         unsaid = " ".join(gap["what"] for gap in answer["not_checked"] if "documented" in gap["why"])
         for kind in self.expected:
             assert numbers(unsaid, rf"(\d+) {kind[:-1]}s?\b") == self.count(kind, UNKNOWN)
@@ -177,7 +179,7 @@ class Account:
         answer = await self.call(Diagnose(workflow_id="wf_0"))
         state = self.expected["workflows"][0][1]
         assert ("never published" in answer["verdict"]) == (state is DRAFT)
-        assert (f"the workflow is {OFF.value}" in answer["verdict"]) == (state is OFF)
+        assert (f"The workflow is {OFF.value}" in answer["verdict"]) == (state is OFF)
         tools = Counter(trigger.get("next", {}).get("tool") for trigger in answer["triggers"])
         # One that the platform switched off leads to the runs that failed before the period.
         assert tools["update_trigger"] + tools["list_executions"] == self.count("triggers", OFF)
@@ -185,7 +187,7 @@ class Account:
         problems = " ".join(trigger.get("problem", "") for trigger in answer["triggers"])
         assert problems.count("whether it fires is not known") == self.count("triggers", UNKNOWN)
         off = [row for row, state in self.expected["triggers"] if state is OFF]
-        assert problems.count("by the platform") == sum(switched_off(row).is_platform for row in off)
+        assert problems.count("by Fastn") == sum(switched_off(row).is_platform for row in off)
 
     async def dependents(self) -> None:
         answer = await self.call(FindDependents(kind="connector", id=self.connector))

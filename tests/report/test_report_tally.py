@@ -78,7 +78,7 @@ async def test_call_whose_approval_is_withdrawn_does_not_wait(watched: Watched) 
     await withdraw(vote, request, watched.ledger, "local_page", None, watched.recorder.decided)
     attempt = watched.only()
     assert (attempt.group, attempt.outcome) == (OutcomeGroup.DECLINED, "withdrawn")
-    assert attempt.message == "It was approved, and the approval was withdrawn."
+    assert attempt.message == "Approved, but the approval was withdrawn."
 
 
 @pytest.mark.parametrize("is_approved", [False, True])

@@ -59,7 +59,7 @@ def test_argument_stays_inside_its_quotes(argument: str) -> None:
 
 
 def test_long_argument_is_rejected() -> None:
-    with pytest.raises(NotSent, match="customer: 201 characters; at most 200 are taken"):
+    with pytest.raises(NotSent, match="customer: 201 characters; at most 200 are accepted"):
         next(recipe for recipe in RECIPES if recipe.name == "offboard_customer").fill({"customer": "x" * 201})
 
 

@@ -53,7 +53,7 @@ def test_oversized_argument_of_each_tool_is_refused_by_name(shape: str) -> None:
     value = SHAPES[shape]()
     for tool, name in every_argument():
         why = refusal(tool, {name: value})
-        assert re.match(rf"{name}: [^;]*; at most [\d,]+( kB)? are taken\. Nothing was sent\.", why), (tool, why)
+        assert re.match(rf"{name}: [^;]*; at most [\d,]+( kB)? are accepted\. Nothing was sent\.", why), (tool, why)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -71,7 +71,7 @@ def test_oversized_unknown_argument_is_refused_by_name(tool: str, shape: str) ->
 
 def test_many_unknown_arguments_are_refused() -> None:
     arguments = {f"f{number}": 0 for number in range(60_000)}
-    assert refusal("get_customer", arguments).startswith(f"60,000 arguments; at most {MAX_ARGUMENTS} are taken.")
+    assert refusal("get_customer", arguments).startswith(f"60,000 arguments; at most {MAX_ARGUMENTS} are accepted.")
 
 
 STATUSES = "failedd," * 600
@@ -101,7 +101,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     (
         "create_workflow",
         {"name": "Sync", "code": "a" * 190_000, "extra": {"note": "a" * 190_000}},
-        "arguments: 380 kB; at most 256 kB are taken; the largest is 'extra'",
+        "arguments: 380 kB; at most 256 kB are accepted; the largest is 'extra'",
     ),
 ]
 
@@ -123,7 +123,7 @@ def nested(levels: int) -> object:
 def test_depth_of_an_argument_is_bounded() -> None:
     arguments = {"workflow_id": "wf_1", "input": nested(20)}
     assert parse(TOOLS, "run_workflow", arguments)
-    expected = "input: more than 20 levels of nesting; at most 20 are taken."
+    expected = "input: more than 20 levels of nesting; at most 20 are accepted."
     assert refusal("run_workflow", arguments | {"input": nested(21)}).startswith(expected)
     assert refusal("run_workflow", arguments | {"input": json.dumps(nested(21))}).startswith(expected)
     assert refusal("run_workflow", arguments | {"input": nested(100_000)}).startswith(expected)
@@ -147,7 +147,7 @@ def test_argument_within_its_bound_is_taken(tool: str, arguments: dict[str, Any]
 
 INPUT: dict[str, Any] = {"workflow_id": "wf_1", "input": dict.fromkeys(NAMES[:3_000])}
 INNER: dict[str, Any] = {"tool": "run_workflow", "arguments": INPUT}
-EXCESS = "input: 3,000 values; at most 2,000 are taken."
+EXCESS = "input: 3,000 values; at most 2,000 are accepted."
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_bounds_are_documented() -> None:
 
 def test_message_of_many_lists_is_refused_before_it_is_parsed() -> None:
     assert message_problem(b"[]" * 20_000) is None
-    assert message_problem(b"[{" * 10_001) == "20,002 lists and objects; at most 20,000 are taken."
+    assert message_problem(b"[{" * 10_001) == "20,002 lists and objects; at most 20,000 are accepted."
 
 
 def test_unknown_values_of_a_filter_are_named_three_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,12 +203,12 @@ def test_unknown_values_of_a_filter_are_named_three_at_most(monkeypatch: pytest.
     monkeypatch.setattr("fastn_mcp.errors.closest", record)
     call = ListExecutions(status=",".join(["failedd", "failedd", *NAMES[:18]]))
     unknown = call.unknown([{"status": "failed"}] * 1_000)
-    assert [each.partition(" is not known")[0] for each in unknown[:3]] == [
-        "status: 'failedd'",
-        "status: 'name0'",
-        "status: 'name1'",
+    assert [each.partition(";")[0] for each in unknown[:3]] == [
+        "status: unknown value 'failedd'",
+        "status: unknown value 'name0'",
+        "status: unknown value 'name1'",
     ]
-    assert unknown[3].startswith("status: 16 more; known are ")
+    assert unknown[3].startswith("status: 16 more; use one of ")
     assert len(unknown) == 4
     assert searched == ["failedd", "name0", "name1"]
 

@@ -133,7 +133,9 @@ def test_account_route_can_move_arguments_to_the_query() -> None:
 
 
 def test_account_route_with_an_unknown_parameter_is_refused() -> None:
-    with pytest.raises(RefusedValue, match=r"^nobody: not an id, .*; find returns the id of a name$"):
+    with pytest.raises(
+        RefusedValue, match=r"^nobody: takes an id, and this value cannot be one; find returns the id of a name$"
+    ):
         GetCustomer(customer_id="c").request(GET("/c/{nobody}"))
 
 

@@ -22,7 +22,7 @@ from fastn_mcp.runtime import System
 MAX_BODY = 65_536
 """Bytes of a form."""
 
-# Not `no-referrer`: it makes browsers send `Origin: null` with our own forms, like those of other sites.
+# Not `no-referrer`: it makes browsers send `Origin: null` with our own forms, as with the forms of other sites.
 HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": (
@@ -65,7 +65,7 @@ class PageSecurity:
     def _problem(self, scope: Scope) -> ASGIApp | None:
         headers = Headers(scope=scope)
         if headers.getlist("host") not in [[host] for host in self._hosts]:
-            return PlainTextResponse("This page is served at its own address only.", 403)
+            return PlainTextResponse("This page is served only at its own address.", 403)
         if scope["method"] not in ("GET", "POST"):
             return PlainTextResponse("This page supports GET and POST only.", 405, {"Allow": "GET, POST"})
         if scope["method"] == "POST" and not self._is_ours(scope, headers):

@@ -18,38 +18,42 @@ from pydantic import JsonValue
 from fastn_mcp.audit import files
 from fastn_mcp.audit.reader import Entry, newest_first
 from fastn_mcp.channels.page import view
+from fastn_mcp.channels.page.effects import EFFECTS, effect_words, loses_data
 from fastn_mcp.channels.page.inbox import Inbox, InboxAccount
-from fastn_mcp.channels.page.view import MAY_HAVE_RUN, STATES, View
+from fastn_mcp.channels.page.view import View
 from fastn_mcp.errors import os_reason
+from fastn_mcp.guard.approval.states import NOT_REPEATED, STATES, state_word
 from fastn_mcp.guard.sentences.facts import mapping
-from fastn_mcp.guard.undo import receipt
+from fastn_mcp.guard.undo import PERMITTED_BY, receipt
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState
 from fastn_mcp.ledger.change import BEGUN, Change
 from fastn_mcp.ledger.identity import account_name, who, without_issuers
 from fastn_mcp.ledger.question import Question
 from fastn_mcp.records.formats import counted, sentence, stamp
 from fastn_mcp.redaction import quote, sanitize
-from fastn_mcp.report.collector import UNKNOWN, Attempt, OutcomeGroup, Tally
+from fastn_mcp.report.collector import MAY_HAVE_HAPPENED, OUTCOMES, UNKNOWN, Attempt, OutcomeGroup, Tally
 from fastn_mcp.tools.catalog import OPERATIONS
 from fastn_mcp.tools.operation import Operation
+from fastn_mcp.tools.tool import Effect
 
 MAX_ROWS = 50
 CONTEXT_ENTRIES = 500
-"""Entries on either side of a page that are read with it, since those of one call can lie apart."""
+"""Entries on either side of a page that are read with it, since the entries of one call can lie apart."""
 MAX_ENTRIES = 8_000
 """Entries after which a search ends and says how far it looked."""
 ENDINGS = ("expired", "withdrawn", "void", "stopped", "allowed_again")
 """Events that end an approval request, or changes. A report counts them as refused or declined."""
 STOP = "stop"
 """In place of a tool, where a person stopped changes or allowed them again."""
-OUTCOMES: Mapping[str, tuple[OutcomeGroup | str, ...]] = {
+FILTERS: Mapping[str, tuple[OutcomeGroup | str, ...]] = {
     "Done": (OutcomeGroup.DONE,),
     "Failed or unknown": (OutcomeGroup.FAILED, OutcomeGroup.UNKNOWN),
     "Waiting or not used": (OutcomeGroup.WAITING,),
     "Declined or expired": (OutcomeGroup.DECLINED, *ENDINGS),
     "Refused": (OutcomeGroup.REFUSED,),
 }
-EFFECTS = {"Cannot be undone": ("destroy", "trash"), "Gives access": ("access",), "Spends": ("spend",)}
+KINDS = {words.kinds: effect.value for effect, words in EFFECTS.items() if effect is not Effect.READ}
+"""Effects of changes, by what a search names them."""
 _SEARCHED_FIELDS = ("tool", "target", "name", "arguments", "message", "principal", "rule")
 _NAME_FIELDS = ("principal_name", "approver_name", "client_name")
 
@@ -83,8 +87,8 @@ class Search:
         ends = {each for call in row.calls for each in ((call.outcome,) if call.outcome in ENDINGS else (call.group,))}
         return self == Search() or bool(
             row.calls
-            and (not self.outcome or ends.intersection(OUTCOMES.get(self.outcome, ())))
-            and (not self.effect or any(call.effect in EFFECTS.get(self.effect, ()) for call in row.calls))
+            and (not self.outcome or ends.intersection(FILTERS.get(self.outcome, ())))
+            and (not self.effect or any(call.effect == KINDS.get(self.effect) for call in row.calls))
             and (not self.until or row.time[:10] <= self.until)
             and (not text or any(text in _text_of(entry) for entry in row.entries))
         )
@@ -201,20 +205,23 @@ def _text_of(entry: Entry) -> str:
 
 
 _MAX_CHANGES = 200
-"""Changes of a page that are in the journal alone: those of other servers, or of a log that is gone."""
-_STATES = {state: outcome for state, (_, outcome) in STATES.items()} | {RequestState.APPROVED: "Not used"}
-_WORDS = {each: each.capitalize().replace("_", " ") for each in ENDINGS} | {
-    "target_changed": _STATES[RequestState.STALE]
+"""Changes of a page that are in the journal alone: from other servers, or from a log that is gone."""
+_ENDED = {
+    "expired": RequestState.UNANSWERED,
+    "withdrawn": RequestState.WITHDRAWN,
+    "void": RequestState.STALE,
+    "stopped": RequestState.STOPPED,
+    "target_changed": RequestState.STALE,
 }
-_OUTCOME_REASONS = {
-    "Expired": "nobody answered",
-    "Refused": "refused by policy",
-    "Stopped": "changes are stopped",
-    "Waiting": "",
+"""State of a request, by the event or outcome that ended it."""
+_WORDS = {event: STATES[state].word for event, state in _ENDED.items()} | {"allowed_again": "Allowed again"}
+_REFUSED = OUTCOMES[OutcomeGroup.REFUSED].word
+_WAITING = OUTCOMES[OutcomeGroup.WAITING].word
+_REASONS = {words.word: words.reason for words in STATES.values() if words.reason} | {
+    _REFUSED: "refused by the policy",
+    _WAITING: "",
 }
-_ALLOWED = {"policy": "allowed by policy", "temporary_approval": "temporary approval", None: ""}
-_KINDS = {"Done": "done", "Failed": "failed", "Unknown": "unknown"}
-_SIGNS = {"destroy": "lost", "trash": "lost", "access": "access", "spend": "spend"}
+_MARKS = {words.word: words.mark for words in OUTCOMES.values()}
 _STEP_FIELDS = ("event", "approver_name", "outcome", "message")
 """Fields that say what happened, and when."""
 _LEFT_OUT = ("n", "time", "prev", "hash", "of", "digest", "trace", "torn", "tool", "grant", "approver", *_STEP_FIELDS)
@@ -245,7 +252,7 @@ class Activity:
         return {"rows": views, "before": read.before, "since": _day(read.since, self.now), "problem": problem}
 
     async def one(self, entry: int, change: str) -> View | None:
-        """Return those of one row, by its first entry or its change; None if there is none that they may see."""
+        """Return the details of one row, by its first entry or its change; None if there is none that they may see."""
         if entry:
             read = await to_thread.run_sync(read_page, self.log, bool, Search(), entry + 1, 1)
             rows = [row for row in read.rows if row.number == entry and row.calls]
@@ -284,8 +291,8 @@ class Activity:
         seen = {
             **self._place(row),
             "outcome": outcome,
-            "kind": _KINDS.get(outcome, "failed" if outcome[0].isdecimal() else "none"),
-            "sign": _SIGNS.get(call.effect or "", ""),
+            "kind": _MARKS.get(outcome, "unknown" if outcome[0].isdecimal() else "none"),
+            "sign": _sign(call, request, change),
             "what": view.parts(question.title if is_whole else question.brief),
             "who": [sanitize(each) for each in (asker, self._how(call, outcome, request)) if each],
             "note": view.parts(_note(row, outcome, request)),
@@ -297,10 +304,14 @@ class Activity:
         verb = outcome.lower() if outcome in ("Declined", "Withdrawn") else "approved"
         if call.tool == STOP:
             return call.message or ""
-        if outcome in _OUTCOME_REASONS or (verb == "approved" and call.approved_by in _ALLOWED):
-            return _OUTCOME_REASONS.get(outcome, _ALLOWED.get(call.approved_by, ""))
-        if call.approved_by == "plan":
-            return call.rule or "plan"
+        if outcome in _REASONS:
+            return _REASONS[outcome]
+        if call.approved_by == "plan" and call.rule:
+            return call.rule
+        if verb == "approved" and call.approved_by in ("policy", "plan", "temporary_approval"):
+            return f"allowed by {PERMITTED_BY[call.approved_by]}"
+        if verb == "approved" and call.approved_by is None:
+            return ""
         votes = [vote for vote in (request.votes if request else ()) if vote.approves is (verb == "approved")]
         names = " and ".join(map(self.inbox.name_of, votes)) or "an approver"
         return f"{verb} by {names if self.inbox.tells_people_apart else 'you'}"
@@ -340,20 +351,26 @@ def _outcome(row: Row, request: ApprovalRequest | None, now: float) -> str:
     if total > 1 and done < total:
         return f"{done} of {total} done"
     if call.group is not OutcomeGroup.WAITING:
-        return _WORDS.get(call.outcome) or call.group.value.capitalize()
+        return _WORDS.get(call.outcome) or OUTCOMES[call.group].word
     if request is None:
-        return "Not used" if call.approved_by else "Expired"
-    if request.expires > now and request.state in (RequestState.OPEN, RequestState.APPROVED):
-        return "Waiting" if request.state is RequestState.OPEN else "Not used yet"
-    return _STATES.get(request.state, "Expired")
+        return STATES[RequestState.APPROVED if call.approved_by else RequestState.OPEN].word
+    return STATES[RequestState.OPEN].word if request.state is RequestState.USED else state_word(request, now)
+
+
+def _sign(call: Attempt, request: ApprovalRequest | None, change: Change | None) -> tuple[str, str]:
+    """Return the mark of a call's effect, and the words for it; empty where it has no mark."""
+    effect = next((each for each in Effect if each.value == call.effect), Effect.READ)
+    is_lost = loses_data(effect, request.question if request else None, change)
+    shown = effect_words(call.tool, effect, is_lost=is_lost)
+    return ("", "") if shown.mark == "plain" else (shown.mark, shown.words)
 
 
 def _note(row: Row, outcome: str, request: ApprovalRequest | None) -> str:
     failed = [call for call in row.calls if call.group is OutcomeGroup.FAILED and call.outcome not in _WORDS]
     if any(call.group is OutcomeGroup.UNKNOWN for call in row.calls):
-        return MAY_HAVE_RUN
-    if outcome == "Not used":
-        return "Approved, but the agent did not ask again in time."
+        return MAY_HAVE_HAPPENED
+    if outcome == STATES[RequestState.APPROVED].word:
+        return NOT_REPEATED
     if request is not None and request.note:
         return f"Note: {quote(request.note, len(request.note))}"
     return failed[0].message or "" if failed else ""

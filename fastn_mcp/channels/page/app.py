@@ -19,8 +19,9 @@ from starlette.types import ASGIApp
 
 from fastn_mcp.channels.page import view
 from fastn_mcp.channels.page.access import NoSession, PageAccess, PageSecurity, Session
-from fastn_mcp.channels.page.activity import EFFECTS, OUTCOMES, Activity, Search
+from fastn_mcp.channels.page.activity import FILTERS, KINDS, Activity, Search
 from fastn_mcp.channels.page.decisions import FLASH_COOKIE, FLASH_HOLDS, MAX_LISTED, Decisions, NotDecided
+from fastn_mcp.channels.page.effects import EFFECTS
 from fastn_mcp.channels.page.inbox import Inbox, InboxAccount
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.approval_form import MAX_NOTE
@@ -168,7 +169,7 @@ class _Page(Decisions):
             rows = await activity.page(search, before)
             more = urlencode(asdict(search) | {"tenant": account.tenant, "before": rows["before"]})
             about = {"tenant": account.tenant, "more": more, "search": search, "is_search": search != Search()}
-            about |= {"outcomes": OUTCOMES, "effects": EFFECTS}
+            about |= {"outcomes": FILTERS, "effects": KINDS}
             return await self._show(request, session, "activity", **about, **rows)
         return await self._show(request, session, "change", 404, row=None)
 
@@ -200,7 +201,7 @@ class _Page(Decisions):
         now = self.system.timestamp()
         wanted = [tenant for tenant in _stoppable(session) if form.get("tenant", "") in ("", tenant)]
         if not wanted:
-            raise NotDecided(403, "Nothing was stopped: it is not yours to stop.")
+            raise NotDecided(403, "Nothing was stopped: you may not stop these changes.")
         if len(reason) > _MAX_FIELD:
             raise NotDecided(422, f"Nothing was stopped: the reason is longer than {_MAX_FIELD} characters.")
         known = {stop.whom for stop in await self.ledger.holding() if session.inbox.may_lift(stop)}
@@ -235,7 +236,7 @@ class _Page(Decisions):
         session, form = await self._form(request, "allow", "stop")
         stop = next((each for each in await self.holding(session) if each.id == form.get("stop")), None)
         if stop is None or not session.inbox.may_lift(stop):
-            raise NotDecided(409, "Nothing was changed: this stop does not exist, or is not yours.")
+            raise NotDecided(409, "Nothing was changed: this stop does not exist, or you may not lift it.")
         lifted = stop.lift(_by(session), self.system.timestamp())
         await self._void(session, [stop])
         if await self.ledger.lift_stop(lifted):
@@ -354,19 +355,11 @@ def _stoppable(session: Session) -> list[str]:
     return [tenant for tenant in tenants if session.inbox.may_stop(tenant)]
 
 
-_CHANGES = {
-    "write": "Create or change what nobody uses yet",
-    "external": "Run a workflow; change what is in use",
-    "spend": "Ask Fastn's AI",
-    "access": "Invitations, roles, API keys, secrets",
-    "trash": "Move to Trash",
-    "destroy": "Delete, revoke",
-}
 _HOW = {
     Decision.ALLOW: "Sent without asking",
     Decision.CONFIRM: "A person approves",
-    Decision.TYPED: "A person approves, and types the name",
-    Decision.OUT_OF_BAND: "A person approves, outside of the client",
+    Decision.TYPED: "A person types the name to approve",
+    Decision.OUT_OF_BAND: "A person approves outside of the client",
     Decision.FOUR_EYES: "Two people approve",
     Decision.DENY: "Refused",
 }
@@ -382,8 +375,10 @@ async def _limits_of(inbox: Inbox, account: InboxAccount, limits: Limits, now: d
     lines = [line.partition(": ") for line in policy.rules.words()]
     return {
         "mode": f"{policy.mode}, {policy.key} key",
-        "defaults": [(what, _how(limits, Effect(effect))) for effect, what in _CHANGES.items()],
-        "budgets": [each | {"what": _CHANGES[each["effect"]]} for each in budgets if each["per"] in ("day", "run")],
+        "defaults": [(EFFECTS[each].kinds, _how(limits, each)) for each in Effect if each is not Effect.READ],
+        "budgets": [
+            each | {"what": EFFECTS[Effect(each["effect"])].kinds} for each in budgets if each["per"] in ("day", "run")
+        ],
         "notes": notes,
         "lines": {
             "Plan": [(sanitize(f"{each.words()}: {left} left"), sanitize(each.name)) for each, left in plan],

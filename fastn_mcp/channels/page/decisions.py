@@ -85,7 +85,7 @@ class Decisions:
         approval_request = pending.request
         extent = fields.get("extent")
         if extent not in ("once", "while") or (extent == "while" and not approval_request.can_be_temporary):
-            raise NotDecided(400, "This cannot be approved this way. Nothing was decided.")
+            raise NotDecided(400, "This request cannot be approved this way. Nothing was decided.")
         if pending.barred is not None:
             raise NotDecided(403, f"{pending.barred} Nothing was decided.")
         if pending.needs_sign_in:
@@ -103,7 +103,7 @@ class Decisions:
         follows = await session.inbox.approve(pending, now, secret, is_temporary=extent == "while")
         if isinstance(follows, NotCounted):
             raise NotDecided(409, follows.why)
-        more = f", and more such calls on its target for {TEMPORARY_MINUTES} minutes" if extent == "while" else ""
+        more = f", and further such calls on its target for {TEMPORARY_MINUTES} minutes" if extent == "while" else ""
         return self._back(request, session, f"Approved: {_brief(approval_request)}{more}. {follows}")
 
     async def decline(self, request: Request) -> Response:
@@ -127,7 +127,7 @@ class Decisions:
         if not selected:
             raise NotDecided(422, "Nothing was declined: no request is selected.")
         declined = await self._decline_open(session, selected, note, now)
-        left = f" {len(selected) - declined} of them could not be: decided already, expired or not from this page."
+        left = f" {len(selected) - declined} could not be declined: already decided, expired or not from this page."
         if not declined:
             raise NotDecided(409, f"Nothing was declined.{left}")
         noted = " The agents get your note." if note else ""

@@ -176,7 +176,7 @@ class Inbox:
         return ".".join([str(revision) async for _, revision in self._read(lambda ledger: ledger.revision())])
 
     async def waiting(self, now: float) -> list[PendingRequest]:
-        """Return the pending requests, oldest first. Audit those that have expired."""
+        """Return the pending requests, oldest first. Audit the expired ones."""
         async for account in self.accounts():
             if account.name is not None:
                 await record_expired(account.ledger, account.name, now, account.record)
@@ -236,18 +236,18 @@ class Inbox:
         if isinstance(counted, NotCounted):
             return counted
         if not counted.is_approved_enough:
-            another = f"another has to{of_groups(counted.second)}, before it can be sent."
-            return f"{len(counted.approvers)} of {counted.needed} people approved it: {another}"
+            another = f"Another person has to approve it{of_groups(counted.second)} before it can be sent."
+            return f"{len(counted.approvers)} of {counted.needed} people have approved it. {another}"
         try:
             async with self._account_of(counted) as account:
                 if account.dispatch is not None and counted.undoes:
                     own = self.asker(account.tenant)
                     asker = own if own.principal == counted.principal else counted.asker
                     is_undone = await account.dispatch.undo(counted.undoes, asker)
-                    return "It is undone." if is_undone else "It needs another approval."
+                    return "The change was undone." if is_undone else "The undo needs another approval."
         except FastnError as error:
             return str(error)
-        return "If the agent is still waiting, the call runs now; otherwise when it asks again."
+        return "If the agent is still waiting, the call runs now; otherwise, when the agent makes it again."
 
     async def decline(self, pending: PendingRequest, now: float, note: str | None) -> ApprovalRequest | NotCounted:
         """Decline a request. Return it, or why it was not decided."""
@@ -265,7 +265,7 @@ class Inbox:
         async with self._undoable(request, change) as (_, dispatch, asker, _):
             if await dispatch.undo(change, asker):
                 return "Undone."
-            return "The undo waits for approval below. Nothing was sent yet."
+            return "The undo waits for your approval below. Nothing has been sent yet."
 
     async def undo_preview(self, request: str, change: str) -> tuple[Change, Question]:
         """Return such a change, and what its undo would do. Raises a `FastnError` if it cannot be undone."""
@@ -330,8 +330,8 @@ class Inbox:
             earlier = next((vote for vote in votes if vote.is_of(own)), None)
             if earlier is not None:
                 named = self.name_of(earlier)
-                earlier_approver = "You" if named == "you" else f"{named}, who may be you,"
-                barred = f"{earlier_approver} approved it, and another has to."
+                has = "You have" if named == "you" else f"{named}, who may be you, has"
+                barred = f"{has} approved it already. Another person has to approve it, too."
         return PendingRequest(
             request,
             barred=barred,
@@ -347,7 +347,7 @@ class Inbox:
             if account.has(request):
                 yield account
                 return
-        raise Refused("The account of this call cannot be opened now.")
+        raise Refused("The account of this call cannot be opened at the moment.")
 
     async def _read(self, read: Callable[[Ledger], Awaitable[T]]) -> AsyncGenerator[tuple[InboxAccount, T]]:
         """Yield each account with the value that `read` returns. A shared ledger is read once."""

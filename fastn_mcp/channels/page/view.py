@@ -11,23 +11,28 @@ from typing import Any, NamedTuple, cast
 from pydantic import JsonValue
 from pydantic_core import to_json
 
+from fastn_mcp.channels.page.effects import effect_words
 from fastn_mcp.channels.page.inbox import DecidedRequest, PendingRequest
+from fastn_mcp.guard.approval.states import STATES, state_word
 from fastn_mcp.guard.approval_form import asker, temporary
 from fastn_mcp.guard.journal import RECENT
 from fastn_mcp.guard.sentences.facts import items, mapping
 from fastn_mcp.guard.undo import NotUndoable, changed_fields, in_words, undo_of
-from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState
+from fastn_mcp.ledger.approval_request import TEMPORARY_MINUTES, ApprovalRequest, RequestState
 from fastn_mcp.ledger.change import BEGUN, MADE_OUTCOMES, PERHAPS_MADE, Change
 from fastn_mcp.ledger.identity import account_name, who, without_issuers
 from fastn_mcp.ledger.question import Question
 from fastn_mcp.records.formats import counted
 from fastn_mcp.redaction import quote, sanitize
+from fastn_mcp.report.collector import MAY_HAVE_HAPPENED, OUTCOMES, OutcomeGroup, group_of
 from fastn_mcp.tools.fields import FIELD
 
 _MAX_HEADING = 80
 """Characters of a first sentence in large type."""
 _QUOTED_NAME = re.compile(r'"((?:[^"\\]|\\.)*)"')
 
+ALLOW_THE_SAME = f"'Allow the same for {TEMPORARY_MINUTES} minutes'"
+"""The choice of the page, as its button says it."""
 _RECENT_HEADINGS = {heading for heading, _ in RECENT.values()}
 _MAX_EXAMPLES = 5
 """Maximum number of dependents of one kind that are named."""
@@ -66,7 +71,7 @@ def pending(pending: PendingRequest, now: float) -> View:
         "barred": pending.barred,
         "needs_sign_in": pending.needs_sign_in,
         "progress": None if pending.progress is None else sanitize(pending.progress),
-        "temporary": parts(temporary(request)) if request.can_be_temporary else None,
+        "temporary": parts(temporary(request, ALLOW_THE_SAME)) if request.can_be_temporary else None,
         "until": time(request.expires, left(request.expires - now)),
         "asked": time(request.created, ago(now - request.created)),
         "presence": pending.presence,
@@ -83,25 +88,9 @@ def grouped(waiting: Iterable[View]) -> list[tuple[str, list[View]]]:
 
 
 def _effect(question: Question) -> tuple[str, str]:
-    """Return the mark of a call and a few words for it. Red only where data that exists is lost."""
-    if question.lost:
-        return "lost", "Cannot be undone"
-    effect = question.effect.value
-    return _EFFECTS.get(question.tool) or _EFFECTS.get(effect) or ("plain", effect)
-
-
-_EFFECTS = {
-    "create_secret": ("access", "Stores a secret"),
-    "run_workflow": ("plain", "Acts in other systems"),
-    "ai_chat": ("spend", "Spends AI credits"),
-    "ai_build": ("spend", "Spends AI credits"),
-    "access": ("access", "Gives access"),
-    "trash": ("plain", "Can be restored from Trash"),
-    "destroy": ("plain", "Deletes what can be created again"),
-    "external": ("plain", "Changes what is in use"),
-    "write": ("plain", "Changes what nobody uses yet"),
-}
-"""Mark and words by tool or else by effect."""
+    """Return the mark of a call and a few words for it."""
+    effect = effect_words(question.tool, question.effect, is_lost=bool(question.lost))
+    return effect.mark, effect.words
 
 
 def _call(key: str, question: Question) -> View:
@@ -147,7 +136,7 @@ def temporary_approval(request: ApprovalRequest, now: float) -> View:
         "plain": sanitize(brief),
         "principal": sanitize(without_issuers(who(request.principal, request.person))),
         "account": sanitize(account_name(request.account)),
-        "extent": parts(request.permit.extent if request.permit else ""),
+        "extent": parts(f"Covers {request.permit.extent}." if request.permit and request.permit.extent else ""),
         "until": time(request.permit_until, left(request.permit_until - now)),
     }
 
@@ -235,18 +224,6 @@ def _number(value: JsonValue) -> int:
 _SENDING = 300.0
 """Seconds for which a call without an outcome counts as being sent: the longest deadline of one."""
 
-MAY_HAVE_RUN = "It may have run. Look in Fastn before you repeat it."
-
-STATES = {
-    RequestState.OPEN: ("none", "Expired"),
-    RequestState.UNANSWERED: ("none", "Expired"),
-    RequestState.DECLINED: ("none", "Declined"),
-    RequestState.WITHDRAWN: ("none", "Withdrawn"),
-    RequestState.STALE: ("none", "Void"),
-    RequestState.STOPPED: ("none", "Stopped"),
-}
-"""Mark and outcome of a request that is over, or expired."""
-
 
 def decided(entry: DecidedRequest, now: float) -> View:
     """Return the template data of a decided request."""
@@ -282,38 +259,35 @@ def is_temporary(change: Change) -> bool:
 
 def outcome(request: ApprovalRequest, changes: Sequence[Change], now: float) -> tuple[str, str]:
     """Return a mark, and the outcome in a word or two."""
-    if request.state is RequestState.UNANSWERED and request.by is not None:
-        return "none", "Nobody answered"
     count = len(request.calls)
-    is_over = request.state in STATES
+    was_ended = request.state not in (RequestState.APPROVED, RequestState.USED)
     if count > 1 and request.used:
         done = sum(each.outcome in MADE_OUTCOMES for each in changes)
-        ended = f", {STATES[request.state][1].casefold()}" if is_over else ""
+        ended = f", {STATES[request.state].word.casefold()}" if was_ended else ""
         return "done" if done == count else "unknown", f"{done} of {count} done{ended}"
-    if is_over:
-        return STATES[request.state]
-    if request.state is RequestState.APPROVED:
-        return ("open", "Not used yet") if request.expires > now else ("none", "Not used")
-    return _made(changes[-1], now) if changes else ("none", "Used")
+    if request.state is RequestState.USED and changes:
+        return _made(changes[-1], now)
+    is_unused = request.state is RequestState.APPROVED and request.expires > now
+    return "open" if is_unused else "none", state_word(request, now)
 
 
 def _made(change: Change, now: float) -> tuple[str, str]:
     if change.undone:
         return "none", "Undone"
-    if change.outcome in MADE_OUTCOMES:
-        return "done", "Done"
     if change.outcome == BEGUN and now - change.at < _SENDING:
         return "open", "Being sent"
-    return ("unknown", "Unknown") if change.outcome in PERHAPS_MADE else ("failed", "Failed")
+    group = OutcomeGroup.UNKNOWN if change.outcome in PERHAPS_MADE else group_of(change.outcome)
+    words = OUTCOMES[group if group in (OutcomeGroup.DONE, OutcomeGroup.UNKNOWN) else OutcomeGroup.FAILED]
+    return words.mark, words.word
 
 
 def hint(request: ApprovalRequest, changes: Iterable[Change], later: Sequence[Change] = ()) -> str:
     """Say what a person should know of the outcome; empty if nothing."""
     sentences: list[str] = []
     if any(each.outcome in PERHAPS_MADE for each in changes):
-        sentences.append(MAY_HAVE_RUN)
+        sentences.append(MAY_HAVE_HAPPENED)
     if request.state is RequestState.STALE:
-        sentences.append("Its target changed before it was sent. Nothing was sent.")
+        sentences.append(STATES[request.state].sentence)
     if later:
         sentences.append(f"{counted(len(later), 'more call')} ran under its temporary approval.")
     return " ".join(sentences)

@@ -105,7 +105,7 @@ def dialog(request: ApprovalRequest, choice: Choice, tenant: str) -> Block:
     texts = [*_lines(request), *([instruction(request)] if approves else [])]
     blocks = _sections(texts)
     if approves and request.expected is not None:
-        blocks.append(_input("typed", "What you have to type"))
+        blocks.append(_input("typed", "Text to type"))
     note = "Note for the audit log" if approves else "Note to the agent"
     blocks.append({**_input("note", note, max_length=MAX_NOTE), "optional": True})
     return {

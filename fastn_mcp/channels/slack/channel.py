@@ -99,7 +99,7 @@ class SlackDecisions:
         except SlackFailed as failed:
             why = f"Slack did not open the dialog ({failed}). Nothing was decided. Press the button again."
         except FastnError as failed:
-            why = f"{failed} It may have counted: the message of the request shows it."
+            why = f"{failed} Your answer may have counted: see the message of the request."
         if not is_click:
             return notice(why)
         await self._tell(payload, why)
@@ -110,7 +110,7 @@ class SlackDecisions:
         user = payload["user"]
         team = user.get("team_id")
         if not team:
-            raise AnswerRejected(401, "Slack did not say which workspace you are of. Nothing was decided.")
+            raise AnswerRejected(401, "Slack did not say which workspace you belong to. Nothing was decided.")
         name = f"{team}/{user['id']}"
         approver = self._approvers.get(name)
         if approver is None:
@@ -201,7 +201,7 @@ class SlackChannel:
                 raise refused
             require_able(able, request)
             if (elsewhere := approved_elsewhere(request)) is not None:
-                raise Refused(elsewhere, "A person does it in the dashboard.")
+                raise Refused(elsewhere, "A person has to make the change in the dashboard.")
         elif not able:
             return announced
         await asyncio.wait({self._tasks.begin(self._post(request, able))}, timeout=_DELIVERY_TIMEOUT)
@@ -213,7 +213,7 @@ class SlackChannel:
         if problem:
             why = f"Nobody could be asked: Slack did not take the request ({problem})."
             raise refused or Refused(why, "Tell the operator, who can run: fastn-mcp doctor")
-        return Announcement(f"It is decided in Slack. {request.progress()}".rstrip(), self.url)
+        return Announcement(f"A person decides in Slack. {request.progress()}".rstrip(), self.url)
 
     async def _post(self, request: ApprovalRequest, able: list[Approver]) -> None:
         """Post a request unless that was done, or another process does it."""
@@ -239,7 +239,7 @@ class SlackChannel:
     async def _sent(self, body: Block, able: list[Approver]) -> list[str]:
         """Post a message. Return where it is. Raises `SlackFailed` if it is nowhere."""
         posted = list[str]()
-        problem = SlackFailed("nobody who may decide is of the app's workspace")
+        problem = SlackFailed("nobody who may decide belongs to the app's workspace")
         for each in [self._room] if self._room else await self._users(able):
             try:
                 sent = await self._web("chat.postMessage", channel=each, **body)
@@ -321,7 +321,7 @@ def slack_approvers(settings: Settings, issuer: str | None) -> Mapping[str, Appr
     """Return the approvers of the file. Raises `SettingsError` if a setting is missing, or nobody is in Slack."""
     for name in ("slack_app_token", "slack_bot_token", "approvers"):
         if getattr(settings, name) is None:
-            raise SettingsError(f"Slack is set up, and {name} is not.", f"Set FASTN_{name.upper()}: docs/slack.md.")
+            raise SettingsError(f"Slack is set up, but {name} is not set.", f"Set FASTN_{name.upper()}: docs/slack.md.")
     assert settings.approvers is not None  # noqa: S101 - checked above
     approvers = load_approvers(settings.approvers, issuer)
     if not any(each.slack for each in approvers.values()):

@@ -37,10 +37,10 @@ _FIRST_PAUSE = 5.0
 
 _MAX_PAUSE = 300.0
 
-_UNREADABLE = "This was not made by this server, or by another version of it. Nothing was decided."
+_UNREADABLE = "This message was made by another server, or by another version of this one. Nothing was decided."
 
-_TOO_SLOW = "This takes longer than Slack waits. The message of the request shows what became of it."
-_FAILED = "Internal error. It may have counted: the message of the request shows it. See the server log."
+_TOO_SLOW = "This takes longer than Slack waits. The message of the request will show the outcome."
+_FAILED = "Internal error. Your answer may have counted: see the message of the request and the server log."
 
 Payload = Mapping[str, Any]
 Handle = Callable[[Payload, Reference], Awaitable[dict[str, Any] | None]]
@@ -150,5 +150,5 @@ class SlackSocket:
         try:
             return notice(_UNREADABLE) if about is None else await self._handle(payload, about)
         except Exception:
-            log.exception("what came from Slack could not be handled")
+            log.exception("a message from Slack could not be handled")
             return notice(_FAILED)

@@ -297,7 +297,7 @@ def webhook_of(
 ) -> Webhook | None:
     """Return the configured webhook, or None. Raises `SettingsError` if its settings are invalid.
 
-    `issuer` is that of the sign-ins of a team. `stays` says whether this process runs long enough to receive an
+    `issuer` is the issuer of a team's sign-ins. `stays` says whether this process runs long enough to receive an
     answer. If not, another process on the same state has to receive it, and without a configured address the webhook
     is not used.
     """
@@ -331,11 +331,14 @@ def secret_and_approvers(settings: Settings, issuer: str | None) -> tuple[str, M
     if settings.webhook_secret is None or settings.approvers is None:
         missing = "webhook_secret" if settings.webhook_secret is None else "approvers"
         raise SettingsError(
-            f"webhook_url is set, and {missing} is not.", f"Set FASTN_{missing.upper()}: docs/webhook.md."
+            f"webhook_url is set, but {missing} is not.", f"Set FASTN_{missing.upper()}: docs/webhook.md."
         )
     approvers = load_approvers(settings.approvers, issuer)
     if settings.slack_bot_token is None:
         approvers = {name: each for name, each in approvers.items() if each.credential is not None}
     if any(approver.credential == ApproverSecret(settings.webhook_secret) for approver in approvers.values()):
-        raise SettingsError("webhook_secret is also the secret of an approver.", "Give each of them its own.")
+        raise SettingsError(
+            "webhook_secret is also the secret of an approver.",
+            "Give the webhook and each approver a secret of their own.",
+        )
     return settings.webhook_secret, approvers

@@ -36,24 +36,25 @@ from fastn_mcp.runtime import System
 from fastn_mcp.tools.tool import Effect
 
 _RECENT_DECISIONS = 30
-"""Number of the newest decided requests, of all callers, among which those of a caller are looked for."""
+"""Number of the newest decided requests, of all callers, among which a caller's requests are looked for."""
 
 _MIN_READING_SECONDS = 1.0
 """Time in which nobody can read a form: a faster answer, approved or declined, comes from a program."""
 
 _BY_A_PROGRAM = (
-    "the client's software answered the form in less than a second, before anyone could read it; that does not count"
+    "the client's software answered the form in less than a second, before anyone could read it, so the answer does"
+    " not count"
 )
 
 _KNOWN_VALUE = (
-    "One that already stands in the conversation is known to the model: have it rotated, and type the new one, or type "
-    "it anyway."
+    "A value that already stands in the conversation is known to the model: have it rotated and type the new one, or "
+    "type it anyway."
 )
 """What to do with a secret that the agent was told."""
 
 _BY_ANOTHER = (
-    "Somebody other than the person who asks for it has to approve it, since it deletes, changes access or has another"
-    " effect that `own` of the team file leaves out."
+    "Somebody other than the requester has to approve it, since it deletes, changes access or has another effect that"
+    " `own` of the team file leaves out."
 )
 
 _DISTRUST_SECONDS = 900.0
@@ -89,7 +90,7 @@ class Approvals:
     async def allowance(self, asker: Asker) -> dict[str, JsonValue]:
         """Return the mode, the remaining budgets and plan entries, a stop, and the caller's requests.
 
-        Of the requests, those that have not expired, and where the ones that wait can be decided.
+        Includes only unexpired requests, and where waiting requests can be decided.
         """
         now = self._system.now()
         ledger = self._ledger
@@ -204,7 +205,7 @@ class Approvals:
             return _without_useless_link(pending, evaluation, caller)
         else:
             await self._ledger.void(earlier.id, RequestState.STALE, now)
-            why_no_form = "The target has changed since it was asked. "
+            why_no_form = "The target has changed since the question was asked. "
         return await self._ask(evaluation, caller, why_no_form)
 
     def _own_requests(self, requests: Iterable[ApprovalRequest], asker: Asker, now: datetime) -> JsonValue:
@@ -259,7 +260,7 @@ class Approvals:
         return _without_useless_link(replace(pending, tells_first=tells_first), evaluation, caller)
 
     async def _open(self, evaluation: Evaluation, caller: Caller, *, out_of_band: bool) -> ApprovalRequest:
-        """Open and record a request, or return the same one that another replica has opened meanwhile."""
+        """Open and record a request, or return the same request that another replica has opened meanwhile."""
         stop_epoch = await self.stops.check(caller.asker)
         lifetime = self._judge.policy.approval_lifetime
         request = _request(
@@ -301,8 +302,8 @@ class Approvals:
             pending = await self._move_out_of_band(evaluation, caller, form, request=request, reason=answer.reason)
             return replace(pending, needs_link=False)
         if isinstance(answer, Approve) and request.expected not in (None, answer.typed):
-            expected = "the one" if self._judge.tools.hides_any else quote(request.expected)
-            why = f"Another text was typed than {expected}, which approves it."
+            expected = "the expected one" if self._judge.tools.hides_any else quote(request.expected)
+            why = f"The typed text was not {expected}."
             answer = Decline("another text was typed", why)
         if isinstance(answer, Decline):
             vote = Vote(form.name, approves=False, at=now)
@@ -358,7 +359,7 @@ def _no_people(evaluation: Evaluation, channel: ApprovalChannel | None) -> Refus
     return Refused(
         f"{evaluation.tool.tool_name()} needs two people ({evaluation.verdict.rule}), and this server cannot tell"
         " people apart.",
-        "The operator can set up Slack or a webhook with approvers; or a person does it in the dashboard.",
+        "The operator can set up Slack or a webhook with approvers; or a person makes the change in the dashboard.",
     )
 
 

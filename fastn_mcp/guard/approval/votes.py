@@ -11,6 +11,7 @@ from pydantic import JsonValue
 
 from fastn_mcp.audit.log import AuditEvent, AuditFile
 from fastn_mcp.errors import FastnError
+from fastn_mcp.guard.approval.states import STATES
 from fastn_mcp.guard.approval_form import BY_SEVERAL, VERIFIED, sent_words
 from fastn_mcp.guard.key_files import TypedSecrets
 from fastn_mcp.guard.recorder import decision_entry, record_expired
@@ -55,7 +56,7 @@ async def count_vote(
     """Count a vote. Return the updated request, or why the vote does not count.
 
     `by` is recorded; `four_eyes` replaces `verified` if two have to approve. `record` is called for a counted vote.
-    Where people type a secret, an approval counts only with one, which has to be that of the first approver.
+    Where people type a secret, an approval counts only with the secret that the first approver typed.
     """
     several = request.needed > 1
     vote = replace(vote, is_temporary=vote.approves and vote.is_temporary and request.can_be_temporary)
@@ -126,7 +127,7 @@ async def _count_typed(
 
 
 async def _differs(request: ApprovalRequest, vote: Vote, typed: TypedValue) -> bool:
-    """Whether others typed another value, or one that cannot be opened any more."""
+    """Whether others typed another value, or a value that cannot be opened any more."""
     mine = _canonical([typed.value])
     for earlier in request.votes:
         if earlier.approves and not earlier.is_of(vote):
@@ -154,7 +155,7 @@ def why_not(current: ApprovalRequest | None, vote: Vote, voted_on: ApprovalReque
     if current.state is RequestState.OPEN and current.expires > vote.at:
         if current.step_up is not None and current.needs_sign_in(vote):
             return f"{current.step_up.elsewhere} Nothing was decided."
-        return "You have approved it already, and somebody else has to. Nothing was decided now."
+        return "You have approved it already, and somebody else has to approve it, too. Nothing was decided now."
     return why_closed(current)
 
 
@@ -162,31 +163,25 @@ def why_closed(current: ApprovalRequest | None) -> str:
     """Say why a request cannot be decided any more, or that there is none."""
     if current is None:
         return "This approval request does not exist. Nothing was decided."
-    if current.state is RequestState.OPEN or (current.state is RequestState.UNANSWERED and current.by is None):
-        return "This request has expired. Nothing was decided; the agent can ask again."
-    outcome = {
-        RequestState.APPROVED: "was approved already",
-        RequestState.USED: "was approved already, and the call was made",
-        RequestState.DECLINED: "was declined already",
-        RequestState.WITHDRAWN: "was approved, and the approval was withdrawn",
-        RequestState.STALE: "is void, since its target changed",
-        RequestState.STOPPED: "is void, since changes were stopped",
-        RequestState.UNANSWERED: "was left unanswered",
-    }[current.state]
-    return f"This request {outcome}. Nothing was decided now."
+    if current.state is RequestState.UNANSWERED and current.by is not None:
+        return "This request was left unanswered. Nothing was decided now."
+    closed = f"This request {STATES[current.state].closed}."
+    if current.state in (RequestState.OPEN, RequestState.UNANSWERED):
+        return f"{closed} Nothing was decided; the agent can ask again."
+    return f"{closed} Nothing was decided now."
 
 
 log = logging.getLogger(__name__)
 
 _APPROVED_BY = "terminal"
-_SENT_WHEN = "now if its call waits, or when the agent makes it again"
+_SENT_WHEN = "now if the agent is still waiting, or when it makes the call again"
 
 _MAX_SEARCHED = 1000
 """Number of the latest decided requests among which an approval is looked for."""
 
 UNSEALABLE = (
-    "What a person types here is sealed for the servers by their FASTN_STATE_SECRET, which this terminal does not have:"
-    " set it, or approve on the approval page."
+    "A value that is typed here is sealed with the servers' FASTN_STATE_SECRET, which this terminal does not have: set"
+    " it, or approve on the approval page."
 )
 
 

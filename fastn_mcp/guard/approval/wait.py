@@ -86,12 +86,12 @@ class DecisionWait:
         """Return what this process knows of the call of a request, in words or empty, and how long that is true."""
         waiting = [call.until for call in self._calls if call.request == request]
         if waiting:
-            return "Its call waits for you.", max(waiting)
+            return "The agent is waiting for your decision.", max(waiting)
         is_gone = self._ended.get(request)
         if is_gone is None:
             return "", 0.0
-        what = "The client has disconnected." if is_gone else "Its call waits no longer."
-        return f"{what} If you approve, the call runs when the agent asks again.", float("inf")
+        what = "The client has disconnected." if is_gone else "The agent is no longer waiting."
+        return f"{what} If you approve, the call runs when the agent makes it again.", float("inf")
 
     def _left(self, until: float) -> float:
         return until - self._system.timestamp()

@@ -79,7 +79,7 @@ def create_role(facts: Facts) -> Question:
         can += f": {series(powerful)}"
     else:
         are_harmless = all(power(each) == _HARMLESS_RANK for each in permissions)
-        to_read = ", to read" if only else ", all of them to read"
+        to_read = ", read-only" if only else ", all of them read-only"
         can = f"with {count}{to_read if are_harmless else ''}"
     return say(
         facts,

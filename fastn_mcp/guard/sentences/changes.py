@@ -44,7 +44,7 @@ def _changed_back(facts: Facts, back: str = "It can be changed back.") -> tuple[
     shown = [name for name in missing if facts.row.get(name) is not None]
     hidden = [name for name in missing if facts.row.get(name) is None]
     lost = f"Its current {fields_in_words(facts, shown)} will be lost." if shown else ""
-    unchecked = f"Not shown by Fastn, and lost: its current {fields_in_words(facts, hidden)}." if hidden else ""
+    unchecked = f"Its current {fields_in_words(facts, hidden)}, not shown by Fastn, will be lost." if hidden else ""
     if isinstance(facts.undo, NotUndoable) and not changed:
         is_same = bool(facts.row) and isinstance(facts.call, Update)
         lost = "" if is_same else "Its current values will be lost."
@@ -191,7 +191,7 @@ def create_connection(facts: Facts) -> Question:
     is_like = "visibility not known" if row else "could not be read"
     if visibility:
         is_like = quoted(visibility)
-    sent_to = quoted(domain) if domain else "an address that is not known"
+    sent_to = quoted(domain) if domain else "an unknown address"
     hosts = [quoted(host) for host in _sign_in_hosts(row) if not f".{host}".endswith(f".{host_of(domain)}")]
     verb, existing, lost, undone, unchecked = _replaced_connection(facts)
     if is_unknown:
@@ -367,7 +367,7 @@ def create_secret(facts: Facts) -> Question:
     elif facts.row:
         lost = "The old value is lost for good."
     else:
-        lost = "If Fastn takes another secret for this one, its value is lost for good."
+        lost = "If Fastn mistakes another secret for this one, its value is lost for good."
         unchecked = f"Not checked: whether another {same}"
     verb = "Overwrite" if facts.row else "Store"
     return say(

@@ -12,11 +12,11 @@ from fastn_mcp.procedures.diagnosis.blockers import PartState, blocked, connecti
 from fastn_mcp.procedures.diagnosis.connector import advice, affected_customers, broken_connections, connector_verdict
 from fastn_mcp.procedures.diagnosis.evidence import MAX_AFFECTED, MAX_CAUSES, Changed, Evidence
 from fastn_mcp.procedures.diagnosis.failures import EndedRun, FailureGroup, RunFilter
-from fastn_mcp.procedures.diagnosis.remedies import FailureEvidence, Remedy, remedy, unusable
+from fastn_mcp.procedures.diagnosis.remedies import FailureEvidence, Remedy, remedy, remedy_for_broken
 from fastn_mcp.procedures.diagnosis.run_counts import RunRecord
 from fastn_mcp.procedures.diagnosis.summary import verdict
 from fastn_mcp.records.formats import aged, counted, quoted, sentence, stamp
-from fastn_mcp.records.labels import name_of
+from fastn_mcp.records.labels import ACCOUNT, name_of
 from fastn_mcp.records.quotas import quotas_of
 from fastn_mcp.records.rows import owner_of, short, started_workflows, text, without_empty
 from fastn_mcp.records.states import State, broken_since, is_pending, switched_off
@@ -112,7 +112,8 @@ def _prefix(evidence: Evidence) -> str:
     subject = evidence.subject
     if subject.trigger is not None:
         owner = evidence.owner(owner_of(subject.trigger))
-        return f"Trigger {quoted(name_of(subject.trigger))} of {quoted(owner)}: "
+        of = "" if owner == ACCOUNT else f" of {quoted(owner)}"
+        return f"Trigger {quoted(name_of(subject.trigger))}{of}: "
     customer = subject.resources.get("customer")
     return "" if customer is None or "workflow" in subject.resources else f"{quoted(evidence.owner(customer.id))}: "
 
@@ -134,7 +135,7 @@ def _blocked(evidence: Evidence, connections: Sequence[PartState]) -> list[str]:
     if subject.trigger is not None and not workflows:
         reasons.append("the trigger starts no workflow")
     if not evidence.counts.failures and subject.customer:
-        broken = [connection for connection in connections if connection.state in (State.BROKEN, State.OFF)]
+        broken = [connection for connection in connections if connection.state.is_broken]
         reasons += [
             f"the connection {quoted(connection.label)} is {quoted(connection.status)}" for connection in broken[:2]
         ]
@@ -280,7 +281,8 @@ def _without_failures(evidence: Evidence) -> list[JsonValue]:
 
 
 def _connections(evidence: Evidence) -> list[PartState]:
-    """Return the connections that matter: all of a customer, else those of affected customers and the account."""
+    """Return the connections that matter: all of a customer's, else the connections of affected customers and the
+    account."""
     subject = evidence.subject
     if subject.is_any_of_customer:
         return [connection for connection in evidence.connections if connection.customer == subject.customer]
@@ -293,14 +295,14 @@ def _connections(evidence: Evidence) -> list[PartState]:
         connection
         for connection in connections_to(apps, evidence.connections)
         if connection.customer in affected
-        and (connection.state is not State.LIVE or connection.customer == subject.customer)
+        and (not connection.state.is_usable or connection.customer == subject.customer)
     ]
 
 
 def _connection(evidence: Evidence, connection: PartState, *, is_repaired: bool) -> Entry:
     """Return a connection; not how to repair it, if the fix of a cause says so."""
     entry: Entry = {"what": connection.label, "status": connection.status}
-    if connection.state in (State.BROKEN, State.OFF):
+    if connection.state.is_broken:
         entry["since"] = broken_since(connection.row, evidence.counts.period.now)
         if not is_repaired:
             entry["fix"] = repairs([connection])
@@ -308,7 +310,7 @@ def _connection(evidence: Evidence, connection: PartState, *, is_repaired: bool)
 
 
 def _relevant_triggers(evidence: Evidence, triggers: Sequence[PartState]) -> list[PartState]:
-    """Return those to show: if runs fail, no other customer's triggers but those with a problem."""
+    """Return the triggers to show: if runs fail, another customer's triggers only if they have a problem."""
     if not evidence.subject.resources or evidence.subject.connector:
         return [trigger for trigger in triggers if trigger.problem]
     affected = {None, *(key for cause in evidence.causes for key in cause.customers)}
@@ -316,7 +318,8 @@ def _relevant_triggers(evidence: Evidence, triggers: Sequence[PartState]) -> lis
 
 
 def _trigger(trigger: PartState, causes: Sequence[_Cause]) -> Entry:
-    """Return a trigger. Its cause is that of the failures of the workflows that it starts, for its own customer."""
+    """Return a trigger. Its cause is the cause of the failures of the workflows that it starts, for its own
+    customer."""
     started = started_workflows(trigger.row)
 
     def is_started(which: RunFilter) -> bool:
@@ -326,7 +329,7 @@ def _trigger(trigger: PartState, causes: Sequence[_Cause]) -> Entry:
     own = [each for each in remedy.repairs if each.customer == trigger.customer] if remedy else []
     cause = remedy.cause if remedy else ""
     if own:
-        cause = unusable(own).cause
+        cause = remedy_for_broken(own).cause
     entry: Entry = {"id": trigger.id, "name": trigger.label, "of": trigger.owner}
     entry |= {"type": text(trigger.row, "type"), "status": trigger.status}
     entry |= {"problem": trigger.problem} if trigger.problem else {}

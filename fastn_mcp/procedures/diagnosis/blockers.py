@@ -83,7 +83,7 @@ def connection_states(rows: Iterable[Row], customers: Mapping[str, str]) -> list
         states.append(
             PartState(row, label, owner, status=status, state=connection_state(row), problem=_PROBLEMS.get(status, ""))
         )
-    return sorted(states, key=lambda connection: connection.state is State.LIVE)
+    return sorted(states, key=lambda connection: connection.state.is_usable)
 
 
 def connections_to(apps: Iterable[str], connections: Iterable[PartState]) -> list[PartState]:
@@ -138,7 +138,7 @@ def listed(names: Sequence[str], most: int = 3) -> str:
 
 
 def trigger_states(rows: Iterable[Row], now: datetime, customers: Mapping[str, str]) -> list[PartState]:
-    """Return the triggers, those with a problem first. `customers` maps ids to names."""
+    """Return the triggers, the ones with a problem first. `customers` maps ids to names."""
     states = [_trigger_state(row, now, customers) for row in rows]
     return sorted(states, key=lambda trigger: not trigger.problem)
 
@@ -155,7 +155,7 @@ def _trigger_state(row: Row, now: datetime, customers: Mapping[str, str]) -> Par
     if state is State.OFF:
         problem = _disabled(row, now)
     elif state is State.BROKEN:
-        problem = f"{quoted(status or 'not disabled')}, but its subscription is {quoted(subscription)}: it never fires"
+        problem = f"{quoted(status or 'on')}, but it never fires, since its subscription is {quoted(subscription)}"
     elif state is State.UNKNOWN:
         known = filter(
             None, (status and f"status {quoted(status)}", subscription and f"subscription {quoted(subscription)}")
@@ -164,7 +164,7 @@ def _trigger_state(row: Row, now: datetime, customers: Mapping[str, str]) -> Par
     elif value(row, "manualRegistrationRequired") is True:
         problem = "its webhook has to be registered at the app by hand"
     elif failures := failures_in_a_row(row):
-        problem = f"{counted(failures, 'consecutive failure')}; the platform switches it off after too many"
+        problem = f"{counted(failures, 'failure')} in a row; Fastn switches it off after too many"
     return PartState(
         row, name_of(row), owner_name(row, customers), status=status or "unknown", state=state, problem=problem
     )
@@ -173,11 +173,14 @@ def _trigger_state(row: Row, now: datetime, customers: Mapping[str, str]) -> Par
 def _disabled(row: Row, now: datetime) -> str:
     """Describe who disabled a trigger, when and why, as far as its history says."""
     off = switched_off(row)
-    by = "the platform" if off.is_platform else off.by and quoted(off.by)
+    by = "Fastn" if off.is_platform else off.by and quoted(off.by)
     who = f" {'probably ' if off.is_presumed else ''}by {by}" if by else ""
     ago = "" if off.at is None else f" {age(min(off.at, now), now)}"
+    failures = failures_in_a_row(row)
+    if off.is_platform and failures and (not off.reason or "consecutive failures" in off.reason):
+        return f"{State.OFF.value}{who}{ago}, after {counted(failures, 'failure')} in a row"
     reason = off.reason.rstrip(".") if off.is_platform and off.by else quoted(off.reason)
-    return f"disabled{who}{ago}" + (f": {reason}" if reason else "")
+    return f"{State.OFF.value}{who}{ago}" + (f": {reason}" if reason else "")
 
 
 def is_public(trigger: Row) -> bool:

@@ -1,4 +1,4 @@
-"""Diagnosis of a connector: for which customers it does not work, since when, and what to tell them."""
+"""Diagnosis of a connector: for which customers it is broken, since when, and what to tell them."""
 
 from collections.abc import Iterable, Sequence
 
@@ -21,9 +21,7 @@ _CUSTOMER_MESSAGES = {
 
 
 def connector_verdict(evidence: Evidence, broken: Sequence[PartState]) -> str:
-    """Return for how many customers a connector does not work, or whether it does for the given one, and what failed
-    at it.
-    """
+    """Say for how many customers a connector is broken, or whether it is for the given one, and what failed at it."""
     counts = evidence.counts
     in_all = evidence.connections_in_all
     customer = evidence.subject.customer
@@ -38,14 +36,17 @@ def connector_verdict(evidence: Evidence, broken: Sequence[PartState]) -> str:
     more = counts.has_failures_unread
     numbers = f"{len(broken):,}" if in_all is None else f"{len(broken):,} of {in_all:,}"
     at_least = "at least " if is_part else ""
-    state = f"{at_least}{numbers} connections not working{whom(each.customer for each in broken)}"
+    are = "connections are"
+    if len(broken) == 1:
+        are = "connection is" if numbers == "1" else "connections is"
+    state = f"{at_least}{numbers} {are} broken{whom(each.customer for each in broken)}"
     if in_all == 0:
         state = "not connected"
     elif is_part and not broken:
-        state = "whether its connections work is not known, as not all were read"
+        state = "it is not known whether its connections work, since not all were read"
     failed = f"{counted(len(counts.failures), 'run', at_least=more)} failed at it"
     if not counts.knows_failures:
-        failed = "whether runs failed at it could not be read"
+        failed = "it is not known whether runs failed at it"
     elif more and not counts.failures:
         failed = "none of the failed runs that were read failed at it"
     for_ = whom((run.customer for run in counts.failures), at_least=more)
@@ -54,7 +55,7 @@ def connector_verdict(evidence: Evidence, broken: Sequence[PartState]) -> str:
 
 
 def affected_customers(evidence: Evidence, broken: Sequence[PartState]) -> list[JsonValue]:
-    """Return the customers whose connection does not work, and those whose runs failed at it; the last first."""
+    """Return the customers with a broken connection, and the customers whose runs failed at it; the last first."""
     counts = evidence.counts
     failures = evidence.counts.failures
     now = evidence.counts.period.now
@@ -79,7 +80,7 @@ def affected_customers(evidence: Evidence, broken: Sequence[PartState]) -> list[
 
 
 def advice(evidence: Evidence, broken: Sequence[PartState]) -> list[JsonValue]:
-    """Return what has to be done about the connections that do not work, and what to tell the customers."""
+    """Return what has to be done about the broken connections, and what to tell the customers."""
     rows: list[JsonValue] = []
     for state, tell in _CUSTOMER_MESSAGES.items():
         connections = [each for each in broken if each.state is state]
@@ -99,14 +100,14 @@ def _app(evidence: Evidence) -> str:
 
 
 def broken_connections(evidence: Evidence) -> list[PartState]:
-    """Return the connector's connections that do not work, those that stopped last first."""
+    """Return the connector's broken connections, the most recently broken first."""
     now = evidence.counts.period.now
     broken = [each for each in _connections(evidence) if each.state in _CUSTOMER_MESSAGES]
     return sorted(broken, key=lambda each: broken_since(each.row, now).removeprefix("last used "), reverse=True)
 
 
 def _connections(evidence: Evidence) -> list[PartState]:
-    """Return the connector's connections that were read, those of the given customer if there is one."""
+    """Return the connector's connections that were read; only the given customer's if there is one."""
     subject = evidence.subject
     keys = [str(subject.connector), text(subject.resources["connector"].row, "slug")]
     own = connections_to(keys, evidence.connections)

@@ -56,7 +56,7 @@ from fastn_mcp.records.rows import (
     text,
     timestamp,
 )
-from fastn_mcp.records.states import NOT_WORKING, State
+from fastn_mcp.records.states import BROKEN_STATUSES
 from fastn_mcp.tools.access import EXECUTION, QueryAuditLog
 from fastn_mcp.tools.billing import GetQuotas
 from fastn_mcp.tools.connectors import ListConnections
@@ -84,10 +84,10 @@ _LOG = "audit log"
 """Name of the whole audit log."""
 
 _LOG_PAGES = 3
-"""Maximum number of its pages that are read in place of those of each resource."""
+"""Maximum number of its pages that replace reads of each resource."""
 
 _MAX_FURTHER_PAGES = 2
-"""Maximum number of pages after the first of all connections, if these are read in place of those of each status."""
+"""Maximum number of pages after the first of all connections, if these replace reads of each status."""
 
 _MAX_RECORDS = 5
 """Maximum number of workflows and customers for which the last success and the first failure since are read."""
@@ -125,7 +125,7 @@ class Evidence:
     workflows: Mapping[str, Row]
     """Rows by id, as far as they were read."""
     relevant_workflows: Sequence[str]
-    """The workflows of the subject, or else those that ran, and that triggers of its customer start."""
+    """The workflows of the subject, or else the workflows that ran or that triggers of its customer start."""
     quotas: Row
     names: Mapping[str, str]
     """Names of customers and workflows by id."""
@@ -133,7 +133,7 @@ class Evidence:
     """The newest run of each of the first causes, in full if it could be read."""
     run_records: Mapping[RunFilter, RunRecord] = field(default_factory=dict[RunFilter, RunRecord])
     connections: Sequence[PartState] = ()
-    """All that do not work, and those of the customers in `connected`."""
+    """All broken connections, and all connections of the customers in `connected`."""
     connected: Collection[str | None] = ()
     """Customers all of whose connections were read."""
     triggers: Sequence[PartState] | None = None
@@ -145,7 +145,7 @@ class Evidence:
     """Newest first."""
     gaps: Sequence[Unchecked] = ()
     connections_in_all: int | None = None
-    """Number of connections of the subject's connector, also of those that work."""
+    """Number of connections of the subject's connector, including working ones."""
     stuck: Sequence[StuckRun] = ()
     starters: Counter[str] = field(default_factory=Counter[str])
     """Number of the runs of the period by what started them, as far as their rows were read."""
@@ -290,7 +290,7 @@ async def _connections_in_all(subject: Subject, look: AnswerReads) -> int | None
 
 
 def _connection_jobs(subject: Subject, own: Mapping[str, Call], reads: AccountReads) -> dict[str, Job]:
-    """Return the reads of connections that do not work, and of `own`. If all are few, they are read instead."""
+    """Return the reads of broken connections, and of `own`. If there are few connections, all are read instead."""
     connecting = anyio.Lock()
     listing = ListConnections(connector_id=subject.connector, limit=100)
 
@@ -299,12 +299,14 @@ def _connection_jobs(subject: Subject, own: Mapping[str, Call], reads: AccountRe
             await read_if_short(listing, reads.look, _MAX_FURTHER_PAGES)
         await reads.read_one(name, call, _MAX_PAGES)
 
-    of_status = {f"connections that are {each}": listing.model_copy(update={"status": each}) for each in NOT_WORKING}
+    of_status = {
+        f"connections that are {each}": listing.model_copy(update={"status": each}) for each in BROKEN_STATUSES
+    }
     return {name: partial(read, call=call) for name, call in (of_status | {**own}).items()}
 
 
 def _lists(subject: Subject) -> dict[str, Call]:
-    """Return the first reads beside those of runs and of connections that do not work, by display name."""
+    """Return the first reads, besides the reads of runs and of broken connections, by display name."""
     calls: dict[str, Call] = {}
     if subject.trigger is None or not subject.workflows:
         workflow = subject.workflows[0] if subject.workflows else None
@@ -397,7 +399,7 @@ async def _run_records(evidence: Evidence, reads: AccountReads) -> dict[RunFilte
 
 
 async def _read_others(evidence: Evidence, newest: Sequence[EndedRun], reads: AccountReads) -> None:
-    """Read all connections that do not work, if a run may have failed at an app that the customer has not connected."""
+    """Read all broken connections, if a run may have failed at an app that the customer has not connected."""
     own = {key for row in reads.rows(_OWN) for key in connector_keys(row)}
     apps = (_apps_of_failure(evidence, run) for run in newest)
     if _OWN not in reads.lists or any(of_run and own.isdisjoint(of_run) for of_run in apps):
@@ -411,10 +413,10 @@ def _apps_of_failure(evidence: Evidence, run: EndedRun) -> set[str]:
 
 
 def _triggers(evidence: Evidence, reads: AccountReads) -> tuple[list[Row] | None, int]:
-    """Return the triggers to report, None if they were not read, and the number of those of other customers.
+    """Return the triggers to report, None if they were not read, and the number of other customers' triggers.
 
-    Reported are those that start the workflows; for a customer, its own and the account's of its workflows; for a
-    connector, those that start workflows which use it.
+    Reported are triggers that start the workflows; for a customer, its own and the account's of its workflows; for a
+    connector, triggers that start workflows which use it.
     """
     rows = reads.rows(_TRIGGERS)
     subject = evidence.subject
@@ -436,7 +438,7 @@ def _triggers(evidence: Evidence, reads: AccountReads) -> tuple[list[Row] | None
 
 
 def _measured(evidence: Evidence) -> dict[RunFilter, Sequence[EndedRun]]:
-    """Return the failures of the workflows and customers to look at, those with most failures first."""
+    """Return the failures of the workflows and customers to look at, most failures first."""
     if evidence.subject.connector:
         return {}  # its customers have a row each
     by_filter = {group.newest.filter: group.runs for group in grouped(evidence.counts.failures, lambda run: run.filter)}
@@ -460,16 +462,16 @@ def _of_its_owner(record: RunRecord, counts: RunCounts, look: AnswerReads) -> Ru
 def _unexplained_customers(evidence: Evidence, reads: AccountReads) -> list[str]:
     """Return a few affected customers whose broken connections do not explain their failures."""
     customers: list[str] = []
-    unusable = reads.rows(*(name for name in reads.lists if name.startswith("connections that are")))
+    read = reads.rows(*(name for name in reads.lists if name.startswith("connections that are")))
     for cause in evidence.causes[:MAX_CAUSES]:
         app = evidence.connector(cause.newest)
-        broken = {owner_of(row) for row in unusable if app in connector_keys(row)}
+        broken = {owner_of(row) for row in read if app in connector_keys(row)}
         customers += [key for key in cause.customers if key not in (*broken, evidence.subject.customer)][:2]
     return list(dict.fromkeys(customers))[:_MAX_CONNECTED]
 
 
 async def _read_changes(evidence: Evidence, reads: AccountReads, context: ProcedureContext) -> list[Changed]:
-    """Read changes of the workflows that fail, of connections that do not work, and of the given resources."""
+    """Read changes of failing workflows, of broken connections and of the given resources."""
     period = evidence.counts.period
     workflows = evidence.subject.workflows or [run.workflow for run in evidence.newest]
     keys = _keys_that_matter(evidence, workflows)
@@ -485,7 +487,7 @@ async def _read_changes(evidence: Evidence, reads: AccountReads, context: Proced
 def _keys_that_matter(evidence: Evidence, workflows: Sequence[str]) -> list[str]:
     """Return the ids of the first resources whose changes may explain the failures."""
     affected = evidence.affected
-    broken = [c.id for c in evidence.connections if c.state is not State.LIVE and c.customer in affected]
+    broken = [c.id for c in evidence.connections if not c.state.is_usable and c.customer in affected]
     given = [resource.id for resource in evidence.subject.resources.values()]
     return list(dict.fromkeys(filter(None, (*workflows, *broken, *given))))[:_MAX_CHANGED]
 

@@ -1,4 +1,4 @@
-"""Runs that ended, and those that failed in groups: by cause, by workflow, by customer.
+"""Runs that ended, and failed runs in groups: by cause, by workflow, by customer.
 
 The shape of an error is unknown: each part of it may be missing, or all of it may be a text.
 """
@@ -114,7 +114,7 @@ class EndedRun:
         return RunFilter(self.workflow, self.customer)
 
     def app(self, apps: Iterable[str]) -> str | None:
-        """Return the slug of the app at which it failed; `apps` are those of its workflow."""
+        """Return the slug of the app at which it failed; `apps` are the apps of its workflow."""
         named = re.match(r"connector\.([\w-]+)", self.failed_at) or re.search(
             r'connector "([\w-]+)"', f"{self.message} {self.headline}"
         )
@@ -146,7 +146,7 @@ class FailureGroup:
 
     @property
     def customers(self) -> list[str]:
-        """Ids of the affected customers, those with most failures first."""
+        """Ids of the affected customers, most failures first."""
         return [key for key, _ in Counter(run.customer for run in self.runs if run.customer).most_common()]
 
 

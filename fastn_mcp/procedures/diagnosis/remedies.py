@@ -35,7 +35,7 @@ class FailureEvidence:
     connections: Sequence[PartState]
     """Connections of the affected customers to that app, as far as they were read."""
     knows_connections: bool
-    """Whether those of all these customers were read."""
+    """Whether the connections of all these customers were read."""
 
     def mentions(self, pattern: str) -> bool:
         inferred = {"out of memory": self.run.memory_used >= 0.97, "workflow took too long": self.run.timed_out}
@@ -64,7 +64,7 @@ def remedy(evidence: FailureEvidence) -> Remedy:
         or _connection(evidence)
         or _first_matching(_LESS_SURE, evidence)
         or Remedy(
-            f"the cause is not a known one{says_nothing}",
+            f"no known cause fits{says_nothing}",
             "Read the run (get_execution) and the code of its failing step (get_workflow).",
             "Guessing: a rerun has real effects.",
         )
@@ -167,7 +167,7 @@ def _connection(evidence: FailureEvidence) -> Remedy | None:
     if not evidence.mentions(_CONNECTION) and not ((broken or off) and evidence.mentions(r"connector\.")):
         return None
     if broken or off:
-        return unusable([*broken, *off])
+        return remedy_for_broken([*broken, *off])
     if live:
         refused = "refused"
         otherwise = "is pinned to another one"
@@ -193,11 +193,11 @@ def _connection(evidence: FailureEvidence) -> Remedy | None:
         unread = "not all connections of the affected customers were read"
         why = "no affected customer has connected it" if evidence.knows_connections else unread
         fix = f"The customer has to connect {app} in the widget; then run the workflow once."
-    return Remedy(f"there is no usable connection to {app}: {why}", fix, _AUTHORISE_FIRST, ListConnections)
+    return Remedy(f"there is no working connection to {app}: {why}", fix, _AUTHORISE_FIRST, ListConnections)
 
 
-def unusable(connections: Sequence[PartState]) -> Remedy:
-    """Return the remedy for connections to one app that do not work."""
+def remedy_for_broken(connections: Sequence[PartState]) -> Remedy:
+    """Return the remedy for broken connections to one app."""
     first = connections[0]
     states = {quoted(connection.status): connection.problem for connection in connections}
     cause = f"the connection {quoted(first.label)} is {quoted(first.status)}"

@@ -32,7 +32,7 @@ _UNDER_WAY = {f"{status} runs": status for status in ("running", "queued")}
 FAILURES = (FAILED, TIMED_OUT)
 OF_CONNECTOR = (*FAILURES, *_UNDER_WAY)
 RUN_KINDS = (*OF_CONNECTOR, _COMPLETED, _ALL, _OLDER, _SUCCESSES)
-"""Lists of runs: of the failures, those that `at_connector` keeps, and all."""
+"""Lists of runs: the failures that `at_connector` keeps, and all runs."""
 
 _MAX_RUN = timedelta(hours=48)
 """Age up to which runs under way are looked for also before the period: no tier lets one take more than 36 hours."""

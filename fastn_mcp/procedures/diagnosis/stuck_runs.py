@@ -48,7 +48,7 @@ class StuckRun:
         return f"{workflow}{customer and f' for {customer}'}, {status} for {self.length} (usual: {self.usual})"
 
     def data(self, names: Mapping[str, str]) -> dict[str, JsonValue]:
-        """Return it as a row. `names` are those of customers and workflows by id."""
+        """Return it as a row. `names` are names of customers and workflows by id."""
         run = self.run
         facts: Row = {
             "run": run.id,
@@ -69,7 +69,7 @@ async def read_stuck_runs(
 ) -> tuple[list[StuckRun], bool]:
     """Return the stuck runs among those under way, oldest first, and whether there may be others.
 
-    The newest runs of `most` of their workflows are read, if those of the account do not tell how long they take.
+    The newest runs of `most` of their workflows are read, if the account's newest runs do not tell how long they take.
     `workflows` are rows by id, as far as they were read.
     """
     now = counts.period.now

@@ -32,13 +32,13 @@ class Subject:
 
     @property
     def workflows(self) -> list[str]:
-        """Ids of the workflows: the given one, or the first of those that the trigger starts."""
+        """Ids of the workflows: the given one, or the first workflows that the trigger starts."""
         started = started_workflows(self.trigger or {})[:_MAX_STARTED]
         return [self.resources["workflow"].id] if "workflow" in self.resources else started
 
     @property
     def is_any_of_customer(self) -> bool:
-        """Whether the runs are those of one customer, of any workflow."""
+        """Whether the runs are one customer's runs of any workflow."""
         return self.customer is not None and not self.workflows
 
     @property

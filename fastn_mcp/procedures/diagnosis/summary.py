@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 
-from fastn_mcp.procedures.diagnosis.blockers import listed
+from fastn_mcp.procedures.diagnosis.blockers import PartState, listed
 from fastn_mcp.procedures.diagnosis.evidence import Evidence
 from fastn_mcp.procedures.diagnosis.run_counts import RunRecord
 from fastn_mcp.records.formats import age, counted, dated, quoted, sentence
+from fastn_mcp.records.labels import ACCOUNT
+from fastn_mcp.records.rows import key_of
 from fastn_mcp.records.states import State
 
-_RUNS_UNREAD = "Whether runs failed could not be read"
+_RUNS_UNREAD = "Failed runs could not be read"
 
 
 def verdict(evidence: Evidence, reasons: Sequence[str], whys: Sequence[tuple[int, str]]) -> str:
@@ -28,7 +30,7 @@ def verdict(evidence: Evidence, reasons: Sequence[str], whys: Sequence[tuple[int
         return f"{_failing(evidence, why)}{blocked}{_not_started(evidence)}"
     if not counts.knows_failures or counts.has_failures_unread:
         done = "" if completed is None else f" {counted(completed, 'run')} completed in {period}."
-        unread = "No failed run was found, but not all could be read" if counts.knows_failures else _RUNS_UNREAD
+        unread = "No failed run was found, but not all runs could be read" if counts.knows_failures else _RUNS_UNREAD
         return f"{unread}.{done} {sentence(counts.last_success_in_words)}.{blocked}"
     if not completed and (last is None or last < period.begin):
         return _idle(evidence, reasons) + _stuck(evidence)
@@ -42,7 +44,7 @@ def _stuck(evidence: Evidence) -> str:
     runs = [run.in_words(evidence.names) for run in evidence.stuck]
     is_known = evidence.counts.knows_under_way
     if not runs:
-        return "" if is_known else " Whether runs hang is not known: not all of those under way were read."
+        return "" if is_known else " It is not known whether runs hang, since not all runs under way were read."
     more = f" and {len(runs) - 2} more" if len(runs) > 2 else ""
     stuck = counted(len(runs), "run", at_least=not is_known)
     has = "has" if len(runs) == 1 else "have"
@@ -65,7 +67,7 @@ def _failing(evidence: Evidence, why: str) -> str:
     for_ = f", for {counted(len(affected), 'customer', at_least=more)}" if len(affected) > 1 else ""
     success = counts.last_success_in_words + ("" if last is None or always else f", {len(later):,} failed since")
     names = listed([" for ".join(map(quoted, evidence.names_of(record.which))) for record in always])
-    each = f" Failed each time{_since(evidence, always)}: {names}." if always else ""
+    each = f" These have failed every time{_since(evidence, always)}: {names}." if always else ""
     return f"{counts.failures_of_runs} failed in {counts.period}{of_them}{for_} ({success}): {why}.{each}"
 
 
@@ -98,25 +100,32 @@ def _idle(evidence: Evidence, blocked: Sequence[str]) -> str:
         reasons.append(f"no trigger{read} starts {'it' if evidence.subject.resources else 'anything'}")
     else:
         with_problem = [trigger for trigger in triggers if trigger.problem]
-        reasons += [
-            f"trigger {quoted(trigger.label)} of {quoted(trigger.owner)}: {trigger.problem}"
-            for trigger in with_problem[:2]
-        ]
-        if any(trigger.state is State.LIVE for trigger in triggers):
-            reasons.append("a trigger is active and may not have been due")
-    why = "; ".join(reasons)
-    last = sentence(counts.last_success_in_words)
+        reasons += [_trouble(evidence, trigger) for trigger in with_problem[:2]]
+        if any(trigger.state.is_usable for trigger in triggers):
+            reasons.append("a trigger is active, but may not have been due yet")
+    why = ". ".join(map(sentence, reasons))
+    lately = f"in the last {str(period).removeprefix('the last ')}"
     others = f" ({counted(counts.runs, 'run')} under way or cancelled)" if counts.runs else ""
-    return f"No runs completed or failed in {period}{others}: {why}. {last}."
+    nothing = "Nothing has run" if counts.runs == 0 else "No run has completed or failed"
+    return f"{nothing} {lately}{others}. {why}. {sentence(counts.last_success_in_words)}."
 
 
 def _not_started(evidence: Evidence) -> str:
     """Return what prevents runs from being started."""
     triggers = evidence.triggers or ()
-    if not triggers or any(trigger.state not in (State.OFF, State.BROKEN) for trigger in triggers):
+    if not triggers or not all(trigger.state.is_broken for trigger in triggers):
         return ""
-    first = triggers[0]
     runs = evidence.starters
     others = ", ".join(f"{count:,} by {quoted(name)}" for name, count in runs.most_common())
-    yet = f" Yet {counted(sum(runs.values()), 'run')} came: {others}; see list_executions." if runs else ""
-    return f" Nothing starts it now: trigger {quoted(first.label)} of {quoted(first.owner)}: {first.problem}.{yet}"
+    yet = f" Yet there were {counted(sum(runs.values()), 'run')}: {others}; see list_executions." if runs else ""
+    return f" Nothing starts it now: {_trouble(evidence, triggers[0])}.{yet}"
+
+
+def _trouble(evidence: Evidence, trigger: PartState) -> str:
+    """Return what is wrong with a trigger, with its name unless the diagnosis is about it."""
+    was = "was " if trigger.state is State.OFF else ""
+    if evidence.subject.trigger is not None and trigger.id == key_of(evidence.subject.trigger):
+        return f"it {was}{trigger.problem}" if was else trigger.problem
+    of = "" if trigger.owner == ACCOUNT else f" of {quoted(trigger.owner)}"
+    name = f"trigger {quoted(trigger.label)}{of}"
+    return f"{name} {was}{trigger.problem}" if was else f"{name}: {trigger.problem}"

@@ -11,7 +11,7 @@ from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.diagnosis.failures import Period, RunFilter
 from fastn_mcp.procedures.diagnosis.run_counts import FAILED, FAILURES, RUN_KINDS, RunCounts, count_runs, run_jobs
 from fastn_mcp.procedures.reads import AccountReads, Job, RowList, unique
-from fastn_mcp.records.states import NOT_WORKING, PENDING
+from fastn_mcp.records.states import BROKEN_STATUSES, PENDING
 from fastn_mcp.tools.access import ListApiKeys, ListSecrets, ListUsers
 from fastn_mcp.tools.billing import GetBilling, GetQuotas
 from fastn_mcp.tools.connectors import ListConnections, ListConnectors
@@ -71,11 +71,11 @@ async def read_account(
 
 
 def _jobs(reads: AccountReads) -> dict[str, Job]:
-    """Return the reads beside those of runs, by display name."""
+    """Return the reads besides the reads of runs, by display name."""
     problems = partial(_read_problems, reads=reads)
     return {
         "customers": partial(problems, listing=ListCustomers, statuses=(PENDING,)),
-        "connections": partial(problems, listing=ListConnections, statuses=NOT_WORKING),
+        "connections": partial(problems, listing=ListConnections, statuses=BROKEN_STATUSES),
         "workflows": partial(problems, listing=ListWorkflows),
         "triggers": partial(problems, listing=ListTriggers),
         "users": partial(problems, listing=ListUsers, statuses=("Invited",)),
@@ -98,4 +98,4 @@ async def _read_problems(
         await reads.read_one(f"{kind} of status {status}", call.model_copy(update={"status": status}), _MAX_PAGES)
     chosen = problem_rows(reads, kind) or reads.lists[kind]
     if (chosen.more and chosen.total is None) or (is_long and not statuses):
-        reads.gaps.append(Unchecked(f"more {kind}", "There are more than are read for an overview."))
+        reads.gaps.append(Unchecked(f"more {kind}", "There are more than an overview reads."))

@@ -39,7 +39,7 @@ class Severity(Enum):
     """Severity of a finding, highest first."""
 
     HIGH = "high"
-    """Something does not work."""
+    """Something is broken."""
     MEDIUM = "medium"
     """Something will stop working, or gives access to the wrong people."""
     LOW = "low"
@@ -60,17 +60,23 @@ class AccountFinding:
     """Call that shows all of them, if there are more."""
 
     def data(self, names: Mapping[str, str]) -> JsonValue:
-        """Return the finding as JSON. `names` are those of customers."""
+        """Return the finding as JSON. `names` are names of customers."""
         entry: Cells = {"severity": self.severity.value, "what": self.what}
         entry |= {"rows": [row.named(names) for row in self.shown]} if self.shown else {}
         return entry | ({"of": len(self.rows), "more": self.more} if self.more else {})
 
 
+_ONE = {"is_": "is", "was": "was", "has": "has", "its": "its", "s": "s"}
+_MANY = {"is_": "are", "was": "were", "has": "have", "its": "their", "s": ""}
+"""Words of a finding on one row, and on several."""
+
+
 @dataclass(frozen=True, slots=True)
 class FindingCheck:
-    """A problem that rows can have: whether a row has it, and the sentence about those that do.
+    """A problem that rows can have: whether a row has it, and the sentence about the rows that do.
 
-    In `sentence`, `{rows}` is the number of rows with the noun, and `{detail}` what `detail` returns for the rows.
+    In `sentence`, `{rows}` is the number of rows with the noun, and `{detail}` what `detail` returns for the rows. The
+    words of `_ONE` are replaced by words of `_MANY` if there are several rows.
     """
 
     severity: Severity
@@ -94,7 +100,8 @@ class FindingCheck:
         resources = [self._resource(row, now) for row in affected if key_of(row)]
         count = counted(total or len(affected), self.noun, at_least=more and total is None)
         detail = self.detail(affected, now) if self.detail else ""
-        what = self.sentence.format(rows=count, detail=detail)
+        words = _ONE if (total or len(affected)) == 1 else _MANY
+        what = self.sentence.format(rows=count, detail=detail, **words)
         return [AccountFinding(self.severity, sentence(what), resources)]
 
     def _resource(self, row: Row, now: datetime) -> TableRow:
@@ -111,7 +118,15 @@ def _most_failures(triggers: Sequence[Row]) -> str:
 def _stopped(triggers: Sequence[Row], _: datetime) -> str:
     probably = "probably " if switched_off(triggers[0]).is_presumed else ""
     failures = _most_failures(triggers)
-    return f"{probably}switched off by the platform{failures and f' after {failures}'}"
+    return f"{probably}switched off by Fastn{failures and f' after {failures}'}"
+
+
+def _subscriptions(triggers: Sequence[Row], _: datetime) -> str:
+    statuses = ", ".join(sorted({text(row, "subscriptionStatus") for row in triggers}))[:60]
+    is_one = len(triggers) == 1
+    if statuses.upper() == "FAILED":
+        return "subscription at the app has failed" if is_one else "subscriptions at the apps have failed"
+    return f"subscription at the app is {statuses}" if is_one else f"subscriptions at the apps are {statuses}"
 
 
 TRIGGER_CHECKS = (
@@ -119,28 +134,28 @@ TRIGGER_CHECKS = (
         Severity.HIGH,
         "trigger",
         lambda row, _: PROBLEMS["broken"](row),
-        sentence="{rows} not disabled but never firing: the subscription at the app is {detail}.",
-        detail=lambda rows, _: ", ".join(sorted({text(row, "subscriptionStatus") for row in rows}))[:60],
+        sentence="{rows} {is_} on but never fire{s}: {its} {detail}.",
+        detail=_subscriptions,
     ),
     FindingCheck(
         Severity.HIGH,
         "trigger",
         lambda row, _: PROBLEMS["stopped"](row),
-        sentence="{rows} {detail}.",
+        sentence="{rows} {was} {detail}.",
         detail=_stopped,
     ),
     FindingCheck(
         Severity.MEDIUM,
         "trigger",
         lambda row, _: PROBLEMS["failing"](row),
-        sentence="{rows} with {detail}.",
+        sentence="{rows} {has} had {detail}.",
         detail=lambda rows, _: _most_failures(rows),
     ),
     FindingCheck(
         Severity.MEDIUM,
         "webhook",
         lambda row, _: trigger_state(row) is not State.OFF and is_public(row),
-        "{rows} callable by anybody: authentication is NONE.",
+        "Anybody can call {rows}: {its} authentication is NONE.",
     ),
 )
 
@@ -148,7 +163,7 @@ UNPUBLISHED = FindingCheck(
     Severity.HIGH,
     "workflow",
     lambda row, _: workflow_state(row) is State.DRAFT,
-    f"{{rows}} started by triggers but {State.DRAFT.value}, so that nothing runs.",
+    f"Triggers start {{rows}} that {{was}} {State.DRAFT.value}, so nothing runs.",
 )
 
 
@@ -199,7 +214,7 @@ def expiring_keys(keys: Iterable[Row], now: datetime, time: timedelta = EXPIRY_N
         "API key",
         lambda row, now: _is_usable(row, now) and expires_within(row, now, time),
         sentence=(
-            f"{{rows}} expiring {within(time)}, the first {{detail}}. A key is not renewed: create another, put it "
+            f"{{rows}} expire{{s}} {within(time)}, the first {{detail}}. A key is not renewed: create another, put it "
             "where this one is used, then revoke this one."
         ),
         detail=lambda rows, now: age(min(timestamp(row, *EXPIRY_FIELDS) or now for row in rows), now),
@@ -223,20 +238,20 @@ KEY_CHECKS = (
         lambda row, now: (
             _is_usable(row, now) and word(row, "permissions.preset", "permissions", "preset") == "full access"
         ),
-        "{rows} with Full access.",
+        "{rows} {has} Full access.",
     ),
     FindingCheck(
         Severity.LOW,
         "API key",
         lambda row, now: expires_within(row, now, timedelta()),
-        "{rows} expired.",
+        "{rows} {has} expired.",
         cells=_expiry,
     ),
     FindingCheck(
         Severity.LOW,
         "API key",
         lambda row, now: _is_usable(row, now) and is_unused(row) is True and _is_older(row, now),
-        "{rows} never used; could be revoked.",
+        "{rows} {has} never been used and could be revoked.",
     ),
 )
 
@@ -244,7 +259,7 @@ UNANSWERED_INVITATIONS = FindingCheck(
     Severity.LOW,
     "invitation",
     lambda row, now: word(row, "status") in ("invited", "pending") and _is_older(row, now),
-    "{rows} not accepted for over a week.",
+    "{rows} {has} not been accepted for over a week.",
     name=lambda row: short(str(label_of("user", row) or key_of(row))),
 )
 
@@ -261,7 +276,7 @@ PENDING_CUSTOMERS = FindingCheck(
     Severity.MEDIUM,
     "customer",
     lambda row, _: is_pending(row),
-    "{rows} waiting for activation by the admin; nothing runs there yet.",
+    "{rows} wait{s} for activation by the admin; nothing runs there yet.",
 )
 
 
@@ -271,5 +286,7 @@ def full_quotas(quotas: Sequence[Quota], now: datetime) -> list[AccountFinding]:
     if not near:
         return []
     severity = Severity.HIGH if near[0].percent >= 100 else Severity.MEDIUM
-    what = f"{counted(len(near), 'quota')} at {NEAR_LIMIT_PERCENT} % or more: {listed([str(quota) for quota in near])}."
+    count = counted(len(near), "quota")
+    is_ = "is" if len(near) == 1 else "are"
+    what = f"{count} {is_} at {NEAR_LIMIT_PERCENT} % or more: {listed([str(quota) for quota in near])}."
     return [AccountFinding(severity, what, [TableRow(quota.data(now)) for quota in near])]

@@ -15,7 +15,7 @@ from fastn_mcp.records.formats import age, counted, dated, sentence
 from fastn_mcp.records.labels import ACCOUNT, app_of, name_of
 from fastn_mcp.records.rows import Row, key_of, short, started_workflows, text, timestamp, value, word
 from fastn_mcp.records.states import (
-    NOT_WORKING,
+    BROKEN_STATUSES,
     State,
     auth_type,
     broken_since,
@@ -45,7 +45,7 @@ def _reasons(group: FailureGroup) -> str:
 
 
 def failing_workflows(counts: RunCounts, rows: Sequence[TableRow]) -> list[AccountFinding]:
-    """Report the workflows of failed runs, given the rows of all workflows, those with most failed runs first."""
+    """Report the workflows of failed runs, given the rows of all workflows, the one with most failed runs first."""
     runs = counts.failures
     more = counts.has_failures_unread
     customers = {run.customer for run in runs if run.customer}
@@ -58,7 +58,7 @@ def failing_workflows(counts: RunCounts, rows: Sequence[TableRow]) -> list[Accou
 def workflow_rows(
     counts: RunCounts, workflows: Sequence[Row], triggers: Sequence[Row], records: Mapping[str, RunRecord]
 ) -> list[TableRow]:
-    """Return all workflows, those with most failed runs first. `triggers` are empty if they were not all read."""
+    """Return all workflows, the one with most failed runs first. `triggers` are empty if they were not all read."""
     now = counts.period.now
     groups = {group.newest.workflow: group for group in grouped(counts.failures, lambda run: run.workflow)}
     by_id = {key_of(row): row for row in workflows}
@@ -86,7 +86,7 @@ def workflow_rows(
             "last_success": _recent(last, now) if last else record.last_success_in_words(now),
             "starts": listed(starts.get(key, []), 1),
             "why": _reasons(group) if group else "",
-            "state": state.value if row and state is not State.LIVE else "",
+            "state": state.value if row and not state.is_usable else "",
         }
         rows.append(TableRow(cells, failed, rate, created(row)))
     return rows
@@ -98,24 +98,24 @@ def _start(trigger: Row) -> str:
     schedule = text(trigger, "schedule", "cron")
     words = f"event {events[0]}" if isinstance(events, list) and events else word(trigger, "type")
     words = f"schedule {schedule}" if schedule else words
-    return short(words) + (" (disabled)" if trigger_state(trigger) is State.OFF else "")
+    return short(words) + (f" ({State.OFF.value})" if trigger_state(trigger) is State.OFF else "")
 
 
-def unusable_connections(
+def broken_connections(
     connections: Sequence[PartState], failures: Mapping[str, Mapping[str, int]], counts: RunCounts, *, more: bool
 ) -> list[AccountFinding]:
-    """Report connections that do not work, those with most failed runs first.
+    """Report broken connections, the one with most failed runs first.
 
     `failures` maps a connection's id to the workflows that fail without it. `more`: some connections were not read.
     """
     findings = list[AccountFinding]()
     now = counts.period.now
-    for status in NOT_WORKING:
-        unusable = [connection for connection in connections if connection.status == status]
-        if not unusable:
+    for status in BROKEN_STATUSES:
+        broken = [connection for connection in connections if connection.status == status]
+        if not broken:
             continue
         rows: list[TableRow] = []
-        for connection in unusable:
+        for connection in broken:
             fails = failures.get(connection.id, {})
             cells: Cells = {
                 "id": short_id(connection.id),
@@ -128,9 +128,10 @@ def unusable_connections(
             at = timestamp(connection.row, *EXPIRY_FIELDS) or timestamp(connection.row, "lastUsedAt", "lastUsed")
             rows.append(TableRow(cells, sum(fails.values()), at=at, customer=connection.customer))
         rows.sort(key=lambda row: -row.failed)
-        count = counted(len(unusable), "connection", at_least=more)
-        what = f"{count} with status {status}: {unusable[0].problem}. {_distinct_repairs(unusable)}"
-        severity = Severity.HIGH if unusable[0].state is State.BROKEN else Severity.LOW
+        count = counted(len(broken), "connection", at_least=more)
+        has = "has" if len(broken) == 1 else "have"
+        what = f"{count} {has} the status {status}: {broken[0].problem}. {_distinct_repairs(broken)}"
+        severity = Severity.HIGH if broken[0].state is State.BROKEN else Severity.LOW
         findings.append(AccountFinding(severity, sentence(what), rows))
     return findings
 
@@ -146,9 +147,9 @@ def expiring_connections(
 ) -> list[AccountFinding]:
     """Report live connections that expire in this time, or should have, and that Fastn does not renew, the first first.
 
-    With `tells`, those that it does renew are counted too. `more`: some connections were not read.
+    With `tells`, connections that it does renew are counted too. `more`: some connections were not read.
     """
-    soon = [row for row in rows if connection_state(row) is State.LIVE and expires_within(row, now, time)]
+    soon = [row for row in rows if connection_state(row).is_usable and expires_within(row, now, time)]
     renewed = [row for row in soon if renews_itself(row, now)]
     ending = connection_states((row for row in soon if row not in renewed), unread_names(soon))
     expiring = list[TableRow]()
@@ -167,20 +168,21 @@ def expiring_connections(
     if expiring:
         count = counted(len(expiring), "connection", at_least=more)
         first = age(expiring[0].at or now, now)
-        what = f"{count} expiring {within(time)} that Fastn does not renew by itself, the first of these {first}. "
+        expire = "expires" if len(expiring) == 1 else "expire"
+        them = "it" if len(expiring) == 1 else "them"
+        what = f"{count} {expire} {within(time)}, the first {first}; Fastn does not renew {them} itself. "
         findings.append(AccountFinding(Severity.MEDIUM, sentence(what + _distinct_repairs(ending)), expiring))
     if renewed and tells:
-        what = (
-            f"{counted(len(renewed), 'connection', at_least=more)} by OAuth expiring {within(time)}: Fastn renews them"
-        )
-        findings.append(
-            AccountFinding(Severity.LOW, sentence(f"{what} itself, while the app accepts the refresh token."))
-        )
+        count = counted(len(renewed), "OAuth connection", at_least=more)
+        expire = "expires" if len(renewed) == 1 else "expire"
+        them = "it" if len(renewed) == 1 else "them"
+        what = f"{count} {expire} {within(time)}; Fastn renews {them} itself while the app accepts the refresh token."
+        findings.append(AccountFinding(Severity.LOW, sentence(what)))
     return findings
 
 
 def stuck_runs(runs: Sequence[StuckRun], names: Mapping[str, str], *, more: bool) -> list[AccountFinding]:
-    """Report the runs under way far longer than usual, the longest first. `names` are those of workflows by id.
+    """Report the runs that take far longer than usual, the longest first. `names` are workflow names by id.
 
     `more`: there may be others.
     """
@@ -195,12 +197,13 @@ def stuck_runs(runs: Sequence[StuckRun], names: Mapping[str, str], *, more: bool
         for run in runs
     ]
     count = counted(len(runs), "run", at_least=more)
-    what = f"{count} under way far longer than usual, the longest of these for {runs[0].length}."
+    is_ = "is" if len(runs) == 1 else "are"
+    what = f"{count} {is_} taking far longer than usual (the longest: {runs[0].length})."
     return [AccountFinding(Severity.HIGH, sentence(what), rows, shown=rows[:_MAX_STUCK])]
 
 
 def customer_rows(counts: RunCounts, not_working: Iterable[PartState], customers: Iterable[Row]) -> list[TableRow]:
-    """Return the given customers, and those with failed runs or a connection that does not work, worst first."""
+    """Return the given customers, and customers with failed runs or a broken connection, worst first."""
     now = counts.period.now
     groups = {group.newest.customer: group for group in grouped(counts.failures, lambda run: run.customer)}
     by_id = {key_of(row): row for row in customers}

@@ -31,11 +31,11 @@ from fastn_mcp.procedures.overview.checks import (
     trigger_findings,
 )
 from fastn_mcp.procedures.overview.findings import (
+    broken_connections,
     customer_rows,
     expiring_connections,
     failing_workflows,
     stuck_runs,
-    unusable_connections,
     workflow_rows,
 )
 from fastn_mcp.procedures.overview.table import (
@@ -207,7 +207,7 @@ def _by_name(rows: Sequence[TableRow], names: Mapping[str, str], reads: AccountR
     """Sort rows by name, with the names of customers, and note a gap if some were not read."""
     unnamed = {row.customer for row in rows if row.customer} - names.keys()
     if unnamed:
-        why = "Not read, to save requests: rows without them are not in order."
+        why = "They were not read, to save requests, so rows without a name are not in order."
         reads.gaps.append(Unchecked(f"names of {counted(len(unnamed), 'customer')}", why))
     return ordered([replace(row, cells=row.named(names)) for row in rows], "name")
 
@@ -245,11 +245,11 @@ async def _findings(
     now = account.counts.period.now
     workflows = account.chosen("workflows").rows
     connections = account.chosen("connections")
-    broken = _not_working(connections.rows)
+    broken = _broken(connections.rows)
     table = await _subject_rows(account, asked, broken, counts_rates=counts_rates)
     findings: dict[Subject, list[AccountFinding]] = {
         "workflows": await _workflow_findings(account, table or []),
-        "connections": unusable_connections(
+        "connections": broken_connections(
             broken,
             _fails_without(broken, account.counts.failures, workflows),
             account.counts,
@@ -272,9 +272,9 @@ async def _findings(
     return of_subject, ordered(_numbered(of_subject) if table is None else table, order)
 
 
-def _not_working(connections: Sequence[Row]) -> list[PartState]:
+def _broken(connections: Sequence[Row]) -> list[PartState]:
     states = connection_states(connections, unread_names(connections))
-    return [each for each in states if each.state is not State.LIVE]
+    return [each for each in states if not each.state.is_usable]
 
 
 async def _workflow_findings(account: AccountRows, table: Sequence[TableRow]) -> list[AccountFinding]:
@@ -359,7 +359,7 @@ def _fails_without(
 async def _records(
     failing: Sequence[str], account: AccountRows, asked: GetOverview, *, counts_rates: bool
 ) -> dict[str, RunRecord]:
-    """Return how workflows ran, by id: the first of the failing ones, and those of the others that take no request."""
+    """Return how workflows ran, by id: the first failing one, and the others that take no request."""
     period = account.counts.period
     failures = account.counts.failures
     look = account.reads.look
@@ -384,7 +384,7 @@ async def _records(
             records[key] = RunRecord(RunFilter(key), completed=page.total, last_success=last)
     unread = sum(key not in records or records[key].completed is None for key in failing) if others else 0
     if unread:
-        why = "Call again to read on." if asked.order == "rate" else "Each takes a request: see order=rate."
+        why = "Call again to read on." if asked.order == "rate" else "Each workflow takes a request: see order=rate."
         account.reads.gaps.append(Unchecked(f"how often {counted(unread, 'failing workflow')} ran", why))
     return records
 

@@ -30,7 +30,7 @@ class TableRow:
     rate: float | None = None
     """Success rate in percent, if it is known."""
     at: datetime | None = None
-    """Since when it is there or does not work, or when it expires."""
+    """Since when it exists or is broken, or when it expires."""
     customer: str | None = None
     """Id of the customer whose name stands in place of `UNREAD_NAME`."""
 

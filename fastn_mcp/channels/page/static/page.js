@@ -181,7 +181,7 @@
     refreshing = true;
     try {
       const answer = await fetch(`${root}now?request=${encodeURIComponent(current())}`, { cache: "no-store", credentials: "same-origin", redirect: "error" });
-      if (answer.status === 403) { lost("You are no longer let in"); return; }
+      if (answer.status === 403) { lost("You no longer have access"); return; }
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
       if (!answer.ok) {
         if (!events) state("lost", page.querySelector("[data-why]")?.dataset.why ?? "Not connected");
