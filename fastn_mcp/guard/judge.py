@@ -402,9 +402,11 @@ def _with_unsettled(earlier: str, verdict: PolicyDecision, *, asks: bool) -> Pol
 def _may_be_temporary(resolved: ResolvedCall, verdict: PolicyDecision, *, is_unsettled: bool) -> bool:
     """Whether an approval may also cover similar calls for a while.
 
-    False for a call that destroys, changes access, needs a step-up or may have been made already.
+    False for a call that deletes, changes access, needs a step-up or may have been made already.
     """
-    if is_unsettled or verdict.step_up is not None or resolved.effect in (Effect.DESTROY, Effect.ACCESS):
+    if is_unsettled or verdict.step_up is not None:
+        return False
+    if resolved.effect in (Effect.TRASH, Effect.DESTROY, Effect.ACCESS):
         return False
     return resolved.call.target is not None and verdict.decision is Decision.CONFIRM
 
