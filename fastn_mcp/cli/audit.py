@@ -18,8 +18,8 @@ from typing_extensions import override
 
 from fastn_mcp.audit.chain import FIRST_PREV, End, Report
 from fastn_mcp.audit.log import FILE, recorded_time
+from fastn_mcp.audit.log_copy import CopyComparison, StoredEntry, compare, stored
 from fastn_mcp.audit.reader import AuditLog, Entry, LogFollower, following, parsed
-from fastn_mcp.audit.remote import CopyComparison, StoredEntry, compare, stored
 from fastn_mcp.build.stores import audit_marks
 from fastn_mcp.channels.terminal import wrapped
 from fastn_mcp.cli.exit import WrongArgument
@@ -217,22 +217,17 @@ def _field(entry: Entry, field: str) -> str:
 
 @audit_group.command(name="verify")
 @click.option("--head", metavar="HASH", help="The head hash that you noted elsewhere.")
-@click.option(
-    "--remote",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    multiple=True,
-    help="A file in which a collector stored this log: OTLP as JSON lines. Repeatable.",
-)
+@click.argument("copies", metavar="[COPY]...", nargs=-1, type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.pass_obj
-def verify_(options: AuditOptions, head: str | None, remote: tuple[Path, ...]) -> None:
+def verify_(options: AuditOptions, head: str | None, copies: tuple[Path, ...]) -> None:
     """Check the hash chain over all files, and against the ledger. Exit code 0 if it is intact, 1 otherwise.
 
-    With --remote, also compare it with its exported copy: no entry may be missing, altered or added on either
-    side. An entry that arrived twice is fine.
+    With COPY, also compare the log with its copy: files in which a collector stored it (OTLP as JSON lines), or copied
+    log files. No entry may be missing, altered or added on either side. An entry that arrived twice is fine.
     """
     log = options.log
-    exported = log.exported() if remote else None  # before the copy, and that before the log: neither looks older
-    there = [entry for file in remote for entry in _stored(file)]
+    exported = log.exported() if copies else None  # before the copy, and that before the log: neither looks older
+    there = [entry for file in copies for entry in _stored(file)]
     if head is not None and re.fullmatch("[0-9a-f]{64}", head) is None:
         raise click.BadParameter("a hash is 64 of the characters 0-9 and a-f", param_hint="--head")
     marks: tuple[End | None, End | None] = (None, None)
@@ -250,7 +245,7 @@ def verify_(options: AuditOptions, head: str | None, remote: tuple[Path, ...]) -
     if ledger_error is not None:
         say(f"It is not known whether entries were cut off at the end. {ledger_error}", err=True)
     intact = report.broken is None and not report.shortened and (head is None or report.noted is not None)
-    if remote:
+    if copies:
         comparison = compare(log.lines(log.files()), there, exported)
         say(*_comparison_lines(comparison))
         intact = intact and comparison.is_proven

@@ -43,8 +43,8 @@ from typing_extensions import override
 
 from fastn_mcp import __version__
 from fastn_mcp.audit.files import parsed
+from fastn_mcp.audit.log_copy import LOG, SCOPE
 from fastn_mcp.audit.outbox import Outbox, Unsent
-from fastn_mcp.audit.remote import LOG, SCOPE
 from fastn_mcp.server.log import JsonLines
 from fastn_mcp.telemetry.instruments import Instruments
 

@@ -50,7 +50,7 @@ def call(env: dict[str, str], name: str) -> "subprocess.CompletedProcess[str]":
 
 def verify(env: dict[str, str], *files: Path) -> tuple[int, list[str]]:
     """Verify the log by these copies. Return the exit code and the lines about them."""
-    copies = [part for file in files for part in ("--remote", str(file))]
+    copies = [str(file) for file in files]
     result = run_command(["audit", "verify", *copies], env)
     lines = result.stdout.splitlines()
     return result.returncode, lines[next(n for n, line in enumerate(lines) if "copy" in line) :]
@@ -117,7 +117,7 @@ def test_copy_shows_changes_on_either_side(env: dict[str, str], collector: Colle
     assert verify(env, lossy)[0] == 1
     assert verify(env, lossy, collector.file)[0] == 0
     lossy.write_bytes(b"not of a collector\n")
-    result = run_command(["audit", "verify", "--remote", str(lossy)], env)
+    result = run_command(["audit", "verify", str(lossy)], env)
     assert result.returncode == 2
     assert f"{lossy} has a line that is neither OTLP as JSON nor an audit entry." in result.stderr
 

@@ -21,8 +21,8 @@ from support.fleet import KEYS, Fleet, a_fleet
 from support.valkey_server import ValkeyServer
 
 from fastn_mcp.audit.files import lines_of, log_files
+from fastn_mcp.audit.log_copy import compare, stored
 from fastn_mcp.audit.outbox import Outbox
-from fastn_mcp.audit.remote import compare, stored
 
 pytestmark = pytest.mark.long
 

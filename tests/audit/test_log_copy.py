@@ -11,7 +11,7 @@ from support.audit_entries import INTENT
 
 from fastn_mcp.audit.chain import is_unaltered
 from fastn_mcp.audit.log import AuditFile
-from fastn_mcp.audit.remote import LOG, SCOPE, CopyComparison, StoredEntry, compare, stored
+from fastn_mcp.audit.log_copy import LOG, SCOPE, CopyComparison, StoredEntry, compare, stored
 from fastn_mcp.runtime import System
 
 
