@@ -23,6 +23,7 @@ from fastn_mcp.guard.approval_form import (
     NoAnswer,
     form_lines,
     instruction,
+    is_typed,
     typed_noun,
     what_to_type,
 )
@@ -197,8 +198,8 @@ class Terminal:
                     return Approve()
                 case choice if expected is None and choice == minutes:
                     return Approve(is_temporary=True)
-                # Accept the sanitized form too: the text may contain characters that no keyboard has.
-                case _ if expected is not None and typed in (expected.strip(), sanitize(expected).strip()):
+                # Spaces at either end of the line were stripped.
+                case _ if expected is not None and (is_typed(expected, typed) or is_typed(expected.strip(), typed)):
                     return Approve(expected)
                 case _:
                     self.say(again)

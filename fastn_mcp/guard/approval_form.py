@@ -12,7 +12,6 @@ from fastn_mcp.guard.sentences.facts import series
 from fastn_mcp.ledger.approval_request import TEMPORARY_MINUTES, ApprovalRequest
 from fastn_mcp.ledger.identity import who, without_issuers
 from fastn_mcp.ledger.question import Question
-from fastn_mcp.records.formats import quoted
 from fastn_mcp.redaction import quote, sanitize
 from fastn_mcp.tools.operation import Operation
 
@@ -128,8 +127,11 @@ def read_answer(request: ApprovalRequest, action: str, content: Mapping[str, obj
 
 
 def is_typed(expected: str | None, typed: str | None) -> bool:
-    """Whether a person typed the expected text, or its sanitized form: no keyboard has every character."""
-    return expected is None or typed in (expected, sanitize(expected))
+    """Whether a person typed the expected text, with or without the quotes in which it was shown.
+
+    Its sanitized form counts too: no keyboard has every character.
+    """
+    return expected is None or typed in (expected, sanitize(expected), f'"{expected}"')
 
 
 def asker(request: ApprovalRequest) -> str:
@@ -167,18 +169,14 @@ def instruction(request: ApprovalRequest) -> str:
     what = "this one call" if count == 1 else f"these {count} calls"
     if request.expected is None:
         return f"Approve {what}?"
-    text = what_to_type(request)
-    return text if text.endswith('"') else f"{text}."
+    return f"{what_to_type(request)}."
 
 
 def what_to_type(request: ApprovalRequest) -> str:
-    """Say what to type to approve, without a full stop. Only a name of plain words stands without quotes."""
+    """Say what to type to approve, without a full stop."""
     count = len(request.calls)
     what = "this one call" if count == 1 else f"these {count} calls"
-    expected = str(request.expected)
-    if expected == quoted(expected) == sanitize(expected):
-        return f"Type {expected} to approve {what}"
-    return f"To approve {what}, type the {typed_noun(request)} between the quotes: {quote(expected)}"
+    return f"Type {quote(request.expected)} to approve {what}"
 
 
 def temporary(request: ApprovalRequest, choice: str) -> str:

@@ -15,6 +15,7 @@ from fastn_mcp.guard.approval_form import (
     Decline,
     NoAnswer,
     PendingApproval,
+    is_typed,
     used_up,
 )
 from fastn_mcp.guard.caller import ApprovalChannel, Caller, FormChannel
@@ -301,7 +302,7 @@ class Approvals:
                 await self._ledger.mark(_distrust(request.holder, form), now + _DISTRUST_SECONDS, now)
             pending = await self._move_out_of_band(evaluation, caller, form, request=request, reason=answer.reason)
             return replace(pending, needs_link=False)
-        if isinstance(answer, Approve) and request.expected not in (None, answer.typed):
+        if isinstance(answer, Approve) and not is_typed(request.expected, answer.typed):
             expected = "the expected one" if self._judge.tools.hides_any else quote(request.expected)
             why = f"The typed text was not {expected}."
             answer = Decline("another text was typed", why)
