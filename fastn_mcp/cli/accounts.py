@@ -108,7 +108,7 @@ def logout(start: StartOptions, profile: str | None) -> int:
         return 0
     if stored.is_in_file and account.key_host != settings.host.lower():
         warn(
-            f"The stored key is for {settings.profile} at {account.key_host}, not at {settings.host}. Nothing was"
+            f"The stored key is for {settings.profile} at {account.key_host}, not for {settings.host}. Nothing was"
             f" changed. To delete it, set --base-url or FASTN_BASE_URL to the address of {account.key_host}."
         )
         return 1
@@ -150,7 +150,7 @@ class StoredKey:
                 raise SettingsError(f"{account.file.line_of(name, account.profile)}: {what}", "Remove that line first.")
         if not in_file or replace or "api_key_file" not in account.table or account.key_host == settings.host.lower():
             return
-        warning = f"The key stored there is for {settings.profile} at {account.key_host}, not at {settings.host}."
+        warning = f"The key stored there is for {settings.profile} at {account.key_host}, not for {settings.host}."
         if Terminal.here() is None or not click.confirm(f"{warning} Replace it?", default=False, err=True):
             own = "Keep it in a profile of its own: fastn-mcp profiles add NAME --base-url URL"
             raise SettingsError(f"{warning} Nothing was changed.", f"{own}; or replace it: --replace")

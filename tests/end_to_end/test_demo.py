@@ -100,7 +100,7 @@ def test_transcript_contains_each_step_once(played: Played) -> None:
         "What will not help: A rerun",
         "The agent tries to delete a customer, and the person declines.",
         'Delete customer "Globex Exports"',
-        "Type Globex Exports to approve this one call",
+        'Type "Globex Exports" to approve this one call',
         "person: decline",
         "Nothing was sent. (deletions that reached Fastn: 0)",
         "It tries again, and the person types the name.",

@@ -120,7 +120,7 @@ def test_decline_reaches_the_agent_with_its_note(name: str, upstream: Upstream) 
 def test_plain_client_deletes_the_typed_name(upstream: Upstream) -> None:
     with running_example("plain_client", upstream) as example:
         assert "Sync TikTok Orders to Cin7 Core failed: " in example.user.sees("can be created again, under a new id.")
-        example.user.sees(f"Type {NAME} to approve this one call. > ")
+        example.user.sees(f'Type "{NAME}" to approve this one call. > ')
         assert example.changes() == PAUSED
         time.sleep(READING)
         example.user.types(f"{NAME}\r")
@@ -131,7 +131,7 @@ def test_plain_client_deletes_the_typed_name(upstream: Upstream) -> None:
 @pytest.mark.parametrize("typed", ["", "Daily sync"])
 def test_plain_client_deletes_nothing_for_another_answer(typed: str, upstream: Upstream) -> None:
     with running_example("plain_client", upstream) as example:
-        example.user.sees(f"Type {NAME} to approve this one call. > ")
+        example.user.sees(f'Type "{NAME}" to approve this one call. > ')
         time.sleep(READING)
         example.user.types(f"{typed}\r")
         assert "Not deleted: " in example.rest()

@@ -136,7 +136,7 @@ async def test_invalid_id_in_a_uri_is_refused(upstream: Upstream, client: Client
     before = len(upstream.requests())
     for id_ in ("..%2Fapi-keys", "%2e%2e", "a%20b", "-x", "a%00"):
         for kind in ("customers", "connections"):
-            with pytest.raises(MCPError, match="not an id") as raised:
+            with pytest.raises(MCPError, match="takes an id") as raised:
                 await client.read_resource(f"fastn://{kind}/{id_}")
             assert raised.value.error.code == -32602
     assert len(upstream.requests()) == before

@@ -243,8 +243,8 @@ async def test_shutdown_drains_and_records_unfinished_calls(tmp_path: Path) -> N
 HTTP = ["--http", "127.0.0.1:1", "--team", "FILE"]
 WRONG: dict[str, tuple[list[str], str, str]] = {
     "no address": (["--team", "FILE"], "", "--team is for --http"),
-    "a flag of one account": ([*HTTP, "--mode", "auto"], "", "--mode is of one account"),
-    "a command": ([*HTTP, "tools"], "", "takes no command"),
+    "a flag of one account": ([*HTTP, "--mode", "auto"], "", "--mode belongs to one account"),
+    "a command": ([*HTTP, "tools"], "", "cannot be combined with a command"),
     "a misspelt key": (
         HTTP,
         "tolsets = 1",

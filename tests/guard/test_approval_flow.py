@@ -156,7 +156,7 @@ async def test_temporary_approval_is_offered_only_for_one_target_and_an_undoable
     answered = world.form(temporary_approval)
     await world.expect(Done, call, answered)
     assert (answered.asked[0].can_be_temporary, typed_noun(answered.asked[0])) == (offered, "name")
-    assert ("For 15 minutes, runs of this workflow with" in form_text(answered.asked[0])) is offered
+    assert ("further runs of this workflow with" in form_text(answered.asked[0])) is offered
     assert len(await world.temporary_approvals()) == int(offered)
 
 

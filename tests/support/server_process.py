@@ -1,6 +1,7 @@
 """The real server in its own process, a real client, and a sandbox over HTTP that counts its requests."""
 
 import os
+import re
 import ssl
 import subprocess
 import sys
@@ -110,7 +111,16 @@ class Person:
 
 def typed(fields: dict[str, Any]) -> str | None:
     """Return the text to type, if the form asks for it."""
-    return fields["name"]["description"].partition('quotes: "')[2][:-1] if "name" in fields else None
+    if "name" not in fields:
+        return None
+    return text_to_type(fields["name"]["description"])
+
+
+def text_to_type(instruction: str) -> str:
+    """Return the text that an instruction asks a person to type. Raises `AssertionError` if it asks for none."""
+    found = re.fullmatch(r'Type "(.*)" to approve (?:this one call|these \d+ calls)\.', instruction)
+    assert found is not None, instruction
+    return found[1]
 
 
 def approval(fields: dict[str, Any]) -> dict[str, Any]:

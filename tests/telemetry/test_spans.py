@@ -1,7 +1,6 @@
 """Spans of a call, their links, and metrics. OpenTelemetry's conventions for MCP and HTTP."""
 
 import json
-import re
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from support.collected_telemetry import Collected
 from support.faulty_sandbox import Reset, Status
 from support.policy_files import rules_of
+from support.server_process import text_to_type
 from support.world import FormLater, FormNow, World, yes
 
 from fastn_mcp.build.telemetry import observe_requests
@@ -52,7 +52,7 @@ def traced(otel: Collected, tmp_path: Path) -> Generator[World]:
 
 async def approving(context: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult:  # noqa: ARG001
     assert isinstance(params, ElicitRequestFormParams)
-    (typed,) = re.findall(r'quotes: "(.*)"$', params.requested_schema["properties"]["name"]["description"])
+    typed = text_to_type(params.requested_schema["properties"]["name"]["description"])
     return ElicitResult(action="accept", content={"name": typed})
 
 
