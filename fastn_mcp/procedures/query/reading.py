@@ -1,0 +1,214 @@
+"""Read the rows that a statement needs, within the budget of requests of an answer."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import JsonValue
+from pydantic_core import to_json
+
+from fastn_mcp.client.cost import received
+from fastn_mcp.client.reads import read_pages
+from fastn_mcp.errors import NOTHING_CHANGED, Failed, FastnError, LeftOut
+from fastn_mcp.procedures.context import ProcedureContext
+from fastn_mcp.procedures.query.bounds import Bounds
+from fastn_mcp.procedures.query.run_counts import read_run_counts
+from fastn_mcp.procedures.query.tables import RUN_COUNTS, TABLES, Names, Table
+from fastn_mcp.procedures.reads import unique
+from fastn_mcp.records.formats import counted, stamp
+from fastn_mcp.records.rows import Row, key_of, text
+from fastn_mcp.runtime import work_on
+from fastn_mcp.tools.paging import List, created
+
+MAX_PAGES = 100
+"""Maximum number of pages of 100 rows of a table."""
+
+MAX_WINDOW_PAGES = 40
+"""Maximum number of pages of the newest runs or entries of the audit log."""
+
+_LINE_ROWS = 500
+
+_ABSENCE = re.compile(
+    r"\bnot\s+(?:exists|in)\b|\bexcept\b|\b(?:left|right|full)\s+(?:outer\s+)?join\b|\bnot\s*\(|\bis\s+null\b|\bisnull\b"
+    r"|\)\s*(?:=|==|<|<=)\s*\d|\b\d+\s*(?:=|==|>|>=)\s*\(",
+    re.IGNORECASE,
+)
+"""Forms of a statement that may ask for what has no row."""
+
+_TEXTS = re.compile(r"'(?:[^']|'')*'|--[^\n]*|/\*.*?\*/", re.DOTALL)
+
+
+@dataclass(slots=True)
+class TableRows:
+    """Rows of Fastn for one table, and how far they reach."""
+
+    rows: Sequence[Row] = ()
+    total: int | None = None
+    """Fastn's count of all rows."""
+    is_complete: bool = True
+    notes: list[str] = field(default_factory=list[str])
+
+    def reach(self, table: Table, bounds: Bounds) -> str | int:
+        """Return how far the rows reach: their number, or which part they are."""
+        bounded = bounds.in_words(table)
+        if self.is_complete and not table.is_window and not bounded and not self.notes:
+            return len(self.rows)
+        if self.is_complete:
+            words = f"all {counted(len(self.rows), 'row')}"
+        else:
+            of = "" if self.total is None else f" of {self.total:,}"
+            times = [at for row in self.rows if (at := created(row)) is not None]
+            back = f", back to {stamp(min(times))}" if times else ""
+            words = f"only the newest {len(self.rows):,}{of}{back}; older rows are missing from counts and lists"
+        return "; ".join([f"{words} {bounded}".rstrip(), *self.notes])
+
+
+class StatementReads:
+    """Reads the tables of one statement."""
+
+    def __init__(self, reads: Mapping[str, Sequence[str]], bounds: Bounds, context: ProcedureContext) -> None:
+        """`reads`: the columns that the statement reads, by table."""
+        self._columns = reads
+        self._bounds = bounds
+        self._context = context
+        self._look = context.look
+        self.tables: dict[str, TableRows] = {}
+        self._names: dict[str, dict[str, str]] = {}
+
+    async def read(self, statement: str) -> None:
+        """Read every table: first those that are read whole. Raises a `FastnError` if one of them cannot be."""
+        wholes = [name for name in self._columns if not TABLES[name].is_window and name != RUN_COUNTS]
+        for name in wholes:
+            await self._read_whole(TABLES[name])
+        for name in sorted(set[str]().union(*(TABLES[name].needs(read) for name, read in self._columns.items()))):
+            await self._read_names(TABLES[name])
+        if RUN_COUNTS in self._columns:
+            rows, notes = await read_run_counts(self._columns[RUN_COUNTS], self._bounds, self._context, self._names)
+            self.tables[RUN_COUNTS] = TableRows(rows, len(rows), notes=notes)
+        for name in self._columns:
+            if TABLES[name].is_window:
+                await self._read_window(TABLES[name], statement)
+
+    def reach(self) -> dict[str, JsonValue]:
+        """Return how far the rows of each table reach, windows first."""
+        order = sorted(self.tables, key=lambda name: (not TABLES[name].is_window, name != RUN_COUNTS))
+        return {name: self.tables[name].reach(TABLES[name], self._bounds) for name in order}
+
+    @property
+    def is_partial(self) -> bool:
+        return any(not rows.is_complete for rows in self.tables.values())
+
+    async def lines(self) -> list[bytes]:
+        """Return the rows of all tables as lines of JSON, made in a thread if they are many."""
+        lines: list[bytes] = []
+        for name, table_rows in self.tables.items():
+            lines += await work_on(received(), lambda name=name, rows=table_rows.rows: [*self._lines(name, rows)])
+        return lines
+
+    def _lines(self, name: str, rows: Sequence[Row]) -> Iterator[bytes]:
+        for start in range(0, len(rows), _LINE_ROWS):
+            cells = TABLES[name].rows(rows[start : start + _LINE_ROWS], self._names, self._look.redactor)
+            yield to_json([name, cells])
+
+    async def _read_whole(self, table: Table) -> None:
+        whole = TableRows()
+        for listing in self._bounds.lists(table):
+            part = await self._read_list(table, listing, MAX_PAGES)
+            if not part.is_complete:
+                raise self._partial(table, part)
+            whole.rows = [*whole.rows, *part.rows]
+        self.tables[table.name] = whole
+
+    async def _read_names(self, table: Table) -> None:
+        """Read the names of a table, whose rows other tables refer to."""
+        found = self.tables.get(table.name)
+        if found is None:
+            found = await self._read_list(table, table.lister.model_validate({"limit": 100}), MAX_PAGES, is_named=True)
+            if not found.is_complete:
+                raise self._partial(table, found, is_named=True)
+        self._names[table.name] = {key_of(row): text(row, "name", "slug", "email", "id") for row in found.rows}
+
+    async def _read_window(self, table: Table, statement: str) -> None:
+        window = TableRows(total=0)
+        for listing in self._bounds.lists(table):
+            part = await self._read_list(table, listing, MAX_WINDOW_PAGES)
+            window.rows = [*window.rows, *part.rows]
+            window.is_complete = window.is_complete and part.is_complete
+            window.total = None if window.total is None or part.total is None else window.total + part.total
+        if not window.is_complete and _ABSENCE.search(_TEXTS.sub("''", statement)):
+            of = "" if window.total is None else f" of {window.total:,}"
+            raise Failed(
+                f"Only the newest {len(window.rows):,}{of} rows of {table.name} are read, so this statement could take"
+                " what has an older row for absent.",
+                f"Bound the reading with {self._ways(table)} until it is whole"
+                + (f", or count by {RUN_COUNTS}." if table.name == "runs" else "."),
+                certainty=NOTHING_CHANGED,
+            )
+        if table.name == "audit":
+            window.notes.append("reads are not logged")
+        self.tables[table.name] = window
+
+    async def _read_list(self, table: Table, listing: List[Any], most: int, *, is_named: bool = False) -> TableRows:
+        try:
+            pages = await read_pages(listing, self._look, most)
+        except LeftOut:
+            return TableRows(is_complete=False)
+        except FastnError as error:
+            raise self._unread(table, error, is_named=is_named) from error
+        if pages.error is not None and not isinstance(pages.error, LeftOut):
+            raise self._unread(table, pages.error, is_named=is_named) from pages.error
+        if unchecked := sorted({name for page in pages.pages for name in page.not_checked or ()}):
+            raise Failed(
+                f"The rows of {table.name} do not say their {', '.join(unchecked)}, by which the reading is bounded.",
+                "Leave out that argument.",
+                certainty=NOTHING_CHANGED,
+            )
+        if pages.lost_rows:
+            raise Failed(
+                f"Rows of {table.name} were removed while they were read, and others may be missing.",
+                "Call again.",
+                certainty=NOTHING_CHANGED,
+            )
+        rows = unique(pages.rows)
+        is_complete = pages.is_complete and (pages.total is None or pages.total <= len(rows))
+        return TableRows(rows, pages.total, is_complete)
+
+    def _unread(self, table: Table, error: FastnError, *, is_named: bool) -> FastnError:
+        column = f"a column with names of {table.name}" if is_named else f"the table {table.name}"
+        return type(error)(
+            f"The statement reads {column}, which could not be read. {error.what}", error.next_step, facts=error.facts
+        )
+
+    def _partial(self, table: Table, part: TableRows, *, is_named: bool = False) -> FastnError:
+        stored = self._look.stored(table.lister.model_validate({"limit": 100}))
+        read = max(len(part.rows), len(stored.rows))
+        total = part.total or stored.total
+        of = "" if total is None else f" of {total:,}"
+        why = f"which the names in a column are from: leave out {self._name_columns(table)}" if is_named else ""
+        ways = self._ways(table)
+        steps = [why] if why else []
+        if self._look.settings.snapshot_seconds:
+            steps.append(f"call again in a minute, which reads on: what is read is kept {self._look.settings.snapshot_seconds} s")
+        if ways:
+            steps.append(f"bound the reading with {ways}")
+        next_step = ", or ".join(steps)
+        return LeftOut(
+            f"{read:,}{of} rows of {table.name} are read, as far as Fastn's rate limit goes, and the statement was not"
+            " run on a part.",
+            next_step[:1].upper() + next_step[1:] + ".",
+            certainty=NOTHING_CHANGED,
+        )
+
+    def _name_columns(self, table: Table) -> str:
+        names = [
+            column.name
+            for name, read in self._columns.items()
+            for column in TABLES[name].columns
+            if column.names_of == table.name and column.name in read
+        ]
+        return ", ".join(dict.fromkeys(names))
+
+    @staticmethod
+    def _ways(table: Table) -> str:
+        return ", ".join(bound.removesuffix("_id") for bound in table.bounds)
