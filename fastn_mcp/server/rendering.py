@@ -15,6 +15,7 @@ from pydantic_core import to_json
 from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.procedures.context import Procedure
 from fastn_mcp.procedures.overview.get_overview import Overview
+from fastn_mcp.procedures.query.answer import QueryResult
 from fastn_mcp.procedures.tables import Table
 from fastn_mcp.records.formats import counted
 from fastn_mcp.records.platform import note_on
@@ -84,7 +85,11 @@ def render(
     if isinstance(call, Operation):
         raw = _without_nulls(raw)
     data = _with_new_key(raw) if isinstance(call, CreateApiKey) else safe(raw)
-    budget = 2 * BUDGET if isinstance(result, Overview) else BUDGET  # it limits its table itself
+    budget = BUDGET
+    if isinstance(result, Overview):  # it limits its table itself
+        budget = 2 * BUDGET
+    elif isinstance(result, QueryResult):  # it limits its rows itself
+        budget = MAX_PAGE
     size = _size(answer)
     cut = ""
     if size > budget // 2:

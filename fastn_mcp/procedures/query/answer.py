@@ -26,7 +26,7 @@ _CELLS = (1_000, 500, 250, 120, 60, 30, 15)
 class QueryResult(FastnObject):
     """Rows of a statement, after what to know of them."""
 
-    shape = (("reach", "object"), ("columns", "array"), ("rows", "array"), ("next", "object"))
+    shape = (("reach", "object"), ("columns", "array"), ("rows", "array"), ("next_offset", "integer"))
 
 
 def result_of(
@@ -44,11 +44,9 @@ def result_of(
     end = offset + len(fitting)
     if total is None or end < total:
         of = "more" if total is None else f"{total:,}"
-        body["more"] = (
-            f"{counted(len(fitting), 'row')} of {of}. Aggregate, or go on with the same arguments and the next offset"
-            + (f", or max_kb {MAX_KB}." if room < MAX_KB else ".")
-        )
-        body["next"] = {"offset": end}
+        larger = f", max_kb {MAX_KB}" if room < MAX_KB else ""
+        body["more"] = f"{counted(len(fitting), 'row')} of {of}. Aggregate{larger}, or go on with offset {end}."
+        body["next_offset"] = end
     return QueryResult.model_validate(body)
 
 

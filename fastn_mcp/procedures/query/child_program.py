@@ -207,7 +207,7 @@ class _Quantile:
         below = int(place)
         above = min(below + 1, len(numbers) - 1)
         value = numbers[below] + (numbers[above] - numbers[below]) * (place - below)
-        return int(value) if value == int(value) else value
+        return int(value) if value == int(value) else round(value, 3)
 
 
 class Median(_Quantile):

@@ -1,11 +1,12 @@
 """The tool `query`: any question about the account by one SQL statement."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 from pydantic import Field, JsonValue
 
+from fastn_mcp.account.short_ids import short_id
 from fastn_mcp.errors import NOTHING_CHANGED, Failed, FastnError, InvalidArgument, nearest
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.query.answer import DEFAULT_KB, MAX_KB, QueryResult, result_of
@@ -25,9 +26,9 @@ _MAX_SHOWN_CELL = 8_000
 
 class Query(Procedure[QueryResult]):
     __doc__ = (
-        "Any question by one SQLite SELECT: absence, sums, order, joins. Times are UTC; ago('24 hours'), median(x),"
-        " p90(x). runs and audit are the newest rows only: bound them; run_counts has exact counts, a request per"
-        f" period, customer, workflow and status that columns tell apart. Tables: {columns_in_words()}"
+        "Any question by one SQLite SELECT: absence, sums, order. ago('24 hours'), median(x), p90(x). runs, audit: the"
+        " newest, so bound them. run_counts: exact; a request per period, customer, workflow, status that you select."
+        f" *: and created_at, updated_at. {columns_in_words()}"
     )
 
     effect = Effect.READ
@@ -35,10 +36,10 @@ class Query(Procedure[QueryResult]):
     sql: Annotated[str, Field(description="One SELECT."), TextBound(MAX_STATEMENT)]
     since: Since = None
     until: Until = None
-    customer: Annotated[str | None, Field(description="Ids or names: A,B."), TextBound(4_000)] = None
+    customer: Annotated[str | None, Field(description="Id or name; several: A,B."), TextBound(4_000)] = None
     workflow: Annotated[str | None, Field(description="Likewise."), TextBound(4_000)] = None
     offset: Annotated[int, Field(ge=0, description="Rows to skip.")] = 0
-    max_kb: Annotated[int, Field(ge=1, le=MAX_KB, description=f"Default {DEFAULT_KB}, at most {MAX_KB}.")] = DEFAULT_KB
+    max_kb: Annotated[int, Field(ge=1, le=MAX_KB, description=f"1-{MAX_KB}, default {DEFAULT_KB}.")] = DEFAULT_KB
 
     async def run(self, context: ProcedureContext) -> QueryResult:
         rows, around = await run_statement(self, context, max_bytes=40_000, max_cell=_MAX_SHOWN_CELL)
@@ -62,13 +63,14 @@ async def run_statement(
     now = context.system.now()
     task: Task = {
         "tables": {name: table.types() for name, table in TABLES.items() if name not in missing},
-        "statement": call.sql,
+        "statement": _with_short_ids(call.sql),
         "now": stamp(now),
         "runs": False,
     }
     async with slot_of(context.guard):
         compiled = _checked(await run_task(task), call.sql, missing)
     reads = compiled.get("reads", {})
+    _check_bounds(call, reads)
     bounds = await read_bounds(call.model_dump(include={"since", "until", "customer", "workflow"}), context)
     reading = StatementReads(reads, bounds, context)
     await reading.read(call.sql)
@@ -87,6 +89,26 @@ async def run_statement(
     async with slot_of(context.guard):
         answer = _checked(await run_task(task, lines), call.sql, missing)
     return answer, _around(answer, reading, context)
+
+
+_LONG_TEXT = re.compile(r"'([^']{61,256})'")
+
+
+def _with_short_ids(statement: str) -> str:
+    """Return a statement with the short reference for each long id, as rows have them."""
+    return _LONG_TEXT.sub(lambda match: f"'{short_id(match[1])}'", statement)
+
+
+def _check_bounds(call: Query, reads: Mapping[str, Sequence[str]]) -> None:
+    """Refuse an argument that bounds no table of the statement: rows would seem to be bounded by it."""
+    given = {"since": call.since, "until": call.until, "customer_id": call.customer, "workflow_id": call.workflow}
+    for bound, value in given.items():
+        if value and not any(bound in TABLES[name].bounds for name in reads):
+            tables = ", ".join(name for name, table in TABLES.items() if bound in table.bounds)
+            argument = bound.removesuffix("_id")
+            raise InvalidArgument(
+                f"{argument} bounds none of the tables that the statement reads, only {tables}.", "Use WHERE."
+            )
 
 
 def _missing(context: ProcedureContext) -> dict[str, FastnError]:

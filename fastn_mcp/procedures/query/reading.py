@@ -1,15 +1,16 @@
 """Read the rows that a statement needs, within the budget of requests of an answer."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from pydantic import JsonValue
 from pydantic_core import to_json
 
-from fastn_mcp.client.cost import received
-from fastn_mcp.client.reads import read_pages
+from fastn_mcp.account.entries import read_labels
+from fastn_mcp.client.reads import MAX_LOOKUPS, read_pages
 from fastn_mcp.errors import NOTHING_CHANGED, Failed, FastnError, LeftOut
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.query.bounds import Bounds
@@ -29,6 +30,9 @@ MAX_WINDOW_PAGES = 40
 
 _LINE_ROWS = 500
 
+_ROW_SIZE = 500
+"""About as many bytes has a row as JSON."""
+
 _ABSENCE = re.compile(
     r"\bnot\s+(?:exists|in)\b|\bexcept\b|\b(?:left|right|full)\s+(?:outer\s+)?join\b|\bnot\s*\(|\bis\s+null\b|\bisnull\b"
     r"|\)\s*(?:=|==|<|<=)\s*\d|\b\d+\s*(?:=|==|>|>=)\s*\(",
@@ -47,15 +51,19 @@ class TableRows:
     total: int | None = None
     """Fastn's count of all rows."""
     is_complete: bool = True
+    count: int = 0
+    """Number of rows of the table: a row of Fastn's list may be none, or several."""
     notes: list[str] = field(default_factory=list[str])
 
     def reach(self, table: Table, bounds: Bounds) -> str | int:
         """Return how far the rows reach: their number, or which part they are."""
         bounded = bounds.in_words(table)
+        if table.name == RUN_COUNTS:
+            return "; ".join(self.notes)
         if self.is_complete and not table.is_window and not bounded and not self.notes:
-            return len(self.rows)
+            return self.count
         if self.is_complete:
-            words = f"all {counted(len(self.rows), 'row')}"
+            words = f"all {counted(self.count, 'row')}"
         else:
             of = "" if self.total is None else f" of {self.total:,}"
             times = [at for row in self.rows if (at := created(row)) is not None]
@@ -78,38 +86,45 @@ class StatementReads:
 
     async def read(self, statement: str) -> None:
         """Read every table: first those that are read whole. Raises a `FastnError` if one of them cannot be."""
-        wholes = [name for name in self._columns if not TABLES[name].is_window and name != RUN_COUNTS]
-        for name in wholes:
-            await self._read_whole(TABLES[name])
-        for name in sorted(set[str]().union(*(TABLES[name].needs(read) for name, read in self._columns.items()))):
-            await self._read_names(TABLES[name])
+        for name in self._columns:
+            if not TABLES[name].is_window and name != RUN_COUNTS:
+                await self._read_whole(TABLES[name])
         if RUN_COUNTS in self._columns:
-            rows, notes = await read_run_counts(self._columns[RUN_COUNTS], self._bounds, self._context, self._names)
-            self.tables[RUN_COUNTS] = TableRows(rows, len(rows), notes=notes)
+            await self._count_runs(self._columns[RUN_COUNTS])
         for name in self._columns:
             if TABLES[name].is_window:
                 await self._read_window(TABLES[name], statement)
+        wanted = (TABLES[name].needs(read) for name, read in self._columns.items())
+        for name in sorted(set[str]().union(*wanted)):
+            self._names[name] = await self._read_names(TABLES[name])
+
+    async def _count_runs(self, columns: Sequence[str]) -> None:
+        """Count runs, for all customers or workflows if a column tells them apart and no argument names any."""
+        ids: dict[str, Sequence[str]] = {"customer": self._bounds.customers, "workflow": self._bounds.workflows}
+        for kind, named in ids.items():
+            if not named and {kind, f"{kind}_id"}.intersection(columns):
+                rows = await self._rows_with_names(TABLES[f"{kind}s"])
+                ids[kind] = [key_of(row) for row in rows]
+        rows, notes = await read_run_counts(columns, self._bounds, ids, self._context)
+        self.tables[RUN_COUNTS] = TableRows(rows, len(rows), notes=notes)
 
     def reach(self) -> dict[str, JsonValue]:
         """Return how far the rows of each table reach, windows first."""
         order = sorted(self.tables, key=lambda name: (not TABLES[name].is_window, name != RUN_COUNTS))
         return {name: self.tables[name].reach(TABLES[name], self._bounds) for name in order}
 
-    @property
-    def is_partial(self) -> bool:
-        return any(not rows.is_complete for rows in self.tables.values())
-
     async def lines(self) -> list[bytes]:
         """Return the rows of all tables as lines of JSON, made in a thread if they are many."""
         lines: list[bytes] = []
         for name, table_rows in self.tables.items():
-            lines += await work_on(received(), lambda name=name, rows=table_rows.rows: [*self._lines(name, rows)])
+            parts = await work_on(len(table_rows.rows) * _ROW_SIZE, partial(self._cells, name, table_rows.rows))
+            table_rows.count = sum(map(len, parts))
+            lines += [to_json([name, cells]) for cells in parts]
         return lines
 
-    def _lines(self, name: str, rows: Sequence[Row]) -> Iterator[bytes]:
-        for start in range(0, len(rows), _LINE_ROWS):
-            cells = TABLES[name].rows(rows[start : start + _LINE_ROWS], self._names, self._look.redactor)
-            yield to_json([name, cells])
+    def _cells(self, name: str, rows: Sequence[Row]) -> list[list[list[Any]]]:
+        starts = range(0, len(rows), _LINE_ROWS)
+        return [TABLES[name].rows(rows[at : at + _LINE_ROWS], self._names, self._look.redactor) for at in starts]
 
     async def _read_whole(self, table: Table) -> None:
         whole = TableRows()
@@ -120,14 +135,33 @@ class StatementReads:
             whole.rows = [*whole.rows, *part.rows]
         self.tables[table.name] = whole
 
-    async def _read_names(self, table: Table) -> None:
-        """Read the names of a table, whose rows other tables refer to."""
-        found = self.tables.get(table.name)
-        if found is None:
-            found = await self._read_list(table, table.lister.model_validate({"limit": 100}), MAX_PAGES, is_named=True)
-            if not found.is_complete:
-                raise self._partial(table, found, is_named=True)
-        self._names[table.name] = {key_of(row): text(row, "name", "slug", "email", "id") for row in found.rows}
+    async def _read_names(self, table: Table) -> dict[str, str]:
+        """Return the names by id that columns show: of few ids one by one, else of the whole list."""
+        ids = {
+            str(key)
+            for name, read in self._columns.items()
+            for column in TABLES[name].columns
+            if column.names_of == table.name and column.name in read
+            for row in self.tables[name].rows
+            for part in TABLES[name].parts(row)
+            if (key := column.read(part))
+        }
+        kind = table.name.removesuffix("s")
+        names = await read_labels(kind, ids, self._look, most=0)
+        unnamed = ids - names.keys()
+        if len(unnamed) <= min(MAX_LOOKUPS, self._look.affordable) and table.name not in self.tables:
+            return names | await read_labels(kind, unnamed, self._look)
+        rows = await self._rows_with_names(table)
+        return {key_of(row): text(row, "name", "slug", "email", "id") for row in rows}
+
+    async def _rows_with_names(self, table: Table) -> Sequence[Row]:
+        """Return the rows of a table to which others refer. Raises a `FastnError` if it cannot be read whole."""
+        if table.name in self.tables:
+            return self.tables[table.name].rows
+        found = await self._read_list(table, table.lister.model_validate({"limit": 100}), MAX_PAGES, is_named=True)
+        if not found.is_complete:
+            raise self._partial(table, found, is_named=True)
+        return found.rows
 
     async def _read_window(self, table: Table, statement: str) -> None:
         window = TableRows(total=0)
@@ -185,14 +219,14 @@ class StatementReads:
         read = max(len(part.rows), len(stored.rows))
         total = part.total or stored.total
         of = "" if total is None else f" of {total:,}"
-        why = f"which the names in a column are from: leave out {self._name_columns(table)}" if is_named else ""
-        ways = self._ways(table)
-        steps = [why] if why else []
-        if self._look.settings.snapshot_seconds:
-            steps.append(f"call again in a minute, which reads on: what is read is kept {self._look.settings.snapshot_seconds} s")
-        if ways:
+        steps: list[str] = []
+        if kept := self._look.settings.snapshot_seconds:
+            steps.append(f"call again soon, which reads on (rows are kept for {kept} s)")
+        if is_named:
+            steps.append(f"leave out {self._name_columns(table)}")
+        elif ways := self._ways(table):
             steps.append(f"bound the reading with {ways}")
-        next_step = ", or ".join(steps)
+        next_step = ", or ".join(steps or ["use the list tool"])
         return LeftOut(
             f"{read:,}{of} rows of {table.name} are read, as far as Fastn's rate limit goes, and the statement was not"
             " run on a part.",
@@ -206,7 +240,7 @@ class StatementReads:
             for name, read in self._columns.items()
             for column in TABLES[name].columns
             if column.names_of == table.name and column.name in read
-        ]
+        ] or [f"{table.name.removesuffix('s')}_id"]
         return ", ".join(dict.fromkeys(names))
 
     @staticmethod

@@ -30,18 +30,19 @@ Period = tuple[datetime, datetime]
 
 
 async def read_run_counts(
-    columns: Collection[str], bounds: Bounds, context: ProcedureContext, names: Mapping[str, Mapping[str, str]]
+    columns: Collection[str], bounds: Bounds, ids: Mapping[str, Sequence[str]], context: ProcedureContext
 ) -> tuple[list[Row], list[str]]:
     """Return a row for each period, customer, workflow and status that the columns tell apart, and notes on them.
 
+    `ids` are those of customers and workflows that the counts are split by; runs of any if there are none.
     Raises a `FastnError` if it takes more requests than the answer may send.
     """
     now = context.system.now()
     until = bounds.until or now
-    since = bounds.since or until - _DEFAULT_PERIOD
+    since = bounds.since or _begin(until - _DEFAULT_PERIOD)
     periods = [*_periods(since, until, columns)]
-    customers = _split(columns, "customer", bounds.customers, names)
-    workflows = _split(columns, "workflow", bounds.workflows, names)
+    customers = ids["customer"] or (None,)
+    workflows = ids["workflow"] or (None,)
     statuses: Sequence[str | None] = _STATUSES if "status" in columns else (None,)
     cells = [*product(periods, customers, workflows, statuses)]
     await _check(cells, (since, until), context)
@@ -75,24 +76,23 @@ async def read_run_counts(
                 "runs": None if is_before else counts[place],
             }
         )
-    notes = [f"Fastn's exact counts from {stamp(since)} to {stamp(until)}"]
+    notes = [f"exact from {stamp(since)} to {stamp(until)}"]
+    if len(periods) > 1 and until != _begin(until):
+        notes.append("the last period is not over")
+    if len(periods) > 1 and since != _begin(since):
+        notes.append("the first period does not begin with the day")
     if note and (begins is None or since < begins):
         notes.append(note)
     return rows, notes
 
 
-def _split(
-    columns: Collection[str], kind: str, ids: Sequence[str], names: Mapping[str, Mapping[str, str]]
-) -> Sequence[str | None]:
-    """Return the ids that the counts are split by: those given, or all if a column tells them apart."""
-    if ids:
-        return ids
-    return [*names[f"{kind}s"]] if {kind, f"{kind}_id"} & {*columns} else (None,)
+def _begin(at: datetime) -> datetime:
+    """Return the begin of a day in UTC."""
+    return at.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 
 
 def _week(at: datetime) -> datetime:
-    day = at.replace(hour=0, minute=0, second=0, microsecond=0)
-    return day - timedelta(days=day.weekday())
+    return _begin(at) - timedelta(days=at.weekday())
 
 
 def _periods(since: datetime, until: datetime, columns: Collection[str]) -> Iterator[Period]:
@@ -106,7 +106,7 @@ def _periods(since: datetime, until: datetime, columns: Collection[str]) -> Iter
 
 
 def _following(begin: datetime, columns: Collection[str]) -> datetime:
-    midnight = begin.replace(hour=0, minute=0, second=0, microsecond=0)
+    midnight = _begin(begin)
     if "hour" in columns:
         return begin.replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
     if "day" in columns:

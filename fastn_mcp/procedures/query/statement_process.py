@@ -24,6 +24,8 @@ STATEMENT_SECONDS = 2.0
 _LOAD_SECONDS = 10.0
 """Seconds in which a process has to start and take all rows."""
 
+_END_SECONDS = 1.0
+
 _MAX_PROCESSES = 2
 
 _MAX_ANSWER = 64_000_000
@@ -42,6 +44,9 @@ UNAVAILABLE = "query is not available on Windows, where the memory of a statemen
 
 class StatementStopped(Failed):
     """The statement was stopped: it took too long, or too much memory."""
+
+    has_ended = False
+    """Whether its process has ended by itself, or is about to."""
 
 
 def slot_of(account: object) -> anyio.Lock:
@@ -73,11 +78,17 @@ async def run_task(task: Task, lines: Iterable[bytes] = ()) -> Answer:
             )
         except OSError as error:
             raise _not_run(type(error).__name__) from error
+        has_ended = False
         try:
-            return await _answer(process, task, lines)
+            answer = await _answer(process, task, lines)
+            has_ended = True
+            return answer
+        except StatementStopped as error:
+            has_ended = error.has_ended
+            raise
         finally:
             with anyio.CancelScope(shield=True):
-                await _end(process)
+                await _end(process, has_ended=has_ended)
 
 
 async def _answer(process: anyio.abc.Process, task: Task, lines: Iterable[bytes]) -> Answer:
@@ -117,11 +128,13 @@ def _parsed(line: bytes) -> Answer:
 
 
 def _too_much_memory() -> StatementStopped:
-    return StatementStopped(
+    stopped = StatementStopped(
         "The statement took too much memory and was stopped.",
         "Read fewer rows or columns, and build no long texts.",
         certainty=NOTHING_CHANGED,
     )
+    stopped.has_ended = True
+    return stopped
 
 
 def _not_run(why: str) -> Failed:
@@ -130,7 +143,12 @@ def _not_run(why: str) -> Failed:
     )
 
 
-async def _end(process: anyio.abc.Process) -> None:
-    with suppress(ProcessLookupError):
-        process.kill()
+async def _end(process: anyio.abc.Process, *, has_ended: bool) -> None:
+    """End a process. One that ends by itself is waited for: to kill it then would take its exit from asyncio."""
+    if has_ended:
+        with anyio.move_on_after(_END_SECONDS):
+            await process.wait()
+    if process.returncode is None:
+        with suppress(ProcessLookupError):
+            process.kill()
     await process.aclose()

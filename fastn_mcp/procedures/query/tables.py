@@ -168,7 +168,6 @@ def _customers_of_trigger(trigger: Row) -> Iterator[Row]:
         for workflow in started_workflows(trigger) or [""]:
             yield {
                 "triggerId": trigger.get("id"),
-                "triggerName": trigger.get("name"),
                 "workflowId": workflow,
                 "endOrgId": owner,
             }
@@ -255,8 +254,7 @@ _ALL = (
         (
             *_columns(ID, id="id"),
             *_columns(TEXT, name="name", slug="slug"),
-            *_columns(WORD, category="category", visibility="visibility", origin="origin", stage="stage"),
-            *_columns(TEXT, domain="domain"),
+            *_columns(WORD, category="category", visibility="visibility", origin="origin"),
             *_CHANGED,
         ),
     ),
@@ -269,7 +267,6 @@ _ALL = (
             _named("customer", "customers", _owner_of_connection),
             _derived("connector_id", ID, _of_connection("connector_id", "connectorId")),
             *_columns(TEXT, connector="connector.name connectorName connector.slug connectorSlug"),
-            *_columns(TEXT, name="name"),
             *_columns(WORD, auth_type="authType", status="status"),
             *_columns(TEXT, status_reason="statusReason", user_email="userEmail"),
             _derived("environment", WORD, _of_connection("environment", "environment")),
@@ -289,7 +286,7 @@ _ALL = (
             _derived("state", WORD, lambda row: workflow_state(row).value),
             *_columns(WORD, tier="executionTier"),
             *_columns(NUMBER, timeout_ms="timeoutMs"),
-            *_columns(TEXT, published_version="publishedVersion"),
+            *_columns(TEXT, version="publishedVersion"),
             *_CHANGED,
             *_columns(TEXT, updated_by="updatedBy"),
         ),
@@ -300,7 +297,7 @@ _ALL = (
         ListWorkflows,
         (
             *_columns(ID, workflow_id="workflowId"),
-            *_columns(TEXT, workflow="workflowName", connector_slug="slug"),
+            *_columns(TEXT, workflow="workflowName", connector="slug"),
             *_columns(WORD, scope="scope"),
         ),
         parts=_apps,
@@ -348,7 +345,6 @@ _ALL = (
         ListTriggers,
         (
             *_columns(ID, trigger_id="triggerId"),
-            *_columns(TEXT, trigger="triggerName"),
             *_columns(ID, workflow_id="workflowId"),
             *_CUSTOMER,
         ),
@@ -371,7 +367,7 @@ _ALL = (
         ListRoles,
         (
             *_columns(ID, id="id"),
-            *_columns(TEXT, name="name", parent="parent", description="description"),
+            *_columns(TEXT, name="name", parent="parent"),
             *_columns(NUMBER, built_in="builtIn"),
         ),
     ),
@@ -466,5 +462,9 @@ TABLES: Mapping[str, Table] = {table.name: table for table in _ALL}
 
 
 def columns_in_words() -> str:
-    """Return all tables with their columns, for the tool's description."""
-    return "; ".join(f"{table.name}({' '.join(column.name for column in table.columns)})" for table in TABLES.values())
+    """Return all tables with their columns, for the tool's description; * for created_at and updated_at."""
+    tables: list[str] = []
+    for table in TABLES.values():
+        names = [column.name for column in table.columns if column not in _CHANGED]
+        tables.append(f"{table.name}{'*' * (_CHANGED[0] in table.columns)}({' '.join(names)})")
+    return "; ".join(tables)
