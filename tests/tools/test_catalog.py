@@ -101,7 +101,7 @@ def test_effects_are_those_of_the_table() -> None:
 def test_tool_name_and_description_are_bounded() -> None:
     for offer in ALL_TOOLS:
         shown = tool(offer)
-        assert re.fullmatch(r"[a-z]+(_[a-z]+)+|find|diagnose", shown.name)
+        assert re.fullmatch(r"[a-z]+(_[a-z]+)+|find|query|diagnose", shown.name)
         assert len(shown.name) <= 30
         assert shown.title
         assert shown.title[0].isupper()
@@ -229,5 +229,7 @@ def test_listed_schema_omits_only_described_limits() -> None:
         whole, listed = offer.input_schema(), tool(offer).input_schema
         limits = {"default", "minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems", "pattern"}
         assert whole | {"properties": None} == listed | {"properties": None}
-        for name, facts in whole["properties"].items():
+        assert whole["properties"].keys() - listed["properties"].keys() == offer.unlisted()
+        for name in listed["properties"]:
+            facts = whole["properties"][name]
             assert listed["properties"][name] == {key: fact for key, fact in facts.items() if key not in limits}

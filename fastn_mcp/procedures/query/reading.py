@@ -10,17 +10,18 @@ from pydantic import JsonValue
 from pydantic_core import to_json
 
 from fastn_mcp.account.entries import read_labels
-from fastn_mcp.client.reads import MAX_LOOKUPS, read_pages
-from fastn_mcp.errors import NOTHING_CHANGED, Failed, FastnError, LeftOut
+from fastn_mcp.client.reads import GETS, MAX_LOOKUPS, read_pages
+from fastn_mcp.errors import NOTHING_CHANGED, Failed, FastnError, LeftOut, NotFound
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.query.bounds import Bounds
 from fastn_mcp.procedures.query.run_counts import read_run_counts
-from fastn_mcp.procedures.query.tables import RUN_COUNTS, TABLES, Names, Table
+from fastn_mcp.procedures.query.tables import RUN_COUNTS, TABLES, Table
 from fastn_mcp.procedures.reads import unique
 from fastn_mcp.records.formats import counted, stamp
-from fastn_mcp.records.rows import Row, key_of, text
+from fastn_mcp.records.rows import Row, key_of, row_of, text
 from fastn_mcp.runtime import work_on
 from fastn_mcp.tools.paging import List, created
+from fastn_mcp.tools.tool import MAY_BE_ID
 
 MAX_PAGES = 100
 """Maximum number of pages of 100 rows of a table."""
@@ -148,11 +149,26 @@ class StatementReads:
         }
         kind = table.name.removesuffix("s")
         names = await read_labels(kind, ids, self._look, most=0)
-        unnamed = ids - names.keys()
+        unnamed = sorted(ids - names.keys())
         if len(unnamed) <= min(MAX_LOOKUPS, self._look.affordable) and table.name not in self.tables:
-            return names | await read_labels(kind, unnamed, self._look)
+            return names | await self._read_one_by_one(kind, unnamed, table)
         rows = await self._rows_with_names(table)
         return {key_of(row): text(row, "name", "slug", "email", "id") for row in rows}
+
+    async def _read_one_by_one(self, kind: str, ids: Sequence[str], table: Table) -> dict[str, str]:
+        """Return the names of these ids, without those that do not exist. Raises a `FastnError` if one is not read."""
+        names: dict[str, str] = {}
+        for id_ in ids:
+            if MAY_BE_ID.fullmatch(id_) is None:
+                continue
+            try:
+                row = row_of(await self._look(GETS[kind].model_validate({f"{kind}_id": id_})))
+            except NotFound:
+                continue
+            except FastnError as error:
+                raise self._unread(table, error, is_named=True) from error
+            names[id_] = text(row, "name", "slug", "id")
+        return names
 
     async def _rows_with_names(self, table: Table) -> Sequence[Row]:
         """Return the rows of a table to which others refer. Raises a `FastnError` if it cannot be read whole."""

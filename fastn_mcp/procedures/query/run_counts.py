@@ -22,9 +22,7 @@ _DEFAULT_PERIOD = timedelta(days=7)
 _MAX_CELLS = 2_000
 _MAX_PARALLEL = 8
 
-_STATUSES = next(
-    known.values for known in ListExecutions.model_fields["status"].metadata if isinstance(known, Known)
-)
+_STATUSES = next(known.values for known in ListExecutions.model_fields["status"].metadata if isinstance(known, Known))
 
 Period = tuple[datetime, datetime]
 
