@@ -38,6 +38,7 @@ COMMANDS: Mapping[str, Mapping[str, CommandEntry]] = {
     },
     "Use": {
         "call": CommandEntry("call:call", "Make one call; asks at the terminal where approval is needed."),
+        "query": CommandEntry("query:query", "Answer a question about the account by one SQL statement."),
         "run": CommandEntry("run:run", "Make the calls of a file, without a model."),
         "tools": CommandEntry("call:tools", "List the tools of these settings: effect, evidence, route."),
     },

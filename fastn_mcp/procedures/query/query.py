@@ -28,7 +28,7 @@ class Query(Procedure[QueryResult]):
     __doc__ = (
         "Any question by one SQLite SELECT: absence, sums, order. ago('24 hours'), median(x), p90(x). runs, audit: the"
         " newest, so bound them. run_counts: exact; a request per period, customer, workflow, status that you select."
-        f" *: and created_at, updated_at. {columns_in_words()}"
+        f" *: and created_at, updated_at. {columns_in_words()}."
     )
 
     effect = Effect.READ
