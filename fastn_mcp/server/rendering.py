@@ -85,11 +85,7 @@ def render(
     if isinstance(call, Operation):
         raw = _without_nulls(raw)
     data = _with_new_key(raw) if isinstance(call, CreateApiKey) else safe(raw)
-    budget = BUDGET
-    if isinstance(result, Overview):  # it limits its table itself
-        budget = 2 * BUDGET
-    elif isinstance(result, QueryResult):  # it limits its rows itself
-        budget = MAX_PAGE
+    budget = _budget_of(result)
     size = _size(answer)
     cut = ""
     if size > budget // 2:
@@ -98,6 +94,17 @@ def render(
     answer["data"], left_out = _fit(data, budget - _NOTE_SIZE - size)
     said = " ".join(filter(None, (cut, left_out)))
     return answer | ({"left_out": said} if said else {})
+
+
+def _budget_of(result: FastnObject) -> int:
+    """Return the maximum size of an answer. Overviews and statements limit their rows themselves."""
+    match result:
+        case Overview():
+            return 2 * BUDGET
+        case QueryResult():
+            return MAX_PAGE
+        case _:
+            return BUDGET
 
 
 _WHOLE = ("done", "status", "outcome", "untrusted", "until", "retry_after_seconds")

@@ -35,10 +35,10 @@ def result_of(
     """Return the answer with the rows that fit. `facts`: `offset`, `total` of all rows, `kilobytes` of room."""
     offset, total, room = cast("tuple[int, int | None, int]", (facts["offset"], facts["total"], facts["kilobytes"]))
     shown = cast("list[list[JsonValue]]", safe(cast(JsonValue, [[*row] for row in rows])))
-    head = {**around, "columns": [shorten(name, 60) for name in columns]}
+    head: dict[str, JsonValue] = {**around, "columns": [*(shorten(name, 60) for name in columns)]}
     budget = room * 1_000 - _AROUND - len(to_json(head))
     fitting, is_cut = _fitting(shown, budget)
-    body: dict[str, JsonValue] = {**head, "rows": cast(JsonValue, fitting)}
+    body = {**head, "rows": cast(JsonValue, fitting)}
     if is_cut:
         body["cut"] = "Long texts are cut: select fewer columns, or substr(column, 1, 1000)."
     end = offset + len(fitting)

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Literal, NotRequired, TypedDict
 
 READY = "ready"
@@ -92,67 +92,15 @@ LIMITS: Mapping[int, int] = {
     sqlite3.SQLITE_LIMIT_WORKER_THREADS: 0,
 }
 
-FUNCTIONS = frozenset(
-    [
-        "abs",
-        "avg",
-        "ceil",
-        "ceiling",
-        "coalesce",
-        "count",
-        "cume_dist",
-        "dense_rank",
-        "first_value",
-        "floor",
-        "format",
-        "glob",
-        "group_concat",
-        "ifnull",
-        "iif",
-        "instr",
-        "lag",
-        "last_value",
-        "lead",
-        "length",
-        "like",
-        "lower",
-        "ltrim",
-        "max",
-        "min",
-        "mod",
-        "nth_value",
-        "ntile",
-        "nullif",
-        "percent_rank",
-        "printf",
-        "rank",
-        "replace",
-        "round",
-        "row_number",
-        "rtrim",
-        "sign",
-        "string_agg",
-        "substr",
-        "substring",
-        "sum",
-        "total",
-        "trim",
-        "typeof",
-        "upper",
-        "ago",
-        "date",
-        "datetime",
-        "julianday",
-        "median",
-        "p90",
-        "strftime",
-        "time",
-        "unixepoch",
-        "current_date",
-        "current_time",
-        "current_timestamp",
-    ]
-)
+FUNCTIONS = frozenset({
+    "abs", "avg", "ceil", "ceiling", "coalesce", "count", "cume_dist", "dense_rank", "first_value", "floor",
+    "format", "glob", "group_concat", "ifnull", "iif", "instr", "lag", "last_value", "lead", "length", "like",
+    "lower", "ltrim", "max", "min", "mod", "nth_value", "ntile", "nullif", "percent_rank", "printf", "rank",
+    "replace", "round", "row_number", "rtrim", "sign", "string_agg", "substr", "substring", "sum", "total", "trim",
+    "typeof", "upper",
+    "ago", "date", "datetime", "julianday", "median", "p90", "strftime", "time", "unixepoch", "current_date",
+    "current_time", "current_timestamp",
+})  # fmt: skip
 """Functions that a statement may use. Those in the last two lines are ours, also where SQLite has one of the name."""
 
 _ACTIONS = frozenset({sqlite3.SQLITE_SELECT, sqlite3.SQLITE_RECURSIVE})
@@ -346,17 +294,17 @@ class Database:
 
     def _add_functions(self) -> None:
         now = datetime.fromisoformat(self._now)
-        self._add("ago", 1, lambda text: ago(now, text))
+        self._add("ago", 1, partial(ago, now))
         for name, function in _clock_functions(self._now):
             self._add(name, -1, function)
         moments = {"current_date": self._now[:10], "current_time": self._now[11:19], "current_timestamp": self._now}
         for name, moment in moments.items():
-            self._add(name, 0, lambda moment=moment: moment)
+            self._add(name, 0, partial(str, moment))
         self._db.create_aggregate("median", 1, Median)  # pyright: ignore[reportArgumentType]
         self._db.create_aggregate("p90", 1, P90)  # pyright: ignore[reportArgumentType]
 
     def _add(self, name: str, arguments: int, function: Callable[..., Any]) -> None:
-        def reporting(*given: object) -> object:
+        def reporting(*given: object) -> Any:
             try:
                 return function(*given)
             except ValueError as error:  # SQLite only says that a function of ours raised
@@ -510,13 +458,13 @@ def limit_process() -> None:
 def main() -> None:
     limit_process()
     source = sys.stdin
-    sys.stdout.reconfigure(encoding="utf-8")  # pyright: ignore[reportAttributeAccessIssue]
 
-    def ready() -> None:
-        print(READY, flush=True)
+    def write(line: str) -> None:
+        sys.stdout.write(f"{line}\n")
+        sys.stdout.flush()
 
     task: Task = json.loads(source.readline())
-    print(json.dumps(answer(task, source, ready)), flush=True)
+    write(json.dumps(answer(task, source, partial(write, READY))))  # of ASCII only
 
 
 if __name__ == "__main__":

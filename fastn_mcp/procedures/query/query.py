@@ -38,7 +38,7 @@ class Query(Procedure[QueryResult]):
     until: Until = None
     customer: Annotated[str | None, Field(description="Id or name; several: A,B."), TextBound(4_000)] = None
     workflow: Annotated[str | None, Field(description="Likewise."), TextBound(4_000)] = None
-    offset: Annotated[int, Field(ge=0, description="Rows to skip, from 0.")] = 0
+    offset: Annotated[int, Field(ge=0, description="Rows to skip, default 0.")] = 0
     max_kb: Annotated[int, Field(ge=1, le=MAX_KB, description=f"1-{MAX_KB}, default {DEFAULT_KB}.")] = DEFAULT_KB
 
     async def run(self, context: ProcedureContext) -> QueryResult:

@@ -196,7 +196,7 @@ class StatementReads:
                 certainty=NOTHING_CHANGED,
             )
         if table.name == "audit":
-            window.notes.append("reads are not logged")
+            window.notes.append("the log does not hold everything: some changes and most reads are not in it")
         self.tables[table.name] = window
 
     async def _read_list(self, table: Table, listing: List[Any], most: int, *, is_named: bool = False) -> TableRows:

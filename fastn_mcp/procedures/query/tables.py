@@ -119,10 +119,10 @@ class Table:
 
         `redacted` redacts the account's own key.
         """
-        wholes: list[JsonValue] = []
-        for row in rows:
-            for part in self.parts(row):
-                wholes.append([{column.field: self._read(column, part, names)} for column in self.columns])
+        parts = [part for row in rows for part in self.parts(row)]
+        wholes: list[JsonValue] = [
+            [{column.field: self._read(column, part, names)} for column in self.columns] for part in parts
+        ]
         shown = cast("list[list[dict[str, JsonValue]]]", redacted(_safe_columns(wholes)))
         return [[_cell(next(iter(cell.values()))) for cell in cells] for cells in shown]
 
@@ -193,7 +193,7 @@ def _permissions(role: Row) -> Iterator[Row]:
         yield {"roleId": role.get("id"), "roleName": role.get("name"), "permissions": permission}
 
 
-def _of_connection(name: str, field_name: str) -> Callable[[Row], JsonValue]:
+def _of_connection(field_name: str) -> Callable[[Row], JsonValue]:
     """Return how to read a field of a connection that its id tells as well."""
     return lambda row: text({**connection_refers(key_of(row)), **row}, field_name) or None
 
@@ -265,11 +265,11 @@ _ALL = (
             *_columns(ID, id="id"),
             _derived("customer_id", ID, _owner_of_connection),
             _named("customer", "customers", _owner_of_connection),
-            _derived("connector_id", ID, _of_connection("connector_id", "connectorId")),
+            _derived("connector_id", ID, _of_connection("connectorId")),
             *_columns(TEXT, connector="connector.name connectorName connector.slug connectorSlug"),
             *_columns(WORD, auth_type="authType", status="status"),
             *_columns(TEXT, status_reason="statusReason", user_email="userEmail"),
-            _derived("environment", WORD, _of_connection("environment", "environment")),
+            _derived("environment", WORD, _of_connection("environment")),
             *_columns(TIME, expires_at="expiresAt", last_used_at="lastUsedAt lastUsed"),
             *_CHANGED,
         ),
