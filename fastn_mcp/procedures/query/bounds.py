@@ -8,7 +8,7 @@ from typing import Any
 from fastn_mcp.errors import InvalidArgument
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.lookup import is_id, resolve
-from fastn_mcp.procedures.query.tables import Table
+from fastn_mcp.procedures.query.tables import QueryTable
 from fastn_mcp.records.formats import counted, stamp
 from fastn_mcp.records.rows import parse_timestamp
 from fastn_mcp.tools.paging import MAX_LIMIT, List
@@ -26,7 +26,7 @@ class Bounds:
     customers: Sequence[str] = ()
     workflows: Sequence[str] = ()
 
-    def filters(self, table: Table) -> Iterator[dict[str, Any]]:
+    def filters(self, table: QueryTable) -> Iterator[dict[str, Any]]:
         """Yield the arguments of each list that the table is read from: one for each customer and workflow."""
         period = {"since": self.since, "until": self.until}
         given = {name: stamp(at) for name, at in period.items() if at is not None and name in table.bounds}
@@ -35,10 +35,10 @@ class Bounds:
                 ids = {"customer_id": customer, "workflow_id": workflow}
                 yield given | {name: id_ for name, id_ in ids.items() if id_ is not None}
 
-    def lists(self, table: Table) -> list[List[Any]]:
+    def lists(self, table: QueryTable) -> list[List[Any]]:
         return [table.lister.model_validate({"limit": MAX_LIMIT, **filters}) for filters in self.filters(table)]
 
-    def in_words(self, table: Table) -> str:
+    def in_words(self, table: QueryTable) -> str:
         """Return what bounds the rows of a table: `of 2 customers, since …`; empty if nothing does."""
         words: list[str] = []
         if self.customers and "customer_id" in table.bounds:

@@ -1,7 +1,8 @@
 """Program of the process in which a statement runs. It has the standard library only, and is started by its path.
 
 It reads one line of JSON, the `Task`, then lines `[table, rows]`, all from stdin, and writes one line of JSON, the
-`Answer`. Before that it writes a line `ready`, once it has taken all rows. It has no key, no ledger and no environment,
+`StatementAnswer`. Before that it writes a line `ready`, once it has taken all rows. It has no key, no ledger and no
+environment,
 opens no file or connection once it has started, and ends at its limits of memory and time.
 """
 
@@ -41,7 +42,7 @@ class Task(TypedDict):
     max_cell: NotRequired[int]
 
 
-class Answer(TypedDict, total=False):
+class StatementAnswer(TypedDict, total=False):
     """What a statement reads, or its rows, or why there are none."""
 
     reads: dict[str, list[str]]
@@ -350,12 +351,12 @@ class Database:
         is_defined = re.search(rf"\b{re.escape(plain)}\b[\"`\]]?\s*(?:\(|as\b)", self._task["statement"].lower())
         return is_defined is not None and plain not in self._modules and not plain.startswith(_RESERVED)
 
-    def compile(self) -> Answer:
+    def compile(self) -> StatementAnswer:
         """Return which columns the statement reads."""
         self._db.execute(_EXPLAIN + _checked(self._task["statement"]))
         return {"reads": {table: sorted(columns) for table, columns in self.reads.items()}}
 
-    def run(self) -> Answer:
+    def run(self) -> StatementAnswer:
         """Return the rows from the offset on that fit, and the number of all."""
         for words in self.words.values():
             words.is_read = True
@@ -367,7 +368,7 @@ class Database:
             if self._error:
                 raise RefusedStatement(self._error) from error
             raise
-        answer: Answer = {
+        answer: StatementAnswer = {
             "columns": [column[0] for column in cursor.description],
             "rows": rows,
             "total": total,
@@ -420,7 +421,7 @@ def _checked(statement: str) -> str:
 # --- the process -------------------------------------------------------------------------------------------------
 
 
-def answer(task: Task, lines: Iterable[str], ready: Callable[[], object]) -> Answer:
+def answer(task: Task, lines: Iterable[str], ready: Callable[[], object]) -> StatementAnswer:
     """Do a task, with rows as lines of JSON. `ready` is called once all rows are taken."""
     try:
         database = Database(task)

@@ -11,9 +11,9 @@ from fastn_mcp.errors import NOTHING_CHANGED, Failed, FastnError, InvalidArgumen
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.query.answer import DEFAULT_KB, MAX_KB, QueryResult, result_of
 from fastn_mcp.procedures.query.bounds import read_bounds
-from fastn_mcp.procedures.query.child_program import FUNCTIONS, MAX_STATEMENT, Answer, Task
-from fastn_mcp.procedures.query.reading import StatementReads
+from fastn_mcp.procedures.query.child_program import FUNCTIONS, MAX_STATEMENT, StatementAnswer, Task
 from fastn_mcp.procedures.query.statement_process import run_task, slot_of
+from fastn_mcp.procedures.query.table_reads import StatementReads
 from fastn_mcp.procedures.query.tables import TABLES, columns_in_words
 from fastn_mcp.records.formats import stamp
 from fastn_mcp.tools.bounds import TextBound
@@ -55,7 +55,7 @@ class Query(Procedure[QueryResult]):
 
 async def run_statement(
     call: Query, context: ProcedureContext, *, max_bytes: int, max_cell: int
-) -> tuple[Answer, dict[str, JsonValue]]:
+) -> tuple[StatementAnswer, dict[str, JsonValue]]:
     """Return the rows of a statement, and what to know before them. Raises a `FastnError`."""
     if len(call.sql.encode(errors="replace")) > MAX_STATEMENT:
         raise InvalidArgument(f"The statement is larger than {MAX_STATEMENT:,} bytes.", "Shorten it.")
@@ -121,7 +121,7 @@ def _missing(context: ProcedureContext) -> dict[str, FastnError]:
     return refusals
 
 
-def _around(answer: Answer, reading: StatementReads, context: ProcedureContext) -> dict[str, JsonValue]:
+def _around(answer: StatementAnswer, reading: StatementReads, context: ProcedureContext) -> dict[str, JsonValue]:
     """Return what to know before the rows: values that no row has, and how far the rows reach."""
     around: dict[str, JsonValue] = {}
     for name, found in answer.get("unknown", {}).items():
@@ -139,7 +139,7 @@ _FUNCTION = re.compile(r"(?:no such function|not authorized to use function): (\
 _PROHIBITED = re.compile(r"access to (\S+) is prohibited")
 
 
-def _checked(answer: Answer, statement: str, missing: Mapping[str, FastnError]) -> Answer:
+def _checked(answer: StatementAnswer, statement: str, missing: Mapping[str, FastnError]) -> StatementAnswer:
     """Return an answer. Raises `InvalidArgument` if the statement could not be compiled or run."""
     if "failure" not in answer:
         return answer

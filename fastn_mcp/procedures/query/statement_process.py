@@ -16,7 +16,7 @@ import anyio.lowlevel
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from fastn_mcp.errors import NOTHING_CHANGED, Failed, NotSent
-from fastn_mcp.procedures.query.child_program import READY, Answer, Task
+from fastn_mcp.procedures.query.child_program import READY, StatementAnswer, Task
 
 STATEMENT_SECONDS = 2.0
 """Seconds after which a statement is stopped."""
@@ -59,7 +59,7 @@ def slot_of(account: object) -> anyio.Lock:
     return locks.setdefault(account, anyio.Lock())
 
 
-async def run_task(task: Task, lines: Iterable[bytes] = ()) -> Answer:
+async def run_task(task: Task, lines: Iterable[bytes] = ()) -> StatementAnswer:
     """Do a task in a process of its own, with rows as lines of JSON. Raises `StatementStopped`, or another `Failed`."""
     if not IS_AVAILABLE:
         raise NotSent(UNAVAILABLE, "Use the list tools.")
@@ -91,7 +91,7 @@ async def run_task(task: Task, lines: Iterable[bytes] = ()) -> Answer:
                 await _end(process, has_ended=has_ended)
 
 
-async def _answer(process: anyio.abc.Process, task: Task, lines: Iterable[bytes]) -> Answer:
+async def _answer(process: anyio.abc.Process, task: Task, lines: Iterable[bytes]) -> StatementAnswer:
     source = cast(anyio.abc.ByteSendStream, process.stdin)
     received = BufferedByteReceiveStream(cast(anyio.abc.ByteReceiveStream, process.stdout))
     try:
@@ -120,8 +120,8 @@ async def _answer(process: anyio.abc.Process, task: Task, lines: Iterable[bytes]
         raise _too_much_memory() from None
 
 
-def _parsed(line: bytes) -> Answer:
-    answer = cast(Answer, json.loads(line))
+def _parsed(line: bytes) -> StatementAnswer:
+    answer = cast(StatementAnswer, json.loads(line))
     if answer.get("failure") == "memory":
         raise _too_much_memory()
     return answer

@@ -54,7 +54,7 @@ class Column:
     field: str
     """Name under which its value is redacted: that of Fastn's field."""
     names_of: str = ""
-    """Table whose names it shows in place of ids; empty if it shows what it reads."""
+    """QueryTable whose names it shows in place of ids; empty if it shows what it reads."""
 
 
 def _plain(name: str, type_: str, *fields: str) -> Column:
@@ -92,7 +92,7 @@ _CHANGED = (*_columns(TIME, created_at="createdAt", updated_at="updatedAt"),)
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class QueryTable:
     """A table. `parts` returns the rows that one row of Fastn's list makes."""
 
     name: str
@@ -233,7 +233,7 @@ def _known(lister: AnyList, **columns: str) -> dict[str, Sequence[str]]:
 RUN_COUNTS = "run_counts"
 
 _ALL = (
-    Table(
+    QueryTable(
         "customers",
         ListCustomers,
         (
@@ -248,7 +248,7 @@ _ALL = (
         ),
         documented=_known(ListCustomers, status="status"),
     ),
-    Table(
+    QueryTable(
         "connectors",
         ListConnectors,
         (
@@ -258,7 +258,7 @@ _ALL = (
             *_CHANGED,
         ),
     ),
-    Table(
+    QueryTable(
         "connections",
         ListConnections,
         (
@@ -276,7 +276,7 @@ _ALL = (
         bounds=("customer_id",),
         documented=_known(ListConnections, status="status"),
     ),
-    Table(
+    QueryTable(
         "workflows",
         ListWorkflows,
         (
@@ -292,7 +292,7 @@ _ALL = (
         ),
         documented=_known(ListWorkflows, status="status"),
     ),
-    Table(
+    QueryTable(
         "workflow_connectors",
         ListWorkflows,
         (
@@ -302,7 +302,7 @@ _ALL = (
         ),
         parts=_apps,
     ),
-    Table(
+    QueryTable(
         "triggers",
         ListTriggers,
         (
@@ -327,7 +327,7 @@ _ALL = (
             authentication="authentication",
         ),
     ),
-    Table(
+    QueryTable(
         "trigger_routes",
         ListTriggers,
         (
@@ -340,7 +340,7 @@ _ALL = (
         parts=_routes,
         bounds=("customer_id", "workflow_id"),
     ),
-    Table(
+    QueryTable(
         "trigger_customers",
         ListTriggers,
         (
@@ -351,7 +351,7 @@ _ALL = (
         parts=_customers_of_trigger,
         bounds=("customer_id", "workflow_id"),
     ),
-    Table(
+    QueryTable(
         "users",
         ListUsers,
         (
@@ -362,7 +362,7 @@ _ALL = (
         ),
         documented=_known(ListUsers, status="status"),
     ),
-    Table(
+    QueryTable(
         "roles",
         ListRoles,
         (
@@ -371,7 +371,7 @@ _ALL = (
             *_columns(NUMBER, built_in="builtIn"),
         ),
     ),
-    Table(
+    QueryTable(
         "role_permissions",
         ListRoles,
         (
@@ -381,7 +381,7 @@ _ALL = (
         ),
         parts=_permissions,
     ),
-    Table(
+    QueryTable(
         "api_keys",
         ListApiKeys,
         (
@@ -394,7 +394,7 @@ _ALL = (
             *_columns(TEXT, created_by="createdBy"),
         ),
     ),
-    Table(
+    QueryTable(
         "secrets",
         ListSecrets,
         (
@@ -407,7 +407,7 @@ _ALL = (
         ),
         bounds=("customer_id",),
     ),
-    Table(
+    QueryTable(
         "audit",
         QueryAuditLog,
         (
@@ -424,7 +424,7 @@ _ALL = (
         bounds=("since", "until"),
         documented={"actor_kind": ("person", "key", "agent", "system")},
     ),
-    Table(
+    QueryTable(
         "runs",
         ListExecutions,
         (
@@ -441,7 +441,7 @@ _ALL = (
         bounds=("since", "until", "customer_id", "workflow_id"),
         documented=_known(ListExecutions, status="status", triggered_by="started_by"),
     ),
-    Table(
+    QueryTable(
         RUN_COUNTS,
         ListExecutions,
         (
@@ -458,7 +458,7 @@ _ALL = (
     ),
 )
 
-TABLES: Mapping[str, Table] = {table.name: table for table in _ALL}
+TABLES: Mapping[str, QueryTable] = {table.name: table for table in _ALL}
 
 
 def columns_in_words() -> str:

@@ -15,7 +15,7 @@ from fastn_mcp.errors import NOTHING_CHANGED, Failed, FastnError, LeftOut, NotFo
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.query.bounds import Bounds
 from fastn_mcp.procedures.query.run_counts import read_run_counts
-from fastn_mcp.procedures.query.tables import RUN_COUNTS, TABLES, Table
+from fastn_mcp.procedures.query.tables import RUN_COUNTS, TABLES, QueryTable
 from fastn_mcp.procedures.reads import unique
 from fastn_mcp.records.formats import counted, stamp
 from fastn_mcp.records.rows import Row, key_of, row_of, text
@@ -56,7 +56,7 @@ class TableRows:
     """Number of rows of the table: a row of Fastn's list may be none, or several."""
     notes: list[str] = field(default_factory=list[str])
 
-    def reach(self, table: Table, bounds: Bounds) -> str | int:
+    def reach(self, table: QueryTable, bounds: Bounds) -> str | int:
         """Return how far the rows reach: their number, or which part they are."""
         bounded = bounds.in_words(table)
         if table.name == RUN_COUNTS:
@@ -127,7 +127,7 @@ class StatementReads:
         starts = range(0, len(rows), _LINE_ROWS)
         return [TABLES[name].rows(rows[at : at + _LINE_ROWS], self._names, self._look.redactor) for at in starts]
 
-    async def _read_whole(self, table: Table) -> None:
+    async def _read_whole(self, table: QueryTable) -> None:
         whole = TableRows()
         for listing in self._bounds.lists(table):
             part = await self._read_list(table, listing, MAX_PAGES)
@@ -136,7 +136,7 @@ class StatementReads:
             whole.rows = [*whole.rows, *part.rows]
         self.tables[table.name] = whole
 
-    async def _read_names(self, table: Table) -> dict[str, str]:
+    async def _read_names(self, table: QueryTable) -> dict[str, str]:
         """Return the names by id that columns show: of few ids one by one, else of the whole list."""
         ids = {
             str(key)
@@ -155,7 +155,7 @@ class StatementReads:
         rows = await self._rows_with_names(table)
         return {key_of(row): text(row, "name", "slug", "email", "id") for row in rows}
 
-    async def _read_one_by_one(self, kind: str, ids: Sequence[str], table: Table) -> dict[str, str]:
+    async def _read_one_by_one(self, kind: str, ids: Sequence[str], table: QueryTable) -> dict[str, str]:
         """Return the names of these ids, without those that do not exist. Raises a `FastnError` if one is not read."""
         names: dict[str, str] = {}
         for id_ in ids:
@@ -170,7 +170,7 @@ class StatementReads:
             names[id_] = text(row, "name", "slug", "id")
         return names
 
-    async def _rows_with_names(self, table: Table) -> Sequence[Row]:
+    async def _rows_with_names(self, table: QueryTable) -> Sequence[Row]:
         """Return the rows of a table to which others refer. Raises a `FastnError` if it cannot be read whole."""
         if table.name in self.tables:
             return self.tables[table.name].rows
@@ -179,7 +179,7 @@ class StatementReads:
             raise self._partial(table, found, is_named=True)
         return found.rows
 
-    async def _read_window(self, table: Table, statement: str) -> None:
+    async def _read_window(self, table: QueryTable, statement: str) -> None:
         window = TableRows(total=0)
         for listing in self._bounds.lists(table):
             part = await self._read_list(table, listing, MAX_WINDOW_PAGES)
@@ -199,7 +199,9 @@ class StatementReads:
             window.notes.append("the log does not hold everything: some changes and most reads are not in it")
         self.tables[table.name] = window
 
-    async def _read_list(self, table: Table, listing: List[Any], most: int, *, is_named: bool = False) -> TableRows:
+    async def _read_list(
+        self, table: QueryTable, listing: List[Any], most: int, *, is_named: bool = False
+    ) -> TableRows:
         try:
             pages = await read_pages(listing, self._look, most)
         except LeftOut:
@@ -224,13 +226,13 @@ class StatementReads:
         is_complete = pages.is_complete and (pages.total is None or pages.total <= len(rows))
         return TableRows(rows, pages.total, is_complete)
 
-    def _unread(self, table: Table, error: FastnError, *, is_named: bool) -> FastnError:
+    def _unread(self, table: QueryTable, error: FastnError, *, is_named: bool) -> FastnError:
         column = f"a column with names of {table.name}" if is_named else f"the table {table.name}"
         return type(error)(
             f"The statement reads {column}, which could not be read. {error.what}", error.next_step, facts=error.facts
         )
 
-    def _partial(self, table: Table, part: TableRows, *, is_named: bool = False) -> FastnError:
+    def _partial(self, table: QueryTable, part: TableRows, *, is_named: bool = False) -> FastnError:
         stored = self._look.stored(table.lister.model_validate({"limit": 100}))
         read = max(len(part.rows), len(stored.rows))
         total = part.total or stored.total
@@ -250,7 +252,7 @@ class StatementReads:
             certainty=NOTHING_CHANGED,
         )
 
-    def _name_columns(self, table: Table) -> str:
+    def _name_columns(self, table: QueryTable) -> str:
         names = [
             column.name
             for name, read in self._columns.items()
@@ -260,5 +262,5 @@ class StatementReads:
         return ", ".join(dict.fromkeys(names))
 
     @staticmethod
-    def _ways(table: Table) -> str:
+    def _ways(table: QueryTable) -> str:
         return ", ".join(bound.removesuffix("_id") for bound in table.bounds)
