@@ -54,7 +54,7 @@ class Column:
     field: str
     """Name under which its value is redacted: that of Fastn's field."""
     names_of: str = ""
-    """QueryTable whose names it shows in place of ids; empty if it shows what it reads."""
+    """Table whose names it shows in place of ids; empty if it shows what it reads."""
 
 
 def _plain(name: str, type_: str, *fields: str) -> Column:
