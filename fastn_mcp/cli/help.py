@@ -186,6 +186,10 @@ _EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "audit show": ("fastn-mcp audit tail", "fastn-mcp audit show 12      # a number of that list"),
     "audit tail": ("fastn-mcp audit tail -n 50", "fastn-mcp audit tail --follow"),
     "audit verify": ("fastn-mcp audit verify", "fastn-mcp audit verify --head HASH      # noted elsewhere"),
+    "query": (
+        "fastn-mcp --sandbox query",
+        'fastn-mcp --sandbox query "select name, plan from customers" --csv',
+    ),
     "call": (
         "fastn-mcp --sandbox call get-overview",
         "fastn-mcp --sandbox call list-executions --status failed --limit 3",
