@@ -14,7 +14,7 @@ from fastn_mcp.account.snapshot import AccountSnapshot, Prefix
 from fastn_mcp.client.client import FastnClient
 from fastn_mcp.client.cost import spent
 from fastn_mcp.config.model import Settings
-from fastn_mcp.errors import NOTHING_SENT, Disabled, LeftOut
+from fastn_mcp.errors import NOTHING_SENT, Disabled, FastnError, LeftOut
 from fastn_mcp.records.formats import stamp
 from fastn_mcp.records.rows import FastnObject, Row
 from fastn_mcp.runtime import System
@@ -127,6 +127,19 @@ class AnswerReads:
             return None
         self.use(listed[1])
         return listed[0]
+
+    @property
+    def redactor(self) -> Callable[[JsonValue], JsonValue]:
+        """Redacts the key of the account that is read."""
+        return self._shared.client.redactor
+
+    def refusal(self, call: Call) -> FastnError | None:
+        """Return why the caller may not make this read, as its tool is disabled or not permitted; None if they may."""
+        try:
+            self._permit(call)
+        except FastnError as error:
+            return error
+        return None
 
     def _may_use(self, listing: List[Any]) -> bool:
         """Whether the tool of a stored list is enabled. Raises another `FastnError` if the caller may not read it."""

@@ -59,6 +59,7 @@ _EXAMPLES: Mapping[str, str] = {
     "name": "Initech",
     "permissions": "workflows:read",
     "prompt": "Post new orders to Slack",
+    "sql": "select name from customers",
     "query": "acme hubspot",
     "role": "Viewer",
     "routes": '[{"routeId": "wf_b5880b29eb25"}]',

@@ -38,6 +38,7 @@ COMMANDS: Mapping[str, Mapping[str, CommandEntry]] = {
     },
     "Use": {
         "call": CommandEntry("call:call", "Make one call; asks at the terminal where approval is needed."),
+        "query": CommandEntry("query:query", "Answer a question about the account by one SQL statement."),
         "run": CommandEntry("run:run", "Make the calls of a file, without a model."),
         "tools": CommandEntry("call:tools", "List the tools of these settings: effect, evidence, route."),
     },
@@ -187,6 +188,10 @@ _EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "audit show": ("fastn-mcp audit tail", "fastn-mcp audit show 12      # a number of that list"),
     "audit tail": ("fastn-mcp audit tail -n 50", "fastn-mcp audit tail --follow"),
     "audit verify": ("fastn-mcp audit verify", "fastn-mcp audit verify --head HASH      # noted elsewhere"),
+    "query": (
+        "fastn-mcp --sandbox query",
+        'fastn-mcp --sandbox query "select name, plan from customers" --csv',
+    ),
     "call": (
         "fastn-mcp --sandbox call get-overview",
         "fastn-mcp --sandbox call list-executions --status failed --limit 3",

@@ -13,6 +13,7 @@ from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.procedures.find import Find
 from fastn_mcp.procedures.find_dependents import FindDependents
 from fastn_mcp.procedures.overview.get_overview import GetOverview
+from fastn_mcp.procedures.query.query import Query
 from fastn_mcp.procedures.undo_change import ListChanges, UndoChange
 from fastn_mcp.procedures.wait_for_execution import WaitForExecution
 from fastn_mcp.records.rows import FastnObject
@@ -40,6 +41,7 @@ class PreviewChange(Procedure[ChangePreview]):
 PROCEDURES: tuple[AnyTool, ...] = (
     Find,
     GetOverview,
+    Query,
     Diagnose,
     WaitForExecution,
     FindDependents,

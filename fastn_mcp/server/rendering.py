@@ -15,6 +15,7 @@ from pydantic_core import to_json
 from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.procedures.context import Procedure
 from fastn_mcp.procedures.overview.get_overview import Overview
+from fastn_mcp.procedures.query.answer import QueryResult
 from fastn_mcp.procedures.tables import Table
 from fastn_mcp.records.formats import counted
 from fastn_mcp.records.platform import note_on
@@ -88,7 +89,7 @@ def render(
     if isinstance(call, Operation):
         raw = _without_nulls(raw)
     data = _with_new_key(raw) if isinstance(call, CreateApiKey) else safe(raw)
-    budget = 2 * BUDGET if isinstance(result, Overview) else BUDGET  # it limits its table itself
+    budget = _budget_of(result)
     size = _size(answer)
     cut = ""
     if size > budget // 2:
@@ -97,6 +98,17 @@ def render(
     answer["data"], left_out = _fit(data, budget - _NOTE_SIZE - size)
     said = " ".join(filter(None, (cut, left_out)))
     return answer | ({"left_out": said} if said else {})
+
+
+def _budget_of(result: FastnObject) -> int:
+    """Return the maximum size of an answer. Overviews and statements limit their rows themselves."""
+    match result:
+        case Overview():
+            return 2 * BUDGET
+        case QueryResult():
+            return MAX_PAGE
+        case _:
+            return BUDGET
 
 
 _WHOLE = ("done", "status", "outcome", "untrusted", "until", "retry_after_seconds")

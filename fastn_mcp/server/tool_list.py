@@ -37,7 +37,8 @@ _LIMITS = frozenset({"default", "minimum", "maximum", "minLength", "maxLength", 
 @cache
 def _schema(operation: AnyTool) -> dict[str, Any]:
     schema = operation.input_schema()
-    return schema | {"properties": {name: _listed_argument(facts) for name, facts in schema["properties"].items()}}
+    arguments = {name: facts for name, facts in schema["properties"].items() if name not in operation.unlisted()}
+    return schema | {"properties": {name: _listed_argument(facts) for name, facts in arguments.items()}}
 
 
 def _listed_argument(facts: dict[str, Any]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from fastn_mcp.tools.fields import (
 from fastn_mcp.tools.operation import DELETE, DOCUMENTED, GET, INFERRED, POST, Create, Operation
 from fastn_mcp.tools.paging import APPLIED_HERE, EXPIRY_FIELDS, ExpiresBefore, List, Match, expires_before
 from fastn_mcp.tools.slugs import same_name
-from fastn_mcp.tools.tool import Effect
+from fastn_mcp.tools.tool import UNLISTED, Effect
 
 _MANY_TEXTS = JsonBound(values=1_000, size=100_000)
 
@@ -66,7 +66,7 @@ class ListUsers(List[User]):
 
     search: Search = None
     status: Annotated[str | None, *one_of("Active", "Invited", "Disabled", "Suspended")] = None
-    role: Annotated[str | None, Field(description="Name."), APPLIED_HERE] = None
+    role: Annotated[str | None, Field(description="Name."), APPLIED_HERE, UNLISTED] = None
 
 
 class InviteUser(Operation[User]):
@@ -129,9 +129,9 @@ class ListApiKeys(List[ApiKey]):
     evidence = DOCUMENTED("API keys: columns; the path is inferred")
     matching: ClassVar[Mapping[str, Match]] = {"expires_before": expires_before, "never_used": _is_unused}
 
-    expires_before: ExpiresBefore = None
-    never_used: Annotated[bool | None, Field(description="By lastUsed."), APPLIED_HERE] = None
-    permissions: Annotated[str | None, Field(description="Preset, such as Full access."), APPLIED_HERE] = None
+    expires_before: Annotated[ExpiresBefore, UNLISTED] = None
+    never_used: Annotated[bool | None, Field(description="By lastUsed."), APPLIED_HERE, UNLISTED] = None
+    permissions: Annotated[str | None, Field(description="Preset, such as Full access."), APPLIED_HERE, UNLISTED] = None
 
 
 class CreateApiKey(Operation[NewApiKey]):

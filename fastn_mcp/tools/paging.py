@@ -19,7 +19,7 @@ from fastn_mcp.errors import first_few, nearest
 from fastn_mcp.records.rows import FastnObject, Row, as_word, owner_of, parse_timestamp, text, timestamp, word
 from fastn_mcp.tools.fields import Cursor, Known, Limit, Texts, in_words
 from fastn_mcp.tools.operation import Operation, Request, Route
-from fastn_mcp.tools.tool import NOT_SENT, Effect
+from fastn_mcp.tools.tool import NOT_SENT, UNLISTED, Effect
 
 MAX_LIMIT = 100
 """Maximum number of rows requested per page."""
@@ -187,8 +187,8 @@ def _detail(detail: str | None) -> str | None:
     return detail
 
 
-Detail = Annotated[str | None, Field(description="concise or full."), AfterValidator(_detail), NOT_SENT]
-Fields = Annotated[Texts | None, Field(description="Only these."), NOT_SENT]
+Detail = Annotated[str | None, Field(description="concise or full."), AfterValidator(_detail), NOT_SENT, UNLISTED]
+Fields = Annotated[Texts | None, Field(description="Only these."), NOT_SENT, UNLISTED]
 
 R = TypeVar("R", bound=Row)
 Item = TypeVar("Item", bound=FastnObject)

@@ -78,6 +78,10 @@ NOT_SENT = object()
 """Marks an argument that is never sent to Fastn and that no approval depends on: it shapes our answer."""
 
 
+UNLISTED = object()
+"""Marks an argument of a list that is taken, and not listed for agents: a statement of `query` takes its place."""
+
+
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 """Characters that are not allowed in the arguments of tools whose texts are ids or parts of a query."""
 
@@ -253,6 +257,12 @@ class Tool(BaseModel, Generic[Result]):
         """Return the arguments for Fastn that were given, including secrets."""
         ours = self.ours()
         return {name: value for name, value in self if value is not None and name not in ours}
+
+    @classmethod
+    @cache
+    def unlisted(cls) -> frozenset[str]:
+        """Return the arguments marked with `UNLISTED`, which are taken, and not listed."""
+        return frozenset(name for name, info in cls.model_fields.items() if UNLISTED in info.metadata)
 
     @classmethod
     @cache

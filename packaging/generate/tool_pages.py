@@ -189,6 +189,7 @@ def _calls() -> Iterator[Tool[Any]]:
             procedures: dict[str, dict[str, Any]] = {
                 "find": {"query": "acme"},
                 "get_overview": {},
+                "query": {"sql": "select customer, connector from connections where status = 'EXPIRED'"},
                 "diagnose": {"workflow_id": SLACK},
                 "wait_for_execution": {"execution_id": failed},
                 "find_dependents": {"kind": "connector", "id": fastn.id_of("connectors", "gamma")},

@@ -27,6 +27,7 @@ from fastn_mcp.procedures.ai import next_step
 from fastn_mcp.procedures.catalog import ALL_TOOLS, TOOLS, parse
 from fastn_mcp.procedures.find import NEXT, RUN
 from fastn_mcp.procedures.overview.get_overview import SUBJECTS
+from fastn_mcp.procedures.query.tables import TABLES as QUERY_TABLES
 from fastn_mcp.procedures.wait_for_execution import WaitForExecution
 from fastn_mcp.server.handlers import build
 from fastn_mcp.tools.access import DeleteSecret
@@ -150,6 +151,9 @@ def calls_of(tool: AnyTool, known: dict[str, list[str]]) -> Iterator[Tool[Any]]:
             yield type_(hours=720)
             arguments = [name for name in type_.model_fields if name in known]
             yield from (type_(**{name: key}, hours=720) for name in arguments for key in known[name][:2])
+        case "query":
+            names = [name for name in QUERY_TABLES if name != "run_counts"]  # which has a request for each of its cells
+            yield from (type_(sql=f"select * from {name}", max_kb=30) for name in names)  # noqa: S608 - ours
         case "find_dependents":
             kinds = get_args(type_.model_fields["kind"].annotation)
             yield from (type_(kind=kind, id=key) for kind in kinds for key in known[f"{kind}_id"][:2])

@@ -48,7 +48,7 @@ def _named(properties: dict[str, Any]) -> Iterator[str]:
 
 def _procedure_arguments(tool: AnyTool, execution: str, change: str) -> dict[str, Any]:
     values: dict[str, Any] = {
-        "query": "orders", "workflow_id": ORDERS, "execution_id": execution, "kind": "workflow", "id": ORDERS,
+        "query": "orders", "sql": "select 1", "workflow_id": ORDERS, "execution_id": execution, "kind": "workflow", "id": ORDERS,
         "change_id": change, "changes": [{"tool": "create_customer", "arguments": {"name": "Hooli"}}],
         "tool": "create_customer", "arguments": {"name": "Hooli"},
     }  # fmt: skip
@@ -82,6 +82,7 @@ async def test_every_answer_validates_against_its_output_schema(world: World) ->
             assert not result.is_error, body(result)
         await answers.of("list_executions", limit=100, detail="full")
         await answers.of("list_changes", limit=1)
+        await answers.of("query", sql="select permission from role_permissions", max_kb=1)
         for message in ("hm", f"delete {ORDERS}"):
             await answers.of("ai_chat", message=message)
     assert not answers.unseen

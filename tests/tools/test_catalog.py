@@ -9,6 +9,7 @@ from pydantic_core import to_json
 from support.tokens import tokens
 
 from fastn_mcp.procedures.catalog import ALL_TOOLS, PROCEDURES
+from fastn_mcp.procedures.query.query import Query
 from fastn_mcp.server.tool_list import ALWAYS_LOADED, tool
 from fastn_mcp.tools.catalog import CATALOG, OPERATIONS, AnyOperation
 from fastn_mcp.tools.operation import Operation
@@ -101,13 +102,13 @@ def test_effects_are_those_of_the_table() -> None:
 def test_tool_name_and_description_are_bounded() -> None:
     for offer in ALL_TOOLS:
         shown = tool(offer)
-        assert re.fullmatch(r"[a-z]+(_[a-z]+)+|find|diagnose", shown.name)
+        assert re.fullmatch(r"[a-z]+(_[a-z]+)+|find|query|diagnose", shown.name)
         assert len(shown.name) <= 30
         assert shown.title
         assert shown.title[0].isupper()
         assert "_" not in shown.title
         assert shown.description
-        assert len(shown.description) <= 600
+        assert len(shown.description) <= (2_000 if offer is Query else 600)  # with the columns of its tables
         assert shown.description == shown.description.strip()
         assert shown.description.endswith((".", "?"))
 
@@ -229,5 +230,7 @@ def test_listed_schema_omits_only_described_limits() -> None:
         whole, listed = offer.input_schema(), tool(offer).input_schema
         limits = {"default", "minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems", "pattern"}
         assert whole | {"properties": None} == listed | {"properties": None}
-        for name, facts in whole["properties"].items():
+        assert whole["properties"].keys() - listed["properties"].keys() == offer.unlisted()
+        for name in listed["properties"]:
+            facts = whole["properties"][name]
             assert listed["properties"][name] == {key: fact for key, fact in facts.items() if key not in limits}

@@ -1,0 +1,173 @@
+"""The tool `query`: any question about the account by one SQL statement."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Annotated
+
+from pydantic import Field, JsonValue
+
+from fastn_mcp.account.short_ids import short_id
+from fastn_mcp.errors import NOTHING_CHANGED, Failed, FastnError, InvalidArgument, nearest
+from fastn_mcp.procedures.context import Procedure, ProcedureContext
+from fastn_mcp.procedures.query.answer import DEFAULT_KB, MAX_KB, QueryResult, result_of
+from fastn_mcp.procedures.query.bounds import read_bounds
+from fastn_mcp.procedures.query.child_program import FUNCTIONS, MAX_STATEMENT, StatementAnswer, Task
+from fastn_mcp.procedures.query.statement_process import run_task, slot_of
+from fastn_mcp.procedures.query.table_reads import StatementReads
+from fastn_mcp.procedures.query.tables import TABLES, columns_in_words
+from fastn_mcp.records.formats import stamp
+from fastn_mcp.tools.bounds import TextBound
+from fastn_mcp.tools.fields import Since, Until
+from fastn_mcp.tools.operation import Call
+from fastn_mcp.tools.tool import Effect
+
+_MAX_SHOWN_CELL = 8_000
+
+
+class Query(Procedure[QueryResult]):
+    __doc__ = (
+        "Any question by one SQLite SELECT: absence, sums, order. ago('24 hours'), median(x), p90(x). runs, audit: the"
+        " newest, so bound them. run_counts: exact; a request per period, customer, workflow, status that you select."
+        f" *: and created_at, updated_at. {columns_in_words()}."
+    )
+
+    effect = Effect.READ
+
+    sql: Annotated[str, Field(description="One SELECT."), TextBound(MAX_STATEMENT)]
+    since: Since = None
+    until: Until = None
+    customer: Annotated[str | None, Field(description="Id or name; several: A,B."), TextBound(4_000)] = None
+    workflow: Annotated[str | None, Field(description="Likewise."), TextBound(4_000)] = None
+    offset: Annotated[int, Field(ge=0, description="Rows to skip, default 0.")] = 0
+    max_kb: Annotated[int, Field(ge=1, le=MAX_KB, description=f"1-{MAX_KB}, default {DEFAULT_KB}.")] = DEFAULT_KB
+
+    async def run(self, context: ProcedureContext) -> QueryResult:
+        rows, around = await run_statement(self, context, max_bytes=40_000, max_cell=_MAX_SHOWN_CELL)
+        return result_of(
+            around,
+            rows.get("columns", []),
+            rows.get("rows", []),
+            offset=self.offset,
+            total=rows.get("total"),
+            kilobytes=self.max_kb,
+        )
+
+
+async def run_statement(
+    call: Query, context: ProcedureContext, *, max_bytes: int, max_cell: int
+) -> tuple[StatementAnswer, dict[str, JsonValue]]:
+    """Return the rows of a statement, and what to know before them. Raises a `FastnError`."""
+    if len(call.sql.encode(errors="replace")) > MAX_STATEMENT:
+        raise InvalidArgument(f"The statement is larger than {MAX_STATEMENT:,} bytes.", "Shorten it.")
+    missing = _missing(context)
+    now = context.system.now()
+    task: Task = {
+        "tables": {name: table.types() for name, table in TABLES.items() if name not in missing},
+        "statement": _with_short_ids(call.sql),
+        "now": stamp(now),
+        "runs": False,
+    }
+    async with slot_of(context.guard):
+        compiled = _checked(await run_task(task), call.sql, missing)
+    reads = compiled.get("reads", {})
+    _check_bounds(call, reads)
+    bounds = await read_bounds(call.model_dump(include={"since", "until", "customer", "workflow"}), context)
+    reading = StatementReads(reads, bounds, context)
+    await reading.read(call.sql)
+    lines = await reading.lines()
+    task = {
+        **task,
+        "tables": {name: TABLES[name].types() for name in reads},
+        "runs": True,
+        "documented": {
+            f"{name}.{column}": [*values] for name in reads for column, values in TABLES[name].documented.items()
+        },
+        "offset": call.offset,
+        "max_bytes": max_bytes,
+        "max_cell": max_cell,
+    }
+    async with slot_of(context.guard):
+        answer = _checked(await run_task(task, lines), call.sql, missing)
+    return answer, _around(answer, reading, context)
+
+
+_LONG_TEXT = re.compile(r"'([^']{61,256})'")
+
+
+def _with_short_ids(statement: str) -> str:
+    """Return a statement with the short reference for each long id, as rows have them."""
+    return _LONG_TEXT.sub(lambda match: f"'{short_id(match[1])}'", statement)
+
+
+def _check_bounds(call: Query, reads: Mapping[str, Sequence[str]]) -> None:
+    """Refuse an argument that bounds no table of the statement: rows would seem to be bounded by it."""
+    given = {"since": call.since, "until": call.until, "customer_id": call.customer, "workflow_id": call.workflow}
+    for bound, value in given.items():
+        if value and not any(bound in TABLES[name].bounds for name in reads):
+            tables = ", ".join(name for name, table in TABLES.items() if bound in table.bounds)
+            argument = bound.removesuffix("_id")
+            raise InvalidArgument(
+                f"{argument} bounds none of the tables that the statement reads, only {tables}.", "Use WHERE."
+            )
+
+
+def _missing(context: ProcedureContext) -> dict[str, FastnError]:
+    """Return the tables whose list is switched off or not permitted for the caller, and why."""
+    refusals: dict[str, FastnError] = {}
+    for name, table in TABLES.items():
+        listing: Call = table.lister()  # pyright: ignore[reportAssignmentType]
+        if (refusal := context.look.refusal(listing)) is not None:
+            refusals[name] = refusal
+    return refusals
+
+
+def _around(answer: StatementAnswer, reading: StatementReads, context: ProcedureContext) -> dict[str, JsonValue]:
+    """Return what to know before the rows: values that no row has, and how far the rows reach."""
+    around: dict[str, JsonValue] = {}
+    for name, found in answer.get("unknown", {}).items():
+        compared = ", ".join(map(repr, found["compared"]))
+        values = ", ".join(found["values"]) or "none: the table is empty"
+        warning = f"{name}: no row has {compared}. Its values: {values}"
+        around["warning"] = f"{around['warning']}. {warning}" if "warning" in around else warning
+    around["reach"] = reading.reach()
+    return around | {"now": stamp(context.system.now())} | context.look.age()
+
+
+_TABLE = re.compile(r"no such table: (\S+)")
+_COLUMN = re.compile(r"no such column: (\S+)")
+_FUNCTION = re.compile(r"(?:no such function|not authorized to use function): (\S+)")
+_PROHIBITED = re.compile(r"access to (\S+) is prohibited")
+
+
+def _checked(answer: StatementAnswer, statement: str, missing: Mapping[str, FastnError]) -> StatementAnswer:
+    """Return an answer. Raises `InvalidArgument` if the statement could not be compiled or run."""
+    if "failure" not in answer:
+        return answer
+    message = answer.get("message", "")
+    if match := _TABLE.search(message):
+        table = match[1].lower()
+        if table in missing:
+            why = missing[table]
+            raise type(why)(f"The table {table} is not here. {why.what}", why.next_step)
+        tables = [name for name in TABLES if name not in missing]
+        what, next_step = f"no such table: {match[1]}{nearest(match[1], tables)}", f"Tables: {', '.join(tables)}."
+    elif match := _COLUMN.search(message):
+        what, next_step = _unknown_column(match[1], statement)
+    elif match := _FUNCTION.search(message):
+        what = f"no such function: {match[1]}{nearest(match[1], FUNCTIONS)}"
+        next_step = f"Functions: {', '.join(sorted(FUNCTIONS))}."
+    elif _PROHIBITED.search(message) or message == "not authorized":
+        what, next_step = "a statement may only SELECT from the tables of this tool", f"Tables: {', '.join(TABLES)}."
+    else:
+        what, next_step = message, "Correct the statement."
+    if answer["failure"] == "failed" and "too big" in message:
+        raise Failed(f"SQL: {what}.", "Build no long texts.", certainty=NOTHING_CHANGED)
+    raise InvalidArgument(f"SQL: {what}.", next_step, certainty="Nothing was changed.")
+
+
+def _unknown_column(named: str, statement: str) -> tuple[str, str]:
+    words = set(re.findall(r"\w+", statement.lower()))
+    tables = [table for name, table in TABLES.items() if name in words]
+    known = [column.name for table in tables for column in table.columns]
+    columns = "; ".join(f"{table.name}: {', '.join(column.name for column in table.columns)}" for table in tables)
+    return f"no such column: {named}{nearest(named.rpartition('.')[2], known)}", f"Columns: {columns}."

@@ -1,0 +1,168 @@
+"""Rows of the table `run_counts`: exact numbers of runs by Fastn's own totals, split by the columns that are read."""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import product
+from typing import Any
+
+import anyio
+
+from fastn_mcp.client.reads import read_page
+from fastn_mcp.errors import NOTHING_CHANGED, Failed, InvalidArgument
+from fastn_mcp.procedures.context import ProcedureContext
+from fastn_mcp.procedures.query.bounds import Bounds
+from fastn_mcp.procedures.reads import read_if_short
+from fastn_mcp.records.formats import stamp
+from fastn_mcp.records.rows import Row
+from fastn_mcp.tools.fields import Known
+from fastn_mcp.tools.paging import MAX_LIMIT, Position, created
+from fastn_mcp.tools.workflows import ListExecutions
+
+_DEFAULT_PERIOD = timedelta(days=7)
+_MAX_CELLS = 2_000
+_MAX_PARALLEL = 8
+
+_STATUSES = next(known.values for known in ListExecutions.model_fields["status"].metadata if isinstance(known, Known))
+
+Period = tuple[datetime, datetime]
+
+
+async def read_run_counts(
+    columns: Collection[str], bounds: Bounds, ids: Mapping[str, Sequence[str]], context: ProcedureContext
+) -> tuple[list[Row], list[str]]:
+    """Return a row for each period, customer, workflow and status that the columns tell apart, and notes on them.
+
+    `ids` are those of customers and workflows that the counts are split by; runs of any if there are none.
+    Raises a `FastnError` if it takes more requests than the answer may send.
+    """
+    now = context.system.now()
+    until = bounds.until or now
+    since = bounds.since or _begin(until - _DEFAULT_PERIOD)
+    periods = [*_periods(since, until, columns)]
+    customers = ids["customer"] or (None,)
+    workflows = ids["workflow"] or (None,)
+    statuses: Sequence[str | None] = _STATUSES if "status" in columns else (None,)
+    cells = [*product(periods, customers, workflows, statuses)]
+    await _check(cells, (since, until), context)
+    counts: dict[int, int] = {}
+    limiter = anyio.CapacityLimiter(_MAX_PARALLEL)
+
+    async def count(place: int) -> None:
+        async with limiter:
+            (begin, end), customer, workflow, status = cells[place]
+            counts[place] = await _total(context, begin, end, customer, workflow, status)
+
+    try:
+        async with anyio.create_task_group() as group:
+            for place in range(len(cells)):
+                group.start_soon(count, place)
+    except* Exception as errors:
+        raise errors.exceptions[0] from None
+    begins, note = await _history(context) if 0 in counts.values() else (None, "")
+    rows: list[Row] = []
+    for place, ((begin, end), customer, workflow, status) in enumerate(cells):
+        is_before = counts[place] == 0 and note and (begins is None or end <= begins)
+        rows.append(
+            {
+                "hour": stamp(begin),
+                "day": stamp(begin)[:10],
+                "week": _week(begin).date().isoformat(),
+                "month": stamp(begin)[:7],
+                "workflowId": workflow,
+                "endOrgId": customer,
+                "status": status,
+                "runs": None if is_before else counts[place],
+            }
+        )
+    notes = [f"exact from {stamp(since)} to {stamp(until)}"]
+    if len(periods) > 1 and until != _begin(until):
+        notes.append("the last period is not over")
+    if len(periods) > 1 and since != _begin(since):
+        notes.append("the first period does not begin with the day")
+    if note and (begins is None or since < begins):
+        notes.append(note)
+    return rows, notes
+
+
+def _begin(at: datetime) -> datetime:
+    """Return the begin of a day in UTC."""
+    return at.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+def _week(at: datetime) -> datetime:
+    return _begin(at) - timedelta(days=at.weekday())
+
+
+def _periods(since: datetime, until: datetime, columns: Collection[str]) -> Iterator[Period]:
+    """Yield the periods that the finest of these columns tells apart, in UTC."""
+    begin = since.astimezone(UTC)
+    end = until.astimezone(UTC)
+    while begin < end:
+        following = min(_following(begin, columns), end)
+        yield begin, following
+        begin = following
+
+
+def _following(begin: datetime, columns: Collection[str]) -> datetime:
+    midnight = _begin(begin)
+    if "hour" in columns:
+        return begin.replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
+    if "day" in columns:
+        return midnight + timedelta(days=1)
+    if "week" in columns:
+        return _week(begin) + timedelta(weeks=1)
+    if "month" in columns:
+        return (midnight.replace(day=1) + timedelta(days=32)).replace(day=1)
+    return datetime.max.replace(tzinfo=UTC)
+
+
+async def _check(cells: Sequence[object], period: Period, context: ProcedureContext) -> None:
+    """Read all runs of the period if those are fewer requests than counting. Raises if both are too many."""
+    look = context.look
+    if len(cells) > 1:
+        since, until = map(stamp, period)
+        listing = ListExecutions(since=since, until=until, limit=MAX_LIMIT)
+        await read_if_short(listing, look, min(len(cells), look.affordable) - 1)
+        if look.snapshot.pages_left(listing) == 0:
+            if len(cells) > _MAX_CELLS * 20:
+                raise _too_many(len(cells), _MAX_CELLS * 20)
+            return
+    if len(cells) > look.affordable:
+        raise _too_many(len(cells), look.affordable)
+
+
+def _too_many(needed: int, most: int) -> InvalidArgument:
+    return InvalidArgument(
+        f"run_counts takes one request for each period, customer, workflow and status: {needed:,} here, and at most"
+        f" {most:,} now.",
+        "Leave out a column of run_counts, or bound it with since, until, customer and workflow.",
+        certainty=NOTHING_CHANGED,
+    )
+
+
+async def _total(context: ProcedureContext, begin: datetime, end: datetime, *which: str | None) -> int:
+    customer, workflow, status = which
+    filters: dict[str, Any] = {"customer_id": customer, "workflow_id": workflow, "status": status}
+    call = ListExecutions.model_validate({"limit": 1, "since": stamp(begin), "until": stamp(end), **filters})
+    page = await read_page(call, context.look)
+    if page.total is not None:
+        return page.total
+    if page.next_cursor is None and not page.not_checked:
+        return len(page.rows)
+    raise Failed(
+        "Fastn does not say how many runs match, so run_counts cannot be read.", "Use the table runs.",
+        certainty=NOTHING_CHANGED,
+    )  # fmt: skip
+
+
+async def _history(context: ProcedureContext) -> tuple[datetime | None, str]:
+    """Return when the oldest run that Fastn keeps began, and a note on it; None if that is not known."""
+    newest = await read_page(ListExecutions(limit=1), context.look)
+    if newest.total:
+        cursor = Position(offset=newest.total - 1).encode()
+        oldest = await read_page(ListExecutions(limit=1, cursor=cursor), context.look)
+        times = [at for row in (*newest.rows, *oldest.rows) if (at := created(row)) is not None]
+        if oldest.rows and times:
+            begins = min(times)
+            return begins, f"the history of runs begins at {stamp(begins)}: counts before are NULL"
+    return None, "when the history of runs begins is not known: a count of 0 is NULL"

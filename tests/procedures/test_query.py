@@ -1,0 +1,299 @@
+# ruff: noqa: S608 - statements are what is tested
+"""The tool `query`: what a statement may do, what it must not say, and how it agrees with the lists."""
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from large_account import large_account
+from support.world import World
+
+from fastn_mcp.errors import Disabled, Failed, FastnError, InvalidArgument, LeftOut
+from fastn_mcp.procedures.query.child_program import LIMITS, Database, Task, plain_time, plain_word
+from fastn_mcp.procedures.query.query import Query
+from fastn_mcp.procedures.query.statement_process import IS_AVAILABLE, StatementStopped, run_task
+
+pytestmark = pytest.mark.skipif(not IS_AVAILABLE, reason="statements run where their memory is limited")
+
+COUNTING = "with recursive t(x) as (select 1 union all select x + 1 from t limit 1000000)"
+
+REFUSED = (
+    "explain select 1",
+    "explain query plan select id from customers",
+    "select * from sqlite_master",
+    "select 1 from sqlite_schema",
+    "select * from dbstat",
+    "select 1 from dbstat",
+    "with dbstat as (select 1) select 1 from main.dbstat",
+    "select * from json_each('[1]')",
+    "select * from pragma_table_info('customers')",
+    "select fts3_tokenizer('simple')",
+    "select load_extension('x')",
+    "select hex(zeroblob(40000))",
+    "select randomblob(9)",
+    "select sqlite_version()",
+    "pragma table_info(customers)",
+    "attach ':memory:' as other",
+    "delete from customers",
+    "with c as (select 1) delete from customers",
+    "insert into customers(id) values ('x')",
+    "create table t(a)",
+    "vacuum",
+    "select 1; select 2",
+    "select ?",
+    "select rowid from customers",
+    "select date('now', 'localtime')",
+    "",
+)
+
+STOPPED = (
+    f"{COUNTING}, c as materialized (select printf('%90000s', x) y from t) select count(*), max(y) from c",
+    "with recursive t(x) as (select 1 union all select x + 1 from t) select count(*) from t",
+    f"{COUNTING} select count(*) from t a, t b, t c where a.x + b.x = c.x * 7",
+)
+
+
+async def test_hostile_statements_are_refused(world: World) -> None:
+    for statement in REFUSED:
+        answer = await world.call(Query(sql=statement))
+        assert isinstance(answer, InvalidArgument), (statement, answer)
+    assert not world.sandbox.requests
+
+
+async def test_costly_statements_are_stopped_while_the_loop_goes_on(world: World) -> None:
+    for statement in STOPPED:
+        began = time.monotonic()
+        worst = 0.0
+        task = asyncio.ensure_future(world.call(Query(sql=statement)))
+        while not task.done():
+            at = time.monotonic()
+            await asyncio.sleep(0.01)
+            worst = max(worst, time.monotonic() - at)
+        answer = task.result()
+        assert isinstance(answer, (StatementStopped, InvalidArgument)), (statement, answer)
+        assert time.monotonic() - began < 5
+        assert worst < 0.2
+
+
+async def test_instr_over_long_texts_is_bounded(world: World) -> None:
+    text = "replace(printf('%50000s', ''), ' ', 'aaaaaaaaaaaaaaaaaaaa')"
+    answer = await world.call(Query(sql=f"select instr({text}, {text} || 'b')"))
+    assert isinstance(answer, FastnError), answer
+    assert "too big" in str(answer)
+
+
+def _task(statement: str) -> Task:
+    return {"tables": {"t": {"a": "text"}}, "statement": statement, "now": "2026-11-25T09:00:00Z", "runs": True}
+
+
+async def test_each_limit_of_sqlite_is_set() -> None:
+    beyond = {
+        "statement": f"select '{'x' * 10_001}'",
+        "columns": f"select {', '.join(['1'] * 101)}",
+        "depth": f"select {'(' * 60}1{')' * 60} + {' + '.join(['1'] * 60)}",
+        "compounds": " union all ".join(["select 1"] * 21),
+        "variables": "select ?1",
+        "length": "select replace(printf('%60000s', ''), ' ', 'xx')",
+        "arguments": f"select max({', '.join(['1'] * 21)})",
+        "pattern": f"select 'a' like '{'%a' * 101}'",
+    }
+    for name, statement in beyond.items():
+        answer = await run_task(_task(statement))
+        assert answer.get("failure") == "failed", (name, answer)
+    database = Database(_task("select 1"))
+    database.limit()
+    assert {limit: database._db.getlimit(limit) for limit in LIMITS} == dict(LIMITS)  # pyright: ignore[reportPrivateUsage]
+
+
+async def test_long_cells_are_cut_and_no_row_vanishes(world: World) -> None:
+    data = await ask(world, "select id, printf('%5000s', name) as text from customers")
+    assert len(data["rows"]) == 5
+    assert "cut" in data
+
+
+async def ask(world: World, statement: str, **arguments: Any) -> Any:
+    """Return the data of the answer as the model reads it."""
+    return (await world.rendered_tool("query", sql=statement, **arguments))["data"]
+
+
+async def cell(world: World, statement: str, **arguments: Any) -> Any:
+    return (await ask(world, statement, **arguments))["rows"][0][0]
+
+
+async def test_empty_is_null(world: World) -> None:
+    rows = world.sandbox.state.all("customers")
+    absent = sum(not row.get("externalRef") for row in rows)
+    assert absent > 0
+    assert await cell(world, "select count(*) from customers where external_ref is null") == absent
+
+
+async def test_enumerated_columns_compare_loosely_and_ids_exactly(world: World) -> None:
+    broken = await cell(world, "select count(*) from connections where status = 'Expired'")
+    assert broken == await cell(world, "select count(*) from connections where lower(status) = 'expired'") > 0
+    pending = await cell(world, "select count(*) from customers where status = 'PENDING_ADMIN_ACTIVATION'")
+    assert pending == await cell(world, "select count(*) from customers where status = 'Pending Admin Activation'")
+    id_ = world.id_of("customers", "Katana")
+    assert await cell(world, f"select count(*) from customers where id = '{id_}'") == 1
+    assert await cell(world, f"select count(*) from customers where id = '{id_.replace('-', '_')}'") == 0
+
+
+async def test_value_that_never_occurs_is_answered_with_those_that_do(world: World) -> None:
+    data = await ask(world, "select id from triggers where type = 'schedule'")
+    assert next(iter(data)) == "warning"
+    assert "no row has 'schedule'" in data["warning"]
+    assert "scheduler" in data["warning"]
+    assert "warning" not in await ask(world, "select id from connections where status = 'INACTIVE'")
+
+
+async def test_times_compare_as_times(world: World) -> None:
+    """SQLite writes a blank where data have a T, and another zone is another text."""
+    at = await cell(world, "select max(created_at) from runs")
+    blank = at.replace("T", " ").removesuffix("Z")
+    assert await cell(world, f"select count(*) from runs where created_at = '{blank}'") > 0
+    recent = "select count(*) from runs where created_at > "
+    assert await cell(world, f"{recent}ago('24 hours')") == await cell(world, f"{recent}datetime('now', '-1 day')") > 0
+
+
+async def test_short_references_and_whole_ids_find_a_connection(world: World) -> None:
+    whole = world.sandbox.state.all("connections")[0]["id"]
+    short = await cell(world, f"select id from connections where id = '{whole}'")
+    assert short.startswith("ref_")
+    assert await cell(world, f"select count(*) from connections where id = '{short}'") == 1
+
+
+async def test_names_stand_beside_ids(world: World) -> None:
+    data = await ask(world, "select customer, connector from connections where customer = 'Katana'")
+    assert ["Katana", "TikTok Shop"] in data["rows"]
+    data = await ask(world, "select distinct workflow from trigger_routes where workflow is not null")
+    assert ["process-new-orders"] in data["rows"]
+
+
+async def test_window_says_first_how_far_it_reaches_and_absence_is_refused(tmp_path: Any) -> None:
+    world = World(tmp_path, begin=large_account, snapshot_seconds=90)
+    data = await ask(world, "select workflow, count(*) from runs group by 1")
+    assert next(iter(data)) == "reach"
+    assert data["reach"]["runs"].startswith("only the newest 4,000 of ")
+    absence = "select name from workflows w where not exists (select 1 from runs r where r.workflow_id = w.id)"
+    refused = await world.call(Query(sql=absence))
+    assert isinstance(refused, Failed)
+    assert "absent" in refused.what
+
+
+async def test_counts_are_exact_and_null_before_the_history_begins(world: World) -> None:
+    runs = world.sandbox.state.all("executions")
+    assert await cell(world, "select sum(runs) from run_counts", since="2026-01-01") == len(runs)
+    data = await ask(world, "select month, runs from run_counts order by month", since="2026-08-01")
+    assert data["rows"][0] == ["2026-08", None]
+    assert "the history of runs begins at" in data["reach"]["run_counts"]
+
+
+async def test_table_that_is_partial_fails_the_statement_and_the_next_call_reads_on(tmp_path: Any) -> None:
+    world = World(tmp_path, begin=large_account, snapshot_seconds=90, requests_per_answer=12)
+    first = await world.call(Query(sql="select count(*) from customers"))
+    assert isinstance(first, LeftOut)
+    assert first.what.startswith("1,200 of 2,000 rows of customers are read")
+    assert await cell(world, "select count(*) from customers") == 2_000
+
+
+async def test_table_of_a_disabled_list_is_not_there(world: World) -> None:
+    world.disabled["list_secrets"] = "exclude_tools"
+    answer = await world.call(Query(sql="select name from secrets"))
+    assert isinstance(answer, Disabled), answer
+    assert not world.sandbox.requests
+    world.disabled |= {"list_customers": "exclude_tools", "get_customer": "exclude_tools"}
+    answer = await world.call(Query(sql="select customer from connections"))
+    assert isinstance(answer, Disabled), answer
+
+
+async def test_secret_that_a_name_shows_stays_hidden_under_an_alias(world: World) -> None:
+    world.sandbox.state.all("customers")[0]["name"] = "fsk_live_0123456789abcdef0123"
+    data = await ask(world, "select name as x, substr(name, 1, 14) from customers")
+    assert "fsk_live_0123" not in str(data)
+
+
+async def test_argument_that_bounds_nothing_is_refused(world: World) -> None:
+    answer = await world.call(Query(sql="select count(*) from workflows", customer="Katana"))
+    assert isinstance(answer, InvalidArgument)
+    assert await cell(world, "select count(*) from connections", customer="Katana") == len(
+        [row for row in world.sandbox.state.all("connections") if row["endOrgId"] == world.id_of("customers", "Katana")]
+    )
+
+
+async def test_unknown_names_are_answered_with_known_ones(world: World) -> None:
+    for statement, word in (
+        ("select * from customer", "customers"),
+        ("select nmae from customers", "'name'"),
+        ("select medain(duration_ms) from runs", "'median'"),
+    ):
+        answer = await world.call(Query(sql=statement))
+        assert isinstance(answer, InvalidArgument)
+        assert word in str(answer)
+
+
+async def test_answer_goes_on_at_an_offset(tmp_path: Any) -> None:
+    world = World(tmp_path, begin=large_account, snapshot_seconds=90)
+    seen: list[Any] = []
+    offset = 0
+    while offset is not None:
+        data = await ask(world, "select id from customers order by id", offset=offset, max_kb=30)
+        seen += data["rows"]
+        offset = data.get("next_offset")
+    assert len(seen) == len({row[0] for row in seen}) == 2_000
+
+
+LISTED: dict[str, tuple[str, dict[str, str]]] = {
+    "customers": ("list_customers", {"id": "id", "name": "name", "status": "status", "plan": "plan"}),
+    "connections": ("list_connections", {"status": "status", "customer_id": "endOrgId"}),
+    "users": ("list_users", {"id": "id", "email": "email", "role": "role"}),
+    "api_keys": ("list_api_keys", {"name": "name", "mode": "mode"}),
+    "secrets": ("list_secrets", {"id": "id", "name": "name"}),
+}
+
+WORDS = st.sampled_from(["", "Active", "ACTIVE", "Pending Admin Activation", "x y", "it's", "Ünï", "a-b"])
+
+
+@given(changes=st.lists(st.tuples(st.integers(0, 4), st.sampled_from(["name", "plan", "status"]), WORDS), max_size=5))
+@settings(max_examples=8)
+def test_rows_agree_with_the_lists(tmp_path_factory: Any, changes: list[tuple[int, str, str]]) -> None:
+    async def compare() -> None:
+        world = World(tmp_path_factory.mktemp("world"))
+        customers = world.sandbox.state.all("customers")
+        for place, field, value in changes:
+            customers[place % len(customers)][field] = value
+        for table, (lister, columns) in LISTED.items():
+            listed = (await world.rendered_tool(lister, limit=100, detail="full"))["data"]
+            data = await ask(world, f"select {', '.join(columns)} from {table}", max_kb=30)
+            expected = [[row.get(field) or None for field in columns.values()] for row in listed]
+            assert data["rows"] == expected
+        world.close()
+
+    asyncio.run(compare())
+
+
+TABLES = "customers connections runs secrets sqlite_master dbstat t pragma_x('a')"
+WORDS_OF_SQL = (
+    "select * from where id name status = 'x' ( ) , count(*) with t as recursive hex(zeroblob(9)) 1 x'00' explain"
+)
+PARTS = st.sampled_from([*TABLES.split(), *WORDS_OF_SQL.split(), "union all", ";", "--", "/*", "*/", "order by", "\0"])
+
+
+@given(st.lists(PARTS, min_size=1, max_size=12).map(" ".join))
+@settings(max_examples=300)
+def test_any_text_is_answered_or_refused_and_changes_nothing(text: str) -> None:
+    database = Database({**_task(f"select {text}"), "tables": {"customers": {"id": "text", "status": "word"}}})
+    database.limit()
+    try:
+        database.compile()
+    except Exception as error:
+        assert type(error).__module__ in ("sqlite3", "builtins", "fastn_mcp.procedures.query.child_program")  # noqa: PT017
+    assert database.reads.keys() <= {"customers"}
+
+
+def test_words_and_times_are_read_in_any_form() -> None:
+    assert plain_word("NOT_PUBLISHED") == plain_word("Not Published") == "not published"
+    assert plain_time("2026-11-25 10:00:00+01:00") == plain_time("2026-11-25T09:00:00.123Z") == "2026-11-25T09:00:00Z"
+    assert plain_time("2026-11-25") == "2026-11-25T00:00:00Z"
+    assert plain_time("soon") == "soon"
