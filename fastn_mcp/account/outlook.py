@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -162,14 +161,7 @@ async def _connections(workflow: Row, resolved: ResolvedCall, send: Send, now: d
     apps = value(workflow, "connectors")
     if not apps or not isinstance(apps, list):
         return [] if apps == [] else ["Not checked: which connections it uses."]
-    rows = list[Row]()
-    is_whole = False
-    with suppress(FastnError, ValueError):
-        listing = ListConnections(customer_id=resolved.customer.values[0], limit=100)
-        page = await read_page(listing, send)
-        rows = [] if page.not_checked else page.rows
-        is_whole = not (page.not_checked or page.next_cursor)
-        is_whole = is_whole and all(text(row, "connectorSlug", "connector.slug") for row in rows)
+    rows, is_whole = await _connections_of_customer(resolved, send)
     notes = list[str]()
     unchecked = list[str]()
     for app in apps:
@@ -188,6 +180,19 @@ async def _connections(workflow: Row, resolved: ResolvedCall, send: Send, now: d
             status = f"{text(own[0], 'status').upper()}{' since' if since[0].isdigit() else ','} {since}"
             notes.append(f"{label} is {status}: the run will fail where it calls {_app(app)}.")
     return [*notes, f"Not checked: connections to {', '.join(unchecked)}."] if unchecked else notes
+
+
+async def _connections_of_customer(resolved: ResolvedCall, send: Send) -> tuple[Sequence[Row], bool]:
+    """Return the connections of the customer of a run, and whether they are all and tell their connector."""
+    try:
+        listing = ListConnections(customer_id=resolved.customer.values[0], limit=100)
+        page = await read_page(listing, send)
+    except (FastnError, ValueError):
+        return [], False
+    if page.not_checked:
+        return [], False
+    is_whole = not page.next_cursor and all(text(row, "connectorSlug", "connector.slug") for row in page.rows)
+    return page.rows, is_whole
 
 
 def _app(app: JsonValue) -> str:

@@ -353,9 +353,7 @@ def simulate_(
     """
     settings = start.with_flags(policy=file, mode=mode).keyless()
     policy = replace(policy_of(settings, os.environ, start.command_line()), live=key == "live")
-    log = AuditLog(audit)
-    log.files()  # raises if there are none
-    lines = [*log.lines([audit])]
+    lines = _recorded_lines(audit)
     rows, problems = replay(lines, policy)
     titles = ("recorded", "now")
     if against is not None:
@@ -373,6 +371,13 @@ def simulate_(
     say(f"{count} would be decided differently. {_policy_line(settings, policy)}{beside}")
     say(*(f"Line {line} was not evaluated: {problem}." for line, problem in sorted(problems)), err=True)
     sys.exit(1 if problems else 0)
+
+
+def _recorded_lines(audit: Path) -> list[bytes]:
+    """Return the lines of an audit log. Raises a `SettingsError` if there is none."""
+    log = AuditLog(audit)
+    log.files()
+    return [*log.lines([audit])]
 
 
 def _print_decisions(rows: Sequence[Replayed], different: Sequence[Replayed], titles: tuple[str, str]) -> None:

@@ -48,7 +48,8 @@ def _named(properties: dict[str, Any]) -> Iterator[str]:
 
 def _procedure_arguments(tool: AnyTool, execution: str, change: str) -> dict[str, Any]:
     values: dict[str, Any] = {
-        "query": "orders", "sql": "select 1", "workflow_id": ORDERS, "execution_id": execution, "kind": "workflow", "id": ORDERS,
+        "query": "orders", "sql": "select 1", "workflow_id": ORDERS, "execution_id": execution,
+        "kind": "workflow", "id": ORDERS,
         "change_id": change, "changes": [{"tool": "create_customer", "arguments": {"name": "Hooli"}}],
         "tool": "create_customer", "arguments": {"name": "Hooli"},
     }  # fmt: skip

@@ -6,6 +6,7 @@ from pydantic import JsonValue
 
 from fastn_mcp.procedures.diagnosis.blockers import PartState, connections_to, listed, repairs
 from fastn_mcp.procedures.diagnosis.evidence import Evidence
+from fastn_mcp.procedures.diagnosis.run_counts import RunCounts
 from fastn_mcp.records.formats import counted, dated, quoted
 from fastn_mcp.records.labels import name_of
 from fastn_mcp.records.rows import Row, text, without_empty
@@ -44,14 +45,18 @@ def connector_verdict(evidence: Evidence, broken: Sequence[PartState]) -> str:
         state = "not connected"
     elif is_part and not broken:
         state = "it is not known whether its connections work, since not all were read"
-    failed = f"{counted(len(counts.failures), 'run', at_least=more)} failed at it"
-    if not counts.knows_failures:
-        failed = "it is not known whether runs failed at it"
-    elif more and not counts.failures:
-        failed = "none of the failed runs that were read failed at it"
     for_ = whom((run.customer for run in counts.failures), at_least=more)
     of = "" if customer is None else f" of {quoted(evidence.owner(customer))}"
-    return f"{_app(evidence)}{of}: {state}; {failed} in {counts.period}{for_}."
+    return f"{_app(evidence)}{of}: {state}; {_failed(counts)} in {counts.period}{for_}."
+
+
+def _failed(counts: RunCounts) -> str:
+    """Say how many runs failed at a connector."""
+    if not counts.knows_failures:
+        return "it is not known whether runs failed at it"
+    if counts.has_failures_unread and not counts.failures:
+        return "none of the failed runs that were read failed at it"
+    return f"{counted(len(counts.failures), 'run', at_least=counts.has_failures_unread)} failed at it"
 
 
 def affected_customers(evidence: Evidence, broken: Sequence[PartState]) -> list[JsonValue]:

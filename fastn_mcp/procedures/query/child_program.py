@@ -374,7 +374,8 @@ class Database:
             "total": total,
             "cut": is_cut,
         }
-        unknown = {name: found for name, words in self.words.items() if (found := words.unknown()) is not None}
+        found = {name: words.unknown() for name, words in self.words.items()}
+        unknown = {name: values for name, values in found.items() if values is not None}
         if unknown:
             answer["unknown"] = unknown
         return answer

@@ -26,6 +26,9 @@ _STATUSES = next(known.values for known in ListExecutions.model_fields["status"]
 
 Period = tuple[datetime, datetime]
 
+Cell = tuple[Period, str | None, str | None, str | None]
+"""What is counted by one request: a period, a customer, a workflow and a status; None for any."""
+
 
 async def read_run_counts(
     columns: Collection[str], bounds: Bounds, ids: Mapping[str, Sequence[str]], context: ProcedureContext
@@ -44,20 +47,7 @@ async def read_run_counts(
     statuses: Sequence[str | None] = _STATUSES if "status" in columns else (None,)
     cells = [*product(periods, customers, workflows, statuses)]
     await _check(cells, (since, until), context)
-    counts: dict[int, int] = {}
-    limiter = anyio.CapacityLimiter(_MAX_PARALLEL)
-
-    async def count(place: int) -> None:
-        async with limiter:
-            (begin, end), customer, workflow, status = cells[place]
-            counts[place] = await _total(context, begin, end, customer, workflow, status)
-
-    try:
-        async with anyio.create_task_group() as group:
-            for place in range(len(cells)):
-                group.start_soon(count, place)
-    except* Exception as errors:
-        raise errors.exceptions[0] from None
+    counts = await _totals(cells, context)
     begins, note = await _history(context) if 0 in counts.values() else (None, "")
     rows: list[Row] = []
     for place, ((begin, end), customer, workflow, status) in enumerate(cells):
@@ -82,6 +72,25 @@ async def read_run_counts(
     if note and (begins is None or since < begins):
         notes.append(note)
     return rows, notes
+
+
+async def _totals(cells: Sequence[Cell], context: ProcedureContext) -> Mapping[int, int]:
+    """Return the number of runs of each cell, by its place. Raises a `FastnError`."""
+    counts: dict[int, int] = {}
+    limiter = anyio.CapacityLimiter(_MAX_PARALLEL)
+
+    async def count(place: int) -> None:
+        async with limiter:
+            (begin, end), customer, workflow, status = cells[place]
+            counts[place] = await _total(context, begin, end, customer, workflow, status)
+
+    try:
+        async with anyio.create_task_group() as group:
+            for place in range(len(cells)):
+                group.start_soon(count, place)
+    except* Exception as errors:
+        raise errors.exceptions[0] from None
+    return counts
 
 
 def _begin(at: datetime) -> datetime:
@@ -161,7 +170,7 @@ async def _history(context: ProcedureContext) -> tuple[datetime | None, str]:
     if newest.total:
         cursor = Position(offset=newest.total - 1).encode()
         oldest = await read_page(ListExecutions(limit=1, cursor=cursor), context.look)
-        times = [at for row in (*newest.rows, *oldest.rows) if (at := created(row)) is not None]
+        times = [at for at in map(created, (*newest.rows, *oldest.rows)) if at is not None]
         if oldest.rows and times:
             begins = min(times)
             return begins, f"the history of runs begins at {stamp(begins)}: counts before are NULL"

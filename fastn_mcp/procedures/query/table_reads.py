@@ -67,7 +67,7 @@ class TableRows:
             words = f"all {counted(self.count, 'row')}"
         else:
             of = "" if self.total is None else f" of {self.total:,}"
-            times = [at for row in self.rows if (at := created(row)) is not None]
+            times = [at for at in map(created, self.rows) if at is not None]
             back = f", back to {stamp(min(times))}" if times else ""
             words = f"only the newest {len(self.rows):,}{of}{back}; older rows are missing from counts and lists"
         return "; ".join([f"{words} {bounded}".rstrip(), *self.notes])
@@ -138,15 +138,12 @@ class StatementReads:
 
     async def _read_names(self, table: QueryTable) -> dict[str, str]:
         """Return the names by id that columns show: of few ids one by one, else of the whole list."""
-        ids = {
-            str(key)
-            for name, read in self._columns.items()
-            for column in TABLES[name].columns
-            if column.names_of == table.name and column.name in read
-            for row in self.tables[name].rows
-            for part in TABLES[name].parts(row)
-            if (key := column.read(part))
-        }
+        ids: set[str] = set()
+        for name, read in self._columns.items():
+            showing = [each for each in TABLES[name].columns if each.names_of == table.name and each.name in read]
+            for row in self.tables[name].rows if showing else ():
+                keys = [column.read(part) for part in TABLES[name].parts(row) for column in showing]
+                ids.update(str(key) for key in keys if key)
         kind = table.name.removesuffix("s")
         names = await read_labels(kind, ids, self._look, most=0)
         unnamed = sorted(ids - names.keys())
