@@ -83,7 +83,7 @@ async def test_signed_answer_withdraws_an_unused_approval(world: WebhookWorld) -
     again = await world.answer(world.kim, question, "withdraw")
     assert (again.status, again.body["message"]) == (
         409,
-        "This request was approved, and the approval was withdrawn. Nothing was decided now.",
+        "This request was approved, but the approval was withdrawn. Nothing was decided now.",
     )
 
 
@@ -334,7 +334,7 @@ async def test_lost_ledger_leaves_an_answer_undecided(world: WebhookWorld) -> No
     reply = await world.answer(world.dana, question)
     assert reply.status == 503
     assert reply.body == {
-        "message": "The shared ledger cannot be used (TimeoutError). It may have counted: send it again, with another"
+        "message": "The shared ledger cannot be used (TimeoutError). Your answer may have counted: send it again, with another"
         " nonce."
     }
 

@@ -191,5 +191,5 @@ async def test_call_without_approver_is_refused_unsent(tmp_path: Path) -> None:
     world = WebhookWorld(tmp_path, approvers='[dana]\npublic_key = "DANA"\neffects = ["TRASH"]\n')
     refused = await world.call(world.deletion())
     assert isinstance(refused, Refused)
-    assert "It takes 1 approver, and 0 of those on the list may decide" in str(refused)
+    assert "This call needs 1 approver, and 0 of the listed approvers may decide" in str(refused)
     assert world.receiver.came == []

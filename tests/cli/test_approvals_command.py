@@ -496,7 +496,7 @@ def test_open_without_a_page_says_what_to_do(state: Folder, browser: tuple[str, 
     state.add_request()
     ran = state.approvals("--open", BROWSER=browser[0])
     assert (ran.returncode, browser[1].exists()) == (2, False)
-    assert "No approval page is open, and 1 call waits here: " in ran.stderr
+    assert "No approval page is open, and 1 call waits here. " in ran.stderr
     assert "Decide at a terminal: " in ran.stderr
 
 

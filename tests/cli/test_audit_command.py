@@ -218,12 +218,12 @@ def test_tail_follows_another_process_until_ctrl_c(path: Path, log: AuditFile) -
 def test_show_prints_an_entry_and_the_others_of_its_call(path: Path) -> None:
     shown = run(path, "show", "2").stdout
     assert '  arguments  {"customer_id": "cus_1"}\n' in shown
-    mine, others = shown.split("Of the same call:")
+    mine, others = shown.split("Other entries of the same call:")
     assert "client_form" in mine
     assert [line.split()[0] for line in others.split("\n") if line.strip()] == ["1", "3"]
     rows = [json.loads(line)["n"] for line in run(path, "show", "2", "--json").stdout.splitlines()]
     assert rows == [2, 1, 3]
-    assert "Of the same call" not in run(path, "show", "4").stdout
+    assert "of the same call" not in run(path, "show", "4").stdout
 
 
 @pytest.mark.usefixtures("log")
@@ -256,7 +256,7 @@ def test_verify_of_an_edited_log_names_the_line(path: Path, before: bytes, after
 def test_verify_with_a_noted_head_finds_a_truncated_log(path: Path, log: AuditFile) -> None:
     head = verify(path).head
     whole = path.read_bytes()
-    assert "that of entry 4; 0 came after it" in run(path, "verify", "--head", head).stdout
+    assert "belongs to entry 4; 0 came after it" in run(path, "verify", "--head", head).stdout
     log.record(DELETE)
     assert "that of entry 4; 1 came after it" in run(path, "verify", "--head", head).stdout
     path.write_bytes(b"".join(whole.splitlines(keepends=True)[:3]))

@@ -51,4 +51,4 @@ def test_http_variable_is_accepted_beside_any_command(fastn: Run) -> None:
     """A container sets it for every command that runs in it; the flag is for serving alone."""
     assert fastn("tools", env={"FASTN_HTTP": "127.0.0.1:1"}).returncode == 0
     assert fastn("health", env={"FASTN_HTTP": "127.0.0.1:1"}).returncode == 1
-    assert "takes no command beside it" in fastn("--http", "127.0.0.1:1", "tools").stderr
+    assert "cannot be combined with a command" in fastn("--http", "127.0.0.1:1", "tools").stderr

@@ -32,7 +32,7 @@ def test_install_shows_the_change_and_how_to_undo_it(fastn: Run, home: Path) -> 
     assert done.stdout.endswith(f"{PROGRAM} uninstall cursor\n")
     assert cursor(home) == {"fastn": {"type": "stdio", "command": PROGRAM, "args": ["--sandbox"]}}
     undone = fastn("uninstall", "cursor", "--yes")
-    assert undone.stdout.endswith(f"Done. {home}/.cursor/mcp.json is gone, as it was before.\n")
+    assert undone.stdout.endswith(f"Done. {home}/.cursor/mcp.json is deleted.\n")
     assert list((home / ".cursor").iterdir()) == []
 
 
@@ -67,7 +67,7 @@ def test_options_before_install_are_those_of_the_server(fastn: Run, home: Path) 
     again = fastn("--sandbox", "install", "cursor", "--sandbox", "--yes", "--name", "try")
     assert again.stdout.endswith(f"{PROGRAM} uninstall cursor --name try\n")
     assert cursor(home)["try"]["args"] == ["--sandbox"]
-    assert f"What the file was: {home.parent}/FASTN_STATE_DIR/installed/" in again.stdout
+    assert f"A copy of the old file: {home.parent}/FASTN_STATE_DIR/installed/" in again.stdout
 
 
 def test_installing_an_existing_entry_says_so(fastn: Run, home: Path) -> None:
@@ -87,7 +87,7 @@ def test_uninstall_names_the_copy_of_a_replaced_entry(fastn: Run, home: Path) ->
     file.write_text(file.read_text() + "\n")
     done = fastn("uninstall", "cursor", "--yes")
     last = done.stdout.splitlines()[-1]
-    assert last.startswith("The entry that ours replaced is in ")
+    assert last.startswith("The entry that was there before is in ")
     assert '"url"' in Path(last.rpartition(" ")[2]).read_text()
 
 
@@ -187,8 +187,8 @@ def test_http_entry_is_installed_and_removed(fastn: Run, home: Path) -> None:
     printed = json.loads(fastn("install", "json", "--url", url).stdout)["mcpServers"]["fastn"]
     assert printed["headers"] == {"Authorization": "Bearer ${FASTN_HTTP_TOKEN}"}
     for more in (("--key", "environment"), ("--profile", "acme")):
-        error_line(fastn("install", "cursor", "--url", url, *more), "keeps the account and the options", "Leave out")
-    error_line(fastn("--read-only", "install", "cursor", "--url", url), "keeps the account and the options")
+        error_line(fastn("install", "cursor", "--url", url, *more), "already running with the account and options", "Leave out")
+    error_line(fastn("--read-only", "install", "cursor", "--url", url), "already running with the account and options")
     error_line(fastn("install", "zed", "--url", url, "--anyway"), "Zed cannot be given a server over HTTP", "stdio")
     error_line(fastn("install", "cursor", "--url", "http://localhost:8080/mcp"), "127.0.0.1:8080/mcp. Not localhost")
 

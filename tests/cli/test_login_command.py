@@ -215,7 +215,7 @@ def test_login_refuses_a_key_that_would_never_be_used(login: Run, config: Path) 
 def test_login_warns_of_a_key_in_the_environment(login: Run) -> None:
     done = login(KEY, "acme", "--stdin", env={"FASTN_API_KEY": CANARY})
     assert done.returncode == 0
-    assert done.stderr == "fastn-mcp: FASTN_API_KEY is set: unset it, or the stored key is not used.\n"
+    assert done.stderr == "fastn-mcp: FASTN_API_KEY is set: unset it, or the stored key will not be used.\n"
 
 
 def test_unknown_profile_is_reported(login: Run, config: Path, fastn: Run) -> None:
@@ -249,7 +249,7 @@ def test_logout_deletes_a_key_and_says_that_it_still_works(
 def test_logout_names_the_place_of_a_key_that_login_did_not_store(config: Path, fastn: Run, address: str) -> None:
     of_default = error_line(fastn("logout", env={"FASTN_API_KEY": CANARY}), code=1)
     assert of_default == (
-        f"login has stored no key of default at {address}. Its key comes from the environment: FASTN_API_KEY."
+        f"login has stored no key for default at {address}. Its key comes from the environment: FASTN_API_KEY."
     )
     config.write_text(config.read_text() + f'api_key = "{CANARY}"\n')
     assert error_line(fastn("logout", "acme"), code=1).endswith(f"Its key comes from api_key in {config}.")
@@ -308,7 +308,7 @@ def test_key_that_may_not_list_keys_works(config: Path, fastn: Run) -> None:
     assert config.exists()
     done = fastn("whoami", env={"FASTN_API_KEY": VIEWER_KEY})
     assert done.returncode == 0
-    assert "The key works. It may not list API keys, so its permissions are unknown." in done.stdout
+    assert "The key works. It is not allowed to list API keys, so its permissions are unknown." in done.stdout
 
 
 def test_whoami_of_the_sandbox(fastn: Run) -> None:

@@ -214,7 +214,7 @@ async def test_new_connection_is_in_an_environment_that_fastn_chooses(tmp_path: 
     call = CreateConnection(connector_id=world.id_of("connectors", "Gamma"))
     evaluation = await world.judge.judge_call(call, Asker())
     assert evaluation.verdict.decision is Decision.DENY
-    assert evaluation.verdict.why == "Its environment is not known, as the call names none, and Fastn chooses it."
+    assert evaluation.verdict.why == "Its environment is not known, since the call names none, and Fastn chooses it."
 
 
 async def test_switching_off_what_a_protected_customer_uses_is_held(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ async def test_rest_of_a_list_is_declined_and_says_what_was_sent(world: World) -
     withdrawn = await taken_back(world, request.id)
     assert isinstance(withdrawn, ApprovalRequest)
     refused = await world.expect(Declined, call)
-    assert "1 of 3 calls were already sent; the rest is not." in str(refused)
+    assert "1 of 3 calls were already sent; the others will not be sent." in str(refused)
     assert "Nothing was sent." not in str(refused)
     assert world.changes == []
 
