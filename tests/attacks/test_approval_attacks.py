@@ -182,8 +182,10 @@ async def test_temporary_approval_covers_only_the_same_fields_and_fixed_values(v
     async with connected(world, version, person) as client:
         assert "done" in body(await client.call_tool("run_workflow", RUN))
         (question,) = person.messages
-        assert "For 15 minutes, runs of this workflow with" in question
-        assert "the same customer and environment and any input need no approval." in question
+        assert (
+            "further runs of this workflow with the same customer and environment and any input need no approval"
+            in question
+        )
         assert "done" in body(await client.call_tool("run_workflow", RUN | {"input": {"n": 2}}))
         assert len(person.messages) == 1
         person.content, person.action = (lambda _: None), "decline"

@@ -99,12 +99,12 @@ def test_logout_of_another_host_keeps_the_key_and_reports_it(run: Run, tmp_path:
     config = (tmp_path / "config" / "config.toml").read_text()
     other = run("--base-url", "https://other.example", "logout")
     assert (other.returncode, other.stdout) == (1, "")
-    assert "The stored key is of default at live.fastn.ai, not at other.example. Nothing was changed." in other.stderr
+    assert "The stored key is for default at live.fastn.ai, not at other.example. Nothing was changed." in other.stderr
     assert file.read_text() == f"{KEY}\n"
     assert (tmp_path / "config" / "config.toml").read_text() == config
     done = run("logout")
     assert (done.returncode, done.stderr) == (0, "")
-    assert f"The key of default at live.fastn.ai was removed from {file}." in done.stdout
+    assert f"The key for default at live.fastn.ai was removed from {file}." in done.stdout
     assert not file.exists()
 
 

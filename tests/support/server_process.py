@@ -1,6 +1,7 @@
 """The real server in its own process, a real client, and a sandbox over HTTP that counts its requests."""
 
 import os
+import re
 import ssl
 import subprocess
 import sys
@@ -110,7 +111,14 @@ class Person:
 
 def typed(fields: dict[str, Any]) -> str | None:
     """Return the text to type, if the form asks for it."""
-    return fields["name"]["description"].partition('quotes: "')[2][:-1] if "name" in fields else None
+    if "name" not in fields:
+        return None
+    instruction = fields["name"]["description"]
+    plain = re.fullmatch(r"Type (.+) to approve (this one call|these \d+ calls)\.", instruction)
+    if plain is not None:
+        return plain[1]
+    (quoted,) = re.findall(r'between the quotes: "(.*)"$', instruction)
+    return quoted
 
 
 def approval(fields: dict[str, Any]) -> dict[str, Any]:
