@@ -67,7 +67,7 @@ FOUR = '[[rule]]\ntool = "delete_customer"\nthen = "four_eyes"\n'
 async def test_approved_call_is_sent_once(world: ApprovalWorld, dana: Visitor) -> None:
     waits = await world.delete()
     assert waits["status"] == "approval_required"
-    assert f"It is decided at {SITE}/approvals/, where approvers sign in." in waits["message"]
+    assert f"A person decides at {SITE}/approvals/, where approvers sign in." in waits["message"]
     page = await dana.read()
     assert "Signed in as Dana Example" in page
     assert "One call waits for you" in page
@@ -156,9 +156,9 @@ async def test_requester_approves_own_deletion_on_the_page_only_if_the_team_file
         async with world.browser("anna") as anna:
             assert (await approve(anna)).status_code == 303
     async with serving(tmp_path, FILE) as world:
-        assert "Somebody other than the person who asks for it" in (await world.delete())["message"]
+        assert "Somebody other than the requester" in (await world.delete())["message"]
         async with world.browser("anna") as anna:
-            assert "It is your own call, and somebody else has to approve it." in await anna.read()
+            assert "This is your own call, and somebody else has to approve it." in await anna.read()
             fields = await anna.form("decline")
             assert (await anna.send("approve", fields | {"extent": "once"})).status_code == 403
         assert world.audit("approved") == []
@@ -168,7 +168,7 @@ async def test_requester_who_may_approve_nothing_of_their_own_has_no_page(tmp_pa
     async with serving(tmp_path, with_own("false")) as world:
         await world.delete(by="amir")
         async with world.browser("amir") as amir:
-            assert "It is your own call, and somebody else has to approve it." in await amir.read()
+            assert "This is your own call, and somebody else has to approve it." in await amir.read()
             fields = await amir.form("decline")
             assert (await amir.send("approve", fields | {"extent": "once"})).status_code == 403
         async with world.browser() as anna:
@@ -183,7 +183,7 @@ async def test_four_eyes_needs_two_people_besides_the_requester(tmp_path: Path) 
         async with world.browser("amir") as amir, world.browser("dana") as dana, world.browser("kim") as kim:
             name = re.findall(r"Type (.+?) to confirm", await dana.read())[0]
             token = (await dana.form("approve"))["token"]
-            assert "It is your own call, and others have to approve it." in await amir.read()
+            assert "This is your own call, and other people have to approve it." in await amir.read()
             own = await amir.form("decline")
             assert (await amir.send("approve", own | {"extent": "once", "name": name})).status_code == 403
             # A form is bound to one person and one action.

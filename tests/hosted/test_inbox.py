@@ -123,7 +123,7 @@ async def test_tenants_of_one_account_do_not_share_their_requests(tmp_path: Path
         await team.ledger.open(request)
         assert await inbox.waiting(NOW) == []
         assert await inbox.find(request.id) is None
-        with pytest.raises(Refused, match="The account of this call cannot be opened now"):
+        with pytest.raises(Refused, match="The account of this call cannot be opened at the moment"):
             await inbox.approve(PendingRequest(request), NOW)
 
 
@@ -198,7 +198,7 @@ async def test_undo_needs_a_rule_for_what_it_does(covers: bool) -> None:
 
     inbox.accounts = accounts  # pyright: ignore[reportAttributeAccessIssue]
     if covers:
-        assert "waits for approval" in await inbox.undo(created.id, "chg_1")
+        assert "waits for your approval" in await inbox.undo(created.id, "chg_1")
         assert undo.asked == [inbox.asker("acme")]
     else:
         with pytest.raises(Refused, match="You may not undo this change"):

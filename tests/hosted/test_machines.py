@@ -266,7 +266,7 @@ async def test_token_may_be_used_until_it_expires_and_counts_by_the_plan(tmp_pat
         "create_customer",
         "refused",
     ]
-    assert "No calls are left" in calls[2]["message"]
+    assert "nightly.toml line 4 allows have been made" in calls[2]["message"]
 
 
 async def test_scopes_of_entry_and_token_both_limit(tmp_path: Path) -> None:

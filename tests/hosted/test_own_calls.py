@@ -14,7 +14,7 @@ from support.team_world import ACME, ALL, HEAD, META, TENANTS, Caller, TeamWorld
 from fastn_mcp.runtime import System
 
 OPENS_URLS: dict[str, Any] = {**META, "io.modelcontextprotocol/clientCapabilities": {"elicitation": {"url": {}}}}
-OTHERS = "Somebody other than the person who asks for it has to approve it"
+OTHERS = "Somebody other than the requester has to approve it"
 
 
 @dataclass(frozen=True)

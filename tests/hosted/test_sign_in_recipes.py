@@ -286,7 +286,7 @@ async def test_recipe_signs_in_at_the_approval_page(product: str, recipe: Recipe
         async with team.browser("dana") as dana, team.browser("anna") as anna, team.browser(None) as guest:
             assert "Signed in as Dana Example" in (page := await dana.read())
             assert "One call waits for you" in page
-            assert "It is your own call, and others have to approve it." in await anna.read()
+            assert "This is your own call, and other people have to approve it." in await anna.read()
             assert (await guest.sign_in("guest")).status_code == 403
 
 
@@ -299,7 +299,7 @@ async def test_requester_is_recognized_by_their_login_name(recipe: Recipes) -> N
         await delete_customer(team, Browser("anna"), storage)
         async with team.browser("dana") as dana, team.browser("anna") as anna:
             await dana.form("approve")
-            assert "It is your own call, and others have to approve it." in await anna.read()
+            assert "This is your own call, and other people have to approve it." in await anna.read()
 
 
 OPAQUE, OTHER_AUDIENCE = "It is not a signed JWT.", "It is for another audience."

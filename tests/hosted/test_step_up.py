@@ -75,7 +75,7 @@ async def name_of(visitor: Visitor) -> str:
 
 async def test_call_is_approved_after_signing_in_again(world: ApprovalWorld) -> None:
     waits = await world.delete()
-    assert f"{ELSEWHERE} It is decided at {AT}, where approvers sign in." in waits["message"]
+    assert f"{ELSEWHERE} A person decides at {AT}, where approvers sign in." in waits["message"]
     async with world.browser("dana") as dana:
         assert "max_age" not in world.heard[0]
         world.wait(minutes=6)
@@ -341,7 +341,7 @@ async def test_undo_on_the_page_needs_it(tmp_path: Path) -> None:
             page = await dana.http.get(f"/approvals/{link.replace('&amp;', '&')}")
             fields = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', page.text))
             assert (await dana.send("undo", fields)).status_code == 303
-            assert "It is your own call, and somebody else has to approve it." in await dana.read()
+            assert "This is your own call, and somebody else has to approve it." in await dana.read()
         async with world.browser("kim") as kim:
             world.wait(minutes=6)
             assert "Sign in again to approve" in await kim.read()
@@ -395,7 +395,7 @@ async def test_tenant_without_page_is_refused_with_the_reason(tmp_path: Path) ->
 
 async def test_limits_say_so(dana: Visitor) -> None:
     page = words((await dana.http.get("/approvals/limits")).text)
-    assert "Delete, revoke A person approves, and types the name, with a fresh sign-in" in page
+    assert "Delete, revoke A person types the name to approve, with a fresh sign-in" in page
     assert "Move to Trash A person approves Delete" in page
 
 
