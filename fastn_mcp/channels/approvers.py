@@ -273,8 +273,8 @@ class ApproverAnswers:
             raise AnswerRejected(410, why_closed(request), approver, request)
         if not approver.may_answer(request):
             why = (
-                f"Nothing was decided: {approver.name} may not decide about this call. It may be their own, or it has an"
-                " effect that the file of approvers does not list for them."
+                f"Nothing was decided: {approver.name} may not decide about this call. It may be their own, or it has"
+                " an effect that the file of approvers does not list for them."
             )
             raise AnswerRejected(403, why, approver, request)
         return request

@@ -334,8 +334,10 @@ async def test_lost_ledger_leaves_an_answer_undecided(world: WebhookWorld) -> No
     reply = await world.answer(world.dana, question)
     assert reply.status == 503
     assert reply.body == {
-        "message": "The shared ledger cannot be used (TimeoutError). Your answer may have counted: send it again, with another"
-        " nonce."
+        "message": (
+            "The shared ledger cannot be used (TimeoutError). Your answer may have counted: send it again, with another"
+            " nonce."
+        )
     }
 
 
