@@ -52,7 +52,7 @@ def traced(otel: Collected, tmp_path: Path) -> Generator[World]:
 
 async def approving(context: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult:  # noqa: ARG001
     assert isinstance(params, ElicitRequestFormParams)
-    (typed,) = re.findall(r'quotes: "(.*)"$', params.requested_schema["properties"]["name"]["description"])
+    (typed,) = re.findall(r"^Type (.+) to approve", params.requested_schema["properties"]["name"]["description"])
     return ElicitResult(action="accept", content={"name": typed})
 
 
