@@ -83,7 +83,7 @@ def login(start: StartOptions, profile: str | None, stdin: bool, in_file: bool, 
         with _file_suggested(command.to(*words, "--file")):
             place = keyring.keep(entry(settings.profile, settings.host), key)
     kind = f"The {settings.key_kind} key" if settings.key_kind != "unknown" else "The key"
-    say(f"{kind} of {settings.profile} at {settings.host} is kept in {place}.")
+    say(f"{kind} for {settings.profile} at {settings.host} is kept in {place}.")
     if settings.base_url != account.address and not (in_file and stored.may_set_address):
         where = f"--base-url {settings.base_url}, or base_url in {stored.config}"
         say(f"Later starts need the address, too: {where}.")

@@ -72,8 +72,8 @@ async def test_every_mode_says_what_happens_with_each_effect(mode: Any, live: bo
         "auto": ("Sent without asking", "A person approves"),
     }[mode]
     assert f"{write} {expected[0]}" in page
-    typed = ", and types the name" if live and expected[1] == "A person approves" else ""
-    assert f"{trash} {expected[1]}{typed}" in page
+    is_typed = live and expected[1] == "A person approves"
+    assert f"{trash} {'A person types the name to approve' if is_typed else expected[1]}" in page
     assert ("You can approve 10 more deletions in the next 5 minutes." in page) == (mode != "unattended")
 
 
@@ -99,7 +99,7 @@ async def test_own_defaults_of_the_file_are_shown(tmp_path: Path) -> None:
     async with limits(tmp_path, Policy(rules=rules)) as (_, visitor):
         page = await text(visitor)
     assert "Create or change what nobody uses yet Two people approve" in page
-    assert "Run a workflow; change what is in use A person approves, outside of the client" in page
+    assert "Run a workflow; change what is in use A person approves outside of the client" in page
     assert "Ask Fastn's AI Refused" in page
 
 

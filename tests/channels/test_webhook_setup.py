@@ -27,8 +27,8 @@ SHARED = "a secret that is long enough to be one"
     [
         ("", "it names no approver"),
         ('dana = "key"', "line 1: dana must be a table, for example [dana]"),
-        ("[dana]", "needs a public_key or a secret"),
-        (f'[dana]\npublic_key = "{KEY}"\nsecret = "{SHARED}"', "and not both"),
+        ("[dana]", "needs either a public_key or a secret"),
+        (f'[dana]\npublic_key = "{KEY}"\nsecret = "{SHARED}"', "needs either a public_key or a secret"),
         ('[dana]\npublic_key = "abc"', "line 2: public_key: must be the 32 bytes"),
         ('[dana]\nsecret = "short-canary"', "line 2: secret: must be a text of 32 characters"),
         (

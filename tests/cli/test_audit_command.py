@@ -258,7 +258,7 @@ def test_verify_with_a_noted_head_finds_a_truncated_log(path: Path, log: AuditFi
     whole = path.read_bytes()
     assert "belongs to entry 4; 0 came after it" in run(path, "verify", "--head", head).stdout
     log.record(DELETE)
-    assert "that of entry 4; 1 came after it" in run(path, "verify", "--head", head).stdout
+    assert "belongs to entry 4; 1 came after it" in run(path, "verify", "--head", head).stdout
     path.write_bytes(b"".join(whole.splitlines(keepends=True)[:3]))
     assert run(path, "verify").exit_code == 0
     result = run(path, "verify", "--head", head)
@@ -320,7 +320,7 @@ def test_verify_knows_a_log_that_was_moved_with_its_ledger_and_no_other(
     assert fastn("--sandbox", "call", "list-changes", env={"FASTN_STATE_DIR": str(second)}).returncode == 0
     alone = fastn("--sandbox", "audit", "verify", env={"FASTN_STATE_DIR": str(second)})
     assert alone.returncode == 1
-    assert alone.stderr.startswith(f"Whether entries were cut off at the end is not known. {NEVER_SEEN}")
+    assert alone.stderr.startswith(f"It is not known whether entries were cut off at the end. {NEVER_SEEN}")
     elsewhere = {"FASTN_LEDGER": str(second / "sandbox" / "ledger.sqlite")}
     assert NEVER_SEEN in fastn("--sandbox", "audit", "verify", env=elsewhere).stderr
     assert fastn("--sandbox", "call", "create-customer", "--name", "Hooli", env=elsewhere).returncode == 0

@@ -69,7 +69,7 @@ def test_values_of_arguments_are_completed(fastn: Run, environment: dict[str, st
 def test_values_that_are_not_listed_are_sent(fastn: Run) -> None:
     done = fastn("--sandbox", "call", "list-executions", "--status", "paused")
     assert (done.returncode, json.loads(done.stdout)["data"]) == (2, [])
-    assert "'paused' is not known" in done.stderr
+    assert "unknown value 'paused'" in done.stderr
 
 
 @pytest.mark.parametrize("text", ["not TOML", "[profiles.acme]\nunknown = 1\n", None])

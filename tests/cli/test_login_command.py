@@ -70,11 +70,11 @@ def test_login_prompts_checks_and_stores_a_key_that_is_then_used(
 ) -> None:
     before = config.read_text()
     with sitting(["-m", "fastn_mcp", "login", "acme"], environment) as person:
-        person.answers(f"API key of acme at {address} (not shown): ", f" {KEY} ")
+        person.answers(f"API key for acme at {address} (not shown): ", f" {KEY} ")
         code, shown = person.leaves()
     assert (code, KEY in person.shown) == (0, False)
     assert "The key works. Key 'Sandbox': test mode, full access, never expires." in shown
-    assert f"The test key of acme at {address} is kept in the test's keyring." in shown
+    assert f"The test key for acme at {address} is kept in the test's keyring." in shown
     assert stored_keys(environment) == {f"fastn-mcp/acme at {address}": KEY}
     assert config.read_text() == before
     called = fastn("--profile", "acme", "call", "create-customer", "--name", "Initech")
@@ -99,7 +99,7 @@ def test_login_does_not_store_a_rejected_key(login: Run, environment: dict[str, 
     done = login(CANARY, "acme", "--stdin", "--no-check")
     assert (done.returncode, done.stdout) == (
         0,
-        f"The test key of acme at {address} is kept in the test's keyring.\n",
+        f"The test key for acme at {address} is kept in the test's keyring.\n",
     )
 
 
@@ -209,7 +209,7 @@ def test_login_does_not_change_the_address_of_other_accounts(
 def test_login_refuses_a_key_that_would_never_be_used(login: Run, config: Path) -> None:
     config.write_text(config.read_text() + 'api_key_env = "ACME"\n')
     message = error_line(login(KEY, "acme", "--stdin"))
-    assert message.startswith(f"{config}, line 7: api_key_env already says where the key is")
+    assert message.startswith(f"{config}, line 7: api_key_env already says where to find the key")
 
 
 def test_login_warns_of_a_key_in_the_environment(login: Run) -> None:
@@ -238,11 +238,11 @@ def test_logout_deletes_a_key_and_says_that_it_still_works(
     login(KEY, "acme", "--stdin")
     done = fastn("logout", "acme")
     assert done.stdout.splitlines() == [
-        f"The key of acme at {address} was removed from the keyring.",
+        f"The key for acme at {address} was removed from the keyring.",
         "It still works: revoke it in the Fastn dashboard, Settings, API keys, if it is not needed.",
     ]
     assert stored_keys(environment) == {}
-    again = error_line(fastn("logout", "acme"), f"no key of acme at {address}. Which has one: ", code=1)
+    again = error_line(fastn("logout", "acme"), f"no key for acme at {address}. To see which has one: ", code=1)
     assert again.endswith("/fastn-mcp profiles")
 
 

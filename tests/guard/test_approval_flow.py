@@ -126,7 +126,7 @@ async def test_typed_name_is_required_by_the_policy_and_for_out_of_band_deletion
 async def test_wrong_name_declines_for_good(world: World) -> None:
     call = world.deletion()
     refused = await world.expect(Declined, call, world.form(Approve("Globex")))
-    assert refused.what == 'Another text was typed than "Globex Exports", which approves it. That counts as declined.'
+    assert refused.what == 'The typed text was not "Globex Exports". That counts as declined.'
     assert refused.next_step == "If the person wants it after all, call again to ask again."
     (grant,) = await world.ledger.decided(9)
     assert (grant.state, grant.by, grant.note) == (RequestState.DECLINED, "client_form", "another text was typed")
@@ -163,7 +163,7 @@ async def test_temporary_approval_is_offered_only_for_one_target_and_an_undoable
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({}, "without further arguments"),
+        ({}, "without arguments"),
         ({"environment": "test"}, "with the same environment"),
         ({"input": {"n": 1}}, "with any input and nothing else"),
         (
@@ -175,7 +175,7 @@ async def test_temporary_approval_is_offered_only_for_one_target_and_an_undoable
 def test_temporary_approval_says_what_stays_the_same_and_what_may_differ(given: dict[str, Any], words: str) -> None:
     assert (
         extent(RunWorkflow.model_validate({"workflow_id": "w", **given}))
-        == f"runs of this workflow {words} need no approval."
+        == f"runs of this workflow {words}"
     )
 
 

@@ -128,7 +128,7 @@ WRONG: list[tuple[Any, str]] = [
     ([{"tool": "apply_changes", "arguments": {"changes": []}}], "call 1: there is no tool 'apply_changes'"),
     ([{"tool": "create_api_key", "arguments": {"name": "a", "permissions": "x"}}], "its key is shown once"),
     ([{"tool": "ai_chat", "arguments": {"message": "a"}}], "its reply has to be read"),
-    ([{"tool": "delete_customer", "arguments": {"customer_id": "../x"}}], "1, delete_customer: customer_id: not an id"),
+    ([{"tool": "delete_customer", "arguments": {"customer_id": "../x"}}], "1, delete_customer: customer_id: takes an id"),
     ([{"tool": "run_workflow", "arguments": {"workflow_id": "w", "wait_seconds": 3}}], "wait_seconds: a batch"),
     ([{"tool": "delete_customer", "arguments": {"customer_id": "a"}}] * 2, "call 2, delete_customer: is the same"),
     (
@@ -188,7 +188,7 @@ async def test_three_deletions_need_one_approval_and_run_in_order(world: World) 
     )
     assert all(line.startswith(f'{n}. Delete customer "') for n, line in enumerate(lines[1:4], 1))
     assert all(name in line for name, line in zip(NAMES, lines[1:4], strict=True))
-    assert lines[-1] == 'To approve these 3 calls, type the words between the quotes: "delete 3"'
+    assert lines[-1] == "Type delete 3 to approve these 3 calls."
     targets = [part.target for part in call.inner_calls]
     assert [heard.path.rpartition("/")[2] for heard in world.changes] == targets
     decided = await world.ledger.decided(10)

@@ -36,7 +36,7 @@ async def test_allowed_call_is_not_sent_without_its_scope(world: World) -> None:
     assert refused.value.data()["scope"] == refused.value.scope == WRITE
     assert str(refused.value) == (
         "create_customer needs the scope fastn:write, which this sign-in does not hold. Nothing was sent. "
-        "Sign in again with it; where that is not offered, the operator can give it."
+        "Sign in again with this scope. If it is not offered, ask the operator for it."
     )
     assert world.changes == []
     (line,) = entries(world.audit_path)

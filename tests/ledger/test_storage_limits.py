@@ -195,8 +195,8 @@ async def test_journal_full_of_unsettled_changes_refuses_its_caller_only(ledger:
         await ledger.begin(large_change("more", NOW + 50, outcome="begun"))
     assert str(refused.value) == (
         "The journal of this caller is full: with this call, changes that are not settled would take more than"
-        " 16 MB of the ledger. Nothing was sent. list_changes has them. Find out in Fastn what those with an unknown"
-        " outcome did, and tell the operator: each is kept for 30 days."
+        " 16 MB of the ledger. Nothing was sent. list_changes has them. Find out in Fastn what the changes with"
+        " an unknown outcome did, and tell the operator: each change is kept for 30 days."
     )
     assert await states_kept(other) == begun
     assert await other.begin(replace(large_change("another's", NOW), principal="other")) is StartResult.STARTED

@@ -157,7 +157,7 @@ async def test_running_server_says_that_another_key_was_stored(shell: Shell, ups
         after = body(await client.call_tool("list_users", {}))
         assert "another one has been stored since" in after["message"]
         assert after["next"] == (
-            "A person has to restart this server, which then uses it. What was approved for the old key is void."
+            "A person has to restart this server, which then uses it. Approvals given for the old key are void."
         )
     async with server(shell) as client:
         assert "data" in body(await client.call_tool("list_users", {}))
