@@ -293,7 +293,7 @@ def test_without_a_terminal_the_open_page_is_named(state: Folder) -> None:
 def test_typed_request_is_approved_only_by_the_name(state: Folder) -> None:
     state.add_request(**TYPED)
     with state.at_a_terminal() as person:
-        assert "Type Acme to approve this one call" in person.sees(CHOICES)
+        assert 'Type "Acme" to approve this one call' in person.sees(CHOICES)
         for slip in ("y", "yes", "acme", "Acme GmbH"):
             person.types(f"{slip}\r")
             person.sees("That is not the name.")

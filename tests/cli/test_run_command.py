@@ -244,7 +244,7 @@ def test_run_at_a_terminal_asks_for_approval(
 ) -> None:
     program = ["-m", "fastn_mcp", "--sandbox", "--report", str(tmp_path / "r.json"), "run", script(LIST, DELETE)]
     with sitting(program, environment) as person:
-        person.sees("Type Globex Exports to approve this one call")
+        person.sees('Type "Globex Exports" to approve this one call')
         person.answers("> ", answer)
         if code:
             person.answers("A note for the agent", "not today")

@@ -173,10 +173,7 @@ async def test_temporary_approval_is_offered_only_for_one_target_and_an_undoable
     ],
 )
 def test_temporary_approval_says_what_stays_the_same_and_what_may_differ(given: dict[str, Any], words: str) -> None:
-    assert (
-        extent(RunWorkflow.model_validate({"workflow_id": "w", **given}))
-        == f"runs of this workflow {words}"
-    )
+    assert extent(RunWorkflow.model_validate({"workflow_id": "w", **given})) == f"runs of this workflow {words}"
 
 
 async def test_decline_holds_despite_a_temporary_approval_of_the_same_target(world: World) -> None:

@@ -188,7 +188,7 @@ async def test_three_deletions_need_one_approval_and_run_in_order(world: World) 
     )
     assert all(line.startswith(f'{n}. Delete customer "') for n, line in enumerate(lines[1:4], 1))
     assert all(name in line for name, line in zip(NAMES, lines[1:4], strict=True))
-    assert lines[-1] == "Type delete 3 to approve these 3 calls."
+    assert lines[-1] == 'Type "delete 3" to approve these 3 calls.'
     targets = [part.target for part in call.inner_calls]
     assert [heard.path.rpartition("/")[2] for heard in world.changes] == targets
     decided = await world.ledger.decided(10)

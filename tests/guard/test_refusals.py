@@ -251,7 +251,8 @@ async def test_two_people_without_a_channel_that_tells_them_apart_are_refused(tm
     rule = "policy.toml line 1: rule delete_*"
     assert what == f"delete_customer needs two people ({rule}), and this server cannot tell people apart."
     assert (
-        next_step == "The operator can set up Slack or a webhook with approvers; or a person makes the change in the dashboard."
+        next_step
+        == "The operator can set up Slack or a webhook with approvers; or a person makes the change in the dashboard."
     )
     assert facts["preview"]["target"]["name"] == "Globex Exports"
     assert world.desk.shown == []

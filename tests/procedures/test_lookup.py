@@ -51,8 +51,11 @@ class Argument(NamedTuple):
         return self.tool.model_validate({self.name: value, **self.others})
 
 
+NEEDED: dict[str, dict[str, Any]] = {"query": {"sql": "select count(*) from runs"}}
+"""Arguments without which a tool cannot be called."""
+
 ARGUMENTS = [
-    Argument(tool, name, name.removesuffix("_id"), {})
+    Argument(tool, name, name.removesuffix("_id"), NEEDED.get(tool.tool_name(), {}))
     for tool in ALL_TOOLS
     for name in tool.model_fields
     if tool.effect is Effect.READ and name.removesuffix("_id") in NAMES
