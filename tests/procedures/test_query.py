@@ -297,3 +297,15 @@ def test_words_and_times_are_read_in_any_form() -> None:
     assert plain_time("2026-11-25 10:00:00+01:00") == plain_time("2026-11-25T09:00:00.123Z") == "2026-11-25T09:00:00Z"
     assert plain_time("2026-11-25") == "2026-11-25T00:00:00Z"
     assert plain_time("soon") == "soon"
+
+
+async def test_row_of_two_bounds_is_read_once(world: World) -> None:
+    id_ = world.id_of("customers", "Katana")
+    once = await cell(world, "select count(*) from connections", customer=id_)
+    assert await cell(world, "select count(*) from connections", customer=f"Katana, {id_}") == once > 0
+    first, second = [row["id"] for row in world.sandbox.state.all("workflows")][:2]
+    routes = [{"routeId": id_, "environment": "live"} for id_ in (first, second)]
+    trigger = world.sandbox.state.all("triggers")[0]
+    trigger["routes"] = routes
+    counting = f"select count(*) from triggers where id = '{trigger['id']}'"
+    assert await cell(world, counting, workflow=f"{first},{second}") == 1

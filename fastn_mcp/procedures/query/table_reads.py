@@ -133,7 +133,7 @@ class StatementReads:
             part = await self._read_list(table, listing, MAX_PAGES)
             if not part.is_complete:
                 raise self._partial(table, part)
-            whole.rows = [*whole.rows, *part.rows]
+            whole.rows = unique([*whole.rows, *part.rows])  # a trigger may be of two customers or workflows
         self.tables[table.name] = whole
 
     async def _read_names(self, table: QueryTable) -> dict[str, str]:
