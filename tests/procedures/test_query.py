@@ -162,6 +162,8 @@ async def test_short_references_and_whole_ids_find_a_connection(world: World) ->
     short = await cell(world, f"select id from connections where id = '{whole}'")
     assert short.startswith("ref_")
     assert await cell(world, f"select count(*) from connections where id = '{short}'") == 1
+    other = "status <> 'FAILED' and created_at is not null and environment is not null and customer_id is not null"
+    assert await cell(world, f"select count(*) from connections where {other} and id = '{whole}'") == 1
 
 
 async def test_names_stand_beside_ids(world: World) -> None:
@@ -176,10 +178,20 @@ async def test_window_says_first_how_far_it_reaches_and_absence_is_refused(tmp_p
     data = await ask(world, "select workflow, count(*) from runs group by 1")
     assert next(iter(data)) == "reach"
     assert data["reach"]["runs"].startswith("only the newest 4,000 of ")
-    absence = "select name from workflows w where not exists (select 1 from runs r where r.workflow_id = w.id)"
-    refused = await world.call(Query(sql=absence))
-    assert isinstance(refused, Failed)
-    assert "absent" in refused.what
+    of_workflow = "from runs r where r.workflow_id = w.id"
+    for absence in (
+        f"select name from workflows w where not exists (select 1 {of_workflow})",
+        f"select name as \"it's\" from workflows w where not exists (select 1 {of_workflow}) and name <> 'x'",
+        "select name from workflows where not id in (select workflow_id from runs)",
+        f"select name, (select max(created_at) {of_workflow}) as latest from workflows w",
+        f"select name, exists (select 1 {of_workflow}) from workflows w",
+        f"with c as (select name, coalesce((select count(*) {of_workflow}), 0) n from workflows w) select * from c where n = 0",
+    ):
+        refused = await world.call(Query(sql=absence))
+        assert isinstance(refused, Failed), absence
+        assert "absent" in refused.what
+    share = "select (select count(*) from runs where status = 'FAILED') * 1.0 / (select count(*) from runs)"
+    assert 0 < await cell(world, share) < 1
 
 
 async def test_counts_are_exact_and_null_before_the_history_begins(world: World) -> None:

@@ -13,13 +13,13 @@ from fastn_mcp.procedures.query.answer import DEFAULT_KB, MAX_KB, QueryResult, r
 from fastn_mcp.procedures.query.bounds import read_bounds
 from fastn_mcp.procedures.query.child_program import FUNCTIONS, MAX_STATEMENT, StatementAnswer, Task
 from fastn_mcp.procedures.query.statement_process import run_task, slot_of
-from fastn_mcp.procedures.query.table_reads import StatementReads
+from fastn_mcp.procedures.query.table_reads import QUOTED, StatementReads
 from fastn_mcp.procedures.query.tables import TABLES, columns_in_words
 from fastn_mcp.records.formats import stamp
 from fastn_mcp.tools.bounds import TextBound
 from fastn_mcp.tools.fields import Since, Until
 from fastn_mcp.tools.operation import Call
-from fastn_mcp.tools.tool import Effect
+from fastn_mcp.tools.tool import MAY_BE_ID, Effect
 
 _MAX_SHOWN_CELL = 8_000
 
@@ -91,12 +91,15 @@ async def run_statement(
     return answer, _around(answer, reading, context)
 
 
-_LONG_TEXT = re.compile(r"'([^']{61,256})'")
-
-
 def _with_short_ids(statement: str) -> str:
     """Return a statement with the short reference for each long id, as rows have them."""
-    return _LONG_TEXT.sub(lambda match: f"'{short_id(match[1])}'", statement)
+
+    def shortened(match: re.Match[str]) -> str:
+        text = match[1]
+        is_id = text is not None and MAY_BE_ID.fullmatch(text) is not None
+        return f"'{short_id(text)}'" if is_id else match[0]
+
+    return QUOTED.sub(shortened, statement)
 
 
 def _check_bounds(call: Query, reads: Mapping[str, Sequence[str]]) -> None:

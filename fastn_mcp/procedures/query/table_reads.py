@@ -35,13 +35,21 @@ _ROW_SIZE = 500
 """About as many bytes has a row as JSON."""
 
 _ABSENCE = re.compile(
-    r"\bnot\s+(?:exists|in)\b|\bexcept\b|\b(?:left|right|full)\s+(?:outer\s+)?join\b|\bnot\s*\(|\bis\s+null\b|\bisnull\b"
+    r"\bnot\s+(?:[^\s()]+\s+)?(?:exists|in)\b|\bexcept\b|\b(?:left|right|full)\s+(?:outer\s+)?join\b|\bnot\s*\(|\bis\s+null\b|\bisnull\b"
     r"|\)\s*(?:=|==|<|<=)\s*\d|\b\d+\s*(?:=|==|>|>=)\s*\(",
     re.IGNORECASE,
 )
 """Forms of a statement that may ask for what has no row."""
 
-_TEXTS = re.compile(r"'(?:[^']|'')*'|--[^\n]*|/\*.*?\*/", re.DOTALL)
+_VALUE_OF_A_QUERY = re.compile(
+    r"(?:\b(?:select|distinct|all|case|when|then|else|by)|[,(])\s*(?:exists\s*)?\(\s*(?:select|with)\b", re.IGNORECASE
+)
+"""A query in parentheses whose value is shown or sorted by: NULL or 0 of what has no row, beside rows of other tables."""
+
+QUOTED = re.compile(
+    r"'((?:[^']|'')*+)'?|\"(?:[^\"]|\"\")*+\"?|`[^`]*+`?|\[[^\]]*+\]?|--[^\n]*+|/\*.*?(?:\*/|\Z)", re.DOTALL
+)
+"""A text (its group), a name in quotes, or a comment, as SQLite reads them; also if its end is missing."""
 
 
 @dataclass(slots=True)
@@ -186,7 +194,7 @@ class StatementReads:
             window.rows = [*window.rows, *part.rows]
             window.is_complete = window.is_complete and part.is_complete
             window.total = None if window.total is None or part.total is None else window.total + part.total
-        if not window.is_complete and _ABSENCE.search(_TEXTS.sub("''", statement)):
+        if not window.is_complete and self._may_ask_for_absence(statement):
             of = "" if window.total is None else f" of {window.total:,}"
             raise Failed(
                 f"Only the newest {len(window.rows):,}{of} rows of {table.name} are read, so this statement could take"
@@ -198,6 +206,12 @@ class StatementReads:
         if table.name == "audit":
             window.notes.append("the log does not hold everything: some changes and most reads are not in it")
         self.tables[table.name] = window
+
+    def _may_ask_for_absence(self, statement: str) -> bool:
+        bare = QUOTED.sub("''", statement)
+        if _ABSENCE.search(bare):
+            return True
+        return len(self._columns) > 1 and _VALUE_OF_A_QUERY.search(bare) is not None
 
     async def _read_list(
         self, table: QueryTable, listing: List[Any], most: int, *, is_named: bool = False
