@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -44,7 +45,7 @@ _ABSENCE = re.compile(
 _VALUE_OF_A_QUERY = re.compile(
     r"(?:\b(?:select|distinct|all|case|when|then|else|by)|[,(])\s*(?:exists\s*)?\(\s*(?:select|with)\b", re.IGNORECASE
 )
-"""A query in parentheses whose value is shown or sorted by: NULL or 0 of what has no row, beside rows of other tables."""
+"""A query in parentheses that is a value: NULL or 0 for what has no row, beside rows of other tables."""
 
 QUOTED = re.compile(
     r"'((?:[^']|'')*+)'?|\"(?:[^\"]|\"\")*+\"?|`[^`]*+`?|\[[^\]]*+\]?|--[^\n]*+|/\*.*?(?:\*/|\Z)", re.DOTALL
@@ -60,6 +61,8 @@ class TableRows:
     total: int | None = None
     """Fastn's count of all rows."""
     is_complete: bool = True
+    back_to: datetime | None = None
+    """Time from which on no row is missing, if any is."""
     count: int = 0
     """Number of rows of the table: a row of Fastn's list may be none, or several."""
     notes: list[str] = field(default_factory=list[str])
@@ -75,8 +78,7 @@ class TableRows:
             words = f"all {counted(self.count, 'row')}"
         else:
             of = "" if self.total is None else f" of {self.total:,}"
-            times = [at for row in self.rows if (at := created(row)) is not None]
-            back = f", back to {stamp(min(times))}" if times else ""
+            back = "" if self.back_to is None else f", back to {stamp(self.back_to)}"
             words = f"only the newest {len(self.rows):,}{of}{back}; older rows are missing from counts and lists"
         return "; ".join([f"{words} {bounded}".rstrip(), *self.notes])
 
@@ -110,11 +112,14 @@ class StatementReads:
     async def _count_runs(self, columns: Sequence[str]) -> None:
         """Count runs, for all customers or workflows if a column tells them apart and no argument names any."""
         ids: dict[str, Sequence[str]] = {"customer": self._bounds.customers, "workflow": self._bounds.workflows}
+        split: list[str] = []
         for kind, named in ids.items():
             if not named and {kind, f"{kind}_id"}.intersection(columns):
                 rows = await self._rows_with_names(TABLES[f"{kind}s"])
                 ids[kind] = [key_of(row) for row in rows]
+                split.append(kind)
         rows, notes = await read_run_counts(columns, self._bounds, ids, self._context)
+        notes += [f"only runs of {kind}s that are listed now" for kind in split]
         self.tables[RUN_COUNTS] = TableRows(rows, len(rows), notes=notes)
 
     def reach(self) -> dict[str, JsonValue]:
@@ -191,6 +196,11 @@ class StatementReads:
         window = TableRows(total=0)
         for listing in self._bounds.lists(table):
             part = await self._read_list(table, listing, MAX_WINDOW_PAGES)
+            if not part.is_complete:
+                if not part.rows:
+                    raise self._partial(table, part)
+                oldest = min((at for row in part.rows if (at := created(row)) is not None), default=None)
+                window.back_to = max(filter(None, (window.back_to, oldest)), default=None)
             window.rows = [*window.rows, *part.rows]
             window.is_complete = window.is_complete and part.is_complete
             window.total = None if window.total is None or part.total is None else window.total + part.total
