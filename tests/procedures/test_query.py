@@ -12,6 +12,7 @@ from large_account import large_account
 from support.world import World
 
 from fastn_mcp.errors import Disabled, Failed, FastnError, InvalidArgument, LeftOut
+from fastn_mcp.procedures.query import child_program
 from fastn_mcp.procedures.query.child_program import LIMITS, Database, Task, plain_time, plain_word
 from fastn_mcp.procedures.query.query import Query
 from fastn_mcp.procedures.query.statement_process import IS_AVAILABLE, StatementStopped, run_task
@@ -368,3 +369,25 @@ async def test_window_of_several_workflows_goes_back_as_far_as_all_do(tmp_path: 
     bounded = World(tmp_path / "other", begin=large_account, snapshot_seconds=90, requests_per_answer=12)
     answer = await bounded.call(Query(sql=statement, workflow=",".join(many)))
     assert isinstance(answer, LeftOut), answer
+
+
+async def test_comparison_without_memory_fails_the_statement(monkeypatch: pytest.MonkeyPatch) -> None:
+    task: Task = {**_task("select count(*) from t where a = 'x'"), "tables": {"t": {"a": "word"}}}
+    database = Database(task)
+    database.insert("t", [["y"]])
+
+    def no_memory(_: str) -> str:
+        raise MemoryError
+
+    monkeypatch.setattr(child_program, "plain_word", no_memory)
+    with pytest.raises(MemoryError):
+        database.run()
+
+
+async def test_offset_that_is_not_reached_is_refused(world: World) -> None:
+    many = f"{COUNTING.replace('1000000', '100000000')} select x from t"
+    for statement, offset in (("select id from customers", 6), (many, 90_000_000)):
+        answer = await world.call(Query(sql=statement, offset=offset))
+        assert isinstance(answer, InvalidArgument), answer
+        assert "offset" in str(answer)
+    assert (await ask(world, "select id from customers", offset=5))["rows"] == []

@@ -401,7 +401,11 @@ class Database:
                 if room > 0 or not rows:
                     rows.append(cells)
             elif count % 256 == 0 and time.monotonic() - began > COUNT_SECONDS:
+                if not rows:
+                    raise RefusedStatement(f"the rows before offset {offset:,} took too long")
                 return rows, None, is_cut
+        if count < offset:
+            raise RefusedStatement(f"there are only {count:,} rows, and offset {offset:,} is after them")
         return rows, count, is_cut
 
     def _cell(self, cell: object) -> object:
