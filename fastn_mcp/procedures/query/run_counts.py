@@ -78,7 +78,7 @@ async def read_run_counts(
             }
         )
     notes = [f"exact from {stamp(since)} to {stamp(until)}"]
-    if period := next((name for name in _PERIODS if name in columns), None):
+    if period := _finest(columns):
         if until > now or until != _begin_of(period, until):
             notes.append(f"the last {period} is not whole")
         if since != _begin_of(period, since):
@@ -99,13 +99,17 @@ def _week(at: datetime) -> datetime:
 
 def _periods(since: datetime, until: datetime, columns: Collection[str]) -> Iterator[Period]:
     """Yield the periods that the finest of these columns tells apart, in UTC."""
-    period = next((name for name in _PERIODS if name in columns), None)
+    period = _finest(columns)
     begin = since.astimezone(UTC)
     end = until.astimezone(UTC)
     while begin < end:
         following = end if period is None else min(_following(period, begin), end)
         yield begin, following
         begin = following
+
+
+def _finest(columns: Collection[str]) -> str | None:
+    return next((name for name in _PERIODS if name in columns), None)
 
 
 def _begin_of(period: str, at: datetime) -> datetime:
