@@ -77,4 +77,5 @@ async def _ids(kind: str, given: str | None, context: ProcedureContext) -> list[
     named = list(dict.fromkeys(filter(None, (part.strip() for part in (given or "").split(",")))))
     if len(named) > MAX_NAMED:
         raise InvalidArgument(f"{kind}: {len(named)} are more than {MAX_NAMED}.", "Use WHERE in the statement.")
-    return [typed if is_id(typed) else (await resolve(kind, typed, context)).id for typed in named]
+    ids = [typed if is_id(typed) else (await resolve(kind, typed, context)).id for typed in named]
+    return list(dict.fromkeys(ids))

@@ -73,6 +73,12 @@ COUNT_SECONDS = 1.0
 MAX_LENGTH = 100_000
 """Maximum size of a text, and of a row, in bytes."""
 
+MAX_UNKNOWN = 60
+"""Maximum size of a value, in characters, that no row has, as it is told."""
+
+MAX_COMPARED, MAX_VALUES = 5, 20
+"""Maximum numbers of the values of a column that no row has, and of those that rows have, as they are told."""
+
 MAX_STATEMENT = 10_000
 """Maximum size of a statement in bytes."""
 
@@ -182,12 +188,13 @@ class Words:
                 self._others.setdefault(second, other)
         return _order(first, second)
 
-    def unknown(self, most: int = 20) -> dict[str, list[str]] | None:
+    def unknown(self) -> dict[str, list[str]] | None:
         """Return the values that no row has, and those that rows have; None if there is none of the first."""
         others = [value for plain, value in self._others.items() if plain not in self._documented]
         if not others:
             return None
-        return {"compared": others[:most], "values": sorted(self._values.values())[:most]}
+        compared = [value[:MAX_UNKNOWN] for value in others[:MAX_COMPARED]]
+        return {"compared": compared, "values": sorted(self._values.values())[:MAX_VALUES]}
 
 
 class _Quantile:
@@ -395,7 +402,11 @@ class Database:
                 if room > 0 or not rows:
                     rows.append(cells)
             elif count % 256 == 0 and time.monotonic() - began > COUNT_SECONDS:
+                if not rows:
+                    raise RefusedStatement(f"the rows before offset {offset:,} took too long")
                 return rows, None, is_cut
+        if count < offset:
+            raise RefusedStatement(f"there are only {count:,} rows, and offset {offset:,} is after them")
         return rows, count, is_cut
 
     def _cell(self, cell: object) -> object:

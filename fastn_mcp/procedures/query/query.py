@@ -11,17 +11,20 @@ from fastn_mcp.errors import NOTHING_CHANGED, Failed, FastnError, InvalidArgumen
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.query.answer import DEFAULT_KB, MAX_KB, QueryResult, result_of
 from fastn_mcp.procedures.query.bounds import read_bounds
-from fastn_mcp.procedures.query.child_program import FUNCTIONS, MAX_STATEMENT, StatementAnswer, Task
+from fastn_mcp.procedures.query.child_program import FUNCTIONS, MAX_STATEMENT, MAX_UNKNOWN, StatementAnswer, Task
 from fastn_mcp.procedures.query.statement_process import run_task, slot_of
-from fastn_mcp.procedures.query.table_reads import StatementReads
+from fastn_mcp.procedures.query.table_reads import QUOTED, StatementReads
 from fastn_mcp.procedures.query.tables import TABLES, columns_in_words
-from fastn_mcp.records.formats import stamp
+from fastn_mcp.records.formats import quoted, stamp
+from fastn_mcp.redaction import shorten
 from fastn_mcp.tools.bounds import TextBound
 from fastn_mcp.tools.fields import Since, Until
 from fastn_mcp.tools.operation import Call
-from fastn_mcp.tools.tool import Effect
+from fastn_mcp.tools.tool import MAY_BE_ID, Effect
 
 _MAX_SHOWN_CELL = 8_000
+
+_MAX_WARNINGS = 5
 
 
 class Query(Procedure[QueryResult]):
@@ -91,12 +94,17 @@ async def run_statement(
     return answer, _around(answer, reading, context)
 
 
-_LONG_TEXT = re.compile(r"'([^']{61,256})'")
-
-
 def _with_short_ids(statement: str) -> str:
     """Return a statement with the short reference for each long id, as rows have them."""
-    return _LONG_TEXT.sub(lambda match: f"'{short_id(match[1])}'", statement)
+
+    def shortened(match: re.Match[str]) -> str:
+        text = match[1]
+        if text is None or MAY_BE_ID.fullmatch(text) is None:
+            return match[0]
+        short = short_id(text)
+        return match[0] if short == text else f"'{short}'"
+
+    return QUOTED.sub(shortened, statement)
 
 
 def _check_bounds(call: Query, reads: Mapping[str, Sequence[str]]) -> None:
@@ -124,13 +132,20 @@ def _missing(context: ProcedureContext) -> dict[str, FastnError]:
 def _around(answer: StatementAnswer, reading: StatementReads, context: ProcedureContext) -> dict[str, JsonValue]:
     """Return what to know before the rows: values that no row has, and how far the rows reach."""
     around: dict[str, JsonValue] = {}
+    warnings: list[str] = []
     for name, found in answer.get("unknown", {}).items():
         compared = ", ".join(map(repr, found["compared"]))
-        values = ", ".join(found["values"]) or "none: the table is empty"
-        warning = f"{name}: no row has {compared}. Its values: {values}"
-        around["warning"] = f"{around['warning']}. {warning}" if "warning" in around else warning
+        values = ", ".join(_in_sentence(each) for each in found["values"]) or "none: the table is empty"
+        warnings.append(f"{name}: no row has {compared}. Its values: {values}")
+    if warnings:
+        around["warning"] = ". ".join(warnings[:_MAX_WARNINGS])
     around["reach"] = reading.reach()
     return around | {"now": stamp(context.system.now())} | context.look.age()
+
+
+def _in_sentence(text: str) -> str:
+    """Return a text of a row for a sentence of ours, in quotes unless it is plain."""
+    return quoted(shorten(text, MAX_UNKNOWN))
 
 
 _TABLE = re.compile(r"no such table: (\S+)")

@@ -22,6 +22,9 @@ _DEFAULT_PERIOD = timedelta(days=7)
 _MAX_CELLS = 2_000
 _MAX_PARALLEL = 8
 
+_PERIODS = ("hour", "day", "week", "month")
+"""Columns of periods, the finest first."""
+
 _STATUSES = next(known.values for known in ListExecutions.model_fields["status"].metadata if isinstance(known, Known))
 
 Period = tuple[datetime, datetime]
@@ -65,10 +68,11 @@ async def read_run_counts(
             }
         )
     notes = [f"exact from {stamp(since)} to {stamp(until)}"]
-    if len(periods) > 1 and until != _begin(until):
-        notes.append("the last period is not over")
-    if len(periods) > 1 and since != _begin(since):
-        notes.append("the first period does not begin with the day")
+    if period := _finest(columns):
+        if until > now or until != _begin_of(period, until):
+            notes.append(f"the last {period} is not whole")
+        if since != _begin_of(period, since):
+            notes.append(f"the first {period} is not whole")
     if note and (begins is None or since < begins):
         notes.append(note)
     return rows, notes
@@ -104,25 +108,43 @@ def _week(at: datetime) -> datetime:
 
 def _periods(since: datetime, until: datetime, columns: Collection[str]) -> Iterator[Period]:
     """Yield the periods that the finest of these columns tells apart, in UTC."""
+    period = _finest(columns)
     begin = since.astimezone(UTC)
     end = until.astimezone(UTC)
     while begin < end:
-        following = min(_following(begin, columns), end)
+        following = end if period is None else min(_following(period, begin), end)
         yield begin, following
         begin = following
 
 
-def _following(begin: datetime, columns: Collection[str]) -> datetime:
-    midnight = _begin(begin)
-    if "hour" in columns:
-        return begin.replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
-    if "day" in columns:
-        return midnight + timedelta(days=1)
-    if "week" in columns:
-        return _week(begin) + timedelta(weeks=1)
-    if "month" in columns:
-        return (midnight.replace(day=1) + timedelta(days=32)).replace(day=1)
-    return datetime.max.replace(tzinfo=UTC)
+def _finest(columns: Collection[str]) -> str | None:
+    return next((name for name in _PERIODS if name in columns), None)
+
+
+def _begin_of(period: str, at: datetime) -> datetime:
+    match period:
+        case "hour":
+            return at.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+        case "week":
+            return _week(at)
+        case "month":
+            return _begin(at).replace(day=1)
+        case _:
+            return _begin(at)
+
+
+def _following(period: str, at: datetime) -> datetime:
+    """Return the begin of the next period."""
+    begin = _begin_of(period, at)
+    match period:
+        case "hour":
+            return begin + timedelta(hours=1)
+        case "week":
+            return begin + timedelta(weeks=1)
+        case "month":
+            return _begin_of(period, begin + timedelta(days=32))
+        case _:
+            return begin + timedelta(days=1)
 
 
 async def _check(cells: Sequence[object], period: Period, context: ProcedureContext) -> None:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -35,13 +36,21 @@ _ROW_SIZE = 500
 """About as many bytes has a row as JSON."""
 
 _ABSENCE = re.compile(
-    r"\bnot\s+(?:exists|in)\b|\bexcept\b|\b(?:left|right|full)\s+(?:outer\s+)?join\b|\bnot\s*\(|\bis\s+null\b|\bisnull\b"
+    r"\bnot\s+(?:[^\s()]+\s+)?(?:exists|in)\b|\bexcept\b|\b(?:left|right|full)\s+(?:outer\s+)?join\b|\bnot\s*\(|\bis\s+null\b|\bisnull\b"
     r"|\)\s*(?:=|==|<|<=)\s*\d|\b\d+\s*(?:=|==|>|>=)\s*\(",
     re.IGNORECASE,
 )
 """Forms of a statement that may ask for what has no row."""
 
-_TEXTS = re.compile(r"'(?:[^']|'')*'|--[^\n]*|/\*.*?\*/", re.DOTALL)
+_VALUE_OF_A_QUERY = re.compile(
+    r"(?:\b(?:select|distinct|all|case|when|then|else|by)|[,(])\s*(?:exists\s*)?\(\s*(?:select|with)\b", re.IGNORECASE
+)
+"""A query in parentheses that is a value: NULL or 0 for what has no row, beside rows of other tables."""
+
+QUOTED = re.compile(
+    r"'((?:[^']|'')*+)'?|\"(?:[^\"]|\"\")*+\"?|`[^`]*+`?|\[[^\]]*+\]?|--[^\n]*+|/\*.*?(?:\*/|\Z)", re.DOTALL
+)
+"""A text (its group), a name in quotes, or a comment, as SQLite reads them; also if its end is missing."""
 
 
 @dataclass(slots=True)
@@ -52,6 +61,8 @@ class TableRows:
     total: int | None = None
     """Fastn's count of all rows."""
     is_complete: bool = True
+    back_to: datetime | None = None
+    """Time from which on no row is missing, if any is."""
     count: int = 0
     """Number of rows of the table: a row of Fastn's list may be none, or several."""
     notes: list[str] = field(default_factory=list[str])
@@ -67,8 +78,7 @@ class TableRows:
             words = f"all {counted(self.count, 'row')}"
         else:
             of = "" if self.total is None else f" of {self.total:,}"
-            times = [at for at in map(created, self.rows) if at is not None]
-            back = f", back to {stamp(min(times))}" if times else ""
+            back = "" if self.back_to is None else f", back to {stamp(self.back_to)}"
             words = f"only the newest {len(self.rows):,}{of}{back}; older rows are missing from counts and lists"
         return "; ".join([f"{words} {bounded}".rstrip(), *self.notes])
 
@@ -102,11 +112,14 @@ class StatementReads:
     async def _count_runs(self, columns: Sequence[str]) -> None:
         """Count runs, for all customers or workflows if a column tells them apart and no argument names any."""
         ids: dict[str, Sequence[str]] = {"customer": self._bounds.customers, "workflow": self._bounds.workflows}
+        split: list[str] = []
         for kind, named in ids.items():
             if not named and {kind, f"{kind}_id"}.intersection(columns):
                 rows = await self._rows_with_names(TABLES[f"{kind}s"])
                 ids[kind] = [key_of(row) for row in rows]
+                split.append(kind)
         rows, notes = await read_run_counts(columns, self._bounds, ids, self._context)
+        notes += [f"only runs of {kind}s that are listed now" for kind in split]
         self.tables[RUN_COUNTS] = TableRows(rows, len(rows), notes=notes)
 
     def reach(self) -> dict[str, JsonValue]:
@@ -133,7 +146,7 @@ class StatementReads:
             part = await self._read_list(table, listing, MAX_PAGES)
             if not part.is_complete:
                 raise self._partial(table, part)
-            whole.rows = [*whole.rows, *part.rows]
+            whole.rows = unique([*whole.rows, *part.rows])  # a trigger may be of two customers or workflows
         self.tables[table.name] = whole
 
     async def _read_names(self, table: QueryTable) -> dict[str, str]:
@@ -180,10 +193,15 @@ class StatementReads:
         window = TableRows(total=0)
         for listing in self._bounds.lists(table):
             part = await self._read_list(table, listing, MAX_WINDOW_PAGES)
+            if not part.is_complete:
+                if not part.rows:
+                    raise self._partial(table, part)
+                oldest = min((at for row in part.rows if (at := created(row)) is not None), default=None)
+                window.back_to = max(filter(None, (window.back_to, oldest)), default=None)
             window.rows = [*window.rows, *part.rows]
             window.is_complete = window.is_complete and part.is_complete
             window.total = None if window.total is None or part.total is None else window.total + part.total
-        if not window.is_complete and _ABSENCE.search(_TEXTS.sub("''", statement)):
+        if not window.is_complete and self._may_ask_for_absence(statement):
             of = "" if window.total is None else f" of {window.total:,}"
             raise Failed(
                 f"Only the newest {len(window.rows):,}{of} rows of {table.name} are read, so this statement could take"
@@ -195,6 +213,12 @@ class StatementReads:
         if table.name == "audit":
             window.notes.append("the log does not hold everything: some changes and most reads are not in it")
         self.tables[table.name] = window
+
+    def _may_ask_for_absence(self, statement: str) -> bool:
+        bare = QUOTED.sub("''", statement)
+        if _ABSENCE.search(bare):
+            return True
+        return len(self._columns) > 1 and _VALUE_OF_A_QUERY.search(bare) is not None
 
     async def _read_list(
         self, table: QueryTable, listing: List[Any], most: int, *, is_named: bool = False
