@@ -199,7 +199,7 @@ class StatementReads:
             if not part.is_complete:
                 if not part.rows:
                     raise self._partial(table, part)
-                oldest = min((at for row in part.rows if (at := created(row)) is not None), default=None)
+                oldest = min(filter(None, map(created, part.rows)), default=None)
                 window.back_to = max(filter(None, (window.back_to, oldest)), default=None)
             window.rows = [*window.rows, *part.rows]
             window.is_complete = window.is_complete and part.is_complete
