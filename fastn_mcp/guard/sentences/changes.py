@@ -241,11 +241,9 @@ def create_trigger(facts: Facts) -> Question:
     is_off = _state(facts, arguments) is State.OFF
     state = f", {State.OFF.value}" if is_off else ""
     title = f"Create trigger {facts.name}{state}: {_starts(facts)} {_when(arguments)}."
-    then = (
-        "It does not fire until it is switched on. It can be deleted again."
-        if is_off
-        else "It fires for real from now on. It can be deleted; what it started meanwhile cannot be undone."
-    )
+    then = "It fires for real from now on. It can be deleted; what it started meanwhile cannot be undone."
+    if is_off:
+        then = "It does not fire until it is switched on. It can be deleted again."
     return say(facts, "Create", title=title, then=then)
 
 
