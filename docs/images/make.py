@@ -190,7 +190,7 @@ async def places(browser: Browser) -> None:
             await tab.get_by_label("Reason").fill("cursor renames customers")
             await views(tab, "stop")
             await tab.get_by_role("button", name="Stop all changes").click()
-            await tab.get_by_text("All changes are stopped").wait_for()
+            await tab.get_by_text("All changes have been stopped").wait_for()
             await tab.get_by_role("link", name="Activity").click()
             await views(tab, "stopped")
             await tab.get_by_role("link", name="Allow changes again").click()

@@ -131,7 +131,7 @@ async def test_four_eyes_needs_two_people_at_the_page(tmp_path: Path) -> None:
         await expect(tab.get_by_role("heading", name="Delete connector")).to_be_visible()
         await looked_at(tab, "waits")
         await approve(tab, "Delete connector", connector["name"])
-        await expect(tab.locator("#said")).to_contain_text("1 of 2 people approved it")
+        await expect(tab.locator("#said")).to_contain_text("1 of 2 people have approved it")
         await expect(
             tab.get_by_text("You have approved it already. Another person has to approve it, too.")
         ).to_be_visible()
@@ -145,7 +145,7 @@ async def test_four_eyes_needs_two_people_at_the_page(tmp_path: Path) -> None:
         await tab.get_by_role("link", name="Sign in again").click()
         await approve(tab, "Delete connector", connector["name"])
         await expect(tab.locator("#said")).to_contain_text(
-            "If the agent is still waiting, the call runs now; otherwise when it asks again."
+            "If the agent is still waiting, the call runs now; otherwise, when the agent makes it again."
         )
         await looked_at(tab, "approved")
         assert (await result(agent, "delete_connector", connector_id=connector["id"]))["done"] == "delete_connector"
