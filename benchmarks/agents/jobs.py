@@ -277,7 +277,7 @@ THIRTY: tuple[Job, ...] = (
     Job(
         15,
         "Which app-event triggers are Active but not subscribed?",
-        (Call("get_overview", {"about": "triggers"}, ("is on but never fires", '"Paid Shopify orders"')),),
+        (Call("get_overview", {"about": "triggers"}, ("on but never fire", '"Paid Shopify orders"')),),
         (),
         facts=("Paid Shopify orders",),
     ),

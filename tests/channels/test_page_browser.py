@@ -4,7 +4,6 @@ import re
 from collections.abc import AsyncGenerator
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -29,7 +28,7 @@ from fastn_mcp.account.typed_argument import TypedArgument, TypedField
 from fastn_mcp.channels.page.inbox import ChangeUndo
 from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.ledger.approval_request import RequestState
-from fastn_mcp.ledger.question import FieldChange
+from fastn_mcp.ledger.question import FieldChange, Question
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.tools.access import CreateApiKey
 
@@ -357,11 +356,8 @@ async def test_other_origin_cannot_frame_read_or_post(desk: Desk, chromium: Brow
 class AnyUndo(ChangeUndo):
     """Shows an undo, and makes none."""
 
-    async def preview_undo(self, change: str, asker: Asker) -> Any:  # noqa: ARG002
-        return SimpleNamespace(
-            says=replace(UPDATE, lost="Its values will be lost.", unchecked="Not checked: triggers."),
-            stored=lambda: {"effect": "write"},
-        )
+    async def preview_undo(self, change: str, asker: Asker) -> Question:  # noqa: ARG002
+        return replace(UPDATE, lost="Its values will be lost.", unchecked="Not checked: triggers.")
 
     async def undo(self, change: str, asker: Asker) -> bool:  # noqa: ARG002
         return False

@@ -138,7 +138,7 @@ async def test_machines_run_a_signed_plan_on_two_replicas(tmp_path: Path, issuer
         done.append(("nightly-report", replicas.one))
         for port in (replicas.one, replicas.other):
             beyond = await _create(replicas, port, _auths(replicas, issuer, site)["cleanup"], "legacy", "one too many")
-            assert "No calls are left of plan nightly.toml" in beyond["message"]
+            assert "All calls that plan nightly.toml" in beyond["message"]
         audited = [(str(entry["machine"]), port) for port, entry in replicas.audited("intent")]
         principals = {str(entry["principal"]) for _, entry in replicas.audited("intent")}
         approvers = {entry["approved_by"] for _, entry in replicas.audited("intent")}
