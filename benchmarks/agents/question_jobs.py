@@ -344,7 +344,7 @@ QUESTIONS: tuple[Job, ...] = (
                     "limit": 100,
                     "fields": ["customer", "connector", "status", "lastUsedAt"],
                 },
-                ('"Acme Corp"', '"HubSpot"', "Rows of any other are not here."),
+                ('"Acme Corp"', '"HubSpot"', "Rows with any other status are not here."),
             ),
         ),
         facts=("Acme Corp", "HubSpot", "EXPIRED"),
