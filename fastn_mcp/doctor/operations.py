@@ -216,7 +216,7 @@ class OperationChecks:
         tool = operation.tool_name()
         call = self._call(operation)
         if call is None:
-            hint = "Make one in the dashboard, or see the line of the list."
+            hint = "Make one in the dashboard, or see the check of the list."
             return CheckGroup.READS.skipped(
                 tool, f"No id to read: the list of {operation.toolset()} returned none.", hint
             )
@@ -330,7 +330,7 @@ class OperationChecks:
         route = self.routes.get(tool, operation.route)
         group = CheckGroup.WRITES
         if route.parameters and operation.toolset() not in self.ids:
-            return group.skipped(tool, "There is no id to ask for by OPTIONS.", "See the line of the list.")
+            return group.skipped(tool, "No id is known for an OPTIONS request.", "See the check of the list.")
         if _allowed(await self._send_options(_UNKNOWN_PATH)):  # OPTIONS allows methods at any path
             finding = "OPTIONS says nothing about paths here, and no change is made."
             return self._propose_beside_reads(operation) or group.skipped(tool, finding, _PREVIEW)

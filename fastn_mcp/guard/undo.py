@@ -34,7 +34,7 @@ class Rule:
 
 
 _FIELDS_RESTORED = "The earlier values can be restored with undo_change."
-_RUNS_STAY = "Runs that it has started by then are not undone."
+_RUNS_STAY = "Runs that it has already started are not undone."
 
 RULES: Mapping[str, Rule] = {
     "create_customer": Rule("delete_customer", "The customer can be deleted again with undo_change."),
@@ -69,7 +69,7 @@ RULES: Mapping[str, Rule] = {
     "create_api_key": Rule(
         "revoke_api_key",
         "The key can be revoked with undo_change.",
-        "What has been done with it by then is not undone.",
+        "What has already been done with it is not undone.",
     ),
     "revoke_api_key": Rule(None, "", "A revoked key never works again; create_api_key makes another."),
     "create_secret": Rule("delete_secret", "The secret can be deleted again with undo_change."),
