@@ -93,7 +93,10 @@ def count(files: Sequence[Path]) -> tuple[Places, dict[str, int]]:
         text = path.read_text(encoding="utf-8")
         lines = text.splitlines()
         tree = ast.parse(text)
-        found = [*measured(tree), *((UNFORMATTED, n, "") for n, line in enumerate(lines, 1) if "# fmt: skip" in line)]
+        found = [*measured(tree)]
+        for number, line in enumerate(lines, 1):
+            if "# fmt: skip" in line:
+                found.append((UNFORMATTED, number, ""))
         place = path.relative_to(PACKAGE.parent) if path.is_relative_to(PACKAGE) else path
         for measure, number, note in sorted(found, key=lambda each: each[1]):
             places[measure].append(f"{place}:{number}{note}")

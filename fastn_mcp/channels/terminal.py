@@ -21,9 +21,9 @@ from fastn_mcp.guard.approval_form import (
     Approve,
     Decline,
     NoAnswer,
+    accepted_texts,
     form_lines,
     instruction,
-    is_typed,
     typed_noun,
     what_to_type,
 )
@@ -199,7 +199,7 @@ class Terminal:
                 case choice if expected is None and choice == minutes:
                     return Approve(is_temporary=True)
                 # Spaces at either end of the line were stripped.
-                case _ if expected is not None and (is_typed(expected, typed) or is_typed(expected.strip(), typed)):
+                case _ if expected is not None and typed in map(str.strip, accepted_texts(expected)):
                     return Approve(expected)
                 case _:
                     self.say(again)

@@ -126,12 +126,17 @@ def read_answer(request: ApprovalRequest, action: str, content: Mapping[str, obj
     return Approve(is_temporary=value == APPROVE_TEMPORARILY)
 
 
-def is_typed(expected: str | None, typed: str | None) -> bool:
-    """Whether a person typed the expected text, with or without the quotes in which it was shown.
+def accepted_texts(expected: str) -> tuple[str, ...]:
+    """Return what a person may type where a text is expected: with or without the quotes in which it was shown.
 
     Its sanitized form counts too: no keyboard has every character.
     """
-    return expected is None or typed in (expected, sanitize(expected), f'"{expected}"')
+    return expected, sanitize(expected), f'"{expected}"'
+
+
+def is_typed(expected: str | None, typed: str | None) -> bool:
+    """Whether a person typed the expected text, if one is expected."""
+    return expected is None or typed in accepted_texts(expected)
 
 
 def asker(request: ApprovalRequest) -> str:

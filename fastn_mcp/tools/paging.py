@@ -113,6 +113,9 @@ def expires_before(row: Row, wanted: str) -> bool | None:
 _TIMES = ("since", "until", "expires_before")
 """Filters whose value is a time."""
 
+NOT_A_TIME = "is not a time in ISO 8601, such as 2026-11-28T06:00:00Z"
+"""Predicate for a value of such a filter that cannot be read."""
+
 
 def values_of(choice: str) -> tuple[list[str], bool]:
     """Return the values of a filter with known ones, and whether they are excluded: `FAILED,EXPIRED` or `!A,!B`."""
@@ -264,11 +267,11 @@ class List(Operation[Listed], Generic[Item]):
             name
             for name, value in self.filters.items()
             if APPLIED_HERE in type(self).model_fields[name].metadata
-            or (self._known(name) and values_of(value) != ([value], False))
+            or (self.known_values(name) and values_of(value) != ([value], False))
         ]
 
     @classmethod
-    def _known(cls, name: str) -> tuple[str, ...]:
+    def known_values(cls, name: str) -> tuple[str, ...]:
         """Return the known values of a filter; empty if any text may be one."""
         metadata = cls.model_fields[name].metadata
         return next((known.values for known in metadata if isinstance(known, Known)), ())
@@ -278,24 +281,20 @@ class List(Operation[Listed], Generic[Item]):
         """Known statuses that the list can be read by, one after the other; empty if one request asks for all."""
         values, is_excluded = values_of(getattr(self, "status", None) or "")
         if is_excluded:
-            return [value for value in self._known("status") if as_word(value) not in map(as_word, values)]
+            return [value for value in self.known_values("status") if as_word(value) not in map(as_word, values)]
         return values if len(values) > 1 else ()
 
     def unknown(self, rows: Sequence[Row]) -> list[str]:
         """Describe the filters with a value that is not known and none of these rows has, or that is not a time."""
         texts = {name: self.filters[name] for name in _TIMES if self.filters.get(name) is not None}
         times = {name: parse_timestamp(value) for name, value in texts.items()}
-        problems = [
-            f"{name}: {texts[name][:64]!r} is not a time in ISO 8601, such as 2026-11-28T06:00:00Z"
-            for name, at in times.items()
-            if at is None
-        ]
+        problems = [f"{name}: {texts[name][:64]!r} {NOT_A_TIME}" for name, at in times.items() if at is None]
         begin = times.get("since")
         end = times.get("until")
         if begin and end and begin >= end:
             problems.append(f"since: it is not before {texts['until'][:64]}, so nothing can match")
         for name, choice in self.filters.items():
-            known = self._known(name)
+            known = self.known_values(name)
             plain = set(map(str.casefold, known))
             unknown = [
                 value
@@ -333,7 +332,7 @@ class List(Operation[Listed], Generic[Item]):
         )
 
     def _condition(self, name: str, wanted: Any) -> Condition:
-        values, is_excluded = values_of(wanted) if self._known(name) else ([wanted], False)
+        values, is_excluded = values_of(wanted) if self.known_values(name) else ([wanted], False)
         conditions = [self._condition_of(name, value) for value in values]
         if len(conditions) == 1 and not is_excluded:
             return conditions[0]

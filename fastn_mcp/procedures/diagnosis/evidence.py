@@ -488,8 +488,8 @@ def _keys_that_matter(evidence: Evidence, workflows: Sequence[str]) -> list[str]
     """Return the ids of the first resources whose changes may explain the failures."""
     affected = evidence.affected
     broken = [c.id for c in evidence.connections if not c.state.is_usable and c.customer in affected]
-    given = [resource.id for resource in evidence.subject.resources.values()]
-    return list(dict.fromkeys(filter(None, (*workflows, *broken, *given))))[:_MAX_CHANGED]
+    subject_ids = [resource.id for resource in evidence.subject.resources.values()]
+    return list(dict.fromkeys(filter(None, (*workflows, *broken, *subject_ids))))[:_MAX_CHANGED]
 
 
 async def _audited_changes(

@@ -1,7 +1,7 @@
 """The answer to a statement: what to know before its rows, and as many rows as fit."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import cast
 
 from pydantic import JsonValue
 from pydantic_core import to_json
@@ -30,13 +30,21 @@ class QueryResult(FastnObject):
 
 
 def result_of(
-    around: Mapping[str, JsonValue], columns: Sequence[str], rows: Sequence[Sequence[JsonValue]], **facts: Any
+    around: Mapping[str, JsonValue],
+    columns: Sequence[str],
+    rows: Sequence[Sequence[JsonValue]],
+    *,
+    offset: int,
+    total: int | None,
+    max_kb: int,
 ) -> QueryResult:
-    """Return the answer with the rows that fit. `facts`: `offset`, `total` of all rows, `kilobytes` of room."""
-    offset, total, room = cast("tuple[int, int | None, int]", (facts["offset"], facts["total"], facts["kilobytes"]))
+    """Return the answer with the rows that fit.
+
+    `rows` begin at `offset`; `total`: the number of all, None if it is not known; `max_kb`: thousands of bytes.
+    """
     shown = cast("list[list[JsonValue]]", safe(cast(JsonValue, [[*row] for row in rows])))
     head: dict[str, JsonValue] = {**around, "columns": [*(shorten(name, 60) for name in columns)]}
-    budget = room * 1_000 - _AROUND - len(to_json(head))
+    budget = max_kb * 1_000 - _AROUND - len(to_json(head))
     fitting, is_cut = _fitting(shown, budget)
     body = {**head, "rows": cast(JsonValue, fitting)}
     if is_cut:
@@ -44,7 +52,7 @@ def result_of(
     end = offset + len(fitting)
     if total is None or end < total:
         of = "more" if total is None else f"{total:,}"
-        larger = f", max_kb {MAX_KB}" if room < MAX_KB else ""
+        larger = f", max_kb {MAX_KB}" if max_kb < MAX_KB else ""
         body["more"] = f"{counted(len(fitting), 'row')} of {of}. Aggregate{larger}, or go on with offset {end}."
         body["next_offset"] = end
     return QueryResult.model_validate(body)

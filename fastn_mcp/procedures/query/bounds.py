@@ -11,7 +11,7 @@ from fastn_mcp.procedures.lookup import is_id, resolve
 from fastn_mcp.procedures.query.tables import QueryTable
 from fastn_mcp.records.formats import counted, stamp
 from fastn_mcp.records.rows import parse_timestamp
-from fastn_mcp.tools.paging import MAX_LIMIT, List
+from fastn_mcp.tools.paging import MAX_LIMIT, NOT_A_TIME, List
 
 MAX_NAMED = 20
 """Maximum number of customers, and of workflows, that an answer is bounded by."""
@@ -29,11 +29,11 @@ class Bounds:
     def filters(self, table: QueryTable) -> Iterator[dict[str, Any]]:
         """Yield the arguments of each list that the table is read from: one for each customer and workflow."""
         period = {"since": self.since, "until": self.until}
-        given = {name: stamp(at) for name, at in period.items() if at is not None and name in table.bounds}
+        filters = {name: stamp(at) for name, at in period.items() if at is not None and name in table.bounds}
         for customer in self.customers if "customer_id" in table.bounds and self.customers else (None,):
             for workflow in self.workflows if "workflow_id" in table.bounds and self.workflows else (None,):
                 ids = {"customer_id": customer, "workflow_id": workflow}
-                yield given | {name: id_ for name, id_ in ids.items() if id_ is not None}
+                yield filters | {name: id_ for name, id_ in ids.items() if id_ is not None}
 
     def lists(self, table: QueryTable) -> list[List[Any]]:
         return [table.lister.model_validate({"limit": MAX_LIMIT, **filters}) for filters in self.filters(table)]
@@ -68,7 +68,7 @@ def _time(name: str, given: str | None) -> datetime | None:
         return None
     at = parse_timestamp(given)
     if at is None:
-        raise InvalidArgument(f"{name} is not a time in ISO 8601, such as 2026-11-28T06:00:00Z.", "Correct it.")
+        raise InvalidArgument(f"{name} {NOT_A_TIME}.", "Correct it.")
     return at
 
 

@@ -2,8 +2,7 @@
 
 It reads one line of JSON, the `Task`, then lines `[table, rows]`, all from stdin, and writes one line of JSON, the
 `StatementAnswer`. Before that it writes a line `ready`, once it has taken all rows. It has no key, no ledger and no
-environment,
-opens no file or connection once it has started, and ends at its limits of memory and time.
+environment, opens no file or connection once it has started, and ends at its limits of memory and time.
 """
 
 import contextlib
@@ -51,8 +50,6 @@ class StatementAnswer(TypedDict, total=False):
     rows: list[list[Any]]
     total: int | None
     """Number of all rows; None if counting them takes too long."""
-    cut: bool
-    """Whether a cell was cut."""
     unknown: dict[str, dict[str, list[str]]]
     """By column: the values that it was compared with and no row has, and those that rows have."""
     failure: Failure
@@ -370,7 +367,7 @@ class Database:
         began = time.monotonic()
         try:
             cursor = self._db.execute(_checked(self._task["statement"]))
-            rows, total, is_cut = self._fetch(cursor, began)
+            rows, total = self._fetch(cursor, began)
         except sqlite3.Error as error:
             if self._error:
                 raise RefusedStatement(self._error) from error
@@ -379,35 +376,33 @@ class Database:
             "columns": [column[0] for column in cursor.description],
             "rows": rows,
             "total": total,
-            "cut": is_cut,
         }
-        found = {name: words.unknown() for name, words in self.words.items()}
-        unknown = {name: values for name, values in found.items() if values is not None}
+        compared = {name: words.unknown() for name, words in self.words.items()}
+        unknown = {name: values for name, values in compared.items() if values is not None}
         if unknown:
             answer["unknown"] = unknown
         return answer
 
-    def _fetch(self, cursor: sqlite3.Cursor, began: float) -> tuple[list[list[Any]], int | None, bool]:
+    def _fetch(self, cursor: sqlite3.Cursor, began: float) -> tuple[list[list[Any]], int | None]:
+        """Return the rows from the offset on that fit, and the number of all; None if counting takes too long."""
         offset = self._task.get("offset", 0)
         room = self._task.get("max_bytes", MAX_LENGTH)
         rows: list[list[Any]] = []
         count = 0
-        is_cut = False
         for row in cursor:
             count += 1
             if count > offset and room > 0:
                 cells = [self._cell(cell) for cell in row]
-                is_cut = is_cut or any(shown is not cell for shown, cell in zip(cells, row, strict=True))
                 room -= len(json.dumps(cells, ensure_ascii=False).encode(errors="replace"))
                 if room > 0 or not rows:
                     rows.append(cells)
             elif count % 256 == 0 and time.monotonic() - began > COUNT_SECONDS:
                 if not rows:
                     raise RefusedStatement(f"the rows before offset {offset:,} took too long")
-                return rows, None, is_cut
+                return rows, None
         if count < offset:
             raise RefusedStatement(f"there are only {count:,} rows, and offset {offset:,} is after them")
-        return rows, count, is_cut
+        return rows, count
 
     def _cell(self, cell: object) -> object:
         most = self._task.get("max_cell", MAX_LENGTH)

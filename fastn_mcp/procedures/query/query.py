@@ -22,7 +22,11 @@ from fastn_mcp.tools.fields import Since, Until
 from fastn_mcp.tools.operation import Call
 from fastn_mcp.tools.tool import MAY_BE_ID, Effect
 
+_MAX_ROWS_BYTES = 40_000
+"""Maximum size of the rows that the process returns, in bytes of JSON: more than an answer may have."""
+
 _MAX_SHOWN_CELL = 8_000
+"""Maximum size of a cell in characters."""
 
 _MAX_WARNINGS = 5
 
@@ -45,20 +49,18 @@ class Query(Procedure[QueryResult]):
     max_kb: Annotated[int, Field(ge=1, le=MAX_KB, description=f"1-{MAX_KB}, default {DEFAULT_KB}.")] = DEFAULT_KB
 
     async def run(self, context: ProcedureContext) -> QueryResult:
-        rows, around = await run_statement(self, context, max_bytes=40_000, max_cell=_MAX_SHOWN_CELL)
+        answer, around = await _run_statement(self, context)
         return result_of(
             around,
-            rows.get("columns", []),
-            rows.get("rows", []),
+            answer.get("columns", []),
+            answer.get("rows", []),
             offset=self.offset,
-            total=rows.get("total"),
-            kilobytes=self.max_kb,
+            total=answer.get("total"),
+            max_kb=self.max_kb,
         )
 
 
-async def run_statement(
-    call: Query, context: ProcedureContext, *, max_bytes: int, max_cell: int
-) -> tuple[StatementAnswer, dict[str, JsonValue]]:
+async def _run_statement(call: Query, context: ProcedureContext) -> tuple[StatementAnswer, dict[str, JsonValue]]:
     """Return the rows of a statement, and what to know before them. Raises a `FastnError`."""
     if len(call.sql.encode(errors="replace")) > MAX_STATEMENT:
         raise InvalidArgument(f"The statement is larger than {MAX_STATEMENT:,} bytes.", "Shorten it.")
@@ -86,8 +88,8 @@ async def run_statement(
             f"{name}.{column}": [*values] for name in reads for column, values in TABLES[name].documented.items()
         },
         "offset": call.offset,
-        "max_bytes": max_bytes,
-        "max_cell": max_cell,
+        "max_bytes": _MAX_ROWS_BYTES,
+        "max_cell": _MAX_SHOWN_CELL,
     }
     async with slot_of(context.guard):
         answer = _checked(await run_task(task, lines), call.sql, missing)
@@ -109,8 +111,8 @@ def _with_short_ids(statement: str) -> str:
 
 def _check_bounds(call: Query, reads: Mapping[str, Sequence[str]]) -> None:
     """Refuse an argument that bounds no table of the statement: rows would seem to be bounded by it."""
-    given = {"since": call.since, "until": call.until, "customer_id": call.customer, "workflow_id": call.workflow}
-    for bound, value in given.items():
+    bounds = {"since": call.since, "until": call.until, "customer_id": call.customer, "workflow_id": call.workflow}
+    for bound, value in bounds.items():
         if value and not any(bound in TABLES[name].bounds for name in reads):
             tables = ", ".join(name for name, table in TABLES.items() if bound in table.bounds)
             argument = bound.removesuffix("_id")
@@ -165,19 +167,22 @@ def _checked(answer: StatementAnswer, statement: str, missing: Mapping[str, Fast
             why = missing[table]
             raise type(why)(f"The table {table} is not here. {why.what}", why.next_step)
         tables = [name for name in TABLES if name not in missing]
-        what, next_step = f"no such table: {match[1]}{nearest(match[1], tables)}", f"Tables: {', '.join(tables)}."
+        what = f"no such table: {match[1]}{nearest(match[1], tables)}"
+        next_step = f"Tables: {', '.join(tables)}."
     elif match := _COLUMN.search(message):
         what, next_step = _unknown_column(match[1], statement)
     elif match := _FUNCTION.search(message):
         what = f"no such function: {match[1]}{nearest(match[1], FUNCTIONS)}"
         next_step = f"Functions: {', '.join(sorted(FUNCTIONS))}."
     elif _PROHIBITED.search(message) or message == "not authorized":
-        what, next_step = "a statement may only SELECT from the tables of this tool", f"Tables: {', '.join(TABLES)}."
+        what = "a statement may only SELECT from the tables of this tool"
+        next_step = f"Tables: {', '.join(TABLES)}."
     else:
-        what, next_step = message, "Correct the statement."
+        what = message
+        next_step = "Correct the statement."
     if answer["failure"] == "failed" and "too big" in message:
         raise Failed(f"SQL: {what}.", "Build no long texts.", certainty=NOTHING_CHANGED)
-    raise InvalidArgument(f"SQL: {what}.", next_step, certainty="Nothing was changed.")
+    raise InvalidArgument(f"SQL: {what}.", next_step, certainty=NOTHING_CHANGED)
 
 
 def _unknown_column(named: str, statement: str) -> tuple[str, str]:

@@ -14,7 +14,6 @@ from fastn_mcp.procedures.query.bounds import Bounds
 from fastn_mcp.procedures.reads import read_if_short
 from fastn_mcp.records.formats import stamp
 from fastn_mcp.records.rows import Row
-from fastn_mcp.tools.fields import Known
 from fastn_mcp.tools.paging import MAX_LIMIT, Position, created
 from fastn_mcp.tools.workflows import ListExecutions
 
@@ -25,7 +24,7 @@ _MAX_PARALLEL = 8
 _PERIODS = ("hour", "day", "week", "month")
 """Columns of periods, the finest first."""
 
-_STATUSES = next(known.values for known in ListExecutions.model_fields["status"].metadata if isinstance(known, Known))
+_STATUSES = ListExecutions.known_values("status")
 
 Period = tuple[datetime, datetime]
 
@@ -43,7 +42,7 @@ async def read_run_counts(
     """
     now = context.system.now()
     until = bounds.until or now
-    since = bounds.since or _begin(until - _DEFAULT_PERIOD)
+    since = bounds.since or _begin_of("day", until - _DEFAULT_PERIOD)
     periods = [*_periods(since, until, columns)]
     customers = ids["customer"] or (None,)
     workflows = ids["workflow"] or (None,)
@@ -54,12 +53,12 @@ async def read_run_counts(
     begins, note = await _history(context) if 0 in counts.values() else (None, "")
     rows: list[Row] = []
     for place, ((begin, end), customer, workflow, status) in enumerate(cells):
-        is_before = counts[place] == 0 and note and (begins is None or end <= begins)
+        is_before = counts[place] == 0 and (begins is None or end <= begins)
         rows.append(
             {
                 "hour": stamp(begin),
                 "day": stamp(begin)[:10],
-                "week": _week(begin).date().isoformat(),
+                "week": _begin_of("week", begin).date().isoformat(),
                 "month": stamp(begin)[:7],
                 "workflowId": workflow,
                 "endOrgId": customer,
@@ -97,15 +96,6 @@ async def _totals(cells: Sequence[Cell], context: ProcedureContext) -> Mapping[i
     return counts
 
 
-def _begin(at: datetime) -> datetime:
-    """Return the begin of a day in UTC."""
-    return at.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-
-
-def _week(at: datetime) -> datetime:
-    return _begin(at) - timedelta(days=at.weekday())
-
-
 def _periods(since: datetime, until: datetime, columns: Collection[str]) -> Iterator[Period]:
     """Yield the periods that the finest of these columns tells apart, in UTC."""
     period = _finest(columns)
@@ -122,15 +112,18 @@ def _finest(columns: Collection[str]) -> str | None:
 
 
 def _begin_of(period: str, at: datetime) -> datetime:
+    """Return the begin of the period in UTC in which a time lies."""
+    hour = at.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+    day = hour.replace(hour=0)
     match period:
         case "hour":
-            return at.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+            return hour
         case "week":
-            return _week(at)
+            return day - timedelta(days=day.weekday())
         case "month":
-            return _begin(at).replace(day=1)
+            return day.replace(day=1)
         case _:
-            return _begin(at)
+            return day
 
 
 def _following(period: str, at: datetime) -> datetime:
@@ -181,9 +174,10 @@ async def _total(context: ProcedureContext, begin: datetime, end: datetime, *whi
     if page.next_cursor is None and not page.not_checked:
         return len(page.rows)
     raise Failed(
-        "Fastn does not say how many runs match, so run_counts cannot be read.", "Use the table runs.",
+        "Fastn does not say how many runs match, so run_counts cannot be read.",
+        "Use the table runs.",
         certainty=NOTHING_CHANGED,
-    )  # fmt: skip
+    )
 
 
 async def _history(context: ProcedureContext) -> tuple[datetime | None, str]:

@@ -50,7 +50,7 @@ class StatementStopped(Failed):
 
 
 def slot_of(account: object) -> anyio.Lock:
-    """Return the lock for the statements of an account, which is held from its first to its last process."""
+    """Return the lock of an account, which is held while one of its statements is compiled or run."""
     try:
         locks = _accounts.get()
     except LookupError:

@@ -16,7 +16,7 @@ from fastn_mcp.errors import NOTHING_CHANGED, Failed, FastnError, LeftOut, NotFo
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.query.bounds import Bounds
 from fastn_mcp.procedures.query.run_counts import read_run_counts
-from fastn_mcp.procedures.query.tables import RUN_COUNTS, TABLES, QueryTable
+from fastn_mcp.procedures.query.tables import RUN_COUNTS, TABLES, Column, QueryTable
 from fastn_mcp.procedures.reads import unique
 from fastn_mcp.records.formats import counted, stamp
 from fastn_mcp.records.rows import Row, key_of, row_of, text
@@ -152,8 +152,8 @@ class StatementReads:
     async def _read_names(self, table: QueryTable) -> dict[str, str]:
         """Return the names by id that columns show: of few ids one by one, else of the whole list."""
         ids: set[str] = set()
-        for name, read in self._columns.items():
-            showing = [each for each in TABLES[name].columns if each.names_of == table.name and each.name in read]
+        for name in self._columns:
+            showing = self._columns_with_names(name, table)
             for row in self.tables[name].rows if showing else ():
                 keys = [column.read(part) for part in TABLES[name].parts(row) for column in showing]
                 ids.update(str(key) for key in keys if key)
@@ -274,13 +274,13 @@ class StatementReads:
         )
 
     def _name_columns(self, table: QueryTable) -> str:
-        names = [
-            column.name
-            for name, read in self._columns.items()
-            for column in TABLES[name].columns
-            if column.names_of == table.name and column.name in read
-        ] or [f"{table.name.removesuffix('s')}_id"]
-        return ", ".join(dict.fromkeys(names))
+        names = [column.name for name in self._columns for column in self._columns_with_names(name, table)]
+        return ", ".join(dict.fromkeys(names or [f"{table.name.removesuffix('s')}_id"]))
+
+    def _columns_with_names(self, name: str, of: QueryTable) -> list[Column]:
+        """Return the columns of a table that the statement reads and that show names of another table's rows."""
+        read = self._columns[name]
+        return [column for column in TABLES[name].columns if column.names_of == of.name and column.name in read]
 
     @staticmethod
     def _ways(table: QueryTable) -> str:

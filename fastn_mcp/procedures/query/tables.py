@@ -26,7 +26,6 @@ from fastn_mcp.redaction import safe, shorten, texts_in
 from fastn_mcp.tools.access import ListApiKeys, ListRoles, ListSecrets, ListUsers, QueryAuditLog
 from fastn_mcp.tools.connectors import ListConnections, ListConnectors
 from fastn_mcp.tools.customers import ListCustomers
-from fastn_mcp.tools.fields import Known
 from fastn_mcp.tools.paging import List
 from fastn_mcp.tools.triggers import ListTriggers
 from fastn_mcp.tools.workflows import ListExecutions, ListWorkflows
@@ -221,11 +220,7 @@ def actor_kind(row: Row) -> str | None:
 
 def _known(lister: AnyList, **columns: str) -> dict[str, Sequence[str]]:
     """Return the documented values of columns, by the arguments of the list that take them."""
-    known: dict[str, Sequence[str]] = {}
-    for column, argument in columns.items():
-        metadata = lister.model_fields[argument].metadata
-        known[column] = next((each.values for each in metadata if isinstance(each, Known)), ())
-    return known
+    return {column: lister.known_values(argument) for column, argument in columns.items()}
 
 
 # --- tables ------------------------------------------------------------------------------------------------------
