@@ -9,9 +9,9 @@ from fastn_mcp.audit.log import AuditFile
 from fastn_mcp.client.client import FastnClient
 from fastn_mcp.client.exchange import Answer
 from fastn_mcp.config.model import Settings
+from fastn_mcp.guard.channel import Announcement, Channel, ChannelCapabilities
 from fastn_mcp.guard.approval.obtain import Approvals
 from fastn_mcp.guard.budgets import Budgets
-from fastn_mcp.guard.caller import Announcement, ApprovalChannel, ChannelCapabilities
 from fastn_mcp.guard.guard import Guard
 from fastn_mcp.guard.guarded_account import GuardedAccount
 from fastn_mcp.guard.journal import ChangeJournal
@@ -94,7 +94,7 @@ def within(
     ledger: Ledger,
     folder: Path,
     policy: Policy | None = None,
-    channel: ApprovalChannel | None = None,
+    channel: Channel | None = None,
     snapshot_seconds: float = 0,
 ) -> Dispatcher:
     """Dispatch, guard and client, with an audit in `folder`."""

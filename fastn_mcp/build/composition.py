@@ -20,6 +20,7 @@ from fastn_mcp.audit.log import FILE as AUDIT
 from fastn_mcp.build.startup import Process, Sandboxed, policy_file, require_known_tools, typed_seal
 from fastn_mcp.build.stores import AccountStores, audit_at, ledger_at
 from fastn_mcp.build.telemetry import with_spans
+from fastn_mcp.channels.group import ChannelGroup
 from fastn_mcp.channels.page.inbox import InboxAccount
 from fastn_mcp.channels.page.page import PAGE_FILE, ApprovalPage
 from fastn_mcp.channels.terminal import TerminalChannel
@@ -32,7 +33,7 @@ from fastn_mcp.config.paths import config_dir
 from fastn_mcp.errors import NoKey, Refused, SettingsError, extra
 from fastn_mcp.guard.approval.obtain import Approvals
 from fastn_mcp.guard.budgets import Budgets, Limits
-from fastn_mcp.guard.caller import ApprovalChannel
+from fastn_mcp.guard.channel import Channel
 from fastn_mcp.guard.guard import Guard
 from fastn_mcp.guard.guarded_account import GuardedAccount
 from fastn_mcp.guard.journal import ChangeJournal
@@ -63,17 +64,26 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class ChosenChannel:
-    """Channel by which people decide about the approval requests of an account."""
+class AccountChannels:
+    """Channels by which people decide about the approval requests of an account."""
 
-    channel: ApprovalChannel
+    asked: Channel
+    """Asks by all of them."""
+    group: ChannelGroup
     webhook: "Webhook | None"
     page: ApprovalPage | None
     slack: "SlackChannel | None"
     notifying: "NotifyingChannel | None"
 
+    def begin(self) -> None:
+        """Receive answers, and go on with the requests of earlier processes."""
+        self.group.begin()
+        for each in (self.webhook, self.slack):
+            if each is not None:
+                each.begin()
+
     async def aclose(self) -> None:
-        for each in (self.webhook, self.page, self.slack, self.notifying):
+        for each in (self.group, self.webhook, self.page, self.slack, self.notifying):
             if each is not None:
                 await each.aclose()
 
@@ -88,7 +98,7 @@ class AccountParts:
     guard: Guard
     stores: AccountStores
     inbox: InboxAccount
-    channel: ChosenChannel
+    channels: AccountChannels
     tools: tuple[AnyTool, ...]
     about: About
     process: Process
@@ -97,7 +107,7 @@ class AccountParts:
     async def aclose(self) -> None:
         """Close everything, also while the task is cancelled."""
         with anyio.CancelScope(shield=True):
-            await self.channel.aclose()
+            await self.channels.aclose()
             await self.dispatch.aclose()
             await self.stores.audit.settle()
             await self.stores.ledger.aclose()
@@ -206,14 +216,14 @@ def assemble(
         system=system,
         read=_read_only(client),
     )
-    chosen = choose_channel(settings, stores, process)
+    channels = channels_of(settings, stores, process)
     approvals = Approvals(
         judge,
         stores.ledger,
         journal,
         recorder=stores.recorder,
         system=system,
-        channel=chosen.channel,
+        channel=channels.asked,
         typed=stores.typed,
         stops=stops,
     )
@@ -246,8 +256,8 @@ def assemble(
         dispatch=dispatch,
         presence=guard.decisions.presence,
     )
-    if chosen.page is not None:
-        chosen.page.connect(inbox)
+    if channels.page is not None:
+        channels.page.connect(inbox)
     return AccountParts(
         settings=settings,
         client=client,
@@ -255,7 +265,7 @@ def assemble(
         guard=guard,
         stores=stores,
         inbox=inbox,
-        channel=chosen,
+        channels=channels,
         tools=enabled_tools(settings),
         about=_about(settings, policy, state),
         process=process,
@@ -302,39 +312,43 @@ def _stores(settings: Settings, state: Path, process: Process, system: System) -
     return AccountStores(account, state, ledger, audit=audit, recorder=recorder, typed=typed, system=system)
 
 
-def choose_channel(settings: Settings, stores: AccountStores, process: Process) -> ChosenChannel:
-    """Return the channel for requests that no elicitation form can show. Raises `SettingsError`.
+def channels_of(settings: Settings, stores: AccountStores, process: Process) -> AccountChannels:
+    """Return the channels for requests that no elicitation form can show. Raises `SettingsError`.
 
-    That is the channel of the tenant, else the webhook, else the approval page if a browser can show it, else
-    `fastn-mcp approvals` at a terminal. Each of them can be combined with Slack and with notifications.
+    These are the page of the tenant and the webhook; without both, the approval page if a browser can show it, else
+    `fastn-mcp approvals` at a terminal. Slack and notifications come besides.
     """
-    webhook = _webhook(settings, stores, process)
     tenant = process.tenant
-    channel: ApprovalChannel
-    page = notifier = None
-    if tenant is not None and tenant.channel is not None:
-        channel = tenant.channel(webhook)
-    elif webhook is not None:
-        channel = webhook
-    elif process.has_browser:
-        file = stores.folder / PAGE_FILE
-        channel = page = ApprovalPage(
-            stores.ledger, stores.system, webbrowser.open, page_file=file, program=process.program
-        )
-    elif tenant is not None:
-        channel = TerminalChannel(f"{process.program.to('approvals')}, for the tenant {tenant.name}", "on the server")
-    else:
-        channel = TerminalChannel(process.program.to("approvals"))
-    slack = _slack(settings, channel, stores, process)
+    group = ChannelGroup(stores.ledger, stores.system, stores.account, tenant.name if tenant else "")
+    tenant_page = tenant.page if tenant else None
+    if tenant_page is not None:
+        group.add(tenant_page)
+    webhook = _webhook(settings, stores, process)
+    if webhook is not None:
+        group.add(webhook)
+    page = None
+    if tenant_page is None and webhook is None:
+        if process.has_browser:
+            file = stores.folder / PAGE_FILE
+            page = ApprovalPage(stores.ledger, stores.system, webbrowser.open, page_file=file, program=process.program)
+            group.add(page)
+        elif tenant is not None:
+            command = f"{process.program.to('approvals')}, for the tenant {tenant.name}"
+            group.add(TerminalChannel(command, "on the server"))
+        else:
+            group.add(TerminalChannel(process.program.to("approvals")))
+    slack = _slack(settings, group, stores, process)
     if slack is not None:
-        channel = slack
+        group.add(slack)
+    asked: Channel = group
+    notifying = None
     if settings.notify:
         with extra("notify", "notify is set"):
             # Deferred import: only if configured.
             from fastn_mcp.channels.notification import NotifyingChannel, services_of
 
-        channel = notifier = NotifyingChannel(channel, services_of(settings), stores.ledger, stores.system)
-    return ChosenChannel(channel, webhook, page, slack=slack, notifying=notifier)
+        asked = notifying = NotifyingChannel(group, services_of(settings), stores.ledger, stores.system)
+    return AccountChannels(asked, group, webhook, page=page, slack=slack, notifying=notifying)
 
 
 def _webhook(settings: Settings, stores: AccountStores, process: Process) -> "Webhook | None":
@@ -343,7 +357,8 @@ def _webhook(settings: Settings, stores: AccountStores, process: Process) -> "We
     from fastn_mcp.channels.webhook.webhook import webhook_of  # deferred import: only if configured
 
     issuer = process.tenant.issuer if process.tenant else None
-    return webhook_of(settings, _answers(stores, process), issuer, stays=process.stays)
+    is_only = process.tenant is None or process.tenant.page is None
+    return webhook_of(settings, _answers(stores, process), issuer, stays=process.stays, only=is_only)
 
 
 def _answers(stores: AccountStores, process: Process) -> "ApproverAnswers":
@@ -353,9 +368,7 @@ def _answers(stores: AccountStores, process: Process) -> "ApproverAnswers":
     return ApproverAnswers(stores.account, tenant, stores.ledger, audit=stores.audit, system=stores.system)
 
 
-def _slack(
-    settings: Settings, channel: ApprovalChannel, stores: AccountStores, process: Process
-) -> "SlackChannel | None":
+def _slack(settings: Settings, group: ChannelGroup, stores: AccountStores, process: Process) -> "SlackChannel | None":
     if not any(settings.slack_tokens) or not process.stays:
         return None
     with extra("slack", "Slack is set up"):
@@ -365,10 +378,11 @@ def _slack(
     approvers = slack_approvers(settings, process.tenant and process.tenant.issuer)
     return SlackChannel(
         settings,
-        channel,
         approvers,
         answers=_answers(stores, process),
         tenant=process.tenant.name if process.tenant else "",
+        follow=group.follow,
+        only=not group.capabilities.identifies_people,
     )
 
 

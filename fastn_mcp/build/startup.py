@@ -23,8 +23,7 @@ from fastn_mcp.server.handshake import Introduction
 
 if TYPE_CHECKING:
     from fastn_mcp.audit.outbox import Outbox
-    from fastn_mcp.channels.webhook.webhook import Webhook
-    from fastn_mcp.guard.caller import ApprovalChannel
+    from fastn_mcp.guard.channel import Channel
     from fastn_mcp.guard.seal import Seal
     from fastn_mcp.ledger.ledger import Ledger
     from fastn_mcp.report.collector import Tally
@@ -188,8 +187,8 @@ class TenantContext:
     name: str
     run: str
     issuer: str
-    channel: "Callable[[Webhook | None], ApprovalChannel] | None" = None
-    """Factory of its approval channel, which may have a webhook, unless that is a webhook alone or a terminal."""
+    page: "Channel | None" = None
+    """Its approval page, if it has one."""
     system: System = field(default_factory=System)
 
 

@@ -35,11 +35,11 @@ from fastn_mcp.config.load import load
 from fastn_mcp.config.model import Settings
 from fastn_mcp.config.paths import TENANTS, file_identity
 from fastn_mcp.errors import FastnError, SettingsError, extra
-from fastn_mcp.guard.caller import ApprovalChannel
+from fastn_mcp.guard.channel import Channel
 from fastn_mcp.guard.seal import Seal
 from fastn_mcp.hosted.app import Health, ProcessParts, run, team_application
 from fastn_mcp.hosted.approval_page import TeamPageAccess
-from fastn_mcp.hosted.approvers import TenantInbox
+from fastn_mcp.hosted.approvers import TenantPage
 from fastn_mcp.hosted.authentication import request_context
 from fastn_mcp.hosted.claim_match import MachineIdentity
 from fastn_mcp.hosted.oidc import IssuerKeys
@@ -58,7 +58,6 @@ from fastn_mcp.server.handlers import build_for
 if TYPE_CHECKING:
     from fastn_mcp.channels.slack.blocks import Reference
     from fastn_mcp.channels.slack.client import Payload, SlackSocket
-    from fastn_mcp.channels.webhook.webhook import Webhook
 
 log = logging.getLogger(__name__)
 
@@ -96,9 +95,7 @@ class TenantBuilder:
         folder = self.state / TENANTS / tenant.name
         if own is not None:
             folder = folder / "callers" / own.folder
-        context = TenantContext(
-            tenant.name, self._run, self.team.issuer, channel=self._inbox(tenant), system=self.system
-        )
+        context = TenantContext(tenant.name, self._run, self.team.issuer, page=self._page(tenant), system=self.system)
         process = replace(self.process, program=kept_in(program, folder), tenant=context, stops=self.ledger)
         parts = assemble(settings, policy, folder, process)
         parts.guard.decisions.is_leaving = self.is_leaving
@@ -106,12 +103,11 @@ class TenantBuilder:
         parts.client.key_hint = tenant.key_hint
         parts.client.on_new_key = "Call again: the new key is used from now on."
         answers = None
-        webhook = parts.channel.webhook
+        webhook = parts.channels.webhook
         if webhook is not None and own is None:
             answers = Router(webhook.mounted(f"{origin_of(self.team.url)}{_answers_path(tenant.name)}"))
-        slack = parts.channel.slack
-        if slack is not None:
-            slack.begin(listens=False)  # the process does, for all accounts of an app
+        parts.channels.group.begin()
+        slack = parts.channels.slack  # the process receives decisions, for all accounts of an app
         self.log.add_secrets(*settings.secrets)
 
         async def close() -> None:
@@ -131,10 +127,10 @@ class TenantBuilder:
             decide=slack and slack.decisions,
         )
 
-    def _inbox(self, tenant: Tenant) -> "Callable[[Webhook | None], ApprovalChannel] | None":
+    def _page(self, tenant: Tenant) -> Channel | None:
         if self.team.page is None or tenant.caller_keys or tenant.machine is not None:
             return None
-        return partial(TenantInbox, self.team, tenant.name)
+        return TenantPage(self.team, tenant.name)
 
     def tokens(self, keys: IssuerKeys) -> Tokens:
         """Return the verifier of access tokens: of the team's issuer, whose keys these are, and of workloads."""

@@ -24,9 +24,10 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 from fastn_mcp.audit.log import AuditEvent, AuditFile, LogEntry
 from fastn_mcp.config.model import SHORTEST_SECRET
 from fastn_mcp.config.strict_toml import ONE_OR_MORE, STRICT, ConfigError, TomlSource, load, read, validate
-from fastn_mcp.errors import Refused, SettingsError
+from fastn_mcp.errors import SettingsError
 from fastn_mcp.guard.approval.votes import NotCounted, count_vote, why_closed, why_not_withdrawn, withdraw
 from fastn_mcp.guard.approval_form import VERIFIED, approved_elsewhere, is_typed
+from fastn_mcp.guard.channel import NobodyAble
 from fastn_mcp.guard.recorder import decision_entry, record_fact
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
 from fastn_mcp.ledger.identity import account_name
@@ -122,18 +123,24 @@ def load_approvers(path: Path, issuer: str | None = None) -> dict[str, Approver]
     return load(data, path, "file of approvers", build=partial(_build, issuer), hint="See docs/webhook.md.")
 
 
-def require_able(approvers: Iterable[Approver], request: ApprovalRequest) -> None:
-    """Raise `Refused` unless enough of them may decide a request, of every group that it asks for."""
+def able_approvers(approvers: Iterable[Approver], request: ApprovalRequest, *, enough: bool) -> list[Approver]:
+    """Return those who may decide a request.
+
+    Raises `NobodyAble` if there is none; or, if all approvals have to come from them (`enough`), if they are too few or
+    lack a group that the request asks for.
+    """
     needed = request.needed
     able = [each for each in approvers if each.may_answer(request)]
     groups = {group for each in able for group in each.groups}
-    if len(able) < needed or not groups.issuperset(request.second):
+    are_enough = len(able) >= needed and groups.issuperset(request.second)
+    if not able or (enough and not are_enough):
         takes = f"This call needs {counted(needed, 'approver')}{of_groups(request.second)}"
-        raise Refused(
+        raise NobodyAble(
             f"{takes}, and {len(able)} of the listed approvers may decide about it.",
             "Tell the operator: the file of approvers lists their effects and groups. Nobody decides about a call that"
             " may be their own: an approver named by e-mail may be any caller whose sign-in has no e-mail address.",
         )
+    return able
 
 
 def exposed(file: os.stat_result, user: int, groups: Collection[int]) -> bool:

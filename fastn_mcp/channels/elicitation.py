@@ -18,6 +18,7 @@ from fastn_mcp.guard.approval_form import (
     Answer,
     NoAnswer,
     PendingApproval,
+    SubmittedForm,
     form_choices,
     form_field,
     form_text,
@@ -26,17 +27,21 @@ from fastn_mcp.guard.approval_form import (
     typed_noun,
 )
 from fastn_mcp.guard.caller import PageLink
+from fastn_mcp.guard.channel import Channel, ChannelCapabilities
 from fastn_mcp.ledger.approval_request import ApprovalRequest
 from fastn_mcp.runtime import System, with_background
 
 Context = ServerRequestContext[Any]
+
+_CLIENT_FORM = "client_form"
+"""Name of the form in the audit log."""
 
 # Names of the requests in a result that asks.
 _FORM = "approval"
 _LINK = "page"
 
 
-def client_form(ctx: Context, params: types.CallToolRequestParams) -> "ElicitationForm | RoundTrip | None":
+def client_form(ctx: Context) -> "ElicitationForm | FormInResult | None":
     """Return the form channel of this client, or None if it has not declared form elicitation."""
     capabilities = ctx.session.client_capabilities
     elicitation = capabilities.elicitation if capabilities else None
@@ -44,22 +49,29 @@ def client_form(ctx: Context, params: types.CallToolRequestParams) -> "Elicitati
     if elicitation is None or (elicitation.form is None and elicitation.url is not None):
         return None
     if ctx.protocol_version in MODERN_PROTOCOL_VERSIONS:
-        return RoundTrip(params)
+        return FormInResult()
     return ElicitationForm(ctx) if ctx.session.can_send_request else None
 
 
-class ElicitationForm:
+def submitted_form(params: types.CallToolRequestParams) -> SubmittedForm | None:
+    """Return the answer to a form that comes with this call (from 2026-07-28), or None."""
+    response = (params.input_responses or {}).get(_FORM)
+    if params.request_state is None or not isinstance(response, types.ElicitResult):
+        return None
+    return SubmittedForm(params.request_state, response.action, response.content)
+
+
+class ElicitationForm(Channel):
     """Up to 2025-11-25: the server sends an elicitation request during the call."""
 
-    name = "client_form"
-    is_terminal = False
-    answers = None
+    name = _CLIENT_FORM
 
     def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
 
-    def answer(self, request: ApprovalRequest) -> Answer:
-        raise TypeError(f"no answer came with this call: {request.id}")
+    @property
+    def capabilities(self) -> ChannelCapabilities:
+        return ChannelCapabilities(notifies=True)
 
     async def ask(self, request: ApprovalRequest) -> Answer:
         try:
@@ -73,27 +85,17 @@ class ElicitationForm:
         return NoAnswer("the form stayed open too long")
 
 
-class RoundTrip:
+class FormInResult(Channel):
     """From 2026-07-28: the call returns the form, and the client repeats the call with the answer."""
 
-    name = "client_form"
-    is_terminal = False
-
-    def __init__(self, params: types.CallToolRequestParams) -> None:
-        self._state = params.request_state
-        self._response = (params.input_responses or {}).get(_FORM)
+    name = _CLIENT_FORM
 
     @property
-    def answers(self) -> str | None:
-        return self._state if isinstance(self._response, types.ElicitResult) else None
+    def capabilities(self) -> ChannelCapabilities:
+        return ChannelCapabilities(notifies=True)
 
-    def answer(self, request: ApprovalRequest) -> Answer:
-        if not isinstance(self._response, types.ElicitResult):
-            raise TypeError(f"no answer came with this call: {request.id}")
-        return read_answer(request, self._response.action, self._response.content)
-
-    async def ask(self, request: ApprovalRequest) -> None:  # noqa: ARG002 - the result of the call shows it
-        return None
+    async def ask(self, request: ApprovalRequest) -> None:
+        """Do nothing: `form_request` makes the form of the call's result."""
 
 
 def form_request(request: ApprovalRequest) -> types.InputRequiredResult:

@@ -2,8 +2,6 @@
 
 Each connection wraps uvicorn's h11 protocol by asyncio's interface of protocols, and the application by ASGI. uvicorn's
 own settings limit the head of a request. A proxy sets tighter limits (deploy/nginx.conf); these hold without one.
-
-Servers of a channel, its deliveries and its connections run beside calls, which neither wait for them nor cancel them.
 """
 
 import asyncio
@@ -12,10 +10,10 @@ import os
 import socket
 import sys
 from asyncio import Transport
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection
 from contextlib import nullcontext
 from contextvars import Context
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import anyio
 import uvicorn
@@ -281,26 +279,3 @@ class BackgroundServer:
         self._server.should_exit = True
         with anyio.CancelScope(shield=True):  # the process may be shutting down; the grace period bounds this
             await self._task
-
-
-T = TypeVar("T")
-
-
-class BackgroundTasks:
-    """Tasks without the context of the call that begins them, whose cancellation and spans they do not share."""
-
-    def __init__(self) -> None:
-        self._tasks = set[asyncio.Task[Any]]()
-
-    def begin(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
-        """Run work in the background. `aclose` gives up what has not ended."""
-        task = asyncio.create_task(work, context=Context())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
-
-    async def aclose(self) -> None:
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

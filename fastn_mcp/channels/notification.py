@@ -23,16 +23,16 @@ from typing import cast
 import anyio
 from apprise import Apprise, AppriseAsset, AppriseAttachment, NotifyBase, NotifyFormat, NotifyType
 
-from fastn_mcp.channels.http_server import BackgroundTasks
 from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import FastnError
-from fastn_mcp.guard.approval_form import asker
-from fastn_mcp.guard.caller import Announcement, ApprovalChannel
+from fastn_mcp.guard.approval_form import Answer, asker
+from fastn_mcp.guard.channel import Announcement, Channel, ChannelCapabilities
 from fastn_mcp.ledger.approval_request import ApprovalRequest
+from fastn_mcp.ledger.change import Change
 from fastn_mcp.ledger.identity import account_name
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.records.formats import stamp
-from fastn_mcp.runtime import System
+from fastn_mcp.runtime import BackgroundTasks, System
 
 log = logging.getLogger(__name__)
 
@@ -173,11 +173,11 @@ def send(url: str, text: str) -> str | None:
     return f"HTTP {status[1]}" if status else "no connection, or it was refused"
 
 
-class NotifyingChannel:
-    """Approval channel whose approvers are notified of each request once."""
+class NotifyingChannel(Channel):
+    """Channel whose approvers are notified of each request once."""
 
-    def __init__(self, channel: ApprovalChannel, services: Sequence[Service], ledger: Ledger, system: System) -> None:
-        self.capabilities = replace(channel.capabilities, notifies=True)
+    def __init__(self, channel: Channel, services: Sequence[Service], ledger: Ledger, system: System) -> None:
+        self.name = channel.name
         self._channel = channel
         self._services = services
         self._ledger = ledger
@@ -188,18 +188,23 @@ class NotifyingChannel:
         """Ids of the requests that this process is notifying people of."""
 
     @property
-    def url(self) -> str | None:
-        return self._channel.url
+    def capabilities(self) -> ChannelCapabilities:
+        return replace(self._channel.capabilities, notifies=True)
 
-    async def announce(self, request: ApprovalRequest) -> Announcement:
+    async def ask(self, request: ApprovalRequest) -> Answer | Announcement | None:
         """Publish a request on the channel, and begin to notify its approvers."""
-        announced = await self._channel.announce(request)
+        announced = await self._channel.ask(request)
+        if not isinstance(announced, Announcement):
+            return announced
         if request.id not in self._notifying:
             self._notifying.add(request.id)
-            self._tasks.begin(self._notify(request.id, announced.where))
+            self._tasks.begin(self._notify(request.id, announced.sentence(request)))
         names = ", ".join(service.name for service in self._services)
         told = " ".join(request.told) or f"A notification goes to {names}."
-        return replace(announced, where=f"{announced.where} {told}")
+        return replace(announced, notes=(*announced.notes, told))
+
+    async def update(self, request: ApprovalRequest, changes: Sequence[Change]) -> bool:
+        return await self._channel.update(request, changes)
 
     async def aclose(self) -> None:
         """Give up what was not delivered yet."""

@@ -27,22 +27,25 @@ from fastn_mcp.guard.approval_form import (
     typed_noun,
     what_to_type,
 )
-from fastn_mcp.guard.caller import Announcement, ChannelCapabilities
+from fastn_mcp.guard.channel import Announcement, Channel, ChannelCapabilities
 from fastn_mcp.ledger.approval_request import TEMPORARY_MINUTES, ApprovalRequest
 from fastn_mcp.redaction import sanitize
 
 
-class TerminalChannel:
+class TerminalChannel(Channel):
     """Channel for requests that wait for `fastn-mcp approvals` at any terminal of the state folder's owner."""
 
-    capabilities = ChannelCapabilities(takes_secrets=True)
-    url = None
+    name = "terminal"
 
-    def __init__(self, command: str, place: str = "on this computer") -> None:
-        self._where = Announcement(f"A person decides at a terminal {place}: {command}.")
+    def __init__(self, command: str, computer: str = "on this computer") -> None:
+        self._place = f"at a terminal {computer} (`{command}`)"
 
-    async def announce(self, request: ApprovalRequest) -> Announcement:  # noqa: ARG002 - the same for every request
-        return self._where
+    @property
+    def capabilities(self) -> ChannelCapabilities:
+        return ChannelCapabilities(takes_secrets=True)
+
+    async def ask(self, request: ApprovalRequest) -> Announcement:  # noqa: ARG002 - the same for every request
+        return Announcement((self._place,))
 
 
 def wrapped(text: str, columns: int, indent: int = 2, *, whole_words: bool = False) -> str:
@@ -87,15 +90,17 @@ _ANSWER_COLUMNS = 10
 """Columns for the answer after a prompt."""
 
 
-class Terminal:
-    """Form channel on one terminal. `device` is its file descriptor, open for reading and writing."""
+class Terminal(Channel):
+    """Channel that asks at one terminal. `device` is its file descriptor, open for reading and writing."""
 
     name = "terminal"
-    is_terminal = True
-    answers = None
 
     def __init__(self, device: int) -> None:
         self._device = device
+
+    @property
+    def capabilities(self) -> ChannelCapabilities:
+        return ChannelCapabilities(notifies=True, takes_secrets=True, is_terminal=True)
 
     @classmethod
     def here(cls) -> "Terminal | None":
@@ -138,9 +143,6 @@ class Terminal:
         except OSError:
             columns = 0
         return min(columns or 80, _MAX_COLUMNS)
-
-    def answer(self, request: ApprovalRequest) -> Answer:
-        raise TypeError(f"no answer came with this call: {request.id}")
 
     async def ask(self, request: ApprovalRequest, *further: str, may_wait: bool = False) -> Answer:
         """Ask and wait for the answer, with `further` lines in the text.

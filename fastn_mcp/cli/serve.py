@@ -45,9 +45,7 @@ def serve_stdio(parts: "Callable[[], AccountParts]", introduction: Introduction 
                 account.guard.decisions.is_leaving = is_leaving
                 checks.start_soon(account.guard.judge.check_customers)
                 closing.enter_context(report_at_end(account))
-                for channel in (account.channel.webhook, account.channel.slack):
-                    if channel is not None:
-                        channel.begin()
+                account.channels.begin()
                 server = build(account.dispatch, account.tools, account.label, account.settings.state_secrets)
                 observe_requests(server, account.process.instruments)
                 return server
@@ -91,7 +89,7 @@ def serve_http(parts: "AccountParts", address: str, state: Path) -> None:
     observe_requests(server, parts.process.instruments)
     health = Health()
     parts.guard.decisions.is_leaving = lambda: health.is_leaving
-    webhook = parts.channel.webhook
+    webhook = parts.channels.webhook
     webhook_routes = [] if webhook is None else webhook.mounted(f"http://{address}")
     beside = ProcessParts(health, webhook_routes, partial(_beside, parts))
     app = application(server, hosts, token, beside)
@@ -104,9 +102,9 @@ def serve_http(parts: "AccountParts", address: str, state: Path) -> None:
 async def _beside(parts: "AccountParts") -> AsyncGenerator[None]:
     """Receive decisions from Slack while the application serves, and close the account after it."""
     async with aclosing(parts), anyio.create_task_group() as tasks:
-        slack = parts.channel.slack
-        if slack is not None:
-            slack.begin()
+        parts.channels.group.begin()
+        if parts.channels.slack is not None:
+            parts.channels.slack.begin()
         tasks.start_soon(parts.guard.judge.check_customers)
         yield
         tasks.cancel_scope.cancel()

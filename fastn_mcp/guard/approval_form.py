@@ -91,6 +91,16 @@ class PendingApproval:
 Answer = Approve | Decline | NoAnswer
 
 
+@dataclass(frozen=True, slots=True)
+class SubmittedForm:
+    """A client's response to the form of an earlier call, as MCP has it: unchecked."""
+
+    approval_id: str
+    """Id of the request that it answers."""
+    action: str
+    content: Mapping[str, object] | None = field(default=None, repr=False)
+
+
 def form_field(request: ApprovalRequest) -> str:
     """Return the name of the only field of the form."""
     return "decision" if request.expected is None else "name"

@@ -11,15 +11,15 @@ import logging
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from typing_extensions import override
 
 from fastn_mcp.audit.log import AuditEvent, AuditFile
 from fastn_mcp.channels.page.inbox import Inbox, InboxAccount
-from fastn_mcp.errors import FastnError, Refused
-from fastn_mcp.guard.approval_form import VERIFIED, approved_elsewhere
-from fastn_mcp.guard.caller import Announcement, ChannelCapabilities
+from fastn_mcp.errors import FastnError
+from fastn_mcp.guard.approval_form import VERIFIED
+from fastn_mcp.guard.channel import Announcement, Channel, ChannelCapabilities, NobodyAble
 from fastn_mcp.guard.recorder import decision_entry, record_fact
 from fastn_mcp.guard.sentences.facts import series
 from fastn_mcp.hosted.team_config import ApproverRule, Team
@@ -31,9 +31,6 @@ from fastn_mcp.ledger.stop import Stop
 from fastn_mcp.ledger.store import LedgerLost
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.runtime import System
-
-if TYPE_CHECKING:
-    from fastn_mcp.channels.webhook.webhook import Webhook
 
 log = logging.getLogger(__name__)
 
@@ -92,37 +89,29 @@ def may_approve_own(team: Team, tenant: str, effects: frozenset[str]) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class TenantInbox:
-    """Approval channel of one tenant: the approval page and, if it has one, its webhook."""
-
-    capabilities = ChannelCapabilities(identifies_people=True, notifies=True, takes_secrets=True)
+class TenantPage(Channel):
+    """Approval page of a team, as the channel of one tenant."""
 
     team: Team
     tenant: str
-    webhook: "Webhook | None" = None
+    name = "approval page"
 
     @property
-    def url(self) -> str:
-        return f"{self.team.page_url}/"
+    def capabilities(self) -> ChannelCapabilities:
+        page = f"{self.team.page_url}/"
+        return ChannelCapabilities(identifies_people=True, notifies=True, takes_secrets=True, page=page)
 
-    async def announce(self, request: ApprovalRequest) -> Announcement:
-        """Say where the request is decided. Raises `Refused` if nobody may decide it."""
-        webhook = self.webhook if approved_elsewhere(request) is None else None
+    async def ask(self, request: ApprovalRequest) -> Announcement:
+        """Say where the request is decided. Raises `NobodyAble` if nobody may decide it there."""
         if not self._is_on_page(request):
-            if webhook is not None:
-                return replace(await webhook.announce(request), url=self.url)
             effects = series(sorted(request.question.effects))
-            raise Refused(
+            raise NobodyAble(
                 f"Nobody may approve this call: no approver in the team file covers the tenant {self.tenant} and the"
                 f" effect {effects}, besides the person who asks for it.",
                 f"Tell the operator: an [[approvals.approver]] has to cover it; or, to let people approve such calls of"
                 f" their own, `own` in [approvals] has to name {effects} (own = true names all).",
             )
-        where = f"at {self.url}, where approvers sign in"
-        host = webhook and webhook.announce_beside(request)
-        if host:
-            where += f", or by the webhook at {host}"
-        return Announcement(f"A person decides {where}. {request.progress()}".rstrip(), self.url)
+        return Announcement((f"at {self.team.page_url}/, where approvers sign in",))
 
     def _is_on_page(self, request: ApprovalRequest) -> bool:
         """Whether somebody may approve a request on the page."""

@@ -17,7 +17,15 @@ from pydantic import JsonValue
 from pydantic_core import to_json
 
 from fastn_mcp import __version__
-from fastn_mcp.channels.elicitation import Context, client_form, client_link, form_request, link_in_result, link_request
+from fastn_mcp.channels.elicitation import (
+    Context,
+    client_form,
+    client_link,
+    form_request,
+    link_in_result,
+    link_request,
+    submitted_form,
+)
 from fastn_mcp.client.cost import Spent, counted_requests, received
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.approval_form import PendingApproval
@@ -83,14 +91,15 @@ def _with_channels(
     caller: Caller, ctx: Context, params: types.CallToolRequestParams, reports: ProgressReporter | None, system: System
 ) -> Caller:
     """Return the caller of a change, with the ways in which the client can ask a person, and its delivery."""
-    form = client_form(ctx, params)
+    form = client_form(ctx)
     if form is not None and reports is not None:
         form = ReportedForm(form, reports)
     link = client_link(ctx, params, system)
     client = ctx.session.client_params
     name = "" if client is None else client.client_info.title or client.client_info.name
     asker = replace(caller.asker, client_name=name[:_MAX_NAME])
-    return replace(caller, asker=asker, form=form, link=link, delivery=delivery_of(ctx))
+    submitted = None if form is None else submitted_form(params)
+    return replace(caller, asker=asker, form=form, submitted=submitted, link=link, delivery=delivery_of(ctx))
 
 
 _Cursor = types.PaginatedRequestParams | None

@@ -16,7 +16,7 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from fastn_mcp.channels.elicitation import Context
 from fastn_mcp.client import retry
 from fastn_mcp.guard.approval_form import Answer
-from fastn_mcp.guard.caller import FormChannel
+from fastn_mcp.guard.channel import Announcement, Channel, ChannelCapabilities
 from fastn_mcp.ledger.approval_request import ApprovalRequest
 from fastn_mcp.redaction import safe_text, shorten
 from fastn_mcp.runtime import Report, System, with_background
@@ -123,18 +123,19 @@ def reporter(ctx: Context, levels: Levels, system: System) -> ProgressReporter |
     return ProgressReporter(ctx, system, wants_progress=progress, wants_logs=logs) if progress or logs else None
 
 
-class ReportedForm:
-    """Form channel that reports its waiting time as progress."""
+class ReportedForm(Channel):
+    """Form that reports its waiting time as progress."""
 
-    def __init__(self, form: FormChannel, reporter: ProgressReporter) -> None:
+    def __init__(self, form: Channel, reporter: ProgressReporter) -> None:
+        self.name = form.name
         self._form = form
         self._reporter = reporter
-        self.name = form.name
-        self.is_terminal = form.is_terminal
-        self.answers = form.answers
-        self.answer = form.answer
 
-    async def ask(self, request: ApprovalRequest) -> Answer | None:
+    @property
+    def capabilities(self) -> ChannelCapabilities:
+        return self._form.capabilities
+
+    async def ask(self, request: ApprovalRequest) -> Answer | Announcement | None:
         before = self._reporter.activity
         self._reporter.activity = "Waiting for a person's answer"
         try:

@@ -17,14 +17,12 @@ from support.scripted_client import Program, changing, one_in_four
 from support.server_process import ERAS, approval, body
 from support.slack import Slack, served_slack
 from support.slack_world import DANA, SlackWorld
-from support.world import FormLater, World
+from support.world import FormLater, World, called_with
 
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.approval_form import PendingApproval
-from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.result import Done
 from fastn_mcp.ledger.approval_request import RequestState
-from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.procedures.catalog import ALL_TOOLS, TOOLS, parse
 from fastn_mcp.server.handlers import build
@@ -196,7 +194,7 @@ class Agent:
             case _:
                 try:
                     call = parse(TOOLS, tool, arguments).call
-                    return await self.world.dispatch(call, Caller(Asker(), FormLater(submitted=approved)))
+                    return await self.world.dispatch(call, called_with(FormLater(submitted=approved)))
                 except FastnError as error:
                     return error
 

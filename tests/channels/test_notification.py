@@ -42,7 +42,7 @@ TELEGRAM = "tgram://123456789:abcdefg_hijklmnop/12315544/"
 TEXT = (
     'run_workflow, asked by "local" in the account test.\n'
     "Open until 2026-11-25T09:10:00Z.\n"
-    "It lies on the desk."
+    "A person decides on the desk."
 )  # fmt: skip
 
 
@@ -151,10 +151,10 @@ async def settled(came: list[Any], count: int) -> None:
 async def test_message_arrives_by_ntfy_once(tmp_path: Path, ntfy: HttpService) -> None:
     async with notified(tmp_path, ntfy_url(ntfy)) as world:
         waiting = await asked(world)
-        assert waiting.where.endswith("It lies on the desk. A notification goes to ntfy.")
+        assert waiting.where.endswith("A person decides on the desk. A notification goes to ntfy.")
         assert await told(world, "ntfy") == ("Notified at 09:00 UTC: ntfy.",)
         for _ in range(3):
-            assert (await asked(world)).where.endswith("It lies on the desk. Notified at 09:00 UTC: ntfy.")
+            assert (await asked(world)).where.endswith("A person decides on the desk. Notified at 09:00 UTC: ntfy.")
         await settled(ntfy.came, 1)
     (post,) = ntfy.came
     assert post.json == {"topic": "approvals", "title": "A call waits for an approval", "message": TEXT}
@@ -490,9 +490,13 @@ def test_channel_keeps_what_it_wraps(tmp_path: Path) -> None:
     world = World(tmp_path)
     world.desk.notifies = False
     channel = NotifyingChannel(world.desk, services_of(notifying(SLACK)), world.ledger, world.system)
-    assert (channel.capabilities.notifies, channel.capabilities.identifies_people, channel.url) == (True, False, None)
+    assert (channel.capabilities.notifies, channel.capabilities.identifies_people, channel.capabilities.page) == (
+        True,
+        False,
+        None,
+    )
     world.desk.url = "https://mcp.example/approvals/"
-    assert channel.url == world.desk.url
+    assert channel.capabilities.page == world.desk.url
 
 
 async def test_address_of_the_page_is_kept(tmp_path: Path, ntfy: HttpService) -> None:

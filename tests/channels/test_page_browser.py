@@ -286,7 +286,7 @@ async def test_decision_is_above_the_fold(width: int, height: int, kind: str, de
 async def test_address_of_the_page_leads_a_browser_to_its_session(desk: Desk, chromium: Browser) -> None:
     await desk.ask(deletion_of_customer())
     tab = await visit(chromium, desk)
-    url = desk.page.url or ""
+    url = desk.page.capabilities.page or ""
     other = await tab.context.new_page()
     await other.goto(url)
     await expect(other.get_by_text("Up to date")).to_be_visible()

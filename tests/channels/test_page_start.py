@@ -87,7 +87,7 @@ async def test_missing_browser_is_explained(desk: Desk) -> None:
         raise OSError(url)
 
     page = ApprovalPage(desk.ledger, desk.system, opener, desk.page_file)
-    message = (await page.announce(deletion_of_customer())).where
+    message = (await page.ask(deletion_of_customer())).sentence(deletion_of_customer())
     assert "No browser could be opened" in message
     assert "`fastn-mcp approvals --open`" in message
     assert "enter" not in message

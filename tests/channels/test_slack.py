@@ -296,7 +296,7 @@ async def test_redelivered_dialog_counts_once(slack: Slack, tmp_path: Path, monk
                 going_on.set()
             return await find(id_)
 
-        monkeypatch.setattr(world.channel._answers.ledger, "find", slowly)  # pyright: ignore[reportPrivateUsage]
+        monkeypatch.setattr(world.ledger, "find", slowly)  # pyright: ignore[reportPrivateUsage]
         await slack.submit(DANA, typed="Globex Exports")
         await until(lambda: len(calls) > 3)
         monkeypatch.undo()
@@ -326,11 +326,14 @@ async def test_request_stays_open_elsewhere_while_slack_is_down(
     slack.faults["chat.postMessage"] = [fault]
     call = world.run()
     pending = await world.expect(PendingApproval, call)
-    assert pending.where == f"This client cannot ask. It lies on the desk. Slack did not take the request ({why})."
+    assert (
+        pending.where
+        == f"This client cannot ask. A person decides on the desk. Slack did not take the request ({why})."
+    )
     assert slack.messages == []
     world.clock.pass_(31)
     pending = await world.expect(PendingApproval, call)
-    assert pending.where == "It is still waiting for an answer. It lies on the desk. They can also decide in Slack."
+    assert pending.where == "It is still waiting for an answer. A person decides on the desk, or in Slack."
     await world.approve_open_request()
     assert isinstance(await world.call(call), Done)
     await world.shows(slack.messages[0], "Done\n")
@@ -340,7 +343,7 @@ async def test_four_eyes_are_refused_while_slack_is_down(slack: Slack, tmp_path:
     async with slack_world(tmp_path, slack, FOUR_EYES) as world:
         slack.faults["chat.postMessage"] = ["internal_error"]
         refused = await world.expect(Refused, world.deletion())
-        assert "Nobody could be asked: Slack did not take the request (internal_error)." in str(refused)
+        assert "Nobody could be asked. Slack did not take the request (internal_error)." in str(refused)
         assert "Nothing was sent." in str(refused)
 
 
@@ -478,15 +481,17 @@ async def test_dialog_of_a_tenant_that_is_not_of_the_app_decides_nothing(slack: 
 async def test_new_process_brings_messages_up_to_date(slack: Slack, world: SlackWorld) -> None:
     call = world.run()
     message = await world.asked(call)
-    await world.channel.aclose()
+    await world.aclose()
     await world.approve_open_request()
     assert "approve" in message.buttons
-    other = world.asking()
+    group, other = world.asking()
     other.begin()
+    group.begin()
     await world.shows(message, "Not used yet")
     await until(lambda: len(slack.sockets) == 1)
     await slack.decide(KIM, message, "withdraw")
     await world.shows(message, "Withdrawn")
+    await group.aclose()
     await other.aclose()
 
 
@@ -495,10 +500,10 @@ async def test_two_processes_post_a_request_once(slack: Slack, world: SlackWorld
     await world.expect(PendingApproval, world.run())
     world.clock.pass_(31)
     request = await world.open_request()
-    other = world.asking()
+    other, _ = world.asking()
     async with anyio.create_task_group() as tasks:
-        for channel in (world.channel, other, world.channel, other):
-            tasks.start_soon(channel.announce, request)
+        for group in (world.group, other, world.group, other):
+            tasks.start_soon(group.ask, request)
     assert len(slack.messages) == 1
     await other.aclose()
 

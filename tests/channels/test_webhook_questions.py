@@ -102,7 +102,7 @@ async def test_unreachable_receiver_is_an_error(
     world.receiver.does = list(does)
     refused = await world.call(call)
     assert isinstance(refused, Refused)
-    assert "Nobody could be asked: the webhook at hooks.example.com did not accept the request" in str(refused)
+    assert "Nobody could be asked. The webhook at hooks.example.com did not accept the request" in str(refused)
     assert reason in str(refused)
     assert "Nothing was sent." in str(refused)
     assert "XyZ" not in str(refused)  # the rest of a webhook's address is secret
@@ -138,7 +138,7 @@ async def test_new_process_resends_an_open_request(world: WebhookWorld) -> None:
     question = await world.asked(world.run())
     other = Receiver()
     request = await world.request(question)
-    await world.asking(other).announce(request)
+    await world.asking(other).ask(request)
     assert other.questions == [question]
 
 

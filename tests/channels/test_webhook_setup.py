@@ -151,8 +151,8 @@ async def opened(hooked: WebhookWorld) -> ApprovalRequest:
 
 async def test_answer_server_has_only_one_route(hooked: WebhookWorld) -> None:
     webhook = hooked.asking(address=AnswerAddress("127.0.0.1", 0))
-    announced = await webhook.announce(await opened(hooked))
-    assert "Its approvers were asked by the webhook at hooks.example.com." in announced.where
+    announced = await webhook.ask(await opened(hooked))
+    assert announced.places == ("by the webhook at hooks.example.com",)
     callback = hooked.receiver.questions[0]["callback"]
     async with httpx2.AsyncClient(trust_env=False) as http:
         assert (await http.post(callback, content=b"x" * 16_385)).status_code == 413
@@ -169,9 +169,9 @@ async def test_port_of_another_server_is_shared(hooked: WebhookWorld) -> None:
         port = int(listener.listeners[0].extra(anyio.abc.SocketAttribute.local_port))  # noqa: S610 - not Django
         webhook = hooked.asking(address=AnswerAddress("127.0.0.1", port))
         webhook.begin()
-        await webhook.announce(request)
+        await webhook.ask(request)
         assert hooked.receiver.questions[0]["callback"] == f"http://127.0.0.1:{port}/approvals/{request.id}"
         await webhook.aclose()
     nowhere = hooked.asking(address=AnswerAddress("192.0.2.1", 8790))
-    with pytest.raises(Refused, match="answers cannot be received at port 8790"):
-        await nowhere.announce(request)
+    with pytest.raises(Refused, match="Answers to the webhook cannot be received at port 8790"):
+        await nowhere.ask(request)

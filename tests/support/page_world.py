@@ -193,7 +193,7 @@ class Desk:
     async def announce(self, id_: str) -> str:
         """Show a request on the page, and return where it is decided."""
         request = await self.ledger.find(id_) or deletion_of_customer(id_)
-        return (await self.page.announce(request)).where
+        return (await self.page.ask(request)).sentence(request)
 
     async def key(self) -> tuple[str, str]:
         """Return the page's address and a one-time key from the page file."""

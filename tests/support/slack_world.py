@@ -9,6 +9,7 @@ import anyio
 from typing_extensions import override
 
 from fastn_mcp.channels.approvers import ApproverAnswers
+from fastn_mcp.channels.group import ChannelGroup
 from fastn_mcp.channels.slack.channel import SlackChannel, slack_approvers
 from fastn_mcp.config.load import load
 from fastn_mcp.guard.approval_form import PendingApproval
@@ -19,7 +20,7 @@ from support.clock import Clock
 from support.policy_files import rules_of
 from support.slack import APP, BOT, CHANNEL, TEAM, Message, Slack, until
 from support.webhook_world import approvers_file
-from support.world import World
+from support.world import Desk, World
 
 PEOPLE = f"""
 [dana]
@@ -63,14 +64,28 @@ class SlackWorld(World):
         )
         self.slack = slack
         self.settings = load({}, {"FASTN_API_KEY": "k", **settings_of(folder, slack, approvers), **variables}, None)
-        self.channel = self.asking()
-        self.desk = self.channel
+        self.beside: Desk = self.desk
+        """The channel beside Slack."""
+        self.group, self.channel = self.asking()
+        self.desk = self.group
         self.dispatch = self.dispatching(SecretValues({}, []), None)
 
-    def asking(self) -> SlackChannel:
-        """Return the channel, as a process that has just started has it."""
-        answers = ApproverAnswers(bound_account("test", self.bound), "", self.ledger, self.audit, self.system)
-        return SlackChannel(self.settings, self.desk, slack_approvers(self.settings, None), answers, "")
+    def asking(self) -> tuple[ChannelGroup, SlackChannel]:
+        """Return the channels beside the desk, and Slack's among them, as a process that has just started has them."""
+        account = bound_account("test", self.bound)
+        answers = ApproverAnswers(account, "", self.ledger, self.audit, self.system)
+        group = ChannelGroup(self.ledger, self.system, account, "")
+        group.add(self.beside)
+        approvers = slack_approvers(self.settings, None)
+        only = not self.beside.capabilities.identifies_people
+        slack = SlackChannel(self.settings, approvers, answers, "", follow=group.follow, only=only)
+        group.add(slack)
+        return group, slack
+
+    async def aclose(self) -> None:
+        """End as a process does: what Slack shows is not updated any more."""
+        await self.group.aclose()
+        await self.channel.aclose()
 
     async def asked(self, call: Any) -> Message:
         """Return the message about the request that a call opens."""
@@ -85,7 +100,8 @@ class SlackWorld(World):
 async def slack_world(folder: Path, slack: Slack, policy: Policy | str = "", **more: Any) -> AsyncGenerator[SlackWorld]:
     world = SlackWorld(folder, slack, policy, **more)
     world.channel.begin()
+    world.group.begin()
     try:
         yield world
     finally:
-        await world.channel.aclose()
+        await world.aclose()

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from typing_extensions import override
 
 from fastn_mcp.channels.approvers import Approver, ApproverAnswers, load_approvers
+from fastn_mcp.channels.group import ChannelGroup
 from fastn_mcp.channels.webhook.answers import AnswerResponse, WebhookAnswers
 from fastn_mcp.channels.webhook.webhook import AnswerAddress, Webhook, WebhookSender
 from fastn_mcp.guard.approval_form import PendingApproval
@@ -119,7 +120,8 @@ class WebhookWorld(World):
         self.approvers: dict[str, Approver] = load_approvers(approvers_file(folder, text))
         self.receiver = Receiver()
         self.deciding = WebhookAnswers(self.approvers, self.answers())
-        self.desk = self.asking()
+        self.desk = ChannelGroup(self.ledger, self.system, "test", "")
+        self.desk.add(self.asking())
         self.dispatch = self.dispatching(SecretValues({}, []), None)
 
     def answers(self, tenant: str = "") -> ApproverAnswers:

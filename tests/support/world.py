@@ -21,9 +21,20 @@ from fastn_mcp.config.model import Mode, Settings
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.approval.obtain import Approvals
 from fastn_mcp.guard.approval.votes import NotCounted, TypedValue, count_vote
-from fastn_mcp.guard.approval_form import VERIFIED, Answer, Approve, PendingApproval, read_answer
+from fastn_mcp.guard.approval_form import (
+    APPROVE,
+    APPROVE_TEMPORARILY,
+    VERIFIED,
+    Answer,
+    Approve,
+    Decline,
+    NoAnswer,
+    PendingApproval,
+    SubmittedForm,
+)
 from fastn_mcp.guard.budgets import Budgets
-from fastn_mcp.guard.caller import Announcement, Caller, ChannelCapabilities
+from fastn_mcp.guard.caller import Caller
+from fastn_mcp.guard.channel import Announcement, Channel, ChannelCapabilities
 from fastn_mcp.guard.evaluation import Evaluation
 from fastn_mcp.guard.guard import Guard
 from fastn_mcp.guard.guarded_account import GuardedAccount
@@ -71,9 +82,10 @@ T = TypeVar("T")
 
 
 @dataclass
-class Desk:
+class Desk(Channel):
     """Where questions are put that no form asks."""
 
+    name = "desk"
     shown: list[str] = field(default_factory=list[str])
     identifies_people: bool = False
     takes_secrets: bool = True
@@ -83,15 +95,15 @@ class Desk:
 
     @property
     def capabilities(self) -> ChannelCapabilities:
-        return ChannelCapabilities(self.identifies_people, self.notifies, self.takes_secrets)
+        return ChannelCapabilities(self.identifies_people, self.notifies, self.takes_secrets, page=self.url)
 
-    async def announce(self, request: ApprovalRequest) -> Announcement:
+    async def ask(self, request: ApprovalRequest) -> Announcement:
         self.shown.append(request.id)
-        return Announcement("It lies on the desk.", self.url, self.is_in_view)
+        return Announcement(("on the desk",), is_in_view=self.is_in_view)
 
 
 @dataclass
-class FormNow:
+class FormNow(Channel):
     """A form that is answered in the middle of a call, after `seconds`."""
 
     reply: Callable[[ApprovalRequest], Answer]
@@ -100,10 +112,10 @@ class FormNow:
     asked: list[ApprovalRequest] = field(default_factory=list[ApprovalRequest])
     name: str = "client_form"
     is_terminal: bool = False
-    answers: str | None = None
 
-    def answer(self, request: ApprovalRequest) -> Answer:
-        return self.reply(request)
+    @property
+    def capabilities(self) -> ChannelCapabilities:
+        return ChannelCapabilities(takes_secrets=self.is_terminal, is_terminal=self.is_terminal)
 
     async def ask(self, request: ApprovalRequest) -> Answer:
         self.asked.append(request)
@@ -111,27 +123,45 @@ class FormNow:
         return self.reply(request)
 
 
+def _as_response(answer: Answer) -> tuple[str, dict[str, Any] | None]:
+    """Return the response by which a client says this: its action and its content."""
+    match answer:
+        case Approve(typed=str(text)):
+            return "accept", {"name": text}
+        case Approve(is_temporary=True):
+            return "accept", {"decision": APPROVE_TEMPORARILY}
+        case Approve():
+            return "accept", {"decision": APPROVE}
+        case Decline(note):
+            return "decline", {"note": note}
+        case NoAnswer():
+            return "cancel", None
+
+
 Reply = Answer | tuple[str, dict[str, Any] | None]
 """An answer, or a client's unchecked response to the form: its action and its content."""
 
 
 @dataclass
-class FormLater:
+class FormLater(Channel):
     """A form that ends the call. `submitted`: the request that the next call answers, and the answer."""
 
     submitted: tuple[str, Reply] | None = None
     asked: list[ApprovalRequest] = field(default_factory=list[ApprovalRequest])
     name: str = "client_form"
-    is_terminal: bool = False
 
     @property
-    def answers(self) -> str | None:
-        return None if self.submitted is None else self.submitted[0]
+    def capabilities(self) -> ChannelCapabilities:
+        return ChannelCapabilities()
 
-    def answer(self, request: ApprovalRequest) -> Answer:
-        assert self.submitted is not None
-        reply = self.submitted[1]
-        return read_answer(request, *reply) if isinstance(reply, tuple) else reply
+    @property
+    def response(self) -> SubmittedForm | None:
+        """The client's response to the form."""
+        if self.submitted is None:
+            return None
+        approval_id, reply = self.submitted
+        action, content = reply if isinstance(reply, tuple) else _as_response(reply)
+        return SubmittedForm(approval_id, action, content)
 
     async def ask(self, request: ApprovalRequest) -> None:
         self.asked.append(request)
@@ -182,6 +212,12 @@ class OtherReads:
 
 OPENED: "WeakSet[World]" = WeakSet()
 """Worlds that are closed at the end of the test."""
+
+
+def called_with(form: FormNow | FormLater | None, delivery: Delivery | None = None) -> Caller:
+    """Return the caller of a call that comes with this form."""
+    submitted = form.response if isinstance(form, FormLater) else None
+    return Caller(Asker(), form, submitted=submitted, delivery=delivery)
 
 
 class World:
@@ -248,7 +284,7 @@ class World:
     ) -> Done | PendingApproval | FastnError:
         """Make a call; an error is an answer too."""
         try:
-            return await self.dispatch(call, Caller(Asker(), form, delivery=delivery))
+            return await self.dispatch(call, called_with(form, delivery))
         except FastnError as error:
             return error
 

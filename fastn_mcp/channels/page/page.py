@@ -21,7 +21,7 @@ import anyio.to_thread
 from fastn_mcp.channels.page.inbox import Inbox, InboxAccount
 from fastn_mcp.config.command_line import PROGRAM, CommandLine
 from fastn_mcp.config.paths import write_private
-from fastn_mcp.guard.caller import Announcement, ChannelCapabilities
+from fastn_mcp.guard.channel import Announcement, Channel, ChannelCapabilities
 from fastn_mcp.ledger.approval_request import ApprovalRequest
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.runtime import System
@@ -79,14 +79,14 @@ _BURST = 10.0
 """Seconds in which a newly opened tab also serves further requests."""
 
 
-class ApprovalPage:
+class ApprovalPage(Channel):
     """Approval channel that starts the page on the first request.
 
     `opener` opens the address of a key file in the person's browser; see `write`. `page_file` lets another process of
     the same person find the page and a key to it. Only its owner can read it.
     """
 
-    capabilities = ChannelCapabilities(notifies=True, takes_secrets=True)
+    name = "approval page"
 
     def __init__(
         self,
@@ -114,11 +114,12 @@ class ApprovalPage:
         self._inbox = Inbox(self._system, account)
 
     @property
-    def url(self) -> str | None:
-        """Address of the page, without a key: it leads a browser that was let in to its session."""
-        return None if self._running is None else f"{self._running.url}/"
+    def capabilities(self) -> ChannelCapabilities:
+        """Its address has no key: it leads a browser that was let in to its session."""
+        page = None if self._running is None else f"{self._running.url}/"
+        return ChannelCapabilities(notifies=True, takes_secrets=True, page=page)
 
-    async def announce(self, request: ApprovalRequest) -> Announcement:
+    async def ask(self, request: ApprovalRequest) -> Announcement:
         """Show a request on the page and say where it is decided.
 
         At most one tab is opened per request, and none if the page is in view or was just opened.
@@ -128,14 +129,13 @@ class ApprovalPage:
             self._write_page_file()
         async with self._opening:  # concurrent calls open one tab
             is_shown = await self._show_once(running, request)
+        is_in_view = self._is_in_view(running)
         if is_shown:
-            where = f"A person decides on the approval page, which is open in their browser ({running.url})."
-        else:
-            where = (
-                "A person decides on the approval page. No browser could be opened: "
-                f"`{self._program.to('approvals', '--open')}`, in a terminal on this computer, opens it."
-            )
-        return Announcement(where, self.url, self._is_in_view(running))
+            place = f"on the approval page, which is open in their browser ({running.url})"
+            return Announcement((place,), is_in_view=is_in_view)
+        command = self._program.to("approvals", "--open")
+        note = f"No browser could be opened: `{command}`, in a terminal on this computer, opens it."
+        return Announcement(("on the approval page",), (note,), is_in_view)
 
     async def aclose(self) -> None:
         """Stop the page, which ends its sessions and keys."""

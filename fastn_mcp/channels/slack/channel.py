@@ -1,13 +1,11 @@
-"""Approval requests as messages in Slack, beside another approval channel, which stays when Slack is down.
+"""Approval requests as messages in Slack.
 
 A button opens a dialog that shows the request again; only its submission decides. Slack vouches for the user.
 Everything else is compared with the request in the ledger.
 """
 
-import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,33 +16,23 @@ from fastn_mcp.channels.approvers import (
     AnswerRejected,
     Approver,
     ApproverAnswers,
+    able_approvers,
     load_approvers,
-    require_able,
 )
-from fastn_mcp.channels.http_server import BackgroundTasks
 from fastn_mcp.channels.page.view import is_temporary, outcome
 from fastn_mcp.channels.slack.blocks import Block, Reference, SlackFailed, dialog, message, notice, plain, reference
 from fastn_mcp.channels.slack.client import Payload, SlackSocket, SlackWeb
 from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import FastnError, Refused, SettingsError
 from fastn_mcp.guard.approval_form import approved_elsewhere
-from fastn_mcp.guard.caller import Announcement, ApprovalChannel
+from fastn_mcp.guard.channel import Announcement, Channel, ChannelCapabilities
 from fastn_mcp.ledger.approval_request import ApprovalRequest
 from fastn_mcp.ledger.change import Change
 
 log = logging.getLogger(__name__)
 
-_DELIVERY_TIMEOUT = 3.0
-"""Seconds for which a call waits to learn whether Slack took its request."""
-
 _POST_INTERVAL = 30
 """Seconds in which one process at most tries to post a request."""
-
-_UPDATE_INTERVAL = 5.0
-"""Seconds after which messages are looked at again, whatever the ledger reports."""
-
-_MAX_RESUMED = 100
-"""Decided requests whose messages a process that begins looks at."""
 
 _RETRY_PERIOD = 3600.0
 """Seconds after the expiry of a request in which a message that Slack did not take is tried again."""
@@ -68,7 +56,7 @@ class SlackDecisions:
         approvers: Iterable[Approver],
         answers: ApproverAnswers,
         tenant: str,
-        refresh: Callable[[str], object],
+        refresh: Callable[[str], None],
     ) -> None:
         self._web = web
         self._approvers = {user: each for each in approvers for user in each.slack}
@@ -142,99 +130,75 @@ def _value(payload: Payload, name: str) -> str | None:
     return value if isinstance(value, str) else None
 
 
-class SlackChannel:
-    """Approval channel in Slack, beside `channel`. Its messages are kept up to date as long as anything can happen."""
+class SlackChannel(Channel):
+    """Approval channel in Slack, whose messages show what has become of a request.
+
+    Unless it is the `only` one that tells people apart, other approvers of a call may decide on another channel.
+    """
+
+    name = "Slack"
 
     def __init__(
         self,
         settings: Settings,
-        channel: ApprovalChannel,
         approvers: Mapping[str, Approver],
         answers: ApproverAnswers,
         tenant: str,
+        follow: Callable[[str], None],
+        *,
+        only: bool,
     ) -> None:
-        self.capabilities = replace(channel.capabilities, identifies_people=True, notifies=True)
+        """`follow` is called with the id of a request whose messages may be old."""
         self._web = SlackWeb(settings.slack_url, settings.slack_bot_token)
         self._approvers = [each for each in approvers.values() if each.slack]
-        self.decisions = SlackDecisions(self._web, self._approvers, answers, tenant, refresh=self._follow)
+        self.decisions = SlackDecisions(self._web, self._approvers, answers, tenant, refresh=follow)
         self._socket = SlackSocket(settings.slack_app_token or "", settings.slack_url, self.decisions)
         self._room = settings.slack_channel
         self._here = set[object]()
         """Ids of the app's workspace and organization, once Slack has named them."""
-        self._channel = channel
-        self._answers = answers
         self._ledger = answers.ledger
         self._system = answers.system
         self._tenant = tenant
-        self._tasks = BackgroundTasks()
-        self._watching: asyncio.Task[None] | None = None
+        self._only = only
         self._shown: dict[str, dict[str, Block]] = {}
-        """Messages that are kept up to date, as Slack took them last, by request; empty if it did not take one."""
+        """Messages of open requests, as Slack took them last, by request; empty if it did not take one."""
         self._problems: dict[str, str] = {}
         """Why Slack did not take a request, by request."""
 
     @property
-    def url(self) -> str | None:
-        return self._channel.url
+    def capabilities(self) -> ChannelCapabilities:
+        return ChannelCapabilities(identifies_people=True, notifies=True, shows_outcome=True)
 
-    def begin(self, *, listens: bool = True) -> None:
-        """Go on with the messages of earlier processes and, if it `listens`, receive decisions."""
-        if listens:
-            self._socket.begin()
-        self._tasks.begin(self._resume())
+    def begin(self) -> None:
+        """Receive decisions."""
+        self._socket.begin()
 
     async def aclose(self) -> None:
         await self._socket.aclose()
-        await self._tasks.aclose()
 
-    async def announce(self, request: ApprovalRequest) -> Announcement:
-        """Publish a request on both. Raises `Refused` if it can be decided on neither."""
-        announced = refused = None
-        if request.needed == 1 or self._channel.capabilities.identifies_people:
-            try:
-                announced = await self._channel.announce(request)
-            except Refused as error:
-                refused = error
-        able = [each for each in self._approvers if each.may_answer(request)]
-        if announced is None:
-            if refused is not None and not able:
-                raise refused
-            require_able(able, request)
-            if (elsewhere := approved_elsewhere(request)) is not None:
-                raise Refused(elsewhere, "A person has to make the change in the dashboard.")
-        elif not able:
-            return announced
-        await asyncio.wait({self._tasks.begin(self._post(request, able))}, timeout=_DELIVERY_TIMEOUT)
-        problem = self._problems.get(request.id)
-        if announced is not None:
-            also = "also decide" if approved_elsewhere(request) is None else "decline it"
-            slack = f"Slack did not take the request ({problem})." if problem else f"They can {also} in Slack."
-            return replace(announced, where=f"{announced.where} {slack}")
-        if problem:
-            why = f"Nobody could be asked: Slack did not take the request ({problem})."
-            raise refused or Refused(why, "Tell the operator, who can run: fastn-mcp doctor")
-        return Announcement(f"A person decides in Slack. {request.progress()}".rstrip(), self.url)
-
-    async def _post(self, request: ApprovalRequest, able: list[Approver]) -> None:
-        """Post a request unless that was done, or another process does it."""
-        id_ = request.id
+    async def ask(self, request: ApprovalRequest) -> Announcement:
+        """Post a request, unless another process does it. Raises `Refused` if Slack did not take it."""
+        able = able_approvers(self._approvers, request, enough=self._only)
         now = self._system.timestamp()
-        posted = list[str]()
         try:
             body = message(request, (), now, self._tenant)
-            nonce = f"slack {id_} {int(now // _POST_INTERVAL)}"
+            nonce = f"slack {request.id} {int(now // _POST_INTERVAL)}"
             if request.messages:
-                self._problems.pop(id_, None)
+                self._problems.pop(request.id, None)
             elif await self._ledger.use_nonce(nonce, now + 2 * _POST_INTERVAL, now):
-                self._problems.pop(id_, None)
+                self._problems.pop(request.id, None)
                 posted = await self._sent(body, able)
-                self._shown[id_] = dict.fromkeys(posted, body)
+                self._shown[request.id] = dict.fromkeys(posted, body)
+                await self._ledger.change_request(request.id, partial(ApprovalRequest.shown_in, messages=posted))
         except SlackFailed as failed:
-            self._problems[id_] = str(failed)
-            log.warning("Slack did not take a request: %s", failed)
-        if posted:
-            await self._ledger.change_request(id_, partial(ApprovalRequest.shown_in, messages=posted))
-        self._follow(id_)
+            self._problems[request.id] = str(failed)
+        problem = self._problems.get(request.id)
+        if problem is not None:
+            what = f"Slack did not take the request ({problem})."
+            raise Refused(what, "Tell the operator, who can run: fastn-mcp doctor")
+        if approved_elsewhere(request) is None:
+            return Announcement(("in Slack",))
+        return Announcement(notes=("It can be declined in Slack.",))
 
     async def _sent(self, body: Block, able: list[Approver]) -> list[str]:
         """Post a message. Return where it is. Raises `SlackFailed` if it is nowhere."""
@@ -259,42 +223,19 @@ class SlackChannel:
         users = [user.partition("/") for each in able for user in each.slack]
         return [user for team, _, user in users if team in self._here]
 
-    async def _resume(self) -> None:
-        now = self._system.timestamp()
-        for request in [*await self._ledger.waiting(now), *await self._ledger.decided(_MAX_RESUMED)]:
-            is_own = (request.account, request.tenant) == (self._answers.account, self._tenant)
-            if request.messages and is_own and request.expires > now:
-                self._follow(request.id)
-
-    def _follow(self, id_: str) -> None:
-        """Keep the messages of a request up to date from now on."""
-        self._shown.setdefault(id_, {})
-        if self._watching is None or self._watching.done():
-            self._watching = self._tasks.begin(self._watch())
-
-    async def _watch(self) -> None:
-        seen = ""
-        while self._shown:
-            try:
-                for id_ in list(self._shown):
-                    await self._update(id_)
-                seen = await self._ledger.wait_for_change(seen, _UPDATE_INTERVAL, self._system.sleep)
-            except FastnError:
-                await self._system.sleep(_UPDATE_INTERVAL)
-
-    async def _update(self, id_: str) -> None:
+    async def update(self, request: ApprovalRequest, changes: Sequence[Change]) -> bool:
         """Show the state of a request in its messages, if that differs from what they show."""
         now = self._system.timestamp()
-        request = await self._ledger.find(id_)
-        if request is None or not request.messages:
-            self._shown.pop(id_, None)
-            return
-        changes = await self._ledger.changes_by([id_]) if request.used else []
-        direct = [each for each in changes if not is_temporary(each)]
-        is_shown = await self._show(request, direct, now) or request.expires + _RETRY_PERIOD <= now
-        is_begun = len(direct) >= len(request.used) or request.expires <= now
-        if is_shown and not request.is_open(now) and is_begun and outcome(request, direct, now)[0] != "open":
-            self._shown.pop(id_, None)
+        is_over = True
+        if request.messages:
+            direct = [each for each in changes if not is_temporary(each)]
+            is_shown = await self._show(request, direct, now) or request.expires + _RETRY_PERIOD <= now
+            is_begun = len(direct) >= len(request.used) or request.expires <= now
+            is_decided = not request.is_open(now) and outcome(request, direct, now)[0] != "open"
+            is_over = is_shown and is_begun and is_decided
+        if is_over:
+            self._shown.pop(request.id, None)
+        return is_over
 
     async def _show(self, request: ApprovalRequest, changes: list[Change], now: float) -> bool:
         """Update each message that differs. Return False if one is to be tried again."""

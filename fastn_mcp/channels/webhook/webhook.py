@@ -24,17 +24,27 @@ from standardwebhooks import Webhook as StandardWebhook
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from fastn_mcp.channels.approvers import Approver, ApproverAnswers, ApproverSecret, digest, load_approvers, require_able
-from fastn_mcp.channels.http_server import BackgroundServer, BackgroundTasks
+from fastn_mcp.channels.approvers import (
+    Approver,
+    ApproverAnswers,
+    ApproverSecret,
+    able_approvers,
+    digest,
+    load_approvers,
+)
+from fastn_mcp.channels.http_server import BackgroundServer
 from fastn_mcp.channels.webhook.answers import WebhookAnswers, path_of
 from fastn_mcp.config.addresses import host_and_port, url_host
 from fastn_mcp.config.model import Settings
-from fastn_mcp.errors import FastnError, Refused, SettingsError, os_reason
-from fastn_mcp.guard.caller import Announcement, ChannelCapabilities
+from fastn_mcp.errors import Refused, SettingsError, os_reason
+from fastn_mcp.guard.approval_form import approved_elsewhere
+from fastn_mcp.guard.channel import Announcement, Channel, ChannelCapabilities, NobodyAble
 from fastn_mcp.ledger.approval_request import ApprovalRequest
 from fastn_mcp.ledger.identity import account_name
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.runtime import System
+
+log = logging.getLogger(__name__)
 
 ATTEMPTS = 4
 ATTEMPT_TIMEOUT = 10.0
@@ -90,7 +100,6 @@ class WebhookSender:
         self._transport = transport
         self.host = urlsplit(url).netloc
         """Displayed host. The rest of the address can be a secret."""
-        self.tasks = BackgroundTasks()
 
     @cached_property
     def _client(self) -> httpx2.AsyncClient:
@@ -121,7 +130,7 @@ class WebhookSender:
                 break
         tries = "1 attempt" if attempts == 1 else f"{attempts} attempts, the last one"
         raise Refused(
-            f"Nobody could be asked: the webhook at {self.host} did not accept the request ({tries}: {problem}).",
+            f"The webhook at {self.host} did not accept the request ({tries}: {problem}).",
             "Tell the operator that the receiver is down or misconfigured; call again once it is up.",
         )
 
@@ -140,12 +149,9 @@ class WebhookSender:
             return "the connection broke"
 
     async def aclose(self) -> None:
-        await self.tasks.aclose()
         if "_client" in self.__dict__:
             await self._client.aclose()
 
-
-log = logging.getLogger(__name__)
 
 RESEND_AFTER = 60.0
 """Seconds after which a repeated call sends its request again."""
@@ -175,11 +181,13 @@ class AnswerAddress:
     url: str | None = None
 
 
-class Webhook:
-    """Approval channel by webhook."""
+class Webhook(Channel):
+    """Approval channel by webhook.
 
-    capabilities = ChannelCapabilities(identifies_people=True, notifies=True)
-    url = None
+    Unless it is the `only` one that tells people apart, other approvers of a call may decide on another channel.
+    """
+
+    name = "webhook"
 
     def __init__(
         self,
@@ -189,6 +197,8 @@ class Webhook:
         ledger: Ledger,
         system: System,
         address: AnswerAddress,
+        *,
+        only: bool = True,
     ) -> None:
         self._sender = sender
         self._approvers = approvers
@@ -199,27 +209,20 @@ class Webhook:
         self._url = address.url
         self._server: BackgroundServer | None = None
         self._deliveries: dict[str, _Delivery] = {}
+        self._only = only
 
-    async def announce(self, request: ApprovalRequest) -> Announcement:
-        """Send the request unless it was just sent, and report the approvals so far. Raises `Refused` if that fails."""
-        require_able(self._approvers.values(), request)
-        await self._ask(request)
-        progress = request.progress(request.approvers)
-        return Announcement(f"Its approvers were asked by the webhook at {self._sender.host}. {progress}".rstrip())
+    @property
+    def capabilities(self) -> ChannelCapabilities:
+        return ChannelCapabilities(identifies_people=True, notifies=True)
 
-    def announce_beside(self, request: ApprovalRequest) -> str:
-        """Send a request that is decided elsewhere too, in the background. Return the host, or "" if it asks nobody."""
-        if not any(each.may_answer(request) for each in self._approvers.values()):
-            return ""
-        self._sender.tasks.begin(self._try(request))
-        delivery = self._deliveries.get(request.id)
-        return self._sender.host if delivery is None or delivery.problem is None else ""
-
-    async def _try(self, request: ApprovalRequest) -> None:
-        try:
-            await self._ask(request)
-        except FastnError as problem:
-            log.warning("a request was not delivered: %s", problem.what)
+    async def ask(self, request: ApprovalRequest) -> Announcement:
+        """Send the request unless it was just sent. Raises `Refused` if the receiver does not take it."""
+        elsewhere = approved_elsewhere(request)
+        if elsewhere is not None:
+            raise NobodyAble(elsewhere, "A person has to make the change in the dashboard.")
+        able_approvers(self._approvers.values(), request, enough=self._only)
+        await self._deliver(request)
+        return Announcement((f"by the webhook at {self._sender.host}",))
 
     def begin(self) -> None:
         """Start listening if the port is fixed, so that approvers can already know the address."""
@@ -240,7 +243,7 @@ class Webhook:
             await server.stop()
         await self._sender.aclose()
 
-    async def _ask(self, request: ApprovalRequest) -> None:
+    async def _deliver(self, request: ApprovalRequest) -> None:
         url = self._listen()
         now = self._system.timestamp()
         known = self._deliveries.items()
@@ -272,7 +275,7 @@ class Webhook:
         except OSError as error:
             if not address.port or not _is_listening(address.host, address.port):
                 raise Refused(
-                    f"Nobody could be asked: answers cannot be received at port {address.port} ({os_reason(error)}).",
+                    f"Answers to the webhook cannot be received at port {address.port} ({os_reason(error)}).",
                     "Tell the operator to correct the setting approval_listen.",
                 ) from error
             # Another server of the same person, on the same ledger, which receives the answers for this one too.
@@ -293,13 +296,13 @@ _WILDCARD_HOSTS = ("0.0.0.0", "0", "::")  # noqa: S104 - nothing is bound to it 
 
 
 def webhook_of(
-    settings: Settings, answers: ApproverAnswers, issuer: str | None = None, *, stays: bool
+    settings: Settings, answers: ApproverAnswers, issuer: str | None = None, *, stays: bool, only: bool = True
 ) -> Webhook | None:
     """Return the configured webhook, or None. Raises `SettingsError` if its settings are invalid.
 
     `issuer` is the issuer of a team's sign-ins. `stays` says whether this process runs long enough to receive an
     answer. If not, another process on the same state has to receive it, and without a configured address the webhook
-    is not used.
+    is not used. `only`: see `Webhook`.
     """
     if settings.webhook_url is None:
         return None
@@ -323,6 +326,7 @@ def webhook_of(
         ledger=answers.ledger,
         system=answers.system,
         address=address,
+        only=only,
     )
 
 

@@ -15,10 +15,13 @@ from fastn_mcp.guard.approval_form import (
     Decline,
     NoAnswer,
     PendingApproval,
+    SubmittedForm,
     is_typed,
+    read_answer,
     used_up,
 )
-from fastn_mcp.guard.caller import ApprovalChannel, Caller, FormChannel
+from fastn_mcp.guard.caller import Caller
+from fastn_mcp.guard.channel import Announcement, Channel
 from fastn_mcp.guard.evaluation import Evaluation
 from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.guard.judge import Judge
@@ -72,7 +75,7 @@ class Approvals:
         journal: ChangeJournal,
         recorder: Recorder,
         system: System,
-        channel: ApprovalChannel | None,
+        channel: Channel | None,
         typed: TypedSecrets,
         stops: Stops,
     ) -> None:
@@ -105,7 +108,7 @@ class Approvals:
             "stopped": await self.stops.facts(asker),
         }
         if parts["waiting"] and self.channel is not None:
-            parts["page"] = self.channel.url
+            parts["page"] = self.channel.capabilities.page
         return {"mode": self._judge.policy.mode, **{name: part for name, part in parts.items() if part}}
 
     async def obtain(self, evaluation: Evaluation, caller: Caller) -> Permission | PendingApproval:
@@ -124,8 +127,8 @@ class Approvals:
         Rates and people are checked only where a person is needed.
         """
         form = caller.form
-        if form is not None and form.answers is not None:
-            request, answer = await self._submitted(evaluation, caller, form, form.answers)
+        if form is not None and caller.submitted is not None:
+            request, answer = await self._submitted(evaluation, caller, caller.submitted)
             if evaluation.verdict.decision is not Decision.ALLOW or isinstance(answer, Decline):
                 return await self._count(evaluation, caller, form, request=request, answer=answer)
         earlier = await self._find_earlier(evaluation, caller)
@@ -177,7 +180,7 @@ class Approvals:
             another = f"{_BY_ANOTHER} "
         if evaluation.verdict.step_up is not None:
             return f"{another}{evaluation.verdict.step_up.elsewhere} "
-        if evaluation.typed is not None and not (form is not None and form.is_terminal):
+        if evaluation.typed is not None and not (form is not None and form.capabilities.takes_secrets):
             return f"{another}A person types the {evaluation.typed.name} outside of the client. {_KNOWN_VALUE} "
         if another:
             return another
@@ -187,7 +190,7 @@ class Approvals:
             return "The policy requires approval outside of the client. "
         if decision is Decision.FOUR_EYES:
             return "The policy requires two people to approve it. "
-        if not evaluation.people_question.fits_form and not form.is_terminal:
+        if not evaluation.people_question.fits_form and not form.capabilities.is_terminal:
             return "Its arguments must be shown in full and are too long for a form. "
         distrusted = await self._ledger.marked(_distrust(holder(caller.asker.principal, self._account), form))
         if distrusted > self._system.timestamp():
@@ -238,6 +241,8 @@ class Approvals:
             span["is_answered"] = answer is not None
         if answer is None:
             return PendingApproval(request, evaluation.agent_question)
+        if isinstance(answer, Announcement):
+            raise TypeError(f"the form {form.name} has not asked within the call")
         return await self._count(evaluation, caller, form, request=request, answer=answer)
 
     async def _ask_out_of_band(self, evaluation: Evaluation, caller: Caller, why: str) -> PendingApproval:
@@ -274,15 +279,15 @@ class Approvals:
         return request
 
     async def _submitted(
-        self, evaluation: Evaluation, caller: Caller, form: FormChannel, id_: str
+        self, evaluation: Evaluation, caller: Caller, submitted: SubmittedForm
     ) -> tuple[ApprovalRequest, Answer]:
         """Return the request that came with this call, and the answer to it. A decline is not subject to limits."""
-        request = await self._ledger.find(id_)
+        request = await self._ledger.find(submitted.approval_id)
         if request is None or request.out_of_band or request.call != evaluation.id:
             raise Refused("This call has no approval request with that id.", "Call again to open a new request.")
         if request.state is not RequestState.OPEN:
             raise used_up()
-        answer = form.answer(request)
+        answer = read_answer(request, submitted.action, submitted.content)
         if isinstance(answer, Approve) and evaluation.needs_another(caller):
             answer = NoAnswer("nobody approves such a call of their own")
         if evaluation.verdict.decision is not Decision.ALLOW and not isinstance(answer, Decline):
@@ -290,11 +295,11 @@ class Approvals:
         return request, answer
 
     async def _count(
-        self, evaluation: Evaluation, caller: Caller, form: FormChannel, request: ApprovalRequest, answer: Answer
+        self, evaluation: Evaluation, caller: Caller, form: Channel, request: ApprovalRequest, answer: Answer
     ) -> Permission | PendingApproval:
         """Record a person's decision in the ledger. A request that no person answered is asked about out of band."""
         now = self._system.timestamp()
-        is_quick = now - request.created < _MIN_READING_SECONDS and not form.is_terminal
+        is_quick = now - request.created < _MIN_READING_SECONDS and not form.capabilities.is_terminal
         if is_quick and evaluation.verdict.decision is not Decision.ALLOW and not isinstance(answer, NoAnswer):
             answer = NoAnswer(_BY_A_PROGRAM)
         if isinstance(answer, NoAnswer):
@@ -319,10 +324,10 @@ class Approvals:
             raise used_up()
         if isinstance(answer, Decline):
             raise declined(answer.note, answer.why)
-        return Permission(form.name, counted, has_waited=form.answers is None)
+        return Permission(form.name, counted, has_waited=caller.submitted is None)
 
     async def _move_out_of_band(
-        self, evaluation: Evaluation, caller: Caller, form: FormChannel, request: ApprovalRequest, reason: str
+        self, evaluation: Evaluation, caller: Caller, form: Channel, request: ApprovalRequest, reason: str
     ) -> PendingApproval:
         """Move a request that no person answered in the form to the out-of-band channel."""
         now = self._system.timestamp()
@@ -347,10 +352,10 @@ def _allowed(evaluation: Evaluation) -> Permission:
     return Permission("policy" if evaluation.verdict.permit is None else "plan")
 
 
-def _no_people(evaluation: Evaluation, channel: ApprovalChannel | None) -> Refused | None:
+def _no_people(evaluation: Evaluation, channel: Channel | None) -> Refused | None:
     """Return a refusal if two people have to approve and no channel identifies them, or if none signs them in."""
     step_up = evaluation.verdict.step_up
-    page = channel.url if channel is not None else None
+    page = channel.capabilities.page if channel is not None else None
     if step_up is not None and step_up.page != page:
         return Refused(step_up.elsewhere, "Tell the operator: a tenant with caller_keys has no approval page.")
     if evaluation.verdict.decision is not Decision.FOUR_EYES:
@@ -409,7 +414,7 @@ def _request(
     )
 
 
-def _distrust(holder: str, form: FormChannel) -> str:
+def _distrust(holder: str, form: Channel) -> str:
     """Return the mark that a form does not reach a person."""
     return f"distrust {form.name} {holder}"
 
@@ -419,10 +424,11 @@ def _without_useless_link(pending: PendingApproval, evaluation: Evaluation, call
     return replace(pending, needs_link=False) if evaluation.needs_another(caller) else pending
 
 
-async def _announce(
-    channel: ApprovalChannel, request: ApprovalRequest, evaluation: Evaluation, why: str
-) -> PendingApproval:
-    announced = await channel.announce(request)
-    needs_link = announced.url is not None and not announced.is_in_view
-    where = why + announced.where
-    return PendingApproval(request, evaluation.agent_question, where=where, page=announced.url, needs_link=needs_link)
+async def _announce(channel: Channel, request: ApprovalRequest, evaluation: Evaluation, why: str) -> PendingApproval:
+    announced = await channel.ask(request)
+    if not isinstance(announced, Announcement):
+        raise TypeError(f"the channel {channel.name} has not said where the request is decided")
+    where = why + announced.sentence(request)
+    page = channel.capabilities.page
+    needs_link = page is not None and not announced.is_in_view
+    return PendingApproval(request, evaluation.agent_question, where=where, page=page, needs_link=needs_link)

@@ -12,7 +12,7 @@ from fastn_mcp.guard.approval_form import (
     is_typed,
     read_answer,
 )
-from fastn_mcp.guard.caller import Announcement, ChannelCapabilities
+from fastn_mcp.guard.channel import Announcement, Channel, ChannelCapabilities
 from fastn_mcp.guard.stops import void_approvals
 from fastn_mcp.ledger.approval_request import ApprovalRequest, Vote
 from fastn_mcp.ledger.stop import Stop
@@ -88,7 +88,7 @@ class People:
         await self._ledger.lift_stop(stop.lift("a person", self._deployment.now))
 
 
-def _submitted(choice: FormChoice, request: ApprovalRequest) -> tuple[str, dict[str, object] | None]:
+def submitted_response(choice: FormChoice, request: ApprovalRequest) -> tuple[str, dict[str, object] | None]:
     """Return the action and the content that a client sends for this choice."""
     name = form_field(request)
     value = APPROVE if request.expected is None else request.expected
@@ -105,24 +105,18 @@ def _submitted(choice: FormChoice, request: ApprovalRequest) -> tuple[str, dict[
     return action, contents[choice]
 
 
-class ClientForm:
+class ClientForm(Channel):
     """Elicitation form of a client. Without an answer it ends the call, and its answer comes with a later one."""
 
     name = "client_form"
-    is_terminal = False
 
     def __init__(self, deployment: Deployment, given: FormAnswer | None) -> None:
         self._deployment = deployment
         self._given = given
 
     @property
-    def answers(self) -> str | None:
-        return None if self._given is None else self._given.approval_id
-
-    def answer(self, request: ApprovalRequest) -> Answer:
-        assert self._given is not None
-        action, content = _submitted(self._given.choice, request)
-        return read_answer(request, action, content)
+    def capabilities(self) -> ChannelCapabilities:
+        return ChannelCapabilities()
 
     async def ask(self, request: ApprovalRequest) -> Answer | None:
         if self._given is None or not self._given.is_within_call:
@@ -131,14 +125,18 @@ class ClientForm:
         call = CURRENT_CALL.get()
         if call is not None:
             self._deployment.on_form_answered(call)
-        return self.answer(request)
+        action, content = submitted_response(self._given.choice, request)
+        return read_answer(request, action, content)
 
 
-class OutOfBandChannel:
+class OutOfBandChannel(Channel):
     """Channel outside of the client, where each person has a credential of their own."""
 
-    url: str | None = None
-    capabilities = ChannelCapabilities(identifies_people=True, notifies=True, takes_secrets=True)
+    name = "out of band"
 
-    async def announce(self, request: ApprovalRequest) -> Announcement:  # noqa: ARG002 - all requests are in the ledger
-        return Announcement("It waits outside of the client.")
+    @property
+    def capabilities(self) -> ChannelCapabilities:
+        return ChannelCapabilities(identifies_people=True, notifies=True, takes_secrets=True)
+
+    async def ask(self, request: ApprovalRequest) -> Announcement:  # noqa: ARG002 - all requests are in the ledger
+        return Announcement(("outside of the client",))

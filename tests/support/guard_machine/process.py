@@ -3,7 +3,7 @@
 from typing import Any, Literal
 
 from fastn_mcp.errors import FastnError
-from fastn_mcp.guard.approval_form import PendingApproval, form_text
+from fastn_mcp.guard.approval_form import APPROVE, PendingApproval, SubmittedForm, form_text
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.key_files import KeyFileWriter, SecretValues
 from fastn_mcp.guard.recorder import Recorder
@@ -15,7 +15,7 @@ from fastn_mcp.policy.rules import NO_RULES
 from fastn_mcp.procedures.catalog import TOOLS, parse
 from support.decisions import Killed
 from support.guard_machine.deployment import ACCOUNT_NAME, Deployment, SkewedClock
-from support.guard_machine.people import ClientForm, OutOfBandChannel
+from support.guard_machine.people import ClientForm, OutOfBandChannel, submitted_response
 from support.guard_machine.records import CURRENT_CALL, AgentAnswer, AgentCall, FormAnswer
 from support.guard_machine.steps import ProcessSteps, SteppedAuditFile, SteppedLedger, SteppedStore
 from support.guard_machine.vocabulary import ISSUER, PolicyCase
@@ -94,9 +94,14 @@ class GuardProcess:
 
     async def _answer(self, call: AgentCall, tenant: str, form: Form) -> AgentAnswer:
         channel = None
+        submitted = None
         if form is not None:
             channel = ClientForm(self._deployment, None if form == "later" else form)
-        caller = Caller(asker_of(call.principal, tenant), channel, call.scopes)
+        if isinstance(form, FormAnswer) and form.approval_id is not None:
+            asked = await self.world.ledger.find(form.approval_id)
+            response = ("accept", {"decision": APPROVE}) if asked is None else submitted_response(form.choice, asked)
+            submitted = SubmittedForm(form.approval_id, *response)
+        caller = Caller(asker_of(call.principal, tenant), channel, call.scopes, submitted)
         try:
             tool: Any = parse(TOOLS, call.tool, dict(call.arguments)).call
             outcome = await self.world.dispatch(tool, caller)
