@@ -79,14 +79,17 @@ def client_of(upstream: Rows) -> FastnClient:
     return FastnClient(Settings(base_url="http://localhost", api_key="k"), upstream, System())
 
 
-class Elsewhere:
+class Elsewhere(Channel):
     """A channel where nobody looks."""
 
-    capabilities = ChannelCapabilities()
-    url = None
+    name = "elsewhere"
 
-    async def announce(self, request: ApprovalRequest) -> Announcement:  # noqa: ARG002
-        return Announcement("Nowhere.")
+    @property
+    def capabilities(self) -> ChannelCapabilities:
+        return ChannelCapabilities()
+
+    async def ask(self, request: ApprovalRequest) -> Announcement:  # noqa: ARG002
+        return Announcement(("elsewhere",))
 
 
 def within(

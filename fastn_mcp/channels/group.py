@@ -62,8 +62,8 @@ class ChannelGroup(Channel):
 
     async def ask(self, request: ApprovalRequest) -> Announcement:
         """Publish a request on every channel that can serve it. Raises a `Refused` if it can be approved on none."""
-        asking = _Asking(request)
         able = [each for each in self._channels if request.needed == 1 or each.capabilities.identifies_people]
+        asking = _Asking(request, [each.name for each in able])
         if len(able) == 1:
             await self._ask_on(able[0], asking)
         else:
@@ -74,7 +74,7 @@ class ChannelGroup(Channel):
                 _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         if not asking.can_be_approved:
             asking.refuse()
-        return asking.announcement(able)
+        return asking.announcement()
 
     async def _ask_on(self, channel: Channel, asking: "_Asking") -> None:
         try:
@@ -139,8 +139,10 @@ class ChannelGroup(Channel):
 class _Asking:
     """What the channels have answered so far about one request, by channel."""
 
-    def __init__(self, request: ApprovalRequest) -> None:
+    def __init__(self, request: ApprovalRequest, channels: Sequence[str]) -> None:
         self.request = request
+        self.channels = channels
+        """Names of the channels that are asked, the most preferred first."""
         self.announced: dict[str, Announcement] = {}
         self.problems: dict[str, FastnError] = {}
 
@@ -148,12 +150,13 @@ class _Asking:
     def can_be_approved(self) -> bool:
         return any(each.places for each in self.announced.values())
 
-    def announcement(self, asked: Sequence[Channel]) -> Announcement:
+    def announcement(self) -> Announcement:
         """Return where the request is decided, in the order of the channels."""
-        announced = [self.announced[each.name] for each in asked if each.name in self.announced]
-        late = [each.name for each in asked if each.name not in self.announced and each.name not in self.problems]
+        announced = [self.announced[name] for name in self.channels if name in self.announced]
+        problems = [self.problems[name] for name in self.channels if name in self.problems]
+        late = [name for name in self.channels if name not in self.announced and name not in self.problems]
         notes = [note for each in announced for note in each.notes]
-        notes += [each.what for each in self.problems.values() if not isinstance(each, NobodyAble)]
+        notes += [each.what for each in problems if not isinstance(each, NobodyAble)]
         if late:
             notes.append(f"Not reached yet: {', '.join(late)}.")
         places = tuple(place for each in announced for place in each.places)
@@ -161,7 +164,7 @@ class _Asking:
 
     def refuse(self) -> NoReturn:
         """Raise why the request can be approved nowhere: rather that people were not reached than that none may."""
-        problems = list(self.problems.values())
+        problems = [self.problems[name] for name in self.channels if name in self.problems]
         unreached = next((each for each in problems if not isinstance(each, NobodyAble)), None)
         if isinstance(unreached, Refused):
             raise Refused(f"Nobody could be asked. {unreached.what}", unreached.next_step)

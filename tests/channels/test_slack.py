@@ -405,7 +405,7 @@ async def test_posted_request_has_no_problem_any_more(slack: Slack, tmp_path: Pa
         assert "(user_not_found)" in (await world.expect(PendingApproval, call)).where
         request = await world.open_request()  # which another process posts
         await world.ledger.change_request(request.id, lambda current: current.shown_in(messages=["D0KIM/1"]))
-        assert (await world.expect(PendingApproval, call)).where.endswith("They can also decide in Slack.")
+        assert (await world.expect(PendingApproval, call)).where.endswith("on the desk, or in Slack.")
 
 
 @pytest.mark.parametrize(("team", "told"), [(TEAM, ["D0KIM"]), ("T0OTHER", [])])

@@ -77,9 +77,11 @@ async def test_typed_secret_reaches_fastn_once_and_is_found_nowhere_else(tmp_pat
             assert asked.where.startswith(
                 f"A person types the {case.argument} outside of the client. A value that already"
             )
-            assert "have it rotated and type the new one, or type it anyway. It lies on the desk." in asked.where
+            assert (
+                "have it rotated and type the new one, or type it anyway. A person decides on the desk." in asked.where
+            )
         else:
-            assert asked.where == "It is still waiting for an answer. It lies on the desk."
+            assert asked.where == "It is still waiting for an answer. A person decides on the desk."
         assert form.asked == []
     request = await world.open_request()
     assert request.question.lines()[0] == case.sentence
