@@ -78,6 +78,8 @@ class GuardModel:
         """By key of a call: the last one."""
         self.program_declines: list[str] = []
         """Requests that were declined by an answer that no person can have given."""
+        self._early_votes: dict[str, list[tuple[ApprovalRecord, str, str]]] = {}
+        """Votes between the commit that opened a request and the step after it, by its id."""
         deployment.on_opened = self._note_opened
         deployment.on_form_answered = self._note_form_answered
 
@@ -91,6 +93,8 @@ class GuardModel:
                 renames=dict(self.renames),
                 process_time=self._deployment.now + call.skew,
             )
+            for vote in self._early_votes.pop(approval_id, []):
+                self.note_vote(*vote)
 
     def _note_form_answered(self, call: AgentCall) -> None:
         """Note that a form was answered in the middle of a call: from here on the call is judged anew."""
@@ -130,6 +134,7 @@ class GuardModel:
         """Note a vote that counted. `record` is the request before it."""
         known = self.approvals.get(record.id)
         if known is None:
+            self._early_votes.setdefault(record.id, []).append((record, person, choice))
             return
         if choice == "decline":
             self.note_refusal(record)
