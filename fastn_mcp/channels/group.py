@@ -79,6 +79,8 @@ class ChannelGroup(Channel):
     async def _ask_on(self, channel: Channel, asking: "_Asking") -> None:
         try:
             announced = await channel.ask(asking.request)
+            if not isinstance(announced, Announcement):
+                raise TypeError("it has not said where the request is decided")
         except NobodyAble as problem:
             asking.problems[channel.name] = problem
             return
@@ -86,8 +88,10 @@ class ChannelGroup(Channel):
             log.warning("a request was not published (%s): %s", channel.name, problem.what)
             asking.problems[channel.name] = problem
             return
-        if not isinstance(announced, Announcement):
-            raise TypeError(f"the channel {channel.name} has not said where the request is decided")
+        except Exception:  # a channel may be of somebody else's
+            log.exception("the channel %s failed", channel.name)
+            asking.problems[channel.name] = Refused(f"The {channel.name} failed.", "The server log has the details.")
+            return
         asking.announced[channel.name] = announced
         if channel.capabilities.shows_outcome:
             self.follow(asking.request.id)
