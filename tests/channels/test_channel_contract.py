@@ -11,7 +11,7 @@ from support.approval_world import PAGE
 from support.page_world import API_KEY, deletion_of_customer
 from support.page_world import Desk as PageDesk
 from support.slack import served_slack
-from support.slack_world import slack_world
+from support.slack_world import SteadyClock, slack_world
 from support.team_world import ACME, HEAD, KEYS, TeamWorld, tenant
 from support.webhook_world import SECRET, URL, WebhookWorld
 from support.world import World
@@ -29,6 +29,11 @@ from fastn_mcp.hosted.approvers import TenantPage
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState
 from fastn_mcp.ledger.change import Change
 from fastn_mcp.ledger.ledger import Ledger
+
+APPROVERS = """
+[[approvals.approver]]
+groups = ["approvers"]
+"""
 
 
 @dataclass
@@ -80,7 +85,9 @@ async def notifying(folder: Path) -> AsyncGenerator[Subject]:
 
 @asynccontextmanager
 async def page_of_a_team(folder: Path) -> AsyncGenerator[Subject]:
-    team = TeamWorld(folder, HEAD + PAGE + tenant("acme", **ACME), environment=KEYS | {"PAGE_SECRET": "egap" * 8})
+    team = TeamWorld(
+        folder, HEAD + PAGE + APPROVERS + tenant("acme", **ACME), environment=KEYS | {"PAGE_SECRET": "egap" * 8}
+    )
     yield Subject(TenantPage(team.team, "acme"), World(folder).ledger, secrets=["egap" * 8])
 
 
@@ -183,7 +190,7 @@ class Fake(Channel):
 
 @pytest.fixture
 async def world(tmp_path: Path) -> World:
-    return World(tmp_path)
+    return World(tmp_path, clock=SteadyClock())
 
 
 def group_of(world: World, *channels: Channel) -> ChannelGroup:
