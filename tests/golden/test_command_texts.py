@@ -1,11 +1,10 @@
-"""What each command prints: its help, its usual output, and its refusals. `support.normalized` says what is replaced."""
+"""What each command prints: help, usual output and refusals. `support.normalized` says what is replaced."""
 
 import json
 import os
 import shlex
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,8 +88,6 @@ def ask(machine: Machine) -> None:
         machine.do(lambda ledger, request=request: ledger.open(request))
 
 
-
-
 @dataclass(frozen=True)
 class Scene:
     """Command lines of one golden file, after what is made and run before them without being shown."""
@@ -101,51 +98,61 @@ class Scene:
 
 
 SCENES: Mapping[str, Scene] = {
-    "fastn-mcp": Scene((
-        "fastn-mcp --version",
-        "fastn-mcp nonsense",
-        "fastn-mcp --nonsense",
-        "fastn-mcp --mode caerful",
-        "fastn-mcp --http 0.0.0.0:8080",
-        "fastn-mcp --sandbox --http nonsense",
-        "fastn-mcp --team team.toml",
-        "fastn-mcp --sandbox --profile acme",
-        "fastn-mcp --http 127.0.0.1:8080 tools",
-        "fastn-mcp --config missing.toml tools",
-        "fastn-mcp --report night.json tools",
-    )),
-    "call": Scene((
-        f"{SANDBOX} call list-customers --limit 2",
-        f"{SANDBOX} call create-customer --name Initech",
-        f"{SANDBOX} call create-customer --name Hooli --dry-run",
-        f"{SANDBOX} call delete-customer --customer-id {GLOBEX}",
-        f"{SANDBOX} --mode unattended call delete-customer --customer-id {GLOBEX}",
-        f"{SANDBOX} call get-customer --customer-id unknown",
-        f"{SANDBOX} call get-customer",
-        f"{SANDBOX} call list-customers --limt 2",
-        f"{SANDBOX} call lst-customers",
-        "fastn-mcp call list-customers",
-        "fastn-mcp call delete-customer --help",
-    )),
-    "run": Scene((
-        f"{SANDBOX} run calls.jsonl --dry-run",
-        f"{SANDBOX} run calls.jsonl --keep-going --report night.json",
-        f"{SANDBOX} run calls.jsonl --report night.md",
-        f"{SANDBOX} run wrong.jsonl",
-        f"{SANDBOX} run missing.jsonl",
-        f"{SANDBOX} run -",
-    )),
-    "query": Scene((
-        'fastn-mcp --sandbox query "select name, plan from customers order by name limit 3"',
-        'fastn-mcp --sandbox query "select name, plan from customers order by name limit 3" --csv',
-        "fastn-mcp --sandbox query",
-        "fastn-mcp --sandbox query \"delete from customers\"",
-        'fastn-mcp --sandbox query "select nmae from customers"',
-    )),
-    "tools": Scene((
-        "fastn-mcp --sandbox --toolsets customers tools",
-        "fastn-mcp --sandbox --toolsets custmers tools",
-    )),
+    "fastn-mcp": Scene(
+        (
+            "fastn-mcp --version",
+            "fastn-mcp nonsense",
+            "fastn-mcp --nonsense",
+            "fastn-mcp --mode caerful",
+            "fastn-mcp --http 0.0.0.0:8080",
+            "fastn-mcp --sandbox --http nonsense",
+            "fastn-mcp --team team.toml",
+            "fastn-mcp --sandbox --profile acme",
+            "fastn-mcp --http 127.0.0.1:8080 tools",
+            "fastn-mcp --config missing.toml tools",
+            "fastn-mcp --report night.json tools",
+        )
+    ),
+    "call": Scene(
+        (
+            f"{SANDBOX} call list-customers --limit 2",
+            f"{SANDBOX} call create-customer --name Initech",
+            f"{SANDBOX} call create-customer --name Hooli --dry-run",
+            f"{SANDBOX} call delete-customer --customer-id {GLOBEX}",
+            f"{SANDBOX} --mode unattended call delete-customer --customer-id {GLOBEX}",
+            f"{SANDBOX} call get-customer --customer-id unknown",
+            f"{SANDBOX} call get-customer",
+            f"{SANDBOX} call list-customers --limt 2",
+            f"{SANDBOX} call lst-customers",
+            "fastn-mcp call list-customers",
+            "fastn-mcp call delete-customer --help",
+        )
+    ),
+    "run": Scene(
+        (
+            f"{SANDBOX} run calls.jsonl --dry-run",
+            f"{SANDBOX} run calls.jsonl --keep-going --report night.json",
+            f"{SANDBOX} run calls.jsonl --report night.md",
+            f"{SANDBOX} run wrong.jsonl",
+            f"{SANDBOX} run missing.jsonl",
+            f"{SANDBOX} run -",
+        )
+    ),
+    "query": Scene(
+        (
+            'fastn-mcp --sandbox query "select name, plan from customers order by name limit 3"',
+            'fastn-mcp --sandbox query "select name, plan from customers order by name limit 3" --csv',
+            "fastn-mcp --sandbox query",
+            'fastn-mcp --sandbox query "delete from customers"',
+            'fastn-mcp --sandbox query "select nmae from customers"',
+        )
+    ),
+    "tools": Scene(
+        (
+            "fastn-mcp --sandbox --toolsets customers tools",
+            "fastn-mcp --sandbox --toolsets custmers tools",
+        )
+    ),
     "approvals": Scene(
         (
             "fastn-mcp approvals",
@@ -159,13 +166,15 @@ SCENES: Mapping[str, Scene] = {
         ),
         prepare=ask,
     ),
-    "stop": Scene((
-        'fastn-mcp stop --reason "agent went wrong"',
-        "fastn-mcp stop",
-        "fastn-mcp stop --person ana@example.com",
-        "fastn-mcp stop --tenant acme",
-        "fastn-mcp stop --tenant acme --person ana@example.com",
-    )),
+    "stop": Scene(
+        (
+            'fastn-mcp stop --reason "agent went wrong"',
+            "fastn-mcp stop",
+            "fastn-mcp stop --person ana@example.com",
+            "fastn-mcp stop --tenant acme",
+            "fastn-mcp stop --tenant acme --person ana@example.com",
+        )
+    ),
     "allow": Scene(("fastn-mcp allow",), before=('fastn-mcp stop --reason "agent went wrong"',)),
     "policy": Scene(
         (
@@ -182,15 +191,17 @@ SCENES: Mapping[str, Scene] = {
         ),
         before=(f"{SANDBOX} run calls.jsonl --keep-going",),
     ),
-    "plan": Scene((
-        f"{SANDBOX} plan new calls.jsonl --name night --output plan.toml",
-        f"{SANDBOX} plan show plan.toml",
-        f"{SANDBOX} plan verify plan.toml",
-        f"{SANDBOX} plan approve plan.toml --as dana",
-        f"{SANDBOX} plan new wrong.jsonl",
-        f"{SANDBOX} plan show missing.toml",
-        f"{SANDBOX} --mode unattended --plan plan.toml run calls.jsonl",
-    )),
+    "plan": Scene(
+        (
+            f"{SANDBOX} plan new calls.jsonl --name night --output plan.toml",
+            f"{SANDBOX} plan show plan.toml",
+            f"{SANDBOX} plan verify plan.toml",
+            f"{SANDBOX} plan approve plan.toml --as dana",
+            f"{SANDBOX} plan new wrong.jsonl",
+            f"{SANDBOX} plan show missing.toml",
+            f"{SANDBOX} --mode unattended --plan plan.toml run calls.jsonl",
+        )
+    ),
     "audit": Scene(
         (
             "fastn-mcp --sandbox audit tail",
@@ -206,38 +217,44 @@ SCENES: Mapping[str, Scene] = {
         ),
         before=(f"{SANDBOX} run calls.jsonl --keep-going",),
     ),
-    "profiles": Scene((
-        "fastn-mcp profiles",
-        "fastn-mcp profiles add acme --env live",
-        "fastn-mcp profiles add acme",
-        "fastn-mcp profiles use acme",
-        "fastn-mcp profiles",
-        "fastn-mcp profiles use acne",
-        "fastn-mcp profiles remove acme",
-    )),
-    "login": Scene((
-        "fastn-mcp login",
-        "fastn-mcp login --file",
-        "fastn-mcp login --file --stdin --no-check < two-keys",
-        "fastn-mcp login --file --stdin --no-check < key",
-        "fastn-mcp login acme",
-        "fastn-mcp --sandbox login",
-    )),
+    "profiles": Scene(
+        (
+            "fastn-mcp profiles",
+            "fastn-mcp profiles add acme --env live",
+            "fastn-mcp profiles add acme",
+            "fastn-mcp profiles use acme",
+            "fastn-mcp profiles",
+            "fastn-mcp profiles use acne",
+            "fastn-mcp profiles remove acme",
+        )
+    ),
+    "login": Scene(
+        (
+            "fastn-mcp login",
+            "fastn-mcp login --file",
+            "fastn-mcp login --file --stdin --no-check < two-keys",
+            "fastn-mcp login --file --stdin --no-check < key",
+            "fastn-mcp login acme",
+            "fastn-mcp --sandbox login",
+        )
+    ),
     "logout": Scene(
         ("fastn-mcp logout", "fastn-mcp logout"), before=("fastn-mcp login --file --stdin --no-check < key",)
     ),
     "whoami": Scene(("fastn-mcp --sandbox whoami", "fastn-mcp --sandbox whoami --json", "fastn-mcp whoami")),
     "doctor": Scene(("fastn-mcp --sandbox doctor", "fastn-mcp doctor")),
-    "install": Scene((
-        "fastn-mcp install cursor --sandbox --dry-run",
-        "fastn-mcp install cursor --sandbox",
-        "fastn-mcp install cursor --sandbox --yes",
-        "fastn-mcp install cursor --sandbox --yes",
-        "fastn-mcp install cursor --yes",
-        "fastn-mcp install zed --sandbox --yes",
-        "fastn-mcp install curser",
-        "fastn-mcp install json --sandbox",
-    )),
+    "install": Scene(
+        (
+            "fastn-mcp install cursor --sandbox --dry-run",
+            "fastn-mcp install cursor --sandbox",
+            "fastn-mcp install cursor --sandbox --yes",
+            "fastn-mcp install cursor --sandbox --yes",
+            "fastn-mcp install cursor --yes",
+            "fastn-mcp install zed --sandbox --yes",
+            "fastn-mcp install curser",
+            "fastn-mcp install json --sandbox",
+        )
+    ),
     "uninstall": Scene(
         (
             "fastn-mcp uninstall cursor --dry-run",
@@ -249,10 +266,12 @@ SCENES: Mapping[str, Scene] = {
     ),
     "setup": Scene(("fastn-mcp setup --sandbox", "fastn-mcp setup --sandbox --yes")),
     "completion": Scene(("fastn-mcp completion fsh",)),
-    "init-team": Scene((
-        "fastn-mcp init-team deploy --url https://fastn-mcp.example.com/mcp --issuer https://login.example.com",
-        "fastn-mcp init-team deploy",
-    )),
+    "init-team": Scene(
+        (
+            "fastn-mcp init-team deploy --url https://fastn-mcp.example.com/mcp --issuer https://login.example.com",
+            "fastn-mcp init-team deploy",
+        )
+    ),
     "http-token": Scene(("fastn-mcp http-token",)),
     "health": Scene(("fastn-mcp health 127.0.0.1:1", "fastn-mcp health nonsense")),
     "sandbox": Scene(("fastn-mcp sandbox --port 99999",)),
