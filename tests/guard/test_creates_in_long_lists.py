@@ -90,7 +90,7 @@ async def test_create_in_a_list_that_is_too_long_reads_its_first_page_and_search
     add(world, 2_000)
     world.sandbox.requests.clear()
     verdict, preview = await world.judged(NEW)
-    assert searches(world) == ["", "Nordlicht Bikes"]
+    assert searches(world)[:2] == ["", "nordlicht"]
     assert (verdict.decision, preview.target) == (Decision.DENY, None)
     add(world, id="its-id", name="Nordlicht Bikes")
     verdict, preview = await world.judged(NEW)
