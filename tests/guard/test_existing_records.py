@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from support.world import World
 
-from fastn_mcp.policy.asker import Asker
+from fastn_mcp.client.existing import read_overwritten
+from fastn_mcp.client.reads import remembered
 from fastn_mcp.sandbox import replies
 from fastn_mcp.tools.access import CreateSecret
 from fastn_mcp.tools.connectors import CreateConnection, CreateConnector
@@ -57,7 +58,7 @@ def take(world: World, collection: str) -> str:
 
 
 async def overwritten(world: World, call: Create[Any]) -> Any:
-    return (await world.judge.judge_call(call, Asker())).resolved.target
+    return await read_overwritten(call, remembered(world.client.send))
 
 
 def exact_case(rows: list[Any], call: Any, select: Any = replies.select) -> list[Any]:
