@@ -83,7 +83,8 @@ async def test_no_overwrite_is_taken_for_a_create_where_filters_do_not_work(
 ) -> None:
     world = account(tmp_path, collection, count)
     take(world, collection)
-    monkeypatch.setattr("fastn_mcp.sandbox.resource.select", filtering)
+    for module in ("resource", "customers"):
+        monkeypatch.setattr(f"fastn_mcp.sandbox.{module}.select", filtering)
     assert await overwritten(world, CREATES[collection]) is not None
 
 
