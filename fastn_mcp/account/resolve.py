@@ -27,7 +27,7 @@ from fastn_mcp.account.resolved_call import (
     undocumented_in,
 )
 from fastn_mcp.account.typed_argument import typed_argument
-from fastn_mcp.client.existing import read_overwritten
+from fastn_mcp.client.overwrites import read_overwritten
 from fastn_mcp.client.reads import GETS, MAX_LOOKUPS, Pages, find_row, read_each, read_names, read_page, read_target
 from fastn_mcp.errors import FastnError, InvalidArgument, NotFound, NotSent
 from fastn_mcp.records.labels import Label, label_of, references

@@ -256,7 +256,7 @@ def has_id(id_: str) -> Callable[[Row], bool]:
 async def read_target(call: Call, send: Send) -> FastnObject | None:
     """Read the record that `call` acts on. Returns None if it names none, or if the record does not exist.
 
-    For a create, see `existing.read_overwritten`.
+    For a create, see `overwrites.read_overwritten`.
     """
     reader = reader_of(type(call))
     if call.target is None or reader is None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from support.world import World
 
-from fastn_mcp.client.existing import read_overwritten
+from fastn_mcp.client.overwrites import read_overwritten
 from fastn_mcp.client.reads import remembered
 from fastn_mcp.sandbox import replies
 from fastn_mcp.tools.access import CreateSecret
@@ -37,6 +37,8 @@ def account(folder: Path, collection: str, count: int) -> World:
     for number in range(count):
         key = f"row-{number:05}"
         fields = {"id": key, "name": f"Alder {number:05} Foods", "slug": f"alder-{number:05}-foods", "domain": None}
+        if collection == "secrets":
+            fields |= {"name": f"ALDER_{number:05}_TOKEN", "slug": None}
         fields |= {"externalRef": None, "adminEmail": None, "createdAt": "2026-01-01T00:00:00.000Z"}
         if collection == "connections":
             fields = {
@@ -88,7 +90,7 @@ async def test_no_overwrite_is_taken_for_a_create_where_filters_do_not_work(
     assert await overwritten(world, CREATES[collection]) is not None
 
 
-@pytest.mark.parametrize("collection", ["customers", "connectors", "workflows", "connections"])
+@pytest.mark.parametrize("collection", CREATES)
 @pytest.mark.parametrize("count", [20, 2_000, 20_000])
 async def test_create_takes_few_requests_on_an_account_of_any_size(tmp_path: Path, collection: str, count: int) -> None:
     world = account(tmp_path, collection, count)
