@@ -84,7 +84,8 @@ class ExistenceFilter:
 
     def _longest(self, control: Callable[[Row], Filters | None]) -> tuple[Filters, Row] | None:
         """Return the most selective control that a known row allows."""
-        found = [(filters, row) for row in self._known if key_of(row) and (filters := control(row)) is not None]
+        asked = [(control(row), row) for row in self._known if key_of(row)]
+        found = [(filters, row) for filters, row in asked if filters is not None]
         return max(found, key=lambda each: len("".join(each[0].values())), default=None)
 
     def _searches(self, texts: Sequence[str]) -> list[Filters]:
