@@ -27,6 +27,7 @@ from fastn_mcp.account.resolved_call import (
     undocumented_in,
 )
 from fastn_mcp.account.typed_argument import typed_argument
+from fastn_mcp.client.overwrites import read_overwritten
 from fastn_mcp.client.reads import GETS, MAX_LOOKUPS, Pages, find_row, read_each, read_names, read_page, read_target
 from fastn_mcp.errors import FastnError, InvalidArgument, NotFound, NotSent
 from fastn_mcp.records.labels import Label, label_of, references
@@ -45,7 +46,7 @@ from fastn_mcp.redaction import name_as_read, quote, texts_in
 from fastn_mcp.tools.access import ListRoles
 from fastn_mcp.tools.connectors import CreateConnection, ListConnections
 from fastn_mcp.tools.customers import GetCustomer, ListCustomers
-from fastn_mcp.tools.operation import UNKNOWN, Call, Send, plain
+from fastn_mcp.tools.operation import UNKNOWN, Call, Create, Send, plain
 from fastn_mcp.tools.related_reads import kind_of, labelled_row
 from fastn_mcp.tools.selection import EnabledTools
 from fastn_mcp.tools.triggers import CreateTrigger, DeleteTrigger, UpdateTrigger
@@ -65,7 +66,9 @@ async def resolve(
     if isinstance(call, CreateConnection) and call.customer_id is None and surroundings.customer is not None:
         # As the request has it: the setting names the customer of a new connection.
         sent = call.model_copy(update={"customer_id": surroundings.customer})
-    target = session or await read_target(sent, send)
+    target = session
+    if target is None:
+        target = await (read_overwritten(sent, send) if isinstance(sent, Create) else read_target(sent, send))
     row = row_of(target)
     arguments = call.arguments()
     dependence = await find_dependents(call, target, send)

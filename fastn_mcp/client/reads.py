@@ -15,15 +15,18 @@ from fastn_mcp.records.labels import label_of
 from fastn_mcp.records.rows import FastnObject, Row, connection_refers, key_of, row_of
 from fastn_mcp.tools.catalog import OPERATIONS, AnyOperation
 from fastn_mcp.tools.connectors import ListConnections
-from fastn_mcp.tools.operation import UNKNOWN, Call, Create, Send
+from fastn_mcp.tools.operation import Call, Send
 from fastn_mcp.tools.paging import MAX_LIMIT, List, Listed, Position, created_newest_first
-from fastn_mcp.tools.related_reads import kind_of, reader_of
+from fastn_mcp.tools.related_reads import reader_of
 
 Key = TypeVar("Key", bound=Hashable)
 Found = TypeVar("Found")
 
-_MAX_PAGES = 20
+MAX_LIST_PAGES = 20
 """Maximum number of pages of 100 rows searched for a resource that has no GET of its own."""
+
+SHORT_PAGES = 4
+"""Maximum number of pages of a list that is read whole instead of filtered: it knows every spelling of a name."""
 
 GETS = {kind: OPERATIONS[f"get_{kind}"] for kind in ("customer", "connector", "workflow")}
 """Operations that read a resource for its name, by kind."""
@@ -164,22 +167,16 @@ async def find_row(
     lister: Callable[..., List[Any]],
     matches: Callable[[Row], bool | None],
     send: Send,
-    names: Sequence[str] = (),
 ) -> tuple[FastnObject | None, int]:
     """Return the first row that matches and 0. If none does: None, and the number of rows read if that is not certain.
 
-    It is not certain if `matches` is None for a row, or if there are more rows than are read. With `names`, of such a
-    list only the first page and what Fastn finds by these names are read.
+    It is not certain if `matches` is None for a row, or if there are more rows than are read.
     """
     silent = False
     listing = lister(limit=MAX_LIMIT)
-    pages = Pages(listing, send, _MAX_PAGES)
+    pages = Pages(listing, send, MAX_LIST_PAGES)
     async for page in pages:
-        rows = page.rows
-        if names and not pages.is_complete and (page.total or 0) > _MAX_PAGES * MAX_LIMIT:
-            pages.limit = 1
-            rows = [*rows, *await _searched(lister, names, send)]
-        for row in rows:
+        for row in page.rows:
             answer = matches(row)
             if answer is True:
                 return listing.row_type().model_validate(row), 0
@@ -239,9 +236,9 @@ def after_creates(lister: AnyOperation, earlier: Send, send: Send) -> Send:
         if type(call) is not lister or listing.cursor is not None:
             return await send(call)
         page = await read_page(listing, send)
-        if page.next_cursor is None:
+        if page.next_cursor is None or (page.total or 0) > SHORT_PAGES * MAX_LIMIT:
             return page
-        known = {key_of(row): row async for each in Pages(listing, earlier, _MAX_PAGES) for row in each.rows}
+        known = {key_of(row): row async for each in Pages(listing, earlier, MAX_LIST_PAGES) for row in each.rows}
         newest = {key_of(row): row for row in page.rows}
         rows = newest | known | newest  # newest first, each as it is now
         if created_newest_first([*rows.values()]) is None or page.total != len(rows) or len(rows) == len(known):
@@ -249,20 +246,6 @@ def after_creates(lister: AnyOperation, earlier: Send, send: Send) -> Send:
         return page.model_copy(update={"rows": [*rows.values()], "next_cursor": None})
 
     return read
-
-
-async def _searched(lister: Callable[..., Any], names: Iterable[str], send: Send) -> list[Row]:
-    """Return the first rows that Fastn finds by each of these names."""
-    pages = [await read_page(lister(search=name, limit=MAX_LIMIT), send) for name in names]
-    return [row for page in pages for row in page.rows]
-
-
-def searched_names(call: Create[Any]) -> list[str]:
-    """Return the names by which Fastn may find what a create overwrites; none if it does not search such a list."""
-    lister = reader_of(type(call))
-    fields = ("slug", "name") if lister is not None and "search" in lister.model_fields else ()
-    names = (getattr(call, field, None) for field in fields)
-    return list(dict.fromkeys(name for name in names if isinstance(name, str) and name.strip()))
 
 
 def has_id(id_: str) -> Callable[[Row], bool]:
@@ -273,10 +256,8 @@ def has_id(id_: str) -> Callable[[Row], bool]:
 async def read_target(call: Call, send: Send) -> FastnObject | None:
     """Read the record that `call` acts on. Returns None if it names none, or if the record does not exist.
 
-    For a create, this is the record that it may overwrite, or `UNKNOWN` if that could not be determined.
+    For a create, see `overwrites.read_overwritten`.
     """
-    if isinstance(call, Create):
-        return await _overwritten(call, send)
     reader = reader_of(type(call))
     if call.target is None or reader is None:
         return None
@@ -310,22 +291,3 @@ def connections_like(id_: str) -> Callable[..., ListConnections] | None:
     except ValueError:
         return None
     return partial(ListConnections, **cast("dict[str, Any]", filters)) if refers else None
-
-
-async def _overwritten(call: Create[Any], send: Send) -> FastnObject | None:
-    """Read the record that may be overwritten. Reads every row, as Fastn's search may miss the slug."""
-    lister = cast("type[List[Any]] | None", reader_of(type(call)))
-    if lister is None:
-        return UNKNOWN
-    try:
-        lister.model_validate(call.beside)
-        row, doubtful = await find_row(partial(lister, **call.beside), call.may_overwrite, send, searched_names(call))
-        if row is None:
-            return UNKNOWN if doubtful else None
-        detail = OPERATIONS.get(f"get_{kind_of(call)}")
-        if detail is None:
-            return row
-        id_ = getattr(row, "id", None)
-        return await send(detail.model_validate({detail.route.parameters[-1]: id_})) if id_ else UNKNOWN
-    except (FastnError, ValueError):
-        return UNKNOWN

@@ -75,7 +75,7 @@ def forbidden(message: str) -> SandboxRefusal:
     return SandboxRefusal(403, "FORBIDDEN", message)
 
 
-_SEARCHED_FIELDS = ("name", "slug", "id", "email", "description")
+_SEARCHED_FIELDS = ("name", "slug", "id", "email", "description", "externalRef")
 
 
 class Rows:

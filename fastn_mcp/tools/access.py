@@ -174,6 +174,7 @@ class ListSecrets(List[FastnSecret]):
     route = GET("/api/v1/secrets")
     evidence = DOCUMENTED("secrets: columns; the path is inferred")
 
+    search: Annotated[Search, UNLISTED] = None
     customer_id: CustomerId | None = None
 
 
@@ -199,6 +200,11 @@ class CreateSecret(Create[FastnSecret]):
     customer_id: Annotated[CustomerId | None, Field(description="Else for all customers.")] = None
     environment: Annotated[str | None, Field(description="test or live; else both.")] = None
     extra: Extra = None
+
+    @property
+    @override
+    def looked_for(self) -> Mapping[str, str]:
+        return {"name": self.name}
 
     @override
     def may_overwrite(self, row: Row) -> bool | None:

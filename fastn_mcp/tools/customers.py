@@ -1,5 +1,6 @@
 """Tools for customers, the companies whose accounts Fastn connects."""
 
+from collections.abc import Mapping
 from typing import Annotated
 
 from pydantic import Field, JsonValue
@@ -73,6 +74,12 @@ class CreateCustomer(Create[Customer]):
     def effect_on(self, target: FastnObject | None, dependents: int | None) -> Effect:
         is_safe = target is None or (self.external_ref is None and is_pending(row_of(target)))
         return self.effective if is_safe else self.effective.raised_to(Effect.EXTERNAL)
+
+    @property
+    @override
+    def looked_for(self) -> Mapping[str, str]:
+        texts = {**super().looked_for}
+        return texts if not self.external_ref else {"slug": texts["slug"], "externalRef": self.external_ref, **texts}
 
     @override
     def may_overwrite(self, row: Row) -> bool | None:

@@ -377,6 +377,13 @@ class Create(Operation[Result], Generic[Result]):
         """Filters of the list in which everything stands that this may overwrite."""
         return {}
 
+    @property
+    def looked_for(self) -> Mapping[str, str]:
+        """Texts by which Fastn may find what this may overwrite, by the field of a row, the surest first."""
+        name = str(vars(self).get("name") or "")
+        slug = str(vars(self).get("slug") or name)
+        return {field: each for field, each in (("slug", slug), ("name", name)) if each.strip()}
+
     def may_overwrite(self, row: Row) -> bool | None:
         """Return whether this may overwrite `row`; None if that is not known."""
         own = _names_of(vars(self))

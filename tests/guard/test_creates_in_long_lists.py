@@ -85,13 +85,13 @@ async def test_create_after_a_rename_in_the_same_list_is_evaluated_by_the_whole_
     assert [request.method for request in many.changes] == ["PUT"]
 
 
-async def test_create_in_a_list_that_is_too_long_reads_its_first_page_and_searches(tmp_path: Path) -> None:
+async def test_create_in_a_list_that_is_too_long_is_settled_by_proven_searches(tmp_path: Path) -> None:
     world = World.with_rules(tmp_path, '[[rule]]\ntool = "update_customer"\nthen = "deny"\n')
     add(world, 2_000)
     world.sandbox.requests.clear()
     verdict, preview = await world.judged(NEW)
-    assert searches(world) == ["", "Nordlicht Bikes"]
-    assert (verdict.decision, preview.target) == (Decision.DENY, None)
+    assert searches(world)[:2] == ["", "nordlicht"]
+    assert (verdict.decision, preview.target) == (Decision.CONFIRM, None)
     add(world, id="its-id", name="Nordlicht Bikes")
     verdict, preview = await world.judged(NEW)
     assert (verdict.decision, preview.target) == (Decision.DENY, "its-id")

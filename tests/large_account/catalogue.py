@@ -174,5 +174,5 @@ def _connector(state: SandboxState, now: datetime, randomness: random.Random, na
     (auth,) = randomness.choices([*_AUTH], [*_AUTH.values()])
     slug = _camel_of(name)
     when = now - timedelta(days=randomness.randrange(20, 700))
-    row = connector(state, slug, name, f"{slug.lower()}.example", auth, kind.actions, kind.events, when)
+    row = connector(state, slug, name, f"{slug_of(name)}.example", auth, kind.actions, kind.events, when)
     return row | {"category": category, "protocol": _PROTOCOLS.get(category, "REST")}

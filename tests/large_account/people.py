@@ -84,7 +84,7 @@ def add_customers(state: SandboxState, now: datetime, randomness: random.Random)
     for number, name in enumerate(companies(_CUSTOMERS - len(state.all("customers")), randomness), 2_000):
         slug = slug_of(name)
         person = slug_of(randomness.choice(admins).split()[0])
-        admin = f"{person}@{slug}.example"
+        admin = f"{person}@{slug.replace('-', '')}.example"
         when = now - timedelta(minutes=randomness.randrange(600, 900 * 24 * 60))
         row = customer_row(state.uuid(), name, slug, admin, when)
         row["plan"] = randomness.choices([*_PLANS], [*_PLANS.values()])[0]
