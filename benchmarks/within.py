@@ -9,9 +9,9 @@ from fastn_mcp.audit.log import AuditFile
 from fastn_mcp.client.client import FastnClient
 from fastn_mcp.client.exchange import Answer
 from fastn_mcp.config.model import Settings
-from fastn_mcp.guard.channel import Announcement, Channel, ChannelCapabilities
 from fastn_mcp.guard.approval.obtain import Approvals
 from fastn_mcp.guard.budgets import Budgets
+from fastn_mcp.guard.channel import Announcement, Channel, ChannelCapabilities
 from fastn_mcp.guard.guard import Guard
 from fastn_mcp.guard.guarded_account import GuardedAccount
 from fastn_mcp.guard.journal import ChangeJournal
