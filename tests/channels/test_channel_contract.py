@@ -1,5 +1,6 @@
 """The contract of every channel behind the door, and what channels that are asked together make of it."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -10,7 +11,7 @@ import pytest
 from support.approval_world import PAGE
 from support.page_world import API_KEY, deletion_of_customer
 from support.page_world import Desk as PageDesk
-from support.slack import served_slack
+from support.slack import APP, BOT, served_slack
 from support.slack_world import SteadyClock, slack_world
 from support.team_world import ACME, HEAD, KEYS, TeamWorld, tenant
 from support.webhook_world import SECRET, URL, WebhookWorld
@@ -73,7 +74,7 @@ async def webhook(folder: Path) -> AsyncGenerator[Subject]:
 async def slack(folder: Path) -> AsyncGenerator[Subject]:
     with served_slack() as service:
         async with slack_world(folder, service) as world:
-            yield Subject(world.channel, world.ledger, lambda: len(service.messages), world.settings.slack_tokens)
+            yield Subject(world.channel, world.ledger, lambda: len(service.messages), [APP, BOT])
 
 
 @asynccontextmanager
@@ -251,14 +252,8 @@ async def test_slow_channels_are_waited_for_if_there_is_no_other(world: World, m
     monkeypatch.setattr(group_module, "_PATIENCE", 0.01)
     gate = anyio.Event()
     group = group_of(world, Fake("the chat", gate=gate), Fake("a file", problem=Refused("Full.")))
-    async with anyio.create_task_group() as tasks:
-
-        async def open_later() -> None:
-            await anyio.sleep(0.05)
-            gate.set()
-
-        tasks.start_soon(open_later)
-        announced = await group.ask(deletion_of_customer())
+    asyncio.get_running_loop().call_later(0.05, gate.set)
+    announced = await group.ask(deletion_of_customer())
     assert (announced.places, announced.notes) == (("in the chat",), ("Full.",))
     await group.aclose()
 
