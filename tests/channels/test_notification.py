@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import pytest
@@ -472,7 +472,7 @@ async def test_url_is_not_logged(tmp_path: Path, log: Log, capfd: pytest.Capture
 async def test_exception_of_a_service_is_named_by_its_class(
     tmp_path: Path, ntfy: HttpService, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    notify = Apprise.notify
+    notify: Any = cast("Any", Apprise).notify
     attempts: list[str] = []
 
     def fails_once(service: Apprise, body: str, *more: Any, **options: Any) -> Any:
