@@ -1,12 +1,19 @@
 """Processes of Python that begin at the same time: each says that it is ready, and waits for a line."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
+
+TESTS = Path(__file__).parents[1]
 
 
 def started(*arguments: str) -> "subprocess.Popen[str]":
     """Start Python with these arguments. The program prints `ready` and reads a line before it begins."""
-    return subprocess.Popen([sys.executable, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    environment = os.environ | {"PYTHONPATH": str(TESTS)}  # a file that is run by its path imports `support`
+    return subprocess.Popen(
+        [sys.executable, *arguments], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
 
 
 def let_begin(*processes: "subprocess.Popen[str]") -> None:
