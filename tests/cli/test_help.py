@@ -35,7 +35,7 @@ def parsed(line: str) -> click.Command:
     program, *rest = shlex.split(line.partition(" | ")[0].partition(" > ")[0])
     assert program == "fastn-mcp", line
     found: click.Command = cli
-    context = click.Context(cli, info_name=program)
+    context = click.Context(cli, info_name=program, **cli.context_settings)
     while isinstance(found, click.Group) and rest:
         _, rest, _ = found.make_parser(context).parse_args(args=list(rest))
         if not rest:

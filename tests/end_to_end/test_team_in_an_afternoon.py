@@ -67,7 +67,9 @@ def test_commands_of_the_page_exist() -> None:
         command: Any = cli.commands.get(words[0]) or cli.get_command(click.Context(cli), words[0]) if words else None
         if command is None or words[0].startswith("-"):
             continue
-        command.make_context(words[0], words[1:], parent=click.Context(cli), resilient_parsing=False)
+        command.make_context(
+            words[0], words[1:], parent=click.Context(cli, **cli.context_settings), resilient_parsing=False
+        )
         parsed += 1
     assert parsed >= 5
 

@@ -69,8 +69,8 @@ class Machine(StateFolder):
     def make(self, line: str) -> "subprocess.CompletedProcess[str]":
         """Run a command line, whose standard input is the file after `<`, if any."""
         command, _, file = line.partition(" < ")
-        given = (self.home / file).read_text(encoding="utf-8") if file else ""
-        return run_command(shlex.split(command)[1:], self.env, self.home, given)
+        stdin = (self.home / file).read_text(encoding="utf-8") if file else ""
+        return run_command(shlex.split(command)[1:], self.env, self.home, stdin)
 
 
 def make_machine(folder: Path) -> Machine:
@@ -282,8 +282,6 @@ SCENES: Mapping[str, Scene] = {
 
 def paths(name: str, command: click.Command) -> Iterator[str]:
     """Yield how a command and its subcommands are called."""
-    # Click keeps the help option of the first call, and another test may have called the command without its program.
-    command._help_option = None  # pyright: ignore[reportPrivateUsage]
     yield name
     if isinstance(command, click.Group):
         for inner in sorted(command.commands):
