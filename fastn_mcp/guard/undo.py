@@ -34,7 +34,7 @@ class Rule:
 
 
 _FIELDS_RESTORED = "The earlier values can be restored with undo_change."
-_RUNS_STAY = "Runs that it has already started are not undone."
+_RUNS_STAY = "Runs that the trigger has already started are not undone."
 
 RULES: Mapping[str, Rule] = {
     "create_customer": Rule("delete_customer", "The customer can be deleted again with undo_change."),

@@ -80,7 +80,7 @@ def test_undo_deletes_what_was_or_may_have_been_created(outcome: str) -> None:
     assert undo == Undo(
         DeleteTrigger(trigger_id="t1"),
         "The trigger can be deleted again with undo_change.",
-        "Runs that it has already started are not undone.",
+        "Runs that the trigger has already started are not undone.",
     )
 
 
