@@ -84,9 +84,9 @@ class ExistenceFilter:
 
     def _longest(self, control: Callable[[Row], Filters | None]) -> tuple[Filters, Row] | None:
         """Return the most selective control that a known row allows."""
-        asked = [(control(row), row) for row in self._known if key_of(row)]
-        found = [(filters, row) for filters, row in asked if filters is not None]
-        return max(found, key=lambda each: len("".join(each[0].values())), default=None)
+        candidates = [(control(row), row) for row in self._known if key_of(row)]
+        controls = [(filters, row) for filters, row in candidates if filters is not None]
+        return max(controls, key=lambda each: len("".join(each[0].values())), default=None)
 
     def _searches(self, texts: Sequence[str]) -> list[Filters]:
         """Return searches, each by a part that some of the texts have in every spelling of them."""
@@ -167,8 +167,11 @@ async def _overwritten_row(call: Create[Any], lister: type[List[Any]], send: Sen
         await asked.ask()
         if asked.row is not None:
             return lister.row_type().model_validate(asked.row)
-        if None in answers or asked.is_doubtful or asked.is_proven:
-            return None if asked.is_proven and None not in answers else UNKNOWN
+        is_first_page_clear = None not in answers
+        if asked.is_proven and is_first_page_clear:
+            return None
+        if asked.is_proven or asked.is_doubtful or not is_first_page_clear:
+            return UNKNOWN
         if (first.total or 0) > MAX_LIST_PAGES * MAX_LIMIT:
             return UNKNOWN
     row, doubtful = await find_row(lister, call.may_overwrite, send)
