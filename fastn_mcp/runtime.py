@@ -1,6 +1,5 @@
-"""Clock, sleep, randomness and id generation, injectable for tests; background and large work; unread bytes."""
+"""Clock, sleep, randomness and id generation, injectable for tests; large work; what a client has left unread."""
 
-import asyncio
 import os
 import random
 import secrets
@@ -9,7 +8,6 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractContextManager, nullcontext
-from contextvars import Context
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -41,26 +39,6 @@ async def with_background(background: Callable[[], Coroutine[Any, Any, None]], w
         finally:
             tasks.cancel_scope.cancel()
     raise failure
-
-
-class BackgroundTasks:
-    """Tasks without the context of the call that begins them, whose cancellation and spans they do not share."""
-
-    def __init__(self) -> None:
-        self._tasks = set[asyncio.Task[Any]]()
-
-    def begin(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
-        """Run work in the background. `aclose` gives up what has not ended."""
-        task = asyncio.create_task(work, context=Context())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
-
-    async def aclose(self) -> None:
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 LARGE = 100_000

@@ -67,8 +67,8 @@ if TYPE_CHECKING:
 class AccountChannels:
     """Channels by which people decide about the approval requests of an account."""
 
-    asked: Channel
-    """Asks by all of them."""
+    channel: Channel
+    """Asks by all of them, and notifies people."""
     group: ChannelGroup
     webhook: "Webhook | None"
     page: ApprovalPage | None
@@ -223,7 +223,7 @@ def assemble(
         journal,
         recorder=stores.recorder,
         system=system,
-        channel=channels.asked,
+        channel=channels.channel,
         typed=stores.typed,
         stops=stops,
     )
@@ -340,15 +340,15 @@ def channels_of(settings: Settings, stores: AccountStores, process: Process) -> 
     slack = _slack(settings, group, stores, process)
     if slack is not None:
         group.add(slack)
-    asked: Channel = group
+    channel: Channel = group
     notifying = None
     if settings.notify:
         with extra("notify", "notify is set"):
             # Deferred import: only if configured.
             from fastn_mcp.channels.notification import NotifyingChannel, services_of
 
-        asked = notifying = NotifyingChannel(group, services_of(settings), stores.ledger, stores.system)
-    return AccountChannels(asked, group, webhook, page=page, slack=slack, notifying=notifying)
+        channel = notifying = NotifyingChannel(group, services_of(settings), stores.ledger, stores.system)
+    return AccountChannels(channel, group, webhook, page=page, slack=slack, notifying=notifying)
 
 
 def _webhook(settings: Settings, stores: AccountStores, process: Process) -> "Webhook | None":

@@ -1,6 +1,7 @@
 """All channels of an account, asked together. A slow or failed one does not hold up the others.
 
-It also keeps requests up to date where a channel shows what has become of them, whoever decided, and in which process.
+It also keeps messages up to date: a channel that shows the outcome of a request is told of every change of it, in
+whichever process it was made.
 """
 
 import asyncio
@@ -8,13 +9,14 @@ import logging
 from collections.abc import Sequence
 from typing import NoReturn
 
+from fastn_mcp.channels.background import BackgroundTasks
 from fastn_mcp.errors import FastnError, Refused
 from fastn_mcp.guard.approval_form import approved_elsewhere
 from fastn_mcp.guard.channel import Announcement, Channel, ChannelCapabilities, NobodyAble
 from fastn_mcp.ledger.approval_request import ApprovalRequest
 from fastn_mcp.ledger.change import Change
 from fastn_mcp.ledger.ledger import Ledger
-from fastn_mcp.runtime import BackgroundTasks, System
+from fastn_mcp.runtime import System
 
 log = logging.getLogger(__name__)
 

@@ -23,6 +23,7 @@ from typing import cast
 import anyio
 from apprise import Apprise, AppriseAsset, AppriseAttachment, NotifyBase, NotifyFormat, NotifyType
 
+from fastn_mcp.channels.background import BackgroundTasks
 from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.approval_form import Answer, asker
@@ -32,7 +33,7 @@ from fastn_mcp.ledger.change import Change
 from fastn_mcp.ledger.identity import account_name
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.records.formats import stamp
-from fastn_mcp.runtime import BackgroundTasks, System
+from fastn_mcp.runtime import System
 
 log = logging.getLogger(__name__)
 

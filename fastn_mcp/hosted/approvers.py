@@ -111,7 +111,7 @@ class TenantPage(Channel):
                 f"Tell the operator: an [[approvals.approver]] has to cover it; or, to let people approve such calls of"
                 f" their own, `own` in [approvals] has to name {effects} (own = true names all).",
             )
-        return Announcement((f"at {self.team.page_url}/, where approvers sign in",))
+        return Announcement((f"at {self.capabilities.page}, where approvers sign in",))
 
     def _is_on_page(self, request: ApprovalRequest) -> bool:
         """Whether somebody may approve a request on the page."""

@@ -112,9 +112,9 @@ async def test_channel_says_where_people_decide_and_nothing_secret(subject: Subj
     announced = await subject.channel.ask(request)
     assert isinstance(announced, Announcement)
     assert announced.places
-    said = f"{announced.sentence(request)} {subject.channel.capabilities}"
-    assert said.startswith("A person decides ")
-    assert [secret for secret in subject.secrets if not secret or secret in said] == []
+    text = f"{announced.sentence(request)} {subject.channel.capabilities}"
+    assert text.startswith("A person decides ")
+    assert [secret for secret in subject.secrets if not secret or secret in text] == []
 
 
 async def test_channel_shows_a_request_once_however_often_its_call_is_repeated(subject: Subject) -> None:

@@ -19,8 +19,8 @@ from slack_sdk.socket_mode.response import SocketModeResponse
 from slack_sdk.web.async_client import AsyncWebClient
 from typing_extensions import override
 
+from fastn_mcp.channels.background import BackgroundTasks
 from fastn_mcp.channels.slack.blocks import Reference, SlackFailed, notice, reference_in
-from fastn_mcp.runtime import BackgroundTasks
 
 log = logging.getLogger(__name__)
 
