@@ -23,17 +23,20 @@ class Table:
 
     columns: Sequence[str]
     rows: Sequence[Sequence[JsonValue]]
-    """A row may be shorter than the columns: what is missing at its end is empty."""
+    """A cell for each column in each row; None if it is empty."""
     in_all_rows: Mapping[str, JsonValue] = field(default_factory=dict[str, JsonValue])
 
     @classmethod
     def of(cls, records: Sequence[Row]) -> "Table":
-        """Return the table of records with other fields each. A plain value that all of them share is stated once."""
+        """Return the table of records with other fields each. A plain value that all of them share is stated once.
+
+        The columns stand in the order in which the records have them. One that is empty in all records is left out.
+        """
         first: Row = records[0] if len(records) > 1 else {}
         shared = {name: value for name, value in first.items() if _is_shared(name, value, records)}
-        columns = [name for name in _in_order(records) if name not in shared]
-        rows = [_without_empty_end([record.get(name) for name in columns]) for record in records]
-        return cls(columns, rows, shared)
+        filled = {name for record in records for name, value in record.items() if value is not None}
+        columns = [name for name in _in_order(records) if name in filled and name not in shared]
+        return cls(columns, [[record.get(name) for name in columns] for record in records], shared)
 
     @classmethod
     def parse(cls, value: JsonValue) -> "Table | None":
@@ -96,12 +99,6 @@ def _cut_row(cells: list[JsonValue], share: int) -> list[JsonValue]:
         if size_of(cut) <= share:
             return cut
     return [cut_to(cell, share // len(cells) - 1)[0] for cell in cells]
-
-
-def _without_empty_end(cells: list[JsonValue]) -> list[JsonValue]:
-    while cells and cells[-1] is None:
-        cells.pop()
-    return cells
 
 
 def _in_order(records: Iterable[Row]) -> list[str]:

@@ -190,7 +190,8 @@ class GetOverview(Procedure[Overview]):
         """Return a page of the table, with the cursor of the next one."""
         page = self._page(rows, start)
         end = start + len(page)
-        answer: dict[str, JsonValue] = {"table": Table.of([row.named(names) for row in page]).to_json()}
+        records = [dict.fromkeys(row.cells) | row.named(names) for row in page]
+        answer: dict[str, JsonValue] = {"table": Table.of(records).to_json()}
         if end < len(rows):
             answer |= {"of": len(rows), "next_cursor": f"{at}.{end}"}
         return answer
