@@ -14,6 +14,7 @@ _PATTERNS = (
     (r"\b(at|until) (\d{4}-\d\d-\d\d )?\d\d:\d\d\b", r"\1 <time>"),
     (r"(?<!protocol )\b\d{4}-\d\d-\d\d\b", "<date>"),
     (r"\b(just now|(less than )?a minute ago|\d+ (seconds?|minutes?|hours?|days?|months?) ago|yesterday)\b", "<age>"),
+    (r"\b(for (?:at least )?)\d+ days?(?=, since <date>)", r"\1<age>"),
     (r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b", "<uuid>"),
     (r"\b([0-9a-f]{64}|[0-9a-f]{16})\b", "<hash>"),
     (r"\bchg_[\w-]{20,}", "<change>"),
