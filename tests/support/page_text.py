@@ -47,8 +47,8 @@ class Element:
         return not is_hidden and self.tag not in _UNSEEN
 
     def is_part(self, part: str) -> bool:
-        """Whether this is the part `tag`, `#id` or `.class`."""
-        names = {self.tag, f"#{self.attributes.get('id')}"}
+        """Whether this is the part `tag`, `#id`, `.class` or `@role`."""
+        names = {self.tag, f"#{self.attributes.get('id')}", f"@{self.attributes.get('role')}"}
         return part in names or part.removeprefix(".") in self.classes
 
 
@@ -76,7 +76,7 @@ class _Tree(HTMLParser):
 
 
 def page_text(page: str, *parts: str) -> str:
-    """Return the text of a page, or only of its `parts`: `tag`, `#id` or `.class`."""
+    """Return the text of a page, or only of its `parts`: `tag`, `#id`, `.class` or `@role`."""
     tree = _Tree()
     tree.feed(page)
     writer = _Writer()
