@@ -166,7 +166,7 @@ async def test_new_request_appears_without_a_reload(desk: Desk, chromium: Browse
     await desk.ask(update_of_workflow())
     await expect(tab.get_by_role("heading", level=2, name="Change 2 fields of workflow Orders")).to_be_visible()
     await expect(tab.get_by_role("heading", level=1)).to_have_text("Delete customer Globex.")
-    await expect(tab.locator("#announce")).to_have_text('New request: Change workflow "Orders". 2 calls wait for you.')
+    await expect(tab.locator("#announce")).to_have_text('New request: Change workflow "Orders". 2 calls are waiting for you.')
     await expect(tab).to_have_title("(2) Approvals · fastn-mcp")
     await expect(field).to_be_focused()
     await tab.keyboard.type("bex")
@@ -187,7 +187,7 @@ async def test_request_decided_elsewhere_disappears(desk: Desk, chromium: Browse
     await desk.becomes("grant-1", RequestState.DECLINED, by="terminal")
     await expect(tab.get_by_role("heading", level=1)).to_have_text(re.compile("^Change 2 fields of workflow Orders"))
     await expect(tab.get_by_role("heading", level=1)).to_be_focused()
-    await expect(tab.locator("#announce")).to_have_text("One request is over. One call waits for you.")
+    await expect(tab.locator("#announce")).to_have_text("One request is over. One call is waiting for you.")
     await expect(tab.get_by_text("just now, by a person at a terminal")).to_be_visible()
 
 
@@ -228,7 +228,7 @@ async def test_click_right_after_loading_decides_nothing(desk: Desk, chromium: B
 async def test_list_is_used_by_keyboard(desk: Desk, chromium: Browser) -> None:
     await desk.ask(deletion_of_customer(), update_of_workflow(), deletion_of_customer("grant-3"))
     tab = await visit(chromium, desk)
-    links = tab.get_by_role("region", name="Requests that wait").get_by_role("link")
+    links = tab.get_by_role("region", name="Waiting requests").get_by_role("link")
     await expect(links).to_have_count(3)
     await links.nth(0).focus()
     await tab.keyboard.press("ArrowUp")
@@ -253,7 +253,7 @@ async def test_list_appears_and_goes_without_a_reload(desk: Desk, chromium: Brow
     note = tab.get_by_label("Note to the agent").last
     await note.press_sequentially("Wai")
     await desk.ask(deletion_of_customer("grant-3", expected="Globex"))
-    await expect(tab.get_by_role("region", name="Requests that wait")).to_be_visible()
+    await expect(tab.get_by_role("region", name="Waiting requests")).to_be_visible()
     await expect(tab.locator(".card")).to_have_count(1)
     await expect(tab.get_by_role("heading", level=1)).to_have_text(re.compile("^Change 2 fields of workflow Orders"))
     await expect(tab.locator(".queue [aria-current]")).to_contain_text("Change workflow Orders")
@@ -262,7 +262,7 @@ async def test_list_appears_and_goes_without_a_reload(desk: Desk, chromium: Brow
     await expect(note).to_have_value("Wait")
     await desk.becomes("grant-1", RequestState.DECLINED, by="terminal")
     await expect(tab.locator(".card")).to_have_count(2)
-    await expect(tab.get_by_role("region", name="Requests that wait")).to_have_count(0)
+    await expect(tab.get_by_role("region", name="Waiting requests")).to_have_count(0)
     await expect(tab.locator("h1")).to_have_count(1)
 
 

@@ -40,7 +40,7 @@ async def test_approval_allows_one_call(desk: Desk, visitor: Visitor) -> None:
     assert await desk.ledger.temporary_approvals(0.0) == []
     page = await visitor.read()
     assert "Approved: Delete customer Globex . If the agent is still waiting, the call runs now; otherwise" in page
-    assert "Nothing waits for you" in page
+    assert "Nothing is waiting for you" in page
     assert "Not used yet Delete customer Globex" in page
     assert "Approved: Delete customer" not in await visitor.read()  # shown once
 
@@ -309,7 +309,7 @@ async def test_request_shows_everything_needed_to_decide(desk: Desk, visitor: Vi
     await desk.ask(deletion_of_customer(), update_of_workflow())
     page = await visitor.read()
     for part in (
-        "2 calls wait for you",
+        "2 calls are waiting for you",
         "Delete customer Globex . Its connections Shopify and Slack are lost for good. The customer itself can be",
         "Not checked: triggers. Asked by local 2 minutes ago account default at live.fastn.ai 7 minutes left Delete",
         "2 connections: Shopify , Slack",
@@ -444,7 +444,7 @@ async def test_history_shows_each_outcome(desk: Desk, visitor: Visitor) -> None:
 async def test_empty_lists_explain_themselves(desk: Desk, visitor: Visitor) -> None:
     page = await visitor.read()
     assert (
-        "Nothing waits for you When an agent asks for a change that needs a person's approval, it appears here." in page
+        "Nothing is waiting for you When an agent asks for a change that needs a person's approval, it appears here." in page
     )
     assert "Nothing yet." in page
     assert await desk.ledger.waiting(0.0) == []

@@ -197,7 +197,7 @@ async def test_many_requests_are_listed_up_to_a_limit(desk: Desk, visitor: Visit
     page = await visitor.look()
     assert len(re.findall(r'<li data-key="grant-\d+">', page)) == 100
     assert "The 100 oldest of 110 requests." in words(page)
-    assert "110 calls wait for you" in words(page)
+    assert "110 calls are waiting for you" in words(page)
 
 
 @pytest.fixture

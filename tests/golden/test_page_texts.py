@@ -345,9 +345,10 @@ spend = 1
 
 async def test_limits_are_the_golden_ones(tmp_path: Path) -> None:
     pages = Pages()
-    policies = {f"Mode {mode}": Policy(mode) for mode in MODES}
-    policies["A test key"] = Policy(live=False)
-    policies["A policy file"] = policy_from(tmp_path, RULES)
+    for mode in MODES:
+        async with local_page(tmp_path / mode, Policy(mode, live=True)) as local:
+            pages.add(f"Mode {mode}", await local.visitor.look("limits"), "table")
+    policies = {"A test key": Policy(live=False), "A policy file": policy_from(tmp_path, RULES)}
     policies["A plan"] = Policy("unattended", plan=plan_of(planned("run_workflow", 20, targets=("wf_1",), line="11")))
     for title, policy in policies.items():
         async with local_page(tmp_path / title, policy) as local:
@@ -379,6 +380,7 @@ async def test_stop_and_allow_are_the_golden_ones(local: LocalPage) -> None:
     form = await visitor.form("stop", place="stop")
     await local.say("The reason is too long", await visitor.send("stop", form | {"reason": "r" * 201}))
     form = await visitor.form("stop", place="stop")
+    await visitor.look()
     await visitor.send("stop", form | {"reason": "the agent renames customers"})
     await local.show("Changes are stopped")
     allow = await visitor.form("allow", place="allow")
@@ -458,7 +460,7 @@ async def test_sign_in_of_a_team_is_the_golden_one(tmp_path: Path, monkeypatch: 
         pages.answer("No rule is about them", await person.sign_in("nobody"))
         pages.answer("No sign-in was begun here", await person.http.get("/approvals/callback?code=c&state=s"))
         back = await person.way_back("dana")
-        pages.answer("Another sign-in was begun", await person.http.get(f"{back}0"))
+        pages.answer("Another sign-in was begun", await person.http.get(back.replace("state=", "state=x")))
         refused = re.sub(r"code=[^&]*", "error=access_denied", await person.way_back("dana"))
         pages.answer("The provider refuses", await person.http.get(refused))
         team.team.provider.lies = {"nonce": "another"}

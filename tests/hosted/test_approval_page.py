@@ -70,7 +70,7 @@ async def test_approved_call_is_sent_once(world: ApprovalWorld, dana: Visitor) -
     assert f"A person decides at {SITE}/approvals/" in waits["message"]
     page = await dana.read()
     assert "Signed in as Dana Example" in page
-    assert "One call waits for you" in page
+    assert "One call is waiting for you" in page
     wrong = await dana.approve(name="globex")
     assert wrong.status_code == 422
     answer = await approve(dana)
@@ -179,7 +179,7 @@ async def test_four_eyes_needs_two_people_besides_the_requester(tmp_path: Path) 
     """The requester's vote does not count, and one approver's counts once."""
     async with serving(tmp_path, FILE, FOUR) as world:
         waits = await world.delete(by="amir")
-        assert "2 people other than the requester have to approve this call: 0 did so far." in waits["message"]
+        assert "2 people other than the requester have to approve this call. Approvals so far: 0." in waits["message"]
         async with world.browser("amir") as amir, world.browser("dana") as dana, world.browser("kim") as kim:
             name = re.findall(r"Type (.+?) to confirm", await dana.read())[0]
             token = (await dana.form("approve"))["token"]
@@ -196,8 +196,8 @@ async def test_four_eyes_needs_two_people_besides_the_requester(tmp_path: Path) 
             assert (await dana.send("approve", twice | {"extent": "once", "name": name})).status_code == 403
             async with world.browser("dana") as elsewhere:  # another sign-in of the same person
                 assert "You have approved it already. Another person has to approve it, too." in await elsewhere.read()
-            assert "have to approve this call: 1 did so far" in (await world.delete(by="amir"))["message"]
-            assert "1 did so far (Dana Example (dana))" in await kim.read()
+            assert "have to approve this call. Approvals so far: 1" in (await world.delete(by="amir"))["message"]
+            assert "Approvals so far: 1 (Dana Example (dana))" in await kim.read()
             assert (await approve(kim)).status_code == 303
             assert "by Dana Example (dana) and you" in await kim.read()
             assert (await world.delete(by="amir"))["done"] == "delete_customer"
@@ -249,10 +249,10 @@ async def test_requests_of_others_are_invisible(world: ApprovalWorld, dana: Visi
     grant = (await dana.form("approve"))["grant"]
     for person in ("gina", "jun", "both"):
         async with world.browser(person) as other:
-            assert "Nothing waits for you" in await other.read()
+            assert "Nothing is waiting for you" in await other.read()
             answer = await other.send("approve", {"grant": grant, "token": "x.y", "extent": "once"})
             assert answer.status_code == 403
-    assert "One call waits for you" in await dana.read()
+    assert "One call is waiting for you" in await dana.read()
 
 
 async def test_approver_sees_the_activity_of_their_tenants_only(world: ApprovalWorld) -> None:

@@ -15,7 +15,7 @@ _UNSEEN = frozenset({"script", "style"})
 _INLINE = frozenset({"a", "b", "bdi", "button", "code", "del", "em", "input", "ins", "kbd", "label", "option", "q"}) | {
     *("select", "small", "span", "svg", "textarea", "time")
 }
-_APART = frozenset({"b", "button", "code", "input", "option", "select", "small", "span", "textarea", "time"})
+_APART = frozenset({"a", "b", "button", "code", "input", "option", "select", "small", "span", "textarea", "time"})
 """Inline elements that a style sheet sets apart from what is before them."""
 _SECOND = frozenset({"dd", "td"})
 """Elements beside the one before them: the value of a name."""
