@@ -12,7 +12,6 @@ from fastn_mcp.guard.sentences.facts import series
 from fastn_mcp.ledger.approval_request import TEMPORARY_MINUTES, ApprovalRequest
 from fastn_mcp.ledger.identity import who, without_issuers
 from fastn_mcp.ledger.question import Question
-from fastn_mcp.policy.asker import LOCAL
 from fastn_mcp.redaction import quote, sanitize
 from fastn_mcp.tools.operation import Operation
 
@@ -155,8 +154,6 @@ def asker(request: ApprovalRequest) -> str:
 
     A client chooses its name, so a name that is not a plain word is quoted.
     """
-    if request.principal == LOCAL and not request.asked_by:
-        return "an unnamed caller"
     if request.person is not None or not request.asked_by:
         return sanitize(without_issuers(who(request.principal, request.person)))
     return request.asked_by if _PLAIN_WORD.fullmatch(request.asked_by) else quote(request.asked_by)

@@ -91,7 +91,10 @@ def in_words(stop: Stop, now: datetime) -> str:
     at = datetime.fromtimestamp(stop.at, UTC)
     day = "" if at.date() == now.astimezone(UTC).date() else f"{at:%Y-%m-%d} "
     reason = f" Reason: {quote(stop.reason)}." if stop.reason else ""
-    return f"{stopped_changes(sanitize(stop.whom))} have been stopped since {day}{at:%H:%M} UTC ({age(at, now)}), by {parts['by']}.{reason}"
+    return (
+        f"{stopped_changes(sanitize(stop.whom))} have been stopped since {day}{at:%H:%M} UTC ({age(at, now)}), by"
+        f" {parts['by']}.{reason}"
+    )
 
 
 STOPPED_NEXT_STEP = (

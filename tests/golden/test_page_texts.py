@@ -1,17 +1,16 @@
 """What people read on each page that is served to them. `support.page_text` says how a page is written as text."""
 
 import re
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
-from support.approval_world import ACME_WITH_POLICY, APPROVERS, PAGE, PEOPLE, ApprovalWorld, serving
-from support.clock import NOW, Clock
+from support.approval_world import ACME_WITH_POLICY, APPROVERS, PAGE, ApprovalWorld, serving
+from support.clock import Clock
 from support.faulty_sandbox import Status
 from support.golden import check_golden, check_no_other
 from support.guard_machine.vocabulary import ToolCall
@@ -21,13 +20,12 @@ from support.page_visitor import Visitor
 from support.page_world import Desk, desk_of, enter, let_in
 from support.recorded_calls import recorded_calls
 from support.team_world import HEAD, tenant
-from support.world import World, planned, plan_of, policy_from
+from support.world import World, plan_of, planned, policy_from
 
 from fastn_mcp.channels.page import page as key_file
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.ledger.approval_request import ApprovalRequest
-from fastn_mcp.ledger.stop import Stop
 from fastn_mcp.ledger.store import LedgerLost
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.decision import MODES
@@ -110,10 +108,14 @@ class LocalPage:
         self.pages.add(f"{title}: {answer.status_code}", page, *MESSAGE)
 
 
+def new_world(folder: Path, policy: Policy | None) -> World:
+    folder.mkdir(exist_ok=True)
+    return World(folder, policy)
+
+
 @asynccontextmanager
 async def local_page(folder: Path, policy: Policy | None = None) -> AsyncGenerator[LocalPage]:
-    folder.mkdir(exist_ok=True)
-    world = World(folder, policy)
+    world = new_world(folder, policy)
     desk = desk_of(world, folder)
     visitor = await let_in(desk)
     try:
@@ -347,7 +349,7 @@ async def test_limits_are_the_golden_ones(tmp_path: Path) -> None:
     pages = Pages()
     for mode in MODES:
         async with local_page(tmp_path / mode, Policy(mode, live=True)) as local:
-            pages.add(f"Mode {mode}", await local.visitor.look("limits"), "table")
+            pages.add(f"Mode {mode}", await local.visitor.look("limits"), "h2", "table")
     policies = {"A test key": Policy(live=False), "A policy file": policy_from(tmp_path, RULES)}
     policies["A plan"] = Policy("unattended", plan=plan_of(planned("run_workflow", 20, targets=("wf_1",), line="11")))
     for title, policy in policies.items():
@@ -393,6 +395,11 @@ async def test_stop_and_allow_are_the_golden_ones(local: LocalPage) -> None:
 # --- access and failures ----------------------------------------------------------------------------------------------
 
 
+def text_of(address: str) -> str:
+    """Return the text of a file by its address."""
+    return Path(httpx2.URL(address).path).read_text(encoding="utf-8")
+
+
 async def lost(*_: object) -> Any:
     raise LedgerLost("it is gone")
 
@@ -403,8 +410,8 @@ async def broken(*_: object) -> Any:
 
 async def test_access_to_the_page_is_the_golden_one(local: LocalPage, monkeypatch: pytest.MonkeyPatch) -> None:
     url, key = await local.desk.key()
-    file = httpx2.URL(key_file.write(local.desk.page_file.parent, url, key, local.world.timestamp)).path
-    local.pages.add("The file that a browser opens", Path(file).read_text(encoding="utf-8"))
+    file = key_file.write(local.desk.page_file.parent, url, key, local.world.timestamp)
+    local.pages.add("The file that a browser opens", text_of(file))
     http = local.visitor.http
     local.pages.answer("Its key", await enter(http, url, key))
     local.pages.answer("The same key again", await enter(http, url, key))
@@ -453,7 +460,7 @@ def team_places(team: ApprovalWorld) -> dict[str, str]:
     return {str(team.team.folder): "<folder>"}
 
 
-async def test_sign_in_of_a_team_is_the_golden_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_sign_in_of_a_team_is_the_golden_one(tmp_path: Path) -> None:
     pages = Pages()
     async with serving(tmp_path, TEAM) as team, team.browser() as person:
         pages.answer("Nobody is signed in", await person.http.get("/approvals/"))
@@ -473,7 +480,6 @@ async def test_sign_in_of_a_team_is_the_golden_one(tmp_path: Path, monkeypatch: 
         pages.answer("Signed out", await person.send("logout", await person.form("logout")))
         person.http.cookies.set("__Host-fastn_sign_in", begun)
         pages.answer("The same sign-in again", await person.http.get(back))
-    team.team.provider.down = True
     (tmp_path / "down").mkdir()
     async with serving(tmp_path / "down", TEAM) as team, team.browser() as person:
         team.team.provider.down = True

@@ -13,7 +13,10 @@ _PATTERNS = (
     (rf"\b\d\d:\d\d{_SECONDS}( ?UTC|Z)", "<time>"),
     (r"\b(at|until) (\d{4}-\d\d-\d\d )?\d\d:\d\d\b", r"\1 <time>"),
     (r"(?<!protocol )\b\d{4}-\d\d-\d\d\b", "<date>"),
-    (r"\b\d{1,2} (January|February|March|April|May|June|July|August|September|October|November|December)( \d{4})?\b", "<date>"),
+    (
+        r"\b\d{1,2} (January|February|March|April|May|June|July|August|September|October|November|December)( \d{4})?\b",
+        "<date>",
+    ),
     (r"(?<=\[link: )\d\d:\d\d\b|(?<=- )\d\d:\d\d:\d\d\b", "<time>"),
     (r"(Auth time: )\d+\.\d", r"\1<time>"),
     (r"(Duration ms: )\d+\.\d", r"\1<ms>"),

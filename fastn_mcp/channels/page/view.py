@@ -35,6 +35,8 @@ _QUOTED_NAME = re.compile(r'"((?:[^"\\]|\\.)*)"')
 
 ALLOW_THE_SAME = f"'Allow the same for {TEMPORARY_MINUTES} minutes'"
 """The choice of the page, as its button says it."""
+UNNAMED = "an unnamed caller"
+"""Who asks where neither a person nor a client is named, as for an undo on this page."""
 EVERY_AGENT = "every agent on this computer"
 """Whose calls a temporary approval covers where nobody signs in."""
 _RECENT_HEADINGS = {heading for heading, _ in RECENT.values()}
@@ -68,7 +70,7 @@ def pending(pending: PendingRequest, now: float) -> View:
         **_call(request.id, request.question),
         "id": request.id,
         "calls": [_call(f"{request.id}-{call.number}", call) for call in request.question.calls],
-        "asked_by": asker(request),
+        "asked_by": asker(request) if request.asked_by or request.principal != LOCAL else UNNAMED,
         "account": sanitize(account_name(request.account)),
         "expected": None if request.expected is None else sanitize(request.expected),
         "typed": [] if typed is None else [(field, _label(typed, field)) for field in typed.fields],
