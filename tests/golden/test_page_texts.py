@@ -9,8 +9,9 @@ from typing import Any
 
 import httpx2
 import pytest
+from starlette.applications import Starlette
 from support.approval_world import ACME_WITH_POLICY, APPROVERS, PAGE, ApprovalWorld, serving
-from support.clock import Clock
+from support.clock import NOW
 from support.faulty_sandbox import Status
 from support.golden import check_golden, check_no_other
 from support.guard_machine.vocabulary import ToolCall
@@ -427,7 +428,7 @@ async def test_access_to_the_page_is_the_golden_one(local: LocalPage, monkeypatc
 
 
 async def test_pages_of_the_trial_provider_are_the_golden_ones() -> None:
-    issuer = TrialIssuer("http://127.0.0.1:9", Clock().now).beside(lambda *_: broken())
+    issuer = TrialIssuer("http://127.0.0.1:9", NOW.timestamp).beside(Starlette())
     asked = {"response_type": "code", "code_challenge_method": "S256", "redirect_uri": "http://127.0.0.1:8/callback"}
     pages = Pages()
     transport = httpx2.ASGITransport(app=issuer)
