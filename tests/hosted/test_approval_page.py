@@ -266,11 +266,7 @@ async def test_activity_names_who_asked_and_who_approved(world: ApprovalWorld) -
         assert (await approve(dana)).status_code == 303
         assert (await world.delete())["done"] == "delete_customer"
         page = words((await dana.http.get("/approvals/activity")).text)
-        assert re.search(
-            r"Done Delete customer Globex \S+ Anna Example, approved by you|Done Delete customer Globex", page
-        )
         assert "approved by you" in page
-        assert "The rows are from this server's log and from the journal that all servers share." in page
         assert "approved by Dana Example (dana)" in words((await amir.http.get("/approvals/activity")).text)
 
 
