@@ -250,10 +250,10 @@ async def decided_in_every_way(local: LocalPage) -> None:
     await local.ask("create_api_key")
     await local.approve()
     await local.visitor.decide("withdraw")
-    await local.ask("delete_customer of Katana")
+    await local.ask("delete_trigger")
     await local.approve()
-    world.sandbox.state.named("customers", "katana-customer")["name"] = "Katana 2"
-    await local.call("delete_customer of Katana")
+    world.sandbox.state.named("triggers", CALLS["delete_trigger"].arguments["trigger_id"], by="id")["name"] = "Other"
+    await local.call("delete_trigger")
     await local.ask("delete_workflow that is live")
     await local.approve()
     world.sandbox.faults.add(Status(status=422, method="DELETE", message="A deployment is under way."))
