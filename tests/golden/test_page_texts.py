@@ -173,11 +173,13 @@ async def test_numbers_of_requests_are_the_golden_ones(local: LocalPage) -> None
     local.pages.check("requests")
 
 
-async def test_request_that_needs_two_people_is_the_golden_one(local: LocalPage) -> None:
-    request = await local.ask("invite_user")
-    await local.world.ledger.change_request(request.id, lambda current: replace(current, required="four_eyes"))
-    await local.show("Two people have to approve it", "", ".decide")
-    local.pages.check("barred")
+async def test_states_of_a_request_are_the_golden_ones(tmp_path: Path) -> None:
+    async with local_page(tmp_path, Policy(approval_wait=5.0)) as local:
+        request = await local.ask("invite_user")
+        await local.show("The call has stopped waiting", "", ".by")
+        await local.world.ledger.change_request(request.id, lambda current: replace(current, required="four_eyes"))
+        await local.show("Two people have to approve it", "", ".decide")
+        local.pages.check("request_states")
 
 
 # --- forms ------------------------------------------------------------------------------------------------------------
@@ -571,12 +573,12 @@ async def test_stop_of_a_team_is_the_golden_one(tmp_path: Path, monkeypatch: pyt
 PAGES = (
     "access",
     "activity",
-    "barred",
     "decided",
     "decline_several",
     "limits",
     "messages",
     "request",
+    "request_states",
     "requests",
     "stop",
     "team",
