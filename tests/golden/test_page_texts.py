@@ -4,6 +4,7 @@ import re
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -441,6 +442,16 @@ async def test_pages_of_the_trial_provider_are_the_golden_ones() -> None:
     pages.check("trial_provider")
 
 
+def test_app_in_the_chat_is_the_golden_one() -> None:
+    """Its script shows these parts and one of these sentences. tests/end_to_end/ has it in a browser."""
+    app = (files("fastn_mcp") / "channels/page/static/approval_app.html").read_text(encoding="utf-8")
+    pages = Pages()
+    pages.add("Its parts", app.replace(" hidden>", ">"))
+    states = app.partition("const SAYS = {")[2].partition("};")[0]
+    pages.sections += [f"=== {state}\n\n{words}" for state, words in re.findall(r'(\w+): "(.+)"', states)]
+    pages.check("chat")
+
+
 # --- a team -----------------------------------------------------------------------------------------------------------
 
 STEP_UP = """
@@ -573,6 +584,7 @@ async def test_stop_of_a_team_is_the_golden_one(tmp_path: Path, monkeypatch: pyt
 PAGES = (
     "access",
     "activity",
+    "chat",
     "decided",
     "decline_several",
     "limits",
