@@ -78,7 +78,7 @@ mutants-sample: $(READY) ## The same for a few functions, others each day; those
 faults: $(READY) ## Kill, cancel and disconnect at random, then repeat: make faults COUNT=20 ARGS="--seed 7"
 	@$(BIN)/python tests/attacks/fault_injection.py --count $(or $(COUNT),200) $(ARGS)
 
-golden: $(READY) ## Write the golden files anew: the texts of questions and answers, to be reviewed as text in the diff
+golden: $(READY) ## Write the golden files anew: what people read in questions, commands and pages, to be reviewed in the diff
 	@GOLDEN=1 $(PYTEST) tests/golden -n 0 -p no:schemathesis $(ARGS)
 
 fix: $(READY) ## Format the code, over-long strings and comments included

@@ -44,10 +44,14 @@ class FastnError(Exception):
         self.facts: dict[str, JsonValue] = dict(facts or {})
         super().__init__(" ".join(part for part in (self.what, self.known, self.next_step) if part))
 
+    @property
+    def message(self) -> str:
+        """What happened and what is known, without the next step, which is the agent's."""
+        return " ".join(part for part in (self.what, self.known) if part)
+
     def data(self) -> dict[str, JsonValue]:
         """Return the error as data: `outcome`, `message`, `next` and the facts."""
-        message = " ".join(part for part in (self.what, self.known) if part)
-        body: dict[str, JsonValue] = {"outcome": self.outcome, "message": message}
+        body: dict[str, JsonValue] = {"outcome": self.outcome, "message": self.message}
         if self.next_step:
             body["next"] = self.next_step
         return body | self.facts

@@ -235,7 +235,7 @@ async def settled(tab: Page) -> None:
 
 
 async def several(tab: Page, count: int) -> None:
-    await tab.get_by_text(f"{count} calls wait for you").first.wait_for()
+    await tab.get_by_text(f"{count} calls waiting").first.wait_for()
     await tab.reload()
     await settled(tab)
 

@@ -40,7 +40,7 @@ class TypedArgument:
     def prompt(self, each: TypedField) -> str:
         """Return the words that ask for a field."""
         what = f"{each.name}, {_OBJECT}" if self.is_whole and self.name == "credentials" else each.name
-        return what if each.is_required else f"{what}, if it takes any"
+        return what if each.is_required else f"{what}, if needed"
 
     def value(self, typed: Mapping[str, str]) -> JsonValue:
         """Return the argument from what was typed; None if nothing was, and nothing has to be.

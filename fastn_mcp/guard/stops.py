@@ -12,7 +12,7 @@ from fastn_mcp.errors import Refused, Stopped
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState
 from fastn_mcp.ledger.identity import without_issuers
 from fastn_mcp.ledger.ledger import Ledger
-from fastn_mcp.ledger.stop import Stop
+from fastn_mcp.ledger.stop import EVERYBODY, Stop
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.records.formats import age, aged
 from fastn_mcp.redaction import quote, sanitize
@@ -80,14 +80,21 @@ def facts(stop: Stop, now: datetime) -> dict[str, JsonValue]:
     return {"since": since, "by": sanitize(without_issuers(stop.by)), "covers": sanitize(stop.whom), **reason}
 
 
+def stopped_changes(whom: str) -> str:
+    """Return the subject of a sentence about a stop, by whose changes it stops (`Stop.whom`)."""
+    return "All changes" if whom == EVERYBODY else f"Changes of {whom}"
+
+
 def in_words(stop: Stop, now: datetime) -> str:
     """Return a sentence that says what is stopped, since when, by whom and why."""
     parts = facts(stop, now)
     at = datetime.fromtimestamp(stop.at, UTC)
     day = "" if at.date() == now.astimezone(UTC).date() else f"{at:%Y-%m-%d} "
-    what = "All changes" if stop.whom == "everybody" else f"Changes of {parts['covers']}"
     reason = f" Reason: {quote(stop.reason)}." if stop.reason else ""
-    return f"{what} have been stopped since {day}{at:%H:%M} UTC ({age(at, now)}), by {parts['by']}.{reason}"
+    return (
+        f"{stopped_changes(sanitize(stop.whom))} have been stopped since {day}{at:%H:%M} UTC ({age(at, now)}), by"
+        f" {parts['by']}.{reason}"
+    )
 
 
 STOPPED_NEXT_STEP = (

@@ -161,7 +161,7 @@ class TeamPageAccess:
             request,
             "refused.html",
             heading="You are signed out",
-            why="At the identity provider you may still be signed in: other people at this computer could use it.",
+            why="You may still be signed in at the identity provider. If others use this computer, sign out there too.",
             again="Sign in again",
             way="/login",
         )
@@ -184,7 +184,7 @@ class TeamPageAccess:
         """Return the session, and the approval request to which the person comes back. Raises `NotSignedIn`."""
         pending = self._pending.read(request.cookies)
         if pending is None:
-            raise NotSignedIn("No sign-in was begun in this browser, or too long ago.")
+            raise NotSignedIn("No sign-in was started in this browser, or it took too long.")
         sent = request.query_params.multi_items()
         if len(dict(sent)) != len(sent):
             raise NotSignedIn("This is not a response from the identity provider.")
@@ -195,7 +195,7 @@ class TeamPageAccess:
             raise NotSteppedUp(str(why)) if pending.session else why from None
         before = await self._browser_session(request) if pending.session else None
         if pending.session and (before is None or before.id != pending.session):
-            raise NotSignedIn("The sign-in that this was for has ended meanwhile. Nothing was approved.")
+            raise NotSignedIn("Your session on this page has ended. Nothing was approved.")
         # Before the exchange, so that each sign-in causes at most one request to the provider.
         if not await self._ledger.use_nonce(f"sign-in {pending.state}", now + SIGN_IN_HOLDS + 60, now):
             raise NotSignedIn("This sign-in was already used.")
@@ -203,7 +203,7 @@ class TeamPageAccess:
         if not self._inbox(approver).tenants:
             if before is not None and approver.principal == before.person.principal:
                 await self._ledger.mark(_ended(before), before.ends, now)  # the rules they had are gone
-            raise NotAnApprover(f"No rule for approvers names {approver.name}. Ask the operator of this server.")
+            raise NotAnApprover(f"No approver rule applies to {approver.name}. Ask the operator of this server.")
         if before is None:
             return BrowserSession(self._system.token(), now + self._session_seconds, approver), ""
         self._check_step_up(before.person, approver)
@@ -213,7 +213,7 @@ class TeamPageAccess:
     def _check_step_up(self, before: SignedInPerson, approver: SignedInPerson) -> None:
         """Raise `NotSteppedUp` unless the same person signed in again, recently and strongly enough."""
         if approver.principal != before.principal:
-            whom = f"You signed in as {approver.name}, and this page is open for {before.name}."
+            whom = f"You signed in as {approver.name}, but this page is signed in as {before.name}."
             raise NotSteppedUp(f"{whom} Sign in as {before.name}, or sign out here first.")
         step_up = self._team.step_up
         why = step_up and step_up.problem(approver.auth_time, approver.acr, self._system.timestamp())

@@ -142,7 +142,7 @@ class SignIn:
     def code(self, pending: PendingSignIn, sent: Mapping[str, str]) -> str:
         """Return the authorization code of the callback. Raises `NotSignedIn` if it is not of this sign-in."""
         if not hmac.compare_digest(sent.get("state", "").encode(), pending.state.encode()):
-            raise NotSignedIn("This is not the sign-in that this browser began.")
+            raise NotSignedIn("This sign-in was not started in this browser.")
         if sent.get("iss", self._trust.issuer) != self._trust.issuer:  # RFC 9207
             raise NotSignedIn("A different provider answered.")
         if "error" in sent or not sent.get("code"):
@@ -225,7 +225,7 @@ class SignIn:
         token = answer.get("id_token")
         if status != 200 or not isinstance(token, str):
             log.warning("a code was not exchanged: the provider answered %s", status)
-            raise NotSignedIn("The identity provider did not take this sign-in: it may have been used before.")
+            raise NotSignedIn("The identity provider did not accept this sign-in: it may have been used before.")
         return token
 
     async def _token_response(

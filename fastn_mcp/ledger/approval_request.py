@@ -189,12 +189,12 @@ class ApprovalRequest:
         return 2 if self.required == Decision.FOUR_EYES.value else 1
 
     def progress(self, names: Sequence[str] = ()) -> str:
-        """Say how many people have to approve it, and how many did, with their names; empty if one is enough."""
+        """Say how many people have to approve it, and how many have, with their names; empty if one is enough."""
         if self.needed == 1:
             return ""
         by = f" ({', '.join(names)})" if names else ""
         people = f"{self.needed} people other than the requester{of_groups(self.second)}"
-        return f"{people} have to approve this call: {len(self.approvers)} did so far{by}."
+        return f"{people} have to approve this call. Approvals so far: {len(self.approvers)}{by}."
 
     @property
     def approvers(self) -> list[str]:

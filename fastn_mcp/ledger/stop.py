@@ -5,6 +5,9 @@ from dataclasses import dataclass, replace
 from fastn_mcp.policy.asker import LOCAL, Asker
 from fastn_mcp.redaction import name_as_read
 
+EVERYBODY = "everybody"
+"""Whose changes are stopped if no tenant and no person is named."""
+
 
 @dataclass(frozen=True, slots=True)
 class Stop:
@@ -29,7 +32,7 @@ class Stop:
     def whom(self) -> str:
         """Whose changes are stopped, in words."""
         named = (("the tenant", self.tenant), ("the person", self.person))
-        return " and ".join(f'{what} "{name}"' for what, name in named if name) or "everybody"
+        return " and ".join(f'{what} "{name}"' for what, name in named if name) or EVERYBODY
 
     def names(self, asker: Asker) -> bool:
         """Whether it names a caller, as far as is known of them. Names are compared as they read."""

@@ -42,7 +42,7 @@ _HEADERS = {"Cache-Control": "no-store", "Content-Security-Policy": "default-src
 _PAGE = """<!doctype html><html lang="en"><meta name="color-scheme" content="light dark"><title>{title}</title>
 <h1>{title}</h1><form method="post">{body}</form></html>"""
 _CHOICE = '<p><button name="person" value="{}">{}</button> {}</p>'
-_WARNING = "<p>This provider is for trying: anybody who reaches it can sign in as any of them.</p>"
+_WARNING = "<p>This provider is for trying things out: anyone who can reach it can sign in as any of these people.</p>"
 
 
 class TrialIssuer:
@@ -105,8 +105,8 @@ class TrialIssuer:
         query = dict(request.query_params)
         redirect = query.get("redirect_uri", "")
         if not _is_local(redirect):
-            body = f"<p>{escape(redirect)} is not an address of this machine.</p>"
-            return HTMLResponse(_PAGE.format(title="Nobody signs in", body=body), 400, _HEADERS)
+            body = f"<p>The sign-in would return to {escape(redirect)}, which is not an address of this machine.</p>"
+            return HTMLResponse(_PAGE.format(title="Sign-in refused", body=body), 400, _HEADERS)
         answer = {"iss": self._url} | {name: query[name] for name in ("state",) if name in query}
         chosen = dict(parse_qsl((await request.body()).decode(errors="replace"))).get("person", "")
         if query.get("response_type") != "code" or query.get("code_challenge_method") != "S256":

@@ -70,7 +70,7 @@ async def test_page_and_webhook_count_one_person_once(tmp_path: Path, first: str
     """The file of approvers names her by her e-mail address, her sign-in by a subject."""
     async with both_channels(tmp_path, "dana") as team, team.world.browser("dana") as dana:
         asks = partial(team.world.delete, by="amir", email="amir@acme.example")
-        assert "have to approve this call: 0 did so far" in (await asks())["message"]
+        assert "have to approve this call. Approvals so far: 0" in (await asks())["message"]
         form = await dana.form("approve") | {"extent": "once", "name": NAME}
         votes = [partial(dana.send, "approve", form), team.by_webhook]
         answers = [await vote() for vote in (votes if first == "page" else votes[::-1])]
@@ -103,8 +103,8 @@ async def test_sign_in_without_an_email_may_be_the_approver_named_by_one(tmp_pat
 async def test_requester_named_by_their_email_does_not_approve_by_webhook(tmp_path: Path) -> None:
     async with both_channels(tmp_path, "amir") as team:
         asks = partial(team.world.delete, by="amir", email="amir@acme.example", email_verified=False)
-        assert "have to approve this call: 0 did so far" in (await asks())["message"]
+        assert "have to approve this call. Approvals so far: 0" in (await asks())["message"]
         refused = await team.by_webhook()
         assert (refused.status_code, "It may be their own" in refused.text) == (403, True)
         assert (await team.by_webhook("eve")).status_code == 200
-        assert "have to approve this call: 1 did so far" in (await asks())["message"]
+        assert "have to approve this call. Approvals so far: 1" in (await asks())["message"]

@@ -79,7 +79,10 @@ async def test_secret_typed_on_the_page_across_replicas_is_found_nowhere_else(
             assert (await dana.approve(token="of.nobody", **{"secret.value": FORGED})).status_code == 403
             first = await dana.approve(**{"secret.value": FIRST})
             assert first.status_code == 303, words(first.text)
-            seen |= {"a page with one approval": await kim.until("1 did so far"), "Valkey meanwhile": kept(valkey)}
+            seen |= {
+                "a page with one approval": await kim.until("Approvals so far: 1"),
+                "Valkey meanwhile": kept(valkey),
+            }
             seen["processes"] = processes()
             assert "document:typed " in seen["Valkey meanwhile"]
             differs = await kim.approve(**{"secret.value": SECOND})

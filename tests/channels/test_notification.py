@@ -282,9 +282,9 @@ async def test_address_of_an_approver_is_left_out(tmp_path: Path) -> None:
     world = World(tmp_path)
     await asked(world)
     text = message(
-        await open_request(world), "A person decides in Slack. 2 people have to: 1 did so far (ana@example.com)."
+        await open_request(world), "A person decides in Slack. 2 people have to. Approvals so far: 1 (ana@example.com)."
     )
-    assert text.endswith("1 did so far ([e-mail address]).")
+    assert text.endswith("Approvals so far: 1 ([e-mail address]).")
 
 
 # --- when and how often --------------------------------------------------------------------------------------------

@@ -207,26 +207,6 @@ async def test_change_that_is_in_no_log_here_comes_from_the_journal(desk: Desk, 
     assert len(await rows(visitor, "q=wf+31")) == 1
     page = await details(visitor)
     assert 'name "Orders" → "Orders v2"' in page
-    assert "The earlier values can be restored with undo_change." in page
-
-
-async def test_page_of_a_row_says_what_is_known(desk: Desk, visitor: Visitor) -> None:
-    decided = call(1, event=APPROVED, grant="grant-1", approved_by="local_page", approver_name="Dana Example")
-    entries = [call(1, grant="grant-1"), decided, replace(DONE[0], grant="grant-1"), replace(DONE[1], of="3")]
-    write_entries(desk.audit, entries)
-    await desk.ask(deletion_of_customer())
-    page = await details(visitor)
-    for text in (
-        "Done Thursday, 1 January, 00:00 UTC Delete customer Globex .",
-        "Its connections Shopify and Slack are lost for good.",
-        "00:00:00 Asked",
-        "00:00:01 Approved. Dana Example",
-        "00:00:02 Sent to Fastn",
-        "00:00:03 Done",
-        '"customer_id": "cus_1"',
-        "Rule mode guarded: destroy",
-    ):
-        assert text in page, text
 
 
 async def test_page_of_a_row_that_is_not_there_says_so(desk: Desk, visitor: Visitor) -> None:
@@ -333,10 +313,6 @@ async def test_every_call_of_a_long_log_is_on_one_of_the_pages_that_lead_to_each
     assert found == [str(n) for n in range(calls, 0, -1)]
 
 
-async def test_empty_log_says_that_there_is_no_change_yet(visitor: Visitor) -> None:
-    assert "No change yet" in await visitor.look("activity")
-
-
 # --- bad logs ---------------------------------------------------------------------------------------------------------
 
 
@@ -347,7 +323,6 @@ async def test_damaged_lines_are_shown_as_a_gap(desk: Desk, visitor: Visitor) ->
     desk.audit.write_bytes(b"".join(lines))
     seen = await rows(visitor)
     assert [row.split()[1] for row in seen] == ["Done", "Done", "line", "Done"]
-    assert seen[2] == "A line of the audit log cannot be read here. For details, run fastn-mcp audit verify ."
     assert len(await rows(visitor, "outcome=Done")) == 3
 
 
@@ -363,8 +338,6 @@ async def test_entries_of_strange_types_do_no_harm(desk: Desk, visitor: Visitor)
 async def test_unreadable_log_is_named_and_the_journal_shown(desk: Desk, visitor: Visitor) -> None:
     desk.audit.mkdir(parents=True)
     await desk.ledger.begin(made("chg_1", AT))
-    page = words(await visitor.look("activity"))
-    assert "The audit log cannot be read (Is a directory). The rows are from the journal." in page
     assert len(await rows(visitor)) == 1
 
 

@@ -146,7 +146,7 @@ async def test_temporary_approval_is_given_and_revoked(desk: Desk, chromium: Bro
     await tab.get_by_text("Allow the same for 15 minutes", exact=True).click()
     await settled(tab)
     await tab.get_by_role("button", name="Approve, and allow the same for 15 minutes").click()
-    await expect(tab.get_by_text("and further such calls on its target for 15 minutes")).to_be_visible()
+    await expect(tab.get_by_text("The same is allowed for 15 minutes.")).to_be_visible()
     await given(desk.ledger, "grant-2", desk.clock.now().timestamp() + 900)
     await tab.reload()
     await expect(tab.get_by_text(re.compile("1[45] minutes left"))).to_be_visible()
@@ -166,7 +166,7 @@ async def test_new_request_appears_without_a_reload(desk: Desk, chromium: Browse
     await desk.ask(update_of_workflow())
     await expect(tab.get_by_role("heading", level=2, name="Change 2 fields of workflow Orders")).to_be_visible()
     await expect(tab.get_by_role("heading", level=1)).to_have_text("Delete customer Globex.")
-    await expect(tab.locator("#announce")).to_have_text('New request: Change workflow "Orders". 2 calls wait for you.')
+    await expect(tab.locator("#announce")).to_have_text('New request: Change workflow "Orders". 2 calls waiting.')
     await expect(tab).to_have_title("(2) Approvals · fastn-mcp")
     await expect(field).to_be_focused()
     await tab.keyboard.type("bex")
@@ -187,7 +187,7 @@ async def test_request_decided_elsewhere_disappears(desk: Desk, chromium: Browse
     await desk.becomes("grant-1", RequestState.DECLINED, by="terminal")
     await expect(tab.get_by_role("heading", level=1)).to_have_text(re.compile("^Change 2 fields of workflow Orders"))
     await expect(tab.get_by_role("heading", level=1)).to_be_focused()
-    await expect(tab.locator("#announce")).to_have_text("One request is over. One call waits for you.")
+    await expect(tab.locator("#announce")).to_have_text("One request is over. One call waiting.")
     await expect(tab.get_by_text("just now, by a person at a terminal")).to_be_visible()
 
 
@@ -228,7 +228,7 @@ async def test_click_right_after_loading_decides_nothing(desk: Desk, chromium: B
 async def test_list_is_used_by_keyboard(desk: Desk, chromium: Browser) -> None:
     await desk.ask(deletion_of_customer(), update_of_workflow(), deletion_of_customer("grant-3"))
     tab = await visit(chromium, desk)
-    links = tab.get_by_role("region", name="Requests that wait").get_by_role("link")
+    links = tab.get_by_role("region", name="Waiting requests").get_by_role("link")
     await expect(links).to_have_count(3)
     await links.nth(0).focus()
     await tab.keyboard.press("ArrowUp")
@@ -253,7 +253,7 @@ async def test_list_appears_and_goes_without_a_reload(desk: Desk, chromium: Brow
     note = tab.get_by_label("Note to the agent").last
     await note.press_sequentially("Wai")
     await desk.ask(deletion_of_customer("grant-3", expected="Globex"))
-    await expect(tab.get_by_role("region", name="Requests that wait")).to_be_visible()
+    await expect(tab.get_by_role("region", name="Waiting requests")).to_be_visible()
     await expect(tab.locator(".card")).to_have_count(1)
     await expect(tab.get_by_role("heading", level=1)).to_have_text(re.compile("^Change 2 fields of workflow Orders"))
     await expect(tab.locator(".queue [aria-current]")).to_contain_text("Change workflow Orders")
@@ -262,7 +262,7 @@ async def test_list_appears_and_goes_without_a_reload(desk: Desk, chromium: Brow
     await expect(note).to_have_value("Wait")
     await desk.becomes("grant-1", RequestState.DECLINED, by="terminal")
     await expect(tab.locator(".card")).to_have_count(2)
-    await expect(tab.get_by_role("region", name="Requests that wait")).to_have_count(0)
+    await expect(tab.get_by_role("region", name="Waiting requests")).to_have_count(0)
     await expect(tab.locator("h1")).to_have_count(1)
 
 
@@ -462,7 +462,7 @@ async def test_axe_finds_no_violations(scheme: str, width: int, desk: Desk, chro
     await desk.ask(connection("third", TypedArgument("credentials", (TypedField("credentials"),))))
     await tab.reload()
     await settled(tab)
-    await tab.get_by_label("The credentials, a JSON object").fill("no JSON")
+    await tab.get_by_label("Credentials, a JSON object").fill("no JSON")
     await tab.get_by_role("button", name="Connect Gamma of Globex").click()
     await expect(tab.get_by_text("Nothing was approved: the credentials have to be a JSON object")).to_be_visible()
     await look("no JSON")
@@ -550,7 +550,7 @@ async def test_several_are_declined_by_keyboard_without_scripts(desk: Desk, chro
     await tab.keyboard.press("Space")
     await tab.get_by_label("Select: Delete customer").first.focus()
     await tab.keyboard.press("Space")
-    await tab.get_by_label("One note for all selected").fill("ask first")
+    await tab.get_by_label("Note to their agents").fill("ask first")
     await tab.keyboard.press("Tab")
     assert await focused(tab) == "Decline selected"
     await tab.keyboard.press("Enter")

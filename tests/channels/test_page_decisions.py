@@ -38,11 +38,7 @@ async def test_approval_allows_one_call(desk: Desk, visitor: Visitor) -> None:
     assert (grant.state, grant.by, grant.note) == (RequestState.APPROVED, "local_page", None)
     assert await desk.ledger.declines("local") == (0, 0.0)
     assert await desk.ledger.temporary_approvals(0.0) == []
-    page = await visitor.read()
-    assert "Approved: Delete customer Globex . If the agent is still waiting, the call runs now; otherwise" in page
-    assert "Nothing waits for you" in page
-    assert "Not used yet Delete customer Globex" in page
-    assert "Approved: Delete customer" not in await visitor.read()  # shown once
+    assert ['id="said"' in await visitor.look() for _ in range(2)] == [True, False]  # the message is shown once
 
 
 async def test_secret_is_typed_with_the_approval_and_shown_nowhere(desk: Desk, visitor: Visitor) -> None:
@@ -54,7 +50,6 @@ async def test_secret_is_typed_with_the_approval_and_shown_nowhere(desk: Desk, v
     assert re.search(r'<input [^>]*name="secret.value" type="password" required autocomplete="one-time-code"', page)
     refused = await visitor.decide("approve", "grant-1")
     assert refused.status_code == 422
-    assert "Nothing was approved: type the value." in words(refused.text)
     answer = await visitor.decide("approve", "grant-1", **{"secret.value": "canary-typed"})
     assert answer.status_code == 303
     assert (await desk.request("grant-1")).state is RequestState.APPROVED
@@ -104,12 +99,7 @@ async def test_decline_stores_the_note(desk: Desk, visitor: Visitor) -> None:
     assert (grant.state, grant.by, grant.note) == (RequestState.DECLINED, "local_page", note)
     count, last = await desk.ledger.declines("local")
     assert (count, last) == (1, grant.decided)
-    page = await visitor.read()
-    assert (
-        "Declined: Delete customer Globex . Nothing is sent. The agent gets your note. The same call stays declined for"
-        in page
-    )
-    assert 'Note: "Pause it instead. They come back."' in page
+    assert 'Note: "Pause it instead. They come back."' in await visitor.read()
 
 
 async def test_decline_needs_no_note(desk: Desk, visitor: Visitor) -> None:
@@ -124,7 +114,6 @@ async def test_too_long_note_decides_nothing_and_is_kept(desk: Desk, visitor: Vi
     note = "ü" * (MAX_NOTE + 1)
     answer = await visitor.decide("decline", "grant-1", note=note)
     assert answer.status_code == 422
-    assert "the note has 501 characters, and 500 is the limit" in answer.text
     assert note in answer.text
     assert (await desk.request("grant-1")).state is RequestState.OPEN
     assert (await visitor.decide("decline", "grant-1", note=note[1:])).status_code == 303
@@ -136,7 +125,6 @@ async def test_wrong_or_missing_name_approves_nothing(desk: Desk, visitor: Visit
     for typed in (None, "", "globex", "Globex ", " Globex", "Glob", "Globex\x00", "GLOBEX", "G\u0131obex"):
         answer = await visitor.decide("approve", "grant-1", **({} if typed is None else {"name": typed}))
         assert answer.status_code == 422, typed
-        assert "the text you typed does not match exactly" in answer.text
         assert 'aria-invalid="true" autofocus' in answer.text
         assert await desk.snapshot() == before
     assert (await visitor.decide("approve", "grant-1", name="Globex")).status_code == 303
@@ -162,14 +150,9 @@ async def test_temporary_approval_is_recorded_with_the_vote(desk: Desk, visitor:
     grant, since = await desk.request("grant-2"), desk.clock.now().timestamp()
     assert await desk.ledger.temporary_approvals(since) == []
     assert (grant.state, grant.by, grant.gives_permit) == (RequestState.APPROVED, "local_page", True)
-    page = await visitor.read()
-    assert "and further such calls on its target for 15 minutes" in page
     await given(desk.ledger, grant.id, since + 900)
-    page = await visitor.read()
-    assert "Change workflow Orders local in account default at live.fastn.ai , 1" in page
     assert (await visitor.decide("revoke", grant.id)).status_code == 303
     assert await desk.ledger.temporary_approvals(desk.clock.now().timestamp()) == []
-    assert "Revoked. Such calls need approval again." in await visitor.look()
 
 
 async def test_ended_temporary_approval_says_so(desk: Desk, visitor: Visitor) -> None:
@@ -232,7 +215,6 @@ async def test_expired_or_unknown_request_is_not_decided(desk: Desk, visitor: Vi
     for action, form in zip(("approve", "decline"), forms, strict=True):
         answer = await visitor.send(action, form | {"extent": "once"})
         assert answer.status_code == 409
-        assert "has expired" in answer.text
     assert (await desk.request("grant-1")).state is RequestState.OPEN
     assert await desk.ledger.declines("local") == (0, 0.0)
 
@@ -258,9 +240,7 @@ async def test_four_eyes_request_can_only_be_declined_here(desk: Desk, visitor: 
     await desk.ask(deletion_of_customer(), update_of_workflow())
     form = await visitor.form("approve", "grant-1")
     await desk.ledger.change_request("grant-1", lambda request: replace(request, required="four_eyes"))
-    page = await visitor.look()
-    assert "Two different people have to approve this call" in page
-    assert page.count('class="go') == 1
+    assert (await visitor.look()).count('class="go') == 1
     answer = await visitor.send("approve", form | {"extent": "once"})
     assert answer.status_code == 403
     assert (await desk.request("grant-1")).state is RequestState.OPEN
@@ -285,7 +265,6 @@ async def test_later_decision_is_rejected(action: str, tmp_path: Path) -> None:
     await desk.ask(update_of_workflow("grant-1"))
     answer = await visitor.decide(action, "grant-1", extent="while")
     assert answer.status_code == 409
-    assert "This request has already been declined. Nothing was decided now." in answer.text
     assert await desk.ledger.temporary_approvals(0.0) == []
     assert await desk.ledger.declines("local") == (1, 0.0)
     (grant,) = await desk.ledger.decided(5)
@@ -300,35 +279,22 @@ async def test_failing_ledger_approves_nothing(desk: Desk, visitor: Visitor) -> 
     database_of(desk.ledger).execute("ALTER TABLE documents RENAME TO lost")
     answer = await visitor.send("approve", form | {"extent": "once"})
     assert answer.status_code == 500
-    assert "Something went wrong" in answer.text
     assert "lost" not in answer.text
     assert answer.headers["x-frame-options"] == "DENY"
 
 
-async def test_request_shows_everything_needed_to_decide(desk: Desk, visitor: Visitor) -> None:
+async def test_oldest_request_is_first_and_its_id_is_shown_once(desk: Desk, visitor: Visitor) -> None:
     await desk.ask(deletion_of_customer(), update_of_workflow())
     page = await visitor.read()
-    for part in (
-        "2 calls wait for you",
-        "Delete customer Globex . Its connections Shopify and Slack are lost for good. The customer itself can be",
-        "Not checked: triggers. Asked by local 2 minutes ago account default at live.fastn.ai 7 minutes left Delete",
-        "2 connections: Shopify , Slack",
-        'Exact call delete_customer customer_id = "cus_8fQ2" Your approval counts once, for this call only.',
-        "Change 2 fields of workflow Orders : name and status. It can be changed back.",
-        "name Orders → Orders v2 status Draft → Live Change Orders Decline",
-        "Approve, and allow the same for 15 minutes",
-    ):
-        assert part in page
-    assert page.index("Globex") < page.index("Orders")  # the oldest first
+    assert page.index("Globex") < page.index("Orders")
     assert page.count("cus_8fQ2") == 1
 
 
 async def test_requester_is_shown_by_the_name_it_gave(desk: Desk, visitor: Visitor) -> None:
-    """An earlier request without a name shows the principal."""
     await desk.ask(deletion_of_customer(asked_by="Claude Desktop"), update_of_workflow())
     page = await visitor.read()
     assert page.count('Asked by "Claude Desktop"') == 1
-    assert page.count("Asked by local") == 1
+    assert page.count("Asked by an unnamed caller") == 1
 
 
 async def test_only_permanent_losses_are_red(desk: Desk, visitor: Visitor) -> None:
@@ -365,7 +331,6 @@ async def test_wrong_name_keeps_its_request_open_in_a_list(desk: Desk, visitor: 
     answer = await visitor.send("approve", fields | {"extent": "once", "name": "globex"})
     assert answer.status_code == 422
     assert re.findall(r'<article class="card" data-key="([^"]+)"', answer.text) == ["grant-3"]
-    assert "the text you typed does not match exactly" in answer.text
 
 
 async def test_values_are_never_truncated(desk: Desk, visitor: Visitor) -> None:
@@ -439,15 +404,6 @@ async def test_history_shows_each_outcome(desk: Desk, visitor: Visitor) -> None:
     desk.clock.passed += 3600
     assert "Not used" in await visitor.look()
     assert "Not used yet" not in await visitor.look()
-
-
-async def test_empty_lists_explain_themselves(desk: Desk, visitor: Visitor) -> None:
-    page = await visitor.read()
-    assert (
-        "Nothing waits for you When an agent asks for a change that needs a person's approval, it appears here." in page
-    )
-    assert "Nothing yet." in page
-    assert await desk.ledger.waiting(0.0) == []
 
 
 async def test_times_are_machine_and_human_readable(desk: Desk, visitor: Visitor) -> None:

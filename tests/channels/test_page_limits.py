@@ -5,9 +5,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-import pytest
 from support.begun import counted, rated
 from support.long_log import ACCOUNT
 from support.page_visitor import Visitor, words
@@ -18,7 +16,6 @@ from support.stores import add_temporary, with_temporary
 from fastn_mcp.guard.budgets import Budgets
 from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.ledger.ledger import BudgetLimit
-from fastn_mcp.policy.decision import MODES
 from fastn_mcp.policy.permit import Permit
 from fastn_mcp.policy.plan import Plan
 from fastn_mcp.policy.policy import Policy
@@ -58,51 +55,6 @@ async def text(visitor: Visitor) -> str:
     return words(await visitor.look("limits"))
 
 
-@pytest.mark.parametrize(("mode", "live"), [*((mode, True) for mode in MODES), ("guarded", False)])
-async def test_every_mode_says_what_happens_with_each_effect(mode: Any, live: bool, tmp_path: Path) -> None:
-    async with limits(tmp_path, Policy(mode, live=live)) as (_, visitor):
-        page = await text(visitor)
-    assert f"Mode: {mode}, {'live' if live else 'test'} key" in page
-    write, trash = ("Create or change what nobody uses yet", "Move to Trash")
-    expected = {
-        "read-only": ("Refused", "Refused"),
-        "guarded": ("Sent without asking", "A person approves"),
-        "manual": ("A person approves", "A person approves"),
-        "unattended": ("Refused, unless the plan allows it",) * 2,
-        "auto": ("Sent without asking", "A person approves"),
-    }[mode]
-    assert f"{write} {expected[0]}" in page
-    is_typed = live and expected[1] == "A person approves"
-    assert f"{trash} {'A person types the name to approve' if is_typed else expected[1]}" in page
-    assert ("You can approve 10 more deletions in the next 5 minutes." in page) == (mode != "unattended")
-
-
-async def test_rules_have_their_file_and_line(tmp_path: Path) -> None:
-    async with limits(tmp_path, Policy(rules=rules_of(tmp_path, FILE))) as (_, visitor):
-        answer = await visitor.look("limits")
-    rows = re.findall(r'<li class="source"><span>([^<]+)</span><code>([^<]+)</code>', answer)
-    assert rows == [
-        (
-            (
-                "Protected customer northwind-*: deny, whatever the rules allow. Reason: our largest customer; ask Dana"
-                " first."
-            ),
-            "policy.toml line 2",
-        ),
-        ("Rule invite_user with email *@partner.example: deny.", "policy.toml line 7"),
-        ("Window destroy: destroy only Mon-Sun 07:00-23:00 Europe/London.", "policy.toml line 12"),
-    ]
-
-
-async def test_own_defaults_of_the_file_are_shown(tmp_path: Path) -> None:
-    rules = rules_of(tmp_path, '[defaults]\nwrite = "four_eyes"\nexternal = "out_of_band"\nspend = "deny"\n')
-    async with limits(tmp_path, Policy(rules=rules)) as (_, visitor):
-        page = await text(visitor)
-    assert "Create or change what nobody uses yet Two people approve" in page
-    assert "Run a workflow; change what is in use A person approves outside of the client" in page
-    assert "Ask Fastn's AI Refused" in page
-
-
 async def test_budgets_count_what_was_used(tmp_path: Path) -> None:
     policy = Policy(rules=rules_of(tmp_path, FILE))
     async with limits(tmp_path, policy) as (desk, visitor):
@@ -139,7 +91,6 @@ async def test_plan_entries_say_what_is_left(tmp_path: Path) -> None:
         for _ in range(3):
             assert await counted(desk.ledger, BudgetLimit("b", "plan", 20), at=desk.clock.now().timestamp())
         page = await text(visitor)
-    assert "Plan nightly, for default, until 2026-12-01T00:00Z, signed by dana." in page
     assert "20 x run_workflow on wf_1 with any arguments: 17 left plan nightly.toml line 11" in page
 
 

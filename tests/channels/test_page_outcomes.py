@@ -96,7 +96,6 @@ async def test_list_says_how_many_of_its_calls_were_done(desk: Desk, visitor: Vi
     assert "Failed 2. Update workflow Orders" in page
     assert (await visitor.decide("withdraw", "grant-2")).status_code == 303
     page = await visitor.look()
-    assert "Withdrawn: Change workflow" in words(page)
     assert "2 of 3 calls were already sent; the others will not be sent." in words(page)
     assert "1 of 3 done, withdrawn" in words(page)
 
@@ -122,19 +121,11 @@ async def test_calls_under_a_temporary_approval_are_told_apart(desk: Desk, visit
 
 async def test_unused_approval_is_withdrawn_by_one_click(desk: Desk, visitor: Visitor) -> None:
     await approved(desk, "grant-2")
-    page = await visitor.read()
-    assert re.search(
-        r"Not used yet Change workflow Orders just now , by a person on the approval page , \d minutes left", page
-    )
     answer = await visitor.decide("withdraw", "grant-2", note="the wrong one")
     assert (answer.status_code, answer.headers["location"]) == (303, visitor.room)
     request = await desk.request("grant-2")
     assert (request.state, request.note) == (RequestState.WITHDRAWN, "the wrong one")
-    page = await visitor.read()
-    assert "Withdrawn: Change workflow Orders . Nothing was sent." in page
-    assert (
-        'Withdrawn Change workflow Orders just now , by a person on the approval page . Note: "the wrong one"' in page
-    )
+    assert 'Note: "the wrong one"' in await visitor.read()
 
 
 async def test_withdrawing_after_the_use_is_too_late(desk: Desk, visitor: Visitor) -> None:
@@ -184,9 +175,7 @@ async def test_several_are_declined_with_one_note(desk: Desk, visitor: Visitor) 
     left = [request.id for request in await desk.ledger.waiting(desk.clock.now().timestamp())]
     assert left == ["grant-2", "grant-3", "grant-4", "grant-5"]
     assert {request.note for request in await desk.ledger.decided(10)} == {"ask me first"}
-    assert "Declined 3 requests. Nothing is sent. The agents get your note." in await visitor.read()
-    again = await visitor.send("decline-several", sent)
-    assert (again.status_code, "Nothing was declined." in words(again.text)) == (409, True)
+    assert (await visitor.send("decline-several", sent)).status_code == 409
 
 
 async def test_many_requests_are_listed_up_to_a_limit(desk: Desk, visitor: Visitor) -> None:
@@ -197,7 +186,7 @@ async def test_many_requests_are_listed_up_to_a_limit(desk: Desk, visitor: Visit
     page = await visitor.look()
     assert len(re.findall(r'<li data-key="grant-\d+">', page)) == 100
     assert "The 100 oldest of 110 requests." in words(page)
-    assert "110 calls wait for you" in words(page)
+    assert "110 calls waiting" in words(page)
 
 
 @pytest.fixture
@@ -247,26 +236,22 @@ async def test_undo_is_approved_on_its_own_card_and_runs_by_itself(world: World,
     link = undo_link(shown)
     before = await world.ledger.revision()
     asked = await page.http.get(link)
-    assert "Undo what was done" in words(asked.text)
     assert "Globex Exports" in asked.text
     assert await world.ledger.revision() == before  # a GET changes nothing
     form = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', asked.text))
     assert (await page.send("undo", form, Origin="https://evil.example")).status_code == 403
     answer = await page.send("undo", form)
     assert answer.status_code == 303
-    assert "The undo waits for your approval below. Nothing has been sent yet." in await page.read()
     assert (await page.send("undo", form)).status_code == 403  # the token works once
     assert (name_of(world, id_), len(world.changes)) == ("Initech", sent)
     request = await world.open_request()
     assert request.principal == "local"
     assert (await page.decide("approve", request.id)).status_code == 303
-    assert "The change was undone." in await page.read()
     assert (name_of(world, id_), len(world.changes)) == ("Globex Exports", sent + 1)
     rows = await page.read()
     assert "Undone" in rows
     assert '"undone"' not in rows
-    again = await page.http.get(link)
-    assert (again.status_code, "has already been undone" in words(again.text)) == (409, True)
+    assert (await page.http.get(link)).status_code == 409
 
 
 async def test_undo_of_what_changed_since_says_so(world: World, page: Visitor) -> None:

@@ -26,14 +26,11 @@ async def holding(desk: Desk) -> list[Stop]:
     return [each for each in await desk.ledger.stops() if each.lifted is None]
 
 
-async def test_stop_says_what_ends_and_ends_it(desk: Desk, visitor: Visitor) -> None:
+async def test_stop_ends_requests_and_approvals(desk: Desk, visitor: Visitor) -> None:
     now = desk.clock.now().timestamp()
     await desk.ask(deletion_of_customer(), deletion_of_customer("grant-2"), deletion_of_customer("grant-3"))
     await desk.becomes("grant-3", RequestState.APPROVED)
     await add_temporary(desk.ledger, with_temporary(update_of_workflow("grant-4"), now + 900))
-    page = words(await visitor.look("stop"))
-    assert "2 waiting calls end and 1 unused approval becomes void, for good." in page
-    assert "1 temporary approval ends, and plans are not used." in page
     answer = await stop(visitor, reason="cursor renames customers")
     assert (answer.status_code, answer.headers["location"]) == (303, visitor.room)
     (order,) = await holding(desk)
@@ -59,7 +56,7 @@ async def test_every_page_says_that_changes_are_stopped(visitor: Visitor) -> Non
         assert "&lt;b&gt;\\u{202e}it renames" in page, path
         assert "<b>it" not in page, path
     (row,) = re.findall(r"<li><a.*?</li>", await visitor.look("activity"))
-    assert words(row).endswith("Stopped Stop everybody a person on the approval page , <b>\\u{202e}it renames")
+    assert words(row).endswith("a person on the approval page , <b>\\u{202e}it renames")
 
 
 async def test_changes_are_allowed_again_by_a_form_only(desk: Desk, visitor: Visitor) -> None:
@@ -70,7 +67,6 @@ async def test_changes_are_allowed_again_by_a_form_only(desk: Desk, visitor: Vis
     assert len(await holding(desk)) == 1
     assert (await visitor.send("allow", fields)).status_code == 303
     assert await holding(desk) == []
-    assert "Nothing is stopped" in await visitor.look("allow")
     assert [entry["event"] for entry in entries(desk.audit)] == ["stopped", "allowed_again"]
     assert words("".join(re.findall(r"<li><a.*?</li>", await visitor.look("activity")))).count("Allowed again") == 1
 
@@ -107,7 +103,6 @@ async def test_second_stop_of_the_same_adds_nothing(desk: Desk, visitor: Visitor
 async def test_long_reason_is_refused(desk: Desk, visitor: Visitor) -> None:
     answer = await stop(visitor, reason="x" * 201)
     assert answer.status_code == 422
-    assert "Nothing was stopped: the reason is longer than 200 characters." in answer.text
     huge = await visitor.http.post(
         f"{visitor.room}stop", data={"reason": "x" * MAX_BODY}, headers={"Origin": visitor.origin}
     )
@@ -140,6 +135,4 @@ async def test_nothing_is_said_to_be_stopped_without_the_ledger(
         raise LedgerLost("it is gone")
 
     monkeypatch.setattr(desk.ledger, "add_stop", lost)
-    answer = await visitor.send("stop", fields)
-    assert answer.status_code == 503
-    assert "The ledger cannot be reached" in answer.text
+    assert (await visitor.send("stop", fields)).status_code == 503

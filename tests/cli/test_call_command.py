@@ -166,8 +166,6 @@ def test_typed_name_at_a_terminal_deletes(
     target = globex(fastn, start)
     code, output, shown = at_a_terminal(["Globex Exports"], *start, "delete-customer", "--customer-id", target)
     assert code == 0, shown
-    assert 'Delete customer "Globex Exports"' in shown
-    assert 'Type "Globex Exports" to approve this one call' in shown
     assert json.loads(output)["done"] == "delete_customer"
     assert body_of(fastn(*start, "get-customer", "--customer-id", target), 1)["outcome"] == "not_found"
 

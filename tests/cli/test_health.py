@@ -44,7 +44,6 @@ def test_health_reports_by_its_exit_code(fastn: Run) -> None:
     assert (well.returncode, well.stdout) == (0, "healthy\n")
     gone = fastn("health", f"127.0.0.1:{port}")
     assert (gone.returncode, gone.stdout) == (1, "")
-    assert gone.stderr.startswith("fastn-mcp: Not healthy: nothing answers at ")
 
 
 def test_http_variable_is_accepted_beside_any_command(fastn: Run) -> None:

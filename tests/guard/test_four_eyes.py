@@ -46,11 +46,13 @@ async def test_two_approvers_are_needed(world: WebhookWorld) -> None:
     call = world.deletion()
     question = await asked(world, call)
     assert (question["asks"], question["approvals"]) == ("four_eyes", {"needed": 2, "by": []})
-    assert "2 people other than the requester have to approve this call: 0 did so far." in await waiting(world, call)
+    assert "2 people other than the requester have to approve this call. Approvals so far: 0." in await waiting(
+        world, call
+    )
     reply = await world.answer(world.dana, question)
     assert (reply.status, reply.body["state"], reply.body["approvals"]) == (200, "waiting", 1)
     for _ in range(3):
-        assert "have to approve this call: 1 did so far." in await waiting(world, call)
+        assert "have to approve this call. Approvals so far: 1." in await waiting(world, call)
     assert world.changes == []
     assert (await world.answer(world.kim, question)).body["state"] == "approved"
     await world.expect(Done, call)

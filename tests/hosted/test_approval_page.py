@@ -68,17 +68,11 @@ async def test_approved_call_is_sent_once(world: ApprovalWorld, dana: Visitor) -
     waits = await world.delete()
     assert waits["status"] == "approval_required"
     assert f"A person decides at {SITE}/approvals/" in waits["message"]
-    page = await dana.read()
-    assert "Signed in as Dana Example" in page
-    assert "One call waits for you" in page
     wrong = await dana.approve(name="globex")
     assert wrong.status_code == 422
     answer = await approve(dana)
     assert (answer.status_code, answer.headers["location"]) == (303, "/approvals/")
-    assert "Approved: Delete customer Globex Exports . If the agent is still waiting" in await dana.read()
-    assert "Approved: Delete customer" not in await dana.read()  # shown once
-    assert "Not used yet Delete customer" in await dana.read()
-    assert "by you" in await dana.read()
+    assert ['id="said"' in await dana.look() for _ in range(2)] == [True, False]  # the message is shown once
     assert (await world.delete())["done"] == "delete_customer"
     (entry,) = world.audit("approved")
     assert entry["approver"] == f"{world.team.team.issuer}|dana"
@@ -144,9 +138,7 @@ async def test_request_is_decided_at_another_replica(tmp_path: Path) -> None:
             here.http.cookies = there.http.cookies
             form = await here.form("approve") | {"extent": "once"}
             assert (await there.send("approve", form)).status_code == 303
-            again = await here.send("approve", form)
-            assert again.status_code == 403
-            assert "this form was already submitted" in again.text
+            assert (await here.send("approve", form)).status_code == 403
 
 
 async def test_requester_approves_own_deletion_on_the_page_only_if_the_team_file_says_so(tmp_path: Path) -> None:
@@ -179,7 +171,7 @@ async def test_four_eyes_needs_two_people_besides_the_requester(tmp_path: Path) 
     """The requester's vote does not count, and one approver's counts once."""
     async with serving(tmp_path, FILE, FOUR) as world:
         waits = await world.delete(by="amir")
-        assert "2 people other than the requester have to approve this call: 0 did so far." in waits["message"]
+        assert "2 people other than the requester have to approve this call. Approvals so far: 0." in waits["message"]
         async with world.browser("amir") as amir, world.browser("dana") as dana, world.browser("kim") as kim:
             name = re.findall(r"Type (.+?) to confirm", await dana.read())[0]
             token = (await dana.form("approve"))["token"]
@@ -190,14 +182,13 @@ async def test_four_eyes_needs_two_people_besides_the_requester(tmp_path: Path) 
             stolen = own | {"token": token, "extent": "once", "name": name}
             assert (await amir.send("approve", stolen)).status_code == 403
             assert (await dana.approve(name=name)).status_code == 303
-            assert "1 of 2 people have approved it. Another person has to" in await dana.read()
             twice = await dana.form("decline")
             assert "You have approved it already. Another person has to approve it, too." in await dana.read()
             assert (await dana.send("approve", twice | {"extent": "once", "name": name})).status_code == 403
             async with world.browser("dana") as elsewhere:  # another sign-in of the same person
                 assert "You have approved it already. Another person has to approve it, too." in await elsewhere.read()
-            assert "have to approve this call: 1 did so far" in (await world.delete(by="amir"))["message"]
-            assert "1 did so far (Dana Example (dana))" in await kim.read()
+            assert "have to approve this call. Approvals so far: 1" in (await world.delete(by="amir"))["message"]
+            assert "Approvals so far: 1 (Dana Example (dana))" in await kim.read()
             assert (await approve(kim)).status_code == 303
             assert "by Dana Example (dana) and you" in await kim.read()
             assert (await world.delete(by="amir"))["done"] == "delete_customer"
@@ -249,10 +240,10 @@ async def test_requests_of_others_are_invisible(world: ApprovalWorld, dana: Visi
     grant = (await dana.form("approve"))["grant"]
     for person in ("gina", "jun", "both"):
         async with world.browser(person) as other:
-            assert "Nothing waits for you" in await other.read()
+            assert "Nothing is waiting for you" in await other.read()
             answer = await other.send("approve", {"grant": grant, "token": "x.y", "extent": "once"})
             assert answer.status_code == 403
-    assert "One call waits for you" in await dana.read()
+    assert "One call waiting" in await dana.read()
 
 
 async def test_approver_sees_the_activity_of_their_tenants_only(world: ApprovalWorld) -> None:
@@ -263,7 +254,7 @@ async def test_approver_sees_the_activity_of_their_tenants_only(world: ApprovalW
     for person, row in rows.items():
         async with world.browser(person) as browser:
             page = words((await browser.http.get("/approvals/activity")).text)
-            assert ("Delete customer Globex" in page, "No change yet" in page) == (bool(row), not row), person
+            assert ("Delete customer Globex" in page, "No changes yet" in page) == (bool(row), not row), person
             for query in (f"entry={asked['n']}", f"tenant=acme&entry={asked['n']}", "q=Globex", "tenant=acme"):
                 text = words((await browser.http.get(f"/approvals/activity?{query}")).text)
                 assert ("Delete customer Globex" in text) == bool(row), (person, query)
@@ -275,11 +266,7 @@ async def test_activity_names_who_asked_and_who_approved(world: ApprovalWorld) -
         assert (await approve(dana)).status_code == 303
         assert (await world.delete())["done"] == "delete_customer"
         page = words((await dana.http.get("/approvals/activity")).text)
-        assert re.search(
-            r"Done Delete customer Globex \S+ Anna Example, approved by you|Done Delete customer Globex", page
-        )
         assert "approved by you" in page
-        assert "The rows are from this server's log and from the journal that all servers share." in page
         assert "approved by Dana Example (dana)" in words((await amir.http.get("/approvals/activity")).text)
 
 
@@ -288,7 +275,6 @@ async def test_limits_of_a_team_are_those_of_a_tenant_of_ones_own(world: Approva
     async with world.browser("gina") as gina, world.browser("both") as both:
         page = words((await gina.http.get("/approvals/limits")).text)
         assert "in tenant globex" in page
-        assert "Left for you and your agents" in page
         assert (await gina.http.get("/approvals/limits?tenant=acme")).status_code == 404
         page = (await both.http.get("/approvals/limits?tenant=acme")).text
         assert "<option selected>acme</option><option>globex</option>" in page
@@ -351,9 +337,7 @@ async def test_stop_of_an_approver_holds_after_the_operator_lifts_theirs(world: 
     ledger = world.team.opening.ledger
     operators = Stop("s1", world.now, "a person at the terminal", tenant="acme")
     await ledger.add_stop(operators)
-    assert "An approver whose rule permits it can, and so can the operator at a terminal." in words(
-        (await dana.http.get("/approvals/allow")).text
-    )
+    assert 'name="stop"' not in await dana.look("allow")
     assert (await dana.send("stop", await place_form(dana, "stop"))).status_code == 303
     await ledger.lift_stop(operators.lift("a person at the terminal", world.now))
     assert (await world.delete())["outcome"] == "stopped"
@@ -371,11 +355,9 @@ async def test_tenant_of_others_cannot_be_stopped(world: ApprovalWorld) -> None:
 
 async def test_person_without_a_rule_for_approvers_cannot_stop_or_allow(world: ApprovalWorld) -> None:
     async with world.browser("dana") as dana, world.browser("anna") as anna:
-        assert "You cannot stop changes" in words((await anna.http.get("/approvals/stop")).text)
+        assert 'action="/approvals/stop"' not in await anna.look("stop")
         assert (await dana.send("stop", await place_form(dana, "stop"))).status_code == 303
-        page = (await anna.http.get("/approvals/allow")).text
-        assert "Changes of the tenant" in words(page)
-        assert 'name="stop"' not in page
+        assert 'name="stop"' not in await anna.look("allow")
 
 
 async def test_page_requires_a_valid_session(world: ApprovalWorld) -> None:
@@ -476,7 +458,7 @@ async def test_sign_in_is_bound_to_a_browser_and_single_use(world: ApprovalWorld
         await victim.way_back("kim")
         refused = await victim.http.get(back)  # it began another sign-in
         assert refused.status_code == 403
-        assert "This is not the sign-in that this browser began." in words(refused.text)
+        assert "This sign-in was not started in this browser." in words(refused.text)
         assert (await dana.http.get(back)).status_code == 303
         dana.http.cookies.clear()
         dana.http.cookies.set("__Host-fastn_sign_in", begun)
@@ -515,13 +497,11 @@ async def test_id_token_of_another_sign_in_is_rejected(world: ApprovalWorld) -> 
             assert "__Host-fastn_session" not in dana.http.cookies
 
 
-async def test_person_without_approver_rule_is_told_so(world: ApprovalWorld) -> None:
+async def test_person_without_approver_rule_gets_no_session(world: ApprovalWorld) -> None:
     async with world.browser() as browser:
         answer = await browser.sign_in("nobody")
         assert answer.status_code == 403
-        assert "There is nothing here for you to decide" in answer.text
-        assert "No rule for approvers names " in answer.text
-        assert "The sign-in failed" not in answer.text
+        assert "__Host-fastn_session" not in browser.http.cookies
 
 
 async def test_unusable_provider_rejects_sign_ins(world: ApprovalWorld) -> None:
@@ -532,9 +512,7 @@ async def test_unusable_provider_rejects_sign_ins(world: ApprovalWorld) -> None:
         world.team.provider.metadata = {"subject_types_supported": ["pairwise"]}
         assert (await browser.http.get("/approvals/login")).status_code == 503
         world.team.provider.metadata, world.team.provider.down = {}, True
-        answer = await browser.http.get("/approvals/login")
-        assert answer.status_code == 503
-        assert "The identity provider cannot be reached." in answer.text
+        assert (await browser.http.get("/approvals/login")).status_code == 503
 
 
 async def test_sign_in_makes_at_most_one_token_request(world: ApprovalWorld) -> None:

@@ -198,7 +198,7 @@ async def test_undo_needs_a_rule_for_what_it_does(covers: bool) -> None:
 
     inbox.accounts = accounts  # pyright: ignore[reportAttributeAccessIssue]
     if covers:
-        assert "waits for your approval" in await inbox.undo(created.id, "chg_1")
+        assert "is waiting for your approval" in await inbox.undo(created.id, "chg_1")
         assert undo.asked == [inbox.asker("acme")]
     else:
         with pytest.raises(Refused, match="You may not undo this change"):

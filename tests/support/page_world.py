@@ -227,10 +227,11 @@ def desk_of(world: World, folder: Path) -> Desk:
     desk.page = ApprovalPage(world.ledger, desk.system, desk.open, desk.page_file)
     desk.page.connect(
         InboxAccount(
-            None,
+            world.journalling.account,
             world.ledger,
             world.recorder.decided,
             world.typed,
+            limits=Limits(world.policy, world.judge.budgets, world.audit),
             dispatch=world.dispatch,
             presence=world.guard.decisions.presence,
         )

@@ -24,6 +24,7 @@ from fastn_mcp.channels.page.view import View
 from fastn_mcp.errors import os_reason
 from fastn_mcp.guard.approval.states import NOT_REPEATED, STATES, state_word
 from fastn_mcp.guard.sentences.facts import mapping
+from fastn_mcp.guard.stops import stopped_changes
 from fastn_mcp.guard.undo import PERMITTED_BY, receipt
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState
 from fastn_mcp.ledger.change import BEGUN, Change
@@ -222,6 +223,8 @@ _REASONS = {words.word: words.reason for words in STATES.values() if words.reaso
     _WAITING: "",
 }
 _MARKS = {words.word: words.mark for words in OUTCOMES.values()}
+_EVENT_WORDS = {"intent": "sent to Fastn", "outcome": "", "agreed": "list approved", "allowed_again": "allowed again"}
+"""What an event is called where its name is not a word."""
 _STEP_FIELDS = ("event", "approver_name", "outcome", "message")
 """Fields that say what happened, and when."""
 _LEFT_OUT = ("n", "time", "prev", "hash", "of", "digest", "trace", "torn", "tool", "grant", "approver", *_STEP_FIELDS)
@@ -329,6 +332,10 @@ def _question_of(row: Row) -> Question:
     call = row.calls[0]
     arguments = mapping(row.entries[0].get("arguments"))
     name = str(call.name or arguments.get("name") or arguments.get("email") or call.target or "")
+    if call.tool == STOP:
+        what = stopped_changes(call.target or "")
+        verb = "allowed again" if call.outcome == "allowed_again" else "stopped"
+        return Question(title=f"{what} were {verb}.", button=what, brief=what)
     what = f"{view.title(call.tool)} {quote(name, len(name)) if name else ''}".rstrip()
     if len(row.calls) > 1:
         what = f"Make {counted(len(row.calls), 'change')}"
@@ -379,7 +386,7 @@ def _note(row: Row, outcome: str, request: ApprovalRequest | None) -> str:
 def _details(row: Row, question: Question, change: Change | None) -> View:
     """Return what only the page of a row shows: all that is known."""
     known = {} if change is None else receipt(change)
-    undo = " ".join(str(known[name]) for name in ("restores", "lost", "why") if name in known)
+    undo = "" if change is None else view.undo_words(change)
     changed = [(sanitize(name), mapping(values)) for name, values in mapping(known.get("changed")).items()]
     facts = {name: value for entry in row.entries for name, value in entry.items() if name not in _LEFT_OUT}
     return {
@@ -398,7 +405,8 @@ def _details(row: Row, question: Question, change: Change | None) -> View:
 def _said(entry: Entry) -> str:
     """Say what happened by an entry."""
     event, *others = (str(entry.get(name, "")) for name in _STEP_FIELDS)
-    words = [{"intent": "sent to Fastn", "outcome": ""}.get(event, event).replace("_", " "), *others]
+    approver, outcome, message = others
+    words = (_EVENT_WORDS.get(event, event), approver, outcome.replace("_", " "), message)
     return ". ".join(sentence(each) for each in words if each)
 
 

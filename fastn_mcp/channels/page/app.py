@@ -273,7 +273,7 @@ class _Page(Decisions):
         return await self._response(request, request.state.session, problem.status, flash=flash, draft=problem.draft)
 
     async def refused(self, request: Request, problem: FastnError) -> Response:
-        return await self.not_decided(request, NotDecided(409, str(problem)))
+        return await self.not_decided(request, NotDecided(409, problem.message))
 
     async def problem(self, template: str, status: int, request: Request, _: Exception) -> Response:
         return self.render(request, template, status)

@@ -103,8 +103,8 @@ class Decisions:
         follows = await session.inbox.approve(pending, now, secret, is_temporary=extent == "while")
         if isinstance(follows, NotCounted):
             raise NotDecided(409, follows.why)
-        more = f", and further such calls on its target for {TEMPORARY_MINUTES} minutes" if extent == "while" else ""
-        return self._back(request, session, f"Approved: {_brief(approval_request)}{more}. {follows}")
+        more = f" The same is allowed for {TEMPORARY_MINUTES} minutes." if extent == "while" else ""
+        return self._back(request, session, f"Approved: {_brief(approval_request)}.{more} {follows}")
 
     async def decline(self, request: Request) -> Response:
         session, fields, pending, now = await self._decision(request, "decline")

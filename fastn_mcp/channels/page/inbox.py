@@ -246,8 +246,8 @@ class Inbox:
                     is_undone = await account.dispatch.undo(counted.undoes, asker)
                     return "The change was undone." if is_undone else "The undo needs another approval."
         except FastnError as error:
-            return str(error)
-        return "If the agent is still waiting, the call runs now; otherwise, when the agent makes it again."
+            return error.message
+        return "If the agent is still waiting, the call runs now. Otherwise it runs when the agent makes it again."
 
     async def decline(self, pending: PendingRequest, now: float, note: str | None) -> ApprovalRequest | NotCounted:
         """Decline a request. Return it, or why it was not decided."""
@@ -265,7 +265,7 @@ class Inbox:
         async with self._undoable(request, change) as (_, dispatch, asker, _):
             if await dispatch.undo(change, asker):
                 return "Undone."
-            return "The undo waits for your approval below. Nothing has been sent yet."
+            return "The undo is waiting for your approval below. Nothing has been sent yet."
 
     async def undo_preview(self, request: str, change: str) -> tuple[Change, Question]:
         """Return such a change, and what its undo would do. Raises a `FastnError` if it cannot be undone."""

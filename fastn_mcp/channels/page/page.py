@@ -30,7 +30,7 @@ _PAGE = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
 <meta name="referrer" content="no-referrer">
-<title>Approvals - fastn-mcp</title>
+<title>Approvals · fastn-mcp</title>
 <form method="post" action="{action}">
 <input type="hidden" name="key" value="{key}">
 <button>Open the approval page</button>

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, cast
 from pydantic import JsonValue
 from pydantic_core import to_json
 
+from fastn_mcp.account.typed_argument import TypedArgument, TypedField
 from fastn_mcp.channels.page.effects import effect_words
 from fastn_mcp.channels.page.inbox import DecidedRequest, PendingRequest
 from fastn_mcp.guard.approval.states import STATES, state_word
@@ -22,7 +23,8 @@ from fastn_mcp.ledger.approval_request import TEMPORARY_MINUTES, ApprovalRequest
 from fastn_mcp.ledger.change import BEGUN, MADE_OUTCOMES, PERHAPS_MADE, Change
 from fastn_mcp.ledger.identity import account_name, who, without_issuers
 from fastn_mcp.ledger.question import Question
-from fastn_mcp.records.formats import counted
+from fastn_mcp.policy.asker import LOCAL
+from fastn_mcp.records.formats import counted, sentence
 from fastn_mcp.redaction import quote, sanitize
 from fastn_mcp.report.collector import MAY_HAVE_HAPPENED, OUTCOMES, OutcomeGroup, group_of
 from fastn_mcp.tools.fields import FIELD
@@ -33,6 +35,10 @@ _QUOTED_NAME = re.compile(r'"((?:[^"\\]|\\.)*)"')
 
 ALLOW_THE_SAME = f"'Allow the same for {TEMPORARY_MINUTES} minutes'"
 """The choice of the page, as its button says it."""
+UNNAMED = "an unnamed caller"
+"""Who asks where neither a person nor a client is named, as for an undo on this page."""
+EVERY_AGENT = "every agent on this computer"
+"""Whose calls a temporary approval covers where nobody signs in."""
 _RECENT_HEADINGS = {heading for heading, _ in RECENT.values()}
 _MAX_EXAMPLES = 5
 """Maximum number of dependents of one kind that are named."""
@@ -64,10 +70,10 @@ def pending(pending: PendingRequest, now: float) -> View:
         **_call(request.id, request.question),
         "id": request.id,
         "calls": [_call(f"{request.id}-{call.number}", call) for call in request.question.calls],
-        "asked_by": asker(request),
+        "asked_by": asker(request) if request.asked_by or request.principal != LOCAL else UNNAMED,
         "account": sanitize(account_name(request.account)),
         "expected": None if request.expected is None else sanitize(request.expected),
-        "typed": [] if typed is None else [(field, typed.prompt(field)) for field in typed.fields],
+        "typed": [] if typed is None else [(field, _label(typed, field)) for field in typed.fields],
         "barred": pending.barred,
         "needs_sign_in": pending.needs_sign_in,
         "progress": None if pending.progress is None else sanitize(pending.progress),
@@ -77,6 +83,12 @@ def pending(pending: PendingRequest, now: float) -> View:
         "presence": pending.presence,
         "told": [parts(each) for each in request.told],
     }
+
+
+def _label(typed: TypedArgument, field: TypedField) -> str:
+    """Return the label of a field that a person fills in. The names of Fastn's fields are left as they are."""
+    prompt = typed.prompt(field)
+    return sentence(prompt) if typed.is_whole else prompt
 
 
 def grouped(waiting: Iterable[View]) -> list[tuple[str, list[View]]]:
@@ -134,11 +146,15 @@ def temporary_approval(request: ApprovalRequest, now: float) -> View:
         "id": request.id,
         "what": parts(brief),
         "plain": sanitize(brief),
-        "principal": sanitize(without_issuers(who(request.principal, request.person))),
+        "principal": EVERY_AGENT if request.principal == LOCAL else sanitize(_person(request)),
         "account": sanitize(account_name(request.account)),
         "extent": parts(f"Covers {request.permit.extent}." if request.permit and request.permit.extent else ""),
         "until": time(request.permit_until, left(request.permit_until - now)),
     }
+
+
+def _person(request: ApprovalRequest) -> str:
+    return without_issuers(who(request.principal, request.person))
 
 
 def title(tool: str) -> str:
@@ -297,8 +313,7 @@ def change(record: Change, now: float, *, may_undo: bool) -> View:
     """Return the template data of a change: its receipt, and whether it can be undone here."""
     mark, outcome = _made(record, now)
     fields = changed_fields(record)
-    undo = undo_of(record)
-    can_be = record.outcome in MADE_OUTCOMES and not record.undone
+    undo = undo_words(record)
     number = f"{record.number}. " if record.number else ""
     of = f" {quote(record.name)}" if record.name else ""
     return {
@@ -310,6 +325,13 @@ def change(record: Change, now: float, *, may_undo: bool) -> View:
         "when": time(record.at, ago(now - record.at)),
         "fields": [changed_field({"field": name, **mapping(each)}) for name, each in fields.items()],
         "stopped": parts(", ".join(map(quote, record.stopped_triggers))),
-        "undo": in_words(undo).replace(" with undo_change", "") if can_be else "",
-        "can_undo": can_be and may_undo and not isinstance(undo, NotUndoable),
+        "undo": undo,
+        "can_undo": bool(undo) and may_undo and not isinstance(undo_of(record), NotUndoable),
     }
+
+
+def undo_words(record: Change) -> str:
+    """Say what an undo of a change restores, or why it cannot be undone; empty if nothing was made, or it is undone."""
+    if record.undone or record.outcome not in MADE_OUTCOMES:
+        return ""
+    return in_words(undo_of(record)).replace(" with undo_change", "")

@@ -110,7 +110,7 @@
 
   const take = (fresh) => {
     const count = Number(fresh.dataset.count);
-    const waits = count === 0 ? "Nothing waits for you" : count === 1 ? "One call waits for you" : `${count} calls wait for you`;
+    const waits = count === 0 ? "No calls waiting" : count === 1 ? "One call waiting" : `${count} calls waiting`;
     document.getElementById("waiting").textContent = waits;
     document.getElementById("count").textContent = count || "";
     const said = [];
