@@ -413,7 +413,7 @@ def test_unused_approvals_are_listed_and_withdrawn_at_a_terminal(state: Folder) 
     assert 'grant-1  Run workflow "Nightly sync" now.' in listed.stdout
     piped = state.approvals("withdraw", "grant-1", "--note", "no")
     assert (piped.returncode, piped.stdout) == (1, "")
-    assert "Nothing was withdrawn: withdrawing needs a person at a terminal." in piped.stderr
+    assert "Nothing was withdrawn: that needs a person at a terminal." in piped.stderr
     assert state.grant("grant-1").state is RequestState.APPROVED
     assert "No decided request has this id." in withdrawn(state, "grant")  # two begin so
     output = withdrawn(state, "grant-1", "--note", "no")

@@ -114,7 +114,7 @@ def test_login_tells_an_unreachable_host_from_a_wrong_key(login: Run, environmen
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        *((wrong, "The standard input has to be one line, the key.") for wrong in ("", " \n", f"{CANARY}\n{CANARY}\n")),
+        *((wrong, "The standard input must be one line: the key.") for wrong in ("", " \n", f"{CANARY}\n{CANARY}\n")),
         (
             f"{CANARY} {CANARY}",
             "holds a space, a line break or another character that no key has. Copy the whole key",
@@ -126,7 +126,7 @@ def test_login_describes_a_malformed_key_without_showing_it(login: Run, given: s
 
 
 def test_login_without_a_terminal_suggests_stdin(login: Run) -> None:
-    line = error_line(login(KEY, "acme"), "There is no terminal to ask for the key at. Give it on the standard input: ")
+    line = error_line(login(KEY, "acme"), "There is no terminal to ask for the key on. Give it on the standard input: ")
     assert line.endswith("/fastn-mcp login acme --stdin")
     assert "unexpected extra argument" in error_line(login("", "acme", CANARY.replace("C4N4RY", "x")))
 
@@ -239,7 +239,7 @@ def test_logout_deletes_a_key_and_says_that_it_still_works(
     done = fastn("logout", "acme")
     assert done.stdout.splitlines() == [
         f"The key for acme at {address} was removed from the keyring.",
-        "It still works: revoke it in the Fastn dashboard, Settings, API keys, if it is not needed.",
+        "It still works. If it is no longer needed, revoke it in the Fastn dashboard (Settings, API keys).",
     ]
     assert stored_keys(environment) == {}
     again = error_line(fastn("logout", "acme"), f"no key for acme at {address}. To see which has one: ", code=1)

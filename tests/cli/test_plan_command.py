@@ -42,7 +42,7 @@ def sign_plan(environment: dict[str, str], file: Path, name: str = "dana", *, fi
         assert 'Delete trigger "t1": No trigger with this id' in read
         person.types("night\r")
         if first:
-            person.answers("A passphrase for it: ", PASSPHRASE)
+            person.answers("New passphrase for it: ", PASSPHRASE)
             person.sees("Repeat for confirmation: ")
         else:
             person.sees("Passphrase of your key: ")

@@ -87,7 +87,7 @@ def test_explain_takes_another_file_and_mode(fastn: Run, sandbox_file: Path, fil
     path = file('[[rule]]\ntool = "delete_customer"\ntarget = "glob*"\nthen = "deny"\nreason = "they pay"')
     command = ("--sandbox-file", str(sandbox_file), "policy", "explain", "delete-customer", f"customer_id={globex}")
     result = fastn(*command, "--file", path, "--mode", "auto")
-    assert "Decision: deny. Nobody is asked: it is refused." in result.stdout
+    assert "Decision: deny. The call is refused. Nobody is asked." in result.stdout
     assert "Rule: policy.toml line 1: rule delete_customer." in result.stdout
     assert 'Why: Its slug "globex-exports" matches glob*. They pay' in result.stdout
     assert f"Policy: mode auto, test key, file {path}." in result.stdout

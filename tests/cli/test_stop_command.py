@@ -157,7 +157,7 @@ def test_two_scopes_are_refused(machine: StateFolder) -> None:
 
 
 def test_allow_needs_a_person_at_a_terminal(machine: StateFolder) -> None:
-    assert words(machine.run("allow")) == "Nothing is stopped."
+    assert words(machine.run("allow")) == "No changes are stopped."
     machine.run("stop")
     done = machine.run("allow")
     assert done.returncode == 1
@@ -179,7 +179,7 @@ def test_person_at_a_terminal_allows_again(machine: StateFolder) -> None:
     (stop,) = stops(machine)
     assert stop.lifted is not None
     assert machine.recorded("event") == [("stopped",), ("allowed_again",)]
-    assert words(machine.run("allow")) == "Nothing is stopped."
+    assert words(machine.run("allow")) == "No changes are stopped."
 
 
 def test_call_and_doctor_say_that_changes_are_stopped(machine: StateFolder) -> None:

@@ -39,7 +39,7 @@ def signed(tmp_path_factory: pytest.TempPathFactory, sandbox_process: Upstream) 
     ) as dana:
         assert "In all at most 1 to run, 1 to delete." in dana.sees("type the name of the plan (nightly): ")
         dana.types("nightly\r")
-        dana.sees("A passphrase for it: ")
+        dana.sees("New passphrase for it: ")
         dana.types("correct horse battery\r")
         dana.sees("Repeat for confirmation: ")
         dana.types("correct horse battery\r")

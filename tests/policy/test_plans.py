@@ -271,7 +271,7 @@ def test_plan_says_when_it_begins_and_expires(desk: Desk) -> None:
     plan = replace(desk.read(), begins=NOW)
     assert plan.out_of_time(NOW - timedelta(minutes=1)) == 'The plan "night" begins at 2026-11-25T09:00Z.'
     assert plan.out_of_time(NOW) == plan.out_of_time(plan.until - timedelta(seconds=1)) == ""
-    expired = 'The plan "night" expired at 2026-11-26T00:00Z. Make and sign a new one.'
+    expired = 'The plan "night" expired at 2026-11-26T00:00Z. Write and sign a new one.'
     assert plan.out_of_time(plan.until) == expired
 
 
