@@ -124,7 +124,7 @@ def test_approvals_without_a_terminal_lists_and_decides_nothing(state: Folder) -
     ran = state.approvals(given="y\nAcme\n", FASTN_YES="yes", FASTN_MCP_APPROVALS="yes")
     assert ran.returncode == 0
     assert 'run_workflow workflow_id="wf_1" ' in ran.stdout
-    assert "deciding needs a person at a terminal" in ran.stdout
+    assert "that needs a person at a terminal" in ran.stdout
     assert [state.grant(name).state for name in ("g1", "g2")] == [RequestState.OPEN, RequestState.OPEN]
     assert not (state.folder / "audit.jsonl").exists()
 
@@ -133,7 +133,7 @@ def test_approvals_with_piped_output_lists_and_decides_nothing(state: Folder) ->
     state.add_request()
     piped = "import subprocess, sys; sys.stdout.write(subprocess.run(sys.argv[1:], stdout=-1, text=True).stdout)"
     with sitting(["-c", piped, sys.executable, "-m", "fastn_mcp", "approvals"], state.env) as person:
-        assert "deciding needs a person at a terminal" in person.leaves()[1]
+        assert "that needs a person at a terminal" in person.leaves()[1]
 
 
 @pytest.mark.parametrize("option", ["--yes", "--approve", "--all", "-y"])
@@ -285,7 +285,7 @@ def test_without_a_terminal_the_open_page_is_named(state: Folder) -> None:
         address = f"http://127.0.0.1:{listener.getsockname()[1]}"
         write_page_file(state, address)
         ran = state.approvals(given=f"y\n{KEY}\n")
-    assert f"Or on the approval page at {address}, which this opens: " in ran.stdout
+    assert f"To decide on the approval page at {address}: " in ran.stdout
     assert KEY not in ran.stdout
     assert state.grant().state is RequestState.OPEN
 

@@ -33,7 +33,7 @@ def test_second_run_changes_nothing(tmp_path: Path) -> None:
     before = contents(team)
     message = init(team, "--url", "https://other.example.com/mcp")
     assert contents(team) == before
-    assert "Everything was there already" in message
+    assert "All files existed already" in message
     assert "fastn-key" not in message
     written = load_team(team / "team.toml")
     assert written.url == "https://mcp.example.com/mcp"

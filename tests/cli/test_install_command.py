@@ -62,7 +62,7 @@ def test_options_before_install_are_those_of_the_server(fastn: Run, home: Path) 
         *("--read-only", "--toolsets", "customers", "--policy", str(home / "p.toml"), "--deadline", "30.0"),
         *("--profile", "acme"),
     ]
-    assert "\nNo key was written. Store it, if you have not: " in done.stdout
+    assert "\nNo key was written. If you have not stored it yet: " in done.stdout
     assert done.stdout.endswith(f"{PROGRAM} --policy {home / 'p.toml'} --profile acme login\n")
     again = fastn("--sandbox", "install", "cursor", "--sandbox", "--yes", "--name", "try")
     assert again.stdout.endswith(f"{PROGRAM} uninstall cursor --name try\n")
@@ -95,7 +95,7 @@ def test_install_says_where_the_key_comes_from(fastn: Run, home: Path) -> None:
     done = fastn("install", "cursor", "--key", "environment", "--yes")
     assert done.stdout.endswith("The key comes from FASTN_API_KEY, with which Cursor was started.\n")
     prompted = fastn("install", "vscode", "--key", "prompt", "--yes", "--anyway")
-    assert prompted.stdout.endswith("VS Code asks for the key at the first start, and keeps it.\n")
+    assert prompted.stdout.endswith("VS Code asks for the key when it first starts the server, and stores it.\n")
     written = (home / ".config" / "Code" / "User" / "mcp.json").read_text()
     assert json.loads(written)["inputs"][0]["password"] is True
     error_line(fastn("install", "cursor", "--key", "prompt"), "Cursor does not support --key prompt", "fastn-mcp login")
@@ -127,7 +127,7 @@ def test_file_option_selects_another_file(fastn: Run, home: Path) -> None:
     assert not file.exists()
     for command in ("install", "uninstall"):
         error_line(
-            fastn(command, "vscode", "--file", str(file), "--project"), "--project names a file, and so does --file"
+            fastn(command, "vscode", "--file", str(file), "--project"), "Give either --project or --file"
         )
 
 

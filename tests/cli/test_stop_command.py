@@ -102,7 +102,7 @@ def test_stop_holds_though_it_cannot_be_audited(machine: StateFolder) -> None:
     machine.folder.chmod(0o700)
     (machine.folder / "audit.jsonl").mkdir()
     done = machine.run("stop")
-    assert (done.returncode, "It is in force, but not in the audit log." in done.stderr) == (0, True)
+    assert (done.returncode, "It is in force, but was not recorded in the audit log." in done.stderr) == (0, True)
     assert len(stops(machine)) == 1
 
 

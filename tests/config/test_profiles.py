@@ -293,7 +293,7 @@ def test_missing_or_empty_key_file_is_named(file: Write, tmp_path: Path) -> None
         ('[profiles."a b"]', 1, "'a b' is not a valid profile name"),
         ('[profiles."a at h"]', 1, "'a at h' is not a valid profile name"),
         ('[profiles.""]', 1, "'' is not a valid profile name"),
-        ("[profiles.a]\napi_key_env = 'K'\napi_key_file = 'k'", 3, "api_key_env and api_key_file are two keys"),
+        ("[profiles.a]\napi_key_env = 'K'\napi_key_file = 'k'", 3, "api_key_env and api_key_file are two API keys"),
         ("api_key = 'canary'\napi_key_env = 'K'", 2, "api_key and api_key_env are two API keys for one account"),
         ("api_key_env = 1", 1, "api_key_env must be the name of a variable"),
         ("api_key_env = ['K']", 1, "api_key_env must be the name of a variable"),

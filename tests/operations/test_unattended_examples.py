@@ -37,7 +37,7 @@ def signed(tmp_path_factory: pytest.TempPathFactory, sandbox_process: Upstream) 
     with sitting(
         ["-m", "fastn_mcp", "plan", "approve", str(shell.folder / "nightly.toml"), "--as", "dana"], env
     ) as dana:
-        assert "In all at most 1 to run, 1 to delete." in dana.sees("type the name of the plan (nightly): ")
+        assert "In total, at most: run 1, delete 1." in dana.sees("type the name of the plan (nightly): ")
         dana.types("nightly\r")
         dana.sees("New passphrase for it: ")
         dana.types("correct horse battery\r")

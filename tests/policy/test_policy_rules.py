@@ -869,17 +869,17 @@ rest = "90s"
         ),
         "policy.toml line 35: rule create_workflow with timeout_ms 4 or 5: deny.",
         (
-            "policy.toml line 39: window destroy, trash: trash, destroy"
-            " only Mon-Thu 08:00-17:00 Europe/Berlin or Sat 10:00-12:00 UTC. Reason: somebody is there."
+            "policy.toml line 39: window destroy, trash: refused"
+            " except Mon-Thu 08:00-17:00 Europe/Berlin or Sat 10:00-12:00 UTC. Reason: somebody is there."
         ),
         (
-            "policy.toml line 43: window delete_workflow, delete_trigger: trash by delete_trigger, delete_workflow"
-            " only Sun 10:00-12:00 UTC."
+            "policy.toml line 43: window delete_workflow, delete_trigger: trash by delete_trigger, delete_workflow:"
+            " refused except Sun 10:00-12:00 UTC."
         ),
-        "Budget: 10 spend calls a day, then a question.",
+        "Budget: 10 spend calls a day, then a person is asked.",
         "Budget: 3 destroy calls a day, then none.",
         "Budget: 4 write calls a run, then none.",
-        "Budget: 2 spend calls a run, then a question.",
+        "Budget: 2 spend calls a run, then a person is asked.",
         "Budget: 10 approved deletions in 5 minutes, then none.",
         "Breaker: after 3 declines in a row, no change is sent for 1.5 minutes.",
     ]
