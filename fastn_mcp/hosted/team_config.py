@@ -502,7 +502,9 @@ def _tenant_errors(at: Key, tenant: Tenant) -> Iterator[ConfigError]:
         needed = "api_key_file, api_key_env, profile or caller_keys = true"
         yield ConfigError(at, f"the tenant {name} needs a key: {needed}")
     if tenant.caller_keys and sum(keys) > 1:
-        yield ConfigError((*at, "caller_keys"), "with caller_keys the callers bring the keys: leave the other out")
+        yield ConfigError(
+            (*at, "caller_keys"), "with caller_keys, callers bring their own keys: leave the other setting out"
+        )
     for key in ("webhook_url", "slack_app_token_file", "slack_app_token_env"):
         if tenant.caller_keys and getattr(tenant, key, None) is not None:
             yield ConfigError((*at, key), "approvers belong to one account: leave out this or caller_keys")

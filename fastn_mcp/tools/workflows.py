@@ -207,7 +207,7 @@ class RunWorkflow(Operation[Run]):
         return super().received(Request(request.method, request.path, request.query, body), route)
 
 
-UNNAMED_ENVIRONMENT = "chosen by Fastn, none is named (test: latest published version; else what is deployed there)"
+UNNAMED_ENVIRONMENT = "chosen by Fastn, since none is named (test: the latest published version; else the deployed one)"
 """Environment of a run that names none: not documented."""
 
 RUN_HEADERS = {

@@ -83,7 +83,7 @@ async def test_run_names_its_customer(world: World) -> None:
     assert alone in (await of_run(world))["notes"]
     assert alone not in (await of_run(world, customer_ref="crm-1"))["notes"]
     named = await of_run(world, customer_id=key(world, "customers", "acme-corp"))
-    assert 'Customer "Acme Corp".' in named["notes"]
+    assert 'The customer is "Acme Corp".' in named["notes"]
     pending = await of_run(world, customer_id=key(world, "customers", "acme-customer"))
     assert 'Customer "John-Acme" is pending: its integrations do not run.' in pending["notes"]
     world.refuse("/api/v1/customers/*")

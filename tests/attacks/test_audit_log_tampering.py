@@ -115,7 +115,7 @@ def test_copytruncate_under_a_running_server_is_recorded_and_reported(path: Path
     assert result.stdout.startswith("Broken: the log was emptied or shortened before entry 3.\n")
     shown = " ".join(run(path, "show", "3").stdout.split())
     assert "The log ended with entry 2 (hash " in shown
-    assert "and was emptied in place, as copytruncate of logrotate does. A copy is beside it." in shown
+    assert "and was emptied in place, as logrotate's copytruncate does. A copy is beside it." in shown
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])

@@ -416,7 +416,7 @@ async def test_certificate_that_is_not_trusted_is_refused(
         (f"https://example.com/{PASSWORD}", "URL 2 (https) is incomplete, or of a service"),
         (f"file:///{PASSWORD}", "URL 2 (file) is incomplete, or of a service"),
         ("syslog://user", "URL 2 (syslog) is for notifications on this machine"),
-        (f"ntfys://a:{PASSWORD}@h/t?verify=no", "URL 2 (ntfys) has verify=no, and certificates are always verified"),
+        (f"ntfys://a:{PASSWORD}@h/t?verify=no", "URL 2 (ntfys) has verify=no, but certificates are always verified"),
         (f"ntfys://a:{PASSWORD}@h/t?attach=https://x/y", "URL 2 (ntfys) has an attachment or a template"),
         (f"{SLACK}?template=/{PASSWORD}", "URL 2 (slack) has an attachment or a template"),
     ],

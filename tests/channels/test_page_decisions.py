@@ -285,7 +285,7 @@ async def test_later_decision_is_rejected(action: str, tmp_path: Path) -> None:
     await desk.ask(update_of_workflow("grant-1"))
     answer = await visitor.decide(action, "grant-1", extent="while")
     assert answer.status_code == 409
-    assert "This request has already been declined. Nothing was decided now." in answer.text
+    assert "This request has already been declined. Nothing was decided." in answer.text
     assert await desk.ledger.temporary_approvals(0.0) == []
     assert await desk.ledger.declines("local") == (1, 0.0)
     (grant,) = await desk.ledger.decided(5)

@@ -159,14 +159,14 @@ async def test_replayed_dialog_and_stale_message_decide_nothing(slack: Slack, wo
     before = message.buttons
     view = await slack.opens(DANA, message)
     assert await slack.submit(DANA, view) == ""
-    assert "has already been approved. Nothing was decided now." in await slack.submit(DANA, view)
+    assert "has already been approved. Nothing was decided." in await slack.submit(DANA, view)
     await slack.press(KIM, message, "approve", button=before["approve"])
     await until(lambda: slack.whispers)
-    assert slack.whispers[-1] == (KIM, "This request has already been approved. Nothing was decided now.")
+    assert slack.whispers[-1] == (KIM, "This request has already been approved. Nothing was decided.")
     await until(lambda: "withdraw" in message.buttons)
     await slack.decide(KIM, message, "withdraw")
     for user in (DANA, KIM):
-        assert "the approval was withdrawn. Nothing was decided now." in await slack.submit(user, view)
+        assert "the approval was withdrawn. Nothing was decided." in await slack.submit(user, view)
     assert isinstance(await world.call(call), Declined)
     assert world.changes == []
 
@@ -211,9 +211,7 @@ async def test_four_eyes_count_people(slack: Slack, tmp_path: Path) -> None:
         assert await slack.decide(DANA, message, typed="Globex Exports") == ""
         await world.shows(message, "2 people other than the requester have to approve this call: 1 did so far (dana).")
         again = await slack.decide("U0DANA2", message, typed="Globex Exports")
-        assert (
-            again == "You have approved it already, and somebody else has to approve it, too. Nothing was decided now."
-        )
+        assert again == "You have approved it already; another person has to approve it, too. Nothing was decided."
         assert isinstance(await world.call(call), PendingApproval)
         assert await slack.decide(KIM, message, typed="Globex Exports") == ""
         assert isinstance(await world.call(call), Done)
@@ -234,7 +232,7 @@ async def test_own_calls_and_other_effects_are_not_theirs(slack: Slack, tmp_path
     approvers = f'[dana]\nslack = ["{TEAM}/U0DANA"]\n{entry}\n[kim]\nslack = ["{TEAM}/U0KIM"]\n'
     async with slack_world(tmp_path, slack, approvers=approvers) as world:
         message = await world.asked(world.run())
-        assert "dana may not decide about this call" in await slack.decide(DANA, message)
+        assert "dana may not decide on this call" in await slack.decide(DANA, message)
         assert await slack.decide(KIM, message) == ""
 
 
@@ -328,7 +326,7 @@ async def test_request_stays_open_elsewhere_while_slack_is_down(
     pending = await world.expect(PendingApproval, call)
     assert (
         pending.where
-        == f"This client cannot ask. A person decides on the desk. Slack did not take the request ({why})."
+        == f"This client cannot ask for approval. A person decides on the desk. Slack did not take the request ({why})."
     )
     assert slack.messages == []
     world.clock.pass_(31)
@@ -545,7 +543,7 @@ def test_incomplete_settings_stop_the_start(slack: Slack, tmp_path: Path) -> Non
 
 
 async def test_long_lines_fit_and_what_does_not_is_left_as_it_was(slack: Slack, world: SlackWorld) -> None:
-    """A decision that no longer fits a message ends neither it nor the updates of others."""
+    """A decision that no longer valid a message ends neither it nor the updates of others."""
     message = await world.asked(world.run())
     request = await world.open_request()
     for length in (546, 547, 550, 551):

@@ -126,9 +126,7 @@ def test_file_option_selects_another_file(fastn: Run, home: Path) -> None:
     fastn("uninstall", "vscode", "--file", str(file), "--yes")
     assert not file.exists()
     for command in ("install", "uninstall"):
-        error_line(
-            fastn(command, "vscode", "--file", str(file), "--project"), "Give either --project or --file"
-        )
+        error_line(fastn(command, "vscode", "--file", str(file), "--project"), "Give either --project or --file")
 
 
 def test_printed_commands_work_in_another_folder(fastn: Run, home: Path) -> None:

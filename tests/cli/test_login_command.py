@@ -242,7 +242,11 @@ def test_logout_deletes_a_key_and_says_that_it_still_works(
         "It still works. If it is no longer needed, revoke it in the Fastn dashboard (Settings, API keys).",
     ]
     assert stored_keys(environment) == {}
-    again = error_line(fastn("logout", "acme"), f"There is no stored key for acme at {address}. To see which accounts have one: ", code=1)
+    again = error_line(
+        fastn("logout", "acme"),
+        f"There is no stored key for acme at {address}. To see which accounts have one: ",
+        code=1,
+    )
     assert again.endswith("/fastn-mcp profiles")
 
 

@@ -391,9 +391,7 @@ def test_explanation_that_needs_what_was_not_read_is_not_recorded(
     path = file('[[protect]]\ncustomer = "globex-*"\n')
     command = ("policy", "explain", "delete_customer", "customer_id=c", "--file", path)
     result = fastn(*command, "--record", str(tmp_path / "cases.toml"))
-    error_line(
-        result, "without them cases.toml line 2, delete_customer c: expected deny", stdout=None
-    )
+    error_line(result, "without them cases.toml line 2, delete_customer c: expected deny", stdout=None)
     assert not (tmp_path / "cases.toml").exists()
 
 

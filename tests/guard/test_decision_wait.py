@@ -109,7 +109,7 @@ async def test_undecided_call_ends_in_time_and_can_be_repeated(tmp_path: Path, s
     began = world.timestamp
     call = world.deletion()
     waiting = await world.expect(PendingApproval, call)
-    assert waiting.where == "This client cannot ask. A person decides on the desk."
+    assert waiting.where == "This client cannot ask for approval. A person decides on the desk."
     assert waiting.request.expires == began + 600
     assert world.timestamp == began + waited
     await decide(world, RequestState.APPROVED)

@@ -99,7 +99,7 @@ async def test_refusal_names_the_channel_reason_and_expiry_of_its_request(world:
     first = await world.expect(PendingApproval, call)
     request = await world.open_request()
     assert (first.where, first.request.expires) == (
-        "This client cannot ask. A person decides on the desk.",
+        "This client cannot ask for approval. A person decides on the desk.",
         request.expires,
     )
     assert first.question == request.question
@@ -242,7 +242,7 @@ async def test_approved_target_that_changed_is_refused_with_what_is_there_now(wo
     answer = await world.expect(TargetChanged, call)
     what, next_step, facts = told(answer)
     assert what == "The target is no longer in the state that was approved."
-    assert next_step == "Look at the preview; call again to ask again."
+    assert next_step == "See the preview. Call again for a new approval request."
     assert facts.keys() == {"preview"}
     assert facts["preview"]["target"]["name"] == "Globex Imports"
     assert [heard.method for heard in world.changes] == ["PUT"]

@@ -322,7 +322,7 @@ CASES = [
         brief='To Trash: workflow "stock-levels"',
         then=(
             'Its trigger "Daily sync" stops. A workflow can be restored from Trash in the dashboard (Settings, Trash),'
-            " and only there; its slug and history come back with it."
+            " only (Settings, Trash), with its slug and history."
         ),
         unchecked="Not checked: other callers.",
         facts=(("Details", '"active"'),),
@@ -335,7 +335,7 @@ CASES = [
         first='Run workflow "stock-levels" now in live for customer "Katana".',
         button='Run "stock-levels" in live',
         brief='Run in live: "stock-levels"',
-        then='What it does in "shopify" and "cin7" cannot be taken back from here.',
+        then='Its effects in "shopify" and "cin7" cannot be undone from here.',
         facts=(
             ("Details", '"active"'),
             ("Input", '"{\\"since\\":\\"x\\"}"'),
@@ -349,7 +349,7 @@ CASES = [
         first='Run workflow "stock-levels" now in "qa" for customer "acme" as installed by "inst_1".',
         button='Run "stock-levels" in "qa"',
         brief='Run in "qa": "stock-levels"',
-        then="What it does in other systems cannot be taken back from here.",
+        then="Its effects in other systems cannot be undone from here.",
         facts=(("Details", '"active"'),),
         row=FLOW,
     ),
@@ -414,7 +414,7 @@ CASES = [
         names={"role": {"Admin": "Admin"}},
         then=(
             "An invitation e-mail goes out immediately and cannot be recalled. Only the dashboard can change a person's"
-            " role or take the access back (Settings, People)."
+            " role or remove their access (Settings, People)."
         ),
     ),
     Case(
@@ -525,7 +525,7 @@ CASES = [
         {"message": "What is wrong?"},
         first='Ask Fastn\'s AI: "What is wrong?".',
         button="Ask Fastn's AI",
-        then="AI credits are spent. It asks before each change.",
+        then="AI credits are spent. The AI asks before each change.",
     ),
     Case(
         "ai_chat",
@@ -549,7 +549,7 @@ CASES = [
         "ai_build",
         {"type": "agent", "prompt": "x" * 203},
         first=f'Let Fastn\'s AI build a "agent": "{"x" * 200}" [3 more characters].',
-        then="AI credits are spent. It asks before each change. What it builds can be deleted.",
+        then="AI credits are spent. The AI asks before each change. What it builds can be deleted.",
     ),
 ]
 
@@ -832,7 +832,7 @@ def test_run_names_at_most_five_apps() -> None:
     nameless: list[Any] = ["a", {}]
     for apps in ([], [{"mode": "SAAS"}], nameless, ["a"] * 6, "shopify", None):
         sentences = sentences_of("run_workflow", {"workflow_id": "w1"}, {**FLOW, "connectors": apps})
-        assert sentences["then"] == "What it does in other systems cannot be taken back from here."
+        assert sentences["then"] == "Its effects in other systems cannot be undone from here."
     five = sentences_of("run_workflow", {"workflow_id": "w1"}, {**FLOW, "connectors": [{"name": "A", "slug": "a"}] * 5})
     assert five["then"].count('"A"') == 5
 

@@ -54,8 +54,7 @@ async def test_stopped_call_and_overview_say_since_when_by_whom_and_why(world: W
             ' Reason: "agent went wrong". Nothing was sent.'
         ),
         "next": (
-            "Reading still works. A person decides when changes are allowed again: report this, and do not repeat the"
-            " call."
+            "Reading still works. Only a person can allow changes again: report this, and do not repeat the call."
         ),
         "stop": facts,
     }

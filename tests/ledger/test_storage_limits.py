@@ -92,8 +92,8 @@ async def test_open_requests_of_a_caller_are_bounded_by_bytes(ledger: Ledger, ot
     with pytest.raises(RequestsFull) as refused:
         await other.open(large_request("more"))
     assert str(refused.value) == (
-        "With this call, the calls of this caller that wait for an approval would take more than 2 MB of the ledger."
-        " Nothing was sent. Let a person decide about the waiting calls first, or send less in one call."
+        "With this call, this caller's waiting calls would take more than 2 MB of the ledger."
+        " Nothing was sent. Let a person decide on the waiting calls first, or send less in one call."
     )
     assert await ledger.find("more") is None
     await other.open(grant("small"))
@@ -194,7 +194,7 @@ async def test_journal_full_of_unsettled_changes_refuses_its_caller_only(ledger:
     with pytest.raises(JournalFull) as refused:
         await ledger.begin(large_change("more", NOW + 50, outcome="begun"))
     assert str(refused.value) == (
-        "The journal of this caller is full: with this call, changes that are not settled would take more than"
+        "This caller's journal is full: with this call, changes that are not settled would take more than"
         " 16 MB of the ledger. Nothing was sent. list_changes has them. Find out in Fastn what the changes with"
         " an unknown outcome did, and tell the operator: each change is kept for 30 days."
     )
@@ -479,7 +479,7 @@ async def test_guard_refuses_a_caller_whose_room_is_full_and_nobody_else(tmp_pat
     create = CreateCustomer(name="Initech")
     with pytest.raises(JournalFull):
         await world.dispatch(create, ana)
-    assert "The journal of this caller is full" in world.audited("refused")[-1]["message"]
+    assert "This caller's journal is full" in world.audited("refused")[-1]["message"]
     assert world.changes == []
     assert isinstance(await world.dispatch(create, ben), Done)
     world.close()

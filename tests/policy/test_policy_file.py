@@ -246,9 +246,7 @@ def test_policy_file_that_others_can_read_is_accepted(file: Path, mode: int) -> 
 
 
 def test_missing_or_binary_file_is_refused(file: Path) -> None:
-    with pytest.raises(
-        SettingsError, match=r"no policy file .*Correct the path, --policy or FASTN_POLICY\."
-    ):
+    with pytest.raises(SettingsError, match=r"no policy file .*Correct the path, --policy or FASTN_POLICY\."):
         load_rules(file.with_name("other.toml"))
     with pytest.raises(SettingsError, match="cannot be read"):
         load_rules(file.parent)

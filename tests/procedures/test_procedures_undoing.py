@@ -247,7 +247,7 @@ async def test_change_without_undo_says_why(world: World, tool: str, arguments: 
     assert len(world.changes) == sent
 
 
-INVITED = "An invitation that was sent to an administrator cannot be taken back."
+INVITED = "An invitation that was sent to an administrator cannot be recalled."
 
 KINDS = ("customers", "connectors", "connections", "workflows", "triggers", "users", "roles", "api_keys", "secrets")
 
