@@ -602,7 +602,7 @@ class ConfigFile:
             )
         known = f"Known: {', '.join(self.profiles)}."
         if not self.profiles:
-            known = f"{self.path or 'The configuration file'} has none."
+            known = f"{self.path or 'The configuration file'} has no profiles."
         what = f"{where}There is no profile {name[:64]!r}{nearest(name, self.profiles)}. {known}"
         return SettingsError(what, "Correct the name, or add it first: fastn-mcp profiles add NAME")
 

@@ -37,21 +37,21 @@ _FIELDS_RESTORED = "The earlier values can be restored with undo_change."
 _RUNS_STAY = "Runs that the trigger has already started are not undone."
 
 RULES: Mapping[str, Rule] = {
-    "create_customer": Rule("delete_customer", "The customer can be deleted again with undo_change."),
+    "create_customer": Rule("delete_customer", "The customer can be deleted with undo_change."),
     "update_customer": Rule("update_customer", _FIELDS_RESTORED),
     "delete_customer": Rule(
         "create_customer",
         "The customer can be created again under a new id.",
         "Its connections, credentials and secrets are lost. Its triggers stay off.",
     ),
-    "create_connector": Rule("delete_connector", "The connector can be deleted again with undo_change."),
+    "create_connector": Rule("delete_connector", "The connector can be deleted with undo_change."),
     "update_connector": Rule("update_connector", _FIELDS_RESTORED),
     "delete_connector": Rule(
         "create_connector",
         "The connector can be created again under a new id.",
         "Its actions, events, connections and credentials are lost. Triggers and workflows that use it stay off.",
     ),
-    "create_connection": Rule("delete_connection", "The connection can be deleted again with undo_change."),
+    "create_connection": Rule("delete_connection", "The connection can be deleted with undo_change."),
     "delete_connection": Rule(
         None,
         "",
@@ -61,7 +61,7 @@ RULES: Mapping[str, Rule] = {
     "update_workflow": Rule("update_workflow", _FIELDS_RESTORED),
     "delete_workflow": Rule(None, "", TRASH),
     "run_workflow": Rule(None, "", "The run's effects in other systems cannot be undone from here."),
-    "create_trigger": Rule("delete_trigger", "The trigger can be deleted again with undo_change.", _RUNS_STAY),
+    "create_trigger": Rule("delete_trigger", "The trigger can be deleted with undo_change.", _RUNS_STAY),
     "update_trigger": Rule("update_trigger", _FIELDS_RESTORED, _RUNS_STAY),
     "delete_trigger": Rule("create_trigger", "The trigger can be created again under a new id."),
     "invite_user": Rule(None, "", f"The invitation has been sent. {PEOPLE}"),
@@ -72,10 +72,10 @@ RULES: Mapping[str, Rule] = {
         "What has already been done with it is not undone.",
     ),
     "revoke_api_key": Rule(None, "", "A revoked key never works again; create_api_key makes another."),
-    "create_secret": Rule("delete_secret", "The secret can be deleted again with undo_change."),
+    "create_secret": Rule("delete_secret", "The secret can be deleted with undo_change."),
     "delete_secret": Rule(None, "", "Its value cannot be read: a person has to enter it again with create_secret."),
-    "ai_chat": Rule(None, "", "Credits are spent; what the agent changes has to be undone separately."),
-    "ai_build": Rule(None, "", "Credits are spent; what it builds can be deleted."),
+    "ai_chat": Rule(None, "", "The credits are spent. What Fastn's AI changes has to be undone separately."),
+    "ai_build": Rule(None, "", "The credits are spent. What Fastn's AI builds can be deleted."),
 }
 """By operation: one rule for each that changes something."""
 

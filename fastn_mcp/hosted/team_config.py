@@ -477,7 +477,7 @@ def _errors(team: Team) -> Iterator[ConfigError]:
         names = [each.name for each in named]
         for number, name in enumerate(names):
             if name in names[:number]:
-                yield ConfigError((kind, number, "name"), f"there are two {kind}s {name}")
+                yield ConfigError((kind, number, "name"), f"there are two {kind}s named {name}")
     for number, tenant in enumerate(team.tenant):
         yield from _tenant_errors(("tenant", number), tenant)
     for number, machine in enumerate(team.machine):

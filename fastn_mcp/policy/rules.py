@@ -217,7 +217,7 @@ class FileRules:
         first = min(covering, key=lambda window: window.next_after(situation.now))
         opens = first.next_after(situation.now)
         when = f"{opens:%a %Y-%m-%d %H:%M} {opens.tzinfo}"
-        closed = f"It is closed for {situation.effect.value} until {when}."
+        closed = f"The window for {situation.effect.value} is closed until {when}."
         return PolicyDecision(Decision.DENY, first.name, f"{closed}{because_of(first.reason)}")
 
     def words(self) -> Iterator[str]:

@@ -79,7 +79,7 @@ async def test_run_says_what_its_input_lacks(world: World) -> None:
 async def test_run_names_its_customer(world: World) -> None:
     flow = world.sandbox.state.named("workflows", ORDERS)
     flow["connectors"] = [{"slug": "shopify", "scope": "MULTI_TENANT"}, {"slug": "slack", "scope": "SAAS"}]
-    alone = 'No customer is named, and it uses connections of customers: "shopify".'
+    alone = 'No customer is named, but it uses customers\' connections: "shopify".'
     assert alone in (await of_run(world))["notes"]
     assert alone not in (await of_run(world, customer_ref="crm-1"))["notes"]
     named = await of_run(world, customer_id=key(world, "customers", "acme-corp"))
@@ -174,7 +174,7 @@ async def test_schedule_says_when_it_fires_next(world: World) -> None:
     hook = world.id_of("triggers", "Shop events")
     assert "notes" not in await preview(world, "update_trigger", trigger_id=hook, schedule="30 9 * * *")
     assert (await preview(world, "update_trigger", **given, timezone="Mars"))["notes"] == [
-        "When it fires next is unknown: the time zone is not an IANA zone. Fastn may refuse it."
+        "Its next firing time is unknown: the time zone is not an IANA zone. Fastn may refuse it."
     ]
     assert "notes" not in await preview(world, "update_trigger", **given, status="Disabled")
     assert "notes" not in await preview(world, "update_trigger", trigger_id=str(trigger["id"]), name="Hourly")

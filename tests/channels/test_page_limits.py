@@ -90,7 +90,7 @@ async def test_rules_have_their_file_and_line(tmp_path: Path) -> None:
             "policy.toml line 2",
         ),
         ("Rule invite_user with email *@partner.example: deny.", "policy.toml line 7"),
-        ("Window destroy: destroy only Mon-Sun 07:00-23:00 Europe/London.", "policy.toml line 12"),
+        ("Window destroy: refused except Mon-Sun 07:00-23:00 Europe/London.", "policy.toml line 12"),
     ]
 
 

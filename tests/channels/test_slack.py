@@ -543,7 +543,7 @@ def test_incomplete_settings_stop_the_start(slack: Slack, tmp_path: Path) -> Non
 
 
 async def test_long_lines_fit_and_what_does_not_is_left_as_it_was(slack: Slack, world: SlackWorld) -> None:
-    """A decision that no longer valid a message ends neither it nor the updates of others."""
+    """A decision that no longer fits a message ends neither it nor the updates of others."""
     message = await world.asked(world.run())
     request = await world.open_request()
     for length in (546, 547, 550, 551):

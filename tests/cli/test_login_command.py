@@ -226,7 +226,9 @@ def test_unknown_profile_is_reported(login: Run, config: Path, fastn: Run) -> No
     assert "The sandbox has a key of its own." in error_line(fastn("--sandbox", "logout"))
     config.write_text("")
     message = error_line(login(KEY, "acme", "--stdin"))
-    assert message.startswith(f"There is no profile 'acme'. {config} has none. Correct the name, or add it first")
+    assert message.startswith(
+        f"There is no profile 'acme'. {config} has no profiles. Correct the name, or add it first"
+    )
 
 
 # --- logout ------------------------------------------------------------------------------------------------------

@@ -440,7 +440,7 @@ async def test_call_begun_by_an_ended_process_has_an_unknown_outcome(world: Worl
     await world.begin(allowed(call.inner_calls[0], call_ids[0]), list_id=list_id)
     outcome = await world.expect(UnknownOutcome, call)
     assert outcomes(outcome) == ["unknown_outcome", "done"]
-    assert "no answer recorded" in rows(outcome)[0]["message"]
+    assert "no answer was recorded" in rows(outcome)[0]["message"]
     assert len(world.changes) == 1
 
 

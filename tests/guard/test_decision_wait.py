@@ -377,7 +377,7 @@ async def test_secret_to_be_typed_is_told_before_the_call_waits(tmp_path: Path) 
     assert isinstance(pending, PendingApproval)
     assert (world.timestamp, reported) == (began, [])
     assert "A person types the value outside of the client." in pending.where
-    assert "have it rotated" in pending.where
+    assert "rotate it" in pending.where
     meanwhile(world, 40, lambda: decide(world, RequestState.DECLINED))
     with pytest.raises(Declined):
         await world.dispatch(call, Caller(Asker(), None), report)

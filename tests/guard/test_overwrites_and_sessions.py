@@ -162,7 +162,7 @@ async def test_create_that_overwrote_nothing_is_recorded_under_its_own_name(worl
     change = not_none(done.change)
     assert change.before is not None
     assert (change.name, changed_fields(change)) == ("Globex Two", {})
-    assert receipt(change)["restores"] == "The customer can be deleted again with undo_change."
+    assert receipt(change)["restores"] == "The customer can be deleted with undo_change."
 
 
 def test_undo_of_an_overwrite_restores_instead_of_deleting() -> None:

@@ -200,7 +200,7 @@ async def test_form_that_ends_late_without_another_channel_is_refused(world: Wor
     world.dispatch = world.dispatching(SecretValues({}, []), None)
     for seconds in (600, 30):
         what, next_step, facts = told(await world.call(world.run(), world.form(NoAnswer("closed"), seconds)))
-        assert what == "No person answered: closed. run_workflow needs the approval of a person."
+        assert what == "No person answered: closed. run_workflow needs a person's approval."
         assert next_step == "Use a client that shows forms, or a terminal: fastn-mcp call run_workflow"
         assert facts["preview"]["target"]["name"] == "process-new-orders"
         world.clock.pass_(901)

@@ -222,7 +222,7 @@ async def test_batch_stops_in_the_middle(world: World) -> None:
     error = await world.expect(Incomplete, batch)
     rows: Any = error.facts["calls"]
     assert [row["outcome"] for row in rows] == ["done", "stopped", "left"]
-    assert error.next_step.startswith("Reading still works. A person decides")
+    assert error.next_step.startswith("Reading still works. Only a person")
     assert len(sent) == 1
 
 

@@ -79,7 +79,7 @@ def test_undo_deletes_what_was_or_may_have_been_created(outcome: str) -> None:
     undo = undo_of(change("create_trigger", {"name": "A"}, target="t1", outcome=outcome))
     assert undo == Undo(
         DeleteTrigger(trigger_id="t1"),
-        "The trigger can be deleted again with undo_change.",
+        "The trigger can be deleted with undo_change.",
         "Runs that the trigger has already started are not undone.",
     )
 

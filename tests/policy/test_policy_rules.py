@@ -358,11 +358,11 @@ def test_effect_is_allowed_only_while_its_window_is_open(judge: Judge, moment: s
     [
         (
             DeleteTrigger(trigger_id="t"), 11, "line 2: window destroy, trash",
-            "It is closed for destroy until Mon 2026-11-30 08:00 Europe/Berlin. Reason: somebody is there.",
+            "The window for destroy is closed until Mon 2026-11-30 08:00 Europe/Berlin. Reason: somebody is there.",
         ),
         (
             DeleteWorkflow(workflow_id="w"), 13, "line 6: window delete_workflow",
-            "It is closed for trash until Sun 2026-11-29 22:00 UTC.",
+            "The window for trash is closed until Sun 2026-11-29 22:00 UTC.",
         ),
     ],
     ids=["one", "the one that opens first"],
@@ -465,7 +465,7 @@ class DecisionCase(NamedTuple):
         DecisionCase(
             CHAT,
             "allow",
-            "mode guarded: spend, inside budget",
+            "mode guarded: spend, within budget",
             "2 of 3 spend calls are left today (UTC).",
             text="[budget]\nspend = 3",
             facts={"spent": {TODAY: 1}},
@@ -473,7 +473,7 @@ class DecisionCase(NamedTuple):
         DecisionCase(
             CHAT,
             "allow",
-            "mode guarded: spend, inside budget",
+            "mode guarded: spend, within budget",
             "1 of 3 spend calls are left in this run.",
             text="[budget.run]\nspend = 3",
             facts={"spent": {"run": 2}},
@@ -523,7 +523,7 @@ class DecisionCase(NamedTuple):
         DecisionCase(
             CHAT,
             "allow",
-            "mode unattended: spend, inside budget",
+            "mode unattended: spend, within budget",
             "3 of 3 spend calls are left today (UTC).",
             text="[budget]\nspend = 3",
             mode="unattended",

@@ -433,7 +433,7 @@ async def test_change_of_another_account_is_not_found(world: World) -> None:
 
 async def test_refused_call_is_not_journalled(world: World) -> None:
     await world.call(CreateCustomer(name="Acme", slug="acme-corp"), world.form())
-    assert (await world.ask(ListChanges()))["changes"][0]["undo"].startswith("It was not made")
+    assert (await world.ask(ListChanges()))["changes"][0]["undo"].startswith("The change was not made")
 
 
 async def test_no_secret_is_journalled(world: World) -> None:

@@ -13,6 +13,7 @@ _PATTERNS = (
     (rf"\b\d\d:\d\d{_SECONDS}( ?UTC|Z)", "<time>"),
     (r"\b(at|until) (\d{4}-\d\d-\d\d )?\d\d:\d\d\b", r"\1 <time>"),
     (r"(?<!protocol )\b\d{4}-\d\d-\d\d\b", "<date>"),
+    (r"\bfor \d+ days(?=, since <date>)", "for <days>"),
     (r"\b(just now|(less than )?a minute ago|\d+ (seconds?|minutes?|hours?|days?|months?) ago|yesterday)\b", "<age>"),
     (r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b", "<uuid>"),
     (r"\b([0-9a-f]{64}|[0-9a-f]{16})\b", "<hash>"),

@@ -267,8 +267,8 @@ class StatementReads:
             steps.append(f"bound the reading with {ways}")
         next_step = ", or ".join(steps or ["use the list tool"])
         return LeftOut(
-            f"Fastn's rate limit let {read:,}{of} rows of {table.name} be read. The statement was not run on a part of"
-            " them.",
+            f"Fastn's rate limit stopped the reading of {table.name} after {read:,}{of} rows, so the statement was not"
+            " run.",
             next_step[:1].upper() + next_step[1:] + ".",
             certainty=NOTHING_CHANGED,
         )
