@@ -249,7 +249,7 @@ def serve(
 ) -> None:
     """Serve a team at `HOST:PORT` until stopped by a signal. Raises `SettingsError` if it cannot start."""
     host, port = http_address(address)
-    must_be_free(host, port, "Name another port: --http HOST:PORT")
+    must_be_free(host, port, "Choose another port: --http HOST:PORT")
     team = load_team(file)
     system = System()
     refusal = team.unserved_by_issuer(url_host(host))

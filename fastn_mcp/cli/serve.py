@@ -82,7 +82,7 @@ def serve_http(parts: "AccountParts", address: str, state: Path) -> None:
             "--http serves this machine only, since nobody signs in.",
             "Use 127.0.0.1. To serve other machines, name a team file: --team (docs/hosting.md).",
         )
-    must_be_free(host, port, "Name another port: --http HOST:PORT")
+    must_be_free(host, port, "Choose another port: --http HOST:PORT")
     token = keys.http_token(parts.settings, state, parts.stores.system.token)
     hosts = sorted(served_hosts(host, port))
     server = build(parts.dispatch, parts.tools, parts.label, seal_keys(parts.settings))

@@ -329,7 +329,7 @@ def test_check_warns_of_rules_and_people_that_cannot_be(fastn: Run, file: Callab
     team = tmp_path / "team.toml"
     team.write_text(TEAM)
     team.chmod(0o600)
-    assert "which has none" in fastn("policy", "check", path, "--team", str(team)).stdout
+    assert "which has no approver" in fastn("policy", "check", path, "--team", str(team)).stdout
     team.write_text(TEAM.replace('["approvers"]', '["approvers", "security"]'))
     assert "Warning" not in fastn("policy", "check", path, "--team", str(team)).stdout
 

@@ -336,7 +336,7 @@ def test_missing_or_invalid_file_is_named_with_the_next_command(desk: Desk) -> N
         with pytest.raises(SettingsError) as caught:
             read()
         assert caught.value.what == f"There is no plan {desk.file}."
-        assert caught.value.next_step == "Correct the path, or make one: fastn-mcp plan new"
+        assert caught.value.next_step == "Correct the path, or write one: fastn-mcp plan new"
 
 
 @pytest.mark.posix
