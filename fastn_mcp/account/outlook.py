@@ -243,7 +243,7 @@ async def _namesake(name: str, lister: type[List[Any]], send: Send) -> str:
     kind = lister.toolset().removesuffix("s")
     facts = [text(row, key) for key in ("role", "status")]
     label = ", ".join(filter(None, (str(label_of(kind, row) or name), *facts)))
-    return f"It exists already: {quote(label)}. Fastn may refuse another."
+    return f"It already exists: {quote(label)}. Fastn may refuse another one."
 
 
 _DAYS = {"d": 1, "y": 365}

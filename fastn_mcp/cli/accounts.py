@@ -83,7 +83,7 @@ def login(start: StartOptions, profile: str | None, stdin: bool, in_file: bool, 
         with _file_suggested(command.to(*words, "--file")):
             place = keyring.keep(entry(settings.profile, settings.host), key)
     kind = f"The {settings.key_kind} key" if settings.key_kind != "unknown" else "The key"
-    say(f"{kind} for {settings.profile} at {settings.host} is kept in {place}.")
+    say(f"{kind} for {settings.profile} at {settings.host} is stored in {place}.")
     if settings.base_url != account.address and not (in_file and stored.may_set_address):
         where = f"--base-url {settings.base_url}, or base_url in {stored.config}"
         say(f"Later commands need the address, too: {where}.")
@@ -371,7 +371,7 @@ def _row(name: str, config: ConfigFile, program: str) -> dict[str, str | bool | 
 @with_settings("base_url", "auth", "env", "space_id", "tenant_id", "end_org_id", "mode", "policy")
 @click.option("--api-key-env", metavar="VARIABLE", help="The variable that holds its key.")
 @click.option("--api-key-file", type=click.Path(path_type=Path), help="The file that holds its key.")
-@click.option("--default", "as_default", is_flag=True, help="Use it by default.")
+@click.option("--default", "as_default", is_flag=True, help="Use this account by default.")
 @click.pass_obj
 def add_(start: StartOptions, name: str, as_default: bool, **options: object) -> None:
     """Add the account NAME to the configuration file. Add other settings there by hand."""
@@ -390,7 +390,7 @@ def add_(start: StartOptions, name: str, as_default: bool, **options: object) ->
     if as_default:
         config_file.put(path, None, "profile", name)
     command = _program(start)
-    say(f"Added to {path}: {name}.")
+    say(f"Added the profile {name} to {path}.")
     if not options["api_key_env"] and not options["api_key_file"]:
         say(f"Next, give it a key: {command.to('login', name)}")
     if not as_default:
@@ -413,7 +413,7 @@ def remove_(start: StartOptions, name: str) -> None:
     for place in StoredKey(path, account).forget(any_host=True):
         say(f"Its key was removed from {place}; it is not revoked.")
     config_file.remove(path, name)
-    say(f"Removed from {path}: {name}.")
+    say(f"Removed the profile {name} from {path}.")
 
 
 @profiles_group.command(name="use")
@@ -423,7 +423,7 @@ def use_(start: StartOptions, name: str) -> None:
     """Use the account NAME by default."""
     path, _ = _config_with(start, name)
     config_file.put(path, None, "profile", name)
-    say(f"Used by default from now on: {name}.")
+    say(f"The default profile is now {name}.")
 
 
 def _program(start: StartOptions) -> CommandLine:

@@ -208,7 +208,7 @@ def _apply(client: McpClient, wanted: InstallOptions, additions: Sequence[Additi
 def uninstall(**options: Any) -> None:
     """Remove the server from CLIENT's configuration.
 
-    If nobody has changed the file since, it is restored byte for byte; otherwise only our entry is removed.
+    If nobody has changed the file since, it is restored byte for byte; otherwise only the entry is removed.
     """
     wanted = InstallOptions(**options)
     target = _target(_client(wanted.client), wanted)

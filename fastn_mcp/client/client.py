@@ -458,7 +458,7 @@ def _check_names(call: Tool[Any], fields: Mapping[str, Mapping[str, str]]) -> No
     for our, their in fields.get(call.toolset(), {}).items() if extra else ():
         if their != our and any(plain(name) == plain(their) for name in extra if name != our):
             raise InvalidArgument(
-                f"extra: this account calls {our} {their} (setting fields).",
+                f"extra: {their} is this account's name for {our} (setting fields).",
                 f"Give it as an argument or, if there is none, as {our} in extra.",
             )
 

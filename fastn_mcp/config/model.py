@@ -304,8 +304,7 @@ class Settings(BaseModel):
     )
     exclude_tools: _Names = _setting(
         None,
-        "Disable these tools, and reads through them by other tools, whatever else is set: names, or patterns such as"
-        " delete_*.",
+        "Disable these tools, also inside other tools, whatever else is set: names, or patterns such as delete_*.",
         Trait.FLAG,
     )
     update: Literal["merge", "partial"] = _setting(

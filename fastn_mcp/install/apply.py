@@ -230,7 +230,7 @@ def _cut_lines(one: str, other: str) -> tuple[list[str], list[str]]:
 
 
 def _without_entry(target: Target, current: bytes | None, known: BackupRecord) -> bytes | None:
-    """Return the file without our entry: its original content, if nobody has changed it since."""
+    """Return the file without the entry: its original content, if nobody has changed it since."""
     if known.is_unchanged(current):
         before = target.backup.before()
         if before is not None or not known.existed:
@@ -239,7 +239,7 @@ def _without_entry(target: Target, current: bytes | None, known: BackupRecord) -
         return edit.remove(target.client.format, current or b"", known.additions)
     except ValueError:
         raise NotInstalled(
-            f"{target.path} has been changed since, and our entry cannot be removed without changing the rest.",
+            f"{target.path} has been changed since, and the entry cannot be removed without changing the rest.",
             f"Remove the entry {target.name!r} by hand. A copy of the old file: {target.backup.copy}",
         ) from None
 

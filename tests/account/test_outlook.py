@@ -296,7 +296,7 @@ async def test_what_exists_already_is_noted_before_a_person_approves_it_again(
     world: World, tool: str, arguments: dict[str, Any], label: str
 ) -> None:
     notes = "\n".join((await preview(world, tool, **arguments))["notes"])
-    assert re.search(rf"It exists already: .*{re.escape(label)}.*\. Fastn may refuse another\.", notes), notes
+    assert re.search(rf"It already exists: .*{re.escape(label)}.*\. Fastn may refuse another one\.", notes), notes
     new = {name: f"x.{value}" for name, value in arguments.items() if name in ("name", "email")}
     assert "exists already" not in str(await preview(world, tool, **arguments | new))
     world.refuse("/api/v1/*")
@@ -334,7 +334,7 @@ async def test_name_that_reads_like_an_existing_one_is_not_said_to_be_new(
         assert resolved.target is not None
     else:
         notes = (await outlook_of(resolved, world.client.send, world.clock.now(), Surroundings())).notes
-        assert any(note.startswith("It exists already: ") for note in notes), notes
+        assert any(note.startswith("It already exists: ") for note in notes), notes
 
 
 async def test_what_exists_already_is_looked_for_in_one_page(world: World) -> None:

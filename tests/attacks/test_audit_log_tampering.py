@@ -148,7 +148,7 @@ def test_verify_fails_if_the_ledger_cannot_be_read(path: Path) -> None:
     for file in path.parent.glob("ledger.sqlite*"):
         file.write_bytes(b"no database at all, and longer than its header is" * 10)
     result = verify(path)
-    assert (result.exit_code, "not known whether entries were cut off at the end" in result.stderr) == (1, True)
+    assert (result.exit_code, "Whether entries were cut off at the end is unknown" in result.stderr) == (1, True)
 
 
 def test_lost_ledger_refuses_calls(tmp_path: Path) -> None:

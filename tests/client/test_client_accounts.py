@@ -57,7 +57,7 @@ async def test_extra_takes_our_name_of_a_field_that_the_account_spells_otherwise
     fastn = Fastn(reply(200, {"data": {}}))
     account = client(fastn, fields={"workflows": {"maxRuns": "max_runs"}}, update="partial")
     account.check(UpdateWorkflow(workflow_id="w1", extra={"maxRuns": 5}))
-    with pytest.raises(InvalidArgument, match="this account calls maxRuns max_runs"):
+    with pytest.raises(InvalidArgument, match="max_runs is this account's name for maxRuns"):
         account.check(UpdateWorkflow(workflow_id="w1", extra={"max_runs": 5}))
 
 

@@ -117,7 +117,7 @@ async def test_request_whose_target_changed_is_replaced_by_one_that_shows_it(wor
     await world.client.send(UpdateCustomer(customer_id=call.customer_id, name="Globex Imports"))
     world.clock.pass_(5)
     answer = await world.expect(PendingApproval, call)
-    assert answer.where == "The target has changed since the question was asked. A person decides on the desk."
+    assert answer.where == "The target has changed since approval was requested. A person decides on the desk."
     new = await world.open_request()
     assert (new.principal, answer.request.expires) == ("local", new.expires)
     assert (new.question.target, new.question.name) == (call.customer_id, "Globex Imports")

@@ -171,7 +171,7 @@ WRONG: dict[str, tuple[str, str]] = {
     "no key": (GOOD + ONE.replace('api_key_env = "ACME_KEY"\n', ""), "the tenant acme needs a key"),
     "a key": (GOOD + ONE + 'api_key = "fsk_live_C4N4RY"\n', "line 7: api_key must not be in this file"),
     "two keys": (GOOD + ONE + 'api_key_file = "x"\n', "api_key_file and api_key_env are both given"),
-    "a key of two": (GOOD + ONE + "caller_keys = true\n", "line 7: with caller_keys the callers bring the keys"),
+    "a key of two": (GOOD + ONE + "caller_keys = true\n", "line 7: with caller_keys, callers bring their own keys"),
     "a webhook of many": (
         GOOD + ONE.replace('api_key_env = "ACME_KEY"', 'caller_keys = true\nwebhook_url = "https://h.example"'),
         "approvers belong to one account",

@@ -83,7 +83,7 @@ def test_without_home_the_variables_to_set_are_named(shell: Shell, nightly: Path
     ran = shell.run(command, {}, cwd=nightly)
     assert (ran.returncode, ran.stdout) == (2, "")
     assert ran.stderr == (
-        "fastn-mcp: HOME is not set, so it is not known which folder has your settings. Set HOME; or FASTN_CONFIG_DIR"
+        "fastn-mcp: HOME is not set, so the folder of your settings is unknown. Set HOME; or FASTN_CONFIG_DIR"
         " (settings) and FASTN_STATE_DIR (approvals and the audit log).\n"
     )
     settings = {"FASTN_CONFIG_DIR": str(shell.config)}

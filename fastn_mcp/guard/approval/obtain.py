@@ -209,7 +209,7 @@ class Approvals:
             return _without_useless_link(pending, evaluation, caller)
         else:
             await self._ledger.void(earlier.id, RequestState.STALE, now)
-            why_no_form = "The target has changed since the question was asked. "
+            why_no_form = "The target has changed since approval was requested. "
         return await self._ask(evaluation, caller, why_no_form)
 
     def _own_requests(self, requests: Iterable[ApprovalRequest], asker: Asker, now: datetime) -> JsonValue:
