@@ -189,7 +189,7 @@ def test_http_entry_is_installed_and_removed(fastn: Run, home: Path) -> None:
             fastn("install", "cursor", "--url", url, *more), "already running with the account and options", "Leave out"
         )
     error_line(fastn("--read-only", "install", "cursor", "--url", url), "already running with the account and options")
-    error_line(fastn("install", "zed", "--url", url, "--anyway"), "Zed cannot be given a server over HTTP", "stdio")
+    error_line(fastn("install", "zed", "--url", url, "--anyway"), "Zed cannot use a server over HTTP", "stdio")
     error_line(fastn("install", "cursor", "--url", "http://localhost:8080/mcp"), "127.0.0.1:8080/mcp. Not localhost")
 
 

@@ -74,7 +74,7 @@ def test_login_prompts_checks_and_stores_a_key_that_is_then_used(
         code, shown = person.leaves()
     assert (code, KEY in person.shown) == (0, False)
     assert "The key works. Key 'Sandbox': test mode, full access, never expires." in shown
-    assert f"The test key for acme at {address} is kept in the test's keyring." in shown
+    assert f"The test key for acme at {address} is stored in the test's keyring." in shown
     assert stored_keys(environment) == {f"fastn-mcp/acme at {address}": KEY}
     assert config.read_text() == before
     called = fastn("--profile", "acme", "call", "create-customer", "--name", "Initech")
@@ -99,7 +99,7 @@ def test_login_does_not_store_a_rejected_key(login: Run, environment: dict[str, 
     done = login(CANARY, "acme", "--stdin", "--no-check")
     assert (done.returncode, done.stdout) == (
         0,
-        f"The test key for acme at {address} is kept in the test's keyring.\n",
+        f"The test key for acme at {address} is stored in the test's keyring.\n",
     )
 
 

@@ -130,7 +130,7 @@ def test_unknown_default_profile_is_named_with_its_line(file: Write) -> None:
 
 def test_name_without_a_key_is_an_unknown_profile(file: Write) -> None:
     """ "There is no API key" led to a key that would be stored for another account."""
-    with pytest.raises(NoKey, match=r"There is no profile 'nope'\. The configuration file has none") as caught:
+    with pytest.raises(NoKey, match=r"There is no profile 'nope'\. The configuration file has no profiles") as caught:
         load({"profile": "nope"}, {}, None)
     assert "profiles add" in str(caught.value)
     with pytest.raises(NoKey, match="There is no profile 'nope'"):
