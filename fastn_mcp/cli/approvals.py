@@ -54,7 +54,7 @@ def approvals_group(ctx: click.Context, in_browser: bool, as_json: bool) -> None
     if as_json:
         click.echo(json.dumps([_data(request) for request in waiting]))
     elif not waiting:
-        say("Nothing waits for an approval.")
+        say("No call waits for approval.")
     elif (terminal := Terminal.here()) is not None and sys.stdout.isatty():
         _decide(store, terminal)
     else:

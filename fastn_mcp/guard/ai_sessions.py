@@ -63,11 +63,11 @@ class AiSessions:
         """Describe the credits of a message: the balance, and the price as far as it is known."""
         last = self.last_price
         if last is None:
-            price = "Fastn tells the price in AI credits only afterwards."
+            price = "Fastn states the price in AI credits only afterwards."
         else:
             price = f"AI credits used by the last message: {last:,.10g}."
         try:
-            balance = credits_of(row_of(await read(GetBilling()))).balance or "Fastn does not tell the balance."
+            balance = credits_of(row_of(await read(GetBilling()))).balance or "Fastn does not state the balance."
         except FastnError as error:
             balance = f"The balance could not be read: {error.what}"
         return f"{price} {balance}"

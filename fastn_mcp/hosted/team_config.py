@@ -51,7 +51,7 @@ SETTINGS = sorted(Settings.model_fields.keys() - {*_SECRETS, *settings_with(Trai
 _FILE_SETTINGS = {*settings_with(Trait.FILE), *(f"{name}_file" for name in (*_SECRETS, "client_secret"))}
 _NO_SOURCE = (None, None)
 _RESERVED_PATHS = ("/healthz", "/readyz", "/tenants", "/.well-known")
-_WITH_OPENID = require(lambda scopes: "openid" in scopes, "must include openid, which tells who signed in")
+_WITH_OPENID = require(lambda scopes: "openid" in scopes, "must include openid, which identifies the person")
 _EFFECTS = [effect for effect in Effect if effect is not Effect.READ]
 _NOT_OWN = (Effect.ACCESS, Effect.DESTROY)
 """Effects of calls that nobody approves for themselves unless the team file says so."""

@@ -36,7 +36,7 @@ _DISK_FULL = ("the disk is full", "free space on its disk.")
 _READ_ONLY = ("it is read-only", "make the file and its folder writable for this user, or set FASTN_STATE_DIR.")
 _EXPOSED = (
     "users other than its owner can change it, and so forge approvals",
-    "end fastn-mcp, and run chmod 600 on the file and on the files beside it whose names begin with its name.",
+    "stop fastn-mcp, and run chmod 600 on the file and on each file beside it whose name begins with its name.",
 )
 _LOCKED = ("another process has locked it", "end that process, then call again.")
 _CAUSES = {

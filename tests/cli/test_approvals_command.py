@@ -144,7 +144,7 @@ def test_options_that_would_decide_are_rejected(option: str, state: Folder) -> N
 
 
 def test_approvals_without_requests_says_so_and_creates_no_file(state: Folder) -> None:
-    assert state.approvals().stdout == "Nothing waits for an approval.\n"
+    assert state.approvals().stdout == "No call waits for approval.\n"
     assert not state.folder.exists()
     assert state.approvals("temporary").stdout == "There are no temporary approvals.\n"
 
@@ -153,7 +153,7 @@ def test_expired_request_is_listed_and_recorded_once(state: Folder) -> None:
     state.add_request(expires=time.time() - 1)
     for _ in range(2):
         first, second = state.approvals().stdout.splitlines()
-        assert first == "Nothing waits for an approval."
+        assert first == "No call waits for approval."
         assert re.fullmatch(r'Expired unanswered at \d\d:\d\d: Run workflow "Nightly sync" now\.', second)
     assert state.decisions() == [("expired", "run_workflow", "wf_1", None, None)]
 
@@ -350,7 +350,7 @@ def test_request_decided_meanwhile_stays_as_it_was(typed: str, became: RequestSt
 def test_request_in_an_elicitation_form_is_not_listed(state: Folder) -> None:
     state.add_request(out_of_band=False)
     with state.at_a_terminal() as person:
-        assert person.leaves() == (0, "Nothing waits for an approval.\n")
+        assert person.leaves() == (0, "No call waits for approval.\n")
 
 
 def test_control_characters_in_a_request_are_escaped(state: Folder) -> None:
@@ -509,7 +509,7 @@ def test_other_stores_with_requests_are_listed_with_commands(state: Folder, tmp_
         Folder(folder).add_request()
     ran = state.approvals(FASTN_CONFIG=str(config))
     first, *others = ran.stdout.splitlines()
-    assert first == "Nothing waits for an approval."
+    assert first == "No call waits for approval."
     names = ["in the sandbox", "on the profile acme", "at the tenant globex", "on your accounts"]
     assert [line.partition(": ")[0] for line in others] == [f"1 call waits {name}" for name in names]
     for line in others:

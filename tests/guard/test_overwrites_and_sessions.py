@@ -253,11 +253,11 @@ async def test_price_of_a_message_is_shown(world: World) -> None:
         previewed: Any = await world.preview(AiChat(message="hello"))
         return str(previewed.data_for_agent()["costs"])
 
-    assert (await costs()).startswith("Fastn tells the price in AI credits only afterwards. ")
+    assert (await costs()).startswith("Fastn states the price in AI credits only afterwards. ")
     assert "12 of 50 are left" in await costs()
     (billing,) = world.sandbox.state.all("billing")
     world.sandbox.state.put("billing", {name: each for name, each in billing.items() if "redits" not in name})
-    assert (await costs()).endswith(". Fastn does not tell the balance.")
+    assert (await costs()).endswith(". Fastn does not state the balance.")
     world.judge.ai_sessions.last_price = 1234.5
     path = "/api/v1/billing"
     world.refuse(path)

@@ -104,7 +104,7 @@ TEST_KEY = (
     "You can revoke it at any time."
 )
 AGAIN = "itself can be created again, under a new id."
-FIRES = "It fires for real from now on. It can be deleted; what it started meanwhile cannot be undone."
+FIRES = "It fires for real from now on. It can be deleted; runs that it has started by then cannot be undone."
 
 
 class Case(NamedTuple):
@@ -387,7 +387,7 @@ CASES = [
         first='Change schedule of trigger "Daily sync" from daily at 15:00 to on the schedule "*/7 * * * *".',
         button='Change "Daily sync"',
         brief='Change trigger "Daily sync"',
-        then="From then on it fires for real. The change can be undone; what it started meanwhile cannot.",
+        then="From then on it fires for real. The change can be undone; runs that it has started by then cannot.",
         facts=(("Details", '"schedule 0 15 * * * UTC, active"'),),
         row=HOURLY,
         effect=Effect.EXTERNAL,
@@ -670,7 +670,7 @@ def test_only_a_trigger_that_may_fire_is_said_to_fire() -> None:
         return sentences_of("update_trigger", {"trigger_id": "t1", **arguments}, row, effect=effect)["then"]
 
     off = {**HOURLY, "status": "Disabled"}
-    fires = "From then on it fires for real. The change can be undone; what it started meanwhile cannot."
+    fires = "From then on it fires for real. The change can be undone; runs that it has started by then cannot."
     assert then(HOURLY, Effect.EXTERNAL, timezone="CET") == fires
     assert then(off, Effect.EXTERNAL, status="Active") == fires
     assert then(off, Effect.EXTERNAL, timezone="CET") == BACK

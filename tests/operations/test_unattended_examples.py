@@ -87,7 +87,9 @@ def test_without_home_the_variables_to_set_are_named(shell: Shell, nightly: Path
         " (settings) and FASTN_STATE_DIR (approvals and the audit log).\n"
     )
     settings = {"FASTN_CONFIG_DIR": str(shell.config)}
-    assert "the folder of your approvals and the audit log is unknown" in shell.run(command, settings, cwd=nightly).stderr
+    assert (
+        "the folder of your approvals and the audit log is unknown" in shell.run(command, settings, cwd=nightly).stderr
+    )
     assert upstream.changes() == []
     state = {"FASTN_STATE_DIR": str(shell.folder / "state")}
     assert shell.run(command, settings | state, cwd=nightly).returncode == 0

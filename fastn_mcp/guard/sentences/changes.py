@@ -170,7 +170,7 @@ def update_trigger(facts: Facts) -> Question:
     changes_nothing = bool(facts.row) and not facts.changes
     if facts.effect is not Effect.EXTERNAL or is_off or changes_nothing:
         return updated(facts)
-    back = "The change can be undone; what it started meanwhile cannot."
+    back = "The change can be undone; runs that it has started by then cannot."
     after = {**facts.row, **facts.arguments}
     callers = f", {_when(after)}" if word(after, "type") == "webhook" else ""
     return updated(facts, back, f"From then on it fires for real{callers}.")
@@ -241,7 +241,7 @@ def create_trigger(facts: Facts) -> Question:
     is_off = _state(facts, arguments) is State.OFF
     state = f", {State.OFF.value}" if is_off else ""
     title = f"Create trigger {facts.name}{state}: {_starts(facts)} {_when(arguments)}."
-    then = "It fires for real from now on. It can be deleted; what it started meanwhile cannot be undone."
+    then = "It fires for real from now on. It can be deleted; runs that it has started by then cannot be undone."
     if is_off:
         then = "It does not fire until it is switched on. It can be deleted afterwards."
     return say(facts, "Create", title=title, then=then)
