@@ -239,6 +239,7 @@ async def test_unknown_names_are_answered_with_known_ones(world: World) -> None:
     for statement, word in (
         ("select * from customer", "customers"),
         ("select nmae from customers", "'name'"),
+        ("select nmae", "no such column: nmae. Nothing was changed. Name a table. Tables: customers, "),
         ("select medain(duration_ms) from runs", "'median'"),
     ):
         answer = await world.call(Query(sql=statement))
