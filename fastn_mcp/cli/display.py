@@ -9,15 +9,26 @@ from typing import Any, TypeGuard, cast
 from pydantic import JsonValue
 from rich.console import RenderableType
 from rich.padding import Padding
-from rich.table import Table
+from rich.table import Table as Grid
 from rich.text import Text
 
 from fastn_mcp.account.short_ids import short_id
 from fastn_mcp.cli import layout
 from fastn_mcp.cli.layout import style
-from fastn_mcp.records.formats import age, counted, field_in_words, lasting, quoted, sentence
+from fastn_mcp.records.formats import (
+    age,
+    age_first,
+    age_only,
+    counted,
+    field_in_words,
+    lasting,
+    name_only,
+    quoted,
+    sentence,
+)
 from fastn_mcp.records.rows import Row, as_word, parse_timestamp
 from fastn_mcp.records.states import RunState, State, state_in_words
+from fastn_mcp.records.table import Table
 from fastn_mcp.redaction import sanitize
 
 Object = dict[str, JsonValue]
@@ -46,11 +57,6 @@ _STYLES = {
     **dict.fromkeys((RunState.UNDER_WAY, "low"), style(layout.CYAN)),
 }
 _ENDINGS = {"timeout": RunState.TIMED_OUT.value}
-_TIME_WITH_AGE = re.compile(r"(\d{4}-\d\d-\d\d)(?:T(\d\d:\d\d)[\d:.]*Z)? \(([^()]*)\)(?=,|$)")
-_ID_WITH_NAME = re.compile(
-    r"\b(?:[a-z]+ )?(?:[a-z]+_\w{8,}|[0-9a-f]{8}-[0-9a-f-]{27}|\w+:[\w:.~-]{20,}) \((.+?)\)(?=, |$)"
-)
-"""An id with the name that it stands for."""
 _PERCENT = re.compile(r"(?<=\d) (?=%)")
 _MIN_WIDTH = 24
 """Columns below which a value is shown as plain text."""
@@ -71,21 +77,17 @@ _MAX_MS = 120_000
 
 def rows_in(body: Mapping[str, JsonValue]) -> list[Row] | None:
     """Return the rows of a list's body, whichever of its forms it has; None if it is not a list."""
-    match body.get("data"):
-        case {"columns": list(), "rows": list()} as table:
-            return _unpacked(cast(Object, table))
+    data = body.get("data")
+    table = Table.parse(data)
+    if table is not None:
+        return cast("list[Row]", table.records())
+    match data:
         case {"changes": list() as rows, **rest} if rest.keys() <= {"next_cursor"}:
             return cast("list[Row]", rows)
         case list() as rows if _is_rows(rows) or not rows:
             return cast("list[Row]", rows)
         case _:
             return None
-
-
-def _unpacked(table: Mapping[str, Any]) -> list[Row]:
-    """Return the rows of a table that names its columns once."""
-    shared = cast(Object, table.get("in_all_rows") or {})
-    return [{**dict(zip(table["columns"], row, strict=False)), **shared} for row in table["rows"]]
 
 
 def cursor_of(body: Mapping[str, JsonValue]) -> str | None:
@@ -165,7 +167,7 @@ class Display:
             if isinstance(lead, str):
                 del displayed[name]
                 yield Text(_line(lead), "bold")
-        grid = Table.grid(padding=(0, _GAP, 0, 0))
+        grid = Grid.grid(padding=(0, _GAP, 0, 0))
         grid.add_column(style=_DIM, max_width=self.width // 3, overflow="fold")
         grid.add_column(overflow="fold")
         short = [name for name in _ordered(displayed) if self._is_short(displayed[name])]
@@ -187,10 +189,10 @@ class Display:
             lines: Iterable[RenderableType] = (Text(sanitize(line), overflow="fold") for line in item.split("\n"))
         elif self.width < _MIN_WIDTH:
             lines = [Text(self.plain(item), overflow="fold")]
-        elif isinstance(item, dict) and item.keys() == {"columns", "rows"}:
-            columns = [column for column in cast("list[str]", item["columns"]) if column not in _ID_COLUMNS]
+        elif (table := Table.parse(item)) is not None:
+            columns = [column for column in table.columns if column not in _ID_COLUMNS]
             first = sorted(columns, key=lambda column: column not in _NAME_COLUMNS)
-            lines = [inner.table(_unpacked(item), first)] if item["rows"] else [Text("None.")]
+            lines = [inner.table(table.records(), first)] if table.rows else [Text("None.")]
         elif isinstance(item, dict):
             lines = inner.report(item)
         elif not _is_rows(item):
@@ -221,7 +223,7 @@ class Display:
             yield from self._inside(row)
 
     def _findings(self, rows: Sequence[Row]) -> RenderableType:
-        grid = Table.grid(padding=(0, _GAP, 0, 0))
+        grid = Grid.grid(padding=(0, _GAP, 0, 0))
         for row in rows:
             what = Text(_line(str(row["what"])))
             about = row.get("rows")
@@ -239,7 +241,7 @@ class Display:
     def table(self, rows: Sequence[Row], first: Sequence[str] = ()) -> RenderableType:
         """Render rows under the columns that fit: names first. An id without room beside stands below the name."""
         fitted = self._fitted(rows, first)
-        table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
+        table = Grid(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
         for name, width in fitted.widths.items():
             is_number = all(type(row.get(name)) in (int, float, type(None)) for row in rows)
             justify = "right" if is_number else "left"
@@ -294,10 +296,8 @@ class Display:
             case _:
                 text = self.plain(item)
         if is_whole and isinstance(item, str):
-            text = _TIME_WITH_AGE.sub(
-                lambda match: f"{match[3]}, {match[1]}" + (f" {match[2]} UTC" if match[2] else ""), text
-            )
-        return Text(_ID_WITH_NAME.sub(r"\1", _TIME_WITH_AGE.sub(r"\3", text)), overflow="fold")
+            text = age_first(text)
+        return Text(name_only(age_only(text)), overflow="fold")
 
     def plain(self, item: JsonValue) -> str:
         """Return any value in words on one line."""

@@ -11,8 +11,8 @@ from fastn_mcp.account.entries import LISTS, Entry, read_contents, read_labels
 from fastn_mcp.client.reads import MAX_LOOKUPS, Pages, read_each
 from fastn_mcp.errors import FastnError
 from fastn_mcp.procedures.context import ProcedureContext
+from fastn_mcp.procedures.list_results import ListAnswer, collected, shown
 from fastn_mcp.procedures.lookup import named
-from fastn_mcp.procedures.tables import Table, collected, shown
 from fastn_mcp.records.formats import aged, counted, quoted
 from fastn_mcp.records.labels import label_of
 from fastn_mcp.records.rows import Row, connection_refers, inside, row_of, text, timestamp
@@ -38,7 +38,7 @@ _MAX_PAGES = 10
 """Maximum number of pages of 100 entries read to the oldest one."""
 
 
-async def entries(call: QueryAuditLog, context: ProcedureContext) -> Table:
+async def entries(call: QueryAuditLog, context: ProcedureContext) -> ListAnswer:
     """Return the page that `call` asks for. Raises a `FastnError`."""
     resource = call.resource_id
     matches = await _resources_named(resource, context) if resource and not _ID.fullmatch(resource) else []

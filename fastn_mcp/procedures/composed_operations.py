@@ -12,8 +12,8 @@ from fastn_mcp.guard.result import Done
 from fastn_mcp.procedures.ai import build, chat
 from fastn_mcp.procedures.audit_log import entries
 from fastn_mcp.procedures.context import Pending, Procedure, ProcedureContext
+from fastn_mcp.procedures.list_results import ListAnswer, listed
 from fastn_mcp.procedures.lookup import ids_named, names_in
-from fastn_mcp.procedures.tables import Table, listed
 from fastn_mcp.procedures.wait_for_execution import run_workflow
 from fastn_mcp.records.labels import name_of
 from fastn_mcp.records.rows import FastnObject, Row, inside, key_of, objects, row_of, started_workflows, text
@@ -154,14 +154,16 @@ async def _read(call: Operation[Any], context: ProcedureContext) -> FastnObject:
             if not unclear:
                 raise
         # Without rows, or with rows that may not match these arguments, it is not settled that they are ids.
-        may_be_names = isinstance(result, Table) and (not result.items or {*unclear} & {*(result.not_checked or ())})
+        may_be_names = isinstance(result, ListAnswer) and (
+            not result.items or {*unclear} & {*(result.not_checked or ())}
+        )
         if result is not None and not (unclear and may_be_names):
             return result
     ids = await ids_named(call, unclear, context, are_tried=may_be_ids and result is None)
     if result is not None and not ids:
         return result
     result = await _read_once(call.model_copy(update=ids), context)
-    return result.model_copy(update={"named": ids}) if ids and isinstance(result, Table) else result
+    return result.model_copy(update={"named": ids}) if ids and isinstance(result, ListAnswer) else result
 
 
 async def _read_once(call: Operation[Any], context: ProcedureContext) -> FastnObject:

@@ -11,11 +11,11 @@ from fastn_mcp.account.entries import LISTS, Entry, Kind, entry
 from fastn_mcp.client.reads import read_each
 from fastn_mcp.errors import FastnError, NotFound
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
+from fastn_mcp.procedures.list_results import ConciseRows
 from fastn_mcp.procedures.lookup import ID, read_by_id
 from fastn_mcp.procedures.ranking import EXACT_MATCH, Hit, kinds_in, words_of
 from fastn_mcp.procedures.reads import failure
 from fastn_mcp.procedures.search_data import Matches, SearchData
-from fastn_mcp.procedures.tables import ConciseRows
 from fastn_mcp.records.formats import age
 from fastn_mcp.records.platform import facts_about
 from fastn_mcp.records.rows import FastnObject, Row, as_word, key_of, short, text, timestamp, without_empty

@@ -22,8 +22,8 @@ from fastn_mcp.tools.workflows import ListExecutions
 _NOT_ENDED = "!completed,failed,timeout,cancelled"
 
 
-class Table(FastnObject):
-    """Rows of a list as an agent reads them, and what it has to know about them."""
+class ListAnswer(FastnObject):
+    """Rows of a page of a list, and what an agent has to know about them."""
 
     total: Annotated[int | None, Field(description="How many there are in all, if known.")] = None
     by_status: Annotated[
@@ -49,7 +49,7 @@ MAX_FURTHER_PAGES = 10
 """Maximum number of further pages of 100 rows read to fill one page, if Fastn does not filter."""
 
 
-async def collected(call: List[Any], context: ProcedureContext) -> Table:
+async def collected(call: List[Any], context: ProcedureContext) -> ListAnswer:
     """Return the page with Fastn's rows. Reads further pages while filters leave it short of rows."""
     if isinstance(call, ListExecutions) and call.under_way_minutes is not None:
         call = _begun_before(call, context.system.now() - timedelta(minutes=call.under_way_minutes))
@@ -85,7 +85,7 @@ async def collected(call: List[Any], context: ProcedureContext) -> Table:
         total = len(items)
     elif call.filters and every and total == every.prefix.total:
         total = None  # of all rows: Fastn may have ignored the filters
-    return Table(
+    return ListAnswer(
         items=items,
         places=places,
         next_cursor=page.next_cursor,
@@ -103,7 +103,7 @@ def _begun_before(call: ListExecutions, time: datetime) -> ListExecutions:
     return call.model_copy(update={"until": until, "status": call.status or _NOT_ENDED})
 
 
-async def _whole(call: List[Any], context: ProcedureContext) -> Table:
+async def _whole(call: List[Any], context: ProcedureContext) -> ListAnswer:
     """Return the page of a list that is read whole, up to a bound, before it is filtered and sorted here."""
     read, statuses, is_complete = await _all_rows(call, context)
     numbered, unchecked = call.matching_rows(read)
@@ -122,7 +122,7 @@ async def _whole(call: List[Any], context: ProcedureContext) -> Table:
         gaps.append(f"Only {counted(len(read), 'row')} were read, others may match: {advice}.")
     if statuses and call.filters["status"].startswith("!"):
         gaps.append(f"Read by status: {in_words(tuple(statuses))}. Rows with any other status are not here.")
-    return Table(
+    return ListAnswer(
         items=rows,
         places=places,
         next_cursor=end.encode() if rows and start + len(rows) < len(matching) else None,

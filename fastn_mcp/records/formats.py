@@ -58,6 +58,41 @@ def aged(moment: datetime, now: datetime) -> str:
     return f"{stamp(moment)} ({age(moment, now)})"
 
 
+_TIME_WITH_AGE = re.compile(r"(\d{4}-\d\d-\d\d)(?:T(\d\d:\d\d)[\d:.]*Z)? \(([^()]*)\)(?=,|$)")
+"""A time or a date as `aged` and `dated` format it."""
+
+
+def age_only(text: str) -> str:
+    """Return a text with the age alone of each time in it: `3 hours ago`."""
+    return _TIME_WITH_AGE.sub(r"\3", text)
+
+
+def age_first(text: str) -> str:
+    """Return a text with the age of each time in it before the time: `3 hours ago, 2026-11-25 09:00 UTC`."""
+
+    def turned(match: re.Match[str]) -> str:
+        day, time, age = match.groups()
+        return f"{age}, {day}" if time is None else f"{age}, {day} {time} UTC"
+
+    return _TIME_WITH_AGE.sub(turned, text)
+
+
+def named_id(key: str, name: str) -> str:
+    """Format an id with the name that it stands for: `wf_8a1f03c2 (Nightly sync)`."""
+    return f"{key} ({name})"
+
+
+_ID_WITH_NAME = re.compile(
+    r"\b(?:[a-z]+ )?(?:[a-z]+_\w{8,}|[0-9a-f]{8}-[0-9a-f-]{27}|\w+:[\w:.~-]{20,}) \((.+?)\)(?=, |$)"
+)
+"""An id as `named_id` formats it, perhaps after its kind."""
+
+
+def name_only(text: str) -> str:
+    """Return a text with the name alone of each id in it that has one: `Nightly sync`."""
+    return _ID_WITH_NAME.sub(r"\1", text)
+
+
 def stamp(moment: datetime) -> str:
     """Format a time: `2026-11-25T09:00:00Z`."""
     return f"{moment.astimezone(UTC).isoformat()[:19]}Z"

@@ -3,9 +3,8 @@
 Text from Fastn appears only in `data`, marked as untrusted, since names, logs and AI replies can contain instructions.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from itertools import islice
 from typing import Any, cast
 from urllib.parse import quote
 
@@ -14,12 +13,14 @@ from pydantic_core import to_json
 
 from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.procedures.context import Procedure
+from fastn_mcp.procedures.list_rows import ListAnswer
 from fastn_mcp.procedures.overview.get_overview import Overview
 from fastn_mcp.procedures.query.answer import QueryResult
-from fastn_mcp.procedures.tables import Table
 from fastn_mcp.records.formats import counted
 from fastn_mcp.records.platform import note_on
 from fastn_mcp.records.rows import FastnObject, Row, row_of
+from fastn_mcp.records.sizes import cut_to, fitting_rows, size_of
+from fastn_mcp.records.table import Table
 from fastn_mcp.redaction import may_hold_new_key, safe, safe_json, shorten
 from fastn_mcp.tools.access import CreateApiKey
 from fastn_mcp.tools.catalog import OPERATIONS
@@ -55,9 +56,6 @@ _NOTE_SIZE = 400
 _LONG_ROWS = 4
 """Number of long rows that have room on a page, if not all fit."""
 
-_MIN_CELL = 40
-"""Minimum size of a cell that is cut, in bytes."""
-
 
 def render(
     call: Tool[Any],
@@ -67,7 +65,7 @@ def render(
     notes: Mapping[str, JsonValue] | None = None,
 ) -> dict[str, JsonValue]:
     """Render the result of `call`, with the receipt of its change, and what the receipt says besides."""
-    if isinstance(result, Table):
+    if isinstance(result, ListAnswer):
         return _render_page(cast("List[Any]", call), result)
     answer: dict[str, JsonValue] = {}
     if call.effect is not Effect.READ:
@@ -90,12 +88,12 @@ def render(
         raw = _without_nulls(raw)
     data = _with_new_key(raw) if isinstance(call, CreateApiKey) else safe(raw)
     budget = _budget_of(result)
-    size = _size(answer)
+    size = size_of(answer)
     cut = ""
     if size > budget // 2:
         answer, cut = _fit_fields(answer, budget // 2)
-        size = _size(answer) + len(cut)
-    answer["data"], left_out = _fit(data, budget - _NOTE_SIZE - size)
+        size = size_of(answer) + len(cut)
+    answer["data"], left_out = cut_to(data, budget - _NOTE_SIZE - size)
     said = " ".join(filter(None, (cut, left_out)))
     return answer | ({"left_out": said} if said else {})
 
@@ -120,7 +118,7 @@ _FIRST = ("message", "next")
 
 def bounded(answer: dict[str, JsonValue]) -> dict[str, JsonValue]:
     """Cut the longest fields of an answer that is larger than any may be, and say which."""
-    if _size(answer) <= MAX_PAGE:
+    if size_of(answer) <= MAX_PAGE:
         return answer
     note = shorten(str(answer.get("left_out", "")), _NOTE_SIZE)
     fields = {name: value for name, value in answer.items() if name != "left_out"}
@@ -130,17 +128,17 @@ def bounded(answer: dict[str, JsonValue]) -> dict[str, JsonValue]:
 
 def _fit_fields(fields: dict[str, JsonValue], budget: int) -> tuple[dict[str, JsonValue], str]:
     """Cut the longest fields until all fit, in the same order. Return them with a sentence on which were cut."""
-    if _size(fields) <= budget:
+    if size_of(fields) <= budget:
         return fields, ""
     room = budget - _NOTE_SIZE
-    sizes = {name: _size({name: value}) for name, value in fields.items()}
+    sizes = {name: size_of({name: value}) for name, value in fields.items()}
     order = sorted(fields, key=lambda name: (name not in _WHOLE, name not in _FIRST, sizes[name]))
     fitted = dict(fields)
     for number, name in enumerate(order):
         share = room // 4 if name in _FIRST else room // (len(order) - number)
         if name not in _WHOLE and sizes[name] > share:
-            fitted[name], _ = _fit(fields[name], max(share - len(name) - 6, 0))
-        room -= _size({name: fitted[name]})
+            fitted[name], _ = cut_to(fields[name], max(share - len(name) - 6, 0))
+        room -= size_of({name: fitted[name]})
     cut = [name for name in fields if fitted[name] != fields[name]]
     return fitted, f"Cut to fit: {', '.join(cut)}."
 
@@ -178,7 +176,7 @@ def _page_of(call: Tool[Any] | None) -> str:
     return _PAGES.get(resource or "", "")
 
 
-def _render_page(call: List[Any], page: Table) -> dict[str, JsonValue]:
+def _render_page(call: List[Any], page: ListAnswer) -> dict[str, JsonValue]:
     envelope = cast("dict[str, JsonValue]", page.model_dump(exclude={"items"}, exclude_none=True))
     cursor = envelope.pop("next_cursor", None)
     room = _page_size(call)
@@ -186,11 +184,11 @@ def _render_page(call: List[Any], page: Table) -> dict[str, JsonValue]:
     left_out = [shorten(" ".join(page.gaps), room // 32)] if page.gaps else []
     if cut_fields:
         left_out.append(cut_fields)
-    if cursor is not None and _size(cursor) <= room // 3:
+    if cursor is not None and size_of(cursor) <= room // 3:
         envelope["next_cursor"] = cursor
     elif cursor is not None:
         left_out.append("There is more, but its cursor is too long to be passed on: use filters.")
-    budget = room - _NOTE_SIZE - _size(envelope) - _size(" ".join(left_out))
+    budget = room - _NOTE_SIZE - size_of(envelope) - size_of(" ".join(left_out))
     form = _as_table if call.is_table else _as_objects
     data, row_count, cut = form(page.items, budget)
     if cut:
@@ -206,7 +204,7 @@ def _render_page(call: List[Any], page: Table) -> dict[str, JsonValue]:
     return note | envelope | {"data": data, "untrusted": True}
 
 
-def _continue_after(page: Table, row_count: int, envelope: dict[str, JsonValue]) -> str:
+def _continue_after(page: ListAnswer, row_count: int, envelope: dict[str, JsonValue]) -> str:
     """Set the cursor of the first row that did not fit, if there is one, and return how to continue."""
     # Fastn's own cursor would skip the rows that were left out.
     envelope.pop("next_cursor", None)
@@ -236,78 +234,28 @@ Rendered = tuple[JsonValue, int, int]
 
 
 def _as_objects(rows: Sequence[Row], budget: int) -> Rendered:
-    included, cut = _fitting(map(_sized, rows), len(rows), budget, lambda row, share: _fit(row, share)[0])
+    included, cut = fitting_rows(
+        map(_sized, rows),
+        count=len(rows),
+        budget=budget,
+        long_rows=_LONG_ROWS,
+        cut_row=lambda row, share: cut_to(row, share)[0],
+    )
     return included, len(included), cut
 
 
 def _sized(row: Row) -> tuple[JsonValue, int]:
     value, raw = safe_json(cast(JsonValue, row))
-    return value, _size(value) if raw is None else len(raw)
+    return value, size_of(value) if raw is None else len(raw)
 
 
 def _as_table(rows: Sequence[Row], budget: int) -> Rendered:
-    """Render rows as arrays under columns that are named once. A value that all rows share is stated once, too."""
-    whole = cast("list[dict[str, JsonValue]]", safe(cast(JsonValue, rows)))
-    columns = _in_order(whole)
-    first = whole[0] if len(whole) > 1 else {}
-    shared = {name: value for name, value in first.items() if _is_shared(name, value, whole)}
-    columns = [name for name in columns if name not in shared]
-    head: dict[str, JsonValue] = {"columns": cast(JsonValue, columns)}
-    if shared:
-        head["in_all_rows"] = shared
-    left = budget - _size(head)
-    if left < budget // 2 or left // _LONG_ROWS < len(columns) * _MIN_CELL:
+    """Render rows as a table, or as objects if the columns leave no room for a few long rows."""
+    table = Table.of(cast("list[Row]", safe(cast(JsonValue, rows))))
+    if not table.has_room_in(budget, _LONG_ROWS):
         return _as_objects(rows, budget)
-
-    def cut_cells(cells: JsonValue, share: int) -> JsonValue:
-        return [_fit(cell, share // len(columns) - 1)[0] for cell in cast("list[JsonValue]", cells)]
-
-    cells: list[JsonValue] = [list(map(row.get, columns)) for row in whole]
-    included = cells
-    cut = 0
-    if _size(cells) > left:
-        included, cut = _fitting(((row, _size(row)) for row in cells), len(cells), left, cut_cells)
-    head["rows"] = included
-    return head, len(included), cut
-
-
-def _in_order(rows: Sequence[Row]) -> list[str]:
-    """Return the names of all fields, in the order in which rows have them."""
-    columns: list[str] = []
-    for names in dict.fromkeys(map(tuple, rows)):
-        place = 0
-        for name in names:
-            if name not in columns:
-                columns.insert(place, name)
-            place = columns.index(name) + 1
-    return columns
-
-
-def _is_shared(name: str, value: JsonValue, rows: Sequence[Row]) -> bool:
-    """Whether all rows have this plain value. The id stays in each row."""
-    return name != "id" and isinstance(value, (str, int, float)) and all(row.get(name) == value for row in rows)
-
-
-def _fitting(
-    rows: Iterable[tuple[JsonValue, int]], count: int, budget: int, cut_to: Callable[[JsonValue, int], JsonValue]
-) -> tuple[list[JsonValue], int]:
-    """Return as many rows as fit, at least one, and how many of them were cut. `rows` have their size in bytes.
-
-    Where not all fit, each long row is cut to its share, so that it does not fill the page. Later rows are not read.
-    """
-    share = budget // max(min(count, _LONG_ROWS), 1)
-    included: list[tuple[JsonValue, int]] = []
-    total = least = 0
-    for row, size in rows:
-        least += min(size + 1, share)
-        if least > budget:
-            break
-        included.append((row, size + 1))
-        total += size + 1
-    if total <= budget:
-        return [row for row, _ in included], 0
-    fitted = [cut_to(row, share - 1) if size > share else row for row, size in included]
-    return fitted, sum(size > share for _, size in included)
+    fitted, cut = table.fitted(budget, _LONG_ROWS)
+    return fitted.to_json(), len(fitted.rows), cut
 
 
 def _with_new_key(answer: JsonValue) -> JsonValue:
@@ -325,36 +273,6 @@ def _with_new_key(answer: JsonValue) -> JsonValue:
     return redacted
 
 
-def _fit(value: JsonValue, budget: int) -> tuple[JsonValue, str]:
-    """Cut a value until it fits. Return it with a sentence on what was cut."""
-    if _size(value) <= budget:
-        return value, ""
-    limit = BUDGET
-    while limit > 1:
-        limit //= 2
-        cut = _truncate(value, limit)
-        if _size(cut) <= budget:
-            return cut, f"Texts are cut at {limit} characters, lists and objects at {limit} entries."
-    # A character of JSON takes up to four bytes inside a JSON string.
-    return _truncate(to_json(value).decode(), max(budget // 4 - 40, 0)), "Only the beginning is here, as text."
-
-
-def _truncate(value: JsonValue, limit: int) -> JsonValue:
-    if isinstance(value, str):
-        return shorten(value, limit)
-    if isinstance(value, list):
-        included = [_truncate(item, limit) for item in value[:limit]]
-        return [*included, f"[{len(value) - limit} more]"] if len(value) > limit else included
-    if isinstance(value, dict):
-        entries = {shorten(name, limit): _truncate(item, limit) for name, item in islice(value.items(), limit)}
-        return entries | ({f"[{len(value) - limit} more]": None} if len(value) > limit else {})
-    return value
-
-
-def _size(value: JsonValue) -> int:
-    return len(to_json(value))
-
-
 _FOREIGN = ("fastn", "preview", "now", "calls")
 """Keys of an error that contain text from Fastn."""
 
@@ -367,7 +285,7 @@ def render_error(error: dict[str, JsonValue]) -> dict[str, JsonValue]:
 
 def render_preview(preview: dict[str, JsonValue]) -> dict[str, JsonValue]:
     """Render the result of `dry_run`."""
-    fitted, left_out = _fit(safe(preview), BUDGET - _NOTE_SIZE)
+    fitted, left_out = cut_to(safe(preview), BUDGET - _NOTE_SIZE)
     answer: dict[str, JsonValue] = {"status": "preview", "message": "Nothing was sent.", "preview": fitted}
     return answer | ({"left_out": left_out} if left_out else {}) | {"untrusted": True}
 
@@ -385,7 +303,7 @@ def render_pending(pending: PendingApproval, preview: dict[str, JsonValue]) -> d
         "next": "Tell the person. Do not poll: make exactly the same call again once they say that they have decided.",
         "retry_after_seconds": _RETRY_AFTER,
         "until": datetime.fromtimestamp(pending.request.expires, UTC).isoformat(timespec="seconds"),
-        "preview": _fit(safe(preview), BUDGET - 3 * _NOTE_SIZE)[0],
+        "preview": cut_to(safe(preview), BUDGET - 3 * _NOTE_SIZE)[0],
         "untrusted": True,
     }
     return bounded(answer)

@@ -88,35 +88,6 @@ def test_demo_shows_neither_the_account_nor_colours(played: Played) -> None:
     assert max(map(len, played.shown.splitlines()[:-1])) <= 100
 
 
-def test_transcript_contains_each_step_once(played: Played) -> None:
-    transcript = " ".join(played.shown.split())
-    place = 0
-    for sentence in (
-        f"{len(ALL_TOOLS)} tools: ",
-        "Why did last night's TikTok sync fail?",
-        'agent: find query="the tiktok orders sync"',
-        "agent: diagnose",
-        "connection TikTok Shop of Katana is FAILED",
-        "What will not help: A rerun",
-        "The agent tries to delete a customer, and the person declines.",
-        'Delete customer "Globex Exports"',
-        'Type "Globex Exports" to approve this one call',
-        "person: decline",
-        "Nothing was sent. (deletions that reached Fastn: 0)",
-        "It tries again, and the person types the name.",
-        "person: accept name=Globex Exports",
-        "done, once; get_customer now says not_found",
-        "It was the wrong one.",
-        "Globex Exports is there again, as ",
-        "Its connections, credentials and secrets are lost.",
-    ):
-        assert sentence in transcript[place:], sentence
-        place = transcript.index(sentence, place) + len(sentence)
-    assert "the same approval used three times: done, refused, refused" in transcript[place:]
-    assert "The same in protocol 2025-11-25: declined, nothing sent; approved, sent once." in transcript[place:]
-    assert transcript.count("Why did last night's TikTok sync fail?") == 1
-
-
 def test_last_line_of_the_demo_installs_a_server_that_starts(played: Played, tmp_path: Path) -> None:
     installs(played, tmp_path)
 

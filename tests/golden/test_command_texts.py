@@ -6,7 +6,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
@@ -66,11 +66,11 @@ class Machine(StateFolder):
     def home(self) -> Path:
         return self.folder.parents[2]
 
-    def make(self, line: str) -> "subprocess.CompletedProcess[str]":
+    def make(self, line: str, settings: Mapping[str, str] | None = None) -> "subprocess.CompletedProcess[str]":
         """Run a command line, whose standard input is the file after `<`, if any."""
         command, _, file = line.partition(" < ")
         stdin = (self.home / file).read_text(encoding="utf-8") if file else ""
-        return run_command(shlex.split(command)[1:], self.env, self.home, stdin)
+        return run_command(shlex.split(command)[1:], {**self.env, **(settings or {})}, self.home, stdin)
 
 
 def make_machine(folder: Path) -> Machine:
@@ -94,6 +94,8 @@ class Scene:
 
     lines: tuple[str, ...]
     before: tuple[str, ...] = ()
+    settings: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Further variables of the environment."""
     prepare: Callable[[Machine], None] = lambda _: None
 
 
@@ -126,7 +128,8 @@ SCENES: Mapping[str, Scene] = {
             f"{SANDBOX} call lst-customers",
             "fastn-mcp call list-customers",
             "fastn-mcp call delete-customer --help",
-        )
+        ),
+        settings={"FASTN_APPROVAL_WAIT_SECONDS": "1"},
     ),
     "run": Scene(
         (
@@ -337,7 +340,8 @@ def test_outputs_of_a_command_are_the_golden_ones(name: str, tmp_path: Path) -> 
     scene.prepare(machine)
     for line in scene.before:
         machine.make(line)
-    texts = [output_text(line, machine.make(line)) for line in (*help_lines(name), *scene.lines)]
+    lines = (*help_lines(name), *scene.lines)
+    texts = [output_text(line, machine.make(line, scene.settings)) for line in lines]
     check_texts(name, texts, machine.home)
 
 

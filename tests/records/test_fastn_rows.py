@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastn_mcp.procedures.tables import ConciseRows
+from fastn_mcp.procedures.list_results import ConciseRows
 from fastn_mcp.records.formats import age
 from fastn_mcp.records.labels import name_of
 from fastn_mcp.records.rows import (

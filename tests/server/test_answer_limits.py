@@ -29,8 +29,8 @@ from support.world import World
 from fastn_mcp.client import exchange
 from fastn_mcp.errors import AppliedUnreadable, Failed, TooLarge
 from fastn_mcp.procedures.catalog import ALL_TOOLS, TOOLS
+from fastn_mcp.procedures.list_results import ListAnswer
 from fastn_mcp.procedures.lookup import Ids
-from fastn_mcp.procedures.tables import Table
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.runtime import LARGE, work_on
 from fastn_mcp.server.handlers import build
@@ -164,7 +164,7 @@ def test_long_message_of_an_error_is_cut_and_its_next_step_is_not() -> None:
 
 
 def test_envelope_of_a_page_is_cut_and_its_cursor_is_not() -> None:
-    page = Table(
+    page = ListAnswer(
         items=[{"id": "c1", "name": "Acme"}],
         not_checked=[HUGE] * 5,
         absent=[HUGE],

@@ -12,7 +12,7 @@ from support.stores import grant
 from support.table_rows import rows_of
 
 from fastn_mcp.guard.approval_form import PendingApproval
-from fastn_mcp.procedures.tables import Table
+from fastn_mcp.procedures.list_results import ListAnswer
 from fastn_mcp.records.formats import counted
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.redaction import sanitize
@@ -55,8 +55,8 @@ def record(values: dict[str, JsonValue]) -> FastnObject:
     return FastnObject.model_validate(values)
 
 
-def page(rows: list[dict[str, Any]], **around: Any) -> Table:
-    return Table(items=rows, **around)
+def page(rows: list[dict[str, Any]], **around: Any) -> ListAnswer:
+    return ListAnswer(items=rows, **around)
 
 
 def outline(value: JsonValue) -> object:

@@ -7,13 +7,14 @@ def rows_of(data: Any) -> list[dict[str, Any]]:
     """Return the rows of `data` as objects, from objects or from a table."""
     if isinstance(data, list):
         return cast("list[dict[str, Any]]", data)
-    shared, columns = data.get("in_all_rows", {}), data["columns"]
-    assert all(len(row) == len(columns) for row in data["rows"])
-    return [{**shared, **dict(zip(columns, row, strict=True))} for row in data["rows"]]
+    shared = data.get("in_all_rows", {})
+    columns = data["columns"]
+    assert all(len(row) <= len(columns) for row in data["rows"])
+    empty = dict.fromkeys(columns)
+    return [{**shared, **empty, **dict(zip(columns, row, strict=False))} for row in data["rows"]]
 
 
 def table_rows(table: Any) -> list[dict[str, Any]]:
     """Return the rows of an overview's table as objects without what is empty."""
-    rows = [dict(zip(table["columns"], row, strict=False)) for row in table["rows"]]
-    assert all(row[-1] is not None for row in table["rows"])
-    return [{name: cell for name, cell in row.items() if cell is not None} for row in rows]
+    assert all(row[-1] is not None for row in table["rows"] if row)
+    return [{name: cell for name, cell in row.items() if cell is not None} for row in rows_of(table)]

@@ -42,7 +42,6 @@ from fastn_mcp.procedures.overview.table import (
     MAX_CHARACTERS,
     Order,
     TableRow,
-    as_table,
     fitting,
     ordered,
     unread_names,
@@ -53,6 +52,7 @@ from fastn_mcp.records.labels import name_of
 from fastn_mcp.records.quotas import credits_quota, plan, quotas_of
 from fastn_mcp.records.rows import FastnObject, Row, connector_keys, key_of, text
 from fastn_mcp.records.states import STATES, State
+from fastn_mcp.records.table import Table
 from fastn_mcp.redaction import is_own_key
 from fastn_mcp.tools.tool import Effect, suggested
 from fastn_mcp.tools.workflows import ListExecutions
@@ -190,7 +190,7 @@ class GetOverview(Procedure[Overview]):
         """Return a page of the table, with the cursor of the next one."""
         page = self._page(rows, start)
         end = start + len(page)
-        answer: dict[str, JsonValue] = {"table": as_table([row.named(names) for row in page])}
+        answer: dict[str, JsonValue] = {"table": Table.of([row.named(names) for row in page]).to_json()}
         if end < len(rows):
             answer |= {"of": len(rows), "next_cursor": f"{at}.{end}"}
         return answer

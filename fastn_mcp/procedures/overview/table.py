@@ -82,13 +82,3 @@ def fitting(rows: Sequence[TableRow], room: int) -> int:
         if room < 0 and number:
             return number
     return len(rows)
-
-
-def as_table(rows: Sequence[Cells]) -> dict[str, JsonValue]:
-    """Return rows as arrays under columns that are named once. Cells that are missing at the end are left out."""
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    last = [max((columns.index(name) for name in row), default=-1) for row in rows]
-    return {
-        "columns": [*columns],
-        "rows": [[row.get(name) for name in columns[: end + 1]] for row, end in zip(rows, last, strict=True)],
-    }

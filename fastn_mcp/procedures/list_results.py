@@ -18,9 +18,9 @@ from fastn_mcp.account.short_ids import short_id
 from fastn_mcp.client.reads import MAX_LOOKUPS
 from fastn_mcp.errors import FastnError, first_few, nearest
 from fastn_mcp.procedures.context import ProcedureContext
-from fastn_mcp.procedures.list_rows import Table, collected
+from fastn_mcp.procedures.list_rows import ListAnswer, collected
 from fastn_mcp.procedures.reads import AccountReads
-from fastn_mcp.records.formats import age, aged, counted, stamp
+from fastn_mcp.records.formats import age, aged, counted, named_id, stamp
 from fastn_mcp.records.labels import NO_NAMES, Names
 from fastn_mcp.records.rows import Row, parse_timestamp, row_of, started_workflows, text
 from fastn_mcp.records.states import run_state
@@ -162,7 +162,7 @@ class ConciseRows:
         label = self._names.get(kind, {}).get(key)
         if label is None:
             return short_id(key)
-        return label if key in self._legend.get(kind, {}) else f"{short_id(key)} ({label})"
+        return label if key in self._legend.get(kind, {}) else named_id(short_id(key), label)
 
 
 @lru_cache(maxsize=1024)
@@ -245,12 +245,12 @@ def _thing(value: Mapping[str, JsonValue]) -> tuple[str, str] | None:
     return (kind, str(key)) if isinstance(kind, str) and isinstance(key, (str, int)) else None
 
 
-async def listed(call: List[Any], context: ProcedureContext) -> Table:
+async def listed(call: List[Any], context: ProcedureContext) -> ListAnswer:
     """Return the page that `call` asks for. Raises a `FastnError`."""
     return await shown(call, await collected(call, context), context)
 
 
-async def shown(call: List[Any], page: Table, context: ProcedureContext, known: Names = NO_NAMES) -> Table:
+async def shown(call: List[Any], page: ListAnswer, context: ProcedureContext, known: Names = NO_NAMES) -> ListAnswer:
     """Return the page with the requested fields, else in full or in concise form, as `detail` says.
 
     `known` are names of what the rows refer to.
