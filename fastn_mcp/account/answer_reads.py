@@ -177,5 +177,5 @@ class AnswerReads:
             return
         if self._left_out is None:  # the same for all reads of the answer
             when = f" in {math.ceil(seconds)} s" if left is not None and left <= RESERVE and seconds else ""
-            self._left_out = f"Left out, to keep within Fastn's rate limit: call again{when} to read on."
+            self._left_out = f"Left out to stay within Fastn's rate limit. Call again{when} to continue."
         raise LeftOut(self._left_out, certainty=NOTHING_SENT)

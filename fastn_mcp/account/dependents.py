@@ -113,7 +113,7 @@ def dependency_rules(kind: str, subject: str, target: FastnObject | None) -> Dep
             )
         case "connection":
             names = connector_keys(row)
-            why = "Workflows name connectors, not connections: none is known to use this connection."
+            why = "Workflows name connectors, not connections, so whether one uses this connection is unknown."
             return DependencyRules(
                 certain=(DependencyRule("triggers", triggers, _app_event("connectionId", {subject})),),
                 possible=(_of_workflows(_refers("connectors", names)),) if names else (),

@@ -125,7 +125,7 @@ async def _of_run(call: RunWorkflow, resolved: ResolvedCall, send: Send, now: da
         notes += await _connections(workflow, resolved, send, now)
     elif call.customer_ref is None and (apps := apps_of_customers(workflow)):
         named = ", ".join(_app(dict(app)) for app in apps)
-        notes.append(f"No customer is named, and it uses connections of customers: {named}.")
+        notes.append(f"No customer is named, but it uses customers' connections: {named}.")
     return [*notes, await _last_runs(call, workflow, send, now)]
 
 
@@ -149,8 +149,10 @@ def _customer(key: str, resolved: ResolvedCall) -> str:
     record = resolved.record("customer", key)
     if record is None or (customer := record.row) is None:
         return "Its customer could not be read."
-    pending = " is pending: its integrations do not run" if is_pending(customer) else ""
-    return f"Customer {quote(name_of(customer))}{pending}."
+    name = quote(name_of(customer))
+    if is_pending(customer):
+        return f"Customer {name} is pending: its integrations do not run."
+    return f"The customer is {name}."
 
 
 async def _connections(workflow: Row, resolved: ResolvedCall, send: Send, now: datetime) -> list[str]:
@@ -241,7 +243,7 @@ async def _namesake(name: str, lister: type[List[Any]], send: Send) -> str:
     kind = lister.toolset().removesuffix("s")
     facts = [text(row, key) for key in ("role", "status")]
     label = ", ".join(filter(None, (str(label_of(kind, row) or name), *facts)))
-    return f"It exists already: {quote(label)}. Fastn may refuse another."
+    return f"It already exists: {quote(label)}. Fastn may refuse another one."
 
 
 _DAYS = {"d": 1, "y": 365}
@@ -274,5 +276,5 @@ def _next_run(call: CreateTrigger | UpdateTrigger, trigger: Row, now: datetime) 
     try:
         at = next_run(call.schedule, call.timezone or text(trigger, "timezone") or "UTC", now)
     except ValueError as error:
-        return f"When it fires next is unknown: {error}. Fastn may refuse it."
+        return f"Its next firing time is unknown: {error}. Fastn may refuse it."
     return f"It fires next at {aged(at.astimezone(UTC), now)}."

@@ -232,8 +232,8 @@ def check_settings(call: Call, surroundings: Surroundings) -> None:
         argument: object = getattr(call, name, None)
         if own and argument is not None and argument != own and name not in type(call).route.parameters:
             raise InvalidArgument(
-                f"The argument {name} is {quote(str(argument))}, but this server sends {quote(own)} with every request,"
-                f" by its setting {setting}.",
+                f"The argument {name} is {quote(str(argument))}, but this server sends {quote(own)} with every request"
+                f" (setting {setting}).",
                 f"Leave {name} out to use {quote(own)}, or tell the operator.",
             )
 

@@ -337,7 +337,7 @@ class ResolvedCall:
             return f"{_called(kind, unread[0].id)} could not be read"
         is_pending_known = isinstance(pending_in(self.call, row_of(self.target)), list)
         if self.call.needs_person and not (is_pending_known and getattr(self.call, "approval_mode", "") == "manual"):
-            return "what Fastn's AI would act on is unknown: begin a session in manual mode"
+            return "the targets of Fastn's AI are unknown: begin a session in manual mode"
         if self.target is UNKNOWN and self.call.toolset() == KINDS[kind].toolset:
             return f"the {kind.replace('_', ' ')} that this call may overwrite could not be read"
         return self._customer_gap() if kind == "customer" else ""
@@ -345,14 +345,14 @@ class ResolvedCall:
     def _customer_gap(self) -> str:
         name = FOR_ALL_WITHOUT.get(self.call.tool_name())
         if name and not getattr(self.call, name):
-            return f"this call is for all customers: name them in {name}"
+            return f"this call applies to all customers: name them in {name}"
         reference = customer_reference(self.call)
         if reference is not None:
             return f"this call names a customer by {quote(reference, is_name=True)}: use its id"
         if any(each.kind == "connection" and each.row is None for each in self.records):
             return "a connection that it names could not be read"
         if self.dependence.hides_owners:
-            return "not everything that depends on it could be read"
+            return "not all of its dependents could be read"
         return ""
 
     def bound(self) -> list[object]:

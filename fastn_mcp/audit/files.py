@@ -287,4 +287,4 @@ def lock(file: int) -> None:
         if try_lock(file):
             return
         time.sleep(0.0005)
-    raise TimeoutError(0, "another process keeps it locked")
+    raise TimeoutError(0, "another process has locked it")

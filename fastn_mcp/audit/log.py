@@ -54,7 +54,9 @@ log = logging.getLogger(__name__)
 FILE = "audit.jsonl"
 """File name in the state folder."""
 
-NEVER_SEEN = "This ledger has never seen this log. Was it moved or copied without its ledger, or the ledger replaced?"
+NEVER_SEEN = (
+    "This ledger has never seen this log. Was it moved or copied without its ledger, or was the ledger replaced?"
+)
 
 
 class AuditEvent(Enum):
@@ -378,7 +380,7 @@ class AuditFile:
         if end.n == 0 and (moved := moved_end(self.path, known)) is not None:
             end = End(moved.n, moved.head, moved.torn + end.torn)
             if size < self._longest:
-                lost = f"{was} and was emptied in place, as copytruncate of logrotate does. A copy is beside it."
+                lost = f"{was} and was emptied in place, as logrotate's copytruncate does. A copy is beside it."
         elif end.n < known.n:
             gone = f"entries {end.n + 1} to {known.n}"
             lost = f"{was}; {gone} are not in this folder: the log was emptied, shortened or moved elsewhere."

@@ -48,7 +48,7 @@ class NotExported(Refused):
     def __init__(self, why: str) -> None:
         super().__init__(
             f"The audit log {why}. No change is sent until it is exported (audit_export).",
-            "Reading still works. Call again later, and tell the operator: the server log says more.",
+            "Reading still works. Call again later, and tell the operator; the server log has the details.",
         )
 
 

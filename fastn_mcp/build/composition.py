@@ -443,7 +443,7 @@ def enabled_tools(settings: Settings) -> tuple[AnyTool, ...]:
     enabled = tuple(tool for tool in ALL_TOOLS if tool.tool_name() not in disabled)
     if not enabled:
         raise SettingsError(
-            "No tool is left by the settings tools, exclude_tools, toolsets, read_only and mode.",
-            "To list all tools: fastn-mcp tools, without these settings.",
+            "The settings tools, exclude_tools, toolsets, read_only and mode leave no tool.",
+            "To list all tools, run without these settings: fastn-mcp tools",
         )
     return enabled

@@ -167,8 +167,8 @@ def seal_keys(settings: Settings) -> Sequence[str]:
     """
     if settings.shares and not settings.state_secrets:
         raise SettingsError(
-            "The ledger is shared but state_secret is not set: no other replica could continue an approval request.",
-            "Set FASTN_STATE_SECRET to the same 32 characters or more on each.",
+            "The ledger is shared, but state_secret is not set: no other replica could continue an approval request.",
+            "Set FASTN_STATE_SECRET to the same 32 characters or more on each replica.",
         )
     return settings.state_secrets
 

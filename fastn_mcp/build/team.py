@@ -159,7 +159,7 @@ class TenantBuilder:
             return None
         if not self.state_secrets:
             raise SettingsError(
-                "The team file has [approvals] but state_secret is not set, which seals sign-ins.",
+                "The team file has [approvals], but state_secret, which seals sign-ins, is not set.",
                 "Set FASTN_STATE_SECRET to the same 32 characters or more on each replica.",
             )
         secret = approvals.secret(self.process.environment)
@@ -249,12 +249,12 @@ def serve(
 ) -> None:
     """Serve a team at `HOST:PORT` until stopped by a signal. Raises `SettingsError` if it cannot start."""
     host, port = http_address(address)
-    must_be_free(host, port, "Name another port: --http HOST:PORT")
+    must_be_free(host, port, "Choose another port: --http HOST:PORT")
     team = load_team(file)
     system = System()
     refusal = team.unserved_by_issuer(url_host(host))
     if refusal is not None:
-        raise SettingsError(f"{refusal}.", "Serve this machine alone: --http 127.0.0.1:PORT")
+        raise SettingsError(f"{refusal}.", "To serve only this machine: --http 127.0.0.1:PORT")
     shared = process_settings(flags, os.environ)
     lines = begin_log(shared)
     with ExitStack() as closing:

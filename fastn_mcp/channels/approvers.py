@@ -136,8 +136,8 @@ def able_approvers(approvers: Iterable[Approver], request: ApprovalRequest, *, e
     if not able or (enough and not are_enough):
         takes = f"This call needs {counted(needed, 'approver')}{of_groups(request.second)}"
         raise NobodyAble(
-            f"{takes}, and {len(able)} of the listed approvers may decide about it.",
-            "Tell the operator: the file of approvers lists their effects and groups. Nobody decides about a call that"
+            f"{takes}, and {len(able)} of the listed approvers may decide on it.",
+            "Tell the operator: the file of approvers lists their effects and groups. Nobody decides on a call that"
             " may be their own: an approver named by e-mail may be any caller whose sign-in has no e-mail address.",
         )
     return able
@@ -214,7 +214,7 @@ def _approver(name: str, values: object, source: TomlSource, issuer: str | None)
     principal = entry.principal or name
     if issuer is not None and not re.fullmatch(rf"{re.escape(issuer)}\|\S+", principal):
         raise ConfigError(
-            (name,), f'{name} needs principal = "{issuer}|SUBJECT", the sign-in by which people are counted'
+            (name,), f'{name} needs principal = "{issuer}|SUBJECT", the sign-in that identifies the person'
         )
     person = name if issuer is None else principal
     effects = frozenset(effect.value for effect in entry.effects)
@@ -280,7 +280,7 @@ class ApproverAnswers:
             raise AnswerRejected(410, why_closed(request), approver, request)
         if not approver.may_answer(request):
             why = (
-                f"Nothing was decided: {approver.name} may not decide about this call. It may be their own, or it has"
+                f"Nothing was decided: {approver.name} may not decide on this call. It may be their own, or it has"
                 " an effect that the file of approvers does not list for them."
             )
             raise AnswerRejected(403, why, approver, request)

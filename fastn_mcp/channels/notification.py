@@ -108,15 +108,15 @@ def _load(url: str) -> NotifyBase:
     """Return what Apprise sends by. Raises `ValueError` that says what is wrong with a URL, and does not show it."""
     service = Apprise.instantiate(url, asset=_ASSET)  # pyright: ignore[reportUnknownMemberType] - untyped in part
     if service is None:
-        raise ValueError("is incomplete, or of a service that Apprise does not know or needs another library for")
+        raise ValueError("is incomplete, or names a service that Apprise does not know or that needs another library")
     templates = cast("Sequence[str]", service.templates)
     if "{schema}://" in templates or service.category != "native":  # it names neither a host nor an account
-        raise ValueError("is for notifications on this machine, and not of a service")
+        raise ValueError("is for notifications on this machine, not for a service")
     if not service.verify_certificate:
-        raise ValueError("has verify=no, and certificates are always verified")
+        raise ValueError("has verify=no, but certificates are always verified")
     template = getattr(service, "template", None)
     if getattr(service, "attach", None) or (isinstance(template, AppriseAttachment) and len(template)):
-        raise ValueError("has an attachment or a template, and the text of a message is fixed")
+        raise ValueError("has an attachment or a template, but the text of a message is fixed")
     service.redirects = False
     service.retry = 0  # the channel tries again
     service.socket_connect_timeout = min(service.socket_connect_timeout, _STEP_TIMEOUT)

@@ -45,14 +45,16 @@ _MAX_INPUT = 4096
 @click.command(name="login")
 @click.argument("profile", required=False, shell_complete=complete_profile)
 @click.option("--stdin", is_flag=True, help="Read the key from the standard input instead of asking for it.")
-@click.option("--file", "in_file", is_flag=True, help="Keep it in a file that only you can read, not in the keyring.")
+@click.option(
+    "--file", "in_file", is_flag=True, help="Store the key in a file that only you can read, not in the keyring."
+)
 @click.option("--no-check", is_flag=True, help="Do not try the key first.")
 @click.option("--replace", is_flag=True, help="With --file: replace the key of another host without asking.")
 @click.pass_obj
 def login(start: StartOptions, profile: str | None, stdin: bool, in_file: bool, no_check: bool, replace: bool) -> int:
     """Ask for the API key of an account, try it with one read, and store it in the system's keyring.
 
-    Without PROFILE it is the key of the default account.
+    Without PROFILE, it stores the key of the default account.
     """
     stored = _stored_key(start, profile)
     account = stored.account
@@ -60,7 +62,7 @@ def login(start: StartOptions, profile: str | None, stdin: bool, in_file: bool, 
     with start.own_commands():
         stored.check(in_file=in_file, replace=replace)
     keyring = SystemKeyring()
-    words = ("login", *filter(None, (account.profile,)))
+    words = ("login", *filter(None, (account.profile,)), *(("--file",) if in_file else ()))
     command = start.command_line()
     if not in_file:
         with _file_suggested(command.to(*words, "--file")):
@@ -71,8 +73,6 @@ def login(start: StartOptions, profile: str | None, stdin: bool, in_file: bool, 
     if not no_check:
         result = anyio.run(check_key, start.parts(settings))
         if not result.works:
-            if in_file:
-                words = (*words, "--file")
             unchecked = command.to(*words, "--no-check")
             warn(f"{result.message} Nothing was stored. To store it without a check: {unchecked}")
             return 1
@@ -83,10 +83,10 @@ def login(start: StartOptions, profile: str | None, stdin: bool, in_file: bool, 
         with _file_suggested(command.to(*words, "--file")):
             place = keyring.keep(entry(settings.profile, settings.host), key)
     kind = f"The {settings.key_kind} key" if settings.key_kind != "unknown" else "The key"
-    say(f"{kind} for {settings.profile} at {settings.host} is kept in {place}.")
+    say(f"{kind} for {settings.profile} at {settings.host} is stored in {place}.")
     if settings.base_url != account.address and not (in_file and stored.may_set_address):
         where = f"--base-url {settings.base_url}, or base_url in {stored.config}"
-        say(f"Later starts need the address, too: {where}.")
+        say(f"Later commands need the address, too: {where}.")
     if os.environ.get(VARIABLE):
         warn(f"{VARIABLE} is set: unset it, or the stored key will not be used.")
     return 0
@@ -104,7 +104,7 @@ def logout(start: StartOptions, profile: str | None) -> int:
     done = stored.forget()
     if done:
         say(*(f"The key for {whose} was removed from {place}." for place in done))
-        say("It still works: revoke it in the Fastn dashboard, Settings, API keys, if it is not needed.")
+        say("It still works. If it is no longer needed, revoke it in the Fastn dashboard (Settings, API keys).")
         return 0
     if stored.is_in_file and account.key_host != settings.host.lower():
         warn(
@@ -115,8 +115,12 @@ def logout(start: StartOptions, profile: str | None) -> int:
     source = next((f"{name} in {stored.config}" for name in KEY_SETTINGS if name in account.table), None)
     if source is None and account.profile is None and os.environ.get(VARIABLE):
         source = f"the environment: {VARIABLE}"
-    hint = f"Its key comes from {source}." if source else f"To see which has one: {start.command_line().to('profiles')}"
-    warn(f"login has stored no key for {whose}. {hint}")
+    hint = (
+        f"Its key comes from {source}."
+        if source
+        else f"To see which accounts have one: {start.command_line().to('profiles')}"
+    )
+    warn(f"There is no stored key for {whose}. {hint}")
     return 1
 
 
@@ -196,7 +200,7 @@ def _stored_key(start: StartOptions, profile: str | None) -> StoredKey:
     flag = start.flags.get("profile")
     path = start.config_file()
     if profile is not None and flag is not None and flag != profile:
-        raise click.UsageError(f"--profile {flag} is another account than {profile}.")
+        raise click.UsageError(f"--profile {flag} and PROFILE {profile} are different accounts. Leave out one.")
     named = profile or flag
     with start.own_commands():
         config = config_file.read_or_none(path)
@@ -213,10 +217,10 @@ def _read_key(prompt: str, command: str, *, stdin: bool) -> str:
                 return str(click.prompt(prompt, hide_input=True, err=True)).strip()
             except click.Abort:
                 raise click.Abort("No key was stored.") from None
-        raise SettingsError("There is no terminal to ask for the key at.", f"Give it on the standard input: {command}")
+        raise SettingsError("There is no terminal to ask for the key on.", f"Give it on the standard input: {command}")
     lines = key_in_text(sys.stdin.read(_MAX_INPUT)).splitlines()
     if len(lines) != 1:
-        what = "The standard input has to be one line, the key."
+        what = "The standard input must be one line: the key."
         raise SettingsError(what, f"Pass the key and nothing else: {command} < FILE")
     return lines[0]
 
@@ -227,7 +231,7 @@ def _file_suggested(command: str) -> Generator[None]:
     try:
         yield
     except NoKeyring as error:
-        raise SettingsError(error.what, f"Keep it in a file that only you can read: {command}") from None
+        raise SettingsError(error.what, f"Store the key in a file that only you can read: {command}") from None
 
 
 # --- whoami ------------------------------------------------------------------------------------------------------
@@ -367,7 +371,7 @@ def _row(name: str, config: ConfigFile, program: str) -> dict[str, str | bool | 
 @with_settings("base_url", "auth", "env", "space_id", "tenant_id", "end_org_id", "mode", "policy")
 @click.option("--api-key-env", metavar="VARIABLE", help="The variable that holds its key.")
 @click.option("--api-key-file", type=click.Path(path_type=Path), help="The file that holds its key.")
-@click.option("--default", "as_default", is_flag=True, help="Use it by default.")
+@click.option("--default", "as_default", is_flag=True, help="Use this account by default.")
 @click.pass_obj
 def add_(start: StartOptions, name: str, as_default: bool, **options: object) -> None:
     """Add the account NAME to the configuration file. Add other settings there by hand."""
@@ -386,7 +390,7 @@ def add_(start: StartOptions, name: str, as_default: bool, **options: object) ->
     if as_default:
         config_file.put(path, None, "profile", name)
     command = _program(start)
-    say(f"Added to {path}: {name}.")
+    say(f"Added the profile {name} to {path}.")
     if not options["api_key_env"] and not options["api_key_file"]:
         say(f"Next, give it a key: {command.to('login', name)}")
     if not as_default:
@@ -409,7 +413,7 @@ def remove_(start: StartOptions, name: str) -> None:
     for place in StoredKey(path, account).forget(any_host=True):
         say(f"Its key was removed from {place}; it is not revoked.")
     config_file.remove(path, name)
-    say(f"Removed from {path}: {name}.")
+    say(f"Removed the profile {name} from {path}.")
 
 
 @profiles_group.command(name="use")
@@ -419,7 +423,7 @@ def use_(start: StartOptions, name: str) -> None:
     """Use the account NAME by default."""
     path, _ = _config_with(start, name)
     config_file.put(path, None, "profile", name)
-    say(f"Used by default from now on: {name}.")
+    say(f"The default profile is now {name}.")
 
 
 def _program(start: StartOptions) -> CommandLine:

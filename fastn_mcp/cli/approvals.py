@@ -39,7 +39,7 @@ _warn = partial(click.echo, err=True)
 
 @click.group(name="approvals", invoke_without_command=True)
 @click.option("--open", "in_browser", is_flag=True, help="Open the approval page in your browser.")
-@click.option("--json", "as_json", is_flag=True, help="List what waits as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the waiting calls as JSON.")
 @click.pass_context
 def approvals_group(ctx: click.Context, in_browser: bool, as_json: bool) -> None:
     """List the calls that wait for you, and decide on them at this terminal."""
@@ -54,7 +54,7 @@ def approvals_group(ctx: click.Context, in_browser: bool, as_json: bool) -> None
     if as_json:
         click.echo(json.dumps([_data(request) for request in waiting]))
     elif not waiting:
-        say("Nothing waits for an approval.")
+        say("No call waits for approval.")
     elif (terminal := Terminal.here()) is not None and sys.stdout.isatty():
         _decide(store, terminal)
     else:
@@ -69,10 +69,10 @@ def _list(store: ApprovalStore, waiting: Iterable[ApprovalRequest]) -> None:
     """List what waits, and where it is decided. Nothing is decided through a pipe."""
     for request in waiting:
         say(*request.question.lines(), _headline(request), "")
-    say(f"Nothing was decided: deciding needs a person at a terminal. Run there: {store.program.to('approvals')}")
+    say(f"Nothing was decided: that needs a person at a terminal. Run it in one: {store.program.to('approvals')}")
     opened = _page(store.folder / PAGE_FILE)
     if opened is not None:
-        say(f"Or on the approval page at {opened[0]}, which this opens: {store.program.to('approvals', '--open')}")
+        say(f"To decide on the approval page at {opened[0]}: {store.program.to('approvals', '--open')}")
 
 
 def _decide(store: ApprovalStore, terminal: Terminal) -> None:
@@ -162,7 +162,7 @@ def withdraw_(store: ApprovalStore, request: str | None, note: str) -> None:
             say("No approval can be withdrawn.")
         return
     if Terminal.here() is None:
-        raise click.ClickException("Nothing was withdrawn: withdrawing needs a person at a terminal.")
+        raise click.ClickException("Nothing was withdrawn: that needs a person at a terminal.")
     message = store.use(partial(TerminalApprovals.withdraw, prefix=request, note=note[:MAX_NOTE]))
     if message is None:
         listed = store.program.to("approvals", "withdraw")
@@ -170,11 +170,11 @@ def withdraw_(store: ApprovalStore, request: str | None, note: str) -> None:
     say(message)
 
 
-@approvals_group.command(name="keygen", short_help="Make the key pair of an approver, for the webhook.")
+@approvals_group.command(name="keygen", short_help="Create an approver's key pair, for the webhook.")
 @click.argument("name")
-@click.option("--output", type=click.Path(path_type=Path), help="The file of the private key; by default NAME.pem.")
+@click.option("--output", type=click.Path(path_type=Path), help="File for the private key; by default NAME.pem.")
 def keygen_(name: str, output: Path | None) -> None:
-    """Make the key pair of an approver: a private key in a file, a public one for the file of approvers."""
+    """Create an approver's key pair: a private key in a file, and a public key for the file of approvers."""
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
     from fastn_mcp.policy.plan_file import new_key, public
@@ -185,9 +185,9 @@ def keygen_(name: str, output: Path | None) -> None:
         with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
             file.write(private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     except OSError as error:
-        hint = " A key is never replaced: move it away first." if isinstance(error, FileExistsError) else ""
-        raise click.ClickException(f"{path} cannot be made: {error.strerror}. No key was made.{hint}") from None
-    click.echo(f"# The private key is in {path}: it stays with {sanitize(name)}. This goes into the file of approvers:")
+        hint = " A key is never replaced: move that file away first." if isinstance(error, FileExistsError) else ""
+        raise click.ClickException(f"{path} cannot be created: {error.strerror}. No key was created.{hint}") from None
+    click.echo(f"# The private key is in {path}: only {sanitize(name)} may have it. Add this to the file of approvers:")
     click.echo(f'[{json.dumps(name)}]\npublic_key = "{public(private_key)}"')
 
 
@@ -277,7 +277,7 @@ def _expired(store: ApprovalStore) -> list[str]:
 
 
 def _headline(request: ApprovalRequest) -> str:
-    return f"{asker(request)} asked at {clock(request.created)}; it waits until {clock(request.expires)}."
+    return f"{asker(request)} asked at {clock(request.created)}; the request expires at {clock(request.expires)}."
 
 
 def _data(request: ApprovalRequest) -> dict[str, JsonValue]:

@@ -51,12 +51,14 @@ class AuditOptions:
 
 
 @click.group(name="audit")
-@click.option("--file", type=click.Path(path_type=Path), help="An audit log other than the one in your state folder.")
+@click.option(
+    "--file", type=click.Path(path_type=Path), help="Use this audit log instead of the one in your state folder."
+)
 @click.pass_context
 def audit_group(ctx: click.Context, file: Path | None) -> None:
     """Read and verify the record of what was decided and sent.
 
-    Rotated files beside the log are read too.
+    Rotated files beside it are read, too.
     """
     start: StartOptions = ctx.obj
     file_option = () if file is None else ("--file", str(file.absolute()))
@@ -68,15 +70,15 @@ def audit_group(ctx: click.Context, file: Path | None) -> None:
 
 
 @audit_group.command(name="tail")
-@click.option("-n", "count", type=click.IntRange(0), default=20, show_default=True, help="How many.")
-@click.option("-f", "--follow", is_flag=True, help="Follow new entries until Ctrl-C.")
-@click.option("--json", "as_json", is_flag=True, help="As JSON lines.")
+@click.option("-n", "count", type=click.IntRange(0), default=20, show_default=True, help="Number of entries.")
+@click.option("-f", "--follow", is_flag=True, help="Also print new entries as they are added, until Ctrl-C.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON lines.")
 @click.pass_obj
 def tail_(options: AuditOptions, count: int, follow: bool, as_json: bool) -> None:
     """Print the newest entries, one line each, with times in UTC.
 
-    A terminal shows the name of each target, and cuts long lines: audit show N has all of it. A pipe
-    gets whole lines, tab-separated: n, time, event, principal, tool, target, name, decision, approved_by, outcome,
+    On a terminal, targets have names and long lines are cut; audit show N prints all of an entry. In a pipe, lines are
+    whole and tab-separated: n, time, event, principal, tool, target, name, decision, approved_by, outcome,
     duration_ms, message, principal_name.
     """
     log = options.log
@@ -94,9 +96,9 @@ def tail_(options: AuditOptions, count: int, follow: bool, as_json: bool) -> Non
                 _print_entries(parsed([line]), as_json=as_json)
 
 
-@audit_group.command(name="show", short_help="One entry in full, and the others of the same call.")
+@audit_group.command(name="show", short_help="Show one entry in full, and the other entries of its call.")
 @click.argument("entry")
-@click.option("--json", "as_json", is_flag=True, help="As JSON lines.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON lines.")
 @click.pass_obj
 def show_(options: AuditOptions, entry: str, as_json: bool) -> None:
     """Show one entry in full, by its number, and the other entries of its call."""
@@ -243,7 +245,7 @@ def verify_(options: AuditOptions, head: str | None, copies: tuple[Path, ...]) -
     report = log.verify(head, *marks)
     say(*_finding_lines(report, head, marks[0], options.program))
     if ledger_error is not None:
-        say(f"It is not known whether entries were cut off at the end. {ledger_error}", err=True)
+        say(f"Whether entries were cut off at the end is unknown. {ledger_error}", err=True)
     intact = report.broken is None and not report.shortened and (head is None or report.noted is not None)
     if copies:
         comparison = compare(log.lines(log.files()), there, exported)
@@ -272,7 +274,7 @@ def _finding_lines(report: Report, head: str | None, newest: End | None, program
     elif report.shortened:
         yield f"Broken: the log was emptied or shortened before entry {', '.join(map(str, report.shortened))}."
         show = program.to("show", str(report.shortened[0]))
-        yield f"{show} says what is missing. The remaining entries are unchanged."
+        yield f"{show} names the missing entries. The remaining entries are unchanged."
     else:
         files = f" in {len(report.files)} files" if len(report.files) > 1 else ""
         yield f"Intact: {report.entries - report.deleted} entries{files}. Head: {report.head}"
@@ -286,8 +288,7 @@ def _finding_lines(report: Report, head: str | None, newest: End | None, program
     elif report.broken is None and head is None:
         yield "Entries removed from the end cannot be detected. Keep the head elsewhere; verify with --head HASH."
     torn = [
-        f"L{_place(report, line)[1:]} is unfinished: its process ended, or the disk was full. Nothing was sent because"
-        " of it."
+        f"L{_place(report, line)[1:]} is unfinished: its process ended, or the disk was full. The call was not sent."
         for line in report.torn
     ]
     yield from _limited("more lines are unfinished", torn)
@@ -372,10 +373,17 @@ class Since(click.ParamType[datetime]):
         return parse_timestamp(value) or self.fail("not a time such as 24h, 7d or 2026-11-25T09:00", param, ctx)
 
 
-@audit_group.command(name="report", short_help="What was done, refused, declined and left open.")
-@click.option("--since", type=Since(), help="For example 24h, 7d, 2026-11-25 or 2026-11-25T09:00; UTC by default.")
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
-@click.option("--output", type=click.Path(path_type=Path), help="Write both: FILE as JSON, FILE.md to read.")
+@audit_group.command(name="report", short_help="Report what was done, refused, declined or unknown.")
+@click.option(
+    "--since", type=Since(), help="Start at WHEN, for example 24h, 7d, 2026-11-25 or 2026-11-25T09:00 (UTC by default)."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write FILE as JSON, and a readable copy as FILE.md.",
+)
 @click.pass_obj
 def report_(options: AuditOptions, since: datetime | None, as_json: bool, output: Path | None) -> None:
     """Report what was done, refused, declined or unknown, from the audit log alone."""

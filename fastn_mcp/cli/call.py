@@ -84,9 +84,9 @@ _EXAMPLES_OF: Mapping[str, Mapping[str, str]] = {
 }
 
 HELP: Mapping[str, str] = {
-    "cursor": "Go on after a page, from its next_cursor.",
+    "cursor": "Continue after a page, from its next_cursor.",
     "extra": "Fields without an option of their own; null clears one.",
-    "fields": "Columns to show, in place of the usual ones.",
+    "fields": "Columns to show instead of the usual ones.",
 }
 """Help of options whose descriptions are too short for people."""
 
@@ -133,7 +133,7 @@ def _command(operation: AnyTool) -> click.Command:
             note = NOTHING_SENT
             if any(attempt.group not in _NOT_SENT for attempt in tally.attempts):
                 note = (
-                    f"Whether a change was made is in the audit log: {context.obj.command_line().to('audit', 'tail')}"
+                    f"See the audit log for whether a change was made: {context.obj.command_line().to('audit', 'tail')}"
                 )
             click.echo(f"\nfastn-mcp: Stopped. {note}", err=True)
             status = 130
@@ -279,7 +279,7 @@ def _option_of(argument: str) -> str:
     return f"--{argument.replace('_', '-')}"
 
 
-call = Calls("call", help="Make one call, asking on the terminal before anything destructive.")
+call = Calls("call", help="Make one call, asking at the terminal before anything destructive.")
 
 
 # --- tools -------------------------------------------------------------------------------------------------------
@@ -303,10 +303,10 @@ _NARROW = 80
 
 
 @click.command(name="tools")
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def tools(start: StartOptions, as_json: bool) -> None:
-    """List the tools of these settings: effect, evidence, route."""
+    """List the tools that the settings enable, with effect, route and evidence."""
     enabled = enabled_tools(start.keyless())
     if as_json:
         rows = [dict(zip(_COLUMNS, _row(operation), strict=True)) for operation in enabled]

@@ -46,15 +46,25 @@ _COLORS = {
 
 
 @click.command(name="doctor", epilog=_EXIT_CODES)
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
-@click.option("--report", type=click.Path(path_type=Path), help="Write what was found, without data: FILE.md or .json.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option(
+    "--report",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write the findings, without data, to FILE.md or FILE.json.",
+)
 @click.option(
     "--team",
     type=click.Path(path_type=Path),
     help="Check a team's server instead: this file, the identity provider, the ledger, and the proxy from outside.",
 )
-@click.option("--token-file", type=click.File(), help="With --team: an access token to try, in FILE, or - for stdin.")
-@click.option("--url", metavar="URL", help="With --team: the public address to try, if not the file's `url`.")
+@click.option(
+    "--token-file",
+    type=click.File(),
+    metavar="FILE",
+    help="With --team: try the access token in FILE; - is standard input.",
+)
+@click.option("--url", metavar="URL", help="With --team: try this public address instead of the file's `url`.")
 @click.pass_obj
 def doctor(
     start: StartOptions,
@@ -64,15 +74,15 @@ def doctor(
     token_file: TextIO | None,
     url: str | None,
 ) -> int:
-    """Check the settings, the network, the key, and each operation against your account. Changes nothing there.
+    """Check the settings, the network, the key, and each operation against your account. It changes nothing there.
 
     Each reading operation is called once; for a changing one, only OPTIONS is sent. Each difference is reported with
-    what to do about it, and settings are proposed.
+    the next step, and settings are proposed.
 
-    With --team, run it where a replica runs, with its variables (FASTN_LEDGER, FASTN_STATE_SECRET).
+    With --team, run it where a replica runs, with the replica's variables (FASTN_LEDGER, FASTN_STATE_SECRET).
     """
     if team is None and (token_file is not None or url is not None):
-        raise click.UsageError("--token-file and --url are for --team.")
+        raise click.UsageError("--token-file and --url need --team.")
     if report is not None:
         _check_report(report)
     if team is None:
@@ -229,6 +239,6 @@ def _show(result: DoctorReport) -> None:
     print_table(rows, [_COLORS.get(check.verdict) for check in result.checks])
     say("", summary(result))
     if result.proposal:
-        lead = "Proposed for your file of settings. Add the lines to its tables; keys without a table go to the top:"
+        lead = "Proposed for your configuration file. Add the lines to its tables; keys without a table go to the top:"
         say("", lead, "")
         click.echo(result.proposal.toml())

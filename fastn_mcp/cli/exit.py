@@ -85,7 +85,7 @@ def _output_failed(error: OSError, code: int, command: click.Group) -> int:
 
     start = command.make_context("fastn-mcp", sys.argv[1:], resilient_parsing=True)
     record = command_line_of(start, os.environ).to("audit", "tail")
-    message = f"{what} cannot be written: {error.strerror}. What was changed is in the audit log: {record}"
+    message = f"{what} cannot be written: {error.strerror}. The changes made are in the audit log: {record}"
     click.echo(f"fastn-mcp: {message}", err=True)
     return code or 1
 
@@ -136,7 +136,7 @@ def _unknown_option(option: str, context: click.Context, more: str) -> str:
         group = parent
         options = group.command.get_params(group)
         if any(option in parameter.opts for parameter in options):
-            return f"{option} stands before the command: {group.command_path} {option} ...{inner} ..."
+            return f"{option} goes before the command: {group.command_path} {option} ...{inner} ..."
         known = [*known, *options]
     names = [name for parameter in known for name in parameter.opts if name.startswith("--")]
     return f"There is no option {option}{nearest(option, names)}.{more}"

@@ -14,7 +14,7 @@ _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - a server on all int
 def health(address: str) -> None:
     """Check the health of the server at HOST:PORT, by default the one in FASTN_HTTP.
 
-    For the health check of a container. Without an address the server uses stdio, and the check succeeds.
+    It is for the health check of a container. Without an address, the server uses stdio, and the check succeeds.
     """
     problem = problem_of(address) if address else None
     if problem:

@@ -30,21 +30,21 @@ COMMANDS: Mapping[str, Mapping[str, CommandEntry]] = {
         "login": CommandEntry("accounts:login", "Ask for an account's API key, check it, and store it."),
         "logout": CommandEntry("accounts:logout", "Delete a stored key."),
         "whoami": CommandEntry("accounts:whoami", "Show which account and key are used, and whether the key works."),
-        "profiles": CommandEntry(
-            "accounts:profiles_group", "List the accounts of the configuration file, and change them."
-        ),
+        "profiles": CommandEntry("accounts:profiles_group", "List, add and remove accounts in the configuration file."),
         "doctor": CommandEntry("doctor:doctor", "Check settings, network, key and operations on your account."),
-        "completion": CommandEntry("help:completion", "Print the completion script of a shell."),
+        "completion": CommandEntry("help:completion", "Print a shell's completion script."),
     },
     "Use": {
-        "call": CommandEntry("call:call", "Make one call; asks at the terminal where approval is needed."),
-        "query": CommandEntry("query:query", "Answer a question about the account by one SQL statement."),
+        "call": CommandEntry("call:call", "Make one call; asks at the terminal if it needs approval."),
+        "query": CommandEntry("query:query", "Answer a question about the account with one SQL statement."),
         "run": CommandEntry("run:run", "Make the calls of a file, without a model."),
-        "tools": CommandEntry("call:tools", "List the tools of these settings: effect, evidence, route."),
+        "tools": CommandEntry("call:tools", "List the enabled tools, with effect, route and evidence."),
     },
     "Approvals and record": {
-        "approvals": CommandEntry("approvals:approvals_group", "See what waits for an approval, and decide."),
-        "stop": CommandEntry("stop:stop", "Stop every change of every agent immediately."),
+        "approvals": CommandEntry(
+            "approvals:approvals_group", "List the calls that wait for approval, and decide on them."
+        ),
+        "stop": CommandEntry("stop:stop", "Stop all changes by all agents immediately."),
         "allow": CommandEntry("stop:allow", "Allow changes again after a stop."),
         "policy": CommandEntry("policy:policy_group", "Check a policy file, and explain its decision on a call."),
         "plan": CommandEntry("plan:plan_group", "Write, review and sign plans for unattended runs."),
@@ -52,9 +52,9 @@ COMMANDS: Mapping[str, Mapping[str, CommandEntry]] = {
     },
     "Serve": {
         "sandbox": CommandEntry("serve:sandbox", "Serve the sandbox over HTTP, for others to test against."),
-        "init-team": CommandEntry("init_team:init_team", "Make the team file and secrets of a team's server."),
-        "http-token": CommandEntry("serve:http_token", "Print the bearer token that --http takes."),
-        "health": CommandEntry("health:health", "Check that a server over HTTP is healthy.", hidden=True),
+        "init-team": CommandEntry("init_team:init_team", "Create the team file and secrets of a team's server."),
+        "http-token": CommandEntry("serve:http_token", "Print the bearer token that --http accepts."),
+        "health": CommandEntry("health:health", "Check that an HTTP server is healthy.", hidden=True),
     },
 }
 """Commands by group, in the order in which a user needs them. A hidden command is for containers."""
@@ -124,7 +124,7 @@ COLOR: Mapping[str, Any] = {
     "type": EnumChoice(list(COLORS)),
     "expose_value": False,
     "callback": _set_color,
-    "help": "Colour: auto (default) is on a terminal without NO_COLOR.",
+    "help": "Use colour; auto (default): on a terminal, unless NO_COLOR is set.",
 }
 """Attributes of the option --color, of the program and of each call."""
 
@@ -185,7 +185,7 @@ _EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "approvals withdraw": ("fastn-mcp approvals withdraw", "fastn-mcp approvals withdraw ap_3f2c   # its beginning"),
     "audit": ("fastn-mcp audit tail", "fastn-mcp audit verify"),
     "audit report": ("fastn-mcp audit report --since 24h", "fastn-mcp audit report --since 7d --output week.json"),
-    "audit show": ("fastn-mcp audit tail", "fastn-mcp audit show 12      # a number of that list"),
+    "audit show": ("fastn-mcp audit tail", "fastn-mcp audit show 12      # a number from that list"),
     "audit tail": ("fastn-mcp audit tail -n 50", "fastn-mcp audit tail --follow"),
     "audit verify": ("fastn-mcp audit verify", "fastn-mcp audit verify --head HASH      # noted elsewhere"),
     "query": (
@@ -210,7 +210,7 @@ _EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "fastn-mcp init-team deploy      # again, for file modes",
     ),
     "http-token": ("fastn-mcp http-token", "fastn-mcp --sandbox http-token --header"),
-    "login": ("fastn-mcp login", "fastn-mcp login acme --file", "fastn-mcp whoami      # whether it works"),
+    "login": ("fastn-mcp login", "fastn-mcp login acme --file", "fastn-mcp whoami      # does it work?"),
     "logout": ("fastn-mcp logout", "fastn-mcp logout acme"),
     "plan": (
         "fastn-mcp plan new calls.jsonl --output plan.toml",
@@ -237,7 +237,7 @@ _EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "profiles remove": ("fastn-mcp profiles remove acme",),
     "profiles use": ("fastn-mcp profiles use acme", "fastn-mcp whoami"),
     "run": ("fastn-mcp --sandbox run calls.jsonl --dry-run", "fastn-mcp run calls.jsonl --report night.json"),
-    "sandbox": ("fastn-mcp sandbox      # it says how to call it", "fastn-mcp sandbox --port 9000 --file account.json"),
+    "sandbox": ("fastn-mcp sandbox      # prints how to call it", "fastn-mcp sandbox --port 9000 --file account.json"),
     "setup": ("fastn-mcp setup", "fastn-mcp setup --sandbox --yes      # without a terminal"),
     "stop": ('fastn-mcp stop --reason "agent went wrong"', "fastn-mcp stop --person ana@example.com"),
     "tools": ("fastn-mcp tools", "fastn-mcp call delete-customer --help      # its arguments"),

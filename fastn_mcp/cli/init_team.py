@@ -52,7 +52,7 @@ _USERS = "valkey.acl"
 _SECRETS = "secrets"
 _TO_FILL = {
     "fastn-key": "the Fastn API key of the account",
-    "approvals-client": "the secret of the approval page's client",
+    "approvals-client": "the client secret of the approval page",
 }
 _STATE_VARIABLE = "FASTN_STATE_SECRET"
 _VALKEY_VARIABLE = "VALKEY_PASSWORD"
@@ -60,13 +60,14 @@ _VALKEY_VARIABLE = "VALKEY_PASSWORD"
 
 @click.command(name="init-team")
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--url", default="https://fastn-mcp.example.com/mcp", help="The address of MCP, for a new team file.")
-@click.option("--issuer", default="https://login.example.com", help="The identity provider, for a new team file.")
+@click.option("--url", default="https://fastn-mcp.example.com/mcp", help="Public address of /mcp, for a new team file.")
+@click.option("--issuer", default="https://login.example.com", help="Identity provider, for a new team file.")
 def init_team(folder: Path, url: str, issuer: str) -> None:
     """Create FOLDER with a team file and the secrets of a team's server. Existing files are not changed.
 
-    .env gets the state secret and the password of Valkey, valkey.acl its users. Run it again after you have filled in
-    files: it sets their modes. Then only you can read FOLDER, and the containers' user the mounted files.
+    The state secret and Valkey's password go into .env, Valkey's users into valkey.acl. Run it again after you have
+    filled in the secrets: it sets file modes so that only you can read FOLDER, and the containers' user can read the
+    mounted files.
     """
     _refuse_links(folder)
     try:
@@ -78,7 +79,7 @@ def init_team(folder: Path, url: str, issuer: str) -> None:
     except OSError as error:
         why = os_reason(error)
         raise SettingsError(f"{error.filename or folder} cannot be written: {why}.", "Name another folder.") from None
-    say(f"Made: {', '.join(created)}." if created else "Everything was there already; the modes are set.")
+    say(f"Created: {', '.join(created)}." if created else "All files existed already. Their modes are set.")
     for name, what in _TO_FILL.items():
         if not (folder / _SECRETS / name).stat().st_size:
             say(f"Next: put {what} into {folder / _SECRETS / name}")
@@ -90,7 +91,8 @@ def _refuse_links(folder: Path) -> None:
     for path in (folder, *inside, *(folder / _SECRETS / name for name in _TO_FILL)):
         if path.is_symlink():
             raise SettingsError(
-                f"{path} is a symbolic link. Nothing was changed.", f"Put what it leads to in its place, or rm {path}"
+                f"{path} is a symbolic link. Nothing was changed.",
+                f"Replace the link by its target, or remove it: rm {path}",
             )
 
 
@@ -102,7 +104,7 @@ def _secrets_of(folder: Path) -> list[str]:
     present = dict(re.findall(r"^(\w+)=(.*)$", before, re.MULTILINE))
     if users.exists() and not present.get(_VALKEY_VARIABLE):
         raise SettingsError(
-            f"{users} is there, but {env} has no {_VALKEY_VARIABLE}.", f"Delete {users} to create both again."
+            f"{users} exists, but {env} has no {_VALKEY_VARIABLE}.", f"Delete {users} to create both again."
         )
     added: Mapping[str, str] = {
         name: secrets.token_hex(32) for name in (_STATE_VARIABLE, _VALKEY_VARIABLE) if not present.get(name)

@@ -47,7 +47,7 @@ class InstallOptions:
 
     def __post_init__(self) -> None:
         if self.project and self.file is not None:
-            raise click.UsageError("--project names a file, and so does --file. Give one.")
+            raise click.UsageError("Give either --project or --file.")
 
 
 def _options(command: Callable[..., None]) -> Callable[..., None]:
@@ -55,7 +55,11 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
     for decorate in (
         click.option("--dry-run", is_flag=True, help="Show the change without making it."),
         click.option("--yes", is_flag=True, help="Make the change without asking."),
-        click.option("--file", type=click.Path(path_type=Path, dir_okay=False), help="Another file of that client."),
+        click.option(
+            "--file",
+            type=click.Path(path_type=Path, dir_okay=False),
+            help="Change this file of the client instead of its usual one.",
+        ),
         click.option(
             "--project", is_flag=True, help="Use the client's project file in this folder, which others share."
         ),
@@ -68,7 +72,7 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
 
 _CLIENTS = """\b
 Clients:  claude-code claude-desktop vscode cursor windsurf codex gemini zed
-          json prints the entry, for any other
+          json prints the entry for any other client
 
 \b
 Examples:
@@ -126,9 +130,9 @@ def install(
 
 
 _KEY_NOTES: Mapping[Key, str] = {
-    "profile": "No key was written. Store it, if you have not: {login}",
+    "profile": "No key was written. If you have not stored it yet: {login}",
     "environment": f"The key comes from {KEY_VARIABLE}, with which {{title}} was started.",
-    "prompt": "{title} asks for the key at the first start, and keeps it.",
+    "prompt": "{title} asks for the key when it first starts the server, and stores it.",
 }
 
 
@@ -162,7 +166,7 @@ def _install_http(wanted: InstallOptions, arguments: Sequence[str], url: str) ->
     if wanted.key != "profile" or not set(arguments) <= {"--sandbox"}:
         raise NotInstalled(
             "With --url, the server is already running with the account and options that it was started with.",
-            "Leave out --key, --profile and the options before install. --sandbox says whose token is used.",
+            "Leave out --key, --profile and the options before install. With --sandbox, the sandbox's token is used.",
         )
     client = _present_client(wanted)
     token = [*arguments, "http-token"]
@@ -204,7 +208,7 @@ def _apply(client: McpClient, wanted: InstallOptions, additions: Sequence[Additi
 def uninstall(**options: Any) -> None:
     """Remove the server from CLIENT's configuration.
 
-    If nobody has changed the file since, it is restored byte for byte; otherwise only our entry is removed.
+    If nobody has changed the file since, it is restored byte for byte; otherwise only the entry is removed.
     """
     wanted = InstallOptions(**options)
     target = _target(_client(wanted.client), wanted)
@@ -233,15 +237,15 @@ def _program(wanted: InstallOptions) -> CommandLine:
     source = command_line.installed_from() if wanted.uvx or is_cached else None
     if source is None and (wanted.uvx or is_cached):
         raise NotInstalled(
-            "It is not known where uvx could fetch this copy of fastn-mcp again: it was not installed from a folder, "
+            "uvx has no source to fetch this copy of fastn-mcp from: it was not installed from a folder, "
             "a wheel or a repository that is still there, and the package is not published under its name.",
-            "Install it so that it stays: uv tool install FOLDER, in which FOLDER is a clone of the repository. "
+            "Install it permanently: uv tool install FOLDER, where FOLDER is a clone of the repository. "
             "Then run its fastn-mcp install.",
         )
     if source is not None and wanted.project and Path(source).is_absolute():
         raise NotInstalled(
             f"A project's file is read on other machines, which do not have {source}.",
-            "Leave out --uvx, and the entry names the program alone; or leave out --project.",
+            "Leave out --uvx, so that the entry names only the program; or leave out --project.",
         )
     if source is not None:
         return command_line.by_uvx(source)
@@ -264,8 +268,8 @@ def _present_client(wanted: InstallOptions) -> McpClient:
     if not wanted.anyway and wanted.file is None and not wanted.project and not is_present(client, machine):
         others = ", ".join(name for name in BY_NAME if name != client.name)
         raise NotInstalled(
-            f"There is no {client.title} here: neither {clients.sign(client, machine)} nor a program.",
-            f"Install it and start it once; or write its file anyway: --anyway. Other clients: {others}.",
+            f"{client.title} was not found: neither {clients.sign(client, machine)} nor its program exists.",
+            f"Install it and start it once, or write its file anyway: --anyway. Other clients: {others}.",
         )
     return client
 
@@ -316,7 +320,7 @@ def _machine() -> Machine:
 @click.command(name="setup")
 @click.option("--sandbox/--account", default=None, help="Serve the sandbox, which needs no key, or your account.")
 @click.option(
-    "--client", "names", type=EnumChoice([*BY_NAME]), multiple=True, help="Connect this client alone. Repeatable."
+    "--client", "names", type=EnumChoice([*BY_NAME]), multiple=True, help="Connect only this client. Repeatable."
 )
 @click.option(
     "--yes", is_flag=True, help="Ask nothing. With an account, serve only tools that read, unless --mode is set."
@@ -360,7 +364,7 @@ def setup(ctx: click.Context, sandbox: bool | None, names: tuple[str, ...], yes:
     if hint:
         click.echo(f"\n{hint}")
     if connected:
-        click.echo(f"\nThis proves that it works:\n  {start.command_line().to(*proof)}")
+        click.echo(f"\nCheck that it works:\n  {start.command_line().to(*proof)}")
         say(*(f"  {client.after}" for client in connected))
     return failed
 
@@ -370,7 +374,7 @@ def _present_clients() -> list[McpClient]:
     if present:
         return present
     raise NotInstalled(
-        f"There is no MCP client to connect. Looked for {', '.join(client.title for client in CLIENTS)}.",
+        f"No MCP client was found. Looked for {', '.join(client.title for client in CLIENTS)}.",
         "Install one, start it once, and run setup again. The entry for any other client: fastn-mcp install json. "
         "Without a client: fastn-mcp --sandbox call get-overview",
     )

@@ -2,11 +2,11 @@
 
 import os
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import anyio
 import click
@@ -21,7 +21,7 @@ from fastn_mcp.cli.audit import Since
 from fastn_mcp.cli.exit import WrongArgument
 from fastn_mcp.cli.layout import say
 from fastn_mcp.cli.policy_calls import UnreadableEntry, recorded_call
-from fastn_mcp.cli.run import read
+from fastn_mcp.cli.run import name_of, read
 from fastn_mcp.cli.start_options import StartOptions
 from fastn_mcp.config.paths import config_dir, make_private_folder
 from fastn_mcp.errors import FastnError, SettingsError
@@ -54,12 +54,18 @@ def plan_group() -> None:
 @plan_group.command(name="new")
 @click.argument("calls", type=click.File("rb"), required=False)
 @click.option("--from-audit", "audit", type=click.Path(path_type=Path), help="Take the calls of a recorded run.")
-@click.option("--since", type=Since(), help="Only audit entries since then, for example 24h or 2026-11-25T09:00.")
+@click.option("--since", type=Since(), help="Take only entries since WHEN, for example 24h or 2026-11-25T09:00.")
 @click.option("--name", default="run", show_default=True, help="Name of the plan.")
 @click.option(
-    "--hours", type=click.IntRange(1, MAX_DAYS * 24), default=24, show_default=True, help="How long it is valid."
+    "--hours",
+    type=click.IntRange(1, MAX_DAYS * 24),
+    default=24,
+    show_default=True,
+    help="Number of hours for which the plan is valid.",
 )
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write it here instead of printing it.")
+@click.option(
+    "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the plan to FILE instead of printing it."
+)
 @click.pass_obj
 def new_(
     start: StartOptions,
@@ -72,8 +78,8 @@ def new_(
 ) -> None:
     """Write a plan of exact calls, for a person to read and sign.
 
-    CALLS is a file of JSON lines, {"tool": ..., "arguments": {...}}; - is standard input. Equal calls are counted;
-    each call of an apply_changes counts by itself.
+    CALLS is a file of JSON lines, {"tool": ..., "arguments": {...}}; - is standard input. Equal calls are counted.
+    Each call in an apply_changes is counted on its own.
     """
     if (calls is None) == (audit is None):
         raise click.UsageError("Give CALLS, or --from-audit FILE.")
@@ -95,11 +101,11 @@ def new_(
     click.echo(f"Written: {output}. Read it, then sign it: {approve} NAME", err=True)
 
 
-def _from_script(lines: Iterable[bytes]) -> Iterator[Call]:
+def _from_script(script: BinaryIO) -> Iterator[Call]:
     """Yield the calls of a script that change something, including the calls of its batches."""
-    calls, errors = read(lines, _PLANNABLE)
+    calls, errors = read(script, _PLANNABLE)
     if errors:
-        raise WrongArgument(errors[0])
+        raise WrongArgument(f"{name_of(script)}, {errors[0].rstrip('.')}. No plan was written. Correct the line.")
     for step in calls:
         for call in step.wanted.call.inner_calls or (step.wanted.call,):
             if isinstance(call, Operation) and call.effect is not Effect.READ:
@@ -111,7 +117,7 @@ def _from_audit(path: Path, since: str | None) -> Iterator[Call]:
     for number, line in enumerate(path.read_bytes().splitlines(), 1):
         entry = parsed(line)
         if entry is None:
-            click.echo(f"line {number} is left out, it is not an audit entry", err=True)
+            click.echo(f"line {number} is left out: it is not an audit entry", err=True)
             continue
         if entry["event"] != AuditEvent.INTENT.value or (since is not None and str(entry.get("time")) < since):
             continue
@@ -120,7 +126,7 @@ def _from_audit(path: Path, since: str | None) -> Iterator[Call]:
                 raise UnreadableEntry("its arguments were not recorded")
             yield recorded_call(entry)
         except UnreadableEntry as error:
-            click.echo(f"line {number}: {entry.get('tool')} is left out, {error}", err=True)
+            click.echo(f"line {number}: {entry.get('tool')} is left out: {error}", err=True)
 
 
 @plan_group.command(name="show", short_help="Show in words what a plan allows.")
@@ -144,7 +150,7 @@ def verify_(start: StartOptions, file: Path) -> None:
     """Check that a plan is signed, unchanged, not expired, and for this account. Exit code 1 otherwise."""
     with _refused(file):
         plan = _signed(start, file)
-    say(f"Good: signed by {', '.join(plan.signers)}, until {plan.until.isoformat()}.")
+    say(f"Valid: signed by {', '.join(plan.signers)}, until {plan.until.isoformat()}.")
 
 
 @plan_group.command(name="approve")
@@ -153,22 +159,20 @@ def verify_(start: StartOptions, file: Path) -> None:
 @click.option("--key", type=click.Path(path_type=Path), help="Your private key; by default your own plan-key.pem.")
 @click.pass_obj
 def approve_(start: StartOptions, file: Path, name: str, key: Path | None) -> None:
-    """Read a plan and sign it, at a terminal. The first time it creates your key, with a passphrase.
+    """Read a plan and sign it, at a terminal. The first time, it creates your key, with a passphrase.
 
-    The user that runs the agent must not be able to write the file of public keys, nor know the passphrase.
+    The user that runs the agent must not know the passphrase, nor be able to write the file of public keys.
     """
     terminal = Terminal.here()
     if terminal is None:
-        raise click.ClickException(
-            "Signing needs a person at a terminal, and this is not one. Nothing was signed. Run it in one."
-        )
+        raise click.ClickException("Nothing was signed: that needs a person at a terminal. Run it in one.")
     data, plan = _read(start, file)
     account = plan_account_of(start.settings())
     with _refused(file):
         plan_file.raise_unless_for(plan, file, account.name, datetime.now(UTC))
     records: dict[str, str] = {}
     say(*anyio.run(_describe, start, plan, records), plan.summary())
-    say(f"It is signed for {account}, and no other key of the same host can use it.")
+    say(f"The signature is for {account} only: no other key of the same host can use it.")
     if click.prompt(f"To sign it, type the name of the plan ({sanitize(plan.name)})") != plan.name:
         raise click.ClickException("Not signed: another name was typed.")
     folder = config_dir(os.environ)
@@ -203,9 +207,9 @@ def _private_key(path: Path, name: str, keys: Path) -> Any:
         except BadSignature as error:
             raise click.ClickException(f"{path}: {error}.") from None
     say(f"Creating a signing key: {path}")
-    passphrase = click.prompt("A passphrase for it", hide_input=True, confirmation_prompt=True)
+    passphrase = click.prompt("New passphrase for it", hide_input=True, confirmation_prompt=True)
     if len(passphrase) < _MIN_PASSPHRASE:
-        raise click.ClickException(f"A passphrase has at least {_MIN_PASSPHRASE} characters.")
+        raise click.ClickException(f"A passphrase needs at least {_MIN_PASSPHRASE} characters.")
     private_key = plan_file.new_key()
     text = keys.read_text(encoding="utf-8") if keys.exists() else ""
     try:
@@ -217,7 +221,7 @@ def _private_key(path: Path, name: str, keys: Path) -> Any:
         file.write(plan_file.sealed(private_key, passphrase))
     keys.write_text(text, encoding="utf-8")
     keys.chmod(0o600)
-    say(f"Your public key is in {keys}. Put that file where the agent cannot write it.")
+    say(f"Your public key is in {keys}. Make sure that the agent cannot write that file.")
     return private_key
 
 
@@ -243,7 +247,7 @@ async def _describe(start: StartOptions, plan: Plan, records: dict[str, str]) ->
     try:
         parts = start.parts()
     except SettingsError as error:
-        return [heading, *entries, f"The names of the targets were not read: {error}"]
+        return [heading, *entries, f"The targets' names were not read: {error}"]
     lines = [heading]
     async with aclosing(parts):
         for permit, words in zip(plan.permits, entries, strict=True):

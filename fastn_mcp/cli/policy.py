@@ -50,15 +50,17 @@ _CHANNELS = {
     Decision.CONFIRM: f"A person is asked: in the client's form, or else {_WHERE}.",
     Decision.TYPED: f"A person is asked to type the target's name: in the client's form, or else {_WHERE}.",
     Decision.OUT_OF_BAND: f"A person is asked by the webhook, in Slack, {_WHERE}, never in the client's form.",
-    Decision.FOUR_EYES: "Two people have to approve, by the webhook, in Slack or on a team's page; else it is refused.",
-    Decision.DENY: "Nobody is asked: it is refused.",
+    Decision.FOUR_EYES: (
+        "Two people have to approve, by the webhook, in Slack or on a team's page; or the call is refused."
+    ),
+    Decision.DENY: "The call is refused. Nobody is asked.",
 }
 
 _FILE = click.option(
     "--file", type=click.Path(path_type=Path), help="Use this policy file instead of the configured one."
 )
 _TEAM = click.option(
-    "--team", type=click.Path(path_type=Path), help="Check it as the policy of this team file's server."
+    "--team", type=click.Path(path_type=Path), help="Treat it as the policy of this team file's server."
 )
 _MODE = click.option("--mode", type=EnumChoice(["read-only", "guarded", "manual", "auto"]), help="Use this mode.")
 
@@ -73,9 +75,9 @@ def policy_group() -> None:
 @_TEAM
 @click.pass_obj
 def check_(start: StartOptions, file: Path, team: Path | None) -> None:
-    """Print FILE in words, and warn of rules that cannot work. Exit code 2 for a mistake, with its line.
+    """Describe FILE in words, and warn about rules that cannot work. Exit code 2 if it has a mistake, with the line.
 
-    With an account, it also reads the names of customers.
+    With an account, it also checks the names of customers.
     """
     rules = load_rules(file, start.command_line())
     say(*rules.words())
@@ -128,15 +130,19 @@ async def _customer_warnings(start: StartOptions, rules: FileRules) -> list[str]
 @policy_group.command(name="explain", short_help="Show the policy's decision on a call, and why.")
 @click.argument("tool", shell_complete=completing(lambda _ctx: TOOLS))
 @click.argument("arguments", nargs=-1, metavar="[NAME=VALUE]...")
-@click.option("--as", "who", metavar="FACT=VALUE", multiple=True, help=f"Who asks: {', '.join(FACTS)}. Repeatable.")
+@click.option(
+    "--as", "who", metavar="FACT=VALUE", multiple=True, help=f"About the caller: {', '.join(FACTS)}. Repeatable."
+)
 @click.option("--at", metavar="TIME", help="Decide for this time, such as 2026-12-24T22:00+01:00, instead of now.")
-@click.option("--record", type=click.Path(path_type=Path), help="Append it as a case to this file, for `policy test`.")
+@click.option(
+    "--record", type=click.Path(path_type=Path), help="Append the decision to this file, as a case for `policy test`."
+)
 @_TEAM
 @_FILE
 @_MODE
 @click.pass_obj
 def explain_(start: StartOptions, tool: str, arguments: tuple[str, ...], **options: Any) -> None:
-    """Explain the policy's decision on a call of TOOL: the rule, the facts, who would be asked.
+    """Explain the policy's decision on a call of TOOL: the rule, the facts, and who would be asked.
 
     With an account, it reads the target. It changes nothing and requests no approval.
     """
@@ -162,7 +168,10 @@ def explain_(start: StartOptions, tool: str, arguments: tuple[str, ...], **optio
     if file is not None:
         difference = record_case(file, written_case(situation, policy, who, verdict), policy)
         if difference is not None:
-            raise NotSent(f"Not recorded: without what was read, {difference}", "Make the case by hand.")
+            raise NotSent(
+                f"Not recorded: a case holds no records of the account, and without them {difference}",
+                "Write the case by hand.",
+            )
         say(f"Recorded in {file}.")
 
 
@@ -253,7 +262,7 @@ def _matching_lines(matches: Sequence[PolicyDecision]) -> Iterator[str]:
 
 def _fact_lines(situation: Situation, evaluation: Evaluation | None, reason: str) -> Iterator[str]:
     """Yield what was looked at; without an evaluation, by the arguments alone, for this `reason`."""
-    yield "Looked at:"
+    yield "Facts:"
     yield f"  effect: {situation.effect.value}"
     target = situation.resolved.call.target
     if target is not None:
@@ -261,7 +270,7 @@ def _fact_lines(situation: Situation, evaluation: Evaluation | None, reason: str
         yield f"  target: {name}id {quote(target)}"
     yield from _effective_lines(situation.resolved)
     if evaluation is None:
-        yield "Unknown: the target's record, its dependents, the calls of the budget so far, declines in a row."
+        yield "Unknown: the target's record, its dependents, earlier calls in the budget, declines in a row."
         yield reason
         return
     dependence = evaluation.resolved.dependence
@@ -270,7 +279,7 @@ def _fact_lines(situation: Situation, evaluation: Evaluation | None, reason: str
     if unchecked:
         known = f"unknown, since these could not be checked: {unchecked}{f'; {known}' if known else ''}"
     yield f"  dependents: {known or 'none'}"
-    yield "  the budget's calls so far, declines in a row"
+    yield "  from the ledger: earlier calls in the budget, declines in a row"
 
 
 def _effective_lines(resolved: ResolvedCall) -> Iterator[str]:
@@ -295,8 +304,8 @@ def _asked_lines(situation: Situation) -> Iterator[str]:
         ]
     unknown = [fact for fact in FACTS if not asker.knows(fact)]
     caller = ", ".join(known) or "unknown (no sign-in)"
-    rest = f" Unknown of the caller: {', '.join(unknown)}." if known and unknown else ""
-    yield f"Asked at {situation.now.isoformat(timespec='seconds')}. Caller: {caller}.{rest}"
+    rest = f" Not known about the caller: {', '.join(unknown)}." if known and unknown else ""
+    yield f"Time: {situation.now.isoformat(timespec='seconds')}. Caller: {caller}.{rest}"
 
 
 def _policy_line(settings: Settings, policy: Policy) -> str:
@@ -309,13 +318,13 @@ def _policy_line(settings: Settings, policy: Policy) -> str:
 # --- test --------------------------------------------------------------------------------------------------------
 
 
-@policy_group.command(name="test", short_help="Compare decisions with the ones that a file expects.")
+@policy_group.command(name="test", short_help="Compare decisions with those that a file expects.")
 @click.argument("cases", type=click.Path(path_type=Path))
 @_FILE
 @_MODE
 @click.pass_obj
 def test_(start: StartOptions, cases: Path, file: Path | None, mode: str | None) -> None:
-    """Compare the policy's decisions with the ones that the file CASES expects. Exit code 1 if one differs.
+    """Compare the policy's decisions with those that CASES expects. Exit code 1 if one differs.
 
     It needs no account, and sends nothing.
     """
@@ -336,7 +345,7 @@ def test_(start: StartOptions, cases: Path, file: Path | None, mode: str | None)
 
 
 @policy_group.command(name="simulate")
-@click.option("--audit", type=click.Path(path_type=Path), required=True, help="The file of recorded calls.")
+@click.option("--audit", type=click.Path(path_type=Path), required=True, help="File of recorded calls.")
 @_FILE
 @_MODE
 @click.option(
@@ -347,9 +356,9 @@ def test_(start: StartOptions, cases: Path, file: Path | None, mode: str | None)
 def simulate_(
     start: StartOptions, audit: Path, file: Path | None, mode: str | None, key: str, against: Path | None
 ) -> None:
-    """Say how the policy would have decided recorded calls. Exit code 1 if a line could not be judged.
+    """Show how the policy would decide recorded calls. Exit code 1 if a line could not be evaluated.
 
-    The state of that time is not recorded: targets are judged by their id alone, dependents as unknown.
+    The account's state at that time was not recorded: targets are known by id only, and dependents count as unknown.
     """
     settings = start.with_flags(policy=file, mode=mode).keyless()
     policy = replace(policy_of(settings, os.environ, start.command_line()), live=key == "live")

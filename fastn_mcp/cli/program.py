@@ -69,9 +69,11 @@ class Program(GroupedCommands):
     help="Serve streamable HTTP at /mcp instead of stdio. [FASTN_HTTP]",
 )
 @click.option(
-    "--team", type=click.Path(path_type=Path), help="With --http: who signs in, and whose account serves them."
+    "--team",
+    type=click.Path(path_type=Path),
+    help="With --http: team file, which says who may sign in and which account serves them.",
 )
-@click.option("--sandbox", is_flag=True, help="Use a Fastn in this process, with data: no account, no key.")
+@click.option("--sandbox", is_flag=True, help="Use a simulated Fastn in this process, with data: no account, no key.")
 @click.option(
     "--sandbox-file", type=click.Path(path_type=Path), help="Keep the sandbox's state in this file; implies --sandbox."
 )
@@ -94,8 +96,8 @@ def cli(
 ) -> None:
     """Administer Fastn from an agent, safely.
 
-    Without a command it serves agents over stdio. The API key comes from the environment, FASTN_API_KEY, or is kept in
-    the system's keyring: fastn-mcp login.
+    Without a command, it serves agents over stdio. The API key comes from FASTN_API_KEY, or from the system's keyring,
+    where fastn-mcp login stores it.
     """
     start = ctx.obj = StartOptions(
         ctx, flags, config, sandboxed=sandbox or sandbox_file is not None, sandbox_file=sandbox_file
@@ -115,9 +117,9 @@ def _refuse_contradictions(ctx: click.Context, team: Path | None) -> None:
     if is_http_flag and ctx.invoked_subcommand is not None:
         raise click.UsageError("--http serves agents and cannot be combined with a command.")
     if team is not None and ctx.params["http"] is None:
-        raise click.UsageError("--team is for --http: over stdio there is one account.")
+        raise click.UsageError("--team needs --http: over stdio there is one account.")
     if ctx.obj.flags.get("report") is not None and ctx.invoked_subcommand not in (None, "run"):
-        raise click.UsageError("--report is for serving, and for run.")
+        raise click.UsageError("--report works only with run, or when serving.")
 
 
 def _serve(start: StartOptions, http: str | None) -> None:

@@ -27,17 +27,17 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 @click.command(name="query")
 @click.argument("sql", required=False)
-@click.option("--since", metavar="TIME", help="Read runs and audit entries from then, ISO 8601.")
-@click.option("--until", metavar="TIME", help="Before then.")
+@click.option("--since", metavar="TIME", help="Read only runs and audit entries from TIME on, in ISO 8601.")
+@click.option("--until", metavar="TIME", help="Read only runs and audit entries before TIME.")
 @click.option("--customer", metavar="NAMES", help="Read only what belongs to these customers: ids or names, A,B.")
-@click.option("--workflow", metavar="NAMES", help="Likewise for workflows.")
-@click.option("--csv", "as_csv", is_flag=True, help="As CSV.")
-@click.option("--json", "as_json", is_flag=True, help="As JSON: a list of objects.")
+@click.option("--workflow", metavar="NAMES", help="Read only what belongs to these workflows.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: a list of objects.")
 @click.pass_obj
 def query(start: StartOptions, sql: str | None, as_csv: bool, as_json: bool, **bounds: str | None) -> None:
-    """Answer a question about the account by one SELECT of SQLite. Without SQL, print the tables and their columns.
+    """Answer a question about the account with one SQLite SELECT. Without SQL, print the tables and their columns.
 
-    What to know of the rows, such as how far back runs were read, is printed on stderr.
+    Notes about the rows, such as how far back runs were read, are printed on stderr.
     """
     if as_csv and as_json:
         raise click.UsageError("Give either --csv or --json.")
@@ -60,7 +60,7 @@ def query(start: StartOptions, sql: str | None, as_csv: bool, as_json: bool, **b
 
 
 async def _all_rows(parts: AccountParts, arguments: dict[str, Any]) -> tuple[list[str], list[list[Any]]]:
-    """Return the columns and rows of all pages of an answer. What to know of them goes to stderr."""
+    """Return the columns and rows of all pages of an answer. Notes about them go to stderr."""
     tools = {tool.tool_name(): tool for tool in parts.tools}
     rows: list[list[Any]] = []
     offset: int | None = 0
@@ -83,7 +83,7 @@ async def _all_rows(parts: AccountParts, arguments: dict[str, Any]) -> tuple[lis
 
 
 def _note(data: dict[str, Any]) -> None:
-    """Say on stderr what to know before the rows are read."""
+    """Print the notes about the rows on stderr."""
     reach = [f"{table}: {part}" for table, part in data.get("reach", {}).items() if isinstance(part, str)]
     warn(*filter(None, (data.get("warning"), *reach, data.get("cut"))))
 

@@ -102,9 +102,9 @@ class ScriptRun:
         """Return the outcome of a call when the run was stopped. The call in progress may have been made."""
         attempts = self.tally.of_step(call.number)
         if any(attempt.group is OutcomeGroup.UNKNOWN for attempt in attempts):
-            return CallOutcome(UNKNOWN, "The run was stopped before the answer came: it may have happened.")
+            return CallOutcome(UNKNOWN, "The run was stopped before Fastn answered. It may have happened.")
         if attempts:
-            return CallOutcome(attempts[-1].outcome, "The run was stopped meanwhile.")
+            return CallOutcome(attempts[-1].outcome, "The run was stopped in the meantime.")
         return CallOutcome(LEFT)
 
     def end(self, call: ScriptCall, outcome: CallOutcome) -> None:
@@ -165,9 +165,14 @@ def _previewed(body: Mapping[str, Any] | None) -> str:
 
 @click.command(name="run", epilog=EXIT_CODES)
 @click.argument("script", type=click.File("rb"))
-@click.option("--report", type=click.Path(path_type=Path), help="Write what was done: FILE as JSON, FILE.md to read.")
+@click.option(
+    "--report",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write a report to FILE as JSON, and a readable copy as FILE.md.",
+)
 @click.option("--keep-going", is_flag=True, help="Continue after a call that was not done.")
-@click.option("--dry-run", is_flag=True, help="Preview each change. Nothing is changed.")
+@click.option("--dry-run", is_flag=True, help="Preview each change without making it.")
 @click.option("--json", "as_json", is_flag=True, help="Print each result as a line of JSON.")
 @click.pass_obj
 def run(
@@ -182,9 +187,9 @@ def run(
     tally = Tally()
     parts = start.parts(tally=tally)
     path = report or parts.settings.report
-    named = "the input" if script.name in ("<stdin>", 0) else script.name  # the number if it was closed
+    named = name_of(script)
     if path is not None and Path(named).resolve() in (path.resolve(), readable(path).resolve()):
-        raise SettingsError("The report would be written over the script.", "Name another file with --report.")
+        raise SettingsError("The report would overwrite the script.", "Name another file with --report.")
     write_report = None if path is None else begin_report(parts, tally, path, named)
     data = script.read(_MAX_SCRIPT + 1)
     if len(data) > _MAX_SCRIPT:
@@ -213,6 +218,11 @@ def run(
     if running.signal is not None and code is not Exit.UNKNOWN:
         return 128 + running.signal
     return code
+
+
+def name_of(script: BinaryIO) -> str:
+    """Return how a message names the file of a script. The name of a closed standard input is its number."""
+    return "the input" if script.name in ("<stdin>", 0) else script.name
 
 
 def _summary(tally: Tally) -> str:
@@ -254,7 +264,7 @@ def _call(number: int, line: int, text: bytes, offered: Mapping[str, AnyTool]) -
     fields = cast("dict[str, Any]", parsed)
     for key in fields:
         if key not in _KEYS:
-            raise ScriptError(f"there is no {key[:64]!r} in a call{nearest(key, _KEYS)}")
+            raise ScriptError(f"a call has no field {key[:64]!r}{nearest(key, _KEYS)}")
     tool = fields.get("tool")
     arguments = fields.get("arguments", {})
     id_ = fields.get("id")

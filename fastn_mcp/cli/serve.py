@@ -82,7 +82,7 @@ def serve_http(parts: "AccountParts", address: str, state: Path) -> None:
             "--http serves this machine only, since nobody signs in.",
             "Use 127.0.0.1. To serve other machines, name a team file: --team (docs/hosting.md).",
         )
-    must_be_free(host, port, "Name another port: --http HOST:PORT")
+    must_be_free(host, port, "Choose another port: --http HOST:PORT")
     token = keys.http_token(parts.settings, state, parts.stores.system.token)
     hosts = sorted(served_hosts(host, port))
     server = build(parts.dispatch, parts.tools, parts.label, seal_keys(parts.settings))
@@ -130,7 +130,9 @@ def begin_report(parts: "AccountParts", tally: "Tally", path: Path, script: str 
         report = document(
             about, tally.attempts, tally.reads, head=tally.head, began=began, ended=ended, requests=requests
         )
-        with file_errors(file, "written", f"The audit log has it all: {parts.process.program.to('audit', 'report')}"):
+        with file_errors(
+            file, "written", f"For all calls, see the audit log: {parts.process.program.to('audit', 'report')}"
+        ):
             write(file, report)
 
     return end
@@ -153,7 +155,7 @@ def report_at_end(parts: "AccountParts") -> Generator[None]:
 @click.option("--header", is_flag=True, help="Print the header that clients send, as JSON.")
 @click.pass_obj
 def http_token(start: "StartOptions", header: bool) -> None:
-    """Print the bearer token that --http takes on this machine, for your clients. Nobody else can read it."""
+    """Print the bearer token that --http accepts on this machine. Only you can read it."""
     from fastn_mcp.config.keys import known_http_token
 
     token = known_http_token(start.keyless(), start.state()).value
@@ -163,7 +165,7 @@ def http_token(start: "StartOptions", header: bool) -> None:
 @click.command(name="sandbox")
 @click.option("--port", type=click.IntRange(1, 65535), default=8765, show_default=True, help="Port on 127.0.0.1.")
 @click.option("--file", type=click.Path(path_type=Path), help="Keep the state in this file.")
-@click.option("--issuer", is_flag=True, help="Be an OpenID provider too, to try a team's server on this machine.")
+@click.option("--issuer", is_flag=True, help="Also act as an OpenID provider, to try a team's server on this machine.")
 def sandbox(port: int, file: Path | None, issuer: bool) -> None:
     """Serve the sandbox over HTTP, for others to test against."""
     # Imported here because serving agents needs none of them.
@@ -176,7 +178,7 @@ def sandbox(port: int, file: Path | None, issuer: bool) -> None:
     from fastn_mcp.sandbox.auth import KEY
     from fastn_mcp.sandbox.server import Sandbox
 
-    must_be_free("127.0.0.1", port, "Name another: fastn-mcp sandbox --port PORT")
+    must_be_free("127.0.0.1", port, "Choose another port: fastn-mcp sandbox --port PORT")
     url = f"http://127.0.0.1:{port}"
     app = create_app(Sandbox(lambda: datetime.now(UTC), file=file))
     say(f"Sandbox at {url} with the key {KEY}. Use it from another terminal:")
@@ -186,6 +188,6 @@ def sandbox(port: int, file: Path | None, issuer: bool) -> None:
         from fastn_mcp.sandbox import issuer as trial  # only on demand
 
         app = trial.TrialIssuer(url, time.time).beside(app)
-        say(f"OpenID provider at {url}, for a team's server on this machine. Who signs in is chosen on its page.")
+        say(f"OpenID provider at {url}, for a team's server on this machine. Choose on its page who signs in.")
         say(f"Client of the approval page: {trial.CLIENT}, with the secret {trial.CLIENT_SECRET}")
     uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning", access_log=False, server_header=False)

@@ -38,17 +38,17 @@ _SEARCHED_REQUESTS = 1_000
 
 
 @click.command(name="stop")
-@click.option("--tenant", metavar="NAME", default="", help="Stop the changes of this tenant of a team only.")
+@click.option("--tenant", metavar="NAME", default="", help="Stop only the changes of this tenant of a team's server.")
 @click.option(
     "--person",
     metavar="NAME",
     default="",
-    help="Stop the changes of this person only: sign-in name, subject or e-mail.",
+    help="Stop only the changes of this person: sign-in name, subject or e-mail.",
 )
-@click.option("--reason", default="", help="Why, for people and for agents.")
+@click.option("--reason", default="", help="Reason, shown to people and to agents.")
 @click.pass_obj
 def stop(start: StartOptions, tenant: str, person: str, reason: str) -> None:
-    """Stop changes: from now on nothing is sent for any agent, by any process, until a person allows it again.
+    """Stop changes: from now on, no process sends a change for any agent until a person allows changes again.
 
     Reading still works. Waiting calls end, unused approvals become void, and temporary approvals end; they do not come
     back. The stop is stored in the ledger and survives restarts.
@@ -72,7 +72,10 @@ def stop(start: StartOptions, tenant: str, person: str, reason: str) -> None:
         sys.exit(1)
     say(_in_force(wanted, earlier, system, is_partial=bool(problems)))
     if is_new:
-        say(f"No server has used {own.folder} yet. One with another FASTN_STATE_DIR or FASTN_LEDGER is not stopped.")
+        say(
+            f"No server has used {own.folder} yet. A server with another FASTN_STATE_DIR or FASTN_LEDGER is not"
+            " stopped."
+        )
     reached = [store for store in stores if store not in problems]
     if earlier is None and not any(store.use(partial(_is_known, stop=wanted)) for store in reached):
         say(f"No approval has been requested yet by {wanted.whom}. Is the name spelled correctly?")
@@ -90,7 +93,7 @@ def _in_force(wanted: Stop, earlier: Stop | None, system: System, *, is_partial:
     elif earlier is not None:
         note = "No new stop was needed. "
     stop = wanted if earlier is None else earlier
-    return f"{note}{in_words(stop, system.now())} Nothing is sent for them until a person allows it again."
+    return f"{note}{in_words(stop, system.now())} Nothing is sent until a person allows them again."
 
 
 def _end_what_waits(stores: Sequence[ApprovalStore], stop: Stop, system: System) -> None:
@@ -125,7 +128,7 @@ def _ordered(stores: Sequence[ApprovalStore], stop: Stop) -> tuple[dict[Approval
 def allow(start: StartOptions) -> None:
     """Allow changes again after a stop. It needs a person at a terminal.
 
-    Nothing is sent because of it: void approvals stay void, and agents have to ask again.
+    It sends nothing: void approvals stay void, and agents have to ask again.
     """
     stores = list[ApprovalStore]()
     now = System().now()
@@ -137,7 +140,7 @@ def allow(start: StartOptions) -> None:
         except FastnError as error:
             warn(f"The stops in {store.folder} could not be read, so they stay. {error}")
     if not stops:
-        say("Nothing is stopped.")
+        say("No changes are stopped.")
         return
     say(*(in_words(each, now) for each in stops.values()))
     terminal = Terminal.here()
@@ -148,7 +151,7 @@ def allow(start: StartOptions) -> None:
         raise click.ClickException("Nothing was allowed: changes stay stopped.")
     for store in stores:
         store.use(partial(_lift, listed=stops))
-    say("Changes are allowed again. Nothing is sent because of this: agents have to ask again.")
+    say("Changes are allowed again. This sends nothing: agents have to ask again.")
 
 
 def _stores(start: StartOptions) -> list[ApprovalStore]:
@@ -171,7 +174,7 @@ def _record(approvals: TerminalApprovals, stop: Stop) -> None:
     try:
         approvals.audit.record(stop_entry(stop, "all accounts"))
     except FastnError as error:
-        warn(f"It is in force, but not in the audit log. {error.what}")
+        warn(f"It is in force, but was not recorded in the audit log. {error.what}")
 
 
 async def _is_known(approvals: TerminalApprovals, stop: Stop) -> bool:

@@ -172,10 +172,10 @@ class Attempts:
         """Return an error with the read that settles the outcome."""
         reading = settling_read(self._call)
         facts = dict[str, JsonValue]({"fastn": dict(response)} if response else {})
-        next_step = "Look in the Fastn dashboard."
+        next_step = "Check in the Fastn dashboard."
         if reading is not None:
             facts["settle"] = suggested_read(reading)
-            next_step = f"Look with {reading.tool_name()}."
+            next_step = f"Check with {reading.tool_name()}."
         return kind(what, next_step, certainty=certainty, facts=facts)
 
 
@@ -458,8 +458,8 @@ def _check_names(call: Tool[Any], fields: Mapping[str, Mapping[str, str]]) -> No
     for our, their in fields.get(call.toolset(), {}).items() if extra else ():
         if their != our and any(plain(name) == plain(their) for name in extra if name != our):
             raise InvalidArgument(
-                f"extra: {their} is this account's name for {our}, by its setting fields.",
-                f"Give the argument for it or, where there is none, {our} in extra.",
+                f"extra: {their} is this account's name for {our} (setting fields).",
+                f"Give it as an argument or, if there is none, as {our} in extra.",
             )
 
 
@@ -534,7 +534,10 @@ def _refuse_masks(request: Request) -> None:
 
 def _key_hint(settings: Settings) -> str:
     other = "bearer" if settings.auth == "header" else "header"
-    return f"Check FASTN_API_KEY and FASTN_BASE_URL ({settings.host}), or try FASTN_AUTH={other} for {settings.auth}."
+    return (
+        f"Check FASTN_API_KEY and FASTN_BASE_URL ({settings.host}), or try FASTN_AUTH={other} instead of"
+        f" {settings.auth}."
+    )
 
 
 def _not_found(call: Operation[Any], base_url: str) -> tuple[str, str]:

@@ -67,13 +67,13 @@ _PERMISSION = re.compile(r"\b[a-z][a-z_-]{1,30}:[a-z][a-z_-]{1,30}\b")
 """A permission such as `connectors:delete`."""
 _INVALID = (Invalid, "Fastn does not accept the values", "Correct what Fastn refuses, and call again.")
 _SENT_BACK = (
-    "If that is a field that you did not give, Fastn refuses what it returned itself: tell the operator."
+    "If you did not give that field, Fastn refuses what it returned itself: tell the operator."
     " FASTN_UPDATE=partial sends only the given fields."
 )
 _CONFLICT = (
     Conflict,
-    "It conflicts with the current state",
-    "Read what fastn.message names, then decide: the same call fails again.",
+    "The call conflicts with the current state",
+    "Read fastn.message before you decide: the same call would fail again.",
 )
 _DEFINITE: dict[int, tuple[type[Rejected], str, str]] = {
     **dict.fromkeys((400, 413, 415, 422), _INVALID),

@@ -106,7 +106,7 @@ def _check(table: Mapping[str, object], known: tuple[str, ...], *inside: str) ->
             raise ConfigError((*inside, name), f"there is no setting {name!r}{where}{nearest(name, known)}")
     both = [name for name in KEY_SETTINGS if name in table]
     if len(both) > 1:
-        raise ConfigError((*inside, both[1]), f"{' and '.join(both)} are two keys for one account")
+        raise ConfigError((*inside, both[1]), f"{' and '.join(both)} are two API keys for one account")
     host = table.get(KEY_HOST, "live.fastn.ai")
     if not isinstance(host, str) or not _HOST.fullmatch(host):
         raise ConfigError(

@@ -167,5 +167,5 @@ def known_http_token(settings: Settings, state: Path) -> HttpToken:
         )
     value = read_private(path).strip()
     if not is_token(value):
-        raise SettingsError(f"{path} holds no token.", f"Remove it for a new one: rm {path}")
+        raise SettingsError(f"{path} holds no token.", f"Remove it to get a new one: rm {path}")
     return HttpToken(value, str(path))

@@ -263,7 +263,7 @@ def _no_key(account: Chosen, settings: Settings, why: str, environment: Mapping[
     names = (name for name in environment if name.upper().startswith("FASTN") and name not in _VARIABLES.values())
     close = closest(VARIABLE, names, 0.75)
     return NoKey(
-        f"There is no API key{f'; {close} is set, and is not {VARIABLE}' if close else ''}.",
+        f"There is no API key{f'; {close} is set, but the variable is {VARIABLE}' if close else ''}.",
         "Set FASTN_API_KEY (Fastn dashboard: Settings, API keys), or store one: fastn-mcp login"
         f"{' --file' if why else ''}. Without an account: fastn-mcp --sandbox",
     )

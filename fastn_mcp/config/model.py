@@ -117,7 +117,7 @@ def _key(key: str) -> str:
     if not all("!" <= letter <= "~" for letter in key):
         raise ValueError("holds a space, a line break or another character that no key has")
     if key[0] in "\"'`" or key[-1] in "\"'`":
-        raise ValueError("is in quotes, which are part of the value here")
+        raise ValueError("is in quotes, which count as part of the value")
     if any(letter in "${}<>" for letter in key) or key.endswith("..."):
         raise ValueError("is a placeholder that was not replaced")
     if key.startswith("FASTN_API_KEY="):
@@ -187,7 +187,7 @@ def _bearer(token: str) -> str:
 
 def _sealing(secret: str) -> str:
     if any(len(part) < SHORTEST_SECRET for part in _parts(secret)):
-        raise ValueError(f"must have {SHORTEST_SECRET} characters or more; so must each, where a comma parts two")
+        raise ValueError(f"must have {SHORTEST_SECRET} characters or more; a comma separates two such secrets")
     if len(set(_parts(secret))) < len(_parts(secret)):
         raise ValueError("has the same secret twice")
     return secret
@@ -268,10 +268,10 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, arbitrary_types_allowed=True)
 
     api_key: Annotated[str, AfterValidator(_key)] = _setting(
-        ..., "Fastn API key (Settings, API keys). Never in the file of a project.", repr=False
+        ..., "Fastn API key (dashboard: Settings, API keys). Keep it out of the files of a project.", repr=False
     )
     base_url: _BaseUrl = _setting(DEFAULT_BASE_URL, "Base URL of Fastn.", Trait.FLAG, Trait.ACCOUNT)
-    dashboard_url: _Url | None = _setting(None, "Your dashboard: answers that send a person there link to it.")
+    dashboard_url: _Url | None = _setting(None, "URL of your dashboard, for links in answers.")
     auth: Literal["header", "bearer"] = _setting(
         "header", "header sends x-fastn-api-key, bearer sends Authorization: Bearer.", Trait.FLAG
     )
@@ -279,10 +279,10 @@ class Settings(BaseModel):
         "auto", "X-fastn-Test-Mode: auto sends it with keys that begin with fsk_test_."
     )
     ca_file: Annotated[Path, AfterValidator(_certificates)] | None = _setting(
-        None, "More certificates (PEM) to trust, for example a company's CA.", Trait.FILE
+        None, "File of more certificates to trust (PEM), for example a company's CA.", Trait.FILE
     )
     proxy: Annotated[str, AfterValidator(_proxy)] | None = _setting(
-        None, "http://HOST:PORT to go through, or none; by default HTTPS_PROXY less NO_PROXY.", repr=False
+        None, "Proxy as http://HOST:PORT, or none; by default HTTPS_PROXY, except for NO_PROXY.", repr=False
     )
     space_id: _HeaderValue | None = _setting(None, "Sent as x-fastn-space-id.", Trait.ACCOUNT)
     tenant_id: _HeaderValue | None = _setting(None, "Sent as x-fastn-space-tenantid.", Trait.ACCOUNT)
@@ -292,19 +292,19 @@ class Settings(BaseModel):
     )
     profile: Annotated[str, AfterValidator(_profile)] = _setting(
         "default",
-        "Account to use, of those in the file; its name is in every result of a change.",
+        "Account to use from the configuration file. Every result of a change names it.",
         Trait.FLAG,
         Trait.PROCESS,
     )
-    mode: Mode = _setting("guarded", "What needs approval before it is sent: see the table of effects.", Trait.FLAG)
-    read_only: bool = _setting(False, "Only tools that read.", Trait.FLAG)
-    toolsets: _Toolsets = _setting(None, f"Only these: {', '.join(TOOLSETS)}.", Trait.FLAG)
+    mode: Mode = _setting("guarded", "Which calls need approval before they are sent (approvals.md).", Trait.FLAG)
+    read_only: bool = _setting(False, "Enable only tools that read.", Trait.FLAG)
+    toolsets: _Toolsets = _setting(None, f"Enable only these toolsets: {', '.join(TOOLSETS)}.", Trait.FLAG)
     tools: _Names = _setting(
-        None, "Only these tools and the tools of toolsets: names, or patterns such as list_*.", Trait.FLAG
+        None, "Enable only these tools and those of toolsets: names, or patterns such as list_*.", Trait.FLAG
     )
     exclude_tools: _Names = _setting(
         None,
-        "Never these tools, nor reads of them by others, whatever else is set: names, or patterns such as delete_*.",
+        "Disable these tools, also inside other tools, whatever else is set: names, or patterns such as delete_*.",
         Trait.FLAG,
     )
     update: Literal["merge", "partial"] = _setting(
@@ -314,90 +314,106 @@ class Settings(BaseModel):
         None, "Policy file; by default policy.toml in your configuration folder.", Trait.FLAG, Trait.FILE
     )
     plan: Path | None = _setting(
-        None, "Signed run plan: calls that are made without asking. See plan new.", Trait.FLAG, Trait.FILE
+        None, "Signed run plan, whose calls are made without asking (unattended.md).", Trait.FLAG, Trait.FILE
     )
     plan_keys: Path | None = _setting(
-        None, "Public keys of people who may sign plans; by default plan-keys.toml beside the policy.", Trait.FILE
+        None,
+        "File of public keys of people who may sign plans; by default plan-keys.toml beside the policy.",
+        Trait.FILE,
     )
     reveal: Literal["file", "result"] = _setting(
-        "file", "Where a new API key is shown: in a file of your state folder, or in the result.", Trait.FLAG
+        "file", "Where a new API key is shown: in a file in your state folder, or in the result.", Trait.FLAG
     )
-    secret_env: _Names = _setting(None, "Variables with values for create_secret, for example STRIPE_*,SHOP_TOKEN.")
+    secret_env: _Names = _setting(
+        None, "Variables whose values create_secret may store, for example STRIPE_*,SHOP_TOKEN."
+    )
     report: Path | None = _setting(
         None,
-        "At the end, write what was done, refused and left: FILE as JSON, FILE.md to read.",
+        "At the end, write a report of all changes to FILE as JSON, and a readable copy as FILE.md.",
         Trait.FLAG,
         Trait.FILE,
         Trait.PROCESS,
     )
     log_level: Literal["debug", "info", "warning", "error"] = _setting(
-        "warning", "What is logged.", Trait.FLAG, Trait.PROCESS
+        "warning", "Lowest level that is logged.", Trait.FLAG, Trait.PROCESS
     )
     log_file: Path | None = _setting(
-        None, "Where the log goes, instead of stderr.", Trait.FLAG, Trait.FILE, Trait.PROCESS
+        None, "File for the log, instead of stderr.", Trait.FLAG, Trait.FILE, Trait.PROCESS
     )
     audit_max_mb: int = _setting(64, "Size in MiB at which the audit log is rotated (audit-log.md).", ge=1, le=4096)
     audit_keep_days: int | None = _setting(
-        None, "Days that rotated audit logs are kept; by default for ever. Rotates daily.", ge=1
+        None, "Days for which rotated audit logs are kept; by default for ever. Rotates daily.", ge=1
     )
     audit_keep_files: int | None = _setting(None, "Number of rotated audit logs that are kept; by default all.", ge=0)
     audit_export: Literal["off", "fail-open", "fail-closed"] = _setting(
         "off",
-        "Send the audit log to the OpenTelemetry collector too. fail-closed sends no change while that takes too long"
+        "Also send the audit log to the OpenTelemetry collector. fail-closed refuses changes while that takes too long"
         " (observability.md).",
         Trait.PROCESS,
     )
     audit_export_seconds: int = _setting(
         60,
-        "Seconds that an entry may wait for the collector before fail-closed sends no change.",
+        "Seconds for which an entry may wait for the collector before fail-closed refuses changes.",
         Trait.PROCESS,
         ge=1,
         le=86_400,
     )
-    deadline: float = _setting(60.0, "Seconds for one call, with all its attempts.", Trait.FLAG, gt=0, le=600)
-    ai_deadline: float = _setting(300.0, "Seconds for ai_chat and ai_build.", gt=0, le=3600)
-    concurrency: int = _setting(64, "Concurrent requests to Fastn.", ge=1, le=256)
+    deadline: float = _setting(60.0, "Maximum seconds for one call, with all its attempts.", Trait.FLAG, gt=0, le=600)
+    ai_deadline: float = _setting(300.0, "Maximum seconds for one call of ai_chat or ai_build.", gt=0, le=3600)
+    concurrency: int = _setting(64, "Maximum number of concurrent requests to Fastn.", ge=1, le=256)
     snapshot_seconds: int = _setting(
-        90, "Seconds for which find, overviews and diagnoses reuse what was read; 0: not at all.", ge=0, le=3600
+        90, "Seconds for which find, overviews and diagnoses reuse what was read; 0 reuses nothing.", ge=0, le=3600
     )
     requests_per_answer: int | None = _setting(
         None,
-        "Maximum number of requests for such an answer; by default half of the remaining ones.",
+        "Maximum number of requests for one find, overview or diagnosis; by default half of those that the rate limit"
+        " leaves.",
         ge=1,
         le=1000,
     )
     approval_minutes: int = _setting(
-        10, "Minutes in which a request can be answered, and the approved call made.", Trait.FLAG, ge=1, le=1440
+        10,
+        "Minutes within which an approval request must be answered and the approved call made.",
+        Trait.FLAG,
+        ge=1,
+        le=1440,
     )
     approval_wait_seconds: int = _setting(
-        45, "Seconds for which a call waits for the decision on its approval request; 0: not at all.", ge=0, le=55
+        45, "Seconds for which a call waits for the decision on its approval request; 0 does not wait.", ge=0, le=55
     )
     webhook_url: _Receiver | None = _setting(
-        None, "URL for approval requests that no form can ask: webhook.md.", repr=False
+        None, "URL to which approval requests are posted if no form can show them (webhook.md).", repr=False
     )
     webhook_secret: _SigningSecret | None = _setting(
-        None, "Signs what is posted there; 32 characters or more.", repr=False
+        None, "Secret that signs what is posted to webhook_url; 32 characters or more.", repr=False
     )
     slack_app_token: Annotated[str, Field(pattern="^xapp-[A-Za-z0-9-]{8,}$")] | None = _setting(
-        None, "App-level token (xapp-) by which approval requests are decided in Slack: slack.md.", repr=False
+        None, "App-level token (xapp-), to decide approval requests in Slack (slack.md).", repr=False
     )
     slack_bot_token: Annotated[str, Field(pattern="^xoxb-[A-Za-z0-9-]{8,}$")] | None = _setting(
-        None, "Bot token (xoxb-) of the same app.", repr=False
+        None, "Bot token (xoxb-) of the same Slack app.", repr=False
     )
     slack_channel: Annotated[str, Field(pattern="^[CG][A-Z0-9]{2,}$")] | None = _setting(
-        None, "Id of the channel for requests, such as C0123ABCD; by default each approver gets a message."
+        None,
+        "Id of the Slack channel for approval requests, such as C0123ABCD; by default each approver gets a message.",
     )
     slack_url: _Receiver = _setting(
-        "https://slack.com/api/", "Slack's Web API; https://slack-gov.com/api/ for GovSlack."
+        "https://slack.com/api/", "URL of Slack's Web API; https://slack-gov.com/api/ for GovSlack."
     )
     notify: _AppriseUrls | None = _setting(
-        None, "Apprise URLs for a message when a call waits, which decides nothing: waiting.md.", repr=False
+        None,
+        "Apprise URLs that are notified when a call waits for approval; the message decides nothing (waiting.md).",
+        repr=False,
     )
     approvers: Path | None = _setting(None, "File of approvers, each with a public key.", Trait.FILE)
     approval_listen: Annotated[str, AfterValidator(_listen)] | None = _setting(
-        None, "HOST:PORT for answers, by default any port of 127.0.0.1; over HTTP they come to --http.", Trait.PROCESS
+        None,
+        "HOST:PORT that receives webhook answers; by default any port of 127.0.0.1. Over HTTP they come to --http.",
+        Trait.PROCESS,
     )
-    approval_url: _Url | None = _setting(None, "Public address of approval_listen behind a proxy.", Trait.PROCESS)
+    approval_url: _Url | None = _setting(
+        None, "Public address of approval_listen if it is behind a proxy.", Trait.PROCESS
+    )
     ledger: Annotated[str, AfterValidator(_ledger)] | None = _setting(
         None,
         "Where approvals, budgets and the journal are kept: a file, or valkeys://HOST for replicas (shared-ledger.md).",
@@ -406,17 +422,20 @@ class Settings(BaseModel):
     )
     http_token: Annotated[str, AfterValidator(_bearer)] | None = _setting(
         None,
-        "Bearer token for --http on this machine, 32 characters or more; by default in a file of your state folder.",
+        "Bearer token for --http on this machine, 32 characters or more; by default in a file in your state folder.",
         repr=False,
     )
     state_secret: Annotated[str, AfterValidator(_sealing)] | None = _setting(
-        None, "Seals open requests, so that any replica can continue them; 32 characters.", Trait.PROCESS, repr=False
+        None,
+        "Secret that seals open approval requests, so that any replica can continue them; 32 characters or more.",
+        Trait.PROCESS,
+        repr=False,
     )
     routes: Annotated[dict[str, Any], AfterValidator(_routes)] = _setting(
-        {}, 'Other paths: run_workflow = "POST /api/v1/workflows/{workflow_id}/execute".'
+        {}, 'Paths that differ from the documented ones: run_workflow = "POST /api/v1/workflows/{workflow_id}/execute".'
     )
     fields: Annotated[dict[str, dict[str, Annotated[str, Field(min_length=1)]]], AfterValidator(_resources)] = _setting(
-        {}, 'Other names of fields, by resource: customers = { id = "orgId" }.'
+        {}, 'Names of fields that differ, by resource: customers = { id = "orgId" }.'
     )
 
     _place: Callable[[str], str] = PrivateAttr(default_factory=lambda: "The setting {}".format)
@@ -582,7 +601,7 @@ class ConfigFile:
             )
         known = f"Known: {', '.join(self.profiles)}."
         if not self.profiles:
-            known = f"{self.path or 'The configuration file'} has none."
+            known = f"{self.path or 'The configuration file'} has no profiles."
         what = f"{where}There is no profile {name[:64]!r}{nearest(name, self.profiles)}. {known}"
         return SettingsError(what, "Correct the name, or add it first: fastn-mcp profiles add NAME")
 

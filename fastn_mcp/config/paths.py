@@ -38,7 +38,7 @@ def _folder(kind: Literal["config", "state"], environment: Mapping[str, str], wh
         return Path(named)
     if os.name == "posix" and not (environment.get("HOME") or environment.get(f"XDG_{kind.upper()}_HOME")):
         raise SettingsError(
-            f"HOME is not set, so it is not known which folder has your {what}.",
+            f"HOME is not set, so the folder of your {what} is unknown.",
             "Set HOME; or FASTN_CONFIG_DIR (settings) and FASTN_STATE_DIR (approvals and the audit log).",
         )
     import platformdirs  # only for the default
@@ -120,7 +120,7 @@ def read_private(path: Path) -> str:
                 if status.st_mode & 0o077:
                     raise SettingsError(
                         f"{path} holds a secret, and users other than its owner can read it.",
-                        f"Remove it, and the access of others with it: rm {path}",
+                        f"Remove it, so that it is created anew: rm {path}",
                     )
             return file.read()
 

@@ -93,8 +93,8 @@ async def check_ledger(setting: str | None, folder: Path, system: System) -> Che
         where = address.shown
         weakness = address.weakness
     elif not file.exists():
-        return group.ok("ledger", "It is created with the first change.", here=f"It is {where}.")
-    here = f"It is {where}."
+        return group.ok("ledger", "It is created with the first change.", here=f"The ledger is {where}.")
+    here = f"The ledger is {where}."
     try:
         if isinstance(ledger.store, SqliteStore):
             await ledger.store.check()
@@ -131,7 +131,7 @@ def check_export(settings: Settings, logs: Iterable[Path], now: datetime) -> lis
             group.failed(name, f"The record of exported entries cannot be read: {reason}.", "Fix the state folder.")
         ]
     if not waiting:
-        return [group.ok(name, f"No entry waits ({mode}).")]
+        return [group.ok(name, f"No entry is waiting ({mode}).")]
     seconds = (now - min(waiting)).total_seconds()
     oldest = counted(round(seconds), "second")
     finding = f"Entries of {counted(len(waiting), 'audit log')} wait, the oldest for {oldest} ({mode})."

@@ -216,7 +216,7 @@ class OperationChecks:
         tool = operation.tool_name()
         call = self._call(operation)
         if call is None:
-            hint = "Make one in the dashboard, or see the check of the list."
+            hint = "Create one in the dashboard, or see the check of the list."
             return CheckGroup.READS.skipped(
                 tool, f"No id to read: the list of {operation.toolset()} returned none.", hint
             )
@@ -237,7 +237,7 @@ class OperationChecks:
         if answer is None and isinstance(error, RateLimited):
             return CheckGroup.READS.skipped(tool, "The rate limit is used up.", "Run doctor again in some minutes.")
         if answer is None:
-            return CheckGroup.READS.failed(tool, "No answer.", "Run doctor again; with FASTN_DEADLINE for more time.")
+            return CheckGroup.READS.failed(tool, "No answer.", "Run doctor again, with a larger FASTN_DEADLINE.")
         return self._check_answer(operation, answer, error, declared)
 
     def _call(self, operation: AnyOperation) -> Any:
@@ -332,7 +332,7 @@ class OperationChecks:
         if route.parameters and operation.toolset() not in self.ids:
             return group.skipped(tool, "No id is known for an OPTIONS request.", "See the check of the list.")
         if _allowed(await self._send_options(_UNKNOWN_PATH)):  # OPTIONS allows methods at any path
-            finding = "OPTIONS says nothing about paths here, and no change is made."
+            finding = "OPTIONS says nothing about paths here, and doctor makes no change to find out."
             return self._propose_beside_reads(operation) or group.skipped(tool, finding, _PREVIEW)
         answer = await self._options(operation, route)
         allowed = _allowed(answer)
@@ -377,7 +377,7 @@ class OperationChecks:
             if tool not in self.routes and other.path.partition("/{")[0] in beginnings:
                 self.proposal.routes[tool] = str(other)
                 self.proposal.notes[tool] = _NOT_VERIFIED
-                finding = "OPTIONS says nothing, and the reads of this resource are elsewhere."
+                finding = "OPTIONS says nothing, and the reads of this resource are at other paths."
                 hint = "Set the route as proposed below; it is likely, not verified."
                 return CheckGroup.WRITES.differs(tool, finding, hint)
         return None
@@ -410,7 +410,7 @@ WRITES = tuple(operation for operation in CATALOG if operation.effect is not Eff
 
 _UNKNOWN_PATH = "/api/v1/no-such-path"
 _NOT_VERIFIED = "not verified: doctor makes no change to find out"
-_PREVIEW = "Nothing to do; check the first one with dry_run, and its result."
+_PREVIEW = "Nothing to do. Check the first change with dry_run, and then its result."
 
 
 def _allowed(answer: Answer | None) -> frozenset[str]:

@@ -120,8 +120,8 @@ _MODE = "x-fastn-test-mode"
 # Third parties and Fastn's own package send keys there. Shown to the person, likeliest first, and never tried: a key is
 # sent only to the host that it was given for.
 _OTHER_HOSTS = (
-    "Fastn is also known at api.fastn.dev (with --auth bearer), live.gcp.fastn.ai, app.fastn.dev: name the one of your"
-    " dashboard with --base-url."
+    "Fastn is also known at api.fastn.dev (with --auth bearer), live.gcp.fastn.ai, app.fastn.dev. Set --base-url to"
+    " the one that your dashboard uses."
 )
 
 
@@ -134,9 +134,9 @@ def _style(account: Settings) -> str:
 def check_form(key: str) -> Check:
     kind = kind_of(key)
     if kind != "unknown":
-        return CheckGroup.KEY.ok("form", f"A {kind} key (fsk_{kind}_).")
+        return CheckGroup.KEY.ok("key format", f"A {kind} key (fsk_{kind}_).")
     hint = "If it is refused: keys of this API begin with fsk_test_ or fsk_live_ (dashboard: Settings, API keys)."
-    return CheckGroup.KEY.ok("form", "It has neither the prefix of a test key nor the prefix of a live key.", hint)
+    return CheckGroup.KEY.ok("key format", "It has neither a test key's nor a live key's prefix.", hint)
 
 
 class KeyProbe:
@@ -176,7 +176,7 @@ class KeyProbe:
             return _unusable(f"The connection breaks ({error})."), None
         hint = f"Check the key (dashboard: Settings, API keys), or the host. {_OTHER_HOSTS}"
         if not any((self._account.space_id, self._account.tenant_id, self._account.env)):
-            hint += " Older accounts also want FASTN_SPACE_ID and FASTN_TENANT_ID."
+            hint += " Older accounts also need FASTN_SPACE_ID and FASTN_TENANT_ID."
         return CheckGroup.KEY.failed(_NAME, f"The key is refused in every way: {'; '.join(refused)}.", hint), None
 
     async def _without_key(self) -> tuple[str | None, Answer]:

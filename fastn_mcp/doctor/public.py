@@ -41,7 +41,9 @@ _REJECTIONS = {
 }
 _NO_REPLICA = ("The proxy reaches no replica.", "Check that replicas run, and their addresses in the proxy.")
 
-PROVIDER_DOWN = "The identity provider does not answer: nobody can sign in. Replicas with its keys go on for a day."
+PROVIDER_DOWN = (
+    "The identity provider does not answer: nobody can sign in. Replicas that have its keys keep working for a day."
+)
 _NOT_READY = ("Replicas without the keys of the identity provider are not ready.", "See the row issuer first.")
 
 
@@ -160,10 +162,10 @@ async def _bodies(address: PublicAddress, http: httpx2.AsyncClient) -> Check:
     except (httpx2.WriteError, httpx2.ReadError, httpx2.RemoteProtocolError):
         status = 413  # closed while it was sent
     if status not in (401, 413):
-        finding = f"It answers {status} to a body of body_bytes ({most}): longer calls fail."
+        finding = f"It answers {status} to a body of body_bytes ({most}): larger calls fail."
         return _GROUP.failed(name, finding, "See the log of the proxy: it may not be able to buffer requests.")
     if status == 413:
-        finding = f"The proxy takes less than body_bytes ({most}): longer calls fail."
+        finding = f"The proxy takes less than body_bytes ({most}): larger calls fail."
         return _GROUP.differs(name, finding, f"In nginx: client_max_body_size {most};")
     return _GROUP.ok(name, f"Bodies of {most} bytes, the most that the server reads, pass the proxy.")
 
@@ -200,7 +202,7 @@ async def _page(address: PublicAddress) -> Check:
             opened += pending_cookie(url, Seal(address.secrets, address.system)).read(response.cookies) is not None
     if not address.secrets:
         hint = "Set FASTN_STATE_SECRET here as on the replicas, and run doctor again."
-        return _GROUP.skipped(name, "It answers. Whether replicas share a state secret was not tried.", hint)
+        return _GROUP.skipped(name, "It answers. Whether replicas share a state secret was not checked.", hint)
     if opened < _SIGN_INS:
         finding = f"{_SIGN_INS - opened} of {_SIGN_INS} sign-ins were sealed with another state secret."
         return _GROUP.failed(name, finding, "Set the same FASTN_STATE_SECRET on each replica, and here.")

@@ -97,7 +97,7 @@ class Examination:
             account = None
         report.checks.append(check)
         if probe.ahead is not None:
-            why = "Approvals, plans, budgets and hours of the policy go by this machine's."
+            why = "Approvals, plans, budgets and the policy's hours use this machine's clock."
             report.checks.append(check_clock(CheckGroup.KEY, "Fastn's clock", probe.ahead, most=CLOSE, why=why))
         if account is None:
             return
@@ -132,7 +132,7 @@ class Examination:
             if operation in self.tools:
                 self.report.checks.append(await check(operation))
             else:
-                finding = "Not offered: toolsets or the mode leave it out."
+                finding = "Not enabled: toolsets or the mode leave it out."
                 self.report.checks.append(group.skipped(tool, finding, "Nothing, if that is what you want."))
 
     def _propose_toolsets(self) -> None:

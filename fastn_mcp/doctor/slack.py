@@ -9,7 +9,9 @@ from fastn_mcp.redaction import quote
 
 _NEXT_STEPS = {
     "no connection": "Let this machine reach slack.com by HTTPS; HTTPS_PROXY names a proxy.",
-    "an unreadable response": "A proxy or a filter answers in place of slack.com: let its requests pass unchanged.",
+    "an unreadable response": (
+        "A proxy or a filter answers in place of slack.com: let requests to slack.com pass unchanged."
+    ),
     "missing_scope": "Give the app the scopes of docs/slack.md, and install it again.",
     "channel_not_found": "Copy the id from the channel's details; a private channel needs: /invite and the app's name.",
     "not_allowed_token_type": "slack_app_token is the app-level token (xapp-), slack_bot_token the bot's (xoxb-).",
@@ -44,7 +46,7 @@ async def check_slack(settings: Settings, issuer: str | None) -> list[Check]:
                 checks.append(group.ok(name, "The app is in it.", here=here))
             else:
                 finding = "It is archived, or the app is not in it."
-                checks.append(group.failed(name, finding, "Send there: /invite and the app's name.", here))
+                checks.append(group.failed(name, finding, "In that channel, send: /invite and the app's name.", here))
     except SlackFailed as failed:
         checks.append(group.failed(name, f"Slack answers: {failed}.", _NEXT_STEPS.get(str(failed), _COPY_AGAIN)))
     return checks

@@ -192,15 +192,20 @@ async def check_durability(store: "ValkeyStore", now: float) -> list[Check]:
     checks: list[Check] = []
     if durability.appendonly is None:
         hint = "Allow +info to its user, or ask: INFO persistence, CONFIG GET appendfsync."
-        checks.append(group.skipped("ledger durability", "This user may not ask how it keeps its data.", hint))
+        checks.append(
+            group.skipped("ledger durability", "This user may not read how the ledger stores its data.", hint)
+        )
     elif not durability.appendonly:
         finding = "It loses everything at a restart: approvals, budgets and used nonces begin again."
         checks.append(group.differs("ledger durability", finding, "Set: appendonly yes, appendfsync always"))
     elif durability.appendfsync not in (None, "always"):
-        finding = f"appendfsync {durability.appendfsync}: a crash can lose the last second, and an approval used in it."
+        finding = (
+            f"appendfsync {durability.appendfsync}: a crash can lose the last second, and with it that an approval was"
+            " used."
+        )
         checks.append(group.differs("ledger durability", finding, "Set: appendfsync always; or accept that risk."))
     else:
-        sync = "appendfsync always" if durability.appendfsync else "appendfsync may not be asked (+config|get)"
+        sync = "appendfsync always" if durability.appendfsync else "appendfsync may not be read (+config|get)"
         checks.append(group.ok("ledger durability", f"appendonly yes, {sync}."))
     if durability.maxmemory_policy not in (None, "noeviction"):  # with maxmemory it is refused, and was reported before
         finding = (
@@ -215,7 +220,11 @@ async def check_durability(store: "ValkeyStore", now: float) -> list[Check]:
     if durability.time is not None:
         checks.append(
             check_clock(
-                group, "ledger clock", durability.time - now, most=CLOSE, why="Approvals expire by both clocks."
+                group,
+                "ledger clock",
+                durability.time - now,
+                most=CLOSE,
+                why="The expiry of approvals uses both clocks.",
             )
         )
     return checks
@@ -241,7 +250,7 @@ async def check_provider(builder: TenantBuilder, keys: IssuerKeys) -> AsyncItera
         return
     except (ValueError, TypeError) as error:
         finding = "Its discovery document cannot be read: no token can be verified."
-        hint = "Check `issuer` in the team file, to the letter, and the network of this machine."
+        hint = "Check each letter of `issuer` in the team file, and the network of this machine."
         yield group.failed("issuer", finding, hint, f"{type(error).__name__}: {quote(str(error))}")
         return
     yield group.ok("issuer", "It names this issuer.", here=team.issuer)
@@ -253,7 +262,7 @@ async def check_provider(builder: TenantBuilder, keys: IssuerKeys) -> AsyncItera
     methods = metadata.get("code_challenge_methods_supported")
     if not isinstance(methods, list) or "S256" not in methods:
         finding = "It does not publish S256 in code_challenge_methods_supported: MCP clients have to refuse it."
-        yield group.differs("PKCE", finding, "Enable PKCE with S256 at the provider, and its publication.")
+        yield group.differs("PKCE", finding, "Enable PKCE with S256 at the provider, and publish it.")
     else:
         yield group.ok("PKCE", "S256.")
     if team.page is not None:
@@ -266,7 +275,7 @@ def _issuer_clock(builder: TenantBuilder, date: str, sent: float) -> Check:
     group = CheckGroup.PROVIDER
     ahead = seconds_ahead(date, sent, builder.system.timestamp())
     if ahead is None:
-        return group.skipped("issuer clock", "Its Date cannot be read.", "Compare the clocks by hand.")
+        return group.skipped("issuer clock", "Its Date header cannot be read.", "Compare the clocks by hand.")
     most = max(CLOSE, builder.team.leeway_seconds / 2)
     return check_clock(group, "issuer clock", ahead, most=most, why="Beyond leeway_seconds its tokens are refused.")
 
@@ -403,7 +412,7 @@ def _wrong_claims(builder: TenantBuilder, claims: Mapping[str, Any]) -> Iterator
     audience = claims.get("aud")
     wanted = team.trust.audience
     if issuer != team.issuer and issuer not in team.workloads:
-        finding = "Its iss is not `issuer` of the team file, to the letter."
+        finding = "Its iss differs from `issuer` of the team file."
         hint = "If this is the right provider, copy iss into the team file."
         yield group.failed("token issuer", finding, hint, f"It has {quote(issuer)}; {quote(team.issuer)} is needed.")
     if wanted not in claim_values(audience):

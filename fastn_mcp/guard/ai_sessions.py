@@ -62,12 +62,15 @@ class AiSessions:
     async def costs(self, read: Send) -> str:
         """Describe the credits of a message: the balance, and the price as far as it is known."""
         last = self.last_price
-        price = f"the last message used {last:,.10g}" if last is not None else "Fastn tells the price only afterwards"
+        if last is None:
+            price = "Fastn states the price in AI credits only afterwards."
+        else:
+            price = f"AI credits used by the last message: {last:,.10g}."
         try:
-            balance = credits_of(row_of(await read(GetBilling()))).balance or "Fastn does not tell the balance."
+            balance = credits_of(row_of(await read(GetBilling()))).balance or "Fastn does not state the balance."
         except FastnError as error:
             balance = f"The balance could not be read: {error.what}"
-        return f"Spends AI credits; {price}. {balance}"
+        return f"{price} {balance}"
 
 
 _FIELDS_WITHOUT_QUESTIONS = frozenset(

@@ -165,7 +165,7 @@ class Evaluation:
 
 
 _APPROVAL = {
-    Decision.ALLOW: "none: the policy allows it",
+    Decision.ALLOW: "none, since the policy allows it",
     Decision.CONFIRM: "{person} has to approve it",
     Decision.TYPED: "{person} has to approve it by typing {expected}",
     Decision.OUT_OF_BAND: "{person} has to approve it outside of the client",

@@ -100,7 +100,7 @@ class Guard:
                 return permission
             if not await self._permissions.still_covers(permission, evaluation):
                 preview = (await self.judge.questions.with_question(evaluation)).agent_question.data_for_agent()
-                raise target_changed("Look at the preview; call again to ask again.", {"preview": preview})
+                raise target_changed("See the preview. Call again for a new approval request.", {"preview": preview})
             if evaluation.is_list and permission.request is not None and not permission.request.used:
                 self._recorder.agreed(tool, permission.request, permission.by)
             span.update(_permission_facts(permission))

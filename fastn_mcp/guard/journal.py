@@ -152,14 +152,14 @@ class ChangeJournal:
             changes = await self._ledger.recent_changes(self.account, _RECENT_CHANGES)
         except Exception:
             log.exception("the journal could not be read")
-            return (("Not checked", "what this server did to it lately"),)
+            return (("Not checked", "recent changes by this server"),)
         oldest = now.timestamp() - _RECENT_SECONDS
         recent = [
             each for each in changes if each.outcome in NEVER_REPEATED and each.at > oldest and each.at >= self._begins
         ]
         facts: dict[tuple[str | None, str], tuple[str, str]] = {}
         if len(recent) == _RECENT_CHANGES:
-            unread = f"what this server did to it before its last {_RECENT_CHANGES} changes"
+            unread = f"changes by this server before its last {_RECENT_CHANGES}"
             facts[None, ""] = "Not checked", unread
         for change in recent:
             facts |= {(change.target, heading): (heading, fact) for heading, fact in recent_facts(change, records, now)}
@@ -269,7 +269,7 @@ def recent_facts(change: Change, records: Collection[tuple[str, str]], now: date
     what = kind_of(operation).replace("_", " ")
     when = age(datetime.fromtimestamp(change.at, UTC), now)
     if change.is_state_dropped:
-        yield "Not checked", f"what this server did to the {what} {when}: its details are no longer kept"
+        yield "Not checked", f"a change of the {what} by this server {when}, whose details are no longer kept"
         return
     if (change.before is None or change.is_of_another) and operation.route.method == "POST":
         yield "Created", f"{what} {quote(change.name or change.target)}, by this server {when}"

@@ -124,7 +124,7 @@ class Permissions:
         request = permission.request
         verdict = current.verdict
         if request is not None and not covers_call(request, current):
-            raise target_changed("Look at it; call the list again to ask again for the rest.")
+            raise target_changed("Check it, then call the list again for a new approval request for the rest.")
         if request is None and verdict.decision is Decision.DENY:
             raise refusal(current, self._budgets.policy)
         if request is None and verdict.decision is not Decision.ALLOW:
@@ -240,7 +240,10 @@ DECLINED_NEXT_STEP = "Do not repeat it; ask what to do instead."
 def declined(note: str = "", why: str = "", request: ApprovalRequest | None = None) -> Declined:
     """Return the refusal of a call that a person declined. `request`: it stays declined for as long as that lives."""
     if why:
-        return Declined(f"{why} That counts as declined.", "If the person wants it after all, call again to ask again.")
+        return Declined(
+            f"{why} That counts as declined.",
+            "If the person wants it after all, call again for a new approval request.",
+        )
     facts: dict[str, JsonValue] = {"note": note} if note else {}
     if request is None:
         return Declined("A person declined this call.", DECLINED_NEXT_STEP, facts=facts)

@@ -98,7 +98,7 @@ def in_words(stop: Stop, now: datetime) -> str:
 
 
 STOPPED_NEXT_STEP = (
-    "Reading still works. A person decides when changes are allowed again: report this, and do not repeat the call."
+    "Reading still works. Only a person can allow changes again: report this, and do not repeat the call."
 )
 """What an agent does next."""
 

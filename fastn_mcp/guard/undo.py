@@ -37,21 +37,21 @@ _FIELDS_RESTORED = "The earlier values can be restored with undo_change."
 _RUNS_STAY = "Runs that the trigger has already started are not undone."
 
 RULES: Mapping[str, Rule] = {
-    "create_customer": Rule("delete_customer", "The customer can be deleted again with undo_change."),
+    "create_customer": Rule("delete_customer", "The customer can be deleted with undo_change."),
     "update_customer": Rule("update_customer", _FIELDS_RESTORED),
     "delete_customer": Rule(
         "create_customer",
         "The customer can be created again under a new id.",
         "Its connections, credentials and secrets are lost. Its triggers stay off.",
     ),
-    "create_connector": Rule("delete_connector", "The connector can be deleted again with undo_change."),
+    "create_connector": Rule("delete_connector", "The connector can be deleted with undo_change."),
     "update_connector": Rule("update_connector", _FIELDS_RESTORED),
     "delete_connector": Rule(
         "create_connector",
         "The connector can be created again under a new id.",
         "Its actions, events, connections and credentials are lost. Triggers and workflows that use it stay off.",
     ),
-    "create_connection": Rule("delete_connection", "The connection can be deleted again with undo_change."),
+    "create_connection": Rule("delete_connection", "The connection can be deleted with undo_change."),
     "delete_connection": Rule(
         None,
         "",
@@ -60,11 +60,11 @@ RULES: Mapping[str, Rule] = {
     "create_workflow": Rule("delete_workflow", "The workflow can be moved to Trash with undo_change."),
     "update_workflow": Rule("update_workflow", _FIELDS_RESTORED),
     "delete_workflow": Rule(None, "", TRASH),
-    "run_workflow": Rule(None, "", "What the run does in other systems cannot be undone from here."),
-    "create_trigger": Rule("delete_trigger", "The trigger can be deleted again with undo_change.", _RUNS_STAY),
+    "run_workflow": Rule(None, "", "The run's effects in other systems cannot be undone from here."),
+    "create_trigger": Rule("delete_trigger", "The trigger can be deleted with undo_change.", _RUNS_STAY),
     "update_trigger": Rule("update_trigger", _FIELDS_RESTORED, _RUNS_STAY),
     "delete_trigger": Rule("create_trigger", "The trigger can be created again under a new id."),
-    "invite_user": Rule(None, "", f"The invitation is sent. {PEOPLE}"),
+    "invite_user": Rule(None, "", f"The invitation has been sent. {PEOPLE}"),
     "create_role": Rule(None, "", ROLES),
     "create_api_key": Rule(
         "revoke_api_key",
@@ -72,10 +72,10 @@ RULES: Mapping[str, Rule] = {
         "What has already been done with it is not undone.",
     ),
     "revoke_api_key": Rule(None, "", "A revoked key never works again; create_api_key makes another."),
-    "create_secret": Rule("delete_secret", "The secret can be deleted again with undo_change."),
+    "create_secret": Rule("delete_secret", "The secret can be deleted with undo_change."),
     "delete_secret": Rule(None, "", "Its value cannot be read: a person has to enter it again with create_secret."),
-    "ai_chat": Rule(None, "", "Credits are spent; what the agent changes has to be undone separately."),
-    "ai_build": Rule(None, "", "Credits are spent; what it builds can be deleted."),
+    "ai_chat": Rule(None, "", "The credits are spent. What Fastn's AI changes has to be undone separately."),
+    "ai_build": Rule(None, "", "The credits are spent. What Fastn's AI builds can be deleted."),
 }
 """By operation: one rule for each that changes something."""
 
@@ -98,10 +98,10 @@ _MAX_VALUE = 200
 """Bytes of JSON up to which a receipt shows a value."""
 
 STATE_DROPPED = (
-    "The state before it is no longer kept:"
-    f" the journal keeps {MAX_JOURNAL_BYTES // MEGABYTE} MB of the newest changes of a caller."
+    "Its earlier state is no longer kept:"
+    f" the journal keeps {MAX_JOURNAL_BYTES // MEGABYTE} MB of a caller's newest changes."
 )
-_INVITED = "An invitation that was sent to an administrator cannot be taken back."
+_INVITED = "An invitation that was sent to an administrator cannot be recalled."
 _NOT_SHOWN = "Values that Fastn did not show before cannot be restored."
 _OVERWRITTEN = {
     "create_secret": "The secret of this name was overwritten: its earlier value is lost, and has to be entered again.",
@@ -138,7 +138,7 @@ class NotUndoable:
 def undo_of(change: Change) -> Undo | NotUndoable:
     """Return the call that undoes `change`, built from its journal entry, or the reason why there is none."""
     if change.outcome not in NEVER_REPEATED:
-        return NotUndoable(f"It was not made ({change.outcome}).")
+        return NotUndoable(f"The change was not made ({change.outcome}).")
     operation = OPERATIONS.get(change.tool)
     rule = RULES.get(change.tool)
     if operation is None or rule is None:

@@ -107,7 +107,7 @@ class TenantPage(Channel):
             effects = series(sorted(request.question.effects))
             raise NobodyAble(
                 f"Nobody may approve this call: no approver in the team file covers the tenant {self.tenant} and the"
-                f" effect {effects}, besides the person who asks for it.",
+                f" effect {effects}, other than the person who asks for it.",
                 f"Tell the operator: an [[approvals.approver]] has to cover it; or, to let people approve such calls of"
                 f" their own, `own` in [approvals] has to name {effects} (own = true names all).",
             )

@@ -51,7 +51,7 @@ SETTINGS = sorted(Settings.model_fields.keys() - {*_SECRETS, *settings_with(Trai
 _FILE_SETTINGS = {*settings_with(Trait.FILE), *(f"{name}_file" for name in (*_SECRETS, "client_secret"))}
 _NO_SOURCE = (None, None)
 _RESERVED_PATHS = ("/healthz", "/readyz", "/tenants", "/.well-known")
-_WITH_OPENID = require(lambda scopes: "openid" in scopes, "must include openid, which tells who signed in")
+_WITH_OPENID = require(lambda scopes: "openid" in scopes, "must include openid, which identifies the person")
 _EFFECTS = [effect for effect in Effect if effect is not Effect.READ]
 _NOT_OWN = (Effect.ACCESS, Effect.DESTROY)
 """Effects of calls that nobody approves for themselves unless the team file says so."""
@@ -477,7 +477,7 @@ def _errors(team: Team) -> Iterator[ConfigError]:
         names = [each.name for each in named]
         for number, name in enumerate(names):
             if name in names[:number]:
-                yield ConfigError((kind, number, "name"), f"there are two {kind}s {name}")
+                yield ConfigError((kind, number, "name"), f"there are two {kind}s named {name}")
     for number, tenant in enumerate(team.tenant):
         yield from _tenant_errors(("tenant", number), tenant)
     for number, machine in enumerate(team.machine):
@@ -502,7 +502,9 @@ def _tenant_errors(at: Key, tenant: Tenant) -> Iterator[ConfigError]:
         needed = "api_key_file, api_key_env, profile or caller_keys = true"
         yield ConfigError(at, f"the tenant {name} needs a key: {needed}")
     if tenant.caller_keys and sum(keys) > 1:
-        yield ConfigError((*at, "caller_keys"), "with caller_keys the callers bring the keys: leave the other out")
+        yield ConfigError(
+            (*at, "caller_keys"), "with caller_keys, callers bring their own keys: leave the other setting out"
+        )
     for key in ("webhook_url", "slack_app_token_file", "slack_app_token_env"):
         if tenant.caller_keys and getattr(tenant, key, None) is not None:
             yield ConfigError((*at, key), "approvers belong to one account: leave out this or caller_keys")

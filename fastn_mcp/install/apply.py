@@ -111,7 +111,11 @@ def plan_install(target: Target, additions: Sequence[Addition], *, overwrite: bo
             return None
         base = _without_entry(target, current, known)
     elif existing is not None and not overwrite:
-        changed = "It was installed by fastn-mcp, and changed since." if ours else "It was not installed by fastn-mcp."
+        changed = (
+            "It was installed by fastn-mcp, and has been changed since."
+            if ours
+            else "It was not installed by fastn-mcp."
+        )
         raise NotInstalled(
             f"{target.path} has an entry {target.name!r} already. {changed}",
             "Replace it with --replace, or choose another name with --name.",
@@ -153,9 +157,7 @@ def plan_uninstall(target: Target) -> FileChange | None:
         subject = f"The entry {target.name!r} in {target.path}" if is_there else f"{target.path} has no entry that"
         raise NotInstalled(
             f"{subject} was {'not ' if is_there else ''}installed by fastn-mcp.",
-            "Remove it by hand."
-            if is_there
-            else "Name the place as you did at installation: --project, --file, --name.",
+            "Remove it by hand." if is_there else "Give the options of the installation: --project, --file or --name.",
         )
     if current is None or find(_load(target, current), known.additions[0]) is None:
         target.backup.forget()
@@ -228,7 +230,7 @@ def _cut_lines(one: str, other: str) -> tuple[list[str], list[str]]:
 
 
 def _without_entry(target: Target, current: bytes | None, known: BackupRecord) -> bytes | None:
-    """Return the file without our entry: its original content, if nobody has changed it since."""
+    """Return the file without the entry: its original content, if nobody has changed it since."""
     if known.is_unchanged(current):
         before = target.backup.before()
         if before is not None or not known.existed:
@@ -237,7 +239,7 @@ def _without_entry(target: Target, current: bytes | None, known: BackupRecord) -
         return edit.remove(target.client.format, current or b"", known.additions)
     except ValueError:
         raise NotInstalled(
-            f"{target.path} was changed since, and our entry cannot be removed without changing the rest.",
+            f"{target.path} has been changed since, and the entry cannot be removed without changing the rest.",
             f"Remove the entry {target.name!r} by hand. A copy of the old file: {target.backup.copy}",
         ) from None
 

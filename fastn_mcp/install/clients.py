@@ -132,7 +132,7 @@ CLIENTS = (
         programs=("code",),
         http=Http(
             {"type": "http", "url": "{url}", **_bearer(_BEARER_INPUT)},
-            "{title} asks for the token at the first start, and keeps it. To print it: {command}",
+            "{title} asks for the token when it first connects to the server, and stores it. To print it: {command}",
         ),
         after="In VS Code: MCP: List Servers, then start it",
     ),
@@ -284,8 +284,8 @@ def http_of(client: McpClient) -> Http:
     if isinstance(client.http, Http):
         return client.http
     raise NotInstalled(
-        f"{client.title} cannot be given a server over HTTP: {client.http[0].lower()}{client.http[1:]}",
-        f"Let it start one, over stdio, which needs no token: fastn-mcp install {client.name}",
+        f"{client.title} cannot use a server over HTTP: {client.http[0].lower()}{client.http[1:]}",
+        f"Let it start the server over stdio, which needs no token: fastn-mcp install {client.name}",
     )
 
 
@@ -312,6 +312,6 @@ def check_url(url: str) -> None:
     if parts is None or not is_loopback(parts[1].strip("[]")) or not 0 < int(parts[2]) < 65536:
         raise NotInstalled(
             "--url is not the address of a server on this machine.",
-            "For example: --url http://127.0.0.1:8080/mcp. Not localhost, which can lead to another server's address."
-            " For a team, people sign in: docs/hosting.md",
+            "For example: --url http://127.0.0.1:8080/mcp. Not localhost, which can resolve to another server's"
+            " address. For a team, people sign in: docs/hosting.md",
         )

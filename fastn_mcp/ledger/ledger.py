@@ -79,9 +79,7 @@ class TooManyWaiting(Refused):
     """The principal has `MAX_WAITING` open requests: more than a person can be expected to answer."""
 
     def __init__(self) -> None:
-        super().__init__(
-            f"{MAX_WAITING} calls are waiting for an approval already.", "Let a person decide about them first."
-        )
+        super().__init__(f"{MAX_WAITING} calls are already waiting for approval.", "Let a person decide on them first.")
 
 
 class Ledger:

@@ -35,10 +35,10 @@ _OTHER_VERSION = ("it was written by another version of fastn-mcp", f"run that v
 _DISK_FULL = ("the disk is full", "free space on its disk.")
 _READ_ONLY = ("it is read-only", "make the file and its folder writable for this user, or set FASTN_STATE_DIR.")
 _EXPOSED = (
-    "users other than its owner can change it, and so what is approved",
-    "end fastn-mcp, and run chmod 600 on the file and on the files beside it whose names begin with its name.",
+    "users other than its owner can change it, and so forge approvals",
+    "stop fastn-mcp, and run chmod 600 on the file and on each file beside it whose name begins with its name.",
 )
-_LOCKED = ("another process keeps it locked", "end that process, then call again.")
+_LOCKED = ("another process has locked it", "end that process, then call again.")
 _CAUSES = {
     sqlite3.SQLITE_NOTADB: _DAMAGED,
     sqlite3.SQLITE_CORRUPT: _DAMAGED,

@@ -54,13 +54,13 @@ class RequestsFull(Refused):
         self.waiting = waiting
         if waiting:
             super().__init__(
-                "With this call, the calls of this caller that wait for an approval would take more than"
+                "With this call, this caller's waiting calls would take more than"
                 f" {MAX_OPEN_BYTES // MEGABYTE} MB of the ledger.",
-                "Let a person decide about the waiting calls first, or send less in one call.",
+                "Let a person decide on the waiting calls first, or send less in one call.",
             )
         else:
             super().__init__(
-                "With this call, the approval requests of this caller that have not expired would take more than"
+                "With this call, this caller's unexpired approval requests would take more than"
                 f" {MAX_REQUEST_BYTES // MEGABYTE} MB of the ledger.",
                 "Call again when some have expired, or send less in one call.",
             )
@@ -73,9 +73,9 @@ class JournalFull(Refused):
         self.excess = excess
         """Bytes by which the limit would be exceeded."""
         super().__init__(
-            f"The journal of this caller is full: with this call, changes that are not settled would take more than"
+            "This caller's journal is full: with this call, its unsettled changes would take more than"
             f" {MAX_JOURNAL_BYTES // MEGABYTE} MB of the ledger.",
-            "list_changes has them. Find out in Fastn what the changes with an unknown outcome did, and tell the"
+            "See list_changes. Check in Fastn what the changes with an unknown outcome did, and tell the"
             f" operator: each change is kept for {KEPT_DAYS} days.",
         )
 

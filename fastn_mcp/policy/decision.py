@@ -144,7 +144,7 @@ class StepUp:
             missing = "The identity provider did not say when you signed in: the ID token has no auth_time."
             return f"{missing} Tell the operator: it has to be added at the provider."
         if auth_time > now + self.leeway:
-            return "By its auth_time you sign in later than now. Tell the operator: a clock is wrong."
+            return "The auth_time of your sign-in is in the future. Tell the operator: a clock is wrong."
         age = now - auth_time
         if age > self.max_age + self.leeway:
             ago = f"you last did {counted(int(age // 60), 'minute')} ago, and this needs {self.needs}"

@@ -50,7 +50,7 @@ class Plan:
     def out_of_time(self, now: datetime) -> str:
         """Return why the plan is not valid at a time, in words; empty if it is."""
         if now >= self.until:
-            return f"The plan {quote(self.name)} expired at {_minute(self.until)}. Make and sign a new one."
+            return f"The plan {quote(self.name)} expired at {_minute(self.until)}. Write and sign a new one."
         if self.begins is not None and now < self.begins:
             return f"The plan {quote(self.name)} begins at {_minute(self.begins)}."
         return ""
@@ -92,7 +92,7 @@ class Plan:
         for permit in self.permits:
             verb = permit.tool.partition("_")[0]
             counts["ask Fastn's AI" if verb == "ai" else verb] += permit.count
-        return f"In all at most {', '.join(f'{count} to {verb}' for verb, count in counts.most_common())}."
+        return f"In total, at most: {', '.join(f'{verb} {count}' for verb, count in counts.most_common())}."
 
 
 def would_allow(call: Call) -> str:

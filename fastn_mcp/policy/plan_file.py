@@ -266,15 +266,15 @@ def signatures_of(path: Path) -> Path:
 
 def unsigned(path: Path, program: CommandLine = PROGRAM) -> tuple[bytes, Plan]:
     """Load a plan without verifying signatures. Raises `SettingsError` with the command to run next."""
-    data, _ = read(path, "plan", f"Correct the path, or make one: {program.to('plan', 'new')}")
-    hint = f"Correct it there, and check it: {program.to('plan', 'verify', str(path))}"
+    data, _ = read(path, "plan", f"Correct the path, or write one: {program.to('plan', 'new')}")
+    hint = f"Correct the line, then run: {program.to('plan', 'verify', str(path))}"
     return data, load(data, path, "plan", build=plan, hint=hint)
 
 
 def signed(path: Path, keys: Path, account: PlanAccount, now: datetime, program: CommandLine = PROGRAM) -> Plan:
     """Load a plan that is valid for this account now. Raises `SettingsError` with the command to run next."""
     data, loaded = unsigned(path, program)
-    to_sign = f"A person signs it with: {program.to('plan', 'approve', str(path), '--as')} NAME"
+    to_sign = f"A person signs the plan with: {program.to('plan', 'approve', str(path), '--as')} NAME"
     content, _ = read(signatures_of(path), "file of signatures", to_sign)
     raise_unless_for(loaded, path, account.name, now)
     try:
@@ -299,7 +299,7 @@ def raise_unless_for(plan: Plan, path: Path, account: str, now: datetime) -> Non
 def trusted(path: Path, program: CommandLine = PROGRAM) -> dict[str, str]:
     """Load the public keys of trusted signers, by name. Raises `SettingsError`."""
     approve = program.to("plan", "approve")
-    hint = f'It has a line for each signer: name = "public key". {approve} makes the first.'
+    hint = f'It has a line for each signer: name = "public key". {approve} creates the first.'
     data, _ = read(path, "file of public keys", hint)
     return load(data, path, "file of public keys", build=_keys, hint=hint)
 

@@ -194,7 +194,7 @@ class Policy:
             # Spending within a configured budget needs no approval.
             inside = self._left(situation) is not None
             return PolicyDecision(
-                Decision.ALLOW if inside else decision, f"{rule}, {'inside' if inside else 'no'} budget"
+                Decision.ALLOW if inside else decision, f"{rule}, {'within' if inside else 'no'} budget"
             )
         return PolicyDecision(decision, rule)
 

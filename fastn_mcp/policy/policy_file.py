@@ -100,8 +100,8 @@ def load_rules(path: Path, program: CommandLine = PROGRAM) -> FileRules:
     Raises `SettingsError` with the file, the line, the key and the nearest known key. `program` is the command that the
     hint names to check the file.
     """
-    data, _ = read(path, "policy file", "Correct the path; --policy and FASTN_POLICY name one too.")
-    hint = f"Correct it there, and check it: {program.to('policy', 'check', str(path))}"
+    data, _ = read(path, "policy file", "Correct the path, --policy or FASTN_POLICY.")
+    hint = f"Correct the line, then run: {program.to('policy', 'check', str(path))}"
     return load(data, path, "policy", build=_build, hint=hint)
 
 
@@ -223,14 +223,14 @@ def _tools(
 
 def four_eyes(rules: FileRules, approvers: int, groups: Collection[str]) -> Iterator[str]:
     """Yield each part that asks for people where too few, or none of its group, can approve outside of the client."""
-    there = {0: "no approvers are", 1: "one approver is"}.get(approvers)
+    there = {0: "no approvers are", 1: "only one approver is"}.get(approvers)
     parts = [(each.rule, each.decision, ()) for each in rules.defaults.values()]
     parts += [(each.name, each.then, each.second) for each in (*rules.protected, *rules.rules)]
     for name, decision, second in parts:
         if decision is Decision.FOUR_EYES and there is not None:
-            yield f"{name} asks for two people, and {there} set up: its calls are refused."
+            yield f"{name} needs two people, but {there} set up: its calls are refused."
         elif missing := set(second).difference(groups):
-            yield f"{name} needs an approver from {missing.pop()}, which has none: its calls are refused."
+            yield f"{name} needs an approver from {missing.pop()}, which has no approver: its calls are refused."
 
 
 def without_sign_in(rules: FileRules) -> Iterator[str]:

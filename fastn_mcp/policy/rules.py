@@ -124,11 +124,13 @@ class TimeWindow:
         return min(hours.next_after(now) for hours in self.hours)
 
     def words(self) -> str:
-        """Describe what it is about, and its hours."""
-        where = f" by {', '.join(sorted(self.tools))}" if self.tools is not None else ""
-        effects = ", ".join(effect.value for effect in Effect if effect in self.effects)
+        """Describe what it refuses, and outside of which hours. Its name has the effects, unless it has tools."""
         hours = " or ".join(map(str, self.hours))
-        return f"{effects}{where} only {hours}"
+        refused = f"refused except {hours}"
+        if self.tools is None:
+            return refused
+        effects = ", ".join(effect.value for effect in Effect if effect in self.effects)
+        return f"{effects} by {', '.join(sorted(self.tools))}: {refused}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +217,7 @@ class FileRules:
         first = min(covering, key=lambda window: window.next_after(situation.now))
         opens = first.next_after(situation.now)
         when = f"{opens:%a %Y-%m-%d %H:%M} {opens.tzinfo}"
-        closed = f"It is closed for {situation.effect.value} until {when}."
+        closed = f"The window for {situation.effect.value} is closed until {when}."
         return PolicyDecision(Decision.DENY, first.name, f"{closed}{because_of(first.reason)}")
 
     def words(self) -> Iterator[str]:
@@ -232,7 +234,7 @@ class FileRules:
         for window in self.windows:
             yield f"{window.name}: {window.words()}.{because_of(window.reason)}"
         for (per, effect), limit in self.limits.items():
-            then = "a question" if effect is Effect.SPEND else "none"
+            then = "a person is asked" if effect is Effect.SPEND else "none"
             yield f"Budget: {limit} {effect.value} calls a {per}, then {then}."
         most, seconds = self.destroy_rate
         yield f"Budget: {most} approved deletions in {seconds / 60:g} minutes, then none."

@@ -39,13 +39,15 @@ def next_step(reply: Mapping[str, JsonValue], created: Row | None = None, kind: 
         return "Fastn names no session, so this conversation cannot be continued."
     if reply.get("pending_approvals") or (reply.get("plan") and waits_for_person(reply)):
         return {
-            "what": "Show the person the plan and pending_approvals in full: only they can approve. "
-            f"A rejection says what to do instead. {_costs(reply)}",
+            "what": (
+                "Show the person the plan and pending_approvals in full: only they can approve. "
+                f"A rejection says what to do instead. {_costs(reply)}"
+            ),
             "if_they_agree": _answer(session, "approve"),
             "otherwise": _answer(session, "reject"),
         }
     if waits_for_person(reply):
-        return {"what": f"Ask the person, and answer by ai_chat. {_costs(reply)}", "ai_chat": {"session_id": session}}
+        return {"what": f"Ask the person, and answer with ai_chat. {_costs(reply)}", "ai_chat": {"session_id": session}}
     key = reply.get("resourceId")
     if isinstance(key, str) and MAY_BE_ID.fullmatch(key):
         # Workflow ids start with wf_. Other ids do not say their kind.
@@ -59,7 +61,7 @@ def next_step(reply: Mapping[str, JsonValue], created: Row | None = None, kind: 
     if word(reply, "status") in IN_PROGRESS:
         return ask_status(reply)
     if word(reply, "status") in FAILED:
-        return {"what": "It failed. Ask in the same session why, by ai_chat.", "ai_chat": {"session_id": session}}
+        return {"what": "It failed. Ask why with ai_chat, in the same session.", "ai_chat": {"session_id": session}}
     return None
 
 
@@ -67,7 +69,9 @@ def follow(kind: str, name: str = "") -> dict[str, JsonValue]:
     """Return the next step while something is being built that nothing keeps from being made."""
     step = suggested(_LIST_CALLS[kind], **({"search": name} if name else {})) or {}
     return {
-        "what": "It continues. Look for it in this list, which costs nothing; asking the AI spends credits.",
+        "what": (
+            "The build continues. Look for its result in this list, which costs nothing; asking the AI spends credits."
+        ),
         **step,
     }
 
@@ -78,8 +82,10 @@ def ask_status(reply: Mapping[str, JsonValue]) -> JsonValue:
     if session is None:
         return "Look later with list_workflows or list_connectors; Fastn names no session that could be asked."
     return {
-        "what": "It plans, and makes nothing before a person has approved the plan. Only the AI shows the plan; Fastn "
-        f"has no free way to read it. {_costs(reply)}",
+        "what": (
+            "It is planning, and builds nothing until a person approves the plan. Only the AI shows the plan; Fastn "
+            f"has no free way to read it. {_costs(reply)}"
+        ),
         **(_answer(session, "status?")),
     }
 
@@ -124,9 +130,9 @@ async def _take_inventory(look: AnswerReads, first: str) -> Inventory:
             left -= ceil(len(reads.lists[kind].rows) / 100)
     # Without the advice to call again, which would send the message again.
     partial = {
-        name.removeprefix("more "): "left out, to keep within Fastn's rate limit"
-        if isinstance(error, LeftOut)
-        else error.what
+        name.removeprefix("more "): (
+            "left out, to keep within Fastn's rate limit" if isinstance(error, LeftOut) else error.what
+        )
         for name, error in reads.failed.items()
     }
     for kind, listed in reads.lists.items():
@@ -202,7 +208,7 @@ async def build(call: AiBuild, context: ProcedureContext) -> Done | Pending:
         (kind, *_), name = _built_by(call)
         listing = _LIST_CALLS[kind]
         error.facts.setdefault("settle", suggested(listing, **({"search": name} if name else {})))
-        error.next_step = f"Look with {listing.tool_name()} for what was built."
+        error.next_step = f"Check with {listing.tool_name()} whether it was built."
         raise
 
 
@@ -236,7 +242,7 @@ async def _follow(call: AiBuild | AiChat, context: ProcedureContext) -> Done | P
         created = next((row for row in cast("list[Row | str]", changed["created"]) if isinstance(row, dict)), None)
     except Exception as error:  # the request was sent, and no later error may hide that
         why = error.what if isinstance(error, FastnError) else type(error).__name__
-        changed: dict[str, JsonValue] = {"not_checked": [f"It was sent; what it changed could not be read: {why}"]}
+        changed: dict[str, JsonValue] = {"not_checked": [f"It was sent, but its changes could not be read: {why}"]}
     step = next_step(reply, created, "" if plans else kind, name)
     if step is None and isinstance(call, AiBuild) and not _has_ended(reply):
         step = ask_status(reply) if plans else follow(kind, name)

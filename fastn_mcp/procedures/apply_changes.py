@@ -34,7 +34,7 @@ _NOT_IN_BATCHES = {
 }
 """Tools that need a call of their own, and why."""
 
-_UNRECORDED = "It was begun, and no answer recorded: the server stopped, or another one is still working on it."
+_UNRECORDED = "It was begun, but no answer was recorded: the server stopped, or another one is still working on it."
 _RESPONSE_LOST = "Its answer was lost: it may have happened."
 
 _LEFT = "left"
@@ -243,11 +243,11 @@ def _result(id_: str, calls: Sequence[Call], rows: Mapping[int, dict[str, JsonVa
     sentences += [f"The outcome of call {_named(row)} is not known." for row in lost]
     sentences += [f"Call {_named(row)}: {row['message']}" for row in stopped]
     if left:
-        sentences.append(f"{left} {'was' if left == 1 else 'were'} left.")
+        sentences.append(f"{left} {'was' if left == 1 else 'were'} not tried.")
     held = _held(stopped)
     rest = _REST if left or stopped else ""
     if lost:
-        settle = "Settle it with the read in its row; it is not sent again."
+        settle = "Check it with the read in its row: it is not sent again."
         raise UnknownOutcome(" ".join(sentences), f"{settle} {held or rest}".strip(), certainty="", facts=facts)
     raise Incomplete(" ".join(sentences), held or f"Fix what stopped it. {rest}", certainty="", facts=facts)
 

@@ -98,7 +98,7 @@ def _previewed(tools: Mapping[str, AnyTool], call: PreviewChange) -> ParsedCall:
     known = {name: tool for name, tool in TOOLS.items() if name in tools or tool.toolset() in toolsets}
     tool = known.get(call.tool)
     if tool is not None and not tool.previews():
-        raise InvalidArgument(f"{tool.tool_name()} changes nothing.", "Call it itself.")
+        raise InvalidArgument(f"{tool.tool_name()} changes nothing.", "Call it directly.")
     try:
         return replace(parse(known, call.tool, call.values or {}), dry_run=True)
     except UnknownTool as error:

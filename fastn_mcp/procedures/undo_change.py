@@ -105,14 +105,14 @@ async def _check_drift(change: Change, undo: Undo, context: ProcedureContext) ->
         return
     target = await read_target(call, context.read_for_change)
     if target is None:
-        raise NotFound("It is no longer there.", certainty="Nothing was sent.")
+        raise NotFound("The target no longer exists.", certainty="Nothing was sent.")
     if not isinstance(call, Update):
         return
     now = cast("dict[str, JsonValue]", target.model_dump())
     changed = drift(change, now)
     if changed:
         raise TargetChanged(
-            f"Somebody has changed it since: {', '.join(map(quote, changed))}.",
+            f"The target has been changed since: {', '.join(map(quote, changed))}.",
             f"Check it, and set the wanted values with {call.tool_name()}.",
             facts={} if hides_target(change, context.tools) else {"now": {name: now.get(name) for name in changed}},
         )

@@ -143,7 +143,7 @@ def _next(execution_id: str, state: dict[str, JsonValue]) -> dict[str, JsonValue
 
 def _progress(run: Row, error: FastnError | None, waited: float, context: ProcedureContext) -> str:
     if error is not None:
-        return f"could not be looked at, {waited:.0f} s waited"
+        return f"could not be read, {waited:.0f} s waited"
     status = word(run, "status")
     begun = timestamp(run, "startedAt", "createdAt")
     age = waited if begun is None else (context.system.now() - begun).total_seconds()

@@ -5,7 +5,7 @@ import re
 from fastn_mcp.records.rows import Row
 from fastn_mcp.records.states import State, run_state, workflow_state
 
-PEOPLE = "Only the dashboard can change a person's role or take the access back (Settings, People)."
+PEOPLE = "Only the dashboard can change a person's role or remove their access (Settings, People)."
 ROLES = "Only the dashboard can change or delete a role (Settings, Roles)."
 PERMISSIONS = (
     "No permission that Fastn documents governs customers and billing. Its AI and the audit log are for owners and "
@@ -15,7 +15,7 @@ RUNS = "Only the dashboard can cancel a run or replay it (Activity, Executions).
 PUBLISHING = "Only the dashboard can publish, deploy or roll back a workflow (Integrations, Workflows)."
 IN_TRASH = "can be restored from Trash in the dashboard"
 """What is said of a deleted workflow, before the call and after it."""
-TRASH = f"A workflow {IN_TRASH} (Settings, Trash), and only there; its slug and history come back with it."
+TRASH = f"A workflow {IN_TRASH} only (Settings, Trash), with its slug and history."
 KEYS = "Only the dashboard can change an API key (Settings, API keys); here, create another and revoke it."
 SECRETS = "The value of a secret cannot be read anywhere; create_secret overwrites it."
 

@@ -126,7 +126,7 @@ def broken_since(connection: Row, now: datetime) -> str:
     used = timestamp(connection, "lastUsedAt", "lastUsed")
     if expired is not None and expired <= now:
         return dated(expired, now)
-    return f"last used {dated(used, now)}" if used else "unknown since when"
+    return f"last used {dated(used, now)}" if used else "at an unknown time"
 
 
 def trigger_state(row: Row) -> State:

@@ -178,16 +178,20 @@ def readable(path: Path) -> Path:
 def check(path: Path) -> None:
     """Check that a report can be written to `path`, before anything is sent. Raises `SettingsError`."""
     if path.suffix == ".md":
-        raise SettingsError("The report's FILE ends in .md, which is its Markdown's name.", "As in: --report run.json")
+        raise SettingsError("FILE must not end in .md: the readable copy is FILE.md.", "For example: --report run.json")
     if path.name.startswith("-"):
-        raise SettingsError(f"The report needs a FILE; {path.name} looks like an option.", "As in: --report run.json")
+        raise SettingsError(
+            f"The report needs a FILE; {path.name} looks like an option.", "For example: --report run.json"
+        )
     for file in (path, readable(path)):
         if file.is_dir():
             raise SettingsError(f"The report cannot be written: {file} is a folder.", "Name a file in it.")
     if not path.parent.is_dir():
-        raise SettingsError(f"The report cannot be written: there is no folder {path.parent}.", "Make it first.")
+        raise SettingsError(f"The report cannot be written: there is no folder {path.parent}.", "Create it first.")
     if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise SettingsError(f"The report cannot be written: {path.parent} cannot be written by you.", "Name another.")
+        raise SettingsError(
+            f"The report cannot be written: you may not write to {path.parent}.", "Name another folder."
+        )
 
 
 def write(path: Path, report: Document) -> None:

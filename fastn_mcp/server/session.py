@@ -56,7 +56,8 @@ async def _refuse_other_era(ctx: ServerRequestContext[Any], call_next: CallNext)
     """Middleware that refuses a request as since 2026-07-28 in a session that began with the handshake."""
     if types.PROTOCOL_VERSION_META_KEY in (ctx.meta or {}):
         raise MCPError(
-            types.INVALID_REQUEST, "This session began with the handshake of an earlier version. Nothing was sent."
+            types.INVALID_REQUEST,
+            "This session began with the handshake of an earlier protocol version. Nothing was sent.",
         )
     return await call_next(ctx)
 

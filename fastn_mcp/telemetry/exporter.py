@@ -169,7 +169,7 @@ class LogRecordHandler(logging.Handler):
         if package in _EXPORTING:
             return
         try:
-            body = f"A message of {record.name}: it stands in the log of this process."
+            body = f"A message of {record.name}: see the log of this process."
             if package == "fastn_mcp":
                 body = self._lines.safe(record.getMessage())
             self._logger.emit(

@@ -62,7 +62,7 @@ class AiChat(Conversation[AiReply]):
     def needs_person(self) -> str:
         context = self.context or {}
         if any(name not in _CONTEXT or not isinstance(value, str | None) for name, value in context.items()):
-            return super().needs_person or "Its context holds what is not documented, and may continue a session."
+            return super().needs_person or "Its context holds undocumented fields, and may continue a session."
         return super().needs_person
 
 

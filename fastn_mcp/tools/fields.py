@@ -125,7 +125,7 @@ def _with_field_names(extra: dict[str, JsonValue] | None) -> dict[str, JsonValue
     for name in extra or ():
         if FIELD.fullmatch(name) is None:
             raise ValueError(
-                f"{quote(name, 60, is_name=True)} is not a name of a field: letters, digits and _ . - only, at most 64,"
+                f"{quote(name, 60, is_name=True)} is not a field name: use letters, digits and _ . -, at most 64,"
                 " beginning with a letter or _"
             )
     return extra

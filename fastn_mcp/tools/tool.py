@@ -127,7 +127,7 @@ class Tool(BaseModel, Generic[Result]):
             return validate(fields)
         cursor, _, seal = str(fields["cursor"]).partition("~")
         sealed = {name: digest for name, _, digest in (part.partition("=") for part in seal.split(","))}
-        what = "is of another tool"
+        what = "belongs to another tool"
         if sealed.get("tool") == _digest(cls.tool_name()):
             call = validate({**fields, "cursor": cursor})
             own = call._digests()
@@ -135,7 +135,7 @@ class Tool(BaseModel, Generic[Result]):
                 return call
             changed = sorted(name for name in cls.model_fields if own.get(name) != sealed.get(name))
             what = f"had another {' and '.join(changed)}"
-        raise ValueError(f"cursor: the page that it goes on from {what}. Repeat its arguments, or omit the cursor")
+        raise ValueError(f"cursor: the page that it continues {what}. Repeat its arguments, or omit the cursor")
 
     def sealed(self, cursor: str) -> str:
         """Return the cursor for a client, with the filters that it belongs to."""

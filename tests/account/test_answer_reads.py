@@ -213,7 +213,7 @@ async def test_reset_that_is_too_late_is_not_waited_for(account: Account) -> Non
     with pytest.raises(RateLimited) as caught:
         await account.look()(GetCustomer(customer_id="a"))
     assert (account.fastn.sent, account.clock.at) == ([], Clock().at)
-    assert caught.value.what == "Left out, to keep within Fastn's rate limit: call again in 11 s to read on."
+    assert caught.value.what == "Left out to stay within Fastn's rate limit. Call again in 11 s to continue."
 
 
 async def test_answer_waits_no_longer_in_all(account: Account) -> None:
@@ -233,7 +233,7 @@ async def test_answer_that_has_sent_its_share_does_not_wait(account: Account) ->
     assert await account.read(look, 15) == 0
     with pytest.raises(RateLimited) as caught:
         await look(GetCustomer(customer_id="more"))
-    assert caught.value.what == "Left out, to keep within Fastn's rate limit: call again to read on."
+    assert caught.value.what == "Left out to stay within Fastn's rate limit. Call again to continue."
     assert account.clock.at == Clock().at
 
 

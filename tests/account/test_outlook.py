@@ -79,11 +79,11 @@ async def test_run_says_what_its_input_lacks(world: World) -> None:
 async def test_run_names_its_customer(world: World) -> None:
     flow = world.sandbox.state.named("workflows", ORDERS)
     flow["connectors"] = [{"slug": "shopify", "scope": "MULTI_TENANT"}, {"slug": "slack", "scope": "SAAS"}]
-    alone = 'No customer is named, and it uses connections of customers: "shopify".'
+    alone = 'No customer is named, but it uses customers\' connections: "shopify".'
     assert alone in (await of_run(world))["notes"]
     assert alone not in (await of_run(world, customer_ref="crm-1"))["notes"]
     named = await of_run(world, customer_id=key(world, "customers", "acme-corp"))
-    assert 'Customer "Acme Corp".' in named["notes"]
+    assert 'The customer is "Acme Corp".' in named["notes"]
     pending = await of_run(world, customer_id=key(world, "customers", "acme-customer"))
     assert 'Customer "John-Acme" is pending: its integrations do not run.' in pending["notes"]
     world.refuse("/api/v1/customers/*")
@@ -174,7 +174,7 @@ async def test_schedule_says_when_it_fires_next(world: World) -> None:
     hook = world.id_of("triggers", "Shop events")
     assert "notes" not in await preview(world, "update_trigger", trigger_id=hook, schedule="30 9 * * *")
     assert (await preview(world, "update_trigger", **given, timezone="Mars"))["notes"] == [
-        "When it fires next is unknown: the time zone is not an IANA zone. Fastn may refuse it."
+        "Its next firing time is unknown: the time zone is not an IANA zone. Fastn may refuse it."
     ]
     assert "notes" not in await preview(world, "update_trigger", **given, status="Disabled")
     assert "notes" not in await preview(world, "update_trigger", trigger_id=str(trigger["id"]), name="Hourly")
@@ -296,7 +296,7 @@ async def test_what_exists_already_is_noted_before_a_person_approves_it_again(
     world: World, tool: str, arguments: dict[str, Any], label: str
 ) -> None:
     notes = "\n".join((await preview(world, tool, **arguments))["notes"])
-    assert re.search(rf"It exists already: .*{re.escape(label)}.*\. Fastn may refuse another\.", notes), notes
+    assert re.search(rf"It already exists: .*{re.escape(label)}.*\. Fastn may refuse another one\.", notes), notes
     new = {name: f"x.{value}" for name, value in arguments.items() if name in ("name", "email")}
     assert "exists already" not in str(await preview(world, tool, **arguments | new))
     world.refuse("/api/v1/*")
@@ -334,7 +334,7 @@ async def test_name_that_reads_like_an_existing_one_is_not_said_to_be_new(
         assert resolved.target is not None
     else:
         notes = (await outlook_of(resolved, world.client.send, world.clock.now(), Surroundings())).notes
-        assert any(note.startswith("It exists already: ") for note in notes), notes
+        assert any(note.startswith("It already exists: ") for note in notes), notes
 
 
 async def test_what_exists_already_is_looked_for_in_one_page(world: World) -> None:

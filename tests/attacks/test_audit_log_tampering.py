@@ -115,7 +115,7 @@ def test_copytruncate_under_a_running_server_is_recorded_and_reported(path: Path
     assert result.stdout.startswith("Broken: the log was emptied or shortened before entry 3.\n")
     shown = " ".join(run(path, "show", "3").stdout.split())
     assert "The log ended with entry 2 (hash " in shown
-    assert "and was emptied in place, as copytruncate of logrotate does. A copy is beside it." in shown
+    assert "and was emptied in place, as logrotate's copytruncate does. A copy is beside it." in shown
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])
@@ -148,7 +148,7 @@ def test_verify_fails_if_the_ledger_cannot_be_read(path: Path) -> None:
     for file in path.parent.glob("ledger.sqlite*"):
         file.write_bytes(b"no database at all, and longer than its header is" * 10)
     result = verify(path)
-    assert (result.exit_code, "not known whether entries were cut off at the end" in result.stderr) == (1, True)
+    assert (result.exit_code, "Whether entries were cut off at the end is unknown" in result.stderr) == (1, True)
 
 
 def test_lost_ledger_refuses_calls(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ async def test_role_that_is_given_by_its_id_is_shown_by_its_name(tmp_path: Path)
     await world.expect(Done, CreateRole(name=owner, parent="Viewer", permissions=["workflows:read"]), world.form())
     for call in (invitation, CreateRole(name="Helper", parent=owner, permissions=["workflows:read"])):
         _, shown = await world.judged(call)
-        assert f'Not checked: which role "{owner}" is.' in "\n".join(shown.lines())
+        assert f'Not checked: what role "{owner}" permits.' in "\n".join(shown.lines())
 
 
 @pytest.mark.parametrize("protected", ["Globex Exports", "globex-*", "crm-globex"])
@@ -110,7 +110,7 @@ async def test_key_or_secret_for_all_customers_is_also_for_a_protected_one(tmp_p
     ]
     verdicts = [(await world.judged(call))[0] for call in for_all]
     assert [verdict.decision for verdict in verdicts] == [Decision.DENY] * 4
-    assert "this call is for all customers: name them in customers" in verdicts[0].why
+    assert "this call applies to all customers: name them in customers" in verdicts[0].why
     for call in (CreateApiKey(name="k", customers=[acme]), CreateSecret(name="A_B", value="hunter2", customer_id=acme)):
         assert await world.decision(call) is Decision.CONFIRM
 
@@ -466,7 +466,7 @@ async def test_field_under_the_accounts_own_name_is_refused_in_extra(tmp_path: P
     changes: list[dict[str, Any]] = [{"tool": call.tool_name(), "arguments": call.arguments()}]
     for each in (call, ApplyChanges(changes=changes)):
         refused = await world.expect(InvalidArgument, each)
-        assert refused.what == "extra: installOrg is this account's name for endOrgId, by its setting fields."
+        assert refused.what == "extra: installOrg is this account's name for endOrgId (setting fields)."
     assert world.sandbox.requests == []
 
 

@@ -60,8 +60,14 @@ def test_argument_that_contradicts_a_setting_is_refused(tmp_path: Path) -> None:
     settings = {"FASTN_ENV": "live", "FASTN_END_ORG_ID": "c1", "FASTN_CONFIG": os.devnull}
     env = os.environ | settings | dict.fromkeys(("FASTN_CONFIG_DIR", "FASTN_STATE_DIR"), str(tmp_path))
     for command, words in (
-        (["create_secret", "--name", "NEW", "--environment", "test"], ("environment", '"test"', '"live"', "env.")),
-        (["create_secret", "--name", "NEW", "--customer-id", "c2"], ("customer_id", '"c2"', '"c1"', "end_org_id.")),
+        (
+            ["create_secret", "--name", "NEW", "--environment", "test"],
+            ("environment", '"test"', '"live"', "(setting env)"),
+        ),
+        (
+            ["create_secret", "--name", "NEW", "--customer-id", "c2"],
+            ("customer_id", '"c2"', '"c1"', "(setting end_org_id)"),
+        ),
         (["create_connection", "--connector-id", "k", "--customer-id", "c2"], ("customer_id", '"c2"', '"c1"')),
     ):
         done = run_command(["--sandbox", "call", *command], env)

@@ -525,6 +525,6 @@ async def test_log_that_another_process_keeps_locked_is_not_written(
     opened().record(INTENT)
     with path.open("rb") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        with pytest.raises(Unwritten, match="another process keeps it locked"):
+        with pytest.raises(Unwritten, match="another process has locked it"):
             opened().record(INTENT)
     assert opened().record(INTENT) == "2"

@@ -411,12 +411,12 @@ async def test_certificate_that_is_not_trusted_is_refused(
 @pytest.mark.parametrize(
     ("url", "why"),
     [
-        (f"slack://{PASSWORD}", "URL 2 (slack) is incomplete, or of a service that Apprise does not know or needs"),
-        (f"nosuch://{PASSWORD}", "URL 2 (nosuch) is incomplete, or of a service"),
-        (f"https://example.com/{PASSWORD}", "URL 2 (https) is incomplete, or of a service"),
-        (f"file:///{PASSWORD}", "URL 2 (file) is incomplete, or of a service"),
+        (f"slack://{PASSWORD}", "URL 2 (slack) is incomplete, or names a service that Apprise does not know"),
+        (f"nosuch://{PASSWORD}", "URL 2 (nosuch) is incomplete, or names a service"),
+        (f"https://example.com/{PASSWORD}", "URL 2 (https) is incomplete, or names a service"),
+        (f"file:///{PASSWORD}", "URL 2 (file) is incomplete, or names a service"),
         ("syslog://user", "URL 2 (syslog) is for notifications on this machine"),
-        (f"ntfys://a:{PASSWORD}@h/t?verify=no", "URL 2 (ntfys) has verify=no, and certificates are always verified"),
+        (f"ntfys://a:{PASSWORD}@h/t?verify=no", "URL 2 (ntfys) has verify=no, but certificates are always verified"),
         (f"ntfys://a:{PASSWORD}@h/t?attach=https://x/y", "URL 2 (ntfys) has an attachment or a template"),
         (f"{SLACK}?template=/{PASSWORD}", "URL 2 (slack) has an attachment or a template"),
     ],

@@ -72,7 +72,7 @@ OF_ONE_CALL: dict[str, tuple[list[LogEntry], str]] = {
         [DONE[0]],
         (
             "Unknown Delete customer Customer 1 allowed by the policy"
-            " It may or may not have happened. Look in Fastn before you repeat it."
+            " It may or may not have happened. Check in Fastn before you repeat it."
         ),
     ),
     "failed": (

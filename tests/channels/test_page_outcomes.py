@@ -66,7 +66,7 @@ async def test_used_approval_shows_the_outcome_of_its_call(
     await desk.ledger.begin(made("c1", now, approval="grant-2", outcome=outcome))
     page = await row(visitor)
     assert page.startswith(said)
-    assert ("It may or may not have happened. Look in Fastn before you repeat it." in page) is (
+    assert ("It may or may not have happened. Check in Fastn before you repeat it." in page) is (
         outcome in ("unknown_outcome", "begun")
     )
     assert ("Orders → Orders v2" in page) is (outcome not in ("failed", "not_sent"))
@@ -259,7 +259,7 @@ async def test_undo_of_what_changed_since_says_so(world: World, page: Visitor) -
     link = undo_link(await page.look())
     world.sandbox.state.named("customers", id_, by="id")["name"] = "Somebody else's"
     asked = await page.http.get(link)
-    assert (asked.status_code, "Somebody has changed it since" in words(asked.text)) == (409, True)
+    assert (asked.status_code, "The target has been changed since" in words(asked.text)) == (409, True)
 
 
 async def test_undo_is_offered_only_for_changes_of_that_request(world: World, page: Visitor) -> None:

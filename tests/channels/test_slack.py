@@ -159,14 +159,14 @@ async def test_replayed_dialog_and_stale_message_decide_nothing(slack: Slack, wo
     before = message.buttons
     view = await slack.opens(DANA, message)
     assert await slack.submit(DANA, view) == ""
-    assert "has already been approved. Nothing was decided now." in await slack.submit(DANA, view)
+    assert "has already been approved. Nothing was decided." in await slack.submit(DANA, view)
     await slack.press(KIM, message, "approve", button=before["approve"])
     await until(lambda: slack.whispers)
-    assert slack.whispers[-1] == (KIM, "This request has already been approved. Nothing was decided now.")
+    assert slack.whispers[-1] == (KIM, "This request has already been approved. Nothing was decided.")
     await until(lambda: "withdraw" in message.buttons)
     await slack.decide(KIM, message, "withdraw")
     for user in (DANA, KIM):
-        assert "the approval was withdrawn. Nothing was decided now." in await slack.submit(user, view)
+        assert "the approval was withdrawn. Nothing was decided." in await slack.submit(user, view)
     assert isinstance(await world.call(call), Declined)
     assert world.changes == []
 
@@ -216,9 +216,7 @@ async def test_four_eyes_count_people(slack: Slack, tmp_path: Path) -> None:
             message, "2 people other than the requester have to approve this call. Approvals so far: 1 (dana)."
         )
         again = await slack.decide("U0DANA2", message, typed="Globex Exports")
-        assert (
-            again == "You have approved it already, and somebody else has to approve it, too. Nothing was decided now."
-        )
+        assert again == "You have approved it already; another person has to approve it, too. Nothing was decided."
         assert isinstance(await world.call(call), PendingApproval)
         assert await slack.decide(KIM, message, typed="Globex Exports") == ""
         assert isinstance(await world.call(call), Done)
@@ -239,7 +237,7 @@ async def test_own_calls_and_other_effects_are_not_theirs(slack: Slack, tmp_path
     approvers = f'[dana]\nslack = ["{TEAM}/U0DANA"]\n{entry}\n[kim]\nslack = ["{TEAM}/U0KIM"]\n'
     async with slack_world(tmp_path, slack, approvers=approvers) as world:
         message = await world.asked(world.run())
-        assert "dana may not decide about this call" in await slack.decide(DANA, message)
+        assert "dana may not decide on this call" in await slack.decide(DANA, message)
         assert await slack.decide(KIM, message) == ""
 
 
@@ -333,7 +331,7 @@ async def test_request_stays_open_elsewhere_while_slack_is_down(
     pending = await world.expect(PendingApproval, call)
     assert (
         pending.where
-        == f"This client cannot ask. A person decides on the desk. Slack did not take the request ({why})."
+        == f"This client cannot ask for approval. A person decides on the desk. Slack did not take the request ({why})."
     )
     assert slack.messages == []
     world.clock.pass_(31)

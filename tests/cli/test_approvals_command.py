@@ -88,7 +88,7 @@ GRANT = replace(
     permit=stores.permit(),
     question=a_question(
         title='Run workflow "Nightly sync" now.',
-        then="What it does in other systems cannot be taken back from here.",
+        then="Its effects in other systems cannot be undone from here.",
         tool="run_workflow",
         arguments={"workflow_id": "wf_1", "input": {"apiKey": KEY}},
         effect=Effect.EXTERNAL,
@@ -132,7 +132,7 @@ def test_approvals_with_piped_output_lists_and_decides_nothing(state: Folder) ->
     state.add_request()
     piped = "import subprocess, sys; sys.stdout.write(subprocess.run(sys.argv[1:], stdout=-1, text=True).stdout)"
     with sitting(["-c", piped, sys.executable, "-m", "fastn_mcp", "approvals"], state.env) as person:
-        assert "deciding needs a person at a terminal" in person.leaves()[1]
+        assert "that needs a person at a terminal" in person.leaves()[1]
 
 
 @pytest.mark.parametrize("option", ["--yes", "--approve", "--all", "-y"])
@@ -143,7 +143,7 @@ def test_options_that_would_decide_are_rejected(option: str, state: Folder) -> N
 
 
 def test_approvals_without_requests_says_so_and_creates_no_file(state: Folder) -> None:
-    assert state.approvals().stdout == "Nothing waits for an approval.\n"
+    assert state.approvals().stdout == "No call waits for approval.\n"
     assert not state.folder.exists()
 
 
@@ -151,7 +151,7 @@ def test_expired_request_is_listed_and_recorded_once(state: Folder) -> None:
     state.add_request(expires=time.time() - 1)
     for _ in range(2):
         first, second = state.approvals().stdout.splitlines()
-        assert first == "Nothing waits for an approval."
+        assert first == "No call waits for approval."
         assert re.fullmatch(r'Expired unanswered at \d\d:\d\d: Run workflow "Nightly sync" now\.', second)
     assert state.decisions() == [("expired", "run_workflow", "wf_1", None, None)]
 
@@ -283,7 +283,7 @@ def test_without_a_terminal_the_open_page_is_named(state: Folder) -> None:
         address = f"http://127.0.0.1:{listener.getsockname()[1]}"
         write_page_file(state, address)
         ran = state.approvals(given=f"y\n{KEY}\n")
-    assert f"Or on the approval page at {address}, which this opens: " in ran.stdout
+    assert f"To decide on the approval page at {address}: " in ran.stdout
     assert KEY not in ran.stdout
     assert state.grant().state is RequestState.OPEN
 
@@ -348,7 +348,7 @@ def test_request_decided_meanwhile_stays_as_it_was(typed: str, became: RequestSt
 def test_request_in_an_elicitation_form_is_not_listed(state: Folder) -> None:
     state.add_request(out_of_band=False)
     with state.at_a_terminal() as person:
-        assert person.leaves() == (0, "Nothing waits for an approval.\n")
+        assert person.leaves() == (0, "No call waits for approval.\n")
 
 
 def test_control_characters_in_a_request_are_escaped(state: Folder) -> None:
@@ -505,7 +505,7 @@ def test_other_stores_with_requests_are_listed_with_commands(state: Folder, tmp_
         Folder(folder).add_request()
     ran = state.approvals(FASTN_CONFIG=str(config))
     first, *others = ran.stdout.splitlines()
-    assert first == "Nothing waits for an approval."
+    assert first == "No call waits for approval."
     names = ["in the sandbox", "on the profile acme", "at the tenant globex", "on your accounts"]
     assert [line.partition(": ")[0] for line in others] == [f"1 call waits {name}" for name in names]
     for line in others:

@@ -320,7 +320,7 @@ def test_verify_knows_a_log_that_was_moved_with_its_ledger_and_no_other(
     assert fastn("--sandbox", "call", "list-changes", env={"FASTN_STATE_DIR": str(second)}).returncode == 0
     alone = fastn("--sandbox", "audit", "verify", env={"FASTN_STATE_DIR": str(second)})
     assert alone.returncode == 1
-    assert alone.stderr.startswith(f"It is not known whether entries were cut off at the end. {NEVER_SEEN}")
+    assert alone.stderr.startswith(f"Whether entries were cut off at the end is unknown. {NEVER_SEEN}")
     elsewhere = {"FASTN_LEDGER": str(second / "sandbox" / "ledger.sqlite")}
     assert NEVER_SEEN in fastn("--sandbox", "audit", "verify", env=elsewhere).stderr
     assert fastn("--sandbox", "call", "create-customer", "--name", "Hooli", env=elsewhere).returncode == 0

@@ -33,7 +33,7 @@ def test_help_names_every_setting(fastn: Run) -> None:
         "fastn-mcp demo",
         "--sandbox",
         "fastn-mcp install",
-        "Without a command it serves",
+        "Without a command, it serves",
     ):
         assert expected in done.stdout
 

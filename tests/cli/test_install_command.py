@@ -88,7 +88,7 @@ def test_install_says_where_the_key_comes_from(fastn: Run, home: Path) -> None:
     done = fastn("install", "cursor", "--key", "environment", "--yes")
     assert done.stdout.endswith("The key comes from FASTN_API_KEY, with which Cursor was started.\n")
     prompted = fastn("install", "vscode", "--key", "prompt", "--yes", "--anyway")
-    assert prompted.stdout.endswith("VS Code asks for the key at the first start, and keeps it.\n")
+    assert prompted.stdout.endswith("VS Code asks for the key when it first starts the server, and stores it.\n")
     written = (home / ".config" / "Code" / "User" / "mcp.json").read_text()
     assert json.loads(written)["inputs"][0]["password"] is True
     error_line(fastn("install", "cursor", "--key", "prompt"), "Cursor does not support --key prompt", "fastn-mcp login")
@@ -119,9 +119,7 @@ def test_file_option_selects_another_file(fastn: Run, home: Path) -> None:
     fastn("uninstall", "vscode", "--file", str(file), "--yes")
     assert not file.exists()
     for command in ("install", "uninstall"):
-        error_line(
-            fastn(command, "vscode", "--file", str(file), "--project"), "--project names a file, and so does --file"
-        )
+        error_line(fastn(command, "vscode", "--file", str(file), "--project"), "Give either --project or --file")
 
 
 def test_printed_commands_work_in_another_folder(fastn: Run, home: Path) -> None:
@@ -184,7 +182,7 @@ def test_http_entry_is_installed_and_removed(fastn: Run, home: Path) -> None:
             fastn("install", "cursor", "--url", url, *more), "already running with the account and options", "Leave out"
         )
     error_line(fastn("--read-only", "install", "cursor", "--url", url), "already running with the account and options")
-    error_line(fastn("install", "zed", "--url", url, "--anyway"), "Zed cannot be given a server over HTTP", "stdio")
+    error_line(fastn("install", "zed", "--url", url, "--anyway"), "Zed cannot use a server over HTTP", "stdio")
     error_line(fastn("install", "cursor", "--url", "http://localhost:8080/mcp"), "127.0.0.1:8080/mcp. Not localhost")
 
 

@@ -98,7 +98,7 @@ def test_login_does_not_store_a_rejected_key(login: Run, environment: dict[str, 
     done = login(CANARY, "acme", "--stdin", "--no-check")
     assert (done.returncode, done.stdout) == (
         0,
-        f"The test key for acme at {address} is kept in the test's keyring.\n",
+        f"The test key for acme at {address} is stored in the test's keyring.\n",
     )
 
 
@@ -113,7 +113,7 @@ def test_login_tells_an_unreachable_host_from_a_wrong_key(login: Run, environmen
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        *((wrong, "The standard input has to be one line, the key.") for wrong in ("", " \n", f"{CANARY}\n{CANARY}\n")),
+        *((wrong, "The standard input must be one line: the key.") for wrong in ("", " \n", f"{CANARY}\n{CANARY}\n")),
         (
             f"{CANARY} {CANARY}",
             "holds a space, a line break or another character that no key has. Copy the whole key",
@@ -125,7 +125,7 @@ def test_login_describes_a_malformed_key_without_showing_it(login: Run, given: s
 
 
 def test_login_without_a_terminal_suggests_stdin(login: Run) -> None:
-    line = error_line(login(KEY, "acme"), "There is no terminal to ask for the key at. Give it on the standard input: ")
+    line = error_line(login(KEY, "acme"), "There is no terminal to ask for the key on. Give it on the standard input: ")
     assert line.endswith("/fastn-mcp login acme --stdin")
     assert "unexpected extra argument" in error_line(login("", "acme", CANARY.replace("C4N4RY", "x")))
 
@@ -147,7 +147,7 @@ def test_login_without_a_keyring_suggests_a_file(
     environment["PYTHON_KEYRING_BACKEND"] = backend
     environment["DBUS_SESSION_BUS_ADDRESS"] = "unix:path=/nowhere"
     done = login(KEY, "acme", "--stdin", "--no-check")
-    line = error_line(done, f"{expected} Keep it in a file that only you can read: FASTN_")
+    line = error_line(done, f"{expected} Store the key in a file that only you can read: FASTN_")
     assert f"FASTN_CONFIG_DIR={environment['FASTN_CONFIG_DIR']} " in line
     assert line.endswith("fastn-mcp login acme --file")
 
@@ -199,7 +199,7 @@ def test_login_does_not_change_the_address_of_other_accounts(
         config.write_text(before)
         done = login(KEY, "--stdin", *arguments, env={"FASTN_BASE_URL": f"http://{address}"})
         assert done.stdout.splitlines()[-1] == (
-            f"Later starts need the address, too: --base-url http://{address}, or base_url in {config}."
+            f"Later commands need the address, too: --base-url http://{address}, or base_url in {config}."
         )
         assert "base_url" not in config.read_text()
         assert fastn("--base-url", f"http://{address}", "whoami").returncode == 0
@@ -221,11 +221,13 @@ def test_unknown_profile_is_reported(login: Run, config: Path, fastn: Run) -> No
     message = "There is no profile 'acne' (did you mean 'acme'?). Known: acme."
     for done in (login(KEY, "acne", "--stdin"), fastn("logout", "acne"), fastn("--profile", "acne", "whoami")):
         assert error_line(done).startswith(message)
-    assert "is another account than acme" in error_line(fastn("--profile", "globex", "logout", "acme"))
+    assert "and PROFILE acme are different accounts" in error_line(fastn("--profile", "globex", "logout", "acme"))
     assert "The sandbox has a key of its own." in error_line(fastn("--sandbox", "logout"))
     config.write_text("")
     message = error_line(login(KEY, "acme", "--stdin"))
-    assert message.startswith(f"There is no profile 'acme'. {config} has none. Correct the name, or add it first")
+    assert message.startswith(
+        f"There is no profile 'acme'. {config} has no profiles. Correct the name, or add it first"
+    )
 
 
 # --- logout ------------------------------------------------------------------------------------------------------
@@ -238,17 +240,21 @@ def test_logout_deletes_a_key_and_says_that_it_still_works(
     done = fastn("logout", "acme")
     assert done.stdout.splitlines() == [
         f"The key for acme at {address} was removed from the keyring.",
-        "It still works: revoke it in the Fastn dashboard, Settings, API keys, if it is not needed.",
+        "It still works. If it is no longer needed, revoke it in the Fastn dashboard (Settings, API keys).",
     ]
     assert stored_keys(environment) == {}
-    again = error_line(fastn("logout", "acme"), f"no key for acme at {address}. To see which has one: ", code=1)
+    again = error_line(
+        fastn("logout", "acme"),
+        f"There is no stored key for acme at {address}. To see which accounts have one: ",
+        code=1,
+    )
     assert again.endswith("/fastn-mcp profiles")
 
 
 def test_logout_names_the_place_of_a_key_that_login_did_not_store(config: Path, fastn: Run, address: str) -> None:
     of_default = error_line(fastn("logout", env={"FASTN_API_KEY": CANARY}), code=1)
     assert of_default == (
-        f"login has stored no key for default at {address}. Its key comes from the environment: FASTN_API_KEY."
+        f"There is no stored key for default at {address}. Its key comes from the environment: FASTN_API_KEY."
     )
     config.write_text(config.read_text() + f'api_key = "{CANARY}"\n')
     assert error_line(fastn("logout", "acme"), code=1).endswith(f"Its key comes from api_key in {config}.")

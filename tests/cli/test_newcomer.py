@@ -24,12 +24,12 @@ WRONG: dict[str, tuple[tuple[str, ...], dict[str, str], str, str]] = {
     "no argument": (("--sandbox", "call", "get-customer"), {}, "'--customer-id'", "call get-customer --help"),
     "no client": (("install",), {}, "Missing argument 'CLIENT'", "fastn-mcp install --help"),
     "an unknown client": (("install", "cursr"), {}, "no client 'cursr'", "did you mean 'cursor'?"),
-    "a client that is not there": (("install", "cursor"), {}, "There is no Cursor here", "--anyway"),
-    "one whose file lies in the home": (("install", "claude-code"), {}, ".claude.json nor a program", "--anyway"),
+    "a client that is not there": (("install", "cursor"), {}, "Cursor was not found", "--anyway"),
+    "one whose file lies in the home": (("install", "claude-code"), {}, ".claude.json nor its program", "--anyway"),
     "nothing to uninstall, for any client": (("uninstall", "json"), {}, "There is no client 'json'", "One of: "),
-    "nothing to uninstall": (("uninstall", "cursor"), {}, "no entry", "Name the place as you did at installation"),
+    "nothing to uninstall": (("uninstall", "cursor"), {}, "no entry", "Give the options of the installation"),
     "no shell": (("completion",), {}, "Choose from: bash, zsh, fish.", "fastn-mcp completion --help"),
-    "no terminal for a key": (("login", "--file"), {}, "no terminal", "fastn-mcp login --stdin"),
+    "no terminal for a key": (("login", "--file"), {}, "no terminal", "fastn-mcp login --file --stdin"),
     "no terminal to sign at": (("plan", "approve", "x.toml", "--as", "me"), {}, "Nothing was signed", "Run it"),
     "no page": (("approvals", "--open"), {}, "No approval page is open", "fastn-mcp approvals"),
     "no plan": (("plan", "show", "x.toml"), {}, "no plan x.toml", "fastn-mcp plan new"),
@@ -38,11 +38,11 @@ WRONG: dict[str, tuple[tuple[str, ...], dict[str, str], str, str]] = {
     "no audit yet": (("audit", "tail"), {}, "There is no audit", "It is created by the first call"),
     "no audit to simulate": (("policy", "simulate", "--audit", "x"), {}, "There is no audit log", "It is created by"),
     "no profile": (("profiles", "use", "acme"), {}, "There is no profile 'acme'", "fastn-mcp profiles add NAME"),
-    "no key kept": (("logout",), {}, "login has stored no key", "fastn-mcp profiles"),
+    "no key kept": (("logout",), {}, "There is no stored key", "fastn-mcp profiles"),
     "plain http": (("whoami",), KEY | {"FASTN_BASE_URL": "http://live.fastn.ai"}, "must be https", "localhost"),
     "an address that is none": (("--sandbox", "--http", "8080"), {}, "is not HOST:PORT", "--http 127.0.0.1:8080"),
-    "an option that comes late": (("call", "get-quotas", "--sandbox"), {}, "stands before", "--sandbox ... call"),
-    "an option of a group, late": (("audit", "tail", "--file", "x"), {}, "stands before", "audit --file ... tail"),
+    "an option that comes late": (("call", "get-quotas", "--sandbox"), {}, "goes before", "--sandbox ... call"),
+    "an option of a group, late": (("audit", "tail", "--file", "x"), {}, "goes before", "audit --file ... tail"),
     "an argument too many": (("whoami", "now"), {}, "extra argument (now). See", "fastn-mcp whoami --help"),
     "a server's policy": (("--sandbox", "--policy", "x.toml"), {}, "no policy file x.toml", "Correct the path"),
     "a server's plan": (("--sandbox", "--plan", "x.toml"), {}, "no plan x.toml", "fastn-mcp --sandbox plan new"),
@@ -110,7 +110,7 @@ def taken_port() -> Iterator[int]:
 @pytest.mark.parametrize("how", [("sandbox", "--port", "{}"), ("--sandbox", "--http", "127.0.0.1:{}")])
 def test_taken_port_is_reported_first(how: tuple[str, ...], taken_port: int, fastn: Run) -> None:
     done = fastn(*(part.format(taken_port) for part in how))
-    error_line(done, f"127.0.0.1:{taken_port}: another program listens there. Name another")
+    error_line(done, f"127.0.0.1:{taken_port}: another program listens there. Choose another")
 
 
 def test_unreachable_host_is_reported_with_a_hint_to_doctor(fastn: Run) -> None:
@@ -277,7 +277,7 @@ def test_interrupted_call_points_to_the_audit_log(environment: dict[str, str]) -
         server.server_close()
         serving.join()
     assert code == 130
-    assert "Stopped. Whether a change was made is in the audit log: " in message
+    assert "Stopped. See the audit log for whether a change was made: " in message
 
 
 @pytest.mark.posix

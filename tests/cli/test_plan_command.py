@@ -42,7 +42,7 @@ def sign_plan(environment: dict[str, str], file: Path, name: str = "dana", *, fi
         assert 'Delete trigger "t1": No trigger with this id' in read
         person.types("night\r")
         if first:
-            person.answers("A passphrase for it: ", PASSPHRASE)
+            person.answers("New passphrase for it: ", PASSPHRASE)
             person.sees("Repeat for confirmation: ")
         else:
             person.sees("Passphrase of your key: ")
@@ -87,7 +87,7 @@ def test_new_from_audit_writes_a_plan_of_a_recorded_run(fastn: Run, environment:
     assert done.returncode == 0
     assert '"name" = "Initech"' in done.stdout
     assert '"name" = "Hooli"' in done.stdout
-    assert "is left out, it is not an audit entry" in done.stderr
+    assert "is left out: it is not an audit entry" in done.stderr
     recent = fastn("--sandbox", "plan", "new", "--from-audit", str(audit), "--since", "1h")
     assert recent.stdout.count("[[allow]]") == done.stdout.count("[[allow]]")
     assert "No call" in fastn("--sandbox", "plan", "new", "--from-audit", str(audit), "--since", "2099-01-01").stderr
@@ -119,10 +119,10 @@ def test_plan_signed_at_a_terminal_is_valid(fastn: Run, environment: dict[str, s
     assert b"ENCRYPTED" in key.read_bytes()
     good = fastn("--sandbox", "plan", "verify", str(file))
     assert (good.returncode, good.stderr) == (0, "")
-    assert good.stdout.startswith("Good: signed by dana, until ")
+    assert good.stdout.startswith("Valid: signed by dana, until ")
     output = fastn("--sandbox", "plan", "show", str(file)).stdout
     assert "signed by dana." in output
-    assert output.splitlines()[-1] == "In all at most 2 to delete, 1 to create."
+    assert output.splitlines()[-1] == "In total, at most: delete 2, create 1."
     sign_plan(environment, file, first=False)
     output = fastn(
         "--sandbox", "--mode", "unattended", "--plan", str(file), "call", "create-customer", "--name", "Initech"

@@ -116,7 +116,7 @@ def test_profiles_without_any_says_how_to_add_one(config: Path, fastn: Run) -> N
 def test_first_profile_creates_a_private_file(config: Path, fastn: Run) -> None:
     done = fastn("profiles", "add", "acme", "--base-url", "https://eu.fastn.example", "--mode", "manual")
     added, login, use = done.stdout.splitlines()
-    assert added == f"Added to {config}: acme."
+    assert added == f"Added the profile acme to {config}."
     assert login.startswith("Next, give it a key: FASTN_")
     assert f"FASTN_CONFIG_DIR={config.parent} " in login
     assert login.endswith("fastn-mcp login acme")
@@ -133,7 +133,7 @@ def test_add_and_remove_leave_the_file_as_it_was(file: Path, fastn: Run) -> None
     assert file.read_text() == f'{FILE}\n[profiles.initech]\ntenant_id = "t-1"\napi_key_env = "K"\n'
     assert load({"profile": "initech"}, {"K": "k"}, file).tenant_id == "t-1"
     done = fastn("profiles", "remove", "initech")
-    assert (done.returncode, done.stdout) == (0, f"Removed from {file}: initech.\n")
+    assert (done.returncode, done.stdout) == (0, f"Removed the profile initech from {file}.\n")
     assert file.read_text() == FILE
 
 
@@ -157,7 +157,7 @@ def test_remove_refuses_a_profile_in_another_notation(file: Path, fastn: Run) ->
 
 
 def test_use_changes_the_line_of_the_default(file: Path, fastn: Run) -> None:
-    assert fastn("profiles", "use", "globex").stdout == "Used by default from now on: globex.\n"
+    assert fastn("profiles", "use", "globex").stdout == "The default profile is now globex.\n"
     assert file.read_text() == FILE.replace('profile = "acme"', 'profile = "globex"')
     file.write_text("# mine\n[profiles.acme]\n")
     assert fastn("profiles", "use", "acme").returncode == 0

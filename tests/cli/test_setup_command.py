@@ -53,7 +53,7 @@ def test_setup_connects_every_client_and_ends_with_a_command_that_works(
     assert cursor(home) == {"type": "stdio", "command": PROGRAM, "args": ["--sandbox"]}
     assert codex(home) == {"command": PROGRAM, "args": ["--sandbox"]}
     *_, heading, command, first, second = done.stdout.splitlines()
-    assert heading == "This proves that it works:"
+    assert heading == "Check that it works:"
     assert (first, second) == ("  In Cursor: Settings, MCP, and switch it on", "  Check with: codex mcp list")
     shown = subprocess.run(["/bin/sh", "-c", command], env=environment, capture_output=True, text=True, check=True)
     assert json.loads(shown.stdout)["data"]["account"]["profile"] == "sandbox"

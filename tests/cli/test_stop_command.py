@@ -97,7 +97,7 @@ def test_stop_holds_though_it_cannot_be_audited(machine: StateFolder) -> None:
     machine.folder.chmod(0o700)
     (machine.folder / "audit.jsonl").mkdir()
     done = machine.run("stop")
-    assert (done.returncode, "It is in force, but not in the audit log." in done.stderr) == (0, True)
+    assert (done.returncode, "It is in force, but was not recorded in the audit log." in done.stderr) == (0, True)
     assert len(stops(machine)) == 1
 
 
@@ -152,7 +152,7 @@ def test_two_scopes_are_refused(machine: StateFolder) -> None:
 
 
 def test_allow_needs_a_person_at_a_terminal(machine: StateFolder) -> None:
-    assert words(machine.run("allow")) == "Nothing is stopped."
+    assert words(machine.run("allow")) == "No changes are stopped."
     machine.run("stop")
     done = machine.run("allow")
     assert done.returncode == 1
@@ -173,7 +173,7 @@ def test_person_at_a_terminal_allows_again(machine: StateFolder) -> None:
     (stop,) = stops(machine)
     assert stop.lifted is not None
     assert machine.recorded("event") == [("stopped",), ("allowed_again",)]
-    assert words(machine.run("allow")) == "Nothing is stopped."
+    assert words(machine.run("allow")) == "No changes are stopped."
 
 
 def test_call_and_doctor_say_that_changes_are_stopped(machine: StateFolder) -> None:

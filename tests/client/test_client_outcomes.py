@@ -158,7 +158,7 @@ async def test_lost_response_names_the_read_that_settles_it(call: Operation[Any]
     error = await error_of(client(Fastn(ResponseLost("ReadError"))), call)
     assert error.facts.get("settle") == settle
     if settle is None:
-        assert error.next_step == "Look in the Fastn dashboard."
+        assert error.next_step == "Check in the Fastn dashboard."
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "POST", "PATCH", "HEAD"])

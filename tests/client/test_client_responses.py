@@ -397,7 +397,7 @@ async def test_refused_merged_update_names_fields_that_were_not_given() -> None:
     partial = await error_of(client(Fastn(refusal), update="partial"), call)
     assert partial.next_step == "Correct what Fastn refuses, and call again."
     assert merged.next_step == (
-        f"{partial.next_step} If that is a field that you did not give, Fastn refuses what it returned itself:"
+        f"{partial.next_step} If you did not give that field, Fastn refuses what it returned itself:"
         " tell the operator. FASTN_UPDATE=partial sends only the given fields."
     )
 

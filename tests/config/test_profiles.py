@@ -130,7 +130,7 @@ def test_unknown_default_profile_is_named_with_its_line(file: Write) -> None:
 
 def test_name_without_a_key_is_an_unknown_profile(file: Write) -> None:
     """ "There is no API key" led to a key that would be stored for another account."""
-    with pytest.raises(NoKey, match=r"There is no profile 'nope'\. The configuration file has none") as caught:
+    with pytest.raises(NoKey, match=r"There is no profile 'nope'\. The configuration file has no profiles") as caught:
         load({"profile": "nope"}, {}, None)
     assert "profiles add" in str(caught.value)
     with pytest.raises(NoKey, match="There is no profile 'nope'"):
@@ -293,8 +293,8 @@ def test_missing_or_empty_key_file_is_named(file: Write, tmp_path: Path) -> None
         ('[profiles."a b"]', 1, "'a b' is not a valid profile name"),
         ('[profiles."a at h"]', 1, "'a at h' is not a valid profile name"),
         ('[profiles.""]', 1, "'' is not a valid profile name"),
-        ("[profiles.a]\napi_key_env = 'K'\napi_key_file = 'k'", 3, "api_key_env and api_key_file are two keys"),
-        ("api_key = 'canary'\napi_key_env = 'K'", 2, "api_key and api_key_env are two keys for one account"),
+        ("[profiles.a]\napi_key_env = 'K'\napi_key_file = 'k'", 3, "api_key_env and api_key_file are two API keys"),
+        ("api_key = 'canary'\napi_key_env = 'K'", 2, "api_key and api_key_env are two API keys for one account"),
         ("api_key_env = 1", 1, "api_key_env must be the name of a variable"),
         ("api_key_env = ['K']", 1, "api_key_env must be the name of a variable"),
         ("api_key_file = 1", 1, "api_key_file must be the path of a file"),

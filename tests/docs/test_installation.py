@@ -85,7 +85,7 @@ def test_prompt_for_agents_installs_connects_and_checks(newcomer: Newcomer) -> N
     codex = tomllib.loads((newcomer.home / ".codex/config.toml").read_text())["mcp_servers"]["fastn"]
     assert (codex["command"], codex["args"]) == (program, ["--sandbox"])
     assert f'+      "command": "{program}",\n' in setup
-    assert f"This proves that it works:\n  {program} --sandbox call get-overview\n" in setup
+    assert f"Check that it works:\n  {program} --sandbox call get-overview\n" in setup
     assert json.loads(answer)["data"]["account"]["profile"] == "sandbox"
 
 

@@ -296,7 +296,7 @@ async def test_operations_that_settings_exclude_are_skipped(clock: Clock) -> Non
     sandbox = FaultySandbox(clock.now)
     report = await examine_sandbox(sandbox, clock, toolsets="workflows", read_only=True)
     assert {request.tool for request in sandbox.requests} == {"list_workflows", "get_workflow"}
-    assert "Not offered" in check_of(report, "list_customers").finding
+    assert "Not enabled" in check_of(report, "list_customers").finding
     assert report.exit is DoctorExit.FINE
 
 

@@ -68,7 +68,7 @@ async def test_ledger_without_tls_differs(tmp_path: Path, monkeypatch: pytest.Mo
     check = await check_ledger("valkey://:secret@ledger.example:6379", tmp_path, System())
     assert (check.verdict, check.finding) == (CheckResult.DIFFERS, "It is used without TLS.")
     assert check.next.startswith("Anybody who reaches")
-    assert check.here == "It is ledger.example:6379."
+    assert check.here == "The ledger is ledger.example:6379."
 
 
 async def test_ledger_that_can_be_read_is_fine(tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_entries_that_wait_for_the_collector_are_counted_by_their_logs(tmp_path:
     for path in paths:
         with Outbox(path).claimed():
             Outbox(path).accepted(Outbox(path).unsent(1)[0])
-    assert seen("fail-closed", 61) == [(CheckResult.OK, "No entry waits (fail-closed).")]
+    assert seen("fail-closed", 61) == [(CheckResult.OK, "No entry is waiting (fail-closed).")]
     Outbox(paths[0]).file.unlink()
     Outbox(paths[0]).file.mkdir()
     ((verdict, message),) = seen("fail-closed", 61)

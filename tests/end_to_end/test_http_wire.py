@@ -250,6 +250,6 @@ def test_shared_ledger_requires_a_state_secret(isolated: dict[str, str]) -> None
     env = isolated | {"FASTN_LEDGER": "valkey://user:canary@127.0.0.1:1/"}
     message = error_line(run_command(["--sandbox", "--http", f"127.0.0.1:{free_port()}"], env))
     assert message == (
-        "The ledger is shared but state_secret is not set: no other replica could continue an approval request."
-        " Set FASTN_STATE_SECRET to the same 32 characters or more on each."
+        "The ledger is shared, but state_secret is not set: no other replica could continue an approval request."
+        " Set FASTN_STATE_SECRET to the same 32 characters or more on each replica."
     )

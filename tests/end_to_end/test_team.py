@@ -242,7 +242,7 @@ async def test_shutdown_drains_and_records_unfinished_calls(tmp_path: Path) -> N
 
 HTTP = ["--http", "127.0.0.1:1", "--team", "FILE"]
 WRONG: dict[str, tuple[list[str], str, str]] = {
-    "no address": (["--team", "FILE"], "", "--team is for --http"),
+    "no address": (["--team", "FILE"], "", "--team needs --http"),
     "a flag of one account": ([*HTTP, "--mode", "auto"], "", "--mode belongs to one account"),
     "a command": ([*HTTP, "tools"], "", "cannot be combined with a command"),
     "a misspelt key": (

@@ -218,6 +218,6 @@ def test_key_file_is_never_overwritten(tmp_path: Path) -> None:
     before = (tmp_path / "k.pem").read_bytes()
     again = run_command(command, os.environ)
     assert again.returncode == 1
-    assert "cannot be made" in again.stderr
-    assert "never replaced: move it away first" in again.stderr
+    assert "cannot be created" in again.stderr
+    assert "never replaced: move that file away first" in again.stderr
     assert (tmp_path / "k.pem").read_bytes() == before

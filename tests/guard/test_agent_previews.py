@@ -23,7 +23,7 @@ from fastn_mcp.tools.workflows import RunWorkflow
 
 CALLER = Caller(Asker(), None)
 APPROVAL = {
-    Decision.ALLOW: "none: the policy allows it",
+    Decision.ALLOW: "none, since the policy allows it",
     Decision.CONFIRM: "a person has to approve it",
     Decision.TYPED: 'a person has to approve it by typing "Initech"',
     Decision.OUT_OF_BAND: "a person has to approve it outside of the client",

@@ -130,7 +130,7 @@ async def test_wrong_name_declines_for_good(world: World) -> None:
     call = world.deletion()
     refused = await world.expect(Declined, call, world.form(Approve("Globex")))
     assert refused.what == 'The typed text was not "Globex Exports". That counts as declined.'
-    assert refused.next_step == "If the person wants it after all, call again to ask again."
+    assert refused.next_step == "If the person wants it after all, call again for a new approval request."
     (grant,) = await world.ledger.decided(9)
     assert (grant.state, grant.by, grant.note) == (RequestState.DECLINED, "client_form", "another text was typed")
     assert await world.ledger.declines("local") == (1, world.timestamp)

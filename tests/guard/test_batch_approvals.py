@@ -311,7 +311,7 @@ async def test_list_stops_at_the_first_failure(world: World) -> None:
     outcome = await world.expect(Incomplete, deletions(world), world.form())
     assert outcomes(outcome) == ["done", Conflict.outcome, "left"]
     assert "1 of 3 calls were done. Call 2, delete_customer" in outcome.what
-    assert outcome.what.endswith("1 was left.")
+    assert outcome.what.endswith("1 was not tried.")
     assert len(world.changes) == 2
     (row,) = [row for row in cast(Any, outcome.facts["calls"]) if "fastn" in row]
     assert row["fastn"]["status"] == 409
@@ -440,7 +440,7 @@ async def test_call_begun_by_an_ended_process_has_an_unknown_outcome(world: Worl
     await world.begin(allowed(call.inner_calls[0], call_ids[0]), list_id=list_id)
     outcome = await world.expect(UnknownOutcome, call)
     assert outcomes(outcome) == ["unknown_outcome", "done"]
-    assert "no answer recorded" in rows(outcome)[0]["message"]
+    assert "no answer was recorded" in rows(outcome)[0]["message"]
     assert len(world.changes) == 1
 
 

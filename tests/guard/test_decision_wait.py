@@ -109,7 +109,7 @@ async def test_undecided_call_ends_in_time_and_can_be_repeated(tmp_path: Path, s
     began = world.timestamp
     call = world.deletion()
     waiting = await world.expect(PendingApproval, call)
-    assert waiting.where == "This client cannot ask. A person decides on the desk."
+    assert waiting.where == "This client cannot ask for approval. A person decides on the desk."
     assert waiting.request.expires == began + 600
     assert world.timestamp == began + waited
     await decide(world, RequestState.APPROVED)
@@ -377,7 +377,7 @@ async def test_secret_to_be_typed_is_told_before_the_call_waits(tmp_path: Path) 
     assert isinstance(pending, PendingApproval)
     assert (world.timestamp, reported) == (began, [])
     assert "A person types the value outside of the client." in pending.where
-    assert "have it rotated" in pending.where
+    assert "rotate it" in pending.where
     meanwhile(world, 40, lambda: decide(world, RequestState.DECLINED))
     with pytest.raises(Declined):
         await world.dispatch(call, Caller(Asker(), None), report)

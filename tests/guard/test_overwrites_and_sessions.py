@@ -162,7 +162,7 @@ async def test_create_that_overwrote_nothing_is_recorded_under_its_own_name(worl
     change = not_none(done.change)
     assert change.before is not None
     assert (change.name, changed_fields(change)) == ("Globex Two", {})
-    assert receipt(change)["restores"] == "The customer can be deleted again with undo_change."
+    assert receipt(change)["restores"] == "The customer can be deleted with undo_change."
 
 
 def test_undo_of_an_overwrite_restores_instead_of_deleting() -> None:
@@ -253,17 +253,15 @@ async def test_price_of_a_message_is_shown(world: World) -> None:
         previewed: Any = await world.preview(AiChat(message="hello"))
         return str(previewed.data_for_agent()["costs"])
 
-    assert (await costs()).startswith("Spends AI credits; Fastn tells the price only afterwards. ")
+    assert (await costs()).startswith("Fastn states the price in AI credits only afterwards. ")
     assert "12 of 50 are left" in await costs()
     (billing,) = world.sandbox.state.all("billing")
     world.sandbox.state.put("billing", {name: each for name, each in billing.items() if "redits" not in name})
-    assert (await costs()).endswith(". Fastn does not tell the balance.")
+    assert (await costs()).endswith(". Fastn does not state the balance.")
     world.judge.ai_sessions.last_price = 1234.5
     path = "/api/v1/billing"
     world.refuse(path)
-    assert (await costs()).startswith(
-        "Spends AI credits; the last message used 1,234.5. The balance could not be read: "
-    )
+    assert (await costs()).startswith("AI credits used by the last message: 1,234.5. The balance could not be read: ")
 
 
 def test_least_recently_used_session_is_forgotten_first() -> None:

@@ -84,7 +84,7 @@ async def test_call_is_recorded_with_approver_and_outcome(world: World) -> None:
             effect="write",
             of="6",
             outcome="conflict",
-            message="It conflicts with the current state (409).",
+            message="The call conflicts with the current state (409).",
             **ended,
         ),
     ]

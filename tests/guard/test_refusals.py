@@ -99,7 +99,7 @@ async def test_refusal_names_the_channel_reason_and_expiry_of_its_request(world:
     first = await world.expect(PendingApproval, call)
     request = await world.open_request()
     assert (first.where, first.request.expires) == (
-        "This client cannot ask. A person decides on the desk.",
+        "This client cannot ask for approval. A person decides on the desk.",
         request.expires,
     )
     assert first.question == request.question
@@ -117,7 +117,7 @@ async def test_request_whose_target_changed_is_replaced_by_one_that_shows_it(wor
     await world.client.send(UpdateCustomer(customer_id=call.customer_id, name="Globex Imports"))
     world.clock.pass_(5)
     answer = await world.expect(PendingApproval, call)
-    assert answer.where == "The target has changed since the question was asked. A person decides on the desk."
+    assert answer.where == "The target has changed since approval was requested. A person decides on the desk."
     new = await world.open_request()
     assert (new.principal, answer.request.expires) == ("local", new.expires)
     assert (new.question.target, new.question.name) == (call.customer_id, "Globex Imports")
@@ -200,7 +200,7 @@ async def test_form_that_ends_late_without_another_channel_is_refused(world: Wor
     world.dispatch = world.dispatching(SecretValues({}, []), None)
     for seconds in (600, 30):
         what, next_step, facts = told(await world.call(world.run(), world.form(NoAnswer("closed"), seconds)))
-        assert what == "No person answered: closed. run_workflow needs the approval of a person."
+        assert what == "No person answered: closed. run_workflow needs a person's approval."
         assert next_step == "Use a client that shows forms, or a terminal: fastn-mcp call run_workflow"
         assert facts["preview"]["target"]["name"] == "process-new-orders"
         world.clock.pass_(901)
@@ -242,7 +242,7 @@ async def test_approved_target_that_changed_is_refused_with_what_is_there_now(wo
     answer = await world.expect(TargetChanged, call)
     what, next_step, facts = told(answer)
     assert what == "The target is no longer in the state that was approved."
-    assert next_step == "Look at the preview; call again to ask again."
+    assert next_step == "See the preview. Call again for a new approval request."
     assert facts.keys() == {"preview"}
     assert facts["preview"]["target"]["name"] == "Globex Imports"
     assert [heard.method for heard in world.changes] == ["PUT"]

@@ -55,7 +55,7 @@ async def test_question_says_that_the_credentials_of_a_connection_may_be_replace
 async def test_first_connection_to_an_app_is_described_as_new(world: World) -> None:
     _, shown = await world.judged(reconnect(world, connector_id=connector(world, "shopify")))
     assert shown.title.startswith("Connect ")
-    assert (shown.lost, "It can be deleted again." in shown.then) == ("", True)
+    assert (shown.lost, "It can be deleted afterwards." in shown.then) == ("", True)
     assert shown.target is None
 
 
@@ -63,7 +63,7 @@ async def test_connections_that_cannot_be_read_count_as_replaced(world: World) -
     world.refuse("/api/v1/connections")
     _, shown = await world.judged(reconnect(world))
     assert "Not checked: whether a connection exists, whose credentials may then be replaced." in shown.unchecked
-    assert "It can be deleted again." not in shown.then
+    assert "It can be deleted afterwards." not in shown.then
     assert shown.data_for_agent()["undo"] == "Whether it overwrote something is unknown; find it with the list tool."
 
 

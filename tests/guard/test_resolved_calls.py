@@ -298,5 +298,5 @@ async def test_setting_that_contradicts_an_argument_is_refused_where_nothing_is_
     outcome = await world.expect(
         NotSent, CreateConnection(connector_id=gamma, customer_id=key, credentials={"apiKey": "k"})
     )
-    assert "by its setting end_org_id" in outcome.what
+    assert "(setting end_org_id)" in outcome.what
     assert world.changes == []

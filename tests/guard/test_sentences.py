@@ -78,7 +78,9 @@ def test_every_changing_tool_has_complete_sentences(operation: Any) -> None:
     assert says.lost or says.then
     # Two words of ours may not contradict each other: who reads "again" or "back" can also undo it.
     is_undoable = RULES[operation.tool_name()].by is not None
-    promises = re.search(r"can be (deleted|changed back|created again|moved to Trash again)|can revoke it", says.then)
+    promises = re.search(
+        r"can be (deleted|changed back|created again|moved to Trash afterwards)|can revoke it", says.then
+    )
     assert bool(promises) is is_undoable or operation.tool_name() in ("create_connection", "ai_build")
     # Our own words never hold a quotation mark, so that what stands between two is not ours.
     for text in (says.title, says.button, says.brief, says.lost, says.then, says.unchecked):
@@ -102,7 +104,7 @@ TEST_KEY = (
     "You can revoke it at any time."
 )
 AGAIN = "itself can be created again, under a new id."
-FIRES = "It fires for real from now on. It can be deleted; what it started meanwhile cannot be undone."
+FIRES = "It fires for real from now on. It can be deleted; runs that it has started by then cannot be undone."
 
 
 class Case(NamedTuple):
@@ -140,7 +142,7 @@ CASES = [
         {"name": "Globex"},
         first='Create customer "Globex".',
         button='Create "Globex"',
-        then="It can be deleted again.",
+        then="It can be deleted afterwards.",
     ),
     Case(
         "create_customer",
@@ -148,13 +150,15 @@ CASES = [
         first='Create customer "Globex" and invite "a@b.c" as its administrator.',
         button='Create "Globex" and invite "a@b.c"',
         brief='Create customer "Globex"',
-        then='It can be deleted again. An invitation e-mail to "a@b.c" goes out immediately and cannot be recalled.',
+        then=(
+            'It can be deleted afterwards. An invitation e-mail to "a@b.c" goes out immediately and cannot be recalled.'
+        ),
     ),
     Case(
         "create_customer",
         {"name": "Globex", "plan": "Growth", "extra": {"owner": "Ann", "seat": 1}},
         first='Create customer "Globex" and set "owner" and "seat", which are not documented.',
-        then="It can be deleted again.",
+        then="It can be deleted afterwards.",
         unchecked="Its name or slug may be taken: Fastn may overwrite something.",
         row={},
     ),
@@ -207,7 +211,7 @@ CASES = [
         first='Create private connector "Cin7".',
         button='Create "Cin7"',
         brief='Create connector "Cin7"',
-        then="It can be deleted again.",
+        then="It can be deleted afterwards.",
     ),
     Case(
         "update_connector",
@@ -244,7 +248,7 @@ CASES = [
         first='Connect "Shopify" for customer "Katana".',
         button='Connect "Shopify of Katana"',
         brief='Connect "Shopify of Katana"',
-        then="Workflows can use it immediately. It can be deleted again.",
+        then="Workflows can use it immediately. It can be deleted afterwards.",
         facts=(("Connector", "visibility not known, sends to an unknown address"),),
         names=KATANA,
     ),
@@ -254,7 +258,7 @@ CASES = [
         first='Connect "k2" for the account itself. You enter its credentials.',
         button="Connect it",
         brief='Connect "k2"',
-        then="Workflows can use it immediately. It can be deleted again.",
+        then="Workflows can use it immediately. It can be deleted afterwards.",
         facts=(("Connector", "could not be read, sends to an unknown address"),),
         typed=TypedArgument("credentials", (TypedField("token"),)),
     ),
@@ -262,7 +266,7 @@ CASES = [
         "create_connection",
         {"connector_id": "k2"},
         first='Connect "k2" for the account itself. You enter its credentials, if it takes any.',
-        then="Workflows can use it immediately. It can be deleted again.",
+        then="Workflows can use it immediately. It can be deleted afterwards.",
         unchecked="Not checked: which credentials it takes.",
         facts=(("Connector", "could not be read, sends to an unknown address"),),
         typed=TypedArgument("credentials", (), is_certain=False),
@@ -271,7 +275,7 @@ CASES = [
         "create_connection",
         {"connector_id": "k2"},
         first='Connect "k2" for the account itself.',
-        then="It can be deleted again.",
+        then="It can be deleted afterwards.",
         facts=(("Connector", "could not be read, sends to an unknown address"),),
     ),
     Case(
@@ -292,7 +296,10 @@ CASES = [
         first='Create workflow "stock-levels" as a draft.',
         button='Create "stock-levels"',
         brief='Create workflow "stock-levels"',
-        then="It does not run until Fastn or somebody in the dashboard publishes it. It can be moved to Trash again.",
+        then=(
+            "It does not run until Fastn or somebody in the dashboard publishes it. It can be moved to Trash"
+            " afterwards."
+        ),
     ),
     Case(
         "create_workflow",
@@ -321,8 +328,8 @@ CASES = [
         button='Move "stock-levels" to Trash',
         brief='To Trash: workflow "stock-levels"',
         then=(
-            'Its trigger "Daily sync" stops. A workflow can be restored from Trash in the dashboard (Settings, Trash),'
-            " and only there; its slug and history come back with it."
+            'Its trigger "Daily sync" stops. A workflow can be restored from Trash in the dashboard only'
+            " (Settings, Trash), with its slug and history."
         ),
         unchecked="Not checked: other callers.",
         facts=(("Details", '"active"'),),
@@ -335,7 +342,7 @@ CASES = [
         first='Run workflow "stock-levels" now in live for customer "Katana".',
         button='Run "stock-levels" in live',
         brief='Run in live: "stock-levels"',
-        then='What it does in "shopify" and "cin7" cannot be taken back from here.',
+        then='Its effects in "shopify" and "cin7" cannot be undone from here.',
         facts=(
             ("Details", '"active"'),
             ("Input", '"{\\"since\\":\\"x\\"}"'),
@@ -349,7 +356,7 @@ CASES = [
         first='Run workflow "stock-levels" now in "qa" for customer "acme" as installed by "inst_1".',
         button='Run "stock-levels" in "qa"',
         brief='Run in "qa": "stock-levels"',
-        then="What it does in other systems cannot be taken back from here.",
+        then="Its effects in other systems cannot be undone from here.",
         facts=(("Details", '"active"'),),
         row=FLOW,
     ),
@@ -372,7 +379,7 @@ CASES = [
         "create_trigger",
         {"name": "Hook", "type": "webhook", "status": "Disabled", "routes": []},
         first='Create trigger "Hook", switched off: run nothing whenever its address is called.',
-        then="It does not fire until it is switched on. It can be deleted again.",
+        then="It does not fire until it is switched on. It can be deleted afterwards.",
     ),
     Case(
         "update_trigger",
@@ -380,7 +387,7 @@ CASES = [
         first='Change schedule of trigger "Daily sync" from daily at 15:00 to on the schedule "*/7 * * * *".',
         button='Change "Daily sync"',
         brief='Change trigger "Daily sync"',
-        then="From then on it fires for real. The change can be undone; what it started meanwhile cannot.",
+        then="From then on it fires for real. The change can be undone; runs that it has started by then cannot.",
         facts=(("Details", '"schedule 0 15 * * * UTC, active"'),),
         row=HOURLY,
         effect=Effect.EXTERNAL,
@@ -414,7 +421,7 @@ CASES = [
         names={"role": {"Admin": "Admin"}},
         then=(
             "An invitation e-mail goes out immediately and cannot be recalled. Only the dashboard can change a person's"
-            " role or take the access back (Settings, People)."
+            " role or remove their access (Settings, People)."
         ),
     ),
     Case(
@@ -470,7 +477,7 @@ CASES = [
         first='Store secret "TOKEN" for customer "Katana" in live.',
         button='Store "TOKEN"',
         brief='Store secret "TOKEN"',
-        then="No other secret has this name, customer and environment. It can be deleted again.",
+        then="No other secret has this name, customer and environment. It can be deleted afterwards.",
         facts=(("Value", 'from the server\'s variable "SHOP_TOKEN"'),),
         names=KATANA,
     ),
@@ -478,7 +485,7 @@ CASES = [
         "create_secret",
         {"name": "TOKEN"},
         first='Store secret "TOKEN". You enter its value.',
-        then="No other secret has this name, customer and environment. It can be deleted again.",
+        then="No other secret has this name, customer and environment. It can be deleted afterwards.",
         typed=VALUE,
     ),
     Case(
@@ -525,7 +532,7 @@ CASES = [
         {"message": "What is wrong?"},
         first='Ask Fastn\'s AI: "What is wrong?".',
         button="Ask Fastn's AI",
-        then="AI credits are spent. It asks before each change.",
+        then="AI credits are spent. The AI asks before each change.",
     ),
     Case(
         "ai_chat",
@@ -549,7 +556,7 @@ CASES = [
         "ai_build",
         {"type": "agent", "prompt": "x" * 203},
         first=f'Let Fastn\'s AI build a "agent": "{"x" * 200}" [3 more characters].',
-        then="AI credits are spent. It asks before each change. What it builds can be deleted.",
+        then="AI credits are spent. The AI asks before each change. What it builds can be deleted.",
     ),
 ]
 
@@ -663,7 +670,7 @@ def test_only_a_trigger_that_may_fire_is_said_to_fire() -> None:
         return sentences_of("update_trigger", {"trigger_id": "t1", **arguments}, row, effect=effect)["then"]
 
     off = {**HOURLY, "status": "Disabled"}
-    fires = "From then on it fires for real. The change can be undone; what it started meanwhile cannot."
+    fires = "From then on it fires for real. The change can be undone; runs that it has started by then cannot."
     assert then(HOURLY, Effect.EXTERNAL, timezone="CET") == fires
     assert then(off, Effect.EXTERNAL, status="Active") == fires
     assert then(off, Effect.EXTERNAL, timezone="CET") == BACK
@@ -832,7 +839,7 @@ def test_run_names_at_most_five_apps() -> None:
     nameless: list[Any] = ["a", {}]
     for apps in ([], [{"mode": "SAAS"}], nameless, ["a"] * 6, "shopify", None):
         sentences = sentences_of("run_workflow", {"workflow_id": "w1"}, {**FLOW, "connectors": apps})
-        assert sentences["then"] == "What it does in other systems cannot be taken back from here."
+        assert sentences["then"] == "Its effects in other systems cannot be undone from here."
     five = sentences_of("run_workflow", {"workflow_id": "w1"}, {**FLOW, "connectors": [{"name": "A", "slug": "a"}] * 5})
     assert five["then"].count('"A"') == 5
 

@@ -54,8 +54,7 @@ async def test_stopped_call_and_overview_say_since_when_by_whom_and_why(world: W
             ' Reason: "agent went wrong". Nothing was sent.'
         ),
         "next": (
-            "Reading still works. A person decides when changes are allowed again: report this, and do not repeat the"
-            " call."
+            "Reading still works. Only a person can allow changes again: report this, and do not repeat the call."
         ),
         "stop": facts,
     }
@@ -223,7 +222,7 @@ async def test_batch_stops_in_the_middle(world: World) -> None:
     error = await world.expect(Incomplete, batch)
     rows: Any = error.facts["calls"]
     assert [row["outcome"] for row in rows] == ["done", "stopped", "left"]
-    assert error.next_step.startswith("Reading still works. A person decides")
+    assert error.next_step.startswith("Reading still works. Only a person")
     assert len(sent) == 1
 
 

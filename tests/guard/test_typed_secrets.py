@@ -75,11 +75,9 @@ async def test_typed_secret_reaches_fastn_once_and_is_found_nowhere_else(tmp_pat
         asked = await world.expect(PendingApproval, call, form)
         if form is forms[0]:
             assert asked.where.startswith(
-                f"A person types the {case.argument} outside of the client. A value that already"
+                f"A person types the {case.argument} outside of the client. A value that is already"
             )
-            assert (
-                "have it rotated and type the new one, or type it anyway. A person decides on the desk." in asked.where
-            )
+            assert "rotate it and type the new one, or type it anyway. A person decides on the desk." in asked.where
         else:
             assert asked.where == "It is still waiting for an answer. A person decides on the desk."
         assert form.asked == []

@@ -47,11 +47,11 @@ def undone(change: Change) -> Undo:
 @pytest.mark.parametrize(
     ("made", "why"),
     [
-        (change("delete_customer", outcome="not_sent"), "It was not made (not_sent)."),
+        (change("delete_customer", outcome="not_sent"), "The change was not made (not_sent)."),
         (change("no_such_tool"), "How to undo it is unknown."),
         (change("list_customers"), "How to undo it is unknown."),
         (change("revoke_api_key"), RULES["revoke_api_key"].lost),
-        (change("invite_user"), f"The invitation is sent. {PEOPLE}"),
+        (change("invite_user"), f"The invitation has been sent. {PEOPLE}"),
         (change("update_customer", {"plan": "Growth"}), "Its earlier state could not be read."),
         (change("delete_customer"), "Its earlier state could not be read."),
         (change("delete_customer", before={"id": "c1"}), "Too little is known to create it again."),
@@ -79,7 +79,7 @@ def test_undo_deletes_what_was_or_may_have_been_created(outcome: str) -> None:
     undo = undo_of(change("create_trigger", {"name": "A"}, target="t1", outcome=outcome))
     assert undo == Undo(
         DeleteTrigger(trigger_id="t1"),
-        "The trigger can be deleted again with undo_change.",
+        "The trigger can be deleted with undo_change.",
         "Runs that the trigger has already started are not undone.",
     )
 
@@ -195,7 +195,7 @@ def test_receipt_of_an_update_lists_values_and_losses() -> None:
         "approved_by": "a person in the client's form",
         "undo": "undo_change",
         "restores": "The earlier values can be restored with undo_change.",
-        "lost": "An invitation that was sent to an administrator cannot be taken back.",
+        "lost": "An invitation that was sent to an administrator cannot be recalled.",
     }
     assert not {"name", "approved_by"} & receipt(made).keys()
 

@@ -108,10 +108,10 @@ async def test_temporary_approval_that_was_not_offered_is_not_stored(
 
 
 CLOSED = {
-    RequestState.APPROVED: "This request has already been approved. Nothing was decided now.",
-    RequestState.USED: "This request has already been approved, and the call was made. Nothing was decided now.",
-    RequestState.DECLINED: "This request has already been declined. Nothing was decided now.",
-    RequestState.STALE: "This request is void, since its target changed. Nothing was decided now.",
+    RequestState.APPROVED: "This request has already been approved. Nothing was decided.",
+    RequestState.USED: "This request has already been approved, and the call was made. Nothing was decided.",
+    RequestState.DECLINED: "This request has already been declined. Nothing was decided.",
+    RequestState.STALE: "This request is void, since its target changed. Nothing was decided.",
 }
 
 
@@ -144,7 +144,7 @@ async def test_second_vote_of_one_approver_says_that_somebody_else_has_to(ledger
     assert isinstance(await count_vote(Vote("dana", True, NOW), asked, ledger, "verified"), ApprovalRequest)
     again = await count_vote(Vote("Dana", True, NOW + 1), asked, ledger, "verified")
     assert again == NotCounted(
-        "You have approved it already, and somebody else has to approve it, too. Nothing was decided now."
+        "You have approved it already; another person has to approve it, too. Nothing was decided."
     )
 
 

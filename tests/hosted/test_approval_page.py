@@ -555,7 +555,7 @@ async def test_page_requires_a_state_secret(tmp_path: Path) -> None:
     environment = {"ACME_KEY": "fsk_test_1", "GLOBEX_KEY": "fsk_test_2", "PAGE_SECRET": "egap"}
     (tmp_path / "policy.toml").write_text("")
     team = TeamWorld(tmp_path, FILE, environment=environment)
-    with pytest.raises(SettingsError, match=r"has \[approvals\] but state_secret is not set"):
+    with pytest.raises(SettingsError, match=r"has \[approvals\], but state_secret, which seals sign-ins, is not set"):
         async with team.served():
             pass
 

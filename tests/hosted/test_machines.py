@@ -501,7 +501,10 @@ WRONG_FILES: dict[str, tuple[str, str]] = {
     "an unknown scope": (_machine('client_id = "a"\nscopes = "fastn:reed"'), "unknown scope 'fastn:reed'"),
     "scopes without reading": (_machine('client_id = "a"\nscopes = "fastn:write"'), "must include fastn:read"),
     "a name of two lines": (_machine('client_id = "a"', name="a\\nb"), "name: 'a\\nb' must be at most 64 letters"),
-    "two of one name": (_machine('client_id = "a"') + _machine('client_id = "b"'), "there are two machines nightly"),
+    "two of one name": (
+        _machine('client_id = "a"') + _machine('client_id = "b"'),
+        "there are two machines named nightly",
+    ),
     "plain http": (_machine('issuer = "http://ci.example"\nsubjects = "a"'), "issuer: must be https"),
     "an issuer for trying": (_machine('issuer = "http://127.0.0.1:9"\nsubjects = "a"'), "is on this machine"),
     "a machine of a tenant": ("machine = true\n", "there is no key 'machine' in [[tenant]]"),

@@ -167,11 +167,11 @@ WRONG: dict[str, tuple[str, str]] = {
     "an empty subject": (GOOD + ONE.replace("anna", " "), "must be a non-empty text"),
     "a subject that is a pattern": (GOOD + ONE.replace("anna", "an*"), "line 5: subjects: they are exact"),
     "a subject that is a number": (GOOD + ONE.replace('["anna"]', "[7]"), "line 5: subjects: must be a text"),
-    "two of a name": (GOOD + ONE + ONE, "there are two tenants acme"),
+    "two of a name": (GOOD + ONE + ONE, "there are two tenants named acme"),
     "no key": (GOOD + ONE.replace('api_key_env = "ACME_KEY"\n', ""), "the tenant acme needs a key"),
     "a key": (GOOD + ONE + 'api_key = "fsk_live_C4N4RY"\n', "line 7: api_key must not be in this file"),
     "two keys": (GOOD + ONE + 'api_key_file = "x"\n', "api_key_file and api_key_env are both given"),
-    "a key of two": (GOOD + ONE + "caller_keys = true\n", "line 7: with caller_keys the callers bring the keys"),
+    "a key of two": (GOOD + ONE + "caller_keys = true\n", "line 7: with caller_keys, callers bring their own keys"),
     "a webhook of many": (
         GOOD + ONE.replace('api_key_env = "ACME_KEY"', 'caller_keys = true\nwebhook_url = "https://h.example"'),
         "approvers belong to one account",

@@ -143,7 +143,7 @@ def test_backup_of_a_replaced_entry_is_kept_if_the_file_changed(client: ClientFi
 def test_own_entry_that_was_changed_counts_as_foreign(client: ClientFile) -> None:
     client.install()
     client.path.write_bytes(client.path.read_bytes().replace(b"--sandbox", b"--read-only"))
-    with pytest.raises(NotInstalled, match="installed by fastn-mcp, and changed since"):
+    with pytest.raises(NotInstalled, match="installed by fastn-mcp, and has been changed since"):
         client.install()
     client.uninstall()
     assert client.document == {"mcpServers": {}}
@@ -155,7 +155,7 @@ def test_uninstall_of_a_missing_entry_does_nothing(client: ClientFile) -> None:
     client.path.write_bytes(b'{"b": 2}')
     assert client.uninstall() is None
     assert client.path.read_bytes() == b'{"b": 2}'
-    with pytest.raises(NotInstalled, match="Name the place as you did at installation"):
+    with pytest.raises(NotInstalled, match="Give the options of the installation"):
         client.uninstall()
 
 

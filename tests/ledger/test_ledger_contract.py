@@ -248,8 +248,8 @@ async def test_cap_counts_waiting_requests_of_one_principal(ledger: Ledger) -> N
         await ledger.open(grant(f"g{number}"))
     with pytest.raises(TooManyWaiting) as refused:
         await ledger.open(grant("more"))
-    assert refused.value.what == "32 calls are waiting for an approval already."
-    assert refused.value.next_step == "Let a person decide about them first."
+    assert refused.value.what == "32 calls are already waiting for approval."
+    assert refused.value.next_step == "Let a person decide on them first."
     assert await ledger.find("more") is None
     await ledger.open(grant("another's", principal="other"))
     assert await moved(ledger, "g0", [RequestState.OPEN], RequestState.DECLINED, NOW)

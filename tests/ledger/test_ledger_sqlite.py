@@ -119,7 +119,7 @@ async def test_ledger_that_cannot_be_used_says_which_file_why_and_what_to_do(led
         other.execute("ROLLBACK")
     assert (
         str(locked.value)
-        == f"The ledger {path} cannot be used: another process keeps it locked. Nothing was sent. Reading still works."
+        == f"The ledger {path} cannot be used: another process has locked it. Nothing was sent. Reading still works."
         " To fix it: end that process, then call again."
     )
     database_of(ledger).execute("PRAGMA query_only = ON")
@@ -184,7 +184,7 @@ async def test_ledger_waits_a_while_for_another_process_that_prepares_it(
         if is_opened:
             assert await ledger.waiting(NOW) == []
         else:
-            with pytest.raises(LedgerUnusable, match="another process keeps it locked"):
+            with pytest.raises(LedgerUnusable, match="another process has locked it"):
                 await ledger.waiting(NOW)
         assert pause.pauses == [0.01] * 3
 

@@ -92,8 +92,8 @@ async def test_open_requests_of_a_caller_are_bounded_by_bytes(ledger: Ledger, ot
     with pytest.raises(RequestsFull) as refused:
         await other.open(large_request("more"))
     assert str(refused.value) == (
-        "With this call, the calls of this caller that wait for an approval would take more than 2 MB of the ledger."
-        " Nothing was sent. Let a person decide about the waiting calls first, or send less in one call."
+        "With this call, this caller's waiting calls would take more than 2 MB of the ledger."
+        " Nothing was sent. Let a person decide on the waiting calls first, or send less in one call."
     )
     assert await ledger.find("more") is None
     await other.open(grant("small"))
@@ -140,7 +140,9 @@ async def test_request_that_still_decides_something_is_not_deleted(ledger: Ledge
     assert await requests_kept(other, ["temporary", *declined]) == ["temporary", *opened]
     with pytest.raises(RequestsFull) as refused:
         await other.open(large_request("more"))
-    assert "that have not expired would take more than 8 MB of the ledger. Nothing was sent." in str(refused.value)
+    assert "unexpired approval requests would take more than 8 MB of the ledger. Nothing was sent." in str(
+        refused.value
+    )
     await other.open(large_request("later", at=NOW + 601))
     assert await requests_kept(other, ["temporary", *opened, "later"]) == ["temporary", *opened[1:], "later"]
 
@@ -194,8 +196,8 @@ async def test_journal_full_of_unsettled_changes_refuses_its_caller_only(ledger:
     with pytest.raises(JournalFull) as refused:
         await ledger.begin(large_change("more", NOW + 50, outcome="begun"))
     assert str(refused.value) == (
-        "The journal of this caller is full: with this call, changes that are not settled would take more than"
-        " 16 MB of the ledger. Nothing was sent. list_changes has them. Find out in Fastn what the changes with"
+        "This caller's journal is full: with this call, its unsettled changes would take more than"
+        " 16 MB of the ledger. Nothing was sent. See list_changes. Check in Fastn what the changes with"
         " an unknown outcome did, and tell the operator: each change is kept for 30 days."
     )
     assert await states_kept(other) == begun
@@ -479,7 +481,7 @@ async def test_guard_refuses_a_caller_whose_room_is_full_and_nobody_else(tmp_pat
     create = CreateCustomer(name="Initech")
     with pytest.raises(JournalFull):
         await world.dispatch(create, ana)
-    assert "The journal of this caller is full" in world.audited("refused")[-1]["message"]
+    assert "This caller's journal is full" in world.audited("refused")[-1]["message"]
     assert world.changes == []
     assert isinstance(await world.dispatch(create, ben), Done)
     world.close()
@@ -504,6 +506,6 @@ async def test_change_whose_state_was_dropped_says_so(tmp_path: Path, ledger: Le
     )
     assert (heading, fact) == (
         "Not checked",
-        "what this server did to the customer just now: its details are no longer kept",
+        "a change of the customer by this server just now, whose details are no longer kept",
     )
     world.close()

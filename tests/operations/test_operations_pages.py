@@ -153,7 +153,7 @@ async def test_running_server_says_that_another_key_was_stored(shell: Shell, ups
             "unauthorized", "Fastn does not accept the API key (401). Nothing was changed.",
         )  # fmt: skip
         shown = await ran(shell, lines_below("operations.md", "How do I rotate my Fastn key?"))
-        assert "is kept in" in shown
+        assert "is stored in" in shown
         after = body(await client.call_tool("list_users", {}))
         assert "another one has been stored since" in after["message"]
         assert after["next"] == (

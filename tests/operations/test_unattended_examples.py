@@ -37,9 +37,9 @@ def signed(tmp_path_factory: pytest.TempPathFactory, sandbox_process: Upstream) 
     with sitting(
         ["-m", "fastn_mcp", "plan", "approve", str(shell.folder / "nightly.toml"), "--as", "dana"], env
     ) as dana:
-        assert "In all at most 1 to run, 1 to delete." in dana.sees("type the name of the plan (nightly): ")
+        assert "In total, at most: run 1, delete 1." in dana.sees("type the name of the plan (nightly): ")
         dana.types("nightly\r")
-        dana.sees("A passphrase for it: ")
+        dana.sees("New passphrase for it: ")
         dana.types("correct horse battery\r")
         dana.sees("Repeat for confirmation: ")
         dana.types("correct horse battery\r")
@@ -83,11 +83,13 @@ def test_without_home_the_variables_to_set_are_named(shell: Shell, nightly: Path
     ran = shell.run(command, {}, cwd=nightly)
     assert (ran.returncode, ran.stdout) == (2, "")
     assert ran.stderr == (
-        "fastn-mcp: HOME is not set, so it is not known which folder has your settings. Set HOME; or FASTN_CONFIG_DIR"
+        "fastn-mcp: HOME is not set, so the folder of your settings is unknown. Set HOME; or FASTN_CONFIG_DIR"
         " (settings) and FASTN_STATE_DIR (approvals and the audit log).\n"
     )
     settings = {"FASTN_CONFIG_DIR": str(shell.config)}
-    assert "which folder has your approvals" in shell.run(command, settings, cwd=nightly).stderr
+    assert (
+        "the folder of your approvals and the audit log is unknown" in shell.run(command, settings, cwd=nightly).stderr
+    )
     assert upstream.changes() == []
     state = {"FASTN_STATE_DIR": str(shell.folder / "state")}
     assert shell.run(command, settings | state, cwd=nightly).returncode == 0

@@ -250,7 +250,7 @@ def test_one_invalid_signature_refuses_the_plan(desk: Desk) -> None:
 @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"signatures": []}', b'{"signatures": [1]}', b"\xff"])
 def test_unsigned_plan_is_refused(desk: Desk, content: bytes) -> None:
     signatures_of(desk.file).write_bytes(content)
-    desk.refused("A person signs it with: fastn-mcp plan approve")
+    desk.refused("A person signs the plan with: fastn-mcp plan approve")
     signatures_of(desk.file).unlink()
     desk.refused("plan approve")
 
@@ -271,7 +271,7 @@ def test_plan_says_when_it_begins_and_expires(desk: Desk) -> None:
     plan = replace(desk.read(), begins=NOW)
     assert plan.out_of_time(NOW - timedelta(minutes=1)) == 'The plan "night" begins at 2026-11-25T09:00Z.'
     assert plan.out_of_time(NOW) == plan.out_of_time(plan.until - timedelta(seconds=1)) == ""
-    expired = 'The plan "night" expired at 2026-11-26T00:00Z. Make and sign a new one.'
+    expired = 'The plan "night" expired at 2026-11-26T00:00Z. Write and sign a new one.'
     assert plan.out_of_time(plan.until) == expired
 
 
@@ -280,7 +280,7 @@ def test_plan_signed_for_one_key_does_not_hold_for_another_of_the_same_host(desk
     other = PlanAccount("test", "77aa0e4b" + "0" * 56)
     refused = desk.refused(account=other)
     assert refused.what == (f"{desk.file}: 'dana' signed it for test (key 3f9a1c22), and this is test (key 77aa0e4b).")
-    assert refused.next_step == f"A person signs it with: fastn-mcp plan approve {desk.file} --as NAME"
+    assert refused.next_step == f"A person signs the plan with: fastn-mcp plan approve {desk.file} --as NAME"
     data = desk.file.read_bytes()
     marks = (sign(data, "dana", NOW, other, {}, DANA), sign(data, "lee", NOW, desk.account, {}, LEE))
     desk.sign(*marks)
@@ -307,8 +307,8 @@ def test_server_with_another_key_of_the_host_does_not_start_with_a_plan(desk: De
 
 
 def test_missing_or_invalid_file_is_named_with_the_next_command(desk: Desk) -> None:
-    keys_hint = 'It has a line for each signer: name = "public key". fastn-mcp plan approve makes the first.'
-    plan_hint = f"Correct it there, and check it: fastn-mcp plan verify {desk.file}"
+    keys_hint = 'It has a line for each signer: name = "public key". fastn-mcp plan approve creates the first.'
+    plan_hint = f"Correct the line, then run: fastn-mcp plan verify {desk.file}"
     desk.keys.write_text("x =")
     refused = desk.refused()
     assert str(refused).startswith(f"{desk.keys}, at its end: not TOML")
@@ -321,7 +321,7 @@ def test_missing_or_invalid_file_is_named_with_the_next_command(desk: Desk) -> N
     (desk.file.parent / "plan.toml.sig").unlink()
     refused = desk.refused()
     assert refused.what == f"There is no file of signatures {desk.file}.sig."
-    assert refused.next_step == f"A person signs it with: fastn-mcp plan approve {desk.file} --as NAME"
+    assert refused.next_step == f"A person signs the plan with: fastn-mcp plan approve {desk.file} --as NAME"
     for content, words in (("x =", "at its end: not TOML"), ("x = 1", "line 1: ")):
         desk.file.write_text(content)
         with pytest.raises(SettingsError) as caught:
@@ -336,7 +336,7 @@ def test_missing_or_invalid_file_is_named_with_the_next_command(desk: Desk) -> N
         with pytest.raises(SettingsError) as caught:
             read()
         assert caught.value.what == f"There is no plan {desk.file}."
-        assert caught.value.next_step == "Correct the path, or make one: fastn-mcp plan new"
+        assert caught.value.next_step == "Correct the path, or write one: fastn-mcp plan new"
 
 
 @pytest.mark.posix

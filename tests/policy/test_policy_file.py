@@ -216,7 +216,7 @@ def test_mistake_says_how_to_check_its_correction(file: Path) -> None:
     file.write_text("[defaults]\nwrite = 1\n")
     with pytest.raises(SettingsError) as caught:
         load_rules(file)
-    assert caught.value.next_step == f"Correct it there, and check it: fastn-mcp policy check {file}"
+    assert caught.value.next_step == f"Correct the line, then run: fastn-mcp policy check {file}"
 
 
 def test_first_of_several_mistakes_is_named(file: Path) -> None:
@@ -246,9 +246,7 @@ def test_policy_file_that_others_can_read_is_accepted(file: Path, mode: int) -> 
 
 
 def test_missing_or_binary_file_is_refused(file: Path) -> None:
-    with pytest.raises(
-        SettingsError, match=r"no policy file .*Correct the path; --policy and FASTN_POLICY name one too\."
-    ):
+    with pytest.raises(SettingsError, match=r"no policy file .*Correct the path, --policy or FASTN_POLICY\."):
         load_rules(file.with_name("other.toml"))
     with pytest.raises(SettingsError, match="cannot be read"):
         load_rules(file.parent)

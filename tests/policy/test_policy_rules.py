@@ -358,11 +358,11 @@ def test_effect_is_allowed_only_while_its_window_is_open(judge: Judge, moment: s
     [
         (
             DeleteTrigger(trigger_id="t"), 11, "line 2: window destroy, trash",
-            "It is closed for destroy until Mon 2026-11-30 08:00 Europe/Berlin. Reason: somebody is there.",
+            "The window for destroy is closed until Mon 2026-11-30 08:00 Europe/Berlin. Reason: somebody is there.",
         ),
         (
             DeleteWorkflow(workflow_id="w"), 13, "line 6: window delete_workflow",
-            "It is closed for trash until Sun 2026-11-29 22:00 UTC.",
+            "The window for trash is closed until Sun 2026-11-29 22:00 UTC.",
         ),
     ],
     ids=["one", "the one that opens first"],
@@ -465,7 +465,7 @@ class DecisionCase(NamedTuple):
         DecisionCase(
             CHAT,
             "allow",
-            "mode guarded: spend, inside budget",
+            "mode guarded: spend, within budget",
             "2 of 3 spend calls are left today (UTC).",
             text="[budget]\nspend = 3",
             facts={"spent": {TODAY: 1}},
@@ -473,7 +473,7 @@ class DecisionCase(NamedTuple):
         DecisionCase(
             CHAT,
             "allow",
-            "mode guarded: spend, inside budget",
+            "mode guarded: spend, within budget",
             "1 of 3 spend calls are left in this run.",
             text="[budget.run]\nspend = 3",
             facts={"spent": {"run": 2}},
@@ -523,7 +523,7 @@ class DecisionCase(NamedTuple):
         DecisionCase(
             CHAT,
             "allow",
-            "mode unattended: spend, inside budget",
+            "mode unattended: spend, within budget",
             "3 of 3 spend calls are left today (UTC).",
             text="[budget]\nspend = 3",
             mode="unattended",
@@ -869,17 +869,17 @@ rest = "90s"
         ),
         "policy.toml line 35: rule create_workflow with timeout_ms 4 or 5: deny.",
         (
-            "policy.toml line 39: window destroy, trash: trash, destroy"
-            " only Mon-Thu 08:00-17:00 Europe/Berlin or Sat 10:00-12:00 UTC. Reason: somebody is there."
+            "policy.toml line 39: window destroy, trash: refused"
+            " except Mon-Thu 08:00-17:00 Europe/Berlin or Sat 10:00-12:00 UTC. Reason: somebody is there."
         ),
         (
-            "policy.toml line 43: window delete_workflow, delete_trigger: trash by delete_trigger, delete_workflow"
-            " only Sun 10:00-12:00 UTC."
+            "policy.toml line 43: window delete_workflow, delete_trigger: trash by delete_trigger, delete_workflow:"
+            " refused except Sun 10:00-12:00 UTC."
         ),
-        "Budget: 10 spend calls a day, then a question.",
+        "Budget: 10 spend calls a day, then a person is asked.",
         "Budget: 3 destroy calls a day, then none.",
         "Budget: 4 write calls a run, then none.",
-        "Budget: 2 spend calls a run, then a question.",
+        "Budget: 2 spend calls a run, then a person is asked.",
         "Budget: 10 approved deletions in 5 minutes, then none.",
         "Breaker: after 3 declines in a row, no change is sent for 1.5 minutes.",
     ]

@@ -143,14 +143,16 @@ async def test_person_is_shown_the_plan_and_the_balance(world: World) -> None:
     message = {"status": "waiting_for_user", "message": "The plan is ready. May I make it?"}
     assert data["pending"][1:] == [*planned["pending_approvals"], message]
     assert "Write to xero." in " ".join(previewed.lines())
-    assert data["costs"].startswith("Spends AI credits; the last message used 1. 10 of 50 are left until 2026-12-01.")
+    assert data["costs"].startswith("AI credits used by the last message: 1. 10 of 50 are left until 2026-12-01.")
 
 
 async def test_running_build_is_followed_by_reads(world: World) -> None:
     """Asking the AI spends credits, so a build that needs no approval is followed in the lists."""
     call = AiBuild(type="connector", prompt="the Gamma API", name="Gamma API", approval_mode="auto")
     assert (await reply_to(world, call))["next"] == {
-        "what": "It continues. Look for it in this list, which costs nothing; asking the AI spends credits.",
+        "what": (
+            "The build continues. Look for its result in this list, which costs nothing; asking the AI spends credits."
+        ),
         "tool": "list_connectors",
         "arguments": {"search": "Gamma API"},
     }

@@ -85,7 +85,7 @@ async def test_trigger_that_starts_another_workflow_too_goes_on(world: World) ->
     form = world.form()
     await world.call(DeleteWorkflow(workflow_id=world.id_of("workflows", "process-new-orders")), form)
     (asked,) = form.asked
-    assert 'Its trigger "Paid Shopify orders" stops. Its trigger "Shop events" goes on unless all' in form_text(asked)
+    assert 'Its trigger "Paid Shopify orders" stops. Its trigger "Shop events" stays on unless all' in form_text(asked)
     row = world.sandbox.state.named("triggers", "Shop events", "name")
     assert row["status"] == "Active"
     row["status"] = "Disabled"

@@ -45,7 +45,7 @@ def test_cursor_with_other_filters_is_refused_by_the_filter(tool: AnyTool, name:
     value = sample(tool, name)
     for before, now in (({}, {name: value}), ({name: value}, {})):
         with pytest.raises(
-            NotSent, match=rf"cursor: the page that it goes on from had another {name}\. Repeat its arguments"
+            NotSent, match=rf"cursor: the page that it continues had another {name}\. Repeat its arguments"
         ):
             parse(TOOLS, tool.tool_name(), {"cursor": cursor_of(tool, **before), **now})
         parse(TOOLS, tool.tool_name(), {"cursor": cursor_of(tool, **before), **before})
@@ -55,7 +55,7 @@ def test_cursor_with_other_filters_is_refused_by_the_filter(tool: AnyTool, name:
 def test_cursor_of_another_list_is_refused(tool: AnyTool) -> None:
     for other in PAGED:
         if other is not tool:
-            with pytest.raises(NotSent, match="cursor: the page that it goes on from is of another tool"):
+            with pytest.raises(NotSent, match="cursor: the page that it continues belongs to another tool"):
                 parse(TOOLS, tool.tool_name(), {"cursor": cursor_of(other)})
 
 

@@ -52,7 +52,7 @@ async def test_verdict_names_a_revoked_connection_with_its_remedy(world: World) 
         answer["verdict"]
         == "Failing for 8 days, since 2026-11-16 (9 of 29 runs; last success 9 days ago): the connection TikTok"
         " Shop of "
-        "Katana is FAILED (authorisation revoked, or no longer fits)."
+        "Katana is FAILED (authorisation revoked, or no longer valid)."
     )
     assert next(iter(answer)) == "verdict"
     (cause,) = answer["causes"]
@@ -82,7 +82,7 @@ async def test_verdict_names_a_revoked_connection_with_its_remedy(world: World) 
 async def test_verdict_of_the_account_does_not_blame_every_cause_on_what_fails_each_time(world: World) -> None:
     assert (await diagnosed(world))["verdict"].startswith(
         "4 of 101 runs failed in 72 hours, of 2 workflows, for 2 customers (last success 1 hour ago): 3 because the"
-        " connection TikTok Shop of Katana is FAILED (authorisation revoked, or no longer fits); 1 because a run takes"
+        " connection TikTok Shop of Katana is FAILED (authorisation revoked, or no longer valid); 1 because a run takes"
         " longer than its limit of 120 s (tier STANDARD). These have failed every time for 8 days, since 2026-11-16:"
         " Sync TikTok Orders to Cin7 Core for Katana. But 2 runs"
     )

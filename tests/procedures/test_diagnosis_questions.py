@@ -243,7 +243,7 @@ async def test_trigger_of_a_finding_has_customer_and_cause(world: World) -> None
     answer = await world.ask(Diagnose())
     (daily,) = [trigger for trigger in answer["triggers"] if trigger["name"] == "Daily TikTok sync"]
     assert daily["of"] == "Katana"
-    cause = "the connection TikTok Shop of Katana is FAILED (authorisation revoked, or no longer fits)"
+    cause = "the connection TikTok Shop of Katana is FAILED (authorisation revoked, or no longer valid)"
     assert daily["runs_fail_because"] == cause
 
 

@@ -66,7 +66,7 @@ async def test_preview_in_read_only_mode_says_that_the_call_is_refused(tmp_path:
 
 
 APPROVAL: dict[str, tuple[str, Callable[[World], dict[str, Any]]]] = {
-    "create_customer": ("none: the policy allows it", lambda _: {"name": "Initech"}),
+    "create_customer": ("none, since the policy allows it", lambda _: {"name": "Initech"}),
     "run_workflow": (
         "a person has to approve it",
         lambda world: {"workflow_id": world.id_of("workflows", "process-new-orders")},
@@ -94,7 +94,7 @@ async def test_lists_and_undo_are_previewed(world: World) -> None:
         many = {"tool": "apply_changes", "arguments": {"changes": [change]}}
         shown = answer(await agent.call_tool("preview_change", many))["preview"]
         assert (shown["call"], [call["call"] for call in shown["calls"]]) == ("apply_changes", ["update_customer"])
-        assert shown["approval"] == "none: the policy allows it"
+        assert shown["approval"] == "none, since the policy allows it"
         made = answer(await agent.call_tool("update_customer", given))["receipt"]["change_id"]
         undo = {"tool": "undo_change", "arguments": {"change_id": made}}
         shown = answer(await agent.call_tool("preview_change", undo))["preview"]

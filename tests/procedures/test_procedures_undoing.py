@@ -231,7 +231,7 @@ NEVER: list[tuple[str, dict[str, Any], str]] = [
     ("revoke_api_key", {"api_key_id": "4"}, "never works again"),
     ("run_workflow", {"workflow_id": "wf_0d93ee5b1f62"}, "cannot be undone"),
     ("invite_user", {"email": "kim@fastn.example", "role": "Operator"}, "dashboard"),
-    ("ai_chat", {"message": "How are my workflows?"}, "Credits"),
+    ("ai_chat", {"message": "How are my workflows?"}, "credits are spent"),
 ]
 
 
@@ -247,7 +247,7 @@ async def test_change_without_undo_says_why(world: World, tool: str, arguments: 
     assert len(world.changes) == sent
 
 
-INVITED = "An invitation that was sent to an administrator cannot be taken back."
+INVITED = "An invitation that was sent to an administrator cannot be recalled."
 
 KINDS = ("customers", "connectors", "connections", "workflows", "triggers", "users", "roles", "api_keys", "secrets")
 
@@ -433,7 +433,7 @@ async def test_change_of_another_account_is_not_found(world: World) -> None:
 
 async def test_refused_call_is_not_journalled(world: World) -> None:
     await world.call(CreateCustomer(name="Acme", slug="acme-corp"), world.form())
-    assert (await world.ask(ListChanges()))["changes"][0]["undo"].startswith("It was not made")
+    assert (await world.ask(ListChanges()))["changes"][0]["undo"].startswith("The change was not made")
 
 
 async def test_no_secret_is_journalled(world: World) -> None:

@@ -207,7 +207,7 @@ async def test_table_that_is_partial_fails_the_statement_and_the_next_call_reads
     world = World(tmp_path, begin=large_account, snapshot_seconds=90, requests_per_answer=12)
     first = await world.call(Query(sql="select count(*) from customers"))
     assert isinstance(first, LeftOut)
-    assert first.what.startswith("1,200 of 2,000 rows of customers are read")
+    assert first.what.startswith("Fastn's rate limit stopped the reading of customers after 1,200 of 2,000 rows")
     assert await cell(world, "select count(*) from customers") == 2_000
 
 
@@ -239,6 +239,7 @@ async def test_unknown_names_are_answered_with_known_ones(world: World) -> None:
     for statement, word in (
         ("select * from customer", "customers"),
         ("select nmae from customers", "'name'"),
+        ("select nmae", "no such column: nmae. Nothing was changed. Name a table. Tables: customers, "),
         ("select medain(duration_ms) from runs", "'median'"),
     ):
         answer = await world.call(Query(sql=statement))

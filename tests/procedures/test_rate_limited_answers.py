@@ -17,7 +17,7 @@ from fastn_mcp.sandbox.server import Dataset, dataset
 from fastn_mcp.tools.billing import GetQuotas
 
 ACCOUNTS = pytest.mark.parametrize("begin", [dataset, large_account], ids=["small", "large"])
-LEFT_OUT = "Left out, to keep within Fastn's rate limit"
+LEFT_OUT = "Left out to stay within Fastn's rate limit"
 
 
 def limited(folder: Path, begin: Dataset, *, seconds: float = 90, requests: int | None = None) -> World:
@@ -64,7 +64,7 @@ async def test_answers_with_five_requests_left_are_useful(tmp_path: Path, begin:
     await leave(world, 5)
     found = await answer(world, Find(query="Katana"))
     assert found["found"][0]["name"].startswith("Katana")
-    assert ["workflow" in gap and "call again in 60 s" in gap for gap in found["not_searched"]] == [True]
+    assert ["workflow" in gap and "Call again in 60 s" in gap for gap in found["not_searched"]] == [True]
     diagnosis = await answer(world, Diagnose(customer_id="Katana"))
     assert diagnosis["verdict"]
     assert LEFT_OUT in str(diagnosis["not_checked"])
@@ -84,7 +84,7 @@ async def test_connections_of_a_connector_are_read_first(tmp_path: Path) -> None
         "HubSpot: 9 of 212 connections are broken, for 9 customers; it is not known whether runs"
     )
     (gap,) = diagnosis["not_checked"]
-    assert gap.endswith(": Left out, to keep within Fastn's rate limit: call again in 60 s to read on.")
+    assert gap.endswith(": Left out to stay within Fastn's rate limit. Call again in 60 s to continue.")
     assert {"triggers", "workflows", "failed runs", "queued runs", "names of customers"} <= {
         *gap.split(":")[0].split(", ")
     }
@@ -117,7 +117,7 @@ async def test_name_that_cannot_be_looked_up_is_not_diagnosed_as_an_id(tmp_path:
     await answer(world, GetOverview())
     await leave(world, 3)
     diagnosis = await answer(world, Diagnose(workflow_id="A workflow of another name"))
-    assert diagnosis["verdict"].startswith("It is not known which resource is meant.")
+    assert diagnosis["verdict"].startswith("The resource could not be identified.")
     assert diagnosis["causes"] == []
 
 

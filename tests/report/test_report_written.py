@@ -118,7 +118,7 @@ def test_unwritable_path_is_found_before_anything_is_sent(tmp_path: Path) -> Non
     (tmp_path / "folder.json.md").mkdir()
     for wrong, message in (
         ("nowhere/run.json", "no folder"),
-        ("run.md", "ends in .md"),
+        ("run.md", "must not end in .md"),
         ("folder.json", "is a folder"),
     ):
         with pytest.raises(SettingsError, match=message):

@@ -161,7 +161,7 @@ def test_text_of_an_exception_is_not_exported(records: InMemoryLogRecordExporter
 def test_messages_of_libraries_are_not_exported(records: InMemoryLogRecordExporter) -> None:
     logging.getLogger("mcp.server.runner").error(f"cannot be read: {CANARY}")
     (one,) = records.get_finished_logs()
-    assert one.log_record.body == "A message of mcp.server.runner: it stands in the log of this process."
+    assert one.log_record.body == "A message of mcp.server.runner: see the log of this process."
     assert CANARY not in one.to_json()
 
 

@@ -39,7 +39,7 @@ _MAX_PAUSE = 300.0
 
 _UNREADABLE = "This message was made by another server, or by another version of this one. Nothing was decided."
 
-_TOO_SLOW = "This takes longer than Slack waits. The message of the request will show the outcome."
+_TOO_SLOW = "This takes longer than Slack waits. The request's message will show the outcome."
 _FAILED = "Internal error. Your answer may have counted: see the message of the request and the server log."
 
 Payload = Mapping[str, Any]

@@ -120,7 +120,7 @@ class WebhookAnswers:
         if not await self._answers.ledger.use_nonce(f"{approver.name} {answer.nonce}", keep, now):
             raise AnswerRejected(409, "This nonce was used before: each answer needs a new one.", approver)
         if answer.grant != id_:
-            raise AnswerRejected(400, "It names another request than the address that it was sent to.", approver)
+            raise AnswerRejected(400, "It names a different request than the address it was sent to.", approver)
         request = await self._answers.find(id_, answer.decision, approver)
         if answer.question is not None and answer.question != digest(request.question.lines()):
             raise AnswerRejected(409, OTHER_LINES, approver, request)

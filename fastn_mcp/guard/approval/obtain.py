@@ -51,7 +51,7 @@ _BY_A_PROGRAM = (
 )
 
 _KNOWN_VALUE = (
-    "A value that already stands in the conversation is known to the model: have it rotated and type the new one, or "
+    "A value that is already in the conversation is known to the model: rotate it and type the new one, or "
     "type it anyway."
 )
 """What to do with a secret that the agent was told."""
@@ -185,7 +185,7 @@ class Approvals:
         if another:
             return another
         if form is None:
-            return "This client cannot ask. "
+            return "This client cannot ask for approval. "
         if decision is Decision.OUT_OF_BAND:
             return "The policy requires approval outside of the client. "
         if decision is Decision.FOUR_EYES:
@@ -209,7 +209,7 @@ class Approvals:
             return _without_useless_link(pending, evaluation, caller)
         else:
             await self._ledger.void(earlier.id, RequestState.STALE, now)
-            why_no_form = "The target has changed since the question was asked. "
+            why_no_form = "The target has changed since approval was requested. "
         return await self._ask(evaluation, caller, why_no_form)
 
     def _own_requests(self, requests: Iterable[ApprovalRequest], asker: Asker, now: datetime) -> JsonValue:
@@ -250,7 +250,7 @@ class Approvals:
         channel = self.channel
         if channel is None:
             raise Refused(
-                f"{why}{tool} needs the approval of a person.",
+                f"{why}{tool} needs a person's approval.",
                 f"Use a client that shows forms, or a terminal: fastn-mcp call {tool}",
                 facts={"preview": evaluation.agent_question.data_for_agent()},
             )
@@ -289,7 +289,7 @@ class Approvals:
             raise used_up()
         answer = read_answer(request, submitted.action, submitted.content)
         if isinstance(answer, Approve) and evaluation.needs_another(caller):
-            answer = NoAnswer("nobody approves such a call of their own")
+            answer = NoAnswer("nobody may approve such a call of their own")
         if evaluation.verdict.decision is not Decision.ALLOW and not isinstance(answer, Decline):
             await self._check_limits(evaluation, caller)
         return request, answer

@@ -155,7 +155,7 @@ def why_not(current: ApprovalRequest | None, vote: Vote, voted_on: ApprovalReque
     if current.state is RequestState.OPEN and current.expires > vote.at:
         if current.step_up is not None and current.needs_sign_in(vote):
             return f"{current.step_up.elsewhere} Nothing was decided."
-        return "You have approved it already, and somebody else has to approve it, too. Nothing was decided now."
+        return "You have approved it already; another person has to approve it, too. Nothing was decided."
     return why_closed(current)
 
 
@@ -164,11 +164,11 @@ def why_closed(current: ApprovalRequest | None) -> str:
     if current is None:
         return "This approval request does not exist. Nothing was decided."
     if current.state is RequestState.UNANSWERED and current.by is not None:
-        return "This request was left unanswered. Nothing was decided now."
+        return "This request was left unanswered. Nothing was decided."
     closed = f"This request {STATES[current.state].closed}."
     if current.state in (RequestState.OPEN, RequestState.UNANSWERED):
         return f"{closed} Nothing was decided; the agent can ask again."
-    return f"{closed} Nothing was decided now."
+    return f"{closed} Nothing was decided."
 
 
 log = logging.getLogger(__name__)
@@ -218,7 +218,7 @@ class TerminalApprovals:
         if request.typed is not None and self.typed is None:
             return f"Nothing was decided. {UNSEALABLE}"
         typed = None if self.typed is None else TypedValue(self.typed, secret)
-        sent = "when it is undone once more on the approval page" if request.undoes else _SENT_WHEN
+        sent = "when you undo the change again on the approval page" if request.undoes else _SENT_WHEN
         vote = Vote(_APPROVED_BY, approves=True, at=self.system.timestamp(), is_temporary=is_temporary)
         also = f" Such calls need no approval for {TEMPORARY_MINUTES} minutes from then on." if is_temporary else ""
         return await self._vote(request, vote, note=None, message=f"Approved. It is sent {sent}.{also}", typed=typed)

@@ -44,7 +44,7 @@ def run_workflow(facts: Facts) -> Question:
         title=f"Run workflow {facts.name} now{where}{whose}.",
         button=f"Run {short_name(facts)}{where}",
         brief=f"Run{where}: {facts.name}",
-        then=f"What it does in {reached} cannot be taken back from here.",
+        then=f"Its effects in {reached} cannot be undone from here.",
         facts=(("Input", quote(quote(arguments["input"], UNCUT))),) if arguments.get("input") else (),
     )
 
@@ -63,7 +63,7 @@ def _role(facts: Facts, argument: str) -> tuple[str, str]:
     """Return the name of the role that an argument gives by name or id, and a sentence if it could not be read."""
     role = facts.arguments.get(argument)
     name = facts.name_of("role", str(role))
-    return quoted(name or role), "" if name or not role else f"Not checked: which role {quoted(role)} is."
+    return quoted(name or role), "" if name or not role else f"Not checked: what role {quoted(role)} permits."
 
 
 def create_role(facts: Facts) -> Question:
@@ -80,7 +80,7 @@ def create_role(facts: Facts) -> Question:
     else:
         are_harmless = all(power(each) == _HARMLESS_RANK for each in permissions)
         to_read = ", read-only" if only else ", all of them read-only"
-        can = f"with {count}{to_read if are_harmless else ''}"
+        can = f"with {count}{to_read if are_harmless else ''}" if permissions else "without permissions"
     return say(
         facts,
         "Create",
@@ -143,7 +143,7 @@ def ai_build(facts: Facts) -> Question:
 
 def _ai(facts: Facts, what: str, message: str) -> Question:
     button = "Ask Fastn's AI"
-    then = "It asks before each change."
+    then = "The AI asks before each change."
     if facts.call.arguments().get("session_id") is not None:
         what = "Answer Fastn's AI"
         button = "Send this answer"

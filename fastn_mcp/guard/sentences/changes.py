@@ -84,12 +84,12 @@ def create_customer(facts: Facts) -> Question:
     email = facts.arguments.get("admin_email")
     invites = f" and invite {quoted(email)}" if email else ""
     role = " as its administrator" if email else ""
-    question = _created(facts, f"Create customer {facts.name}{invites}{role}.", "It can be deleted again.")
+    question = _created(facts, f"Create customer {facts.name}{invites}{role}.", "It can be deleted afterwards.")
     return replace(question, then=joined(question.then, _invited(facts)), button=f"{question.button}{invites}")
 
 
 def create_connector(facts: Facts) -> Question:
-    return _created(facts, f"Create private connector {facts.name}.", "It can be deleted again.")
+    return _created(facts, f"Create private connector {facts.name}.", "It can be deleted afterwards.")
 
 
 def updated(facts: Facts, back: str = "It can be changed back.", *also: str) -> Question:
@@ -170,7 +170,7 @@ def update_trigger(facts: Facts) -> Question:
     changes_nothing = bool(facts.row) and not facts.changes
     if facts.effect is not Effect.EXTERNAL or is_off or changes_nothing:
         return updated(facts)
-    back = "The change can be undone; what it started meanwhile cannot."
+    back = "The change can be undone; runs that it has started by then cannot."
     after = {**facts.row, **facts.arguments}
     callers = f", {_when(after)}" if word(after, "type") == "webhook" else ""
     return updated(facts, back, f"From then on it fires for real{callers}.")
@@ -210,7 +210,7 @@ def create_connection(facts: Facts) -> Question:
 def _replaced_connection(facts: Facts) -> tuple[str, str, str, str, str]:
     """Return the verb, the connection that exists, what of it is lost, what undo does, and what is not known."""
     if facts.resolved.target is None:
-        return "Connect", "", "", "It can be deleted again.", ""
+        return "Connect", "", "", "It can be deleted afterwards.", ""
     if not facts.row:
         unchecked = "Not checked: whether a connection exists, whose credentials may then be replaced."
         return "Connect", "", "", "", unchecked
@@ -232,7 +232,7 @@ def _sign_in_hosts(connector: Row) -> list[str]:
 
 
 def create_workflow(facts: Facts) -> Question:
-    then = "It does not run until Fastn or somebody in the dashboard publishes it. It can be moved to Trash again."
+    then = "It does not run until Fastn or somebody in the dashboard publishes it. It can be moved to Trash afterwards."
     return _created(facts, f"Create workflow {facts.name} as a draft.", then)
 
 
@@ -241,9 +241,9 @@ def create_trigger(facts: Facts) -> Question:
     is_off = _state(facts, arguments) is State.OFF
     state = f", {State.OFF.value}" if is_off else ""
     title = f"Create trigger {facts.name}{state}: {_starts(facts)} {_when(arguments)}."
-    then = "It fires for real from now on. It can be deleted; what it started meanwhile cannot be undone."
+    then = "It fires for real from now on. It can be deleted; runs that it has started by then cannot be undone."
     if is_off:
-        then = "It does not fire until it is switched on. It can be deleted again."
+        then = "It does not fire until it is switched on. It can be deleted afterwards."
     return say(facts, "Create", title=title, then=then)
 
 
@@ -332,7 +332,7 @@ def delete_workflow(facts: Facts) -> Question:
         others = replace(triggers, rows=going_on, count=len(going_on), more=False)
         go_on = ""
         if going_on:
-            go, they_start = ("goes", "it starts") if others.is_one else ("go", "they start")
+            go, they_start = ("stays", "it starts") if others.is_one else ("stay", "they start")
             go_on = f"{sentence(listed(others))} {go} on unless all other workflows that {they_start} are deleted too."
         then = joined(stops(replace(triggers, rows=stopping, count=triggers.count - len(going_on))), go_on, then)
     return Question(
@@ -361,7 +361,7 @@ def create_secret(facts: Facts) -> Question:
     same = "secret has this name, customer and environment."
     lost = then = unchecked = ""
     if facts.resolved.target is None:
-        then = f"No other {same} It can be deleted again."
+        then = f"No other {same} It can be deleted afterwards."
     elif facts.row:
         lost = "The old value is lost for good."
     else:

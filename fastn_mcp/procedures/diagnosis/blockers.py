@@ -67,7 +67,7 @@ def apps_of(workflow: Row) -> list[str]:
 
 
 _PROBLEMS = {
-    "FAILED": "authorisation revoked, or no longer fits",
+    "FAILED": "authorisation revoked, or no longer valid",
     "EXPIRED": "credentials could not be renewed",
     "INACTIVE": State.OFF.value,
 }

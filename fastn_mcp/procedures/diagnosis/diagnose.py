@@ -84,7 +84,7 @@ class Diagnose(Procedure[Diagnosis]):
                 if name is not None
             }
         except LeftOut as error:
-            verdict = f"It is not known which resource is meant. {error.what}"
+            verdict = f"The resource could not be identified. {error.what}"
             return Diagnosis.model_validate({"verdict": verdict, "causes": [], "not_checked": [error.what]})
         _check(Subject(resources))
         evidence = await gather(Subject(resources), Period(self.hours, context.look.snapshot.instant()), context)

@@ -385,8 +385,8 @@ async def _records(
             records[key] = RunRecord(RunFilter(key), completed=page.total, last_success=last)
     unread = sum(key not in records or records[key].completed is None for key in failing) if others else 0
     if unread:
-        why = "Call again to read on." if asked.order == "rate" else "Each workflow takes a request: see order=rate."
-        account.reads.gaps.append(Unchecked(f"how often {counted(unread, 'failing workflow')} ran", why))
+        why = "Call again to continue." if asked.order == "rate" else "Each workflow takes a request: see order=rate."
+        account.reads.gaps.append(Unchecked(f"run counts of {counted(unread, 'failing workflow')}", why))
     return records
 
 

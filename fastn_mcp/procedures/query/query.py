@@ -189,5 +189,8 @@ def _unknown_column(named: str, statement: str) -> tuple[str, str]:
     words = set(re.findall(r"\w+", statement.lower()))
     tables = [table for name, table in TABLES.items() if name in words]
     known = [column.name for table in tables for column in table.columns]
-    columns = "; ".join(f"{table.name}: {', '.join(column.name for column in table.columns)}" for table in tables)
-    return f"no such column: {named}{nearest(named.rpartition('.')[2], known)}", f"Columns: {columns}."
+    columns = " ".join(
+        f"Columns of {table.name}: {', '.join(column.name for column in table.columns)}." for table in tables
+    )
+    next_step = columns or f"Name a table. Tables: {', '.join(TABLES)}."
+    return f"no such column: {named}{nearest(named.rpartition('.')[2], known)}", next_step

@@ -204,8 +204,8 @@ class StatementReads:
         if not window.is_complete and self._may_ask_for_absence(statement):
             of = "" if window.total is None else f" of {window.total:,}"
             raise Failed(
-                f"Only the newest {len(window.rows):,}{of} rows of {table.name} are read, so this statement could take"
-                " what has an older row for absent.",
+                f"Only the newest {len(window.rows):,}{of} rows of {table.name} are read, so this statement could"
+                " miss older rows and report something as absent that is not.",
                 f"Bound the reading with {self._ways(table)} until it is whole"
                 + (f", or count by {RUN_COUNTS}." if table.name == "runs" else "."),
                 certainty=NOTHING_CHANGED,
@@ -267,8 +267,8 @@ class StatementReads:
             steps.append(f"bound the reading with {ways}")
         next_step = ", or ".join(steps or ["use the list tool"])
         return LeftOut(
-            f"{read:,}{of} rows of {table.name} are read, as far as Fastn's rate limit goes, and the statement was not"
-            " run on a part.",
+            f"Fastn's rate limit stopped the reading of {table.name} after {read:,}{of} rows, so the statement was not"
+            " run.",
             next_step[:1].upper() + next_step[1:] + ".",
             certainty=NOTHING_CHANGED,
         )

@@ -39,7 +39,7 @@ MAX_ATTEMPTS = 3
 
 _UNKNOWN = "unknown_outcome"
 
-_HISTORY_UNREAD = "Not checked: what this server did to it"
+_HISTORY_UNREAD = "Not checked: recent changes by this server"
 
 
 class Invariants:

@@ -30,7 +30,7 @@ TOLERATED = frozenset({"settle", "release", "wait_for_change", "still_open", "ho
 
 `settle` and `release` come after the request. `wait_for_change`, `still_open` and `holding` only say when a waiting
 call looks again: it is then judged anew, and `stops` is read before it is sent. `recent_changes` is the history of a
-record that people read ("what this server did to it lately"). Neither the policy nor the binding looks at it, so that
+record that people read ("recent changes by this server"). Neither the policy nor the binding looks at it, so that
 no failure of it can decide in favour of a call. That people are told it is missing is an invariant of its own
 (`Invariants.unread_history_is_told`).
 """
