@@ -87,18 +87,17 @@ class Questions:
             return await self.with_question(evaluation)
         call = evaluation.call
         now = self._system.now()
-        recorded = RecordedReads(reads)
         facts = await work_on(received(), partial(self._facts, evaluation))
         facts.history = await self._journal.history(evaluation.resolved)
         facts.costs = await self._ai_sessions.costs(reads) if isinstance(call, (AiChat, AiBuild)) else ""
         if may_read:
             with anyio.CancelScope(deadline=deadline):
-                dependence = await describe_dependents(call, evaluation.resolved.target, recorded, now)
+                dependence = await describe_dependents(call, evaluation.resolved.target, reads, now)
                 facts.dependence = dependence or facts.dependence
-                outlook = await outlook_of(evaluation.resolved, recorded, now, self._account.surroundings)
+                outlook = await outlook_of(evaluation.resolved, reads, now, self._account.surroundings)
                 facts.defaults = outlook.defaults
                 facts.notes = outlook.notes
-        return await self._with_facts(evaluation, facts, recorded)
+        return await self._with_facts(evaluation, facts, reads)
 
     def _facts(self, evaluation: Evaluation) -> Facts:
         undoes = self._undone(evaluation.undoes)
