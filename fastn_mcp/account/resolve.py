@@ -9,7 +9,8 @@ from typing import Any, NamedTuple, cast
 
 from pydantic import JsonValue
 
-from fastn_mcp.account.dependents import MAX_PAGES, find_dependents
+from fastn_mcp.account.dependent_rows import MAX_PAGES
+from fastn_mcp.account.dependents import find_dependents
 from fastn_mcp.account.resolved_call import (
     IDENTITY,
     KINDS,
@@ -27,7 +28,7 @@ from fastn_mcp.account.resolved_call import (
     undocumented_in,
 )
 from fastn_mcp.account.typed_argument import typed_argument
-from fastn_mcp.client.absence import finds_known_rows, read_filtered, search_control
+from fastn_mcp.client.absence import control_by, finds_known_rows, read_filtered, text_in_other_case
 from fastn_mcp.client.overwrites import read_overwritten
 from fastn_mcp.client.reads import GETS, MAX_LIST_PAGES, MAX_LOOKUPS, Pages, read_each, read_names, read_page
 from fastn_mcp.client.targets import find_listed, read_target
@@ -64,7 +65,7 @@ async def resolve(
 ) -> ResolvedCall:
     """Resolve a call by fresh reads. `session` is the target of a message to Fastn's AI.
 
-    `earlier` repeats the reads of the same call a short time ago, for what a create may overwrite.
+    `earlier` repeats the reads of an evaluation of the same call a short time ago.
 
     A target that does not exist `is_missing`. Raises `NotSent` if a setting contradicts an argument, and a `FastnError`
     if the target cannot be read.
@@ -80,7 +81,7 @@ async def resolve(
         target = await (read_overwritten(sent, send, earlier) if is_create else read_target(sent, send))
     row = row_of(target)
     arguments = call.arguments()
-    dependence = await find_dependents(call, target, send)
+    dependence = await find_dependents(call, target, send, earlier)
     records = await _read(_references(call, arguments, row, surroundings), send)
     connector = next((each.row for each in records if each.kind == "connector"), None)
     return ResolvedCall(
@@ -185,7 +186,7 @@ async def _holder(reference: str, besides: str | None, send: Send) -> Record | N
             answer = await read_filtered(ListCustomers, {"search": reference}, send)
             row = with_it(answer.rows)
             is_empty = row is None and answer.is_filtered and answer.is_whole and reference.isascii()
-            control = search_control("externalRef", pages.rows)
+            control = control_by(text_in_other_case("externalRef"), pages.rows)
             if is_empty and await finds_known_rows(ListCustomers, [control], send):
                 return None
         while row is None and pages.has_next:

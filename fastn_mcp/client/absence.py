@@ -19,6 +19,9 @@ from fastn_mcp.tools.paging import MAX_LIMIT, List
 Filters = Mapping[str, str]
 """Filters of a list, by the names of its arguments."""
 
+FiltersOf = Callable[[Row], Filters | None]
+"""The filters that find a known row; None if there are none."""
+
 MIN_FRAGMENT = 3
 """Minimum length in characters of a part of a text that is searched for in place of the whole."""
 
@@ -68,41 +71,41 @@ async def finds_known_rows(lister: Callable[..., List[Any]], controls: Sequence[
     return bool(controls)
 
 
-def search_control(field: str, rows: Iterable[Row]) -> Control | None:
-    """Return the most selective search that finds a known row by a field alone, in another letter case."""
-    return _longest((_in_other_case(field, row), row) for row in rows)
+def control_by(
+    filters_of: FiltersOf, known: Iterable[Row], differs_from: Mapping[str, Any] | None = None
+) -> Control | None:
+    """Return the most selective control by a known row; None if no row makes one.
 
-
-def reference_control(names: Iterable[str], rows: Iterable[Row], differs_from: Filters | None = None) -> Control | None:
-    """Return the filters of these names that find a known row by the connector and the customer that it refers to.
-
-    `differs_from`: filters that have found nothing, which prove nothing themselves.
+    `differs_from`: the filters that have found nothing, which prove nothing themselves.
     """
-    wanted = [*names]
-    controls = ((_same_references(wanted, row), row) for row in rows)
-    return _longest((filters, row) for filters, row in controls if filters != differs_from)
-
-
-def _longest(candidates: Iterable[tuple[Filters | None, Row]]) -> Control | None:
-    controls = [Control(filters, row) for filters, row in candidates if filters is not None and key_of(row)]
+    candidates = ((filters_of(row), row) for row in known if key_of(row))
+    controls = [Control(filters, row) for filters, row in candidates if filters is not None and filters != differs_from]
     return max(controls, key=lambda each: each.length, default=None)
 
 
-def _in_other_case(field: str, row: Row) -> Filters | None:
-    """Return a search for the inner part of a field, in another letter case, unless another field has it too."""
-    content = row.get(field)
-    if not isinstance(content, str) or not content.isascii():
-        return None
-    fragment = content.strip()[1:-1].strip()
-    if len(fragment) < MIN_FRAGMENT or fragment.swapcase() == fragment:
-        return None
-    others = to_json({name: value for name, value in row.items() if name != field}).decode()
-    return None if fragment.lower() in others.lower() else {"search": fragment.swapcase()}
+def text_in_other_case(field: str) -> FiltersOf:
+    """Return the search for the inner part of a field, in another letter case, unless another field has it too."""
+
+    def filters_of(row: Row) -> Filters | None:
+        content = row.get(field)
+        if not isinstance(content, str) or not content.isascii():
+            return None
+        fragment = content.strip()[1:-1].strip()
+        if len(fragment) < MIN_FRAGMENT or fragment.swapcase() == fragment:
+            return None
+        others = to_json({name: value for name, value in row.items() if name != field}).decode()
+        return None if fragment.lower() in others.lower() else {"search": fragment.swapcase()}
+
+    return filters_of
 
 
-def _same_references(names: Sequence[str], row: Row) -> Filters | None:
-    """Return the filters of a row's connector and customer; None if the row lacks one."""
-    fields = {**connection_refers(key_of(row)), **row}
-    held = {"connector_id": text(fields, "connectorId", "connector.id"), "customer_id": owner_of(fields) or ""}
-    filters = {name: held.get(name, "") for name in names}
-    return filters if all(filters.values()) else None
+def references_of(*names: str) -> FiltersOf:
+    """Return the filters of these names for a row's connector and customer; none if the row lacks one."""
+
+    def filters_of(row: Row) -> Filters | None:
+        fields = {**connection_refers(key_of(row)), **row}
+        held = {"connector_id": text(fields, "connectorId", "connector.id"), "customer_id": owner_of(fields) or ""}
+        filters = {name: held.get(name, "") for name in names}
+        return filters if all(filters.values()) else None
+
+    return filters_of

@@ -11,10 +11,11 @@ from pydantic_core import to_json
 from fastn_mcp.client.absence import (
     MIN_FRAGMENT,
     Filters,
+    control_by,
     finds_known_rows,
     read_filtered,
-    reference_control,
-    search_control,
+    references_of,
+    text_in_other_case,
 )
 from fastn_mcp.client.reads import MAX_LIST_PAGES, SHORT_PAGES, Pages, read_page, with_new_rows
 from fastn_mcp.errors import FastnError
@@ -138,9 +139,9 @@ async def by_filters(call: Create[Any], lister: type[List[Any]], known: Sequence
                 return Overwritten(found.row, is_doubtful=is_doubtful)
         if is_doubtful or not queries:
             return Overwritten(is_doubtful=is_doubtful)
-        controls = [reference_control(beside, known, differs_from=beside)]
+        controls = [control_by(references_of(*beside), known, differs_from=beside)]
         if can_search:
-            controls = [search_control(field, known) for field in [*texts][:_MAX_CONTROLS]]
+            controls = [control_by(text_in_other_case(field), known) for field in [*texts][:_MAX_CONTROLS]]
         return Overwritten(is_settled=await finds_known_rows(lister, controls, send))
     except (FastnError, ValueError):
         return Overwritten(is_doubtful=is_doubtful)

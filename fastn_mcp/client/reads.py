@@ -169,7 +169,9 @@ async def _second(rest: Sequence[List[Any]], first: Listed, send: Send) -> Liste
 class RecordedReads:
     """A `Send` that sends each read only once, and repeats its answer."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, earlier: Self | None = None) -> None:
+        """`earlier`: the reads for the same purpose a short time ago."""
+        self.earlier = None if earlier is None else earlier.repeated
         self._send = send
         self._outcomes: dict[tuple[str, bytes], FastnObject | FastnError] = {}
 
@@ -219,7 +221,7 @@ def after_creates(lister: AnyOperation, earlier: Send, send: Send) -> Send:
     return read
 
 
-async def with_new_rows(listing: List[Any], known: Sequence[Row], send: Send) -> list[Row] | None:
+async def with_new_rows(listing: List[Any], known: Sequence[Row], send: Send) -> Sequence[Row] | None:
     """Return all rows of a list by its first page, read again, and the rows `known` before. None if it is not certain.
 
     That needs the newest rows first and a total that equals the rows: then none was removed and no other added. A row

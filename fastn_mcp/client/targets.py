@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
-from fastn_mcp.client.absence import finds_known_rows, read_filtered, reference_control, search_control
+from fastn_mcp.client.absence import control_by, finds_known_rows, read_filtered, references_of, text_in_other_case
 from fastn_mcp.client.reads import SHORT_PAGES, Pages
 from fastn_mcp.errors import FastnError, NotFound
 from fastn_mcp.records.rows import FastnObject, Row, connection_refers, key_of
@@ -66,7 +66,7 @@ async def find_listed(lister: type[List[Any]], id_: str, send: Send) -> ListedRo
     refers = connection_filters(id_) if lister is ListConnections else {}
     left = MAX_TARGET_PAGES
     if refers:
-        like = Pages(lister(limit=MAX_LIMIT, **refers), send, left)
+        like = Pages(lister.model_validate({"limit": MAX_LIMIT, **refers}), send, left)
         found = await _in_filtered_pages(like, id_)
         left -= len(like.pages)
         if found.is_settled or not left:
@@ -106,7 +106,7 @@ async def _by_filters(
     lister: type[List[Any]], id_: str, known: Sequence[Row], *, send: Send, refers: dict[str, str]
 ) -> tuple[ListedRow, int]:
     """Return what the filters of a list say of an id, proven by `known` rows, and the number of requests for it."""
-    control = reference_control(refers, known, differs_from=refers) if refers else None
+    control = control_by(references_of(*refers), known, differs_from=refers) if refers else None
     used = 0
     with suppress(FastnError, ValueError):
         if not refers and "search" in lister.model_fields:
@@ -115,7 +115,7 @@ async def _by_filters(
             row = _with_id(answer.rows, id_)
             if row is not None:
                 return ListedRow(row), used
-            control = search_control("id", known) if answer.is_filtered and answer.is_whole else None
+            control = control_by(text_in_other_case("id"), known) if answer.is_filtered and answer.is_whole else None
         if control is not None:
             used += 1
             if await finds_known_rows(lister, [control], send):

@@ -48,7 +48,7 @@ from fastn_mcp.tools.tool import Effect, Tool
 log = logging.getLogger(__name__)
 
 _SHARED_SECONDS = 90.0
-"""Seconds for which the next evaluation of a create may use the long list that an earlier one has read."""
+"""Seconds for which the next evaluation of the same call may use what an earlier one has learned of long lists."""
 
 _MAX_SHARED = 8
 """Maximum number of evaluations whose reads are kept for that."""
@@ -85,7 +85,7 @@ class Judge:
         self._system = system
         self._read = read
         self._earlier: dict[str, tuple[float, RecordedReads]] = {}
-        """Reads of evaluations with a create, by the id of the call or list, and when they began (monotonic clock)."""
+        """Reads of evaluations by the id of the call or list, and when they began, on the monotonic clock."""
         self._has_warned = False
         """Whether it was logged that the key may not read customers."""
 
@@ -145,19 +145,16 @@ class Judge:
         Each call of a list counts against the budgets and the plan of those after it, so that a shortage is found up
         front. `undoes`: the earlier change that the call undoes.
         """
-        reads = RecordedReads(self._read)
-        earlier = self._shared(tool, made.id or self.call_id(tool, asker), reads)
+        reads = self._new_reads(made.id or self.call_id(tool, asker))
         if not tool.inner_calls:
-            return await self.judge_call(cast("Call", tool), asker, reads=reads, earlier=earlier, undoes=undoes)
+            return await self.judge_call(cast("Call", tool), asker, reads=reads, undoes=undoes)
         earlier_uses: Counter[tuple[str, str]] = Counter()
         evaluations: list[Evaluation] = []
         for number, call in enumerate(cast("tuple[Call, ...]", tool.inner_calls), 1):
             if made.calls[number - 1] in made.outcomes:
                 continue
             try:
-                evaluation = await self.judge_call(
-                    call, asker, earlier_uses, reads=reads, earlier=earlier, list_id=made.id
-                )
+                evaluation = await self.judge_call(call, asker, earlier_uses, reads=reads, list_id=made.id)
                 if evaluation.typed is not None:
                     raise NotSent(
                         f"a person can type the {evaluation.typed.name} of a single call only.",
@@ -187,20 +184,19 @@ class Judge:
         earlier_uses: EarlierUses = NO_EARLIER_USES,
         *,
         reads: RecordedReads | None = None,
-        earlier: RecordedReads | None = None,
         list_id: str = "",
         undoes: Change | None = None,
         at: datetime | None = None,
     ) -> Evaluation:
         """Judge one call by fresh reads, with the uses in `earlier_uses` already counted. Raises a `FastnError`.
 
-        `reads`: the reads of its list, each made once. `earlier`: those of an earlier evaluation (`_shared`).
-        `list_id`: the list that it belongs to. `at`: the time to decide it for, instead of now.
+        `reads`: the reads of its list, each made once. `list_id`: the list that it belongs to. `at`: the time to decide
+        it for, instead of now.
         """
         began = self._system.timestamp()
         call_id, repeat_id = self._ids(call, asker)
         reads = reads or RecordedReads(self._read)
-        resolved = await self._resolve(call, reads, own={call_id, list_id}, earlier=earlier)
+        resolved = await self._resolve(call, reads, own={call_id, list_id})
         verdict, is_unsettled = await self._decide(
             resolved, repeat_id, asker, earlier_uses=earlier_uses, at=at, list_id=list_id
         )
@@ -270,27 +266,23 @@ class Judge:
         # A person and a machine may have the same subject where the team names people by another claim than `sub`.
         return [asker.principal, asker.machine, asker.tenant, self._account.name, self._account.key_digest]
 
-    def _shared(self, tool: Tool[Any], id_: str, reads: RecordedReads) -> RecordedReads | None:
-        """Return the reads of an earlier evaluation with a create. Without any, keep `reads` for the next one."""
-        if not any(isinstance(each, Create) for each in (tool, *tool.inner_calls)):
-            return None
+    def _new_reads(self, id_: str) -> RecordedReads:
+        """Return the reads of a new evaluation, with those of an earlier one of the same call or list."""
         now = self._system.monotonic()
         self._earlier = {key: each for key, each in self._earlier.items() if now - each[0] <= _SHARED_SECONDS}
         if id_ in self._earlier:
-            return self._earlier[id_][1]
+            return RecordedReads(self._read, self._earlier[id_][1])
         if len(self._earlier) >= _MAX_SHARED:
             del self._earlier[next(iter(self._earlier))]
+        reads = RecordedReads(self._read)
         self._earlier[id_] = now, reads
-        return None
+        return reads
 
-    async def _resolve(
-        self, call: Call, reads: Send, own: Collection[str], earlier: RecordedReads | None
-    ) -> ResolvedCall:
+    async def _resolve(self, call: Call, reads: RecordedReads, own: Collection[str]) -> ResolvedCall:
         session = self.ai_sessions.target(call) if isinstance(call, (AiChat, AiBuild)) else None
         try:
             call.request()
-            repeated = None if earlier is None else earlier.repeated
-            resolved = await resolve(call, self._account.surroundings, reads, session, repeated)
+            resolved = await resolve(call, self._account.surroundings, reads, session, reads.earlier)
             resolved = await with_owners(resolved, reads) if self.policy.rules.needs_owners(call) else resolved
         except RefusedValue as error:
             raise InvalidArgument(

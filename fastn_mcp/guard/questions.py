@@ -92,7 +92,9 @@ class Questions:
         facts.costs = await self._ai_sessions.costs(reads) if isinstance(call, (AiChat, AiBuild)) else ""
         if may_read:
             with anyio.CancelScope(deadline=deadline):
-                dependence = await describe_dependents(call, evaluation.resolved.target, reads, now)
+                dependence = await describe_dependents(
+                    call, evaluation.resolved.target, reads, now, earlier=reads.earlier
+                )
                 facts.dependence = dependence or facts.dependence
                 outlook = await outlook_of(evaluation.resolved, reads, now, self._account.surroundings)
                 facts.defaults = outlook.defaults
@@ -137,7 +139,7 @@ class Questions:
         dependence = facts.dependence.counted()
         outlook = Outlook(facts.defaults)
         if resolved.target is facts.resolved.target:
-            found = await describe_dependents(resolved.call, resolved.target, read, now)
+            found = await describe_dependents(resolved.call, resolved.target, read, now, earlier=recorded.earlier)
             dependence = facts.dependence.shown_as(found, self._account.tools.hides)
             outlook = await outlook_of(resolved, read, now, self._account.surroundings)
         return replace(
