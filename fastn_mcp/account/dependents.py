@@ -4,16 +4,17 @@ Rules say which lists to read for a resource, how their rows refer to it, and wh
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from typing import Any
 
 from pydantic import JsonValue
 
 from fastn_mcp.account.dependence import OWNED_KINDS, Dependence, Dependents, Unchecked
+from fastn_mcp.account.dependency_rules import DependencyRule, DependencyRules, dependency_rules
+from fastn_mcp.account.dependent_rows import MAX_DETAILS, MAX_PAGES, LimitedReads, RowSearch, Uses
 from fastn_mcp.client.reads import Pages, read_each, read_names, read_page
 from fastn_mcp.errors import FastnError
 from fastn_mcp.records.formats import aged
@@ -22,7 +23,6 @@ from fastn_mcp.records.rows import (
     FastnObject,
     Row,
     connection_refers,
-    connector_keys,
     key_of,
     owner_of,
     row_of,
@@ -30,21 +30,15 @@ from fastn_mcp.records.rows import (
     started_workflows,
     text,
     timestamp,
-    word,
 )
 from fastn_mcp.records.states import STATES, run_state, trigger_state
-from fastn_mcp.redaction import texts_in
 from fastn_mcp.runtime import Report, no_progress
-from fastn_mcp.tools.access import ListSecrets
-from fastn_mcp.tools.connectors import CreateConnector, ListConnections, UpdateConnector
+from fastn_mcp.tools.connectors import CreateConnector, UpdateConnector
 from fastn_mcp.tools.operation import Call, Send
-from fastn_mcp.tools.paging import List, Listed
+from fastn_mcp.tools.paging import Listed
 from fastn_mcp.tools.related_reads import kind_of, own_label, suggested_read
 from fastn_mcp.tools.triggers import ListTriggers
-from fastn_mcp.tools.workflows import GetWorkflow, ListExecutions, ListWorkflows, UpdateWorkflow
-
-MAX_PAGES = 3
-"""Maximum number of pages of 100 rows read for one kind."""
+from fastn_mcp.tools.workflows import ListExecutions, UpdateWorkflow
 
 MAX_EXAMPLES = {"connections": 5, "executions": 5}
 """Maximum number of examples by kind, if they hardly differ. Ids of connections are long: the list has them."""
@@ -55,164 +49,44 @@ _MAX_OTHER_EXAMPLES = 30
 _FEW_RUNS = 3
 """Number of workflows above which a page of the newest runs is read first, which shows the last run of several."""
 
-MAX_DETAILS = 30
-"""Maximum number of rows of one kind to read one by one, if the list does not show enough."""
-
 _MAX_RUNS = 10
 """Maximum number of workflows whose last run is read one by one."""
 
+MAX_READS = 4
+"""Maximum number of reads for the dependents of a call that deletes nothing. Its target makes five."""
 
-Depends = Callable[[Row], bool | None]
-"""Whether a row depends on the resource; None if the row does not tell."""
+_MAX_READS_OF_CREATE = 2
+"""The same for a create that overwrites something, which takes three to find that."""
 
-
-@dataclass(frozen=True, slots=True)
-class DependencyRule:
-    """A kind that may depend on a resource. `detail` reads one row in full, as a list may omit fields."""
-
-    kind: str
-    reading: List[Any]
-    depends: Depends | None = None
-    """None if Fastn has filtered the list."""
-    detail: Callable[[str], Call] | None = None
-    workflow: str | None = None
-    """Id of the workflow whose triggers are listed: each stays active for the other workflows that it starts."""
+_UNPROVEN = "Fastn's filter found none, and nothing proved that it works."
 
 
-@dataclass(frozen=True, slots=True)
-class DependencyRules:
-    """Rules for certain and for possible dependents, and the kinds that cannot be checked."""
+async def find_dependents(
+    call: Call, target: FastnObject | None, send: Send, earlier: Send | None = None
+) -> Dependence:
+    """Find the certain dependents of the target of `call`, from lists alone.
 
-    certain: tuple[DependencyRule, ...] = ()
-    possible: tuple[DependencyRule, ...] = ()
-    unchecked: tuple[Unchecked, ...] = ()
-
-
-def dependency_rules(kind: str, subject: str, target: FastnObject | None) -> DependencyRules:
-    """Return the rules for dependents of the resource with the id `subject`. `target` is its record, if it was read."""
-    triggers = ListTriggers(limit=100)
-    row = row_of(target)
-    match kind:
-        case "customer":
-            return DependencyRules(
-                certain=(
-                    DependencyRule("connections", ListConnections(customer_id=subject, limit=100)),
-                    DependencyRule("secrets", ListSecrets(customer_id=subject, limit=100)),
-                    DependencyRule("executions", ListExecutions(customer_id=subject, limit=100)),
-                ),
-                possible=(DependencyRule("triggers", ListTriggers(customer_id=subject, limit=100)),),
-            )
-        case "connector":
-            names = {subject, text(row, "slug") or subject}
-            return DependencyRules(
-                certain=(
-                    DependencyRule("connections", ListConnections(connector_id=subject, limit=100)),
-                    _of_workflows(_refers("connectors", names)),
-                    DependencyRule("triggers", triggers, _app_event("connectorId", names)),
-                )
-            )
-        case "connection":
-            names = connector_keys(row)
-            why = "Workflows name connectors, not connections, so whether one uses this connection is unknown."
-            return DependencyRules(
-                certain=(DependencyRule("triggers", triggers, _app_event("connectionId", {subject})),),
-                possible=(_of_workflows(_refers("connectors", names)),) if names else (),
-                unchecked=(Unchecked("workflows", why),),
-            )
-        case "workflow":
-            return DependencyRules(
-                certain=(DependencyRule("triggers", triggers, _starts(subject), workflow=subject),),
-                unchecked=(Unchecked("other callers", "Callers through the API are unknown."),),
-            )
-        case "secret":
-            name = text(row, "name")
-            why = "Names that the code builds at run time are not visible."
-            return DependencyRules(
-                possible=(_of_workflows(_mentions(name)),) if name else (),
-                unchecked=(Unchecked("workflows that read it", why),),
-            )
-        case "trigger":
-            why = "Nothing in Fastn uses a trigger. Fastn does not know who calls a webhook or relies on its runs."
-            return DependencyRules(unchecked=(Unchecked("who uses it", why),))
-        case _:
-            return DependencyRules(unchecked=(Unchecked("who uses it", "Fastn does not know."),))
-
-
-def _of_workflows(depends: Depends) -> DependencyRule:
-    return DependencyRule("workflows", ListWorkflows(limit=100), depends, lambda key: GetWorkflow(workflow_id=key))
-
-
-def _refers(field: str, wanted: set[str], if_missing: Depends = lambda _: None) -> Depends:
-    """Match rows with a wanted text in a field. `if_missing` decides for a row without that field."""
-
-    def depends(row: Row) -> bool | None:
-        value = row.get(field)
-        return if_missing(row) if value is None else not wanted.isdisjoint(texts_in(value))
-
-    return depends
-
-
-def _app_event(field: str, wanted: set[str]) -> Depends:
-    """Match triggers by a field that only app event triggers have."""
-    return _refers(field, wanted, lambda row: None if "event" in (word(row, "type") or "event") else False)
-
-
-def _starts(workflow_id: str) -> Depends:
-    """Match triggers that start a workflow; None for a trigger without readable routes."""
-
-    def depends(row: Row) -> bool | None:
-        routes = row.get("routes")
-        started = started_workflows(row)
-        return None if routes is None or (routes and not started) else workflow_id in started
-
-    return depends
-
-
-def _mentions(name: str) -> Depends:
-    """Match workflows whose code contains a name."""
-
-    def depends(row: Row) -> bool | None:
-        code = row.get("code")
-        return name in code if isinstance(code, str) else None
-
-    return depends
-
-
-@dataclass(frozen=True, slots=True)
-class Uses:
-    """Rows of one kind that use the resource. `count` is exact, or a lower bound if `more`."""
-
-    rows: Sequence[Row]
-    count: int
-    more: bool = False
-    silent: int = 0
-    """Number of rows that do not tell whether they use it."""
-
-    def gap(self, rule: DependencyRule) -> Unchecked | None:
-        """Return why the rows read do not settle if there are any dependents; None if they do."""
-        if self.silent:
-            why = f"The list does not show what they use, and at most {MAX_DETAILS} are read one by one."
-            return Unchecked(f"{self.silent} {rule.kind}", why, rule.kind)
-        if self.more and not self.count:
-            return Unchecked(rule.kind, "Only the first were read, and none of them uses it.", rule.kind)
-        return None
-
-
-async def find_dependents(call: Call, target: FastnObject | None, send: Send) -> Dependence:
-    """Find the certain dependents of the target of `call`, from lists alone."""
+    `earlier` repeats the reads of an evaluation a short time ago. What it read tells how long the lists are.
+    """
     rules = _rules(call, target)
-    dependents, unchecked = await _apply(rules.certain, send, _own(call, target))
+    dependents, unchecked = await _apply(rules.certain, _limited(call, send), _own(call, target), earlier=earlier)
     return Dependence(dependents, (*rules.unchecked, *unchecked))
 
 
 async def describe_dependents(
-    call: Call, target: FastnObject | None, send: Send, now: datetime, report: Report = no_progress
+    call: Call,
+    target: FastnObject | None,
+    send: Send,
+    now: datetime,
+    report: Report = no_progress,
+    earlier: Send | None = None,
 ) -> Dependence:
     """Find the certain and the possible dependents of the target of `call`, with the triggers and runs of workflows."""
     rules = _rules(call, target)
     own = _own(call, target)
-    dependents, unchecked = await _apply(rules.certain, send, own, now=now, report=report)
-    possible, more_unchecked = await _apply(rules.possible, send, own, now=now, report=report)
+    send = _limited(call, send)
+    dependents, unchecked = await _apply(rules.certain, send, own, earlier=earlier, now=now, report=report)
+    possible, more_unchecked = await _apply(rules.possible, send, own, earlier=earlier, now=now, report=report)
     customer = owner_of(row_of(target)) if kind_of(call) == "connection" else None
     dependents, possible = [
         tuple([await _with_facts(each, send, now, customer) if each.kind == "workflows" else each for each in group])
@@ -291,29 +165,50 @@ def _own(call: Call, target: FastnObject | None) -> dict[str, dict[str, str]]:
     return {kind_of(call): {call.target: label.name}} if call.target and label else {}
 
 
+def _limited(call: Call, send: Send) -> Send:
+    """Return a `Send` for the reads that a call may make for its dependents. A deletion may make all."""
+    if call.route.method == "DELETE":
+        return send
+    return LimitedReads(send, _MAX_READS_OF_CREATE if call.target is None else MAX_READS)
+
+
 async def _apply(
-    rules: Iterable[DependencyRule],
+    rules: Sequence[DependencyRule],
     send: Send,
     own: Names,
+    *,
+    earlier: Send | None,
     now: datetime | None = None,
     report: Report = no_progress,
 ) -> tuple[tuple[Dependents, ...], list[Unchecked]]:
-    """Return the dependents that the rules find, and what they could not check: without `now`, from lists alone."""
+    """Return the dependents that the rules find, and what they could not check: without `now`, from lists alone.
+
+    That a filter found none is believed without proof only if others were found, so that nothing depends on it.
+    """
+    searches = [RowSearch(rule, send, earlier) for rule in rules]
+    is_large = False
+    for number, search in enumerate(sorted(searches, key=lambda each: each.rule.depends is None)):
+        await report(f"Looking through {search.rule.kind}", number, None)
+        await search.begin(is_large=is_large)
+        is_large = is_large or search.is_long
     dependents: list[Dependents] = []
     unchecked: list[Unchecked] = []
-    for number, rule in enumerate(rules):
-        await report(f"Looking through {rule.kind}", number, None)
+    unproven: list[Unchecked] = []
+    for search in searches:
+        rule = search.rule
         try:
-            uses = await _uses_of(rule, send, 0 if now is None else MAX_DETAILS)
+            uses = await search.finish(0 if now is None else MAX_DETAILS)
         except FastnError as error:
             unchecked.append(Unchecked(rule.kind, error.what, rule.kind))
             continue
         if uses.count:
             dependents.append(await _dependents(rule, uses, own, send, now=now))
-        gap = uses.gap(rule)
+        gap = uses.gap(rule.kind)
         if gap:
             unchecked.append(gap)
-    return tuple(dependents), unchecked
+        if uses.is_unproven:
+            unproven.append(Unchecked(rule.kind, _UNPROVEN, rule.kind))
+    return tuple(dependents), [*unchecked, *(() if dependents else unproven)]
 
 
 async def _dependents(rule: DependencyRule, uses: Uses, own: Names, send: Send, *, now: datetime | None) -> Dependents:
@@ -387,34 +282,3 @@ def run_in_words(run: Row, now: datetime | None) -> str:
     """Return the state of a run and when it began: `failed 2026-11-25T09:00:00Z (3 hours ago)`."""
     at = timestamp(run, "startedAt", "createdAt")
     return " ".join(filter(None, (run_state(run).value, aged(at, now) if at and now else "")))
-
-
-async def _uses_of(rule: DependencyRule, send: Send, details: int) -> Uses:
-    """Read the rows that match a rule, and up to `details` undecided rows one by one. Raises a `FastnError`."""
-    rows: list[Row] = []
-    silent: list[Row] = []
-    pages = Pages(rule.reading, send, MAX_PAGES)
-    async for page in pages:
-        if page.not_checked:
-            raise FastnError("The rows do not say what they belong to.")
-        for row in page.rows:
-            answer = True if rule.depends is None else rule.depends(row)
-            if answer is None:
-                silent.append(row)
-            elif answer:
-                rows.append(row)
-    # Where Fastn has filtered, its total counts matching rows.
-    is_filtered = rule.depends is None and all(len(page.rows) == 100 for page in pages.pages)
-    total = pages.pages[-1].total if is_filtered and not pages.is_complete else None
-    more = total is None and not pages.is_complete
-    detail = rule.detail
-    matches = rule.depends
-    if detail is not None and matches is not None and details:
-
-        async def depends(number: int) -> bool | None:
-            return matches(row_of(await send(detail(key_of(silent[number])))))
-
-        answers = await read_each(range(min(details, len(silent))), depends)
-        rows += [row for number, row in enumerate(silent) if answers.get(number)]
-        silent = [row for number, row in enumerate(silent) if answers.get(number) is None]
-    return Uses(rows, max(len(rows), total or 0), more, len(silent))

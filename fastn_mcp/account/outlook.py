@@ -4,16 +4,17 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 from pydantic import JsonValue
 
 from fastn_mcp.account.dependents import run_in_words
 from fastn_mcp.account.resolved_call import ResolvedCall, Surroundings
 from fastn_mcp.client.reads import read_page
+from fastn_mcp.client.targets import find_listed
 from fastn_mcp.errors import FastnError, NotFound
 from fastn_mcp.records.cron import next_run
-from fastn_mcp.records.formats import aged, dated
+from fastn_mcp.records.formats import aged, dated, kind_in_words
 from fastn_mcp.records.labels import label_of, name_of
 from fastn_mcp.records.rows import (
     Row,
@@ -42,8 +43,9 @@ from fastn_mcp.records.states import (
 from fastn_mcp.redaction import name_as_read, quote, texts_in
 from fastn_mcp.tools.access import CreateApiKey, CreateRole, InviteUser, ListApiKeys, ListRoles, ListUsers
 from fastn_mcp.tools.connectors import CreateConnection, ListConnections, UpdateConnector
-from fastn_mcp.tools.operation import Call, Send
+from fastn_mcp.tools.operation import UNKNOWN, Call, Send
 from fastn_mcp.tools.paging import List
+from fastn_mcp.tools.related_reads import kind_of, reader_of
 from fastn_mcp.tools.triggers import CreateTrigger, UpdateTrigger
 from fastn_mcp.tools.workflows import UNNAMED_ENVIRONMENT, ListExecutions, RunWorkflow, UpdateWorkflow
 
@@ -76,8 +78,23 @@ async def outlook_of(resolved: ResolvedCall, send: Send, now: datetime, around: 
     ]
     defaults = _defaults(resolved.call, around)
     where = f"Environment: {defaults['environment']}." if "environment" in defaults else ""
-    notes = (*missing, where, *await _notes(resolved, send, now, around))
+    unread = await _unread_target(resolved, send)
+    notes = (*missing, unread, where, *await _notes(resolved, send, now, around))
     return Outlook(defaults, tuple(filter(None, notes)))
+
+
+async def _unread_target(resolved: ResolvedCall, send: Send) -> str:
+    """Return how far the target was looked for in its list, if it was not found and may exist; else nothing."""
+    call = resolved.call
+    reader = reader_of(type(call))
+    if call.target is None or resolved.target is not UNKNOWN or reader is None:
+        return ""
+    try:
+        found = await find_listed(cast("type[List[Any]]", reader), call.target, send)
+    except FastnError:
+        return ""
+    kind = kind_in_words(kind_of(call))
+    return f"Not checked: which {kind} this is. It is not among {found.looked_through}, and no more are looked through."
 
 
 def _defaults(call: Call, around: Surroundings) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Resolve a call: read what it acts on, what it names, who owns that and what depends on it."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -9,7 +9,8 @@ from typing import Any, NamedTuple, cast
 
 from pydantic import JsonValue
 
-from fastn_mcp.account.dependents import MAX_PAGES, find_dependents
+from fastn_mcp.account.dependent_rows import MAX_PAGES
+from fastn_mcp.account.dependents import find_dependents
 from fastn_mcp.account.resolved_call import (
     IDENTITY,
     KINDS,
@@ -27,8 +28,10 @@ from fastn_mcp.account.resolved_call import (
     undocumented_in,
 )
 from fastn_mcp.account.typed_argument import typed_argument
+from fastn_mcp.client.absence import control_by, finds_known_rows, read_filtered, text_in_other_case
 from fastn_mcp.client.overwrites import read_overwritten
-from fastn_mcp.client.reads import GETS, MAX_LOOKUPS, Pages, find_row, read_each, read_names, read_page, read_target
+from fastn_mcp.client.reads import GETS, MAX_LIST_PAGES, MAX_LOOKUPS, Pages, read_each, read_names, read_page
+from fastn_mcp.client.targets import find_listed, read_target
 from fastn_mcp.errors import FastnError, InvalidArgument, NotFound, NotSent
 from fastn_mcp.records.labels import Label, label_of, references
 from fastn_mcp.records.rows import (
@@ -54,9 +57,15 @@ from fastn_mcp.tools.workflows import RunWorkflow
 
 
 async def resolve(
-    call: Call, surroundings: Surroundings, send: Send, session: FastnObject | None = None
+    call: Call,
+    surroundings: Surroundings,
+    send: Send,
+    session: FastnObject | None = None,
+    earlier: Send | None = None,
 ) -> ResolvedCall:
     """Resolve a call by fresh reads. `session` is the target of a message to Fastn's AI.
+
+    `earlier` repeats the reads of an evaluation of the same call a short time ago.
 
     A target that does not exist `is_missing`. Raises `NotSent` if a setting contradicts an argument, and a `FastnError`
     if the target cannot be read.
@@ -68,10 +77,11 @@ async def resolve(
         sent = call.model_copy(update={"customer_id": surroundings.customer})
     target = session
     if target is None:
-        target = await (read_overwritten(sent, send) if isinstance(sent, Create) else read_target(sent, send))
+        is_create = isinstance(sent, Create)
+        target = await (read_overwritten(sent, send, earlier) if is_create else read_target(sent, send))
     row = row_of(target)
     arguments = call.arguments()
-    dependence = await find_dependents(call, target, send)
+    dependence = await find_dependents(call, target, send, earlier)
     records = await _read(_references(call, arguments, row, surroundings), send)
     connector = next((each.row for each in records if each.kind == "connector"), None)
     return ResolvedCall(
@@ -99,8 +109,8 @@ async def with_owners(resolved: ResolvedCall, send: Send) -> ResolvedCall:
     owner_records = await _read([Record("customer", owner, Relation.OWNER) for owner in sorted(owners)], send)
     mentioned = customers_mentioned(resolved.call, row_of(resolved.target))
     owner_records += await _customers_among([each for each in mentioned if each not in owners | known], send)
-    reference = name_as_read(getattr(resolved.call, "external_ref", None) or "")
-    holder = await _holder(reference, resolved.call.target, send) if reference else None
+    reference = getattr(resolved.call, "external_ref", None) or ""
+    holder = await _holder(reference, resolved.call.target, send) if name_as_read(reference) else None
     if holder is not None:
         owner_records += (holder,)
     return replace(resolved, records=(*resolved.records, *owner_records))
@@ -159,18 +169,33 @@ def _names_as_read(customer: Row) -> set[str]:
 
 
 async def _holder(reference: str, besides: str | None, send: Send) -> Record | None:
-    """Return the customer that has a reference, `besides` one; unknown if not all customers could be read."""
+    """Return the customer that has a reference, `besides` one; unknown if it is not certain that none has it.
 
-    def has_it(row: Row) -> bool:
-        return key_of(row) != besides and name_as_read(text(row, "externalRef")) == reference
+    That is certain by a search that also finds the reference of a known customer, or else by the whole list.
+    """
+    pages = Pages(ListCustomers(limit=100), send, MAX_LIST_PAGES)
+
+    def with_it(rows: Iterable[Row]) -> Row | None:
+        wanted = name_as_read(reference)
+        others = (row for row in rows if key_of(row) != besides)
+        return next((row for row in others if name_as_read(text(row, "externalRef")) == wanted), None)
 
     try:
-        row, doubtful = await find_row(ListCustomers, has_it, send)
+        row = with_it((await anext(pages)).rows)
+        if row is None and pages.has_next:
+            answer = await read_filtered(ListCustomers, {"search": reference}, send)
+            row = with_it(answer.rows)
+            is_empty = row is None and answer.is_filtered and answer.is_whole and reference.isascii()
+            control = control_by(text_in_other_case("externalRef"), pages.rows)
+            if is_empty and await finds_known_rows(ListCustomers, [control], send):
+                return None
+        while row is None and pages.has_next:
+            row = with_it((await anext(pages)).rows)
     except FastnError as error:
         return Record("customer", reference, Relation.OWNER, error=error)
     if row is not None:
-        return Record("customer", key_of(row_of(row)), Relation.OWNER, row_of(row))
-    return Record("customer", reference, Relation.OWNER) if doubtful else None
+        return Record("customer", key_of(row), Relation.OWNER, row)
+    return None if pages.is_complete else Record("customer", reference, Relation.OWNER)
 
 
 def by_arguments(
@@ -446,19 +471,15 @@ async def _row(send: Send, errors: dict[tuple[str, str], FastnError], resource: 
             return row_of(await send(GETS[kind].model_validate({f"{kind}_id": key})))
         if kind == "role":
             return await _role(key, send)
-        if kind == "connection":
-            of = connection_refers(key)
-            filters = {"connector_id": of.get("connectorId"), "customer_id": of.get("endOrgId")}
-            lister = partial(ListConnections, **cast("dict[str, Any]", filters))
-            record, _ = await find_row(lister, lambda row: key_of(row) == key, send)
-        else:
+        if kind != "connection":
             raise ValueError(f"a {kind} is not read by its id")
+        found = await find_listed(ListConnections, key, send)
     except FastnError as error:
         errors[resource] = error
         raise
-    if record is None:
+    if found.row is None:
         raise ValueError(f"no such {kind}")
-    return row_of(record)
+    return found.row
 
 
 async def _role(key: str, send: Send) -> Row:

@@ -206,7 +206,7 @@ class ResolvedCall:
     environment: Effective = Effective()
     customer: Effective = Effective()
     target: FastnObject | None = None
-    """Record that it acts on, or that a create may overwrite (`UNKNOWN` if not known), or an AI session."""
+    """Record that it acts on, or that a create may overwrite, or an AI session. `UNKNOWN` if it is not known."""
     records: tuple[Record, ...] = ()
     """Every other record that an argument names, and the owners of all."""
     dependence: Dependence = field(default_factory=Dependence)
@@ -339,7 +339,8 @@ class ResolvedCall:
         if self.call.needs_person and not (is_pending_known and getattr(self.call, "approval_mode", "") == "manual"):
             return "the targets of Fastn's AI are unknown: begin a session in manual mode"
         if self.target is UNKNOWN and self.call.toolset() == KINDS[kind].toolset:
-            return f"the {kind.replace('_', ' ')} that this call may overwrite could not be read"
+            what = "may overwrite" if self.call.target is None else "acts on"
+            return f"the {kind.replace('_', ' ')} that this call {what} could not be read"
         return self._customer_gap() if kind == "customer" else ""
 
     def _customer_gap(self) -> str:

@@ -16,7 +16,7 @@ import anyio
 import click
 from pydantic import AwareDatetime, TypeAdapter, ValidationError
 
-from fastn_mcp.account.dependents import MAX_PAGES
+from fastn_mcp.account.dependent_rows import MAX_PAGES
 from fastn_mcp.account.resolve import by_arguments
 from fastn_mcp.account.resolved_call import ResolvedCall, Surroundings
 from fastn_mcp.audit.reader import AuditLog

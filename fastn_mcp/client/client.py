@@ -24,7 +24,6 @@ from fastn_mcp.client.exchange import (
     has_too_many_values,
     to_wire,
 )
-from fastn_mcp.client.reads import read_target
 from fastn_mcp.client.retry import (
     FULL_BUDGET,
     MAX_ATTEMPTS,
@@ -39,6 +38,7 @@ from fastn_mcp.client.retry import (
     pause,
     retry_after,
 )
+from fastn_mcp.client.targets import read_target
 from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import (
     NOTHING_SENT,

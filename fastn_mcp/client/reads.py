@@ -3,21 +3,19 @@
 from collections.abc import Awaitable, Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import pairwise
 from typing import Any, Self, TypeVar, cast
 
 import anyio
+from pydantic import JsonValue
 from pydantic_core import to_json
 
-from fastn_mcp.errors import FastnError, LeftOut, NotFound
+from fastn_mcp.errors import FastnError, LeftOut
 from fastn_mcp.records.labels import label_of
-from fastn_mcp.records.rows import FastnObject, Row, connection_refers, key_of, row_of
+from fastn_mcp.records.rows import FastnObject, Row, key_of, row_of
 from fastn_mcp.tools.catalog import OPERATIONS, AnyOperation
-from fastn_mcp.tools.connectors import ListConnections
 from fastn_mcp.tools.operation import Call, Send
 from fastn_mcp.tools.paging import MAX_LIMIT, List, Listed, Position, created_newest_first
-from fastn_mcp.tools.related_reads import reader_of
 
 Key = TypeVar("Key", bound=Hashable)
 Found = TypeVar("Found")
@@ -88,13 +86,18 @@ class Pages:
         return self
 
     async def __anext__(self) -> Listed:
-        if self.is_complete or len(self.pages) >= self.limit:
+        if not self.has_next:
             raise StopAsyncIteration
         page = await read_page(self.reading, self.send)
         self.pages.append(page)
         self.reading = self.reading.model_copy(update={"cursor": page.next_cursor})
         self.is_complete = page.next_cursor is None
         return page
+
+    @property
+    def has_next(self) -> bool:
+        """Whether a further page may be read."""
+        return not self.is_complete and len(self.pages) < self.limit
 
     @property
     def rows(self) -> list[Row]:
@@ -163,52 +166,24 @@ async def _second(rest: Sequence[List[Any]], first: Listed, send: Send) -> Liste
     return page if page.rows and page.rows[0] != first.rows[0] else None
 
 
-async def find_row(
-    lister: Callable[..., List[Any]],
-    matches: Callable[[Row], bool | None],
-    send: Send,
-) -> tuple[FastnObject | None, int]:
-    """Return the first row that matches and 0. If none does: None, and the number of rows read if that is not certain.
-
-    It is not certain if `matches` is None for a row, or if there are more rows than are read.
-    """
-    silent = False
-    listing = lister(limit=MAX_LIMIT)
-    pages = Pages(listing, send, MAX_LIST_PAGES)
-    async for page in pages:
-        for row in page.rows:
-            answer = matches(row)
-            if answer is True:
-                return listing.row_type().model_validate(row), 0
-            silent = silent or answer is None
-    return None, max(len(pages.rows), 1) if silent or not pages.is_complete else 0
-
-
-def remembered(send: Send) -> Send:
-    """Return a `Send` that sends each read only once, and repeats its answer."""
-    answers: dict[tuple[str, bytes], FastnObject] = {}
-
-    async def read(call: Call) -> FastnObject:
-        key = _call_key(call)
-        if key not in answers:
-            answers[key] = await send(call)
-        return answers[key]
-
-    return read
-
-
 class RecordedReads:
-    """A `Send` that records what it read, to be repeated without a request."""
+    """A `Send` that sends each read only once, and repeats its answer."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, earlier: Self | None = None) -> None:
+        """`earlier`: the reads for the same purpose a short time ago."""
+        self.earlier = None if earlier is None else earlier.repeated
         self._send = send
         self._outcomes: dict[tuple[str, bytes], FastnObject | FastnError] = {}
 
     async def __call__(self, call: Call) -> FastnObject:
+        key = _call_key(call)
+        outcome = self._outcomes.get(key)
+        if outcome is not None and not isinstance(outcome, FastnError):
+            return outcome
         try:
-            outcome = self._outcomes[_call_key(call)] = await self._send(call)
+            outcome = self._outcomes[key] = await self._send(call)
         except FastnError as error:
-            self._outcomes[_call_key(call)] = error
+            self._outcomes[key] = error
             raise
         return outcome
 
@@ -227,8 +202,7 @@ def _call_key(call: Call) -> tuple[str, bytes]:
 def after_creates(lister: AnyOperation, earlier: Send, send: Send) -> Send:
     """Return a `Send` that reads the first page of a list again, and takes the rest from `earlier`, which has read it.
 
-    That needs the newest rows first, at least one added row, and a total that equals the rows: then none was removed
-    and no other added. Otherwise the whole list is read. A row beyond the first page may have been edited meanwhile.
+    It needs at least one added row, and a list of which `with_new_rows` knows all. Otherwise the whole list is read.
     """
 
     async def read(call: Call) -> FastnObject:
@@ -238,56 +212,28 @@ def after_creates(lister: AnyOperation, earlier: Send, send: Send) -> Send:
         page = await read_page(listing, send)
         if page.next_cursor is None or (page.total or 0) > SHORT_PAGES * MAX_LIMIT:
             return page
-        known = {key_of(row): row async for each in Pages(listing, earlier, MAX_LIST_PAGES) for row in each.rows}
-        newest = {key_of(row): row for row in page.rows}
-        rows = newest | known | newest  # newest first, each as it is now
-        if created_newest_first([*rows.values()]) is None or page.total != len(rows) or len(rows) == len(known):
+        known = [row async for each in Pages(listing, earlier, MAX_LIST_PAGES) for row in each.rows]
+        rows = _merged(page, known)
+        if rows is None or len(rows) == len({*map(key_of, known)}):
             return page
-        return page.model_copy(update={"rows": [*rows.values()], "next_cursor": None})
+        return page.model_copy(update={"rows": rows, "next_cursor": None})
 
     return read
 
 
-def has_id(id_: str) -> Callable[[Row], bool]:
-    """Return a predicate for rows with this id."""
-    return lambda row: str(row.get("id", "")) == id_
+async def with_new_rows(listing: List[Any], known: Sequence[Row], send: Send) -> Sequence[Row] | None:
+    """Return all rows of a list by its first page, read again, and the rows `known` before. None if it is not certain.
 
-
-async def read_target(call: Call, send: Send) -> FastnObject | None:
-    """Read the record that `call` acts on. Returns None if it names none, or if the record does not exist.
-
-    For a create, see `overwrites.read_overwritten`.
+    That needs the newest rows first and a total that equals the rows: then none was removed and no other added. A row
+    beyond the first page may have been edited meanwhile.
     """
-    reader = reader_of(type(call))
-    if call.target is None or reader is None:
-        return None
-    if not issubclass(reader, List):
-        name = type(call).route.parameters[-1]
-        try:
-            return await send(reader.model_validate({name: call.target}))
-        except NotFound:
-            return None
-    return await _listed(cast("type[List[Any]]", reader), call.target, send)
+    page = await read_page(listing, send)
+    return [*page.rows] if page.next_cursor is None else _merged(page, known)
 
 
-async def _listed(lister: type[List[Any]], id_: str, send: Send) -> FastnObject | None:
-    """Return the row with this id. Looks first where a connection's id says that it is, and then in the whole list."""
-    part = connections_like(id_)
-    if part is not None and lister is ListConnections:
-        with suppress(FastnError):
-            row, _ = await find_row(part, has_id(id_), send)
-            if row is not None:
-                return row
-    row, _ = await find_row(lister, has_id(id_), send)
-    return row
-
-
-def connections_like(id_: str) -> Callable[..., ListConnections] | None:
-    """Return the list of the connections of the connector and customer in a connection's id; None if it names none."""
-    refers = connection_refers(id_)
-    filters = {"connector_id": refers.get("connectorId"), "customer_id": refers.get("endOrgId")}
-    try:
-        ListConnections.model_validate(filters)
-    except ValueError:
-        return None
-    return partial(ListConnections, **cast("dict[str, Any]", filters)) if refers else None
+def _merged(page: Listed, known: Sequence[Row]) -> list[dict[str, JsonValue]] | None:
+    """Return these rows, the newest first and each as it is now; None if they may not be all."""
+    newest = {key_of(row): row for row in page.rows}
+    before = {key_of(row): dict(row) for row in known}
+    rows = [*(newest | before | newest).values()]
+    return None if created_newest_first(rows) is None or page.total != len(rows) else rows

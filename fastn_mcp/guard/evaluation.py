@@ -12,6 +12,7 @@ from pydantic import JsonValue
 
 from fastn_mcp.account.resolved_call import ResolvedCall
 from fastn_mcp.account.typed_argument import TypedArgument
+from fastn_mcp.client.reads import RecordedReads
 from fastn_mcp.errors import Refused
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.ledger.approval_request import ApprovalRequest, ShownCall
@@ -22,7 +23,7 @@ from fastn_mcp.policy.permit import Permit
 from fastn_mcp.policy.plan import would_allow
 from fastn_mcp.policy.policy import NO_PLAN, Policy
 from fastn_mcp.redaction import quote
-from fastn_mcp.tools.operation import Call, Send
+from fastn_mcp.tools.operation import Call
 from fastn_mcp.tools.tool import Effect, Tool
 
 
@@ -65,7 +66,7 @@ class Evaluation:
     """Id by which a repeated call is recognised: the id of the call without its idempotency key."""
     began: float = 0.0
     """When its reads began, as a timestamp."""
-    reads: Send | None = field(default=None, repr=False, compare=False)
+    reads: RecordedReads | None = field(default=None, repr=False, compare=False)
     """Repeats the reads that were made for it."""
     undoes: Change | None = None
     """The earlier change that the call undoes."""

@@ -14,6 +14,7 @@ from pydantic import JsonValue
 
 from fastn_mcp.audit.log import Unwritten
 from fastn_mcp.client.client import FastnClient
+from fastn_mcp.client.reads import RecordedReads
 from fastn_mcp.errors import FastnError, Refused
 from fastn_mcp.guard.approval.obtain import Approvals
 from fastn_mcp.guard.approval_form import PendingApproval
@@ -30,7 +31,7 @@ from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.decision import Decision
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.runtime import Report, SpanFacts, System, no_progress
-from fastn_mcp.tools.operation import Call, Operation, Send
+from fastn_mcp.tools.operation import Call, Operation
 from fastn_mcp.tools.tool import Effect, Tool
 
 log = logging.getLogger(__name__)
@@ -337,7 +338,7 @@ class Guard:
         return evaluation
 
     async def _judge_again(
-        self, earlier: Evaluation, caller: Caller, list_id: str, reads: Send | None = None
+        self, earlier: Evaluation, caller: Caller, list_id: str, reads: RecordedReads | None = None
     ) -> Evaluation:
         """Judge a call of a list again, right before it is sent."""
         call = earlier.call

@@ -17,7 +17,7 @@ from fastn_mcp.account.resolve import by_arguments, check_settings, resolve, wit
 from fastn_mcp.account.resolved_call import ResolvedCall
 from fastn_mcp.account.typed_argument import TypedArgument
 from fastn_mcp.client.cost import received
-from fastn_mcp.client.reads import after_creates, remembered
+from fastn_mcp.client.reads import RecordedReads, after_creates
 from fastn_mcp.errors import NOTHING_SENT, FastnError, Forbidden, InvalidArgument, NotFound, NotSent
 from fastn_mcp.guard.ai_sessions import AiSessions
 from fastn_mcp.guard.approval_form import FREE, extent
@@ -46,6 +46,12 @@ from fastn_mcp.tools.related_reads import no_such, reader_of
 from fastn_mcp.tools.tool import Effect, Tool
 
 log = logging.getLogger(__name__)
+
+_SHARED_SECONDS = 90.0
+"""Seconds for which the next evaluation of the same call may use what an earlier one has learned of long lists."""
+
+_MAX_SHARED = 8
+"""Maximum number of evaluations whose reads are kept for that."""
 
 TEMPORARY = "temporary approval"
 """Name of a permit that is given with an approval."""
@@ -78,6 +84,8 @@ class Judge:
         self._stops = stops
         self._system = system
         self._read = read
+        self._earlier: dict[str, tuple[float, RecordedReads]] = {}
+        """Reads of evaluations by the id of the call or list, and when they began, on the monotonic clock."""
         self._has_warned = False
         """Whether it was logged that the key may not read customers."""
 
@@ -137,7 +145,7 @@ class Judge:
         Each call of a list counts against the budgets and the plan of those after it, so that a shortage is found up
         front. `undoes`: the earlier change that the call undoes.
         """
-        reads = remembered(self._read)
+        reads = self._new_reads(made.id or self.call_id(tool, asker))
         if not tool.inner_calls:
             return await self.judge_call(cast("Call", tool), asker, reads=reads, undoes=undoes)
         earlier_uses: Counter[tuple[str, str]] = Counter()
@@ -175,7 +183,7 @@ class Judge:
         asker: Asker,
         earlier_uses: EarlierUses = NO_EARLIER_USES,
         *,
-        reads: Send | None = None,
+        reads: RecordedReads | None = None,
         list_id: str = "",
         undoes: Change | None = None,
         at: datetime | None = None,
@@ -187,7 +195,7 @@ class Judge:
         """
         began = self._system.timestamp()
         call_id, repeat_id = self._ids(call, asker)
-        reads = reads or remembered(self._read)
+        reads = reads or RecordedReads(self._read)
         resolved = await self._resolve(call, reads, own={call_id, list_id})
         verdict, is_unsettled = await self._decide(
             resolved, repeat_id, asker, earlier_uses=earlier_uses, at=at, list_id=list_id
@@ -258,11 +266,23 @@ class Judge:
         # A person and a machine may have the same subject where the team names people by another claim than `sub`.
         return [asker.principal, asker.machine, asker.tenant, self._account.name, self._account.key_digest]
 
-    async def _resolve(self, call: Call, reads: Send, own: Collection[str]) -> ResolvedCall:
+    def _new_reads(self, id_: str) -> RecordedReads:
+        """Return the reads of a new evaluation, with those of an earlier one of the same call or list."""
+        now = self._system.monotonic()
+        self._earlier = {key: each for key, each in self._earlier.items() if now - each[0] <= _SHARED_SECONDS}
+        if id_ in self._earlier:
+            return RecordedReads(self._read, self._earlier[id_][1])
+        if len(self._earlier) >= _MAX_SHARED:
+            del self._earlier[next(iter(self._earlier))]
+        reads = RecordedReads(self._read)
+        self._earlier[id_] = now, reads
+        return reads
+
+    async def _resolve(self, call: Call, reads: RecordedReads, own: Collection[str]) -> ResolvedCall:
         session = self.ai_sessions.target(call) if isinstance(call, (AiChat, AiBuild)) else None
         try:
             call.request()
-            resolved = await resolve(call, self._account.surroundings, reads, session)
+            resolved = await resolve(call, self._account.surroundings, reads, session, reads.earlier)
             resolved = await with_owners(resolved, reads) if self.policy.rules.needs_owners(call) else resolved
         except RefusedValue as error:
             raise InvalidArgument(
@@ -411,7 +431,7 @@ def _may_be_temporary(resolved: ResolvedCall, verdict: PolicyDecision, *, is_uns
     return resolved.call.target is not None and verdict.decision is Decision.CONFIRM
 
 
-def rereads(evaluation: Evaluation, one: Evaluation, read: Send) -> Send | None:
+def rereads(evaluation: Evaluation, one: Evaluation, read: Send) -> RecordedReads | None:
     """Return the reads by which `one` call of a list is judged again. None reads everything again.
 
     After creates that overwrite nothing, a further create reads only what they added to the list of its kind.
@@ -421,7 +441,7 @@ def rereads(evaluation: Evaluation, one: Evaluation, read: Send) -> Send | None:
     only_adds = all(isinstance(each.call, Create) and each.resolved.target is None for each in until_now)
     if one.reads is None or lister is None or not only_adds:
         return None
-    return remembered(after_creates(lister, one.reads, read))
+    return RecordedReads(after_creates(lister, one.reads, read))
 
 
 def _sha256(parts: object) -> str:

@@ -10,7 +10,7 @@ from pydantic import JsonValue
 
 from fastn_mcp.account.resolve import read_label
 from fastn_mcp.client.cost import received
-from fastn_mcp.client.reads import read_target
+from fastn_mcp.client.targets import read_target
 from fastn_mcp.errors import Declined, FastnError, NotSent, Refused, TargetChanged
 from fastn_mcp.guard.approval_form import BY_SEVERAL, VERIFIED, sent_words, used_up
 from fastn_mcp.guard.budgets import Budgets

@@ -87,18 +87,19 @@ class Questions:
             return await self.with_question(evaluation)
         call = evaluation.call
         now = self._system.now()
-        recorded = RecordedReads(reads)
         facts = await work_on(received(), partial(self._facts, evaluation))
         facts.history = await self._journal.history(evaluation.resolved)
         facts.costs = await self._ai_sessions.costs(reads) if isinstance(call, (AiChat, AiBuild)) else ""
         if may_read:
             with anyio.CancelScope(deadline=deadline):
-                dependence = await describe_dependents(call, evaluation.resolved.target, recorded, now)
+                dependence = await describe_dependents(
+                    call, evaluation.resolved.target, reads, now, earlier=reads.earlier
+                )
                 facts.dependence = dependence or facts.dependence
-                outlook = await outlook_of(evaluation.resolved, recorded, now, self._account.surroundings)
+                outlook = await outlook_of(evaluation.resolved, reads, now, self._account.surroundings)
                 facts.defaults = outlook.defaults
                 facts.notes = outlook.notes
-        return await self._with_facts(evaluation, facts, recorded)
+        return await self._with_facts(evaluation, facts, reads)
 
     def _facts(self, evaluation: Evaluation) -> Facts:
         undoes = self._undone(evaluation.undoes)
@@ -138,7 +139,7 @@ class Questions:
         dependence = facts.dependence.counted()
         outlook = Outlook(facts.defaults)
         if resolved.target is facts.resolved.target:
-            found = await describe_dependents(resolved.call, resolved.target, read, now)
+            found = await describe_dependents(resolved.call, resolved.target, read, now, earlier=recorded.earlier)
             dependence = facts.dependence.shown_as(found, self._account.tools.hides)
             outlook = await outlook_of(resolved, read, now, self._account.surroundings)
         return replace(

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, JsonValue, model_validator
 
 from fastn_mcp.account.dependence import Dependence, Unchecked, by_reason
-from fastn_mcp.account.dependents import dependency_rules, describe_dependents
+from fastn_mcp.account.dependency_rules import dependency_rules
+from fastn_mcp.account.dependents import describe_dependents
 from fastn_mcp.account.resolve import read_label
 from fastn_mcp.errors import FastnError
 from fastn_mcp.procedures.context import Procedure, ProcedureContext

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, JsonValue, SkipValidation
 
-from fastn_mcp.client.reads import read_page, read_pages, remembered
+from fastn_mcp.client.reads import RecordedReads, read_page, read_pages
 from fastn_mcp.errors import FastnError
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.reads import unique
@@ -146,7 +146,7 @@ async def _all_rows(
     call: List[Any], context: ProcedureContext
 ) -> tuple[list[dict[str, JsonValue]], Sequence[str], bool]:
     """Return what Fastn's filters leave, the statuses by which it was read, and whether no row is missing."""
-    send = remembered(context.read)
+    send = RecordedReads(context.read)
     ours = dict.fromkeys(call.applied_here())
     listing = call.model_copy(update={"cursor": None, "limit": MAX_LIMIT, **ours})
     first = await read_page(listing, send)

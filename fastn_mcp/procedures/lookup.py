@@ -9,7 +9,8 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from fastn_mcp.account.entries import LISTS, Contents, Entry, entry, read_contents
-from fastn_mcp.client.reads import connections_like, find_row, has_id, read_page
+from fastn_mcp.client.reads import read_page
+from fastn_mcp.client.targets import connection_filters, find_listed
 from fastn_mcp.errors import Disabled, Failed, FastnError, InvalidArgument, LeftOut, NotFound, NotSent
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.ranking import Index, words_of
@@ -17,6 +18,7 @@ from fastn_mcp.records.formats import quoted
 from fastn_mcp.records.labels import distinction, label_of
 from fastn_mcp.records.rows import FastnObject, Row, key_of, row_of, short, text
 from fastn_mcp.tools.catalog import OPERATIONS
+from fastn_mcp.tools.connectors import ListConnections
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.paging import List
 from fastn_mcp.tools.tool import Effect
@@ -93,7 +95,7 @@ async def resolve(
     try:
         return await _resolve(kind, typed, context, fields, is_tried=is_tried)
     except Disabled as error:
-        if is_id(typed) or (kind == "connection" and connections_like(typed) is not None):
+        if is_id(typed) or (kind == "connection" and connection_filters(typed)):
             return FoundResource(typed, {}, error)
         raise Disabled(f"Names of {kind}s are not looked up. {error.what}", "Give an id.") from None
 
@@ -211,8 +213,8 @@ async def read_by_id(kind: str, id_: str, context: ProcedureContext) -> FoundRes
             reading: Any = operation.model_validate({f"{kind}_id": id_})
             row = row_of(await context.look(reading))
             return FoundResource(key_of(row) or id_, row)
-        if kind == "connection" and (listing := connections_like(id_)) is not None:  # its parts filter the list
-            page = await read_page(listing(limit=MAX_NAMES), context.look)
+        if kind == "connection" and (filters := connection_filters(id_)):  # its parts filter the list
+            page = await read_page(ListConnections.model_validate({"limit": MAX_NAMES, **filters}), context.look)
             return next((FoundResource(id_, row) for row in page.rows if key_of(row) == id_), None)
     except Disabled as error:
         return FoundResource(id_, {}, error)
@@ -246,12 +248,12 @@ class ReadRow(Procedure[FastnObject]):
 
     async def run(self, context: ProcedureContext) -> FastnObject:
         lister: Any = LISTS[self.kind]
-        row, seen = await find_row(lister, has_id(self.id), context.read)
-        if row is not None:
-            return row
-        if seen:
+        found = await find_listed(lister, self.id, context.read)
+        if found.row is not None:
+            return lister.row_type().model_validate(found.row)
+        if not found.is_settled:
             raise Failed(
-                f"It is not among the first {seen}, and no more are looked through.",
+                f"It is not among {found.looked_through}, and no more are looked through.",
                 f"Look for it with {lister.tool_name()} and its filters.",
             )
         raise NotFound("There is no such id.", f"See {lister.tool_name()}.")

@@ -5,7 +5,7 @@ from typing import Annotated, Any, cast
 
 from pydantic import Field, JsonValue
 
-from fastn_mcp.client.reads import read_target
+from fastn_mcp.client.targets import read_target
 from fastn_mcp.errors import NotFound, NotSent, TargetChanged
 from fastn_mcp.guard.result import Done
 from fastn_mcp.guard.undo import NotUndoable, Undo, already, drift, hides_target, receipt, undo_of
@@ -15,7 +15,7 @@ from fastn_mcp.records.formats import aged, since
 from fastn_mcp.records.rows import FastnObject, Row, key_of, row_of, without_empty
 from fastn_mcp.redaction import quote
 from fastn_mcp.tools.catalog import OPERATIONS
-from fastn_mcp.tools.operation import Update
+from fastn_mcp.tools.operation import UNKNOWN, Update
 from fastn_mcp.tools.selection import EnabledTools
 from fastn_mcp.tools.tool import Effect
 
@@ -100,7 +100,10 @@ async def _check_drift(change: Change, undo: Undo, context: ProcedureContext) ->
     call: Any = undo.call
     if call.target is None:
         deletion = OPERATIONS[change.tool].model_validate(change.arguments)
-        if change.outcome in PERHAPS_MADE and await read_target(deletion, context.read_for_change) is not None:
+        deleted = await read_target(deletion, context.read_for_change) if change.outcome in PERHAPS_MADE else None
+        if deleted is UNKNOWN:
+            raise NotSent("Whether it is still there is not known: it is not among the first of its list.")
+        if deleted is not None:
             raise NotSent("There is nothing to undo: it is still there.")
         return
     target = await read_target(call, context.read_for_change)

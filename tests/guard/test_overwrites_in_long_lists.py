@@ -7,7 +7,7 @@ import pytest
 from support.world import World
 
 from fastn_mcp.client.overwrites import read_overwritten
-from fastn_mcp.client.reads import remembered
+from fastn_mcp.client.reads import RecordedReads
 from fastn_mcp.sandbox import replies
 from fastn_mcp.tools.access import CreateSecret
 from fastn_mcp.tools.connectors import CreateConnection, CreateConnector
@@ -60,7 +60,7 @@ def take(world: World, collection: str) -> str:
 
 
 async def overwritten(world: World, call: Create[Any]) -> Any:
-    return await read_overwritten(call, remembered(world.client.send))
+    return await read_overwritten(call, RecordedReads(world.client.send))
 
 
 def exact_case(rows: list[Any], call: Any, select: Any = replies.select) -> list[Any]:

@@ -12,7 +12,7 @@ from support.behaviour import Behaviour, Envelope, Filtering, Paging
 from support.hostile_account import TakesSlugs
 from support.world import World
 
-from fastn_mcp.account.dependents import MAX_DETAILS
+from fastn_mcp.account.dependent_rows import MAX_DETAILS
 from fastn_mcp.account.short_ids import ShortIds, reference_to
 from fastn_mcp.errors import NotFound, NotSent
 from fastn_mcp.procedures.catalog import TOOLS, parse
