@@ -38,6 +38,7 @@ def _triggers(state: SandboxState, now: datetime) -> list[Row]:
     daily |= {"endOrgId": katana, "consecutiveFailures": 9}
     contacts_sync = _to(state, "sync-hubspot-contacts-to-cin7-customers")
     nightly = scheduled(now, "Nightly contact sync", "30 2 * * *", contacts_sync)
+    nightly["endOrgId"] = state.named("customers", "widget-inc")["id"]
     _switched_off(nightly, now)
     contacts = app_event("New HubSpot contact", _connection(state, "hubspot", "widget-inc"), "contact.creation")
     contacts["routes"] = [contacts_sync]

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from fastn_mcp.account.dependence import by_reason
+from fastn_mcp.account.typed_argument import typed_argument
 from fastn_mcp.procedures.diagnosis.blockers import PartState, blocked, connections_to, repairs
 from fastn_mcp.procedures.diagnosis.connector import advice, affected_customers, broken_connections, connector_verdict
 from fastn_mcp.procedures.diagnosis.evidence import MAX_AFFECTED, MAX_CAUSES, Changed, Evidence
@@ -18,10 +19,10 @@ from fastn_mcp.procedures.diagnosis.summary import verdict
 from fastn_mcp.records.formats import aged, counted, quoted, sentence, stamp
 from fastn_mcp.records.labels import ACCOUNT, name_of
 from fastn_mcp.records.quotas import quotas_of
-from fastn_mcp.records.rows import owner_of, short, started_workflows, text, without_empty
+from fastn_mcp.records.rows import Row, key_of, owner_of, short, started_workflows, text, without_empty
 from fastn_mcp.records.states import State, broken_since, is_pending, switched_off
 from fastn_mcp.redaction import quote
-from fastn_mcp.tools.connectors import ListConnections
+from fastn_mcp.tools.connectors import CreateConnection, ListConnections
 from fastn_mcp.tools.tool import suggested
 from fastn_mcp.tools.triggers import GetTrigger, UpdateTrigger
 from fastn_mcp.tools.workflows import GetExecution, GetWorkflow, ListExecutions
@@ -175,9 +176,23 @@ def _remedy(evidence: Evidence, cause: FailureGroup, newest: EndedRun) -> Remedy
     is_known = is_known and all(text(row, "connectorSlug", "connector.slug") for row in theirs)
     return remedy(
         FailureEvidence(
-            newest, workflow, bool(customers), connector=connector, connections=relevant, knows_connections=is_known
+            newest,
+            workflow,
+            bool(customers),
+            connector=connector,
+            connections=relevant,
+            knows_connections=is_known,
+            takes_credentials=_takes_credentials(evidence.missing_apps.get(connector or "", {})),
         )
     )
+
+
+def _takes_credentials(connector: Row) -> bool:
+    """Whether it is certain that a person can type the credentials of a connection to this connector."""
+    if not key_of(connector):
+        return False
+    typed = typed_argument(CreateConnection(connector_id=key_of(connector)), connector)
+    return typed is not None and typed.is_certain
 
 
 def _cause(evidence: Evidence, cause: _Cause) -> Entry:
@@ -187,18 +202,23 @@ def _cause(evidence: Evidence, cause: _Cause) -> Entry:
     times = failures.times
     now = evidence.counts.period.now
     count = len(failures.runs)
+    period = len(evidence.counts.failures)  # none if they are from before it
     arguments: Mapping[Any, Entry] = {
         GetExecution: {"execution_id": newest.id},
         GetWorkflow: {"workflow_id": newest.workflow},
         ListConnections: {"customer_id": failures.customers[0]} if failures.customers else {},
     }
+    app = evidence.missing_apps.get(evidence.connector(newest) or "")
+    if app and failures.customers:
+        new = {"connector_id": key_of(app), "customer_id": failures.customers[0]}
+        arguments = {**arguments, CreateConnection: new}
     if len(failures.customers) > 1 and remedy.repairs:
-        app = text(remedy.repairs[0].row, "connectorId", "connector.id")
-        arguments = {**arguments, ListConnections: {"connector_id": app, "status": "!ACTIVE"}}
+        broken = text(remedy.repairs[0].row, "connectorId", "connector.id")
+        arguments = {**arguments, ListConnections: {"connector_id": broken, "status": "!ACTIVE"}}
     return without_empty(
         {
             "runs": count,
-            "share": f"{100 * count / len(evidence.counts.failures):.0f} % of the failures",
+            "share": f"{100 * count / period:.0f} % of the failures" if period else None,
             "first_seen": aged(min(times), now) if times else None,
             "last_seen": aged(max(times), now) if times else None,
             "failing_step": short(" ".join(filter(None, (newest.failed_at, newest.step and f"({newest.step})"))), 120),

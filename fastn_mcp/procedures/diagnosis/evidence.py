@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -12,13 +13,14 @@ from fastn_mcp.account.answer_reads import AnswerReads
 from fastn_mcp.account.dependence import Unchecked
 from fastn_mcp.account.entries import MAX_NAMED
 from fastn_mcp.client.reads import read_page
-from fastn_mcp.errors import Disabled, LeftOut
+from fastn_mcp.errors import Disabled, FastnError, LeftOut
 from fastn_mcp.ledger.change import MADE_OUTCOMES
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.diagnosis.blockers import (
     PartState,
     apps_of,
     connection_states,
+    connections_to,
     trigger_states,
 )
 from fastn_mcp.procedures.diagnosis.failures import (
@@ -37,12 +39,14 @@ from fastn_mcp.procedures.diagnosis.run_counts import (
     RunRecord,
     at_connector,
     count_runs,
+    read_last_failures,
     read_records,
     run_jobs,
     runs_of,
 )
 from fastn_mcp.procedures.diagnosis.stuck_runs import StuckRun, read_stuck_runs
 from fastn_mcp.procedures.diagnosis.subject import Subject
+from fastn_mcp.procedures.lookup import resolve
 from fastn_mcp.procedures.reads import AccountReads, Job, read_back, read_if_short, unique
 from fastn_mcp.records.formats import counted
 from fastn_mcp.records.labels import ACCOUNT, name_of
@@ -121,7 +125,7 @@ class Evidence:
     subject: Subject
     counts: RunCounts
     causes: Sequence[FailureGroup]
-    """The most frequent first."""
+    """The most frequent first. If no run ended in the period, the causes of the last failures before it."""
     workflows: Mapping[str, Row]
     """Rows by id, as far as they were read."""
     relevant_workflows: Sequence[str]
@@ -149,6 +153,8 @@ class Evidence:
     stuck: Sequence[StuckRun] = ()
     starters: Counter[str] = field(default_factory=Counter[str])
     """Number of the runs of the period by what started them, as far as their rows were read."""
+    missing_apps: Mapping[str, Row] = field(default_factory=dict[str, Row])
+    """Connectors, by slug, that no customer of a cause has connected, as far as they were read."""
 
     def owner(self, customer: str | None) -> str:
         """Return the name of a customer, or else its id; of None, the account itself."""
@@ -173,6 +179,13 @@ class Evidence:
         """Return the slug of the app at which a run failed."""
         return run.app(self.apps(run.workflow))
 
+    def missing_app(self, cause: FailureGroup, newest: EndedRun) -> str | None:
+        """Return the slug of the app that a cause's runs found no connection to, if none of its customers has one."""
+        app = self.connector(newest) if "no active connection" in newest.text else None
+        are_read = {*cause.customers} <= {*self.connected}
+        owners = {connection.customer for connection in connections_to(filter(None, [app]), self.connections)}
+        return app if cause.customers and are_read and owners.isdisjoint(cause.customers) else None
+
     @property
     def affected(self) -> set[str]:
         """Customers for whom the reported causes occurred."""
@@ -192,6 +205,7 @@ async def gather(subject: Subject, period: Period, context: ProcedureContext) ->
     evidence = await _read_lists(subject, period, reads)
     await context.report("Reading earlier runs, failures and changes", 1, 2)
     evidence = await _read_details(evidence, reads)
+    evidence = await _read_missing_apps(evidence, context)
     changes = await _read_changes(evidence, reads, context)
     return replace(evidence, changes=changes, gaps=reads.all_gaps())
 
@@ -205,8 +219,11 @@ async def _read_lists(subject: Subject, period: Period, reads: AccountReads) -> 
     if subject.connector:
         apps = {key: apps_of(row) for key, row in workflows.items()}
         counts = at_connector(counts, {subject.connector, text(subject.resources["connector"].row, "slug")}, apps)
-    causes = grouped(counts.failures, lambda run: run.cause)
-    names = {run.workflow: run.workflow_name for run in (*counts.failures, *newest) if run.workflow_name}
+    failures = counts.failures
+    if subject.workflows and not subject.connector:
+        failures = failures or await read_last_failures(reads, counts, subject.filters)
+    causes = grouped(failures, lambda run: run.cause)
+    names = {run.workflow: run.workflow_name for run in (*failures, *newest) if run.workflow_name}
     names |= {key: name_of(row) for key, row in workflows.items() if row}
     stuck, has_more_stuck = await read_stuck_runs(counts, workflows, reads.look)
     counts = replace(counts, knows_under_way=counts.knows_under_way and not has_more_stuck)
@@ -361,6 +378,16 @@ async def _read_details(evidence: Evidence, reads: AccountReads) -> Evidence:
         other_triggers=others,
         names=names,
     )
+
+
+async def _read_missing_apps(evidence: Evidence, context: ProcedureContext) -> Evidence:
+    """Read the connectors of the apps that no customer of a cause has connected."""
+    apps = {evidence.missing_app(cause, run) for cause, run in zip(evidence.causes, evidence.newest, strict=False)}
+    rows = dict[str, Row]()
+    for app in sorted(filter(None, apps)):
+        with suppress(FastnError):  # only whether credentials can be typed is then not known
+            rows[app] = (await resolve("connector", app, context, fields=("authMethods",))).row
+    return replace(evidence, missing_apps=rows)
 
 
 def _detail_calls(newest: Sequence[EndedRun], customers: Sequence[str]) -> Mapping[str, Call]:

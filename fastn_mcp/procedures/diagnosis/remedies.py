@@ -15,7 +15,7 @@ from fastn_mcp.records.labels import app_of
 from fastn_mcp.records.rows import Row, number, text
 from fastn_mcp.records.states import State
 from fastn_mcp.tools.billing import GetQuotas
-from fastn_mcp.tools.connectors import ListConnections
+from fastn_mcp.tools.connectors import CreateConnection, ListConnections
 from fastn_mcp.tools.tool import Tool
 from fastn_mcp.tools.workflows import GetExecution, GetWorkflow
 
@@ -36,6 +36,8 @@ class FailureEvidence:
     """Connections of the affected customers to that app, as far as they were read."""
     knows_connections: bool
     """Whether the connections of all these customers were read."""
+    takes_credentials: bool
+    """Whether the app is certain to take credentials that a person can type, if none of them has connected it."""
 
     def mentions(self, pattern: str) -> bool:
         inferred = {"out of memory": self.run.memory_used >= 0.97, "workflow took too long": self.run.timed_out}
@@ -189,11 +191,16 @@ def _connection(evidence: FailureEvidence) -> Remedy | None:
         return Remedy(cause, fix, _AUTHORISE_FIRST, ListConnections)
     why = "it ran for no customer"
     fix = "Run it for a customer: customer_id, and installation_id if a widget installed it."
+    see: type[Tool[Any]] = ListConnections
     if evidence.for_customers:
         unread = "not all connections of the affected customers were read"
         why = "no affected customer has connected it" if evidence.knows_connections else unread
         fix = f"The customer has to connect {app} in the widget; then run the workflow once."
-    return Remedy(f"there is no working connection to {app}: {why}", fix, _AUTHORISE_FIRST, ListConnections)
+        if evidence.takes_credentials:
+            fix = f"The customer has to connect {app} in the widget, or create_connection does: a person types the "
+            fix += "credentials. Then run the workflow once for the customer (run_workflow with customer_id)."
+            see = CreateConnection
+    return Remedy(f"there is no working connection to {app}: {why}", fix, _AUTHORISE_FIRST, see)
 
 
 def remedy_for_broken(connections: Sequence[PartState]) -> Remedy:

@@ -5,6 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
+from itertools import takewhile
 from typing import Any, cast
 
 import anyio
@@ -17,7 +18,7 @@ from fastn_mcp.errors import FastnError
 from fastn_mcp.procedures.diagnosis.failures import EndedRun, Period, RunFilter, ended_run, newest_first
 from fastn_mcp.procedures.reads import AccountReads, Job, RowList, read_back, read_if_short
 from fastn_mcp.records.formats import age, aged, counted
-from fastn_mcp.records.states import run_state
+from fastn_mcp.records.states import RunState, run_state
 from fastn_mcp.tools.paging import Position
 from fastn_mcp.tools.workflows import ListExecutions
 
@@ -27,6 +28,7 @@ _COMPLETED = "completed runs"
 _ALL = "runs"
 _OLDER = "older runs"
 _SUCCESSES = "successes"
+_BEFORE = "runs before the period"
 _UNDER_WAY = {f"{status} runs": status for status in ("running", "queued")}
 
 FAILURES = (FAILED, TIMED_OUT)
@@ -45,6 +47,9 @@ _FEW_PAGES = 3
 
 _MAX_EXACT_STARTS = 3
 """Maximum number of workflows, or workflows of a customer, whose first failure since the last success is looked for."""
+
+_MAX_IDLE_WORKFLOWS = 3
+"""Maximum number of workflows without a run in the period whose last runs are read."""
 
 _FEW_FAILURES = 20
 """Number of failures below which a page of the newest runs is likely to show the last success."""
@@ -238,6 +243,29 @@ def _older_unread(name: str, read: RowList, *, are_failures: bool) -> Unchecked:
     of = "" if read.total is None else f" of {read.total:,}"
     counts = "; causes and each workflow's failures are counted in those" if are_failures else ""
     return Unchecked(f"older {name}", f"only the newest {len(read.rows):,}{of} were read{counts}")
+
+
+async def read_last_failures(reads: AccountReads, counts: RunCounts, filters: Sequence[RunFilter]) -> list[EndedRun]:
+    """Return the runs with which each of these filters ended before the period: those that failed since a success.
+
+    Returns none unless it is certain that no run completed or failed in the period, and that there were runs before.
+    """
+    if counts.failures or counts.has_failures_unread or counts.completed != 0 or not counts.ever:
+        return []
+    calls = {
+        _name(_BEFORE, which, filters): runs_of(which, until=counts.period.since, limit=_PAGE_ROWS)
+        for which in filters[:_MAX_IDLE_WORKFLOWS]
+    }
+    await reads.read(calls)
+    failures: list[EndedRun] = []
+    for name in calls:
+        runs = newest_first(reads.rows(name))
+        ended = [run for run in runs if run_state(run.row) in (RunState.COMPLETED, RunState.FAILED, RunState.TIMED_OUT)]
+        failed = [*takewhile(lambda run: run.has_failed, ended)]
+        if failed and len(failed) == len(ended) and reads.has_more(name):
+            reads.gaps.append(Unchecked(f"older {name}", f"only the newest {len(runs)} were read"))
+        failures += failed
+    return failures
 
 
 def at_connector(counts: RunCounts, keys: set[str], apps: Mapping[str, Sequence[str]]) -> RunCounts:

@@ -33,7 +33,7 @@ def verdict(evidence: Evidence, reasons: Sequence[str], whys: Sequence[tuple[int
         unread = "No failed run was found, but not all runs could be read" if counts.knows_failures else _RUNS_UNREAD
         return f"{unread}.{done} {sentence(counts.last_success_in_words)}.{blocked}"
     if not completed and (last is None or last < period.begin):
-        return _idle(evidence, reasons) + _stuck(evidence)
+        return _idle(evidence, reasons, whys) + _stuck(evidence)
     done = "" if completed is None else f" {completed:,} of {counts.runs:,} runs completed,"
     nothing = "No run has failed" if evidence.stuck or not counts.knows_under_way else "No failures"
     return f"{nothing} in {period}:{done} {counts.last_success_in_words}.{blocked}{_not_started(evidence)}"
@@ -83,7 +83,7 @@ def _since(evidence: Evidence, records: Sequence[RunRecord]) -> str:
     return f" for {longer}{length}, since {dated(first, now).partition(' ')[0]}"
 
 
-def _idle(evidence: Evidence, blocked: Sequence[str]) -> str:
+def _idle(evidence: Evidence, blocked: Sequence[str], whys: Sequence[tuple[int, str]]) -> str:
     counts = evidence.counts
     triggers = evidence.triggers
     reasons = [*blocked]
@@ -101,8 +101,13 @@ def _idle(evidence: Evidence, blocked: Sequence[str]) -> str:
     else:
         with_problem = [trigger for trigger in triggers if trigger.problem]
         reasons += [_trouble(evidence, trigger) for trigger in with_problem[:2]]
-        if any(trigger.state.is_usable for trigger in triggers):
-            reasons.append("a trigger is active, but may not have been due yet")
+    if whys:
+        runs = counted(sum(len(cause.runs) for cause in evidence.causes), "run")
+        each = (f"{count:,} because {clause}" for count, clause in whys)
+        causes = f"because {whys[0][1]}" if len(whys) == 1 else "; ".join(each)
+        reasons.append(f"the last {runs} failed, {causes}")
+    if any(trigger.state.is_usable for trigger in triggers or ()):
+        reasons.append("a trigger is active, but may not have been due yet")
     why = ". ".join(map(sentence, reasons))
     lately = f"in the last {str(period).removeprefix('the last ')}"
     others = f" ({counted(counts.runs, 'run')} under way or cancelled)" if counts.runs else ""
