@@ -480,6 +480,7 @@ async def test_axe_finds_no_violations(scheme: str, width: int, desk: Desk, chro
     await settled(tab)
     await tab.locator(".decline button").first.click()
     await expect(tab.locator("#said")).to_be_visible()
+    await settled(tab)
     await look("decided")
     await tab.goto(f"{root}undo?request=grant-6&change=c1")
     await expect(tab.get_by_role("button", name="Undo this change")).to_be_visible()
