@@ -93,11 +93,19 @@ def test_transcript_contains_each_step_once(played: Played) -> None:
     place = 0
     for sentence in (
         f"{len(ALL_TOOLS)} tools: ",
-        "Why did last night's TikTok sync fail?",
-        'agent: find query="the tiktok orders sync"',
+        "Why did the nightly contact sync stop?",
+        'agent: find query="nightly contact sync"',
         "agent: diagnose",
-        "connection TikTok Shop of Katana is FAILED",
+        "there is no working connection to cin7Core",
         "What will not help: A rerun",
+        "agent: create_connection",
+        "person: types the apiKey. Approved.",
+        "agent: run_workflow",
+        "person: accept decision=approve",
+        "the run is completed",
+        "agent: update_trigger",
+        "person: accept decision=approve",
+        "agent: get_overview It no longer lists the trigger.",
         "The agent tries to delete a customer, and the person declines.",
         'Delete customer "Globex Exports"',
         'Type "Globex Exports" to approve this one call',
@@ -114,7 +122,7 @@ def test_transcript_contains_each_step_once(played: Played) -> None:
         place = transcript.index(sentence, place) + len(sentence)
     assert "the same approval used three times: done, refused, refused" in transcript[place:]
     assert "The same in protocol 2025-11-25: declined, nothing sent; approved, sent once." in transcript[place:]
-    assert transcript.count("Why did last night's TikTok sync fail?") == 1
+    assert transcript.count("Why did the nightly contact sync stop?") == 1
 
 
 def test_last_line_of_the_demo_installs_a_server_that_starts(played: Played, tmp_path: Path) -> None:
