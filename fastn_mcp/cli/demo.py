@@ -11,14 +11,23 @@ from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, cast
 
 import anyio
+import anyio.to_thread
 import click
 from anyio import TemporaryDirectory
 from mcp import Client, StdioServerParameters
 from mcp.client import ClientRequestContext
-from mcp.types import CallToolResult, ElicitRequestFormParams, ElicitRequestParams, ElicitResult, InputRequiredResult
+from mcp.types import (
+    CallToolResult,
+    ElicitRequestFormParams,
+    ElicitRequestParams,
+    ElicitRequestURLParams,
+    ElicitResult,
+    InputRequiredResult,
+)
 from rich.console import Console
 from rich.padding import Padding
 from rich.rule import Rule
@@ -26,15 +35,24 @@ from rich.text import Text
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastn_mcp.build.startup import SANDBOX_KEY
+from fastn_mcp.build.stores import ApprovalStore
 from fastn_mcp.channels.http_server import BackgroundServer
 from fastn_mcp.cli.layout import ORANGE, style
 from fastn_mcp.config.command_line import this_program
+from fastn_mcp.guard.approval.votes import TerminalApprovals
 from fastn_mcp.procedures.catalog import ALL_TOOLS
 from fastn_mcp.sandbox.app import create_app
 from fastn_mcp.sandbox.server import Sandbox
 
 _READING_SECONDS = 1.2
 """Seconds before the person answers: the guard takes an answer within one second for a program's."""
+
+
+_NO_BROWSER = "false"
+"""Command of the server in place of a browser: the demo opens none."""
+
+_TYPED_KEY = "key-of-the-demo"
+"""API key that the person types. The sandbox does not check it."""
 
 
 class DemoFailed(Exception):
@@ -73,7 +91,7 @@ async def _play(console: Console) -> None:
     )
     async with _connected(console, "2026-07-28") as story:
         await story.count_tools()
-        await story.diagnose()
+        await story.repair(await story.diagnose())
         console.print("[bold]The agent tries to delete a customer, and the person declines.[/]")
         customer = await story.find("globex", "Globex Exports")
         await story.decline_deletion(customer)
@@ -99,9 +117,13 @@ class DemoStory:
         self._received = Counter[str]()
         self._answers: list[ElicitResult] = []
         self.client: Client = cast(Client, None)
+        self.state = Path()
+        """State folder of the server."""
 
     async def answer(self, context: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult:  # noqa: ARG002
         """Answer an elicitation form as the person, with the next of the prepared answers."""
+        if isinstance(params, ElicitRequestURLParams):
+            return await self._approve_at_a_terminal(params)
         if not isinstance(params, ElicitRequestFormParams) or not self._answers:
             raise DemoFailed("a form was shown that nobody expected")
         answer = self._answers.pop(0)
@@ -110,6 +132,20 @@ class DemoStory:
         content = " ".join(f"{name}={value}" for name, value in (answer.content or {}).items())
         self._say(f"person: {answer.action} {content}".rstrip(), "bold")
         return answer
+
+    async def _approve_at_a_terminal(self, params: ElicitRequestURLParams) -> ElicitResult:
+        """Approve the waiting call and type its secret, in place of the page that the link leads to."""
+        self._say(params.message, style(ORANGE))
+        await anyio.sleep(_READING_SECONDS)
+        store = ApprovalStore(self.state, None, this_program(os.environ), warn=_fail)
+
+        async def approve(approvals: TerminalApprovals) -> str:
+            (request,) = await approvals.waiting()
+            return await approvals.approve(request, {"apiKey": _TYPED_KEY})
+
+        message = await anyio.to_thread.run_sync(store.use, approve)
+        self._say(f"person: types the apiKey. {message}", "bold")
+        return ElicitResult(action="accept")
 
     def count(self, app: ASGIApp) -> ASGIApp:
 
@@ -132,15 +168,44 @@ class DemoStory:
         _require(len(tools) == len(ALL_TOOLS), f"there are {len(ALL_TOOLS)} tools")
         self._console.print(f"  {len(tools)} tools: {reading} read, {len(tools) - reading} change something.\n")
 
-    async def diagnose(self) -> None:
-        self._console.print("[bold]Why did last night's TikTok sync fail?[/]")
-        workflow = await self.find("the tiktok orders sync", "Sync TikTok Orders to Cin7 Core")
-        diagnosis = (await self._call("diagnose", workflow_id=workflow["id"]))["data"]
-        _require("connection TikTok Shop of Katana is FAILED" in diagnosis["verdict"], "the cause was found")
+    async def diagnose(self) -> dict[str, Any]:
+        self._console.print("[bold]Why did the nightly contact sync stop?[/]")
+        trigger = await self.find("nightly contact sync", "Nightly contact sync")
+        diagnosis = (await self._call("diagnose", trigger_id=trigger["id"]))["data"]
+        _require("no working connection to cin7Core" in diagnosis["verdict"], "the cause was found")
         cause = diagnosis["causes"][0]
         self._say(diagnosis["verdict"])
         self._say(f"Fix: {cause['fix']}")
         self._say(f"What will not help: {cause['will_not_help']}\n")
+        return diagnosis
+
+    async def repair(self, diagnosis: dict[str, Any]) -> None:
+        """Make the calls that the diagnosis names: connect the app, run the workflow, switch its trigger on."""
+        self._console.print("[bold]Fix it. The person types the API key at a terminal; the agent does not see it.[/]")
+        (cause,) = diagnosis["causes"]
+        (trigger,) = diagnosis["triggers"]
+        connection = cause["next"]["arguments"]
+        connected = await self._call(cause["next"]["tool"], **connection)
+        _require(connected.get("done") == "create_connection", "the app was connected")
+        _require(_TYPED_KEY not in json.dumps(connected), "the agent does not see the key")
+        run = (await self._call("get_execution", execution_id=cause["example"]))["data"]
+        self._approve_next()
+        started = await self._call(
+            "run_workflow", workflow_id=run["workflowId"], customer_id=connection["customer_id"], wait_seconds=30
+        )
+        _require(started["data"]["status"] == "completed", "the workflow works again")
+        self._say(f"the run is {started['data']['status']}")
+        self._approve_next()
+        switched_on = await self._call(trigger["next"]["tool"], **trigger["next"]["arguments"])
+        _require(switched_on.get("done") == "update_trigger", "the trigger was switched on")
+        overview = (await self._call("get_overview"))["data"]
+        _require(trigger["id"] not in json.dumps(overview["findings"]), "the overview no longer lists it")
+        self._require_sent("POST", 2, "exactly one connection and one run reached Fastn")
+        self._say("It no longer lists the trigger.\n")
+
+    def _approve_next(self) -> None:
+        """Approve the next call."""
+        self._answers.append(ElicitResult(action="accept", content={"decision": "approve"}))
 
     async def decline_deletion(self, customer: dict[str, Any]) -> None:
         self._answers.append(ElicitResult(action="decline"))
@@ -207,6 +272,10 @@ class DemoStory:
         self._console.print(Padding(Text(text, style=style), (0, 0, 0, 4), expand=False))
 
 
+def _fail(warning: str) -> None:
+    raise DemoFailed(warning)
+
+
 def _body(result: CallToolResult) -> dict[str, Any]:
     body = cast("dict[str, Any] | None", result.structured_content)
     if body is None:
@@ -227,12 +296,14 @@ async def _connected(console: Console, version: str) -> AsyncGenerator[DemoStory
     served = BackgroundServer(story.count(create_app(Sandbox(lambda: datetime.now(UTC)))), listening, "sandbox")
     try:
         async with TemporaryDirectory() as state:
+            story.state = Path(state)
             environment = {
                 "FASTN_BASE_URL": f"http://127.0.0.1:{listening.getsockname()[1]}",
                 "FASTN_API_KEY": SANDBOX_KEY,
                 "FASTN_CONFIG": os.devnull,
                 "FASTN_CONFIG_DIR": state,
                 "FASTN_STATE_DIR": state,
+                "BROWSER": _NO_BROWSER,
             }
             server = StdioServerParameters(
                 command=sys.executable, args=["-m", "fastn_mcp", "--profile", "sandbox"], env=environment

@@ -73,7 +73,7 @@ def test_login_prompts_checks_and_stores_a_key_that_is_then_used(
         person.answers(f"API key for acme at {address} (not shown): ", f" {KEY} ")
         code, shown = person.leaves()
     assert (code, KEY in person.shown) == (0, False)
-    assert f"The test key for acme at {address} is kept in the test's keyring." in shown
+    assert f"The test key for acme at {address} is stored in the test's keyring." in shown
     assert stored_keys(environment) == {f"fastn-mcp/acme at {address}": KEY}
     assert config.read_text() == before
     called = fastn("--profile", "acme", "call", "create-customer", "--name", "Initech")

@@ -268,7 +268,8 @@ async def test_verdict_says_since_when_and_for_whom(
         (TRACKING, "A trigger is active, but may not have been due yet"),
         (
             CONTACTS,
-            "Trigger Nightly contact sync was switched off by Fastn 4 days ago, after 20 failures in a row.",
+            "Trigger Nightly contact sync of Widget Inc was switched off by Fastn 4 days ago, after 20 failures in a row. "
+            "The last 20 runs failed, because there is no working connection to cin7Core",
         ),
     ],
 )
@@ -285,7 +286,8 @@ async def test_verdict_says_why_a_workflow_does_not_run(world: World, workflow: 
 async def test_last_run_before_the_period_says_why_a_trigger_was_switched_off(world: World) -> None:
     """After too many failures there are no further runs, and the cause is older than the period."""
     nightly = world.id_of("triggers", "Nightly contact sync")
-    row = add_run(world, CONTACTS, 80, error={"headline": "Cin7 refused the contact"})
+    widget = world.id_of("customers", "Widget Inc")
+    row = add_run(world, CONTACTS, 80, error={"headline": "Cin7 refused the contact"}, endOrgId=widget)
     answer = await diagnosed(world, trigger_id=nightly)
     assert "The last run, 3 days ago, failed: Cin7 refused the contact" in answer["verdict"]
     assert answer["runs"]["last_run"].startswith(str(row["id"]))

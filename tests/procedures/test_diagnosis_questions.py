@@ -261,16 +261,41 @@ async def test_cause_for_several_customers_names_those_of_a_trigger_and_leads_to
     }
 
 
-async def test_trigger_that_is_off_has_its_cause_or_the_runs_that_tell_it(world: World) -> None:
+@pytest.mark.parametrize("hours", [1, 72, 720])
+async def test_trigger_that_is_off_has_its_cause_and_the_call_that_switches_it_on(world: World, hours: int) -> None:
+    """Also if its last runs are older than the period."""
     nightly = world.id_of("triggers", "Nightly contact sync")
-    (earlier,) = (await world.ask(Diagnose(trigger_id=nightly, hours=1)))["triggers"]
-    assert earlier["fix"] == "Fix the cause first, then switch it on."
-    runs = await world.rendered(parse(TOOLS, earlier["next"]["tool"], earlier["next"]["arguments"]).call)
-    assert {run["error"] for run in runs["data"]} == {"cin7Core is not connected"}
-    (trigger,) = (await world.ask(Diagnose(trigger_id=nightly, hours=720)))["triggers"]
+    (trigger,) = (await world.ask(Diagnose(trigger_id=nightly, hours=hours)))["triggers"]
     cause = "there is no working connection to cin7Core: no affected customer has connected it"
     assert trigger["runs_fail_because"] == cause
-    assert trigger["next"]["tool"] == "update_trigger"
+    assert trigger["fix"] == "Fix the cause first, then switch it on."
+    assert trigger["next"] == {"tool": "update_trigger", "arguments": {"trigger_id": nightly, "status": "Active"}}
+
+
+async def test_trigger_that_is_off_leads_to_its_runs_if_its_last_run_did_not_fail(world: World) -> None:
+    nightly = world.sandbox.state.named("triggers", "Nightly contact sync", "name")
+    workflow = nightly["routes"][0]["routeId"]
+    add_run(world, workflow, 90, "completed", endOrgId=nightly["endOrgId"])
+    answer = await world.ask(Diagnose(trigger_id=nightly["id"]))
+    assert answer["causes"] == []
+    (trigger,) = answer["triggers"]
+    runs = await world.rendered(parse(TOOLS, trigger["next"]["tool"], trigger["next"]["arguments"]).call)
+    assert {run["error"] for run in runs["data"]} == {"cin7Core is not connected"}
+
+
+@pytest.mark.parametrize(("auth", "tool"), [("API_KEY", "create_connection"), ("OAUTH_2", "list_connections")])
+async def test_app_that_takes_credentials_is_connected_by_the_suggested_call(
+    world: World, auth: str, tool: str
+) -> None:
+    """A person authorises an OAuth app in the browser. Credentials are typed."""
+    cin7 = world.sandbox.state.named("connectors", "cin7Core")
+    cin7["authMethods"][0]["type"] = auth
+    widget = world.id_of("customers", "Widget Inc")
+    (cause,) = (await world.ask(Diagnose(workflow_id="wf_7be2150c84af")))["causes"]
+    assert cause["next"]["tool"] == tool
+    assert ("create_connection" in cause["fix"]) == (tool == "create_connection")
+    if tool == "create_connection":
+        assert cause["next"]["arguments"] == {"connector_id": cin7["id"], "customer_id": widget}
 
 
 @pytest.mark.parametrize("other", [{"workflow_id": "update-inventory"}, {"customer_id": "acme-corp"}])
