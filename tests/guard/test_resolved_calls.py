@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.behaviour import Filtering
 from support.decisions import moved
 from support.faulty_sandbox import Status
 from support.sensible_calls import ORDERS, SLACK
@@ -177,12 +178,14 @@ async def test_record_that_cannot_be_read_counts_as_protected(
 
 @pytest.mark.parametrize("kind", ["connections", "triggers"])
 async def test_owners_count_as_protected_where_not_all_dependents_are_read(tmp_path: Path, kind: str) -> None:
-    """Of 400 rows, 300 are read: connections that Fastn filters and counts, or triggers, none of which depends."""
+    """Of 400 rows, 300 are read: connections that Fastn counts, or triggers, none of which depends, by no filter."""
     world = World.with_rules(tmp_path, '[[protect]]\ncustomer = "Katana"\n')
     gamma, state = world.id_of("connectors", "Gamma"), world.sandbox.state
     row = {**state.all(kind)[0], "endOrgId": None} | ({"connectorId": gamma} if kind == "connections" else {})
     for number in range(400):
         state.put(kind, {**row, "id": f"c{number}"})
+    if kind == "triggers":
+        world.behave(filtering=Filtering.IGNORED)
     assert await world.decision(DeleteConnector(connector_id=gamma)) is Decision.DENY
 
 

@@ -210,7 +210,7 @@ def _cause(evidence: Evidence, cause: _Cause) -> Entry:
     }
     app = evidence.missing_apps.get(evidence.connector(newest) or "")
     if app and failures.customers:
-        new = {"connector_id": key_of(app), "customer_id": failures.customers[0]}
+        new: Entry = {"connector_id": key_of(app), "customer_id": failures.customers[0]}
         arguments = {**arguments, CreateConnection: new}
     if len(failures.customers) > 1 and remedy.repairs:
         broken = text(remedy.repairs[0].row, "connectorId", "connector.id")
