@@ -22,7 +22,6 @@ from mcp import Client, StdioServerParameters
 from mcp.client import ClientRequestContext
 from mcp.types import (
     CallToolResult,
-    ElicitRequestFormParams,
     ElicitRequestParams,
     ElicitRequestURLParams,
     ElicitResult,
@@ -124,7 +123,7 @@ class DemoStory:
         """Answer an elicitation form as the person, with the next of the prepared answers."""
         if isinstance(params, ElicitRequestURLParams):
             return await self._approve_at_a_terminal(params)
-        if not isinstance(params, ElicitRequestFormParams) or not self._answers:
+        if not self._answers:
             raise DemoFailed("a form was shown that nobody expected")
         answer = self._answers.pop(0)
         await anyio.sleep(_READING_SECONDS)

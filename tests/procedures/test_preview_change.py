@@ -33,12 +33,14 @@ def answer(result: CallToolResult) -> dict[str, Any]:
 
 @pytest.mark.parametrize("operation", CHANGING, ids=lambda operation: operation.tool_name())
 async def test_every_change_is_previewed_and_nothing_is_sent(world: World, operation: AnyTool) -> None:
-    """Also in read-only mode, except for Fastn's AI, which reads nothing; dry_run says the same."""
+    """Also in read-only mode, except for Fastn's AI, which reads nothing; dry_run says the same of the same reads."""
     tools = ALL_TOOLS if operation.toolset() == "ai" else READING
     (call,) = (call for call in sensible(Fastn(world.sandbox)) if call.tool_name() == operation.tool_name())
     given = call.model_dump(exclude_unset=True)
+    previewed = {"tool": call.tool_name(), "arguments": given}
     async with client(world, tools) as agent:
-        shown = answer(await agent.call_tool("preview_change", {"tool": call.tool_name(), "arguments": given}))
+        await agent.call_tool("preview_change", previewed)
+        shown = answer(await agent.call_tool("preview_change", previewed))
     async with client(world) as agent:
         assert answer(await agent.call_tool(call.tool_name(), {**given, "dry_run": True})) == shown
     assert (shown["status"], shown["message"]) == ("preview", "Nothing was sent.")
