@@ -74,6 +74,8 @@ class RowSearch:
     """Whether the filters tell all rows that depend on the resource."""
     was_long: bool = False
     """Whether the list had more than one page in an earlier evaluation."""
+    uses: Uses | None = None
+    """What was found; None if nothing could be read."""
     error: FastnError | None = None
 
     def __post_init__(self) -> None:
@@ -102,16 +104,22 @@ class RowSearch:
         except FastnError as error:
             self.error = error
 
-    async def finish(self, details: int) -> Uses:
-        """Return the rows that depend on the resource. Reads up to `details` undecided rows one by one.
+    async def finish(self, details: int, *, needs_proof: bool) -> None:
+        """Find the rows that depend on the resource, or the `error`. Reads up to `details` undecided rows one by one.
 
-        Raises a `FastnError` if nothing could be read.
+        `needs_proof`: whether an empty filtered answer has to be proven.
         """
         if self.error is not None:
-            raise self.error
+            return
+        try:
+            self.uses = await self._found(details, needs_proof=needs_proof)
+        except FastnError as error:
+            self.error = error
+
+    async def _found(self, details: int, *, needs_proof: bool) -> Uses:
         is_settled = is_unproven = False
         try:
-            is_settled = await self._read()
+            is_settled = await self._read(needs_proof=needs_proof)
         except LeftOut:
             is_unproven = self.filtered is not None and self.filtered.is_complete
         if self.rule.depends is None and any(page.not_checked for page in self._filtered_pages):
@@ -123,14 +131,14 @@ class RowSearch:
     def _filtered_pages(self) -> Sequence[Listed]:
         return () if self.filtered is None else self.filtered.pages
 
-    async def _read(self) -> bool:
+    async def _read(self, *, needs_proof: bool) -> bool:
         """Read until it is known which rows there are, or the limit of pages. Returns whether it is known."""
         filtered = self.filtered
         if filtered is None or (self.whole.is_complete and not self._has_silent_rows):
             await _read_rest(self.whole)
             return self.whole.is_complete
         await _read_rest(filtered)
-        trusts_filters = self.rule.depends is None and self.rule.filters_of is None
+        trusts_filters = self.rule.depends is None and (self.rule.filters_of is None or not needs_proof)
         if trusts_filters or self._is_told_by_filters:
             self.is_by_filters = True
             return filtered.is_complete

@@ -69,7 +69,8 @@ async def find_dependents(
     `earlier` repeats the reads of an evaluation a short time ago. What it read tells how long the lists are.
     """
     rules = _rules(call, target)
-    dependents, unchecked = await _apply(rules.certain, _limited(call, send), _own(call, target), earlier=earlier)
+    own = _own(call, target)
+    dependents, unchecked = await _apply(rules.certain, _limited(call, send), own, earlier=earlier)
     return Dependence(dependents, (*rules.unchecked, *unchecked))
 
 
@@ -169,7 +170,9 @@ def _limited(call: Call, send: Send) -> Send:
     """Return a `Send` for the reads that a call may make for its dependents. A deletion may make all."""
     if call.route.method == "DELETE":
         return send
-    return LimitedReads(send, _MAX_READS_OF_CREATE if call.target is None else MAX_READS)
+    if call.target is None:
+        return LimitedReads(send, _MAX_READS_OF_CREATE)
+    return LimitedReads(send, MAX_READS)
 
 
 async def _apply(
@@ -183,23 +186,30 @@ async def _apply(
 ) -> tuple[tuple[Dependents, ...], list[Unchecked]]:
     """Return the dependents that the rules find, and what they could not check: without `now`, from lists alone.
 
-    That a filter found none is believed without proof only if others were found, so that nothing depends on it.
+    Where reads are limited, that a filter found none is believed without proof if dependents of another kind were
+    found: what the call is judged by is known then.
     """
     searches = [RowSearch(rule, send, earlier) for rule in rules]
+    whole_lists_first = sorted(searches, key=lambda each: each.rule.depends is None)
     is_large = False
-    for number, search in enumerate(sorted(searches, key=lambda each: each.rule.depends is None)):
+    for number, search in enumerate(whole_lists_first):
         await report(f"Looking through {search.rule.kind}", number, None)
         await search.begin(is_large=is_large)
         is_large = is_large or search.is_long
+    is_limited = isinstance(send, LimitedReads)
+    is_used = False
+    for search in whole_lists_first:
+        await search.finish(0 if now is None else MAX_DETAILS, needs_proof=not (is_limited and is_used))
+        is_used = is_used or (search.uses is not None and search.uses.count > 0)
     dependents: list[Dependents] = []
     unchecked: list[Unchecked] = []
     unproven: list[Unchecked] = []
     for search in searches:
         rule = search.rule
-        try:
-            uses = await search.finish(0 if now is None else MAX_DETAILS)
-        except FastnError as error:
-            unchecked.append(Unchecked(rule.kind, error.what, rule.kind))
+        uses = search.uses
+        if uses is None:
+            why = "" if search.error is None else search.error.what
+            unchecked.append(Unchecked(rule.kind, why, rule.kind))
             continue
         if uses.count:
             dependents.append(await _dependents(rule, uses, own, send, now=now))

@@ -184,8 +184,7 @@ async def test_owners_count_as_protected_where_not_all_dependents_are_read(tmp_p
     row = {**state.all(kind)[0], "endOrgId": None} | ({"connectorId": gamma} if kind == "connections" else {})
     for number in range(400):
         state.put(kind, {**row, "id": f"c{number}"})
-    if kind == "triggers":
-        world.behave(filtering=Filtering.IGNORED)
+    world.behave(filtering=Filtering.HEEDED if kind == "connections" else Filtering.IGNORED)
     assert await world.decision(DeleteConnector(connector_id=gamma)) is Decision.DENY
 
 

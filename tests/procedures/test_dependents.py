@@ -296,6 +296,7 @@ async def test_truncated_list_without_dependents_is_not_checked(world: World) ->
         state.put("triggers", hook | {"id": f"t{number}", "createdAt": "2026-11-24T00:00:00.000Z"})
     world.behave(filtering=Filtering.IGNORED)
     flow = world.id_of("workflows", "process-new-orders")
+    world.behave(filtering=Filtering.IGNORED)
     answer = await dependents(world, "workflow", flow)
     assert [gap["what"] for gap in answer["not_checked"]] == ["triggers", "other callers"]
     shown = (await world.preview(DeleteWorkflow(workflow_id=flow))).data_for_agent()

@@ -189,6 +189,11 @@ def _connection(evidence: FailureEvidence) -> Remedy | None:
         cause = f"the connection {label} is {status}, which is not a documented status"
         fix = "Look at the connection in the dashboard, and authorise the app again if it asks for that."
         return Remedy(cause, fix, _AUTHORISE_FIRST, ListConnections)
+    return _not_connected(evidence, app)
+
+
+def _not_connected(evidence: FailureEvidence, app: str) -> Remedy:
+    """Return the remedy where no connection to an app was found."""
     why = "it ran for no customer"
     fix = "Run it for a customer: customer_id, and installation_id if a widget installed it."
     see: type[Tool[Any]] = ListConnections

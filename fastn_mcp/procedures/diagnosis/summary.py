@@ -1,6 +1,6 @@
 """One-sentence summary of a diagnosis: whether runs fail or come, since when and for whom."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from fastn_mcp.procedures.diagnosis.blockers import PartState, listed
 from fastn_mcp.procedures.diagnosis.evidence import Evidence
@@ -84,35 +84,47 @@ def _since(evidence: Evidence, records: Sequence[RunRecord]) -> str:
 
 
 def _idle(evidence: Evidence, blocked: Sequence[str], whys: Sequence[tuple[int, str]]) -> str:
+    """Return why nothing has run in the period, as far as it is known."""
     counts = evidence.counts
-    triggers = evidence.triggers
-    reasons = [*blocked]
-    period = counts.period
+    reasons = [*blocked, *_last_failure(evidence), *_idle_triggers(evidence), *_last_causes(evidence, whys)]
+    if any(trigger.state.is_usable for trigger in evidence.triggers or ()):
+        reasons.append("a trigger is active, but may not have been due yet")
+    why = ". ".join(map(sentence, reasons))
+    lately = f"in the last {str(counts.period).removeprefix('the last ')}"
+    others = f" ({counted(counts.runs, 'run')} under way or cancelled)" if counts.runs else ""
+    nothing = "Nothing has run" if counts.runs == 0 else "No run has completed or failed"
+    return f"{nothing} {lately}{others}. {why}. {sentence(counts.last_success_in_words)}."
+
+
+def _last_failure(evidence: Evidence) -> Iterator[str]:
+    """Yield why the last run before the period failed, if it did."""
+    counts = evidence.counts
     before = counts.last_before
     if before is not None and before.at is not None and before.has_failed and not counts.runs:
-        reasons.append(
-            f"the last run, {age(before.at, period.now)}, failed: {quoted(before.reason) or 'it does not say why'}"
-        )
+        why = quoted(before.reason) or "it does not say why"
+        yield f"the last run, {age(before.at, counts.period.now)}, failed: {why}"
+
+
+def _idle_triggers(evidence: Evidence) -> Iterator[str]:
+    """Yield what is wrong with the triggers that would start runs."""
+    triggers = evidence.triggers
     if triggers is None:
-        reasons.append("triggers could not be read")
+        yield "triggers could not be read"
     elif not triggers:
         read = " that was read" if evidence.has_more_triggers else ""
-        reasons.append(f"no trigger{read} starts {'it' if evidence.subject.resources else 'anything'}")
+        yield f"no trigger{read} starts {'it' if evidence.subject.resources else 'anything'}"
     else:
         with_problem = [trigger for trigger in triggers if trigger.problem]
-        reasons += [_trouble(evidence, trigger) for trigger in with_problem[:2]]
+        yield from (_trouble(evidence, trigger) for trigger in with_problem[:2])
+
+
+def _last_causes(evidence: Evidence, whys: Sequence[tuple[int, str]]) -> Iterator[str]:
+    """Yield why the last runs failed, if their causes are known."""
     if whys:
         runs = counted(sum(len(cause.runs) for cause in evidence.causes), "run")
         each = (f"{count:,} because {clause}" for count, clause in whys)
         causes = f"because {whys[0][1]}" if len(whys) == 1 else "; ".join(each)
-        reasons.append(f"the last {runs} failed, {causes}")
-    if any(trigger.state.is_usable for trigger in triggers or ()):
-        reasons.append("a trigger is active, but may not have been due yet")
-    why = ". ".join(map(sentence, reasons))
-    lately = f"in the last {str(period).removeprefix('the last ')}"
-    others = f" ({counted(counts.runs, 'run')} under way or cancelled)" if counts.runs else ""
-    nothing = "Nothing has run" if counts.runs == 0 else "No run has completed or failed"
-    return f"{nothing} {lately}{others}. {why}. {sentence(counts.last_success_in_words)}."
+        yield f"the last {runs} failed, {causes}"
 
 
 def _not_started(evidence: Evidence) -> str:
