@@ -34,7 +34,7 @@ async def test_contact_sync_is_repaired_by_the_calls_that_its_diagnosis_names(
 
         unrepaired = (await call(client, "run_workflow", run))["data"]
         assert unrepaired["status"] == "failed"
-        assert "cin7Core" in unrepaired["error"]
+        assert "cin7Core" in unrepaired["error"]["raw"]
 
         repair = cause["next"]
         assert repair["tool"] == "create_connection"
