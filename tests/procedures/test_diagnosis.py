@@ -268,14 +268,10 @@ async def test_verdict_says_since_when_and_for_whom(
         (TRACKING, "A trigger is active, but may not have been due yet"),
         (
             CONTACTS,
-<<<<<<< HEAD
             (
                 "Trigger Nightly contact sync of Widget Inc was switched off by Fastn 4 days ago, after 20 failures in"
                 " a row. The last 20 runs failed, because there is no working connection to cin7Core"
             ),
-=======
-            "after 20 failures in a row. The last 20 runs failed, because there is no working connection to cin7Core",
->>>>>>> fault
         ),
     ],
 )
