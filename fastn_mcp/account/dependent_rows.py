@@ -34,6 +34,8 @@ class Uses:
 
     def gap(self, kind: str) -> Unchecked | None:
         """Return why the rows read do not settle if there are any dependents; None if they do."""
+        if self.is_unproven:
+            return Unchecked(kind, "Fastn's filter found none, and nothing proved that it works.", kind)
         if self.silent:
             why = f"The list does not show what they use, and at most {MAX_DETAILS} are read one by one."
             return Unchecked(f"{self.silent} {kind}", why, kind)
@@ -107,7 +109,7 @@ class RowSearch:
     async def finish(self, details: int, *, needs_proof: bool) -> None:
         """Find the rows that depend on the resource, or the `error`. Reads up to `details` undecided rows one by one.
 
-        `needs_proof`: whether an empty filtered answer has to be proven.
+        `needs_proof`: whether it has to be proven that a filter found none where Fastn has filtered the list.
         """
         if self.error is not None:
             return
@@ -117,7 +119,8 @@ class RowSearch:
             self.error = error
 
     async def _found(self, details: int, *, needs_proof: bool) -> Uses:
-        is_settled = is_unproven = False
+        is_settled = False
+        is_unproven = False
         try:
             is_settled = await self._read(needs_proof=needs_proof)
         except LeftOut:

@@ -58,8 +58,6 @@ MAX_READS = 4
 _MAX_READS_OF_CREATE = 2
 """The same for a create that overwrites something, which takes three to find that."""
 
-_UNPROVEN = "Fastn's filter found none, and nothing proved that it works."
-
 
 async def find_dependents(
     call: Call, target: FastnObject | None, send: Send, earlier: Send | None = None
@@ -186,8 +184,7 @@ async def _apply(
 ) -> tuple[tuple[Dependents, ...], list[Unchecked]]:
     """Return the dependents that the rules find, and what they could not check: without `now`, from lists alone.
 
-    Where reads are limited, that a filter found none is believed without proof if dependents of another kind were
-    found: what the call is judged by is known then.
+    Where reads are limited and dependents of another kind were found, Fastn's own filter is believed without proof.
     """
     searches = [RowSearch(rule, send, earlier) for rule in rules]
     whole_lists_first = sorted(searches, key=lambda each: each.rule.depends is None)
@@ -203,7 +200,6 @@ async def _apply(
         is_used = is_used or (search.uses is not None and search.uses.count > 0)
     dependents: list[Dependents] = []
     unchecked: list[Unchecked] = []
-    unproven: list[Unchecked] = []
     for search in searches:
         rule = search.rule
         uses = search.uses
@@ -216,9 +212,7 @@ async def _apply(
         gap = uses.gap(rule.kind)
         if gap:
             unchecked.append(gap)
-        if uses.is_unproven:
-            unproven.append(Unchecked(rule.kind, _UNPROVEN, rule.kind))
-    return tuple(dependents), [*unchecked, *(() if dependents else unproven)]
+    return tuple(dependents), unchecked
 
 
 async def _dependents(rule: DependencyRule, uses: Uses, own: Names, send: Send, *, now: datetime | None) -> Dependents:

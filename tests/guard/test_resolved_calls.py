@@ -188,6 +188,23 @@ async def test_owners_count_as_protected_where_not_all_dependents_are_read(tmp_p
     assert await world.decision(DeleteConnector(connector_id=gamma)) is Decision.DENY
 
 
+async def test_owners_count_as_protected_where_an_empty_filter_is_not_proven(tmp_path: Path) -> None:
+    """Of a change that deletes nothing, few reads are made: what they leave open is not checked."""
+    world = World.with_rules(tmp_path, '[[protect]]\ncustomer = "Katana"\n')
+    gamma = world.id_of("connectors", "Gamma")
+    state = world.sandbox.state
+    for trigger in [each for each in state.all("triggers") if each["type"] == "app_event"]:
+        state.drop("triggers", trigger["id"])
+    for kind in ("triggers", "workflows"):
+        row = {**state.all(kind)[0], "endOrgId": None}
+        for number in range(400):
+            state.put(kind, {**row, "id": f"{kind}{number}"})
+    change = UpdateConnector(connector_id=gamma, description="Decks")
+    preview = await world.preview(change)
+    assert "triggers" in [gap["what"] for gap in preview.data_for_agent()["not_checked"]]
+    assert await world.decision(change) is Decision.DENY
+
+
 @pytest.mark.parametrize("rules", ['[defaults]\nwrite = "deny"', '[[rule]]\neffects = "write"\nthen = "deny"'])
 async def test_raised_effect_does_not_escape_a_rule_on_the_effect_of_the_call(tmp_path: Path, rules: str) -> None:
     """Renaming a customer in use is external; the file refuses every write."""
