@@ -126,7 +126,7 @@ def _of_customer(kind: str, reading: List[Any]) -> DependencyRule:
 
 
 def _of_workflows(depends: Depends, connector: str = "") -> DependencyRule:
-    """Return the rule for workflows, of which those that use a connector are filtered by its slug."""
+    """Return the rule for workflows. With the slug of a connector, Fastn filters the list by it."""
     return DependencyRule(
         "workflows",
         ListWorkflows(limit=100),

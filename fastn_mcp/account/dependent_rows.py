@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from fastn_mcp.account.dependence import Unchecked
 from fastn_mcp.account.dependency_rules import DependencyRule
 from fastn_mcp.client.absence import control_by, finds_known_rows
-from fastn_mcp.client.reads import Pages, read_each
+from fastn_mcp.client.reads import Pages, call_key, read_each
 from fastn_mcp.errors import FastnError, LeftOut
 from fastn_mcp.records.rows import FastnObject, Row, key_of, row_of
 from fastn_mcp.tools.operation import Call, Send
@@ -50,10 +50,10 @@ class LimitedReads:
     def __init__(self, send: Send, most: int) -> None:
         self._send = send
         self._left = most
-        self._made = set[str]()
+        self._made = set[tuple[str, bytes]]()
 
     async def __call__(self, call: Call) -> FastnObject:
-        key = repr(call)
+        key = call_key(call)
         if key not in self._made:
             if not self._left:
                 raise LeftOut("Left out, to keep the requests for one change few.")
@@ -138,9 +138,9 @@ class RowSearch:
         """Read until it is known which rows there are, or the limit of pages. Returns whether it is known."""
         filtered = self.filtered
         if filtered is None or (self.whole.is_complete and not self._has_silent_rows):
-            await _read_rest(self.whole)
+            await self.whole.read_rest()
             return self.whole.is_complete
-        await _read_rest(filtered)
+        await filtered.read_rest()
         trusts_filters = self.rule.depends is None and (self.rule.filters_of is None or not needs_proof)
         if trusts_filters or self._is_told_by_filters:
             self.is_by_filters = True
@@ -151,7 +151,7 @@ class RowSearch:
         if not self.is_by_filters and (not self.whole.is_complete or self._has_silent_rows):
             self.is_by_filters = await self._is_proven(self.whole.rows, self.send)
         if not self.is_by_filters:
-            await _read_rest(self.whole)
+            await self.whole.read_rest()
         return self.is_by_filters or self.whole.is_complete
 
     @property
@@ -222,8 +222,3 @@ class RowSearch:
         pages = self._filtered_pages
         is_filtered = self.rule.depends is None and bool(pages) and all(len(page.rows) == 100 for page in pages)
         return pages[-1].total if is_filtered else None
-
-
-async def _read_rest(pages: Pages) -> None:
-    async for _ in pages:
-        pass

@@ -458,8 +458,7 @@ async def _customers(send: Send) -> tuple[dict[tuple[str, str], Row], bool]:
     """Read the first customers of the list, and whether these are all. What cannot be read is left out."""
     pages = Pages(ListCustomers(limit=100), send, MAX_PAGES)
     with suppress(FastnError):
-        async for _ in pages:
-            pass
+        await pages.read_rest()
     return {("customer", key_of(row)): row for row in pages.rows}, pages.is_complete
 
 

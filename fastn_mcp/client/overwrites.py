@@ -111,8 +111,7 @@ async def _by_earlier_reads(call: Create[Any], listing: List[Any], send: Send, e
     """
     known = Pages(listing, earlier, MAX_LIST_PAGES)
     with suppress(FastnError):  # no more of it was read
-        async for _ in known:
-            pass
+        await known.read_rest()
     if not known.pages or _is_short(known.pages[0]):
         return Overwritten()
     if known.is_complete:

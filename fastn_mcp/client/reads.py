@@ -94,6 +94,11 @@ class Pages:
         self.is_complete = page.next_cursor is None
         return page
 
+    async def read_rest(self) -> None:
+        """Read the pages that are left. Raises a `FastnError`."""
+        async for _ in self:
+            pass
+
     @property
     def has_next(self) -> bool:
         """Whether a further page may be read."""
@@ -132,8 +137,7 @@ async def read_pages(reading: List[Any], send: Send, limit: int, one_by_one: int
     if second is None:
         pages.limit = limit if one_by_one is None else min(limit, one_by_one)
         try:
-            async for _ in pages:
-                pass
+            await pages.read_rest()
         except FastnError as error:
             pages.error = error
         return pages
@@ -176,7 +180,7 @@ class RecordedReads:
         self._outcomes: dict[tuple[str, bytes], FastnObject | FastnError] = {}
 
     async def __call__(self, call: Call) -> FastnObject:
-        key = _call_key(call)
+        key = call_key(call)
         outcome = self._outcomes.get(key)
         if outcome is not None and not isinstance(outcome, FastnError):
             return outcome
@@ -189,20 +193,21 @@ class RecordedReads:
 
     async def repeated(self, call: Call) -> FastnObject:
         """Return the recorded result of a read, or raise its error. Raises `LeftOut` if it was not made."""
-        outcome = self._outcomes.get(_call_key(call), LeftOut("It was not read."))
+        outcome = self._outcomes.get(call_key(call), LeftOut("It was not read."))
         if isinstance(outcome, FastnError):
             raise outcome
         return outcome
 
 
-def _call_key(call: Call) -> tuple[str, bytes]:
+def call_key(call: Call) -> tuple[str, bytes]:
+    """Return what two reads of the same have in common."""
     return call.tool_name(), to_json(call.arguments())
 
 
 def after_creates(lister: AnyOperation, earlier: Send, send: Send) -> Send:
     """Return a `Send` that reads the first page of a list again, and takes the rest from `earlier`, which has read it.
 
-    It needs at least one added row, and a list of which `with_new_rows` knows all. Otherwise the whole list is read.
+    The whole list is read if no row was added, or if the two together may not be all rows (see `with_new_rows`).
     """
 
     async def read(call: Call) -> FastnObject:

@@ -10,7 +10,7 @@ from support.begun import counted, rated
 from support.long_log import ACCOUNT
 from support.page_visitor import Visitor, words
 from support.page_world import Desk, deletion_of_customer, let_in, update_of_workflow
-from support.policy_files import rules_of
+from support.policy_files import PROTECTING, rules_of
 from support.stores import add_temporary, with_temporary
 
 from fastn_mcp.guard.budgets import Budgets
@@ -21,25 +21,14 @@ from fastn_mcp.policy.plan import Plan
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.tools.tool import Effect
 
-FILE = """
-[[protect]]
-customer = "northwind-*"
-then = "deny"
-reason = "our largest customer; ask Dana first"
-
-[[rule]]
-tool = "invite_user"
-when = { email = "*@partner.example" }
-then = "deny"
-
-[[window]]
-effects = ["destroy"]
-open = ["Mon-Sun 07:00-23:00 Europe/London"]
-
+FILE = (
+    PROTECTING
+    + """
 [budget]
 external = 20
 spend = 1
 """
+)
 
 
 @asynccontextmanager

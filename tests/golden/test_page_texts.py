@@ -20,6 +20,7 @@ from support.normalized import normalized
 from support.page_text import page_text
 from support.page_visitor import Visitor
 from support.page_world import Desk, desk_of, enter, let_in
+from support.policy_files import PROTECTING
 from support.recorded_calls import recorded_calls
 from support.team_world import HEAD, tenant
 from support.world import World, plan_of, planned, policy_from
@@ -324,21 +325,9 @@ async def test_undo_is_the_golden_one(local: LocalPage) -> None:
 
 # --- limits, stop and allow -------------------------------------------------------------------------------------------
 
-RULES = """
-[[protect]]
-customer = "northwind-*"
-then = "deny"
-reason = "our largest customer; ask Dana first"
-
-[[rule]]
-tool = "invite_user"
-when = { email = "*@partner.example" }
-then = "deny"
-
-[[window]]
-effects = ["destroy"]
-open = ["Mon-Sun 07:00-23:00 Europe/London"]
-
+RULES = (
+    PROTECTING
+    + """
 [defaults]
 trash = "four_eyes"
 access = "out_of_band"
@@ -347,6 +336,7 @@ access = "out_of_band"
 external = 20
 spend = 1
 """
+)
 
 
 async def test_limits_are_the_golden_ones(tmp_path: Path) -> None:

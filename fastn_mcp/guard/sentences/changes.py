@@ -332,8 +332,11 @@ def delete_workflow(facts: Facts) -> Question:
         others = replace(triggers, rows=going_on, count=len(going_on), more=False)
         go_on = ""
         if going_on:
-            go, they_start = ("stays", "it starts") if others.is_one else ("stay", "they start")
-            go_on = f"{sentence(listed(others))} {go} on unless all other workflows that {they_start} are deleted too."
+            stay = "stays" if others.is_one else "stay"
+            they_start = "it starts" if others.is_one else "they start"
+            go_on = (
+                f"{sentence(listed(others))} {stay} on unless all other workflows that {they_start} are deleted too."
+            )
         then = joined(stops(replace(triggers, rows=stopping, count=triggers.count - len(going_on))), go_on, then)
     return Question(
         title=f"Move workflow {facts.name} to Trash.",
