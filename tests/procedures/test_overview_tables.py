@@ -16,7 +16,7 @@ from support.world import World
 
 from fastn_mcp.account.short_ids import reference_to
 from fastn_mcp.errors import NotSent
-from fastn_mcp.procedures.diagnosis.blockers import connection_states, repairs
+from fastn_mcp.procedures.checks.parts import connection_states, repairs
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.procedures.overview.get_overview import GetOverview
 from fastn_mcp.procedures.overview.table import MAX_CHARACTERS

@@ -9,12 +9,12 @@ from pydantic import JsonValue
 
 from fastn_mcp.account.dependence import by_reason
 from fastn_mcp.account.typed_argument import typed_argument
-from fastn_mcp.procedures.diagnosis.blockers import PartState, blocked, connections_to, repairs
+from fastn_mcp.procedures.checks.failures import EndedRun, FailureGroup, RunFilter
+from fastn_mcp.procedures.checks.parts import PartState, blocked, connections_to, repairs
+from fastn_mcp.procedures.checks.remedies import FailureEvidence, Remedy, remedy, remedy_for_broken
+from fastn_mcp.procedures.checks.run_counts import RunRecord
 from fastn_mcp.procedures.diagnosis.connector import advice, affected_customers, broken_connections, connector_verdict
 from fastn_mcp.procedures.diagnosis.evidence import MAX_AFFECTED, MAX_CAUSES, Changed, Evidence
-from fastn_mcp.procedures.diagnosis.failures import EndedRun, FailureGroup, RunFilter
-from fastn_mcp.procedures.diagnosis.remedies import FailureEvidence, Remedy, remedy, remedy_for_broken
-from fastn_mcp.procedures.diagnosis.run_counts import RunRecord
 from fastn_mcp.procedures.diagnosis.summary import verdict
 from fastn_mcp.records.formats import aged, counted, quoted, sentence, stamp
 from fastn_mcp.records.labels import ACCOUNT, name_of

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Sequence
 
 from pydantic import JsonValue
 
-from fastn_mcp.procedures.diagnosis.blockers import PartState, connections_to, listed, repairs
+from fastn_mcp.procedures.checks.parts import PartState, connections_to, listed, repairs
+from fastn_mcp.procedures.checks.run_counts import RunCounts
 from fastn_mcp.procedures.diagnosis.evidence import Evidence
-from fastn_mcp.procedures.diagnosis.run_counts import RunCounts
 from fastn_mcp.records.formats import counted, dated, quoted
 from fastn_mcp.records.labels import name_of
 from fastn_mcp.records.rows import Row, text, without_empty

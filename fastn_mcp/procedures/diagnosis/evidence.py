@@ -15,15 +15,7 @@ from fastn_mcp.account.entries import MAX_NAMED
 from fastn_mcp.client.reads import read_page
 from fastn_mcp.errors import Disabled, FastnError, LeftOut
 from fastn_mcp.ledger.change import MADE_OUTCOMES
-from fastn_mcp.procedures.context import ProcedureContext
-from fastn_mcp.procedures.diagnosis.blockers import (
-    PartState,
-    apps_of,
-    connection_states,
-    connections_to,
-    trigger_states,
-)
-from fastn_mcp.procedures.diagnosis.failures import (
+from fastn_mcp.procedures.checks.failures import (
     EndedRun,
     FailureGroup,
     Period,
@@ -32,7 +24,14 @@ from fastn_mcp.procedures.diagnosis.failures import (
     grouped,
     workflow_of,
 )
-from fastn_mcp.procedures.diagnosis.run_counts import (
+from fastn_mcp.procedures.checks.parts import (
+    PartState,
+    apps_of,
+    connection_states,
+    connections_to,
+    trigger_states,
+)
+from fastn_mcp.procedures.checks.run_counts import (
     OF_CONNECTOR,
     RUN_KINDS,
     RunCounts,
@@ -44,7 +43,8 @@ from fastn_mcp.procedures.diagnosis.run_counts import (
     run_jobs,
     runs_of,
 )
-from fastn_mcp.procedures.diagnosis.stuck_runs import StuckRun, read_stuck_runs
+from fastn_mcp.procedures.checks.stuck_runs import StuckRun, read_stuck_runs
+from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.diagnosis.subject import Subject
 from fastn_mcp.procedures.lookup import resolve
 from fastn_mcp.procedures.reads import AccountReads, Job, read_back, read_if_short, unique

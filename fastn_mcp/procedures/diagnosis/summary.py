@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 
-from fastn_mcp.procedures.diagnosis.blockers import PartState, listed
+from fastn_mcp.procedures.checks.parts import PartState, listed
+from fastn_mcp.procedures.checks.run_counts import RunRecord
 from fastn_mcp.procedures.diagnosis.evidence import Evidence
-from fastn_mcp.procedures.diagnosis.run_counts import RunRecord
 from fastn_mcp.records.formats import age, counted, dated, quoted, sentence
 from fastn_mcp.records.labels import ACCOUNT
 from fastn_mcp.records.rows import key_of

@@ -5,12 +5,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from fastn_mcp.account.short_ids import short_id
-from fastn_mcp.procedures.diagnosis.blockers import PartState, connection_states, listed, repairs
-from fastn_mcp.procedures.diagnosis.failures import FailureGroup, RunFilter, grouped
-from fastn_mcp.procedures.diagnosis.run_counts import RunCounts, RunRecord
-from fastn_mcp.procedures.diagnosis.stuck_runs import StuckRun
-from fastn_mcp.procedures.overview.checks import AccountFinding, Severity, expires_within, within
-from fastn_mcp.procedures.overview.table import UNREAD_NAME, Cells, TableRow, unread_names
+from fastn_mcp.procedures.checks.failures import FailureGroup, RunFilter, grouped
+from fastn_mcp.procedures.checks.finding import UNREAD_NAME, AccountFinding, Cells, Severity, TableRow, unread_names
+from fastn_mcp.procedures.checks.parts import PartState, connection_states, listed, repairs
+from fastn_mcp.procedures.checks.run_counts import RunCounts, RunRecord
+from fastn_mcp.procedures.checks.stuck_runs import StuckRun
+from fastn_mcp.procedures.checks.table import expires_within, within
 from fastn_mcp.records.formats import age, counted, dated, sentence
 from fastn_mcp.records.labels import ACCOUNT, app_of, name_of
 from fastn_mcp.records.rows import Row, key_of, short, started_workflows, text, timestamp, value, word

@@ -12,24 +12,23 @@ from fastn_mcp.account.dependence import Unchecked, by_reason
 from fastn_mcp.account.entries import MAX_PAGES
 from fastn_mcp.client.reads import read_page
 from fastn_mcp.errors import FastnError, InvalidArgument
-from fastn_mcp.procedures.context import Procedure, ProcedureContext
-from fastn_mcp.procedures.diagnosis.blockers import PartState, apps_of, connection_states
-from fastn_mcp.procedures.diagnosis.failures import EndedRun, Period, RunFilter, grouped, newest_first
-from fastn_mcp.procedures.diagnosis.run_counts import FAILED, RunRecord, read_records
-from fastn_mcp.procedures.diagnosis.stuck_runs import read_stuck_runs
-from fastn_mcp.procedures.overview.account_rows import RUNS, AccountRows, problem_rows, read_account
-from fastn_mcp.procedures.overview.checks import (
+from fastn_mcp.procedures.checks.account_rows import RUNS, AccountRows, problem_rows, read_account
+from fastn_mcp.procedures.checks.failures import EndedRun, Period, RunFilter, grouped, newest_first
+from fastn_mcp.procedures.checks.finding import AccountFinding, Severity, TableRow, unread_names
+from fastn_mcp.procedures.checks.parts import PartState, apps_of, connection_states
+from fastn_mcp.procedures.checks.run_counts import FAILED, RunRecord, read_records
+from fastn_mcp.procedures.checks.stuck_runs import read_stuck_runs
+from fastn_mcp.procedures.checks.table import (
     ADMINISTRATORS,
     EXPIRY_NOTICE,
     KEY_CHECKS,
     PENDING_CUSTOMERS,
     UNANSWERED_INVITATIONS,
-    AccountFinding,
-    Severity,
     expiring_keys,
     full_quotas,
     trigger_findings,
 )
+from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.overview.findings import (
     broken_connections,
     customer_rows,
@@ -41,10 +40,8 @@ from fastn_mcp.procedures.overview.findings import (
 from fastn_mcp.procedures.overview.table import (
     MAX_CHARACTERS,
     Order,
-    TableRow,
     fitting,
     ordered,
-    unread_names,
 )
 from fastn_mcp.procedures.reads import AccountReads, RowList, unique
 from fastn_mcp.records.formats import counted, stamp

@@ -1,14 +1,11 @@
 """Checks that report problems of an account. A row with a missing field is never reported for it."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from enum import Enum
 
-from pydantic import JsonValue
-
-from fastn_mcp.procedures.diagnosis.blockers import failures_in_a_row, is_public, listed, trigger_states
-from fastn_mcp.procedures.overview.table import Cells, TableRow, unread_names
+from fastn_mcp.procedures.checks.finding import AccountFinding, Cells, Severity, TableRow, unread_names
+from fastn_mcp.procedures.checks.parts import failures_in_a_row, is_public, listed, trigger_states
 from fastn_mcp.records.formats import age, counted, dated, sentence
 from fastn_mcp.records.labels import label_of, name_of
 from fastn_mcp.records.quotas import Quota
@@ -33,37 +30,6 @@ UNUSED_AFTER = timedelta(days=7)
 
 NEAR_LIMIT_PERCENT = 80
 """Usage in percent from which a limit is reported."""
-
-
-class Severity(Enum):
-    """Severity of a finding, highest first."""
-
-    HIGH = "high"
-    """Something is broken."""
-    MEDIUM = "medium"
-    """Something will stop working, or gives access to the wrong people."""
-    LOW = "low"
-    """Something to tidy up."""
-
-
-@dataclass(frozen=True, slots=True)
-class AccountFinding:
-    """One problem: `what` is a sentence with numbers."""
-
-    severity: Severity
-    what: str
-    rows: Sequence[TableRow] = ()
-    """All resources concerned, in a stated order."""
-    shown: Sequence[TableRow] = ()
-    """Those that the finding itself shows; the table has the others."""
-    more: JsonValue = None
-    """Call that shows all of them, if there are more."""
-
-    def data(self, names: Mapping[str, str]) -> JsonValue:
-        """Return the finding as JSON. `names` are names of customers."""
-        entry: Cells = {"severity": self.severity.value, "what": self.what}
-        entry |= {"rows": [row.named(names) for row in self.shown]} if self.shown else {}
-        return entry | ({"of": len(self.rows), "more": self.more} if self.more else {})
 
 
 _ONE = {"is_": "is", "was": "was", "has": "has", "its": "its", "s": "s"}

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fastn_mcp.procedures.diagnosis.blockers import PartState, listed, repairs
-from fastn_mcp.procedures.diagnosis.failures import EndedRun
+from fastn_mcp.procedures.checks.failures import EndedRun
+from fastn_mcp.procedures.checks.parts import PartState, listed, repairs
 from fastn_mcp.records.formats import quoted
 from fastn_mcp.records.labels import app_of
 from fastn_mcp.records.rows import Row, number, text

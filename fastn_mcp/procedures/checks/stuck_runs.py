@@ -8,8 +8,8 @@ from pydantic import JsonValue
 
 from fastn_mcp.account.answer_reads import AnswerReads
 from fastn_mcp.client.reads import read_each, read_page
-from fastn_mcp.procedures.diagnosis.failures import EndedRun, workflow_of
-from fastn_mcp.procedures.diagnosis.run_counts import RunCounts
+from fastn_mcp.procedures.checks.failures import EndedRun, workflow_of
+from fastn_mcp.procedures.checks.run_counts import RunCounts
 from fastn_mcp.records.formats import counted, lasting, quoted, stamp
 from fastn_mcp.records.rows import Row, number, without_empty
 from fastn_mcp.records.states import run_state

@@ -7,9 +7,9 @@ from typing import Any, cast
 
 from fastn_mcp.account.dependence import Unchecked
 from fastn_mcp.account.entries import MAX_PAGES
+from fastn_mcp.procedures.checks.failures import Period, RunFilter
+from fastn_mcp.procedures.checks.run_counts import FAILED, FAILURES, RUN_KINDS, RunCounts, count_runs, run_jobs
 from fastn_mcp.procedures.context import ProcedureContext
-from fastn_mcp.procedures.diagnosis.failures import Period, RunFilter
-from fastn_mcp.procedures.diagnosis.run_counts import FAILED, FAILURES, RUN_KINDS, RunCounts, count_runs, run_jobs
 from fastn_mcp.procedures.reads import AccountReads, Job, RowList, unique
 from fastn_mcp.records.states import BROKEN_STATUSES, PENDING
 from fastn_mcp.tools.access import ListApiKeys, ListSecrets, ListUsers
