@@ -565,7 +565,7 @@ async def test_customer_whose_runs_do_not_come_gets_every_reason(world: World) -
     assert answer["verdict"].startswith("Globex Exports: Nothing has run in the last 72 hours. ")
     for reason in (
         "The connection Shopify of Globex Exports is INACTIVE",
-        "it never fires, since its subscription is FAILED",
+        "it never fires, since its subscription at the app has failed",
     ):
         assert reason in answer["verdict"]
     assert answer["connections"][0]["fix"] == "Globex Exports has to reconnect Shopify in the dashboard."

@@ -52,11 +52,13 @@ class TableRow:
 
 
 @dataclass(frozen=True, slots=True)
-class AccountFinding:
+class Finding:
     """One problem: `what` is a sentence with numbers."""
 
     severity: Severity
     what: str
+    fix: str = ""
+    """What helps."""
     rows: Sequence[TableRow] = ()
     """All resources concerned, in a stated order."""
     shown: Sequence[TableRow] = ()
@@ -67,6 +69,7 @@ class AccountFinding:
     def data(self, names: Mapping[str, str]) -> JsonValue:
         """Return the finding as JSON. `names` are names of customers."""
         entry: Cells = {"severity": self.severity.value, "what": self.what}
+        entry |= {"fix": self.fix} if self.fix else {}
         entry |= {"rows": [row.named(names) for row in self.shown]} if self.shown else {}
         return entry | ({"of": len(self.rows), "more": self.more} if self.more else {})
 

@@ -1,21 +1,12 @@
-"""States and problems of workflows, connections and triggers, what each blocks, and who can repair it."""
+"""Connections and triggers with their states and problems, and who can repair a connection."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
 
-from fastn_mcp.records.formats import age, counted, quoted, sentence
-from fastn_mcp.records.labels import ACCOUNT, app_of, label_of, name_of, owner_name
-from fastn_mcp.records.rows import Row, connector_keys, key_of, number, owner_of, short, text, value, word
-from fastn_mcp.records.states import (
-    OAUTH,
-    State,
-    auth_type,
-    connection_state,
-    switched_off,
-    trigger_state,
-    workflow_state,
-)
+from fastn_mcp.records.formats import counted, quoted, sentence
+from fastn_mcp.records.labels import ACCOUNT, app_of, label_of, owner_name
+from fastn_mcp.records.rows import Row, connector_keys, key_of, owner_of, short, text
+from fastn_mcp.records.states import OAUTH, State, auth_type, connection_state
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +22,8 @@ class PartState:
     state: State
     problem: str = ""
     """Empty if there is none."""
+    fix: str = ""
+    """What helps."""
 
     @property
     def id(self) -> str:
@@ -40,20 +33,6 @@ class PartState:
     def customer(self) -> str | None:
         """Id of its customer; None if it is the account's own."""
         return owner_of(self.row)
-
-
-_BLOCKED = {
-    State.DRAFT: (
-        f"was {State.DRAFT.value}: every run of it is refused (WORKFLOW_NOT_PUBLISHED) until somebody publishes "
-        "it in the dashboard"
-    ),
-    State.OFF: f"is {State.OFF.value}: no trigger starts it, and run_workflow still does",
-}
-
-
-def blocked(workflow: Row) -> str:
-    """Return what the state of a workflow prevents, as a predicate, for example `is …`; empty if nothing."""
-    return _BLOCKED.get(workflow_state(workflow), "")
 
 
 def apps_of(workflow: Row) -> list[str]:
@@ -80,9 +59,10 @@ def connection_states(rows: Iterable[Row], customers: Mapping[str, str]) -> list
         label = short(str(label_of("connection", row, {"customer": customers}) or key_of(row)))
         status = short(text(row, "status").upper()) or "UNKNOWN"
         owner = owner_name(row, customers)
-        states.append(
-            PartState(row, label, owner, status=status, state=connection_state(row), problem=_PROBLEMS.get(status, ""))
+        part = PartState(
+            row, label, owner, status=status, state=connection_state(row), problem=_PROBLEMS.get(status, "")
         )
+        states.append(replace(part, fix=repairs([part])) if part.state.is_broken else part)
     return sorted(states, key=lambda connection: connection.state.is_usable)
 
 
@@ -107,18 +87,24 @@ def repairs(connections: Iterable[PartState], *, named: int = 3) -> str:
 
     At most `named` owners are named for each app; with 0, they are counted for all apps.
     """
-    owners: dict[tuple[str, str, bool], list[str]] = {}
+    owners: dict[tuple[str, bool], list[str]] = {}
     for connection in connections:
         app = quoted(app_of(connection.row)) if named else "the app"
-        action = (
-            "reconnect {}"
-            if connection.state is State.OFF
-            else _BY_AUTH_TYPE.get(auth_type(connection.row), _BY_ANY_AUTH_TYPE)
-        )
-        by_customer = connection.customer is not None and connection.state is not State.OFF
-        where = "the widget" if by_customer else "the dashboard"
-        owners.setdefault((action.format(app), where, connection.customer is None), []).append(quoted(connection.owner))
-    return " ".join(sentence(f"{_who(who, named)} {action} in {where}.") for (action, where, _), who in owners.items())
+        owners.setdefault((_repair(connection, app), connection.customer is None), []).append(quoted(connection.owner))
+    return " ".join(sentence(f"{_who(who, named)} {action}.") for (action, _), who in owners.items())
+
+
+def repair(connection: PartState) -> str:
+    """Return what has to be done to repair a connection, and where: `authorise TikTok Shop again in the widget`."""
+    return _repair(connection, quoted(app_of(connection.row)))
+
+
+def _repair(connection: PartState, app: str) -> str:
+    action = _BY_AUTH_TYPE.get(auth_type(connection.row), _BY_ANY_AUTH_TYPE)
+    if connection.state is State.OFF:
+        action = "reconnect {}"
+    by_customer = connection.customer is not None and connection.state is not State.OFF
+    return f"{action.format(app)} in {'the widget' if by_customer else 'the dashboard'}"
 
 
 def _who(owners: Sequence[str], named: int) -> str:
@@ -135,55 +121,3 @@ def listed(names: Sequence[str], most: int = 3) -> str:
     if more > 1:
         unique = [*unique[:most], f"{more} more"]
     return " and ".join(filter(None, (", ".join(unique[:-1]), *unique[-1:])))
-
-
-def trigger_states(rows: Iterable[Row], now: datetime, customers: Mapping[str, str]) -> list[PartState]:
-    """Return the triggers, the ones with a problem first. `customers` maps ids to names."""
-    states = [_trigger_state(row, now, customers) for row in rows]
-    return sorted(states, key=lambda trigger: not trigger.problem)
-
-
-def failures_in_a_row(trigger: Row) -> int:
-    return int(number(trigger, "consecutiveFailures") or 0)
-
-
-def _trigger_state(row: Row, now: datetime, customers: Mapping[str, str]) -> PartState:
-    status = short(text(row, "status"))
-    state = trigger_state(row)
-    subscription = short(text(row, "subscriptionStatus").upper())
-    problem = ""
-    if state is State.OFF:
-        problem = _disabled(row, now)
-    elif state is State.BROKEN:
-        problem = f"{quoted(status or 'on')}, but it never fires, since its subscription is {quoted(subscription)}"
-    elif state is State.UNKNOWN:
-        known = filter(
-            None, (status and f"status {quoted(status)}", subscription and f"subscription {quoted(subscription)}")
-        )
-        problem = f"whether it fires is not known ({', '.join(known) or 'it has no status'})"
-    elif value(row, "manualRegistrationRequired") is True:
-        problem = "its webhook has to be registered at the app by hand"
-    elif failures := failures_in_a_row(row):
-        problem = f"{counted(failures, 'failure')} in a row; Fastn switches it off after too many"
-    return PartState(
-        row, name_of(row), owner_name(row, customers), status=status or "unknown", state=state, problem=problem
-    )
-
-
-def _disabled(row: Row, now: datetime) -> str:
-    """Describe who disabled a trigger, when and why, as far as its history says."""
-    off = switched_off(row)
-    by = "Fastn" if off.is_platform else off.by and quoted(off.by)
-    who = f" {'probably ' if off.is_presumed else ''}by {by}" if by else ""
-    ago = "" if off.at is None else f" {age(min(off.at, now), now)}"
-    failures = failures_in_a_row(row)
-    if off.is_platform and failures and (not off.reason or "consecutive failures" in off.reason):
-        return f"{State.OFF.value}{who}{ago}, after {counted(failures, 'failure')} in a row"
-    reason = off.reason.rstrip(".") if off.is_platform and off.by else quoted(off.reason)
-    return f"{State.OFF.value}{who}{ago}" + (f": {reason}" if reason else "")
-
-
-def is_public(trigger: Row) -> bool:
-    """Whether the trigger is a webhook without authentication."""
-    protection = word(trigger, "authentication.type", "authentication", "auth")
-    return "webhook" in (word(trigger, "type") or "webhook") and protection in ("none", "public", "no auth")

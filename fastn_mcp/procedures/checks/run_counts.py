@@ -90,6 +90,11 @@ class RunRecord:
         return "none found" if self.knows_success else ""
 
     @property
+    def since_bound(self) -> str:
+        """What stands before `since`, if an earlier failure may be the first one."""
+        return "" if self.knows_since else "at least since "
+
+    @property
     def is_failing(self) -> bool:
         """Whether all failures in the period came after the last success."""
         if not self.failures or not self.knows_success:

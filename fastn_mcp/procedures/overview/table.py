@@ -11,7 +11,7 @@ from fastn_mcp.procedures.checks.finding import TableRow
 
 Order = Literal["failed", "rate", "name", "age"]
 
-MAX_CHARACTERS = 10_000
+MAX_CHARACTERS = 10_300
 """Maximum size of the rows of a page in characters of JSON: under 4,000 tokens with ids of workflows."""
 
 
