@@ -74,6 +74,9 @@ _RUN = {
 }
 _UNPUBLISHED = ("draft", "not published")
 
+CONNECTION_STATUSES = tuple(status.upper() for status in _CONNECTION)
+"""Documented statuses of connections."""
+
 BROKEN_STATUSES = tuple(status.upper() for status, state in _CONNECTION.items() if state.is_broken)
 """Statuses of broken connections."""
 
