@@ -55,9 +55,9 @@ class RunState(Enum):
 
 _CONNECTION = {
     "active": State.LIVE,
-    "failed": State.BROKEN,
-    "expired": State.BROKEN,
     "inactive": State.OFF,
+    "expired": State.BROKEN,
+    "failed": State.BROKEN,
 }
 _SUBSCRIPTION = {
     "": State.LIVE,
