@@ -87,8 +87,8 @@ fix: $(READY) ## Format the code, over-long strings and comments included
 check: check-style check-types check-layers check-names check-density check-generated check-workflows check-deploy check-tracked ## What CI checks besides the tests
 
 check-style: $(READY)
-	@$(BIN)/ruff check .
-	@$(BIN)/ruff format --check . || { echo "Format with: make fix" >&2; exit 1; }
+	@{ $(BIN)/ruff check . && $(BIN)/ruff format --check .; } || \
+		{ echo "Run: make fix. What it names afterwards is mended by hand." >&2; exit 1; }
 
 check-types: $(READY)
 	@$(BIN)/pyright --pythonpath $(BIN)/python

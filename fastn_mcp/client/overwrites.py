@@ -71,8 +71,10 @@ async def _overwritten(call: Create[Any], lister: type[List[Any]], send: Send, e
         if found.row is not None or found.is_settled:
             return found
     first = await read_page(listing, send)
-    in_first = _among(call, first.rows, is_whole=True)
-    if in_first.row is None and not _is_short(first):
+    if not _is_short(first):
+        in_first = _among(call, first.rows, is_whole=True)
+        if in_first.row is not None:
+            return in_first
         found = await by_filters(call, lister, first.rows, send)
         if found.row is not None:
             return found
@@ -89,11 +91,13 @@ def _is_short(first: Listed) -> bool:
 
 async def _in_whole_list(call: Create[Any], listing: List[Any], send: Send) -> Overwritten:
     pages = Pages(listing, send, MAX_LIST_PAGES)
+    is_settled = True
     async for page in pages:
         found = _among(call, page.rows, is_whole=True)
         if found.row is not None:
             return found
-    return _among(call, pages.rows, is_whole=pages.is_complete)
+        is_settled = is_settled and found.is_settled
+    return Overwritten(is_settled=is_settled and pages.is_complete)
 
 
 def _among(call: Create[Any], rows: Sequence[Row], *, is_whole: bool) -> Overwritten:

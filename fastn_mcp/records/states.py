@@ -55,9 +55,9 @@ class RunState(Enum):
 
 _CONNECTION = {
     "active": State.LIVE,
-    "failed": State.BROKEN,
-    "expired": State.BROKEN,
     "inactive": State.OFF,
+    "expired": State.BROKEN,
+    "failed": State.BROKEN,
 }
 _SUBSCRIPTION = {
     "": State.LIVE,
@@ -73,6 +73,9 @@ _RUN = {
     **dict.fromkeys(("cancelled", "canceled"), RunState.CANCELLED),
 }
 _UNPUBLISHED = ("draft", "not published")
+
+CONNECTION_STATUSES = tuple(status.upper() for status in _CONNECTION)
+"""Documented statuses of connections."""
 
 BROKEN_STATUSES = tuple(status.upper() for status, state in _CONNECTION.items() if state.is_broken)
 """Statuses of broken connections."""

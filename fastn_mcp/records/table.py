@@ -34,8 +34,7 @@ class Table:
         """
         first: Row = records[0] if len(records) > 1 else {}
         shared = {name: value for name, value in first.items() if _is_shared(name, value, records)}
-        filled = {name for record in records for name, value in record.items() if value is not None}
-        columns = [name for name in _in_order(records) if name in filled and name not in shared]
+        columns = [name for name in _in_order(records) if name not in shared and _is_filled(name, records)]
         return cls(columns, [[record.get(name) for name in columns] for record in records], shared)
 
     @classmethod
@@ -111,6 +110,10 @@ def _in_order(records: Iterable[Row]) -> list[str]:
                 columns.insert(place, name)
             place = columns.index(name) + 1
     return columns
+
+
+def _is_filled(name: str, records: Iterable[Row]) -> bool:
+    return any(record.get(name) is not None for record in records)
 
 
 def _is_shared(name: str, value: JsonValue, records: Sequence[Row]) -> bool:

@@ -20,6 +20,7 @@ from fastn_mcp.records.rows import (
     timestamp,
     word,
 )
+from fastn_mcp.records.states import CONNECTION_STATUSES
 from fastn_mcp.tools.fields import (
     SECRET,
     SEVERAL,
@@ -186,7 +187,7 @@ class ListConnections(List[Connection]):
 
     customer_id: Annotated[CustomerId | None, Field(serialization_alias="endOrgId")] = None
     connector_id: ConnectorId | None = None
-    status: Annotated[str | None, *any_of("ACTIVE", "INACTIVE", "EXPIRED", "FAILED")] = None
+    status: Annotated[str | None, *any_of(*CONNECTION_STATUSES)] = None
     since: Annotated[str | None, Field(description="Used, changed or expired from then, ISO 8601."), APPLIED_HERE] = (
         None
     )
