@@ -77,8 +77,8 @@ _UNPUBLISHED = ("draft", "not published")
 CONNECTION_STATUSES = tuple(status.upper() for status in _CONNECTION)
 """Documented statuses of connections."""
 
-BROKEN_STATUSES = tuple(status.upper() for status, state in _CONNECTION.items() if state.is_broken)
-"""Statuses of broken connections."""
+BROKEN_STATUSES = tuple(status.upper() for status, state in reversed(_CONNECTION.items()) if state.is_broken)
+"""Statuses of broken connections, the worst first."""
 
 PENDING = "Pending Admin Activation"
 """Status of a customer whose admin has not accepted the invitation."""

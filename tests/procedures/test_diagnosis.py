@@ -14,8 +14,8 @@ from support.world import World
 from fastn_mcp.errors import NotFound, Unauthorized
 from fastn_mcp.guard.result import Done
 from fastn_mcp.procedures.catalog import TOOLS, parse
+from fastn_mcp.procedures.checks.failures import ended_run, grouped, normalised
 from fastn_mcp.procedures.diagnosis.diagnose import MAX_CHARACTERS, Diagnose
-from fastn_mcp.procedures.diagnosis.failures import ended_run, grouped, normalised
 from fastn_mcp.sandbox.executions import no_connection, out_of_memory, timed_out
 from fastn_mcp.sandbox.state import Row
 from fastn_mcp.tools.triggers import UpdateTrigger
@@ -565,7 +565,7 @@ async def test_customer_whose_runs_do_not_come_gets_every_reason(world: World) -
     assert answer["verdict"].startswith("Globex Exports: Nothing has run in the last 72 hours. ")
     for reason in (
         "The connection Shopify of Globex Exports is INACTIVE",
-        "it never fires, since its subscription is FAILED",
+        "it never fires, since its subscription at the app has failed",
     ):
         assert reason in answer["verdict"]
     assert answer["connections"][0]["fix"] == "Globex Exports has to reconnect Shopify in the dashboard."

@@ -129,7 +129,7 @@ async def test_hanging_runs_are_a_finding(world: World) -> None:
     answer = await world.ask(Diagnose(workflow_id=BACKFILL))
     assert "No failures" not in answer["verdict"]
     assert (
-        "2 runs have been under way far longer than usual: orders-backfill for Acme Corp, running for 11 h"
+        "2 runs are taking far longer than usual: orders-backfill for Acme Corp, running for 11 h"
         in (answer["verdict"])
     )
     running, queued = answer["stuck_runs"]
@@ -210,7 +210,7 @@ async def test_hanging_runs_are_counted_as_at_least_if_others_were_not_read(worl
     for number in range(130):
         add_run(world, BACKFILL, 2 + number / 100, "queued")
     diagnosis, overview = await world.ask(Diagnose(workflow_id=BACKFILL)), await world.ask(GetOverview())
-    assert "But at least 100 runs have been under way far longer than usual: " in diagnosis["verdict"]
+    assert "But at least 100 runs are taking far longer than usual: " in diagnosis["verdict"]
     assert "older queued runs: only the newest 100 of 130 were read" in diagnosis["not_checked"]
     assert any(each["what"].startswith("At least 100 runs are taking far longer") for each in overview["findings"])
     assert "older queued runs" in str(overview["not_checked"])
@@ -234,7 +234,10 @@ async def test_runs_that_no_trigger_starts_say_who_started_them(world: World) ->
         add_run(world, ORDERS, 1 + number, "completed", endOrgId=owner, started_by="agent-service")
     add_run(world, ORDERS, 0.3, "completed", endOrgId=owner)
     answer = await world.ask(Diagnose(trigger_id=str(trigger["id"])))
-    assert "Nothing starts it now: Active, but it never fires, since its subscription is FAILED." in answer["verdict"]
+    assert (
+        "Nothing starts it now: on, but it never fires, since its subscription at the app has failed."
+        in answer["verdict"]
+    )
     assert "Yet there were 8 runs: 7 by agent-service, 1 by manual" in answer["verdict"]
     assert answer["runs"]["started_by"] == "7 agent-service; 1 manual"
 

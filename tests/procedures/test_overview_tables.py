@@ -16,7 +16,7 @@ from support.world import World
 
 from fastn_mcp.account.short_ids import reference_to
 from fastn_mcp.errors import NotSent
-from fastn_mcp.procedures.diagnosis.blockers import connection_states, repairs
+from fastn_mcp.procedures.checks.parts import connection_states, repairs
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.procedures.overview.get_overview import GetOverview
 from fastn_mcp.procedures.overview.table import MAX_CHARACTERS
@@ -105,8 +105,9 @@ async def test_expiry_looks_as_far_ahead_as_asked(world: World) -> None:
 async def test_connection_of_unknown_authentication_is_not_called_renewed(world: World) -> None:
     row = next(row for row in world.sandbox.state.all("connections") if row["status"] == "ACTIVE")
     row |= {"authType": "PASSKEY", "expiresAt": stamp(world.clock.at + timedelta(days=3))}
-    what = sentence(await ask(world), "the first in 3 days; Fastn does not renew it itself")
-    assert "has to authorise" in what
+    answer = await ask(world)
+    assert sentence(answer, "the first in 3 days; Fastn does not renew it itself")
+    assert "has to authorise the app again, or enter its credentials again" in str(answer["data"]["findings"])
 
 
 @pytest.mark.parametrize("auth_type", ["API_KEY", "OAUTH_2"])
@@ -171,7 +172,11 @@ async def test_customers_with_problems_come_first(world: World) -> None:
     rows = table_rows((await ask(world, about="customers"))["data"]["table"])
     assert len(rows) == 5
     assert rows[0]["name"] == "Katana"
-    assert rows[0]["connections"] == "TikTok Shop FAILED and Cin7 Core EXPIRED"
+    assert rows[0]["broken_connections"] == "TikTok Shop FAILED and Cin7 Core EXPIRED"
+    assert rows[0]["broken_since"] == "2026-11-16"
+    assert rows[0]["fix"] == (
+        "authorise TikTok Shop again in the widget and enter a new API key for Cin7 Core in the widget"
+    )
     assert (rows[0]["failed"], rows[0]["why"]) == (1, "The tiktokShop connection cannot be used")
     assert [row["state"] for row in rows if row["name"] == "John-Acme"] == ["activation pending"]
 
@@ -229,7 +234,7 @@ async def test_rows_by_age_have_the_date_they_are_ordered_by(world: World) -> No
     begun = [row["since"] for row in rows]
     assert len(begun) == len(world.sandbox.state.all("workflows"))
     assert begun == sorted(begun)
-    assert "since" not in str((await ask(world, about="workflows"))["data"]["table"]["columns"])
+    assert "since" not in (await ask(world, about="workflows"))["data"]["table"]["columns"]
 
 
 async def test_customer_whose_name_was_not_read_has_its_id_once(limited_world: World) -> None:
@@ -269,7 +274,7 @@ async def test_broken_connections_have_customer_and_failing_workflows(world: Wor
     assert rows(answer, "EXPIRED:") == [cin7]
     shopify: Answer = {"id": ids["INACTIVE"], "name": "Shopify of Globex Exports", "since": "2026-11-10"}
     assert rows(answer, "INACTIVE:") == [{**shopify, "auth": "OAUTH_2"}]
-    assert [finding["what"].partition(". ")[2] for finding in answer["findings"]] == [
+    assert [finding["fix"] for finding in answer["findings"]] == [
         "1 customer has to authorise the app again in the widget.",
         "1 customer has to enter a new API key for the app in the widget.",
         "1 customer has to reconnect the app in the dashboard.",

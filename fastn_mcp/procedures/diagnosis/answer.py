@@ -8,18 +8,20 @@ from typing import Any
 from pydantic import JsonValue
 
 from fastn_mcp.account.dependence import by_reason
-from fastn_mcp.account.typed_argument import typed_argument
-from fastn_mcp.procedures.diagnosis.blockers import PartState, blocked, connections_to, repairs
+from fastn_mcp.procedures.checks.access import PENDING_CUSTOMERS, is_used_up
+from fastn_mcp.procedures.checks.failures import EndedRun, FailureGroup, RunFilter
+from fastn_mcp.procedures.checks.parts import PartState, connections_to
+from fastn_mcp.procedures.checks.remedies import Remedy, remedy_for_broken, remedy_of
+from fastn_mcp.procedures.checks.run_counts import RunRecord
+from fastn_mcp.procedures.checks.runs import blocked
+from fastn_mcp.procedures.checks.triggers import failures_in_a_row
 from fastn_mcp.procedures.diagnosis.connector import advice, affected_customers, broken_connections, connector_verdict
 from fastn_mcp.procedures.diagnosis.evidence import MAX_AFFECTED, MAX_CAUSES, Changed, Evidence
-from fastn_mcp.procedures.diagnosis.failures import EndedRun, FailureGroup, RunFilter
-from fastn_mcp.procedures.diagnosis.remedies import FailureEvidence, Remedy, remedy, remedy_for_broken
-from fastn_mcp.procedures.diagnosis.run_counts import RunRecord
 from fastn_mcp.procedures.diagnosis.summary import verdict
 from fastn_mcp.records.formats import aged, counted, quoted, sentence, stamp
 from fastn_mcp.records.labels import ACCOUNT, name_of
 from fastn_mcp.records.quotas import quotas_of
-from fastn_mcp.records.rows import Row, key_of, owner_of, short, started_workflows, text, without_empty
+from fastn_mcp.records.rows import key_of, owner_of, short, started_workflows, text, without_empty
 from fastn_mcp.records.states import State, broken_since, is_pending, switched_off
 from fastn_mcp.redaction import quote
 from fastn_mcp.tools.connectors import CreateConnection, ListConnections
@@ -45,7 +47,7 @@ class _Cause:
 def answer(evidence: Evidence) -> Entry:
     """Return the whole answer, with all entries of its lists."""
     newest = zip(evidence.causes, evidence.newest, strict=False)  # of the first causes only
-    causes = [_Cause(cause, run, _remedy(evidence, cause, run)) for cause, run in newest]
+    causes = [_Cause(cause, run, remedy_of(cause, run, evidence.dependencies)) for cause, run in newest]
     connections = _connections(evidence)
     broken = broken_connections(evidence) if evidence.subject.connector else []
     entries: Entry = {
@@ -122,14 +124,15 @@ def _prefix(evidence: Evidence) -> str:
 def _blocked(evidence: Evidence, connections: Sequence[PartState]) -> list[str]:
     """Return what keeps runs from happening at all."""
     subject = evidence.subject
+    now = evidence.counts.period.now
     reasons: list[str] = []
     customer = subject.resources.get("customer")
     if customer is not None and is_pending(customer.row):
         owner = evidence.owner(customer.id)
-        reasons.append(f"{quoted(owner)} waits for activation by its admin: nothing runs for it until then")
+        reasons.append(f"{quoted(owner)} {PENDING_CUSTOMERS.problem(customer.row, now)}")
     workflows = evidence.relevant_workflows if subject.resources else ()
     for key in workflows:
-        predicate = blocked(evidence.workflows.get(key, {}))
+        predicate = blocked(evidence.workflows.get(key, {}), now)
         if predicate:
             name = "the workflow" if len(workflows) == 1 else quote(evidence.workflow(key), is_name=True)
             reasons.append(f"{name} {predicate}")
@@ -140,7 +143,7 @@ def _blocked(evidence: Evidence, connections: Sequence[PartState]) -> list[str]:
         reasons += [
             f"the connection {quoted(connection.label)} is {quoted(connection.status)}" for connection in broken[:2]
         ]
-    return reasons + [f"the quota {quota} is used up" for quota in quotas_of(evidence.quotas) if quota.percent >= 100]
+    return reasons + [f"the quota {quota} is used up" for quota in quotas_of(evidence.quotas) if is_used_up(quota)]
 
 
 def _runs(evidence: Evidence) -> Entry:
@@ -162,37 +165,6 @@ def _runs(evidence: Evidence) -> Entry:
     if not counts.runs and before and before.at:
         entry["last_run"] = f"{before.id}, {aged(before.at, now)}"
     return entry
-
-
-def _remedy(evidence: Evidence, cause: FailureGroup, newest: EndedRun) -> Remedy:
-    connector = evidence.connector(newest)
-    customers = cause.customers
-    candidates = connections_to([connector] if connector else evidence.apps(newest.workflow), evidence.connections)
-    own = [connection for connection in candidates if connection.customer in customers]
-    relevant = own or [connection for connection in candidates if connection.customer is None]
-    workflow = evidence.workflows.get(newest.workflow, {})
-    theirs = [connection.row for connection in evidence.connections if connection.customer in customers]
-    is_known = {*customers} <= {*evidence.connected}
-    is_known = is_known and all(text(row, "connectorSlug", "connector.slug") for row in theirs)
-    return remedy(
-        FailureEvidence(
-            newest,
-            workflow,
-            bool(customers),
-            connector=connector,
-            connections=relevant,
-            knows_connections=is_known,
-            takes_credentials=_takes_credentials(evidence.missing_apps.get(connector or "", {})),
-        )
-    )
-
-
-def _takes_credentials(connector: Row) -> bool:
-    """Whether it is certain that a person can type the credentials of a connection to this connector."""
-    if not key_of(connector):
-        return False
-    typed = typed_argument(CreateConnection(connector_id=key_of(connector)), connector)
-    return typed is not None and typed.is_certain
 
 
 def _cause(evidence: Evidence, cause: _Cause) -> Entry:
@@ -271,7 +243,7 @@ def _history(evidence: Evidence, record: RunRecord) -> Entry:
     now = evidence.counts.period.now
     entry: Entry = {}
     if record.is_failing and record.since is not None:
-        entry["since"] = ("" if record.knows_since else "at least since ") + aged(record.since, now)
+        entry["since"] = record.since_bound + aged(record.since, now)
     last = record.last_success_in_words(now)
     if last:
         entry["last_success"] = last
@@ -325,7 +297,7 @@ def _connection(evidence: Evidence, connection: PartState, *, is_repaired: bool)
     if connection.state.is_broken:
         entry["since"] = broken_since(connection.row, evidence.counts.period.now)
         if not is_repaired:
-            entry["fix"] = repairs([connection])
+            entry["fix"] = connection.fix
     return entry
 
 
@@ -353,17 +325,17 @@ def _trigger(trigger: PartState, causes: Sequence[_Cause]) -> Entry:
     entry: Entry = {"id": trigger.id, "name": trigger.label, "of": trigger.owner}
     entry |= {"type": text(trigger.row, "type"), "status": trigger.status}
     entry |= {"problem": trigger.problem} if trigger.problem else {}
-    entry |= {"runs_fail_because": cause} if cause and trigger.problem else {}
+    is_failing = bool(trigger.problem) or failures_in_a_row(trigger.row) > 0
+    entry |= {"runs_fail_because": cause} if cause and is_failing else {}
+    entry |= {"fix": trigger.fix} if trigger.fix else {}
     if trigger.state is State.OFF:
         is_platform = switched_off(trigger.row).is_platform
-        entry["fix"] = "Fix the cause first, then switch it on." if is_platform else "Switch it on if it should run."
         entry["next"] = suggested(UpdateTrigger, trigger_id=trigger.id, status="Active")
         if is_platform and not cause:  # its runs failed before the period
             of = {"workflow_id": next(iter(started), ""), "status": "failed,timeout"}
             of |= {"customer_id": trigger.customer} if trigger.customer else {}
             entry["next"] = suggested(ListExecutions, **of)
     elif trigger.state is State.BROKEN:
-        entry["fix"] = "Repair its connection, then retry the subscription in the dashboard."
         entry["next"] = suggested(GetTrigger, trigger_id=trigger.id)
     return entry
 

@@ -4,9 +4,10 @@ from collections.abc import Iterable, Sequence
 
 from pydantic import JsonValue
 
-from fastn_mcp.procedures.diagnosis.blockers import PartState, connections_to, listed, repairs
+from fastn_mcp.procedures.checks.connections import distinct_repairs
+from fastn_mcp.procedures.checks.parts import PartState, connections_to, listed
+from fastn_mcp.procedures.checks.run_counts import RunCounts
 from fastn_mcp.procedures.diagnosis.evidence import Evidence
-from fastn_mcp.procedures.diagnosis.run_counts import RunCounts
 from fastn_mcp.records.formats import counted, dated, quoted
 from fastn_mcp.records.labels import name_of
 from fastn_mcp.records.rows import Row, text, without_empty
@@ -93,7 +94,7 @@ def advice(evidence: Evidence, broken: Sequence[PartState]) -> list[JsonValue]:
             rows.append(
                 {
                     "for": ", ".join(sorted({each.status for each in connections})),
-                    "fix": repairs(connections, named=0),
+                    "fix": distinct_repairs(connections),
                     "tell": tell.format(app=_app(evidence)),
                 }
             )

@@ -7,10 +7,10 @@ from pydantic import Field, JsonValue
 from pydantic_core import to_json
 
 from fastn_mcp.errors import InvalidArgument, LeftOut
+from fastn_mcp.procedures.checks.failures import Period
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.diagnosis.answer import answer
 from fastn_mcp.procedures.diagnosis.evidence import MAX_CAUSES, gather
-from fastn_mcp.procedures.diagnosis.failures import Period
 from fastn_mcp.procedures.diagnosis.subject import Subject
 from fastn_mcp.procedures.lookup import resolve
 from fastn_mcp.records.formats import counted

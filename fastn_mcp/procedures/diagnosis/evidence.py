@@ -15,15 +15,7 @@ from fastn_mcp.account.entries import MAX_NAMED
 from fastn_mcp.client.reads import read_page
 from fastn_mcp.errors import Disabled, FastnError, LeftOut
 from fastn_mcp.ledger.change import MADE_OUTCOMES
-from fastn_mcp.procedures.context import ProcedureContext
-from fastn_mcp.procedures.diagnosis.blockers import (
-    PartState,
-    apps_of,
-    connection_states,
-    connections_to,
-    trigger_states,
-)
-from fastn_mcp.procedures.diagnosis.failures import (
+from fastn_mcp.procedures.checks.failures import (
     EndedRun,
     FailureGroup,
     Period,
@@ -32,7 +24,14 @@ from fastn_mcp.procedures.diagnosis.failures import (
     grouped,
     workflow_of,
 )
-from fastn_mcp.procedures.diagnosis.run_counts import (
+from fastn_mcp.procedures.checks.parts import (
+    PartState,
+    apps_of,
+    connection_states,
+    connections_to,
+)
+from fastn_mcp.procedures.checks.remedies import Dependencies
+from fastn_mcp.procedures.checks.run_counts import (
     OF_CONNECTOR,
     RUN_KINDS,
     RunCounts,
@@ -44,7 +43,9 @@ from fastn_mcp.procedures.diagnosis.run_counts import (
     run_jobs,
     runs_of,
 )
-from fastn_mcp.procedures.diagnosis.stuck_runs import StuckRun, read_stuck_runs
+from fastn_mcp.procedures.checks.stuck_runs import StuckRun, read_stuck_runs
+from fastn_mcp.procedures.checks.triggers import trigger_states
+from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.diagnosis.subject import Subject
 from fastn_mcp.procedures.lookup import resolve
 from fastn_mcp.procedures.reads import AccountReads, Job, read_back, read_if_short, unique
@@ -156,6 +157,10 @@ class Evidence:
     missing_apps: Mapping[str, Row] = field(default_factory=dict[str, Row])
     """Connectors, by slug, that no customer of a cause has connected, as far as they were read."""
 
+    @property
+    def dependencies(self) -> Dependencies:
+        return Dependencies(self.workflows, self.connections, self.connected, self.missing_apps)
+
     def owner(self, customer: str | None) -> str:
         """Return the name of a customer, or else its id; of None, the account itself."""
         return ACCOUNT if customer is None else short(self.names.get(customer, customer))
@@ -225,8 +230,8 @@ async def _read_lists(subject: Subject, period: Period, reads: AccountReads) -> 
     causes = grouped(failures, lambda run: run.cause)
     names = {run.workflow: run.workflow_name for run in (*failures, *newest) if run.workflow_name}
     names |= {key: name_of(row) for key, row in workflows.items() if row}
-    stuck, has_more_stuck = await read_stuck_runs(counts, workflows, reads.look)
-    counts = replace(counts, knows_under_way=counts.knows_under_way and not has_more_stuck)
+    stuck, has_more_stuck = await read_stuck_runs(counts, workflows.values(), reads.look)
+    counts = replace(counts, knows_under_way=not has_more_stuck)
     return Evidence(
         subject,
         counts,

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fastn_mcp.procedures.diagnosis.failures import RunFilter
+from fastn_mcp.procedures.checks.failures import RunFilter
 from fastn_mcp.procedures.lookup import FoundResource
 from fastn_mcp.records.rows import Row, owner_of, started_workflows
 

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 
-from fastn_mcp.procedures.diagnosis.blockers import PartState, listed
+from fastn_mcp.procedures.checks.parts import PartState, listed
+from fastn_mcp.procedures.checks.run_counts import RunRecord
+from fastn_mcp.procedures.checks.runs import stuck_in_words
 from fastn_mcp.procedures.diagnosis.evidence import Evidence
-from fastn_mcp.procedures.diagnosis.run_counts import RunRecord
 from fastn_mcp.records.formats import age, counted, dated, quoted, sentence
 from fastn_mcp.records.labels import ACCOUNT
 from fastn_mcp.records.rows import key_of
@@ -46,9 +47,8 @@ def _stuck(evidence: Evidence) -> str:
     if not runs:
         return "" if is_known else " It is not known whether runs hang, since not all runs under way were read."
     more = f" and {len(runs) - 2} more" if len(runs) > 2 else ""
-    stuck = counted(len(runs), "run", at_least=not is_known)
-    has = "has" if len(runs) == 1 else "have"
-    return f" But {stuck} {has} been under way far longer than usual: {'; '.join(runs[:2])}{more}."
+    stuck = stuck_in_words(evidence.stuck, at_least=not is_known)
+    return f" But {stuck}: {'; '.join(runs[:2])}{more}."
 
 
 def _failing(evidence: Evidence, why: str) -> str:

@@ -12,45 +12,26 @@ from fastn_mcp.account.dependence import Unchecked, by_reason
 from fastn_mcp.account.entries import MAX_PAGES
 from fastn_mcp.client.reads import read_page
 from fastn_mcp.errors import FastnError, InvalidArgument
+from fastn_mcp.procedures.checks.account_rows import RUNS, AccountRows, read_account
+from fastn_mcp.procedures.checks.check import EXPIRY_NOTICE, Reading
+from fastn_mcp.procedures.checks.failures import Period, RunFilter, grouped, newest_first
+from fastn_mcp.procedures.checks.finding import Finding, Severity, TableRow
+from fastn_mcp.procedures.checks.run_counts import FAILED, RunRecord, read_records
+from fastn_mcp.procedures.checks.stuck_runs import read_stuck_runs
+from fastn_mcp.procedures.checks.table import CHECKS
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
-from fastn_mcp.procedures.diagnosis.blockers import PartState, apps_of, connection_states
-from fastn_mcp.procedures.diagnosis.failures import EndedRun, Period, RunFilter, grouped, newest_first
-from fastn_mcp.procedures.diagnosis.run_counts import FAILED, RunRecord, read_records
-from fastn_mcp.procedures.diagnosis.stuck_runs import read_stuck_runs
-from fastn_mcp.procedures.overview.account_rows import RUNS, AccountRows, problem_rows, read_account
-from fastn_mcp.procedures.overview.checks import (
-    ADMINISTRATORS,
-    EXPIRY_NOTICE,
-    KEY_CHECKS,
-    PENDING_CUSTOMERS,
-    UNANSWERED_INVITATIONS,
-    AccountFinding,
-    Severity,
-    expiring_keys,
-    full_quotas,
-    trigger_findings,
-)
-from fastn_mcp.procedures.overview.findings import (
-    broken_connections,
-    customer_rows,
-    expiring_connections,
-    failing_workflows,
-    stuck_runs,
-    workflow_rows,
-)
+from fastn_mcp.procedures.overview.rows import customer_rows, workflow_rows
 from fastn_mcp.procedures.overview.table import (
     MAX_CHARACTERS,
     Order,
-    TableRow,
     fitting,
     ordered,
-    unread_names,
 )
-from fastn_mcp.procedures.reads import AccountReads, RowList, unique
+from fastn_mcp.procedures.reads import AccountReads, RowList
 from fastn_mcp.records.formats import counted, stamp
 from fastn_mcp.records.labels import name_of
-from fastn_mcp.records.quotas import credits_quota, plan, quotas_of
-from fastn_mcp.records.rows import FastnObject, Row, connector_keys, key_of, text
+from fastn_mcp.records.quotas import plan
+from fastn_mcp.records.rows import FastnObject, key_of, text
 from fastn_mcp.records.states import STATES, State
 from fastn_mcp.records.table import Table
 from fastn_mcp.redaction import is_own_key
@@ -131,7 +112,8 @@ class GetOverview(Procedure[Overview]):
         self._check_order()
         is_expiry = self.about == "expiry"
         period = Period((not is_expiry and self.hours) or 24, context.look.snapshot.instant())
-        account = await read_account(context, period, self._reads, all_connections=is_expiry)
+        reads = AccountReads(context.look)
+        account = await read_account(reads, period, self._reads, all_connections=is_expiry, report=context.report)
         began, start = map(int, (self.cursor or "0.0").split("."))
         at = int(period.now.timestamp())
         findings, rows = await _findings(account, self, counts_rates=began != at)
@@ -172,7 +154,7 @@ class GetOverview(Procedure[Overview]):
 
     async def _first_page(
         self,
-        findings: Sequence[AccountFinding],
+        findings: Sequence[Finding],
         names: Mapping[str, str],
         account: AccountRows,
         context: ProcedureContext,
@@ -213,7 +195,7 @@ def _by_name(rows: Sequence[TableRow], names: Mapping[str, str], reads: AccountR
     return ordered([replace(row, cells=row.named(names)) for row in rows], "name")
 
 
-def _with_first_rows(subject: Subject, finding: AccountFinding, hours: int | None) -> AccountFinding:
+def _with_first_rows(subject: Subject, finding: Finding, hours: int | None) -> Finding:
     """Return a finding with its first rows, and the call for all of them."""
     shown = finding.rows[: MAX_ROWS[finding.severity]]
     period = {"hours": hours} if hours and {RUNS, FAILED}.intersection(SUBJECTS[subject].reads) else {}
@@ -222,48 +204,38 @@ def _with_first_rows(subject: Subject, finding: AccountFinding, hours: int | Non
 
 
 async def _subject_rows(
-    account: AccountRows, asked: GetOverview, broken: Sequence[PartState], *, counts_rates: bool
+    account: AccountRows, asked: GetOverview, reading: Reading, *, counts_rates: bool
 ) -> list[TableRow] | None:
     """Return all workflows, or the customers; None about a subject whose table has the rows of its findings."""
     counts = account.counts
-    waiting = account.chosen("customers")
     if asked.about in (None, "workflows"):
         failing = [group.newest.workflow for group in grouped(counts.failures, lambda run: run.workflow)]
         ran = await _records(failing, account, asked, counts_rates=counts_rates)
-        triggers = account.chosen("triggers")
+        triggers = reading.of("triggers")
         starts = () if asked.about is None or triggers.more else triggers.rows
-        return workflow_rows(counts, account.chosen("workflows").rows, starts, ran)
+        return workflow_rows(counts, reading.of("workflows").rows, starts, ran)
     if asked.about == "customers":
         known = account.reads.lists.get("customers", RowList())
-        return customer_rows(counts, broken, waiting.rows if known.more else known.rows)
+        customers = reading.of("customers").rows if known.more else known.rows
+        return customer_rows(reading, customers)
     return None
 
 
 async def _findings(
     account: AccountRows, asked: GetOverview, *, counts_rates: bool
-) -> tuple[list[AccountFinding], list[TableRow]]:
+) -> tuple[list[Finding], list[TableRow]]:
     """Run the checks on one subject, or all of them. Return the findings, worst first, and the rows of the table."""
-    now = account.counts.period.now
-    workflows = account.chosen("workflows").rows
-    connections = account.chosen("connections")
-    broken = _broken(connections.rows)
-    table = await _subject_rows(account, asked, broken, counts_rates=counts_rates)
-    findings: dict[Subject, list[AccountFinding]] = {
-        "workflows": await _workflow_findings(account, table or []),
-        "connections": broken_connections(
-            broken,
-            _fails_without(broken, account.counts.failures, workflows),
-            account.counts,
-            more=connections.more and connections.total is None,
-        ),
-        "customers": _customer_findings(account),
-        "expiry": _expiry_findings(account, asked),
-        "triggers": trigger_findings(account.chosen("triggers").rows, workflows, now),
-        "quotas": _quota_findings(account),
-        "access": _access_findings(account, asked),
-    }
-    selected: list[tuple[Subject, AccountFinding]] = [
-        (subject, one) for subject, of in findings.items() for one in of if asked.about in (None, subject)
+    ahead = timedelta(hours=asked.hours) if asked.hours and asked.about == "expiry" else EXPIRY_NOTICE
+    reading = account.reading(ahead, is_whole=asked.about is None)
+    table = await _subject_rows(account, asked, reading, counts_rates=counts_rates)
+    failing = len({run.workflow for run in account.counts.failures})
+    stuck, has_more = await read_stuck_runs(account.counts, reading.of("workflows").rows, account.reads.look, most=0)
+    reading = replace(reading, stuck=stuck, has_more_stuck=has_more, failing=(table or [])[:failing])
+    selected: list[tuple[Subject, Finding]] = [
+        (check.subject, finding)
+        for check in CHECKS
+        if asked.about in (None, check.subject)
+        for finding in check.find(reading)
     ]
     selected.sort(key=lambda each: list(Severity).index(each[1].severity))
     if asked.about is None:
@@ -273,88 +245,13 @@ async def _findings(
     return of_subject, ordered(_numbered(of_subject) if table is None else table, order)
 
 
-def _broken(connections: Sequence[Row]) -> list[PartState]:
-    states = connection_states(connections, unread_names(connections))
-    return [each for each in states if not each.state.is_usable]
-
-
-async def _workflow_findings(account: AccountRows, table: Sequence[TableRow]) -> list[AccountFinding]:
-    """Report the workflows of `table` that fail, and the runs that hang."""
-    by_id = {key_of(row): row for row in account.chosen("workflows").rows}
-    stuck, has_more = await read_stuck_runs(account.counts, by_id, account.reads.look, most=0)
-    has_more |= not account.counts.knows_under_way
-    names = {key: name_of(row) for key, row in by_id.items()}
-    return [*failing_workflows(account.counts, table), *stuck_runs(stuck, names, more=has_more)]
-
-
-def _customer_findings(account: AccountRows) -> list[AccountFinding]:
-    waiting = account.chosen("customers")
-    pending = waiting.total if problem_rows(account.reads, "customers") else None
-    return PENDING_CUSTOMERS.findings(waiting.rows, account.counts.period.now, total=pending, more=waiting.more)
-
-
-def _expiry_findings(account: AccountRows, asked: GetOverview) -> list[AccountFinding]:
-    """Report the connections and keys that expire. Those that renew themselves are told about only if asked for."""
-    now = account.counts.period.now
-    rows = unique((*account.reads.rows("connections"), *account.chosen("connections").rows))
-    ahead = timedelta(hours=asked.hours) if asked.hours and asked.about == "expiry" else EXPIRY_NOTICE
-    more = account.reads.has_more("connections")
-    return [
-        *expiring_connections(rows, now, ahead, more=more, tells=asked.about is not None),
-        *expiring_keys(account.chosen("API keys").rows, now, ahead),
-    ]
-
-
-def _quota_findings(account: AccountRows) -> list[AccountFinding]:
-    now = account.counts.period.now
-    records = account.reads.records
-    return [
-        *full_quotas(quotas_of(records.get("quotas", {})), now),
-        *full_quotas(credits_quota(records.get("billing", {})), now),
-    ]
-
-
-def _access_findings(account: AccountRows, asked: GetOverview) -> list[AccountFinding]:
-    """Report keys and invitations that look wrong; the administrators, too, if access is asked for."""
-    now = account.counts.period.now
-    keys = account.chosen("API keys").rows
-    users = account.chosen("users")
-    findings = [each for check in KEY_CHECKS for each in check.findings(keys, now)]
-    findings += UNANSWERED_INVITATIONS.findings(users.rows, now, more=users.more)
-    if asked.about is not None:
-        team = account.reads.rows("users")
-        findings += ADMINISTRATORS.findings(team, now, more=account.reads.has_more("users"))
-    return findings
-
-
-def _numbered(findings: Sequence[AccountFinding]) -> list[TableRow]:
+def _numbered(findings: Sequence[Finding]) -> list[TableRow]:
     """Return the rows of all findings, each with the number of its finding if there are several."""
     return [
         replace(row, cells={"finding": number, **row.cells} if len(findings) > 1 else row.cells)
         for number, finding in enumerate(findings, 1)
         for row in finding.rows
     ]
-
-
-def _fails_without(
-    connections: Sequence[PartState], failures: Sequence[EndedRun], workflows: Sequence[Row]
-) -> dict[str, dict[str, int]]:
-    """Return by connection the workflows whose runs failed for its customer at its app, with the number of runs."""
-    setups = {key_of(row): apps_of(row) for row in workflows}
-    current = {key_of(row): name_of(row) for row in workflows}
-    by_customer: dict[str | None, list[EndedRun]] = {}
-    for run in failures:
-        by_customer.setdefault(run.customer, []).append(run)
-    failing: dict[str, dict[str, int]] = {}
-    for connection in connections:
-        apps = connector_keys(connection.row)
-        names = Counter(
-            current.get(run.workflow) or run.workflow_name or run.workflow
-            for run in by_customer.get(connection.customer, ())
-            if run.app(setups.get(run.workflow, ())) in apps or run.blames(connection.id)
-        )
-        failing[connection.id] = dict(names.most_common())
-    return failing
 
 
 async def _records(

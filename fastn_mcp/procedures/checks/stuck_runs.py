@@ -1,6 +1,6 @@
 """Runs that are queued or running far longer than usual. A run that hangs is no failure, and no success either."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -8,10 +8,10 @@ from pydantic import JsonValue
 
 from fastn_mcp.account.answer_reads import AnswerReads
 from fastn_mcp.client.reads import read_each, read_page
-from fastn_mcp.procedures.diagnosis.failures import EndedRun, workflow_of
-from fastn_mcp.procedures.diagnosis.run_counts import RunCounts
+from fastn_mcp.procedures.checks.failures import EndedRun, workflow_of
+from fastn_mcp.procedures.checks.run_counts import RunCounts
 from fastn_mcp.records.formats import counted, lasting, quoted, stamp
-from fastn_mcp.records.rows import Row, number, without_empty
+from fastn_mcp.records.rows import Row, key_of, number, without_empty
 from fastn_mcp.records.states import run_state
 from fastn_mcp.tools.workflows import ListExecutions
 
@@ -65,12 +65,11 @@ class StuckRun:
 
 
 async def read_stuck_runs(
-    counts: RunCounts, workflows: Mapping[str, Row], look: AnswerReads, most: int = _MAX_WORKFLOWS
+    counts: RunCounts, workflows: Iterable[Row], look: AnswerReads, most: int = _MAX_WORKFLOWS
 ) -> tuple[list[StuckRun], bool]:
     """Return the stuck runs among those under way, oldest first, and whether there may be others.
 
     The newest runs of `most` of their workflows are read, if the account's newest runs do not tell how long they take.
-    `workflows` are rows by id, as far as they were read.
     """
     now = counts.period.now
     newest = look.stored(ListExecutions(limit=100)).rows
@@ -87,10 +86,11 @@ async def read_stuck_runs(
         return [timedelta(milliseconds=length) for length in known if length is not None]
 
     usual = await read_each(waiting_for, lengths)
+    by_id = {key_of(row): row for row in workflows}
     stuck = list[StuckRun]()
-    has_more = False
+    has_more = not counts.knows_under_way
     for run, length in waiting:
-        timeout = number(workflows.get(run.workflow, {}), "timeoutMs")
+        timeout = number(by_id.get(run.workflow, {}), "timeoutMs")
         seen = usual.get(run.workflow, [])
         limit = None if timeout is None else timedelta(milliseconds=timeout)
         longest, why = _usual_length(run, seen, limit)

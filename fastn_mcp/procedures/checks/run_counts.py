@@ -15,7 +15,7 @@ from fastn_mcp.account.answer_reads import AnswerReads
 from fastn_mcp.account.dependence import Unchecked
 from fastn_mcp.client.reads import read_page
 from fastn_mcp.errors import FastnError
-from fastn_mcp.procedures.diagnosis.failures import EndedRun, Period, RunFilter, ended_run, newest_first
+from fastn_mcp.procedures.checks.failures import EndedRun, Period, RunFilter, ended_run, newest_first
 from fastn_mcp.procedures.reads import AccountReads, Job, RowList, read_back, read_if_short
 from fastn_mcp.records.formats import age, aged, counted
 from fastn_mcp.records.states import RunState, run_state
@@ -88,6 +88,11 @@ class RunRecord:
         if self.last_success is not None:
             return aged(self.last_success.at, now) if self.last_success.at else ""
         return "none found" if self.knows_success else ""
+
+    @property
+    def since_bound(self) -> str:
+        """What stands before `since`, if an earlier failure may be the first one."""
+        return "" if self.knows_since else "at least since "
 
     @property
     def is_failing(self) -> bool:

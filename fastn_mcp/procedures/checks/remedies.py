@@ -4,20 +4,27 @@ The first matching rule decides. The texts are ours; Fastn's texts are only matc
 """
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from fastn_mcp.procedures.diagnosis.blockers import PartState, listed, repairs
-from fastn_mcp.procedures.diagnosis.failures import EndedRun
+from fastn_mcp.account.typed_argument import typed_argument
+from fastn_mcp.procedures.checks.failures import EndedRun, FailureGroup, grouped
+from fastn_mcp.procedures.checks.parts import PartState, apps_of, connections_to, listed, repairs
 from fastn_mcp.records.formats import quoted
 from fastn_mcp.records.labels import app_of
-from fastn_mcp.records.rows import Row, number, text
+from fastn_mcp.records.rows import Row, key_of, number, text
 from fastn_mcp.records.states import State
 from fastn_mcp.tools.billing import GetQuotas
 from fastn_mcp.tools.connectors import CreateConnection, ListConnections
 from fastn_mcp.tools.tool import Tool
 from fastn_mcp.tools.workflows import GetExecution, GetWorkflow
+
+PUBLISH = "Have somebody publish and deploy it in the dashboard; nothing here can."
+_MIN_BLAMED = 8
+"""Minimum number of characters of an id that is looked for in errors: a shorter one may be a part of other words."""
+
+MORE_QUOTA = "Wait for its reset, or have the plan or the customer's override raised."
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +45,8 @@ class FailureEvidence:
     """Whether the connections of all these customers were read."""
     takes_credentials: bool
     """Whether the app is certain to take credentials that a person can type, if none of them has connected it."""
+    blames_connection: bool = False
+    """Whether the error has the id of one of the connections, which is broken."""
 
     def mentions(self, pattern: str) -> bool:
         inferred = {"out of memory": self.run.memory_used >= 0.97, "workflow took too long": self.run.timed_out}
@@ -59,7 +68,75 @@ class Remedy:
     """The connections that `fix` is about."""
 
 
-def remedy(evidence: FailureEvidence) -> Remedy:
+@dataclass(frozen=True, slots=True)
+class Dependencies:
+    """What failed runs depend on, as far as it was read."""
+
+    workflows: Mapping[str, Row]
+    """Rows by id."""
+    connections: Sequence[PartState]
+    connected: Collection[str | None] = ()
+    """Customers all of whose connections were read."""
+    missing_apps: Mapping[str, Row] = field(default_factory=dict[str, Row])
+    """Connectors, by slug, that no customer of a cause has connected."""
+
+
+def remedy_of(failures: FailureGroup, newest: EndedRun, dependencies: Dependencies) -> Remedy:
+    """Return the likely cause of failures, and what to do. `newest` is their newest run, in full if it was read."""
+    workflow = dependencies.workflows.get(newest.workflow, {})
+    apps = apps_of(workflow)
+    connector = newest.app(apps)
+    customers = failures.customers
+    of_owners = [each for each in dependencies.connections if each.customer in (None, *customers)]
+    candidates = connections_to([connector] if connector else apps, of_owners)
+    blamed = _blamed([newest, *failures.runs], of_owners) if not (connector and candidates) else []
+    candidates = blamed or candidates
+    theirs = [each for each in of_owners if each.customer is not None]
+    is_known = {*customers} <= {*dependencies.connected}
+    is_known = is_known and all(text(each.row, "connectorSlug", "connector.slug") for each in theirs)
+    return _remedy(
+        FailureEvidence(
+            newest,
+            workflow,
+            bool(customers),
+            connector=connector,
+            connections=[each for each in candidates if each in theirs] or candidates,
+            knows_connections=is_known,
+            takes_credentials=_takes_credentials(dependencies.missing_apps.get(connector or "", {})),
+            blames_connection=bool(blamed),
+        )
+    )
+
+
+def _blamed(runs: Sequence[EndedRun], connections: Sequence[PartState]) -> list[PartState]:
+    """Return the broken connections whose id stands in the error of a run."""
+    errors = [run.whole_error for run in runs]
+    broken = [each for each in connections if each.state.is_broken and len(each.id) >= _MIN_BLAMED]
+    return [each for each in broken if any(each.id.casefold() in error for error in errors)]
+
+
+def _takes_credentials(connector: Row) -> bool:
+    """Whether it is certain that a person can type the credentials of a connection to this connector."""
+    if not key_of(connector):
+        return False
+    typed = typed_argument(CreateConnection(connector_id=key_of(connector)), connector)
+    return typed is not None and typed.is_certain
+
+
+def remedies_by_workflow(
+    failed: Sequence[EndedRun], dependencies: Dependencies
+) -> Iterator[tuple[FailureGroup, Remedy]]:
+    """Yield the failed runs of each workflow and customer with the same cause, and what would help."""
+    by_owner = dict[str | None, list[PartState]]()
+    for connection in dependencies.connections:
+        by_owner.setdefault(connection.customer, []).append(connection)
+    for group in grouped(failed, lambda run: (run.cause, run.filter)):
+        owner = group.newest.customer
+        own = [*by_owner.get(owner, ()), *(by_owner.get(None, ()) if owner else ())]
+        yield group, remedy_of(group, group.newest, replace(dependencies, connections=own))
+
+
+def _remedy(evidence: FailureEvidence) -> Remedy:
     says_nothing = "" if evidence.run.text.strip() else ", and the run does not say why it failed"
     return (
         _first_matching(_CERTAIN, evidence)
@@ -99,13 +176,13 @@ _LONGER_TIMEOUTS = {
 _CERTAIN = {
     r"quota_exceeded|quota exceeded|payment_required": Remedy(
         "a quota of the plan is used up, which stops new work",
-        "See get_quotas; wait for its reset, or have the plan or the customer's override raised.",
+        f"See get_quotas. {MORE_QUOTA}",
         "Running it again before the reset.",
         GetQuotas,
     ),
     r"not_published|not published|no published version": Remedy(
         "the workflow has no published version in the environment that was run (WORKFLOW_NOT_PUBLISHED)",
-        "Have somebody publish and deploy it in the dashboard; nothing here can.",
+        PUBLISH,
         "Running it again, or changing its code without publishing.",
         GetWorkflow,
     ),
@@ -166,7 +243,8 @@ def _connection(evidence: FailureEvidence) -> Remedy | None:
         [connection for connection in connections if connection.state is state]
         for state in (State.LIVE, State.BROKEN, State.OFF)
     )
-    if not evidence.mentions(_CONNECTION) and not ((broken or off) and evidence.mentions(r"connector\.")):
+    is_about_connection = evidence.blames_connection or evidence.mentions(_CONNECTION)
+    if not is_about_connection and not ((broken or off) and evidence.mentions(r"connector\.")):
         return None
     if broken or off:
         return remedy_for_broken([*broken, *off])

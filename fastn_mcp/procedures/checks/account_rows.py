@@ -1,17 +1,28 @@
-"""Rows of an account read for one overview, and the runs of its period."""
+"""The one reading of a whole account: its rows, and the runs of a period."""
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from functools import partial
 from typing import Any, cast
 
 from fastn_mcp.account.dependence import Unchecked
 from fastn_mcp.account.entries import MAX_PAGES
-from fastn_mcp.procedures.context import ProcedureContext
-from fastn_mcp.procedures.diagnosis.failures import Period, RunFilter
-from fastn_mcp.procedures.diagnosis.run_counts import FAILED, FAILURES, RUN_KINDS, RunCounts, count_runs, run_jobs
+from fastn_mcp.procedures.checks.access import ALL_USERS
+from fastn_mcp.procedures.checks.check import EXPIRY_NOTICE, Reading
+from fastn_mcp.procedures.checks.connections import BROKEN
+from fastn_mcp.procedures.checks.failures import EndedRun, Period, RunFilter
+from fastn_mcp.procedures.checks.parts import connection_states
+from fastn_mcp.procedures.checks.remedies import Dependencies, remedies_by_workflow
+from fastn_mcp.procedures.checks.run_counts import FAILED, FAILURES, RUN_KINDS, RunCounts, count_runs, run_jobs
+from fastn_mcp.procedures.checks.runs import STARTED
 from fastn_mcp.procedures.reads import AccountReads, Job, RowList, unique
-from fastn_mcp.records.states import BROKEN_STATUSES, PENDING
+from fastn_mcp.records.labels import app_of, name_of
+from fastn_mcp.records.quotas import credits_quota, quotas_of
+from fastn_mcp.records.rows import Row, key_of, started_workflows
+from fastn_mcp.records.states import BROKEN_STATUSES, PENDING, State, trigger_state
+from fastn_mcp.runtime import Report, no_progress
 from fastn_mcp.tools.access import ListApiKeys, ListSecrets, ListUsers
 from fastn_mcp.tools.billing import GetBilling, GetQuotas
 from fastn_mcp.tools.connectors import ListConnections, ListConnectors
@@ -40,6 +51,53 @@ class AccountRows:
         """Return the rows to check for problems."""
         return problem_rows(self.reads, kind) or self.reads.lists.get(kind, RowList())
 
+    def reading(self, ahead: timedelta = EXPIRY_NOTICE, *, is_whole: bool = True) -> Reading:
+        """Return what checks look at, without the runs that hang and the rows of workflows. See `Reading`."""
+        connections = self.reads.lists.get("connections", RowList())
+        broken = self.chosen("connections")
+        pending = problem_rows(self.reads, "customers")
+        lists = {kind: self.chosen(kind) for kind in ("workflows", "triggers", "customers", "users", "API keys")}
+        lists["connections"] = replace(connections, rows=unique((*connections.rows, *broken.rows)))
+        lists[BROKEN] = broken
+        lists[STARTED] = started(lists["workflows"], lists["triggers"].rows)
+        lists[ALL_USERS] = self.reads.lists.get("users", RowList())
+        fails, causes = failures_by_connection(self.counts.failures, lists["workflows"].rows, broken.rows)
+        return Reading(
+            self.counts,
+            lists,
+            totals={"customers": pending.total} if pending and pending.total is not None else {},
+            quotas=quotas_of(self.reads.records.get("quotas", {})),
+            credits=credits_quota(self.reads.records.get("billing", {})),
+            fails_without=fails,
+            causes=causes,
+            ahead=ahead,
+            is_whole=is_whole,
+        )
+
+
+def started(workflows: RowList, triggers: Sequence[Row]) -> RowList:
+    """Return the workflows that any of the triggers starts, unless it is switched off."""
+    keys = {key for row in triggers if trigger_state(row) is not State.OFF for key in started_workflows(row)}
+    return replace(workflows, rows=[row for row in workflows.rows if key_of(row) in keys])
+
+
+def failures_by_connection(
+    failed: Sequence[EndedRun], workflows: Sequence[Row], broken: Sequence[Row]
+) -> tuple[Mapping[str, Mapping[str, int]], Mapping[tuple[str, str | None], str]]:
+    """Return `fails_without` and `causes` of a `Reading`, given the broken connections."""
+    # Each cause is told beside the customer, whose name is not read yet.
+    connections = [replace(each, label=app_of(each.row)) for each in connection_states(broken, {})]
+    dependencies = Dependencies({key_of(row): row for row in workflows}, connections)
+    fails = dict[str, Counter[str]]()
+    causes = dict[tuple[str, str | None], str]()
+    for group, remedy in remedies_by_workflow(failed, dependencies):
+        run = group.newest
+        name = name_of(dependencies.workflows.get(run.workflow, {})) or run.workflow_name or run.workflow
+        causes.setdefault((run.workflow, run.customer), remedy.cause)
+        for connection in remedy.repairs:
+            fails.setdefault(connection.id, Counter())[name] += len(group.runs)
+    return {key: dict(runs.most_common()) for key, runs in fails.items()}, causes
+
 
 def problem_rows(reads: AccountReads, kind: str) -> RowList | None:
     """Return the rows with a problematic status, if the list was too long to read whole; else None."""
@@ -51,10 +109,14 @@ def problem_rows(reads: AccountReads, kind: str) -> RowList | None:
 
 
 async def read_account(
-    context: ProcedureContext, period: Period, only: Collection[str] | None = None, *, all_connections: bool = False
+    reads: AccountReads,
+    period: Period,
+    only: Collection[str] | None = None,
+    *,
+    all_connections: bool = False,
+    report: Report = no_progress,
 ) -> AccountRows:
     """Read everything, or `only` some kinds. Raises a `FastnError` only if every read failed."""
-    reads = AccountReads(context.look)
     filters = [RunFilter()]
     kinds: Collection[str] = ()
     if only is None or RUNS in only:
@@ -65,7 +127,7 @@ async def read_account(
     jobs |= {name: job for name, job in _jobs(reads).items() if only is None or name in only}
     if all_connections:
         jobs["connections"] = reads.reading(ListConnections(limit=_PAGE_ROWS), MAX_PAGES)
-    await reads.run(jobs, context.report)
+    await reads.run(jobs, report)
     reads.check()
     return AccountRows(reads, count_runs(reads, period, filters))
 

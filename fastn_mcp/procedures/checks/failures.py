@@ -120,9 +120,10 @@ class EndedRun:
         )
         return named[1] if named else next((app for app in apps if app.casefold() in self.text), None)
 
-    def blames(self, name: str) -> bool:
-        """Whether its error contains this name."""
-        return bool(name) and name.casefold() in str(value(self.row, "error", "errorMessage") or "").casefold()
+    @property
+    def whole_error(self) -> str:
+        """All of its error as it is, in lower case."""
+        return str(value(self.row, "error", "errorMessage") or "").casefold()
 
 
 @dataclass(frozen=True, slots=True)

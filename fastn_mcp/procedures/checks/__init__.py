@@ -1,0 +1,1 @@
+"""Checks of an account, which the overview and a diagnosis print, and what they look at."""
