@@ -57,7 +57,7 @@ def names_in(call: Operation[Any]) -> dict[str, str]:
     kinds: dict[str, str] = {}
     for argument, kind in named_by.items():
         typed = getattr(call, argument)
-        if typed is not None and (argument == kind or not is_id(typed)):
+        if typed and (argument == kind or not is_id(typed)):
             kinds[argument] = kind
     return kinds
 

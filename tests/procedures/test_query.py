@@ -228,7 +228,7 @@ async def test_secret_that_a_name_shows_stays_hidden_under_an_alias(world: World
 
 
 async def test_argument_that_bounds_nothing_is_refused(world: World) -> None:
-    answer = await world.call(Query(sql="select count(*) from workflows", customer="Katana"))
+    answer = await world.call(Query(sql="select count(*) from workflows", customer=["Katana"]))
     assert isinstance(answer, InvalidArgument)
     assert await cell(world, "select count(*) from connections", customer="Katana") == len(
         [row for row in world.sandbox.state.all("connections") if row["endOrgId"] == world.id_of("customers", "Katana")]
@@ -317,6 +317,9 @@ async def test_row_of_two_bounds_is_read_once(world: World) -> None:
     id_ = world.id_of("customers", "Katana")
     once = await cell(world, "select count(*) from connections", customer=id_)
     assert await cell(world, "select count(*) from connections", customer=f"Katana, {id_}") == once > 0
+    assert await cell(world, "select count(*) from connections", customer=["Katana", id_]) == once
+    answer = await world.call(Query(sql="select count(*) from connections", customer=[""]))
+    assert "WHERE customer_id IS NULL" in str(answer)
     first, second = [row["id"] for row in world.sandbox.state.all("workflows")][:2]
     routes = [{"routeId": id_, "environment": "live"} for id_ in (first, second)]
     trigger = world.sandbox.state.all("triggers")[0]
@@ -368,7 +371,7 @@ async def test_window_of_several_workflows_goes_back_as_far_as_all_do(tmp_path: 
     assert oldest < oldest_of_partial
     assert f"back to {oldest_of_partial};" in data["reach"]["runs"]
     bounded = World(tmp_path / "other", begin=large_account, snapshot_seconds=90, requests_per_answer=12)
-    answer = await bounded.call(Query(sql=statement, workflow=",".join(many)))
+    answer = await bounded.call(Query(sql=statement, workflow=many))
     assert isinstance(answer, LeftOut), answer
 
 

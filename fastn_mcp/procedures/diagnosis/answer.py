@@ -156,6 +156,8 @@ def _runs(evidence: Evidence) -> Entry:
     if not totals and (failed := counts.failed(count)) is not None:
         totals["failed"] = failed
     entry: Entry = {"hours": counts.period.hours, **totals}
+    if evidence.history_begins:
+        entry["history_begins"] = evidence.history_begins
     if evidence.starters and not evidence.subject.connector:
         starters = "; ".join(f"{number} {name}" for name, number in evidence.starters.most_common())
         of = sum(evidence.starters.values())

@@ -47,6 +47,7 @@ from fastn_mcp.procedures.checks.stuck_runs import StuckRun, read_stuck_runs
 from fastn_mcp.procedures.checks.triggers import trigger_states
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.diagnosis.subject import Subject
+from fastn_mcp.procedures.history import begins_after
 from fastn_mcp.procedures.lookup import resolve
 from fastn_mcp.procedures.reads import AccountReads, Job, read_back, read_if_short, unique
 from fastn_mcp.records.formats import counted
@@ -152,6 +153,8 @@ class Evidence:
     connections_in_all: int | None = None
     """Number of connections of the subject's connector, including working ones."""
     stuck: Sequence[StuckRun] = ()
+    history_begins: str = ""
+    """When the history of runs begins, in words, if the period begins before it."""
     starters: Counter[str] = field(default_factory=Counter[str])
     """Number of the runs of the period by what started them, as far as their rows were read."""
     missing_apps: Mapping[str, Row] = field(default_factory=dict[str, Row])
@@ -212,7 +215,16 @@ async def gather(subject: Subject, period: Period, context: ProcedureContext) ->
     evidence = await _read_details(evidence, reads)
     evidence = await _read_missing_apps(evidence, context)
     changes = await _read_changes(evidence, reads, context)
-    return replace(evidence, changes=changes, gaps=reads.all_gaps())
+    begins = await _history(evidence.counts, context.look)
+    return replace(evidence, changes=changes, history_begins=begins, gaps=reads.all_gaps())
+
+
+async def _history(counts: RunCounts, look: AnswerReads) -> str:
+    """Return when the history of runs begins, if the period begins before it and no run of the subject is older."""
+    period = counts.period
+    reaches_back = counts.older or not counts.knows_failures  # without runs there is nothing to say
+    begins = None if reaches_back else await begins_after(ListExecutions, period.begin, look, is_empty=False)
+    return "" if begins is None else begins.in_words(period.now)
 
 
 async def _read_lists(subject: Subject, period: Period, reads: AccountReads) -> Evidence:
