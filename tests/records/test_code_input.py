@@ -12,7 +12,7 @@ CASES: dict[str, tuple[str, InputUse | None]] = {
     "destructured": (BEGIN + "const { sku, quantity: q = 2 } = ctx.input; }", InputUse(["sku", "quantity"])),
     "destructured with a default": (BEGIN + "const { sku } = ctx.input ?? {}; }", InputUse(["sku"])),
     "the rest too": (BEGIN + "const { sku, ...rest } = ctx.input; }", InputUse(["sku"], is_whole=True)),
-    "by its name": (BEGIN + "send(ctx.input.sku, ctx.input?.note, ctx.input['a b']); }", InputUse(["sku", "note", "a b"])),
+    "by its name": (BEGIN + "f(ctx.input.sku, ctx.input?.note, ctx.input['a b']); }", InputUse(["sku", "note", "a b"])),
     "in a template": (BEGIN + "return `${ctx.input.sku}: sold`; }", InputUse(["sku"])),
     "another name for it": (BEGIN + "const data = ctx.input;\n  return data.sku; }", InputUse(["sku"])),
     "taken from the context": (BEGIN + "const { input, headers } = ctx;\n return input.sku; }", InputUse(["sku"])),

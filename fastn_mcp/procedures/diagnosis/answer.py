@@ -16,7 +16,7 @@ from fastn_mcp.procedures.diagnosis.failures import EndedRun, FailureGroup, RunF
 from fastn_mcp.procedures.diagnosis.remedies import FailureEvidence, Remedy, remedy, remedy_for_broken
 from fastn_mcp.procedures.diagnosis.run_counts import RunRecord
 from fastn_mcp.procedures.diagnosis.summary import verdict
-from fastn_mcp.records.formats import aged, counted, quoted, sentence, stamp
+from fastn_mcp.records.formats import age, aged, counted, quoted, sentence, stamp
 from fastn_mcp.records.labels import ACCOUNT, name_of
 from fastn_mcp.records.quotas import quotas_of
 from fastn_mcp.records.rows import Row, key_of, owner_of, short, started_workflows, text, without_empty
@@ -29,6 +29,9 @@ from fastn_mcp.tools.workflows import GetExecution, GetWorkflow, ListExecutions
 
 _MAX_ALSO_AFFECTED = 12
 """Maximum number of further affected workflows and customers of a cause by name."""
+
+_MAX_BLOCKING = 3
+"""Maximum number of broken connections that the verdict names where no run failed."""
 
 Entry = dict[str, JsonValue]
 
@@ -98,8 +101,9 @@ def _connection_entries(
     is_read = bool(connections) or not any("connections" in gap.what for gap in evidence.gaps)
     if not is_read or evidence.subject.connector:
         return None
-    repaired = [connection for cause in causes for connection in cause.remedy.repairs]
-    return [_connection(evidence, each, is_repaired=each in repaired) for each in connections]
+    repaired = [each for cause in causes for each in (*cause.remedy.repairs, *cause.remedy.further)]
+    further = [each for each in repaired if each not in connections]
+    return [_connection(evidence, each, is_repaired=each in repaired) for each in (*connections, *further)]
 
 
 def _trigger_entries(evidence: Evidence, causes: Sequence[_Cause]) -> list[JsonValue] | None:
@@ -138,8 +142,11 @@ def _blocked(evidence: Evidence, connections: Sequence[PartState]) -> list[str]:
     if not evidence.counts.failures and subject.customer:
         broken = [connection for connection in connections if connection.state.is_broken]
         reasons += [
-            f"the connection {quoted(connection.label)} is {quoted(connection.status)}" for connection in broken[:2]
+            f"the connection {quoted(connection.label)} is {quoted(connection.status)}"
+            for connection in broken[:_MAX_BLOCKING]
         ]
+        if len(broken) > _MAX_BLOCKING:
+            reasons.append(f"{counted(len(broken) - _MAX_BLOCKING, 'more connection')} of it cannot be used")
     return reasons + [f"the quota {quota} is used up" for quota in quotas_of(evidence.quotas) if quota.percent >= 100]
 
 
@@ -174,6 +181,7 @@ def _remedy(evidence: Evidence, cause: FailureGroup, newest: EndedRun) -> Remedy
     theirs = [connection.row for connection in evidence.connections if connection.customer in customers]
     is_known = {*customers} <= {*evidence.connected}
     is_known = is_known and all(text(row, "connectorSlug", "connector.slug") for row in theirs)
+    since = evidence.completed_since(cause)
     return remedy(
         FailureEvidence(
             newest,
@@ -183,6 +191,9 @@ def _remedy(evidence: Evidence, cause: FailureGroup, newest: EndedRun) -> Remedy
             connections=relevant,
             knows_connections=is_known,
             takes_credentials=_takes_credentials(evidence.missing_apps.get(connector or "", {})),
+            further=evidence.broken_for(cause),
+            lengths=evidence.lengths.get(newest.workflow, ()),
+            completed_since="" if since is None else age(since, evidence.counts.period.now),
         )
     )
 
