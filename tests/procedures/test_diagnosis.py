@@ -223,7 +223,7 @@ async def test_hanging_run_of_a_workflow_that_never_completed_is_not_told_from_a
 
 async def test_cause_that_has_passed_since_does_not_say_that_a_rerun_will_not_help(world: World) -> None:
     acme = world.id_of("customers", "acme-corp")
-    error = {"tag": "Dependency Error", "message": "boom"}
+    error: JsonValue = {"tag": "Dependency Error", "message": "boom"}
     add_run(world, ORDERS, 5, endOrgId=acme, error=error)
     (cause,) = (await diagnosed(world, workflow_id=ORDERS))["causes"]
     assert cause["fix"].startswith("It has completed since, 3 hours ago: running it again may do. If it fails again: ")
