@@ -87,7 +87,12 @@ async def test_overview_and_diagnosis_say_when_the_history_begins(world: World) 
         assert "history_begins" not in await world.ask(GetOverview(about=about, hours=48))
     assert "history_begins" not in await world.ask(GetOverview(about="access"))
     connector = world.id_of("connectors", "slack")
-    for subject in ({}, {"connector_id": connector}, {"customer_id": world.id_of("customers", "Acme Corp")}):
+    subjects: list[dict[str, Any]] = [
+        {},
+        {"connector_id": connector},
+        {"customer_id": world.id_of("customers", "Acme Corp")},
+    ]
+    for subject in subjects:
         data = await world.ask(Diagnose(hours=720, **subject))
         assert data["runs"]["history_begins"].startswith(begins), subject
         assert "history_begins" not in (await world.ask(Diagnose(**subject)))["runs"]
@@ -101,7 +106,7 @@ async def test_statement_says_when_the_history_and_the_log_begin(world: World) -
 
     async def reach(table: str, **bounds: Any) -> str:
         column = "sum(runs)" if table == "run_counts" else "count(*)"
-        data = await world.ask(Query(sql=f"select {column} from {table}", **bounds))
+        data = await world.ask(Query(sql=f"select {column} from {table}", **bounds))  # noqa: S608
         return str(data["reach"][table])
 
     assert history in await reach("runs")
