@@ -146,7 +146,7 @@ TEXTS = st.one_of(
 )
 TIMES = st.one_of(
     st.sampled_from([None, "", "2026-11-20", "2026-11-20T10:00:00+02:00", "2026-11-20T23:59:59.999Z", "soon"]),
-    st.datetimes(datetime(2020, 1, 1), datetime(2027, 1, 1)).map(lambda at: f"{at.isoformat()}Z"),
+    st.datetimes(datetime(2020, 1, 1), datetime(2027, 1, 1)).map(lambda at: f"{at.isoformat()}Z"),  # noqa: DTZ001
 )
 NUMBERS = st.one_of(st.none(), st.integers(0, 10**9), st.sampled_from([0.5, 1.25]))
 
