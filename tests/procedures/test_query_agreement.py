@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import Phase, given, settings
@@ -64,7 +64,7 @@ def _names(columns: str) -> list[str]:
 def _at(row: Row, field: str) -> Any:
     value: Any = row
     for name in field.split("."):
-        value = value.get(name) if isinstance(value, dict) else None
+        value = cast("Row", value).get(name) if isinstance(value, dict) else None
     return value
 
 
@@ -214,8 +214,8 @@ async def listed(world: World, tool: str) -> list[Row]:
 
 async def number_of(world: World, tool: str, **filters: Any) -> int:
     """Return the number of rows on all pages of a list: not every one has a total."""
-    pages = [answer["data"] for answer in await world.pages(tool, limit=100, detail="concise", **filters)]
-    return sum(len(page) if isinstance(page, list) else len(page["rows"]) for page in pages)
+    pages: list[Any] = [answer["data"] for answer in await world.pages(tool, limit=100, detail="concise", **filters)]
+    return sum(len(page["rows"] if "columns" in page else page) for page in pages)
 
 
 @given(
