@@ -2,7 +2,9 @@
 """The tool `query`: what a statement may do, what it must not say, and how it agrees with the lists."""
 
 import asyncio
+import re
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -173,6 +175,26 @@ async def test_counts_are_exact_and_null_before_the_history_begins(world: World)
     data = await ask(world, "select month, runs from run_counts order by month", since="2026-08-01")
     assert data["rows"][0] == ["2026-08", None]
     assert "the history of runs begins at" in data["reach"]["run_counts"]
+
+
+async def test_quantiles_of_counts_are_exact_or_null_with_the_share(world: World, tmp_path: Path) -> None:
+    since = "2026-11-20"
+    statement = "select day, workflow, status, runs, median_ms, p90_ms from run_counts where runs > 0 order by 1, 2, 3"
+    data = await ask(world, statement, since=since, max_kb=30)
+    assert "median_ms and p90_ms are exact" in data["reach"]["run_counts"]
+    by_hand = (
+        "select substr(created_at, 1, 10), workflow, status, count(*), median(duration_ms), p90(duration_ms) from runs"
+        " group by 1, 2, 3 order by 1, 2, 3"
+    )
+    named = {row["id"]: row["name"] for row in world.sandbox.state.all("workflows")}
+    rows = (await ask(world, by_hand.replace("workflow,", "workflow_id,"), since=since, max_kb=30))["rows"]
+    assert sorted(data["rows"], key=str) == sorted(([day, named[id_], *rest] for day, id_, *rest in rows), key=str)
+    large = World(tmp_path / "large", begin=large_account, snapshot_seconds=90, requests_per_answer=30)
+    partial = await ask(large, "select hour, runs, median_ms from run_counts order by 1", since="2026-11-24T20:00:00Z")
+    assert re.search(r"durations were read of [\d,]+ of [\d,]+ runs \(\d+%\)", partial["reach"]["run_counts"])
+    assert partial["rows"][0][1] > 0
+    assert partial["rows"][0][2] is None
+    assert partial["rows"][-1][2] is not None
 
 
 async def test_table_that_is_partial_fails_the_statement_and_the_next_call_reads_on(tmp_path: Any) -> None:

@@ -15,7 +15,7 @@ from fastn_mcp.client.reads import GETS, MAX_LOOKUPS, read_pages
 from fastn_mcp.errors import NOTHING_CHANGED, Failed, FastnError, LeftOut, NotFound
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.query.bounds import Bounds
-from fastn_mcp.procedures.query.run_counts import read_run_counts
+from fastn_mcp.procedures.query.run_counts import MAX_WINDOW_PAGES, read_run_counts
 from fastn_mcp.procedures.query.tables import RUN_COUNTS, TABLES, Column, QueryTable
 from fastn_mcp.procedures.reads import unique
 from fastn_mcp.records.formats import counted, stamp
@@ -26,9 +26,6 @@ from fastn_mcp.tools.tool import MAY_BE_ID
 
 MAX_PAGES = 100
 """Maximum number of pages of 100 rows of a table."""
-
-MAX_WINDOW_PAGES = 40
-"""Maximum number of pages of the newest runs or entries of the audit log."""
 
 _LINE_ROWS = 500
 
