@@ -103,7 +103,8 @@ def counts(work: Path) -> dict[str, float]:
     api = Api()
     try:
         command = [sys.executable, str(HERE / "openapi.py"), str(PROJECT / "tools"), str(work), api.url]
-        subprocess.run(command, check=True, env=environment({"PYTHONPATH": str(PROJECT)}))
+        path = os.pathsep.join((str(PROJECT), str(PROJECT / "packaging" / "generate")))
+        subprocess.run(command, check=True, env=environment({"PYTHONPATH": path}))
         floor = [sys.executable, str(HERE / "peers" / "sdk_static.py")]
         floor_env = {"BASE_URL": api.url, "KEY": KEY, "STATIC": str(work / "static.json")}
         ours = [sys.executable, "-m", "fastn_mcp"]

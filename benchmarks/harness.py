@@ -286,7 +286,8 @@ def main() -> None:
     rounds: list[dict[str, dict[str, float]]] = []
     try:
         command = [sys.executable, str(HERE / "openapi.py"), str(PROJECT / "tools"), str(options.work), api.url]
-        subprocess.run(command, check=True, env=environment({"PYTHONPATH": str(PROJECT)}))
+        path = os.pathsep.join((str(PROJECT), str(PROJECT / "packaging" / "generate")))
+        subprocess.run(command, check=True, env=environment({"PYTHONPATH": path}))
         chosen = {n: s for n, s in servers(api, options.work, options.fastmcp).items() if n in (options.only or [n])}
         names = list(chosen)
         print(f"{options.rounds} rounds over stdio, Python {platform.python_version()}, mcp {version('mcp')}")

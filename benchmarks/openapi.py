@@ -1,4 +1,4 @@
-"""What the peers are given: this project's own operations, as an OpenAPI document and as a table of routes.
+"""What the peers are given: the operations as the OpenAPI document of `make openapi`, and as a table of routes.
 
 Run as `openapi.py TOOLS FOLDER UPSTREAM` it writes both into FOLDER, so that no peer imports this package. The static
 tools are the published ones, in TOOLS.
@@ -9,46 +9,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fastn_mcp.tools.catalog import CATALOG, AnyOperation
+from openapi_document import document
 
-
-def fields(operation: AnyOperation) -> tuple[list[str], dict[str, Any], list[str]]:
-    """The names of the path's fields, and of the others their schemas by the names that Fastn uses and the required.
-
-    What is an argument but no field of the call (`dry_run`) stays with our server.
-    """
-    schema = operation.input_schema()
-    sent = operation.model_fields.keys() - set(operation.route.parameters)
-    rest = {name: shape for name, shape in schema["properties"].items() if name in sent}
-    wire = {name: operation.model_fields[name].serialization_alias or name for name in rest}
-    required = [wire[name] for name in schema.get("required", []) if name in rest]
-    return list(operation.route.parameters), {wire[name]: shape for name, shape in rest.items()}, required
-
-
-def document(server: str) -> dict[str, Any]:
-    """The API as OpenAPI 3.1, as a bridge would be given it. Answers have no schema: Fastn documents none."""
-    paths: dict[str, Any] = {}
-    for operation in CATALOG:
-        path, others, required = fields(operation)
-        parameters = [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in path]
-        described: dict[str, Any] = {
-            "operationId": operation.tool_name(),
-            "summary": operation.title(),
-            "description": operation.__doc__,
-            "responses": {"200": {"description": "OK", "content": {"application/json": {"schema": {}}}}},
-        }
-        if operation.route.method in ("GET", "DELETE"):
-            parameters += [
-                {"name": name, "in": "query", "required": name in required, "schema": shape}
-                for name, shape in others.items()
-            ]
-        else:
-            body = {"type": "object", "properties": others, "required": required}
-            described["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}
-        described["parameters"] = parameters
-        paths.setdefault(operation.route.path, {})[operation.route.method.lower()] = described
-    info = {"title": "Fastn", "version": "1", "description": "Made of this project's catalogue, for measuring only."}
-    return {"openapi": "3.1.0", "info": info, "servers": [{"url": server}], "paths": paths}
+from fastn_mcp.tools.catalog import CATALOG
 
 
 def routes() -> dict[str, Any]:

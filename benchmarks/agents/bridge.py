@@ -21,7 +21,7 @@ from account import KEY, Account
 from jobs import LAST_NIGHT
 from jobs import THIRTY as OURS
 from mcp import Client, StdioServerParameters
-from scripted import Meter, Outcome
+from scripted import Meter, Outcome, price
 from support.server_process import Person, approving
 
 from fastn_mcp.tools.catalog import CATALOG
@@ -67,8 +67,11 @@ class Api:
         self.call("PUT", f"/{path}/{row['id']}", {name: row[name] for name in fields.split() if name in row} | changes)
 
 
-async def done(account: Account, chosen: Sequence[int], python: Path) -> dict[int, Outcome]:
-    """Return the outcome of each job through the bridge, which `python` has installed."""
+async def done(account: Account, chosen: Sequence[int], python: Path) -> tuple[dict[str, int], dict[int, Outcome]]:
+    """Return the price of each tool of the bridge, which `python` has installed, and the outcome of each job.
+
+    Its document describes operations in the words of Fastn's API reference, and no argument, as the reference.
+    """
     with tempfile.TemporaryDirectory() as folder:
         document = Path(folder) / "openapi.json"
         command = [sys.executable, str(ROOT / "packaging" / "generate" / "openapi_document.py"), account.url]
@@ -77,7 +80,9 @@ async def done(account: Account, chosen: Sequence[int], python: Path) -> dict[in
         bridge = str(ROOT / "benchmarks" / "peers" / "fastmcp_bridge.py")
         person = Person(approving)
         async with Client(StdioServerParameters(command=str(python), args=[bridge], env=env)) as client:
-            return {job.number: await _do(client, person, account, job.number) for job in OURS if job.number in chosen}
+            listed = {tool.name: price(tool) for tool in (await client.list_tools()).tools}
+            jobs = [job.number for job in OURS if job.number in chosen]
+            return listed, {number: await _do(client, person, account, number) for number in jobs}
 
 
 async def _do(client: Client, person: Person, account: Account, number: int) -> Outcome:

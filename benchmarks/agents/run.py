@@ -8,7 +8,6 @@ With `--write`, the tables go into docs/measured.md.
 """
 
 import argparse
-import json
 import os
 import statistics
 import sys
@@ -20,21 +19,14 @@ import bridge
 import model
 from account import Account, serving
 from jobs import JOBS, MAX_CALLS, MAX_REQUESTS, MEDIAN_CALLS, MEDIAN_TOKENS, THIRTY
-from mcp.types import Tool
 from report import put
-from scripted import Outcome, do, server_on, tokens
+from scripted import Outcome, do, price, server_on
 from support.server_process import Person, approving
 
 MAX_SECONDS = 2.0
 MAX_OF_THE_LIST = 6_200
 
 Outcomes = Mapping[int, Outcome]
-
-
-def price(tool: Tool) -> int:
-    """Return the tokens that a model reads of a tool: its name, description and input schema as JSON."""
-    read = {"name": tool.name, "description": tool.description, "inputSchema": tool.input_schema}
-    return tokens(json.dumps(read, separators=(",", ":"), ensure_ascii=False))
 
 
 async def ours(account: Account, chosen: Sequence[int], agent: model.Model | None) -> tuple[dict[str, int], Outcomes]:
@@ -115,12 +107,16 @@ def main() -> None:
     chosen: list[int] = options.jobs or [job.number for job in JOBS]
     with serving() as account:
         listed, scripted = anyio.run(ours, account, chosen, None)
+        of_bridge: Mapping[str, int] = {}
         columns: dict[str, Outcomes] = {"fastn-mcp": scripted}
         if options.fastmcp is not None:
-            columns["bridge"] = anyio.run(bridge.done, account, chosen, options.fastmcp)
+            of_bridge, columns["bridge"] = anyio.run(bridge.done, account, chosen, options.fastmcp)
         if (agent := model.of_environment(os.environ)) is not None:
             columns[agent.name] = anyio.run(ours, account, chosen, agent)[1]
-    table, tools = jobs_table(columns), list_table(listed)
+    table = jobs_table(columns)
+    tools = list_table(listed)
+    if of_bridge:
+        tools += f" The bridge's: {len(of_bridge)} tools, {sum(of_bridge.values()):,} tokens."
     print(f"{table}\n\n{tools}")
     for name, outcomes in columns.items():
         for number, outcome in outcomes.items():

@@ -18,7 +18,7 @@ from account import KEY, Account
 from job import Job
 from jobs import ENVIRONMENT
 from mcp import Client, StdioServerParameters
-from mcp.types import CallToolResult, TextContent
+from mcp.types import CallToolResult, TextContent, Tool
 from support.server_process import ERAS, Person, body
 
 BROWSER = f"{sys.executable} {Path(__file__).with_name('typing_person.py')} %s &"
@@ -56,6 +56,12 @@ def _encoding() -> Any:
 def tokens(text: str) -> int:
     """Count the o200k_base tokens of a text."""
     return len(_encoding().encode(text))
+
+
+def price(tool: Tool) -> int:
+    """Return the tokens that a model reads of a tool: its name, description and input schema as JSON."""
+    read = {"name": tool.name, "description": tool.description, "inputSchema": tool.input_schema}
+    return tokens(json.dumps(read, separators=(",", ":"), ensure_ascii=False))
 
 
 class Meter:

@@ -1,12 +1,15 @@
 """The operations of the Fastn API as an OpenAPI 3.1 document, for other tools: `openapi_document.py [BASE_URL]`.
 
-All of it comes from `CATALOG`, and each operation says how it is known. Arguments that Fastn never receives (`dry_run`,
-`value_from_env`, filters that are applied here) are left out. `make openapi` writes it to `dist/`.
+Paths and arguments come from `CATALOG`, and each operation says how it is known. Arguments that Fastn never receives
+(`dry_run`, `value_from_env`, filters that are applied here) are left out. Descriptions are those of Fastn's API
+reference,
+word for word, which describes no arguments. `make openapi` writes the document to `dist/`.
 """
 
 import json
 import sys
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, cast
 
 from fastn_mcp import __version__
 from fastn_mcp.config.model import DEFAULT_BASE_URL
@@ -18,6 +21,52 @@ from fastn_mcp.tools.workflows import RUN_HEADERS, RunWorkflow
 
 Json = dict[str, Any]
 
+WORDS: Mapping[str, str] = {
+    "list_customers": "List all customers",
+    "create_customer": "Create a customer",
+    "get_customer": "Get customer details",
+    "update_customer": "Update a customer",
+    "delete_customer": "Delete a customer",
+    "list_connectors": "List connectors",
+    "create_connector": "Create a connector",
+    "get_connector": "Get connector details",
+    "update_connector": "Update a connector",
+    "delete_connector": "Delete a connector",
+    "list_connections": "List connections",
+    "create_connection": "Create a connection",
+    "delete_connection": "Delete a connection",
+    "list_workflows": "List workflows",
+    "create_workflow": "Create a workflow",
+    "get_workflow": "Get workflow details",
+    "update_workflow": "Update a workflow",
+    "delete_workflow": "Delete a workflow",
+    "run_workflow": "Run a workflow",
+    "list_triggers": "List triggers",
+    "create_trigger": "Create a trigger",
+    "get_trigger": "Get trigger details",
+    "update_trigger": "Update a trigger",
+    "delete_trigger": "Delete a trigger",
+    "list_executions": "List executions",
+    "get_execution": "Get execution details",
+    "list_users": "List users",
+    "invite_user": "Invite a user",
+    "list_roles": "List roles",
+    "create_role": "Create custom role",
+    "list_api_keys": "List API keys",
+    "create_api_key": "Create API key",
+    "revoke_api_key": "Revoke API key",
+    "list_secrets": "List secrets",
+    "create_secret": "Create secret",
+    "delete_secret": "Delete secret",
+    "get_billing": "Get billing info",
+    "get_usage": "Get usage data",
+    "get_quotas": "Get quota limits",
+    "query_audit_log": "Query audit log",
+    "ai_chat": "Send message to AI agent",
+    "ai_build": "Trigger AI build (connector or workflow)",
+}
+"""Descriptions of the operations in Fastn's API reference, by the name of their tool."""
+
 _DESCRIPTION = """\
 Fastn's administration API as fastn-mcp knows it. Fastn publishes no such document: `x-fastn-evidence` says for each \
 operation whether it is documented, observed or inferred, and `x-fastn-effect` what it does to the world. A test key \
@@ -25,8 +74,8 @@ wants the header `X-fastn-Test-Mode: true`, and a live key must come without it.
 """
 
 _FASTNS_OWN: Json = {
-    "offset": {"type": "integer", "minimum": 0, "description": "Rows to pass over."},
-    "cursor": {"type": "string", "description": "nextCursor of the last page; instead of offset."},
+    "offset": {"type": "integer", "minimum": 0},
+    "cursor": {"type": "string"},
 }
 """Where a page begins. The tools' `cursor` is ours, and wraps these."""
 
@@ -41,17 +90,16 @@ _COMPONENTS: Json = {
     "schemas": {
         "Error": {
             "type": "object",
-            "description": "As documented. Texts alone, as {error} or {message}, have been seen.",
             "required": ["error"],
             "properties": {
                 "error": {
                     "type": "object",
                     "required": ["code", "message"],
                     "properties": {
-                        "code": {"type": "string", "description": "What to branch on."},
+                        "code": {"type": "string"},
                         "message": {"type": "string"},
                         "details": {},
-                        "retryAfter": {"type": "number", "description": "Seconds."},
+                        "retryAfter": {"type": "number"},
                     },
                 }
             },
@@ -79,7 +127,7 @@ def document(base_url: str) -> Json:
 
 def _described(operation: AnyOperation) -> Json:
     in_path = operation.route.parameters
-    schema = operation.input_schema()
+    schema = cast(Json, _undescribed(operation.input_schema()))
     here = {name for name, field in operation.model_fields.items() if APPLIED_HERE in field.metadata}
     not_sent = {DRY_RUN, *in_path, *operation.ours(), *here}
     shapes: Json = {name: shape for name, shape in schema["properties"].items() if name not in not_sent}
@@ -92,8 +140,7 @@ def _described(operation: AnyOperation) -> Json:
     others: Json = {operation.wire(name): shape for name, shape in shapes.items()}
     described: Json = {
         "operationId": operation.tool_name(),
-        "summary": operation.title(),
-        "description": operation.__doc__,
+        "description": WORDS[operation.tool_name()],
         "tags": [operation.toolset()],
         "x-fastn-effect": operation.effect.value,
         "x-fastn-evidence": {"kind": operation.evidence.kind, "source": operation.evidence.source},
@@ -107,7 +154,7 @@ def _described(operation: AnyOperation) -> Json:
         parameters += [_parameter("query", name, shape, required=name in required) for name, shape in others.items()]
     else:
         fields = {name: shape if name in required else _clearable(shape) for name, shape in others.items()}
-        body: Json = {"type": "object", "properties": fields, "additionalProperties": _additional(extra)}
+        body: Json = {"type": "object", "properties": fields, "additionalProperties": extra is not None}
         if required:
             body["required"] = sorted(required)
         described["requestBody"] = {"required": bool(required), **_json(body)}
@@ -116,10 +163,22 @@ def _described(operation: AnyOperation) -> Json:
     return described | {"responses": _responses(operation.route.method)}
 
 
-def _parameter(place: str, name: str, shape: Json, *, required: bool = False) -> Json:
-    schema = {key: value for key, value in shape.items() if key != "description"}
-    described = {"description": shape["description"]} if "description" in shape else {}
-    return {"name": name, "in": place, "required": required, **described, "schema": schema}
+def _undescribed(schema: object) -> object:
+    """Return a JSON Schema without descriptions: Fastn documents none."""
+    match schema:
+        case dict():
+            items = cast(Json, schema).items()
+            return {
+                name: _undescribed(item) for name, item in items if name != "description" or not isinstance(item, str)
+            }
+        case list():
+            return [_undescribed(item) for item in cast("list[object]", schema)]
+        case _:
+            return schema
+
+
+def _parameter(place: str, name: str, schema: Json, *, required: bool = False) -> Json:
+    return {"name": name, "in": place, "required": required, "schema": schema}
 
 
 def _clearable(shape: Json) -> Json:
@@ -127,16 +186,12 @@ def _clearable(shape: Json) -> Json:
     return shape if "default" in shape else {**shape, "type": [shape["type"], "null"]}
 
 
-def _additional(extra: Json | None) -> bool | Json:
-    return {"description": "Other fields; null clears."} if extra is not None else False
-
-
 def _responses(method: str) -> Json:
-    responses: Json = {"2XX": {"description": "Done. Fastn documents no schema.", **_json({})}}
-    if method == "DELETE":
-        responses["204"] = {"description": "Done, and nothing to say."}
     error = _json({"$ref": "#/components/schemas/Error"})
-    return responses | {"4XX": {"description": "Refused.", **error}, "5XX": {"description": "Failed.", **error}}
+    responses: Json = {"2XX": {"description": "OK", **_json({})}}
+    if method == "DELETE":
+        responses["204"] = {"description": "No Content"}
+    return responses | {"4XX": {"description": "Error", **error}, "5XX": {"description": "Error", **error}}
 
 
 def _json(schema: Json) -> Json:

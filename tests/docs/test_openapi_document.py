@@ -1,10 +1,12 @@
 """The OpenAPI document: the operations as other tools read them."""
 
+import json
+import re
 from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
-from openapi_document import document
+from openapi_document import WORDS, document
 
 from fastn_mcp.tools.catalog import CATALOG, OPERATIONS
 from fastn_mcp.tools.paging import APPLIED_HERE
@@ -39,9 +41,13 @@ def test_document_has_exactly_the_operations_of_the_catalog() -> None:
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_operation_has_its_description_effect_and_evidence(name: str) -> None:
-    """An inferred shape is not passed off as a documented one."""
+    """An inferred shape is not passed off as a documented one, and no word of ours as one of Fastn's reference."""
     operation, one = OPERATIONS[name], described(name)
-    assert one["description"] == operation.__doc__
+    assert one["description"] == WORDS[name]
+    assert re.findall(r'"(?:description|summary|title)": "(.*?)"', json.dumps(one)) == [
+        WORDS[name],
+        *(response["description"] for response in one["responses"].values()),
+    ]
     assert one["x-fastn-effect"] == operation.effect.value
     assert one["x-fastn-evidence"] == {"kind": operation.evidence.kind, "source": operation.evidence.source}
     assert {tag["name"] for tag in DOCUMENT["tags"]} >= set(one["tags"])
@@ -80,14 +86,12 @@ def test_run_names_customer_and_environment_in_headers() -> None:
     """Fastn's documentation: X-End-Org-Id, X-Fastn-Env and Idempotency-Key."""
     assert set(parameters("run_workflow", "header")) == set(RUN_HEADERS.values())
     assert set(body("run_workflow")["properties"]) == {"input"}
-    assert parameters("run_workflow", "header")["Idempotency-Key"]["description"] == "The same key runs once."
 
 
 def test_list_continues_by_fastns_own_cursor() -> None:
     """The tools' cursor wraps it, and would be refused."""
     query = parameters("list_executions", "query")
     assert {"limit", "offset", "cursor", "endOrgId", "workflowId"} <= set(query)
-    assert "nextCursor" in query["cursor"]["description"]
 
 
 def test_key_is_sent_in_either_header() -> None:

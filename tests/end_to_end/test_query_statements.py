@@ -1,11 +1,29 @@
 """`query` by a real client, over both transports, and what else the server does during its worst statement."""
 
+import re
 import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
 
 import anyio
 import httpx2
-from support.local_page import globex
-from support.server_process import Connect, Upstream, body, each_transport_and_era
+import pytest
+from mcp import Client
+from support.local_page import globex, recording_browser
+from support.page_visitor import Visitor, posted_by
+from support.ports import free_port
+from support.server_process import (
+    TLS,
+    Connect,
+    Upstream,
+    body,
+    each_transport_and_era,
+    environment,
+    over_http,
+    running,
+)
+from support.statements import COSTLY
 
 WORST = "with recursive t(x) as (select 1 union all select x + 1 from t) select count(*) from t"
 
@@ -30,27 +48,64 @@ async def test_statement_is_answered_and_the_worst_one_is_stopped(
     assert not upstream.changes()
 
 
-async def test_health_is_answered_during_the_worst_statements(connect: Connect, http_server: str) -> None:
-    """Of two at once, one runs at a time."""
-    health = http_server.removesuffix("/mcp") + "/healthz"
-    slowest = 0.0
-    async with (
-        connect("http", "2026-07-28") as client,
-        httpx2.AsyncClient() as http,
-        anyio.create_task_group() as group,
-    ):
+async def slowest(ask: Callable[[], Awaitable[httpx2.Response]], times: int) -> float:
+    """Return the seconds that the slowest of some answers takes."""
+    most = 0.0
+    for _ in range(times):
+        began = time.monotonic()
+        assert (await ask()).is_success
+        most = max(most, time.monotonic() - began)
+    return most
 
-        async def ask() -> None:
-            await client.call_tool("query", {"sql": WORST})
 
-        async def check() -> None:
-            nonlocal slowest
-            for _ in range(100):
-                began = time.monotonic()
-                assert (await http.get(health)).status_code == 200
-                slowest = max(slowest, time.monotonic() - began)
+@pytest.mark.long
+async def test_health_and_stop_answer_within_200_ms_during_the_worst_statements(
+    upstream: Upstream, tmp_path: Path
+) -> None:
+    """Beside what the same takes before: other tests may run on the machine. Of two statements, one runs at a time."""
+    browser, opened = recording_browser(tmp_path)
+    port = free_port()
+    host = f"http://127.0.0.1:{port}"
+    async with AsyncExitStack() as stack:
+        stack.enter_context(
+            running("--http", f"127.0.0.1:{port}", port=port, env=environment(upstream) | {"BROWSER": browser})
+        )
+        client = await stack.enter_async_context(Client(over_http(f"{host}/mcp"), mode="2026-07-28"))
+        http = await stack.enter_async_context(httpx2.AsyncClient(verify=TLS, timeout=30))
+        target = await globex(client)
+        await client.call_tool("delete_customer", {"customer_id": target["id"]})
+        visitor = await entered_page(http, opened.read_text().strip())
 
-        group.start_soon(ask)
-        group.start_soon(ask)
-        group.start_soon(check)
-    assert slowest < 0.5  # 0.2 s is wanted; a machine that runs other tests beside this one takes longer
+        async def health() -> httpx2.Response:
+            return await http.get(f"{host}/healthz")
+
+        async def stop_page() -> httpx2.Response:
+            return await http.get(f"{visitor.origin}{visitor.room}stop")
+
+        before = max(await slowest(health, 50), await slowest(stop_page, 10))
+        for statement in COSTLY:
+            during = 0.0
+            async with anyio.create_task_group() as group:
+                for _ in range(2):
+                    group.start_soon(client.call_tool, "query", {"sql": statement})
+                during = max(await slowest(health, 50), await slowest(stop_page, 10))
+            assert during < before + 0.2, statement
+        form = await visitor.form("stop", place="stop")
+        async with anyio.create_task_group() as group:
+            group.start_soon(client.call_tool, "query", {"sql": WORST})
+            await anyio.sleep(0.5)
+            began = time.monotonic()
+            assert (await visitor.send("stop", form)).status_code == 303
+            assert time.monotonic() - began < before + 0.2
+        assert body(await client.call_tool("create_customer", {"name": "Initech"}))["outcome"] == "stopped"
+    assert not upstream.changes()
+
+
+async def entered_page(http: httpx2.AsyncClient, address: str) -> Visitor:
+    """Return a person who entered the approval page by the key file that their browser was given."""
+    page_url, keys = posted_by(address)
+    entered = await http.post(page_url, data=keys, headers={"Origin": "null"})
+    url = entered.url.join(re.findall(r"url=([^\"]+)", entered.text)[0])
+    origin = f"{url.scheme}://{url.netloc.decode()}"
+    http.base_url = httpx2.URL(origin)
+    return Visitor(http, origin, room=url.path)

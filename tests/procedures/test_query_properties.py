@@ -65,6 +65,7 @@ class Statements:
 
     async def put(self, statement: str) -> tuple[str, str]:
         """Return the answer to a statement as the model reads it, and its outcome."""
+        answered = ("", "")
         async with anyio.create_task_group() as group:
             group.start_soon(self._watch)
             answered = await answer(self._world, statement)

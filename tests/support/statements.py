@@ -1,3 +1,4 @@
+# ruff: noqa: S608 - statements for a database in memory
 """Random statements for the tool `query`: sensible ones, nonsense, and hostile ones."""
 
 import random
@@ -42,17 +43,23 @@ COSTLY = (
     f"{FOREVER} select count(*) from t",
     f"{FOREVER}, c as materialized (select printf('%90000s', x) y from t limit 100000) select max(y) from c",
     f"{FOREVER}, c as materialized (select printf('%900s', x) y from t limit 9000000) select max(y) from c",
-    "with recursive t(x) as (select 1 union all select x + 1 from t limit 1000000)"
-    " select count(*) from t a, t b, t c where a.x + b.x = c.x * 7",
-    "with recursive t(x, y) as (select 1, 'a' union all select x + 1, substr(y || y, 1, 9000) from t)"
-    " select group_concat(y) from t",
+    (
+        "with recursive t(x) as (select 1 union all select x + 1 from t limit 1000000)"
+        " select count(*) from t a, t b, t c where a.x + b.x = c.x * 7"
+    ),
+    (
+        "with recursive t(x, y) as (select 1, 'a' union all select x + 1, substr(y || y, 1, 9000) from t)"
+        " select group_concat(y) from t"
+    ),
     f"{FOREVER} select median(x) from t",
     f"{FOREVER} select ago(x || ' days') from t",
     f"{FOREVER} select strftime('%Y', x) from t order by 1 desc",
     "select count(*) from (select replace(printf('%9000.c', 'a'), 'a', 'b') like '%a%b%a%b%a%b%a%b%a%b%a%')",
-    "select count(*) from customers a, customers b, customers c, customers d, customers e, customers f, customers g,"
-    " customers h, customers i, customers j, customers k, customers l, customers m, customers n, customers o"
-    " where a.status > b.status or a.name || b.name || c.name || d.name like '%x%y%'",
+    (
+        "select count(*) from customers a, customers b, customers c, customers d, customers e, customers f, customers"
+        " g, customers h, customers i, customers j, customers k, customers l, customers m, customers n, customers o"
+        " where a.status > b.status or a.name || b.name || c.name || d.name like '%x%y%'"
+    ),
     f"{FOREVER} select row_number() over (order by x desc), sum(x) over (partition by x % 7) from t",
     "with c0 as (select 1 x), "
     + ", ".join(f"c{n} as (select a.x from c{n - 1} a, c{n - 1} b)" for n in range(1, 40))

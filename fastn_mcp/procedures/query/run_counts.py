@@ -1,26 +1,38 @@
-"""Rows of the table `run_counts`: exact numbers of runs by Fastn's own totals, split by the columns that are read."""
+"""Rows of the table `run_counts`: exact numbers of runs by Fastn's own totals, split by the columns that are read.
+
+The median and the 90th percentile of their durations are those of runs that were read: exact where all of them were.
+"""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import product
-from typing import Any
+from typing import Any, cast
 
 import anyio
 
-from fastn_mcp.client.reads import read_page
-from fastn_mcp.errors import NOTHING_CHANGED, Failed, InvalidArgument
+from fastn_mcp.client.reads import read_page, read_pages
+from fastn_mcp.errors import NOTHING_CHANGED, Failed, FastnError, InvalidArgument
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.history import Beginning, begins_after, read_beginning
 from fastn_mcp.procedures.query.bounds import Bounds
-from fastn_mcp.procedures.reads import read_if_short
+from fastn_mcp.procedures.query.child_program import P90, Median
+from fastn_mcp.procedures.query.tables import TABLES
+from fastn_mcp.procedures.reads import read_if_short, unique
 from fastn_mcp.records.formats import stamp
-from fastn_mcp.records.rows import Row
-from fastn_mcp.tools.paging import MAX_LIMIT
+from fastn_mcp.records.rows import Row, as_word, number, owner_of, text
+from fastn_mcp.tools.paging import MAX_LIMIT, created
 from fastn_mcp.tools.workflows import ListExecutions
 
 _DEFAULT_PERIOD = timedelta(days=7)
 _MAX_CELLS = 2_000
 _MAX_PARALLEL = 8
+
+MAX_WINDOW_PAGES = 40
+"""Maximum number of pages of the newest runs or entries of the audit log."""
+
+_QUANTILES = {"median_ms": Median, "p90_ms": P90}
+"""Columns of durations."""
 
 _PERIODS = ("hour", "day", "week", "month")
 """Columns of periods, the finest first."""
@@ -52,6 +64,8 @@ async def read_run_counts(
     await _check(cells, (since, until), context)
     counts = await _totals(cells, context)
     begins = await _beginning(counts.values(), bounds.since, context)
+    runs = await _runs(bounds, (since, until), context) if _QUANTILES.keys() & columns else []
+    durations = _durations(runs, cells)
     rows: list[Row] = []
     for place, ((begin, end), customer, workflow, status) in enumerate(cells):
         is_before = counts[place] == 0 and (begins is not None and (begins.at is None or end <= begins.at))
@@ -65,6 +79,7 @@ async def read_run_counts(
                 "endOrgId": customer,
                 "status": status,
                 "runs": None if is_before else counts[place],
+                **{name: _quantile(name, durations[place], counts[place]) for name in _QUANTILES},
             }
         )
     notes = [f"exact from {stamp(since)} to {stamp(until)}"]
@@ -77,6 +92,8 @@ async def read_run_counts(
         notes.append("when the history of runs begins is not known: a count of 0 is NULL")
     elif begins is not None and begins.at is not None and since < begins.at:
         notes.append(f"the history of runs begins at {stamp(begins.at)}: counts before are NULL")
+    if _QUANTILES.keys() & columns:
+        notes.append(_durations_note(counts, durations))
     return rows, notes
 
 
@@ -88,6 +105,59 @@ async def _beginning(counts: Collection[int], since: datetime | None, context: P
     if 0 in counts:
         return await read_beginning(ListExecutions, context.look)
     return since and await begins_after(ListExecutions, since, context.look, is_empty=False)
+
+
+async def _runs(bounds: Bounds, period: Period, context: ProcedureContext) -> list[Row]:
+    """Return the newest runs of a period, as many as the budget of the answer allows."""
+    runs: list[Row] = []
+    for listing in replace(bounds, since=period[0], until=period[1]).lists(TABLES["runs"]):
+        try:
+            pages = await read_pages(listing, context.look, MAX_WINDOW_PAGES)
+        except FastnError:  # its counts have no quantiles then, which the answer says
+            continue
+        runs += pages.rows
+    return unique(runs)
+
+
+def _durations(runs: Sequence[Row], cells: Sequence[Cell]) -> list[list[float | None]]:
+    """Return the durations of the runs that were read, by cell; None for a run without one."""
+    durations: list[list[float | None]] = [[] for _ in cells]
+    places: dict[tuple[str | None, str | None, str | None], list[int]] = {}
+    for place, (_, *which) in enumerate(cells):
+        places.setdefault((which[0], which[1], which[2] and as_word(which[2])), []).append(place)
+    kinds = {tuple(value is not None for value in which) for which in places}
+    for run in runs:
+        at = created(run)
+        own = (owner_of(run), text(run, "workflowId"), as_word(text(run, "status")))
+        for kind in kinds:
+            which = tuple(value if is_told else None for value, is_told in zip(own, kind, strict=True))
+            for place in places.get(cast("tuple[str | None, str | None, str | None]", which), ()):
+                begin, end = cells[place][0]
+                if at is not None and begin <= at < end:
+                    durations[place].append(number(run, "durationMs"))
+    return durations
+
+
+def _quantile(name: str, durations: Sequence[float | None], count: int) -> float | None:
+    """Return a quantile of the runs of a cell; None unless all were read."""
+    if len(durations) != count:
+        return None
+    quantile = _QUANTILES[name]()
+    for duration in durations:
+        quantile.step(duration)
+    return quantile.finalize()
+
+
+def _durations_note(counts: Mapping[int, int], durations: Sequence[Sequence[object]]) -> str:
+    total = sum(counts.values())
+    read = sum(map(len, durations))
+    if all(len(durations[place]) == count for place, count in counts.items()):
+        return "median_ms and p90_ms are exact"
+    share = f"{read / total:.0%}" if total else "none"
+    return (
+        f"durations were read of {read:,} of {total:,} runs ({share}), the newest: median_ms and p90_ms are NULL where"
+        " any is missing. Bound it with since, until, customer and workflow"
+    )
 
 
 async def _totals(cells: Sequence[Cell], context: ProcedureContext) -> Mapping[int, int]:

@@ -16,7 +16,7 @@ from fastn_mcp.errors import NOTHING_CHANGED, Failed, FastnError, LeftOut, NotFo
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.history import LOG_GAPS, History, begins_after, read_beginning
 from fastn_mcp.procedures.query.bounds import Bounds
-from fastn_mcp.procedures.query.run_counts import read_run_counts
+from fastn_mcp.procedures.query.run_counts import MAX_WINDOW_PAGES, read_run_counts
 from fastn_mcp.procedures.query.tables import RUN_COUNTS, TABLES, Column, QueryTable
 from fastn_mcp.procedures.reads import unique
 from fastn_mcp.records.formats import counted, stamp
@@ -27,9 +27,6 @@ from fastn_mcp.tools.tool import MAY_BE_ID
 
 MAX_PAGES = 100
 """Maximum number of pages of 100 rows of a table."""
-
-MAX_WINDOW_PAGES = 40
-"""Maximum number of pages of the newest runs or entries of the audit log."""
 
 _LINE_ROWS = 500
 

@@ -446,7 +446,7 @@ _ALL = (
             _named("workflow", "workflows", lambda row: row.get("workflowId")),
             *_CUSTOMER,
             *_columns(WORD, status="status"),
-            *_columns(NUMBER, runs="runs"),
+            *_columns(NUMBER, runs="runs", median_ms="median_ms", p90_ms="p90_ms"),
         ),
         bounds=("since", "until", "customer_id", "workflow_id"),
         documented=_known(ListExecutions, status="status"),
