@@ -10,6 +10,7 @@ from fastn_mcp.client.reads import read_page
 from fastn_mcp.errors import FastnError, NotFound, NotSent
 from fastn_mcp.guard.result import Done
 from fastn_mcp.procedures.ai import build, chat
+from fastn_mcp.procedures.api_keys import list_api_keys
 from fastn_mcp.procedures.audit_log import entries
 from fastn_mcp.procedures.context import Pending, Procedure, ProcedureContext
 from fastn_mcp.procedures.list_results import ListAnswer, listed
@@ -18,7 +19,7 @@ from fastn_mcp.procedures.wait_for_execution import run_workflow
 from fastn_mcp.records.labels import name_of
 from fastn_mcp.records.rows import FastnObject, Row, inside, key_of, objects, row_of, started_workflows, text
 from fastn_mcp.records.states import State, trigger_state
-from fastn_mcp.tools.access import QueryAuditLog
+from fastn_mcp.tools.access import ListApiKeys, QueryAuditLog
 from fastn_mcp.tools.ai import AiBuild, AiChat
 from fastn_mcp.tools.connectors import Connector, GetConnector
 from fastn_mcp.tools.operation import Operation
@@ -119,6 +120,7 @@ _CHANGES: Mapping[type[Tool[Any]], Callable[[Any, ProcedureContext], Awaitable[F
 
 _READS: Mapping[type[Tool[Any]], Callable[[Any, ProcedureContext], Awaitable[FastnObject]]] = {
     QueryAuditLog: entries,
+    ListApiKeys: list_api_keys,
     GetConnector: get_connector,
 }
 """Reads that are more than one request."""

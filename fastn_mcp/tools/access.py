@@ -111,8 +111,15 @@ class CreateRole(Operation[Role]):
     extra: Extra = None
 
 
+KEY_ACTIONS = ("actions", "lastAction")
+"""Columns of ours: how many actions of a key the audit log has, and the last one."""
+
+
 class ApiKey(SecretRow):
-    columns = ("id", "name", "mode", "permissions", "keyPrefix", "last4", "expiresAt", "lastUsed", "lastUsedAt")
+    columns = (
+        *("id", "name", "mode", "permissions", "keyPrefix", "last4", "expiresAt", "lastUsed", "lastUsedAt"),
+        *KEY_ACTIONS,
+    )
     never = EXPIRY_FIELDS
 
 
