@@ -49,7 +49,7 @@ async def _with_actions(page: ListAnswer, context: ProcedureContext) -> tuple[Li
     try:
         entries: Sequence[Row] = (await read_page(newest, context.look)).rows
     except FastnError as error:
-        return page, f"not known: {error.what}"
+        return page, f"not known. query_audit_log: {error.what}"
     log = context.look.stored(newest)
     acted = defaultdict[str, list[Row]](list)
     for row in entries:

@@ -15,6 +15,7 @@ from fastn_mcp.procedures.audit_log import entries
 from fastn_mcp.procedures.context import Pending, Procedure, ProcedureContext
 from fastn_mcp.procedures.list_results import ListAnswer, listed
 from fastn_mcp.procedures.lookup import ids_named, names_in
+from fastn_mcp.procedures.run_origin import get_execution
 from fastn_mcp.procedures.wait_for_execution import run_workflow
 from fastn_mcp.records.labels import name_of
 from fastn_mcp.records.rows import FastnObject, Row, inside, key_of, objects, row_of, started_workflows, text
@@ -26,7 +27,7 @@ from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.paging import List
 from fastn_mcp.tools.tool import MAY_BE_ID, Effect, Tool
 from fastn_mcp.tools.triggers import DeleteTrigger, ListTriggers, UpdateTrigger
-from fastn_mcp.tools.workflows import RunWorkflow
+from fastn_mcp.tools.workflows import GetExecution, RunWorkflow
 
 _SCHEMAS = ("inputSchema", "input_schema", "input", "parameters", "schema")
 _MAX_DESCRIPTION = 120
@@ -121,6 +122,7 @@ _CHANGES: Mapping[type[Tool[Any]], Callable[[Any, ProcedureContext], Awaitable[F
 _READS: Mapping[type[Tool[Any]], Callable[[Any, ProcedureContext], Awaitable[FastnObject]]] = {
     QueryAuditLog: entries,
     ListApiKeys: list_api_keys,
+    GetExecution: get_execution,
     GetConnector: get_connector,
 }
 """Reads that are more than one request."""

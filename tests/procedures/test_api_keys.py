@@ -55,7 +55,7 @@ async def test_log_that_is_longer_than_one_read_names_its_window_and_the_stateme
 async def test_log_that_may_not_be_read_leaves_the_keys(world: World) -> None:
     world.disabled["query_audit_log"] = "exclude_tools"
     answer = await keys(world)
-    assert answer["actions_of"].startswith("not known: ")
+    assert answer["actions_of"].startswith("not known. ")
     assert "query_audit_log" in answer["actions_of"]
     assert len(answer["data"]) == 5
     assert "actions" not in answer["data"][0]
