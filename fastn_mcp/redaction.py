@@ -11,7 +11,7 @@ from base64 import b64decode, b64encode, urlsafe_b64encode
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, lru_cache
 from json import dumps
-from typing import NamedTuple, cast
+from typing import NamedTuple, TypeVar, cast
 from urllib import parse
 
 from pydantic import JsonValue
@@ -711,15 +711,42 @@ def is_own_key(key: str, row: Mapping[str, object]) -> bool | None:
 
     A row that shows no part of its key could describe any key.
     """
-    parts = {_name(name).plain: item for name, item in row.items() if isinstance(item, str) and item}
-    verdicts = {_fits(key, name, text) for name, text in parts.items() if name in _FRAGMENT_FIELDS | {"key", "apikey"}}
+    verdicts = _verdicts(key, row)
     if True in verdicts or False in verdicts:
         return True in verdicts
-    mode = parts.get("mode", "").casefold()
-    test = key.startswith("fsk_test_")
-    if key.startswith(("fsk_test_", "fsk_live_")) and mode in ("test", "live"):
-        return None if (mode == "test") == test else False
-    return None
+    return None if _has_mode_of(key, row) else False
+
+
+AnyRow = TypeVar("AnyRow", bound=Mapping[str, object])
+
+
+def own_key_row(key: str, rows: Iterable[AnyRow]) -> AnyRow | None:
+    """Return the only row of an API key that describes this key and contradicts it in no part; None if it is not
+    one."""
+    own: list[AnyRow] = []
+    for row in rows:
+        verdicts = _verdicts(key, row)
+        if True in verdicts and False not in verdicts and _has_mode_of(key, row):
+            own.append(row)
+    return own[0] if len(own) == 1 else None
+
+
+def _shown_parts(row: Mapping[str, object]) -> dict[str, str]:
+    return {_name(name).plain: item for name, item in row.items() if isinstance(item, str) and item}
+
+
+def _verdicts(key: str, row: Mapping[str, object]) -> set[bool | None]:
+    """Return whether each part of a key that a row shows belongs to this key."""
+    fields = _FRAGMENT_FIELDS | {"key", "apikey"}
+    return {_fits(key, name, text) for name, text in _shown_parts(row).items() if name in fields}
+
+
+def _has_mode_of(key: str, row: Mapping[str, object]) -> bool:
+    """Whether a row may be of a key in the mode of this one, as far as both tell."""
+    mode = _shown_parts(row).get("mode", "").casefold()
+    if not key.startswith(("fsk_test_", "fsk_live_")) or mode not in ("test", "live"):
+        return True
+    return (mode == "test") == key.startswith("fsk_test_")
 
 
 def _fits(key: str, name: str, text: str) -> bool | None:

@@ -38,6 +38,7 @@ from fastn_mcp.redaction import (
     is_own_key,
     is_secret_name,
     name_as_read,
+    own_key_row,
     redact,
     redact_row,
     redact_text,
@@ -326,6 +327,17 @@ def test_known_key_is_found_in_every_encoding(spelling: str) -> None:
 def test_own_key_is_recognized_by_the_parts_in_a_row(row: dict[str, object], own: bool | None) -> None:
     """Which fields Fastn shows is not known; where they do not tell, it could be ours."""
     assert is_own_key(KEY, row) is own
+
+
+def test_own_key_row_is_the_only_one_that_nothing_contradicts() -> None:
+    own = {"id": 1, "keyPrefix": "fsk_live_", "last4": "el41", "mode": "Live"}
+    test = {"id": 2, "keyPrefix": "fsk_test_", "last4": "el41", "mode": "Test"}
+    other = {"id": 3, "last4": "el42"}
+    unclear = {"id": 4, "keyPrefix": "fsk_live_"}
+    assert own_key_row(KEY, [test, other, unclear, own]) is own
+    assert own_key_row(KEY, [test, other, unclear]) is None
+    assert own_key_row(KEY, [own, {**own, "id": 5}]) is None
+    assert own_key_row(KEY, [{"id": 6, "last4": "el41", "mode": "Test"}]) is None
 
 
 _UNSEEN = (

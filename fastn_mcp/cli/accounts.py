@@ -35,7 +35,7 @@ from fastn_mcp.policy.asker import Asker
 from fastn_mcp.records.formats import dated
 from fastn_mcp.records.labels import name_of
 from fastn_mcp.records.rows import text, timestamp, word
-from fastn_mcp.redaction import is_own_key
+from fastn_mcp.redaction import own_key_row
 from fastn_mcp.tools.access import EXPIRY_FIELDS, ListApiKeys
 from fastn_mcp.tools.paging import FULL
 
@@ -259,9 +259,10 @@ async def check_key(parts: AccountParts) -> KeyCheck:
         return KeyCheck(None, f"Could not check whether the key works. {error}")
     page = answer.result if isinstance(answer, Done) else None
     rows = cast("list[dict[str, JsonValue]]", getattr(page, "items", []))
-    mine = next((row for row in rows if is_own_key(parts.settings.api_key, row)), None)
+    mine = own_key_row(parts.settings.api_key, rows)
     if mine is None:
-        return KeyCheck(True, "The key works. It is not among the first 100 API keys, so its permissions are unknown.")
+        why = "which of the first 100 API keys it is cannot be told"
+        return KeyCheck(True, f"The key works. Its permissions are unknown: {why}.")
     mode = text(mine, "mode").lower()
     permissions = text(mine, "permissions").lower()
     ends = "never expires"

@@ -1,23 +1,25 @@
-"""Answers of `query_audit_log`: names beside ids, names in place of ids, and how far back an empty log reaches."""
+"""Answers of `query_audit_log`: names beside ids, names in place of ids, how far the log reaches, what was left out."""
 
 import re
-from collections.abc import Iterable
-from datetime import datetime, timedelta
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any, cast
 
 from pydantic import JsonValue
 
 from fastn_mcp.account.entries import LISTS, Entry, read_contents, read_labels
-from fastn_mcp.client.reads import MAX_LOOKUPS, Pages, read_each
+from fastn_mcp.client.reads import MAX_LOOKUPS, read_each, read_page
 from fastn_mcp.errors import FastnError
 from fastn_mcp.procedures.context import ProcedureContext
+from fastn_mcp.procedures.history import LOG_LACKS, read_beginning
 from fastn_mcp.procedures.list_results import ListAnswer, collected, shown
 from fastn_mcp.procedures.lookup import named
-from fastn_mcp.records.formats import aged, counted, quoted
+from fastn_mcp.records.formats import aged, counted, quoted, stamp
 from fastn_mcp.records.labels import label_of
-from fastn_mcp.records.rows import Row, connection_refers, inside, row_of, text, timestamp
-from fastn_mcp.tools.access import AuditEntry, QueryAuditLog
-from fastn_mcp.tools.paging import FULL, List
+from fastn_mcp.records.rows import Row, connection_refers, inside, key_of, parse_timestamp, row_of, text, timestamp
+from fastn_mcp.tools.access import AuditEntry, QueryAuditLog, entry_kind
+from fastn_mcp.tools.paging import FULL, MAX_LIMIT, List
 from fastn_mcp.tools.workflows import GetExecution
 
 _ID = re.compile(r"[a-z-]+_[0-9a-f]{8,}|[0-9a-f]{8}-[0-9a-f-]{27}|ucl:.+|\d+|(org|personal)_\w+", re.IGNORECASE)
@@ -31,11 +33,11 @@ _RUN = "workflow_executions"
 _MAX_RUNS = 10
 """Maximum number of runs that are read for the names of their workflows."""
 
-_STEPS = (1_000, 365, 90, 30, 7, 0)
-"""Ages, in days, from which on the oldest entry is looked for."""
+_WHOLE = QueryAuditLog(limit=MAX_LIMIT)
+"""The newest entries of the whole log, which answers share."""
 
-_MAX_PAGES = 10
-"""Maximum number of pages of 100 entries read to the oldest one."""
+_COUNTING = "select actor_kind, action, count(*) from audit group by 1, 2"
+"""Statement that counts what filters left out."""
 
 
 async def entries(call: QueryAuditLog, context: ProcedureContext) -> ListAnswer:
@@ -52,8 +54,11 @@ async def entries(call: QueryAuditLog, context: ProcedureContext) -> ListAnswer:
     notes: dict[str, JsonValue] = {}
     if len(matches) == 1:
         notes["resource"] = f"{matches[0].kind} {matches[0].id} ({quoted(matches[0].name)})"
+    if call.cursor is None:
+        notes |= await _reach(call, page, context)
     if not page.items and call.cursor is None:
-        notes["log_begins"] = await _beginning(context)
+        notes |= await _last_before(call, context)
+        notes["now"] = stamp(context.system.now())
         notes["see"] = "list_changes for changes made here; updatedAt and updatedBy of the resource itself."
         unknown: list[JsonValue] = [*(page.unknown or ()), *_doubts(call, matches)]
         if unknown:
@@ -86,25 +91,52 @@ def _doubts(call: QueryAuditLog, matches: list[Entry]) -> Iterable[str]:
         yield "actor: an email address, apikey:N, agent or system"
 
 
-async def _beginning(context: ProcedureContext) -> str:
-    """Return the time of the oldest entry of the whole log, or of the oldest that was reached."""
-    now = context.system.now()
-    oldest: datetime | None = None
-    for days in _STEPS:
-        until = {"until": (now - timedelta(days=days)).isoformat(timespec="seconds")} if days else {}
-        pages = Pages(QueryAuditLog.model_validate({"limit": 100, **until}), context.read, _MAX_PAGES)
-        try:
-            async for page in pages:
-                times = [timestamp(row, "timestamp", "createdAt") for row in page.rows]
-                oldest = min(filter(None, (oldest, *times)), default=None)
-                if oldest is None:
-                    break
-        except FastnError as error:
-            if oldest is None:
-                return f"not known ({error.outcome})"
-        if oldest is not None:
-            return aged(oldest, now) if pages.is_complete else f"{aged(oldest, now)} or earlier"
-    return "it has no entry that this key may see"
+async def _reach(call: QueryAuditLog, page: ListAnswer, context: ProcedureContext) -> dict[str, JsonValue]:
+    """Return how far the log reaches, what it lacks, and what the filters left out."""
+    with suppress(FastnError):  # the beginning is then not known
+        await read_page(_WHOLE, context.look)
+    begins = await read_beginning(QueryAuditLog, context.look, searches=not page.items)
+    notes: dict[str, JsonValue] = {"log_begins": begins.in_words(context.system.now()), "log_lacks": LOG_LACKS}
+    return notes | _filtered_out(call, page, context)
+
+
+def _filtered_out(call: QueryAuditLog, page: ListAnswer, context: ProcedureContext) -> dict[str, JsonValue]:
+    """Count by kind the entries of the period that the filters left out, or name the statement that counts them."""
+    filters = {name: value for name, value in call.filters.items() if name not in ("since", "until")}
+    if not filters:
+        return {}
+    period = {name: value for name, value in call.filters.items() if name in ("since", "until")}
+    rows: Sequence[Row] = [row for _, row in call.matching_rows(page.dropped, period)[0]]
+    if not {"changes_only"}.issuperset(filters):  # Fastn may not have sent the others
+        whole = context.look.stored(_WHOLE)
+        if not whole.is_complete and not whole.covers(call.since):
+            return {"filtered_out": f"not counted; query: {_COUNTING}"}
+        of_period = [row for _, row in call.matching_rows(whole.rows, period)[0]]
+        matching = {key_of(row) for _, row in call.matching_rows(of_period, filters)[0]}
+        rows = [row for row in of_period if key_of(row) not in matching]
+    counts = Counter(map(entry_kind, rows)).most_common()
+    kinds = [f"{counted(count, noun)} by {actors}" for (noun, actors), count in counts]
+    return {"filtered_out": "; ".join(kinds)} if kinds else {}
+
+
+async def _last_before(call: QueryAuditLog, context: ProcedureContext) -> dict[str, JsonValue]:
+    """Return the newest matching entry before the period of an empty answer, if it has a begin."""
+    since = parse_timestamp(call.since)
+    if since is None:
+        return {}
+    earlier = call.model_copy(update={"since": None, "until": stamp(since), "limit": MAX_LIMIT, "fields": None})
+    try:
+        page = await read_page(cast("List[Any]", earlier), context.look)
+    except FastnError as error:
+        return {"last_before": f"not known ({error.outcome})"}
+    if not page.rows:
+        return {"last_before": "none" if page.next_cursor is None else f"none in the {page.received} entries before"}
+    row = page.rows[0]
+    at = timestamp(row, "timestamp", "createdAt")
+    when = aged(at, context.system.now()) if at else "at an unknown time"
+    resource = " ".join(filter(None, (text(row, "resource.type"), text(row, "resource.id"))))
+    words = (when, text(row, "action"), resource and f"of {resource}", f"by {text(row, 'actor') or 'unknown'}")
+    return {"last_before": " ".join(filter(None, words))}
 
 
 async def _names(rows: Iterable[Row], context: ProcedureContext) -> dict[str, dict[str, str]]:

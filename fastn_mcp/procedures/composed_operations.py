@@ -10,23 +10,25 @@ from fastn_mcp.client.reads import read_page
 from fastn_mcp.errors import FastnError, NotFound, NotSent
 from fastn_mcp.guard.result import Done
 from fastn_mcp.procedures.ai import build, chat
+from fastn_mcp.procedures.api_keys import list_api_keys
 from fastn_mcp.procedures.audit_log import entries
 from fastn_mcp.procedures.context import Pending, Procedure, ProcedureContext
 from fastn_mcp.procedures.list_results import ListAnswer, listed
 from fastn_mcp.procedures.lookup import ids_named, names_in
+from fastn_mcp.procedures.run_origin import get_execution
 from fastn_mcp.procedures.wait_for_execution import run_workflow
 from fastn_mcp.records.code_input import input_use
 from fastn_mcp.records.labels import name_of
 from fastn_mcp.records.rows import FastnObject, Row, inside, key_of, objects, row_of, started_workflows, text, value
 from fastn_mcp.records.states import State, trigger_state
-from fastn_mcp.tools.access import QueryAuditLog
+from fastn_mcp.tools.access import ListApiKeys, QueryAuditLog
 from fastn_mcp.tools.ai import AiBuild, AiChat
 from fastn_mcp.tools.connectors import Connector, GetConnector
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.paging import List
 from fastn_mcp.tools.tool import MAY_BE_ID, Effect, Tool
 from fastn_mcp.tools.triggers import DeleteTrigger, ListTriggers, UpdateTrigger
-from fastn_mcp.tools.workflows import GetWorkflow, RunWorkflow, Workflow
+from fastn_mcp.tools.workflows import GetExecution, GetWorkflow, RunWorkflow, Workflow
 
 _SCHEMAS = ("inputSchema", "input_schema", "input", "parameters", "schema")
 _MAX_DESCRIPTION = 120
@@ -132,6 +134,8 @@ _CHANGES: Mapping[type[Tool[Any]], Callable[[Any, ProcedureContext], Awaitable[F
 
 _READS: Mapping[type[Tool[Any]], Callable[[Any, ProcedureContext], Awaitable[FastnObject]]] = {
     QueryAuditLog: entries,
+    ListApiKeys: list_api_keys,
+    GetExecution: get_execution,
     GetConnector: get_connector,
     GetWorkflow: get_workflow,
 }

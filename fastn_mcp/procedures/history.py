@@ -23,7 +23,7 @@ History = type[ListExecutions] | type[QueryAuditLog]
 """Lists whose rows are of a period, and that Fastn does not keep for ever."""
 
 
-LOG_GAPS = "most reads are not in the log, nor are some changes"
+LOG_LACKS = "most reads and some changes"
 """What Fastn's audit log does not hold."""
 
 

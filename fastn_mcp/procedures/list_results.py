@@ -21,13 +21,14 @@ from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.history import begins_within
 from fastn_mcp.procedures.list_rows import ListAnswer, collected
 from fastn_mcp.procedures.reads import AccountReads
+from fastn_mcp.procedures.run_origin import started_by_stored
 from fastn_mcp.records.formats import age, aged, counted, named_id, stamp
 from fastn_mcp.records.labels import NO_NAMES, Names
-from fastn_mcp.records.rows import Row, parse_timestamp, row_of, started_workflows, text
+from fastn_mcp.records.rows import Row, key_of, parse_timestamp, row_of, started_workflows, text
 from fastn_mcp.records.states import run_state
 from fastn_mcp.redaction import shorten, texts_in
 from fastn_mcp.tools.paging import FULL, MAX_OBJECTS, List, created
-from fastn_mcp.tools.workflows import ELAPSED_COLUMN, GetExecution, ListExecutions
+from fastn_mcp.tools.workflows import ELAPSED_COLUMN, STARTED_COLUMN, GetExecution, ListExecutions
 
 REFERENCES = {
     "endOrgId": "customer",
@@ -177,6 +178,12 @@ def _with_elapsed(run: dict[str, JsonValue], now: datetime) -> dict[str, JsonVal
     return run if at is None else run | {ELAPSED_COLUMN: age(at, now).removesuffix(" ago")}
 
 
+def _with_starter(run: dict[str, JsonValue], starters: Mapping[str, str]) -> dict[str, JsonValue]:
+    """Add to a run who started it, if that is known."""
+    starter = starters.get(key_of(run))
+    return run if starter is None else run | {STARTED_COLUMN: starter}
+
+
 def _derived(column: str) -> str | None:
     """Return the column of the concise form that is made of this one."""
     return _STARTS_COLUMN if column == "routes" else REFERENCES.get(column)
@@ -267,7 +274,9 @@ async def shown(call: List[Any], page: ListAnswer, context: ProcedureContext, kn
     update = dict[str, Any]()
     now = context.system.now()
     if isinstance(call, ListExecutions) and call.detail != FULL:
+        starters = started_by_stored(items, context)
         items = [_with_elapsed(row, now) for row in items]
+        items = [_with_starter(row, starters) for row in items]
     if isinstance(call, ListExecutions):
         items, unread = await _with_details(call, items, context)
         update["gaps"] = [*page.gaps, *unread]

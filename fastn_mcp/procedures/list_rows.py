@@ -41,6 +41,8 @@ class ListAnswer(FastnObject):
     next_cursor: Annotated[str | None, Field(description="Give it as `cursor` to read on.")] = None
     items: SkipValidation[list[dict[str, JsonValue]]]
     places: SkipValidation[list[Place]] = Field(default=[], exclude=True)
+    dropped: SkipValidation[list[dict[str, JsonValue]]] = Field(default=[], exclude=True)
+    """Rows that were read for it and do not match, of a list that keeps them."""
     gaps: list[str] = Field(default=[], exclude=True)
     """What could not be read of the rows, in sentences."""
 
@@ -62,6 +64,7 @@ async def collected(call: List[Any], context: ProcedureContext) -> ListAnswer:
     total = page.total
     read = 1
     received = page.received
+    dropped = list(page.dropped)
     while call.filters and len(items) < call.limit and page.next_cursor is not None and read <= MAX_FURTHER_PAGES:
         if not context.look.affordable:
             break
@@ -79,6 +82,7 @@ async def collected(call: List[Any], context: ProcedureContext) -> ListAnswer:
         total = None
         read += 1
         received += page.received
+        dropped += page.dropped
     is_whole = page.next_cursor is None and call.cursor is None
     every = context.look.snapshot.stored(type(call)())
     if is_whole and not unchecked:
@@ -94,6 +98,7 @@ async def collected(call: List[Any], context: ProcedureContext) -> ListAnswer:
         unknown=call.unknown(items) or None,
         looked_at=received if read > 1 else None,
         by_status=_by_status(items) if is_whole else None,
+        dropped=dropped,
     )
 
 

@@ -111,8 +111,15 @@ class CreateRole(Operation[Role]):
     extra: Extra = None
 
 
+KEY_ACTIONS = ("actions", "lastAction")
+"""Columns of ours: how many actions of a key the audit log has, and the last one."""
+
+
 class ApiKey(SecretRow):
-    columns = ("id", "name", "mode", "permissions", "keyPrefix", "last4", "expiresAt", "lastUsed", "lastUsedAt")
+    columns = (
+        *("id", "name", "mode", "permissions", "keyPrefix", "last4", "expiresAt", "lastUsed", "lastUsedAt"),
+        *KEY_ACTIONS,
+    )
     never = EXPIRY_FIELDS
 
 
@@ -253,6 +260,33 @@ EXECUTION = "workflow.execute"
 _ROUTINE = (EXECUTION, "auth.login", "auth.logout", "credential.token_refresh")
 
 
+_ACTORS = {"apikey": "key", "api key": "key", "key": "key", "system": "system", "agent": "agent", "user": "person"}
+
+
+def actor_kind(row: Row) -> str | None:
+    """Return who acted: `person`, `key`, `agent` or `system`, by the actor itself where that tells."""
+    actor = text(row, "actor")
+    if not actor:
+        return None
+    if "@" in actor:
+        return "person"
+    return _ACTORS.get(actor.partition(":")[0].lower()) or _ACTORS.get(text(row, "actorType").lower())
+
+
+_OCCASIONS = {EXECUTION: "run", "auth.": "login", "credential.token_refresh": "credential renewal"}
+"""What an entry is about, by the beginning of its action; a read by its end, and a change otherwise."""
+
+_ACTORS_IN_WORDS = {"person": "people", "key": "API keys", "agent": "Fastn's AI", "system": "the system"}
+
+
+def entry_kind(row: Row) -> tuple[str, str]:
+    """Return what an entry of the audit log is about, as a noun, and who acted: a run, and API keys."""
+    action = text(row, "action", "event", "type")
+    otherwise = "read" if action.endswith(".read") else "change"
+    occasion = next((noun for beginning, noun in _OCCASIONS.items() if action.startswith(beginning)), otherwise)
+    return occasion, _ACTORS_IN_WORDS.get(actor_kind(row) or "", "others")
+
+
 class AuditEntry(FastnObject):
     columns = ("timestamp", "actor", "action", "resource", "endOrgId", "outcome")
 
@@ -282,6 +316,7 @@ class QueryAuditLog(List[AuditEntry]):
     route = GET("/api/v1/audit")
     evidence = DOCUMENTED("audit log: columns, filters; the path is /api/v1/audit-log there")
     matching: ClassVar[Mapping[str, Match]] = {"resource_id": _acted_on, "changes_only": _is_change}
+    keeps_dropped = True
 
     actor: Annotated[str | None, Field(description="For example apikey:8.")] = None
     action: Annotated[str | None, Field(description="For example workflow.publish.")] = None

@@ -234,6 +234,8 @@ class Listed(FastnObject):
     places: SkipValidation[list[Place]] = Field(default=[], exclude=True)
     received: int = Field(default=0, exclude=True)
     """Number of rows that Fastn sent for it, including rows that do not match."""
+    dropped: SkipValidation[list[dict[str, JsonValue]]] = Field(default=[], exclude=True)
+    """Rows up to the last one of the page that Fastn sent and that do not match, if the list keeps them."""
 
 
 class List(Operation[Listed], Generic[Item]):
@@ -242,6 +244,8 @@ class List(Operation[Listed], Generic[Item]):
     effect = Effect.READ
     matching: ClassVar[Mapping[str, Match]] = {}
     """Filters that are compared with other fields than the one of their name."""
+    keeps_dropped: ClassVar[bool] = False
+    """Whether a page has the rows that do not match too."""
 
     limit: Limit = 20
     cursor: PageCursor = None
@@ -361,7 +365,11 @@ class List(Operation[Listed], Generic[Item]):
         if following is None:
             following = _following(position, start.size, len(rows), fresh=fresh, around=around, total=total)
         kept = self.row_type().kept
+        numbers = {number for number, _ in matching}
+        end = page[-1][0] if len(matching) > len(page) else len(fresh)
+        dropped = [row for number, row in enumerate(fresh[:end], 1) if number not in numbers]
         return Listed(
+            dropped=[kept(row) for row in dropped] if self.keeps_dropped else [],
             rows=[kept(row) for _, row in page],
             places=[(start, number) for number, _ in page],
             received=len(rows),

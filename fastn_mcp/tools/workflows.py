@@ -232,10 +232,14 @@ ELAPSED_COLUMN = "elapsed"
 """Column of ours: how long a run that has not ended has been under way."""
 
 
+STARTED_COLUMN = "startedBy"
+"""Column of ours: who or what started a run, which `triggeredBy` does not tell of a manual one."""
+
+
 class Execution(FastnObject):
     columns = (
         *("id", "status", "workflowId", "workflowName", "endOrgId", "createdAt", "durationMs", "triggeredBy"),
-        *("error", "errorCategory", "fixSuggestion", ELAPSED_COLUMN),
+        *(STARTED_COLUMN, "error", "errorCategory", "fixSuggestion", ELAPSED_COLUMN),
     )
 
     id: JsonValue = None

@@ -12,6 +12,7 @@ from support.world import World
 
 from fastn_mcp.errors import Forbidden
 from fastn_mcp.procedures.audit_log import entries
+from fastn_mcp.procedures.query.query import Query
 from fastn_mcp.records.formats import stamp
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.tools.access import QueryAuditLog
@@ -42,10 +43,15 @@ async def test_empty_answer_says_how_far_back_the_log_reaches(large_world: World
         assert len(large_world.sandbox.requests) <= 8
 
 
-async def test_answer_with_entries_does_not_look_for_the_oldest(world: World) -> None:
-    found = await answer(world, actor="apikey:1", limit=3, detail="full")
-    assert "log_begins" not in found
-    assert len(world.sandbox.requests) == 1
+async def test_answer_with_entries_says_how_far_the_log_reaches_and_what_it_lacks(large_world: World) -> None:
+    """By at most two requests, which further answers share."""
+    begun = min(str(row["timestamp"]) for row in large_world.sandbox.state.all("audit"))
+    found = await answer(large_world, actor="apikey:1", limit=3, detail="full")
+    assert found["log_begins"].startswith(begun[:19])
+    assert found["log_lacks"] == "most reads and some changes"
+    assert len(large_world.sandbox.requests) == 3
+    later = await answer(large_world, actor="apikey:1", limit=3, detail="full", cursor=found["next_cursor"])
+    assert "log_begins" not in later
 
 
 @pytest.mark.parametrize("filtering", Filtering)
@@ -62,7 +68,7 @@ async def test_long_log_begins_earlier_than_what_was_reached(large_world: World)
     newest = max(state.all("audit"), key=lambda row: str(row["timestamp"]))
     for number in range(1_100):
         state.put("audit", newest | {"id": 10_000 + number})
-    large_world.behave(filtering=Filtering.IGNORED)
+    large_world.behave(filtering=Filtering.IGNORED, paging=Paging.CURSOR)
     assert (await answer(large_world, action="nothing.like_it"))["log_begins"].endswith("or earlier")
 
 
@@ -145,3 +151,52 @@ async def test_changes_are_not_lost_among_logins_and_runs(large_world: World) ->
     shown = await answer(large_world, since=since, changes_only=True, limit=100)
     assert sorted(row["action"] for row in rows_of(shown["data"])) == sorted(changes)
     assert shown["total"] == len(changes)
+
+
+async def test_what_filters_left_out_is_counted_by_kind(world: World) -> None:
+    """A `total` of 0 was not believed, and the whole log was read beside it."""
+    log = world.sandbox.state.all("audit")
+    since = stamp(world.clock.at - timedelta(hours=23))
+    runs = [row for row in log if row["timestamp"] >= since and row["action"].startswith("workflow.execute")]
+    by_keys = sum(row["actor"].startswith("apikey:") for row in runs)
+    shown = await answer(world, changes_only=True, since=since)
+    assert (shown["total"], shown["now"]) == (0, stamp(world.clock.at))
+    assert f"{len(runs) - by_keys} runs by the system" in shown["filtered_out"]
+    assert f"{by_keys} runs by API keys" in shown["filtered_out"]
+    counts = [int(part.split()[0]) for part in shown["filtered_out"].split("; ")]
+    assert sum(counts) == sum(row["timestamp"] >= since for row in log)
+    change = max(
+        (row for row in log if row["timestamp"] < since and row["action"] in ("workflow.publish", "workflow.update")),
+        key=lambda row: str(row["timestamp"]),
+    )
+    assert shown["last_before"].startswith(str(change["timestamp"])[:19])
+    assert shown["last_before"].endswith(
+        f"{change['action']} of workflow {change['resource']['id']} by {change['actor']}"
+    )
+
+
+async def test_what_fastn_filtered_itself_is_counted_by_the_newest_entries(large_world: World) -> None:
+    """Where those do not cover the period, the statement that counts it is named."""
+    since = stamp(large_world.clock.at - timedelta(hours=12))
+    log = [row for row in large_world.sandbox.state.all("audit") if row["timestamp"] >= since]
+    shown = await answer(large_world, actor="nobody@fastn.example", since=since)
+    counts = [int(part.split()[0]) for part in shown["filtered_out"].split("; ")]
+    assert sum(counts) == len(log)
+    assert shown["last_before"] == "none"
+    shown = await answer(large_world, actor="apikey:1")
+    statement = shown["filtered_out"].removeprefix("not counted; query: ")
+    counted = await large_world.ask(Query(sql=statement))
+    assert sum(row[2] for row in counted["rows"]) == len(large_world.sandbox.state.all("audit"))
+
+
+async def test_beginning_and_counts_that_cannot_be_read_leave_the_entries(world: World) -> None:
+    calls = itertools.count()
+
+    async def read(call: Operation[Any]) -> FastnObject:
+        if next(calls):
+            raise Forbidden("no")
+        return await world.client.send(call)
+
+    shown = (await entries(QueryAuditLog(actor="apikey:1"), world.context(read))).model_dump()
+    assert shown["items"]
+    assert shown["log_begins"] == "not known (forbidden)"

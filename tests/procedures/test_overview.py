@@ -157,7 +157,7 @@ async def test_account_counts_and_plan(world: World) -> None:
         "secrets": 4, "executions": len(runs),
     }  # fmt: skip
     assert answer["account"] == {
-        "profile": "default", "host": "localhost", "key_ends": KEY[-4:], "permissions": "Full access",
+        "profile": "default", "host": "localhost", "key_ends": KEY[-4:], "key_id": "5", "permissions": "Full access",
     }  # fmt: skip
     assert KEY not in str(answer)
     assert answer["now"] == "2026-11-25T09:00:00Z"

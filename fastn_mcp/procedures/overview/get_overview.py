@@ -35,7 +35,7 @@ from fastn_mcp.records.quotas import plan
 from fastn_mcp.records.rows import FastnObject, key_of, text
 from fastn_mcp.records.states import STATES, State
 from fastn_mcp.records.table import Table
-from fastn_mcp.redaction import is_own_key
+from fastn_mcp.redaction import is_own_key, own_key_row
 from fastn_mcp.tools.tool import Effect, suggested
 from fastn_mcp.tools.workflows import ListExecutions
 
@@ -342,10 +342,15 @@ def _runs(account: AccountRows) -> dict[str, JsonValue]:
 
 
 def _identity(account: AccountRows) -> dict[str, JsonValue]:
-    """Return the account and the key of this server, with its permissions if the listed keys that it may be agree."""
-    own = [row for row in account.reads.rows("API keys") if is_own_key(account.reads.look.settings.api_key, row)]
-    presets = {text(row, "permissions.preset", "permissions", "preset") for row in own} - {""}
-    return {**account.reads.look.settings.identity, **({"permissions": presets.pop()} if len(presets) == 1 else {})}
+    """Return the account and the key of this server, with its id, and its permissions if the keys that it may be
+    agree."""
+    settings = account.reads.look.settings
+    rows = account.reads.rows("API keys")
+    own = own_key_row(settings.api_key, rows)
+    same = [row for row in rows if is_own_key(settings.api_key, row)] if own is None else [own]
+    presets = {text(row, "permissions.preset", "permissions", "preset") for row in same} - {""}
+    facts: dict[str, JsonValue] = {} if own is None else {"key_id": key_of(own)}
+    return {**settings.identity, **facts, **({"permissions": presets.pop()} if len(presets) == 1 else {})}
 
 
 def _not_checked(account: AccountRows, asked: GetOverview) -> dict[str, JsonValue]:

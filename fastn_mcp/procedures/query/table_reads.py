@@ -14,7 +14,7 @@ from fastn_mcp.account.entries import read_labels
 from fastn_mcp.client.reads import GETS, MAX_LOOKUPS, read_pages
 from fastn_mcp.errors import NOTHING_CHANGED, Failed, FastnError, LeftOut, NotFound
 from fastn_mcp.procedures.context import ProcedureContext
-from fastn_mcp.procedures.history import LOG_GAPS, History, begins_after, read_beginning
+from fastn_mcp.procedures.history import LOG_LACKS, History, begins_after, read_beginning
 from fastn_mcp.procedures.query.bounds import Bounds
 from fastn_mcp.procedures.query.run_counts import MAX_WINDOW_PAGES, read_run_counts
 from fastn_mcp.procedures.query.tables import RUN_COUNTS, TABLES, Column, QueryTable
@@ -212,7 +212,7 @@ class StatementReads:
             )
         window.notes += await self._beginning(table, window)
         if table.name == "audit":
-            window.notes.append(LOG_GAPS)
+            window.notes.append(f"the log lacks {LOG_LACKS}")
         self.tables[table.name] = window
 
     async def _beginning(self, table: QueryTable, window: TableRows) -> list[str]:

@@ -23,7 +23,7 @@ from fastn_mcp.records.rows import (
 )
 from fastn_mcp.records.states import failure_reason, trigger_state, workflow_state
 from fastn_mcp.redaction import safe, shorten, texts_in
-from fastn_mcp.tools.access import ListApiKeys, ListRoles, ListSecrets, ListUsers, QueryAuditLog
+from fastn_mcp.tools.access import ListApiKeys, ListRoles, ListSecrets, ListUsers, QueryAuditLog, actor_kind
 from fastn_mcp.tools.connectors import ListConnections, ListConnectors
 from fastn_mcp.tools.customers import ListCustomers
 from fastn_mcp.tools.paging import List
@@ -203,19 +203,6 @@ def _owner_of_connection(row: Row) -> JsonValue:
 
 def _key_customers(row: Row) -> JsonValue:
     return ", ".join(texts_in(row.get("customers"))) or None
-
-
-_ACTORS = {"apikey": "key", "api key": "key", "key": "key", "system": "system", "agent": "agent", "user": "person"}
-
-
-def actor_kind(row: Row) -> str | None:
-    """Return who acted: `person`, `key`, `agent` or `system`, by the actor itself where that tells."""
-    actor = text(row, "actor")
-    if not actor:
-        return None
-    if "@" in actor:
-        return "person"
-    return _ACTORS.get(actor.partition(":")[0].lower()) or _ACTORS.get(text(row, "actorType").lower())
 
 
 def _known(lister: AnyList, **columns: str) -> dict[str, Sequence[str]]:
