@@ -14,10 +14,23 @@ from fastn_mcp.procedures.audit_log import entries
 from fastn_mcp.procedures.context import Pending, Procedure, ProcedureContext
 from fastn_mcp.procedures.list_results import ListAnswer, listed
 from fastn_mcp.procedures.lookup import ids_named, names_in
+from fastn_mcp.procedures.trigger_facts import get_trigger
 from fastn_mcp.procedures.wait_for_execution import run_workflow
 from fastn_mcp.records.code_input import input_use
 from fastn_mcp.records.labels import name_of
-from fastn_mcp.records.rows import FastnObject, Row, inside, key_of, objects, row_of, started_workflows, text, value
+from fastn_mcp.records.platform import NO_CUSTOMER, callers_of
+from fastn_mcp.records.rows import (
+    FastnObject,
+    Row,
+    inside,
+    key_of,
+    objects,
+    owner_of,
+    row_of,
+    started_workflows,
+    text,
+    value,
+)
 from fastn_mcp.records.states import State, trigger_state
 from fastn_mcp.tools.access import QueryAuditLog
 from fastn_mcp.tools.ai import AiBuild, AiChat
@@ -25,7 +38,7 @@ from fastn_mcp.tools.connectors import Connector, GetConnector
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.paging import List
 from fastn_mcp.tools.tool import MAY_BE_ID, Effect, Tool
-from fastn_mcp.tools.triggers import DeleteTrigger, ListTriggers, UpdateTrigger
+from fastn_mcp.tools.triggers import CreateTrigger, DeleteTrigger, GetTrigger, ListTriggers, UpdateTrigger
 from fastn_mcp.tools.workflows import GetWorkflow, RunWorkflow, Workflow
 
 _SCHEMAS = ("inputSchema", "input_schema", "input", "parameters", "schema")
@@ -95,6 +108,21 @@ async def get_workflow(call: GetWorkflow, context: ProcedureContext) -> Workflow
     return Workflow.model_validate(facts | row)
 
 
+async def create_trigger(call: CreateTrigger, context: ProcedureContext) -> Done | Pending:
+    """Create it. Add to its receipt who may call a webhook, and for whom it runs."""
+    outcome = await context.change(call)
+    if not isinstance(outcome, Done):
+        return outcome
+    made = {**call.defaults, **call.arguments(), **row_of(outcome.result)}
+    notes: dict[str, JsonValue] = {}
+    callers = callers_of(made)
+    if callers:
+        notes["callers"] = callers
+    if not owner_of(made):
+        notes["customers"] = NO_CUSTOMER
+    return replace(outcome, notes=notes)
+
+
 async def change_trigger(call: UpdateTrigger | DeleteTrigger, context: ProcedureContext) -> Done | Pending:
     """Make the change. If it stops the trigger, add to its receipt what else starts its workflows.
 
@@ -102,8 +130,11 @@ async def change_trigger(call: UpdateTrigger | DeleteTrigger, context: Procedure
     """
     outcome = await context.change(call)
     stops = isinstance(call, DeleteTrigger) or trigger_state({"status": call.status}) is State.OFF
-    if not stops or not isinstance(outcome, Done) or outcome.change is None:
+    if not isinstance(outcome, Done) or outcome.change is None:
         return outcome
+    if not stops:
+        callers = callers_of(row_of(outcome.result)) if call.authentication is not None else ""
+        return replace(outcome, notes={"callers": callers}) if callers else outcome
     others: dict[str, JsonValue] = {}
     for workflow in started_workflows(outcome.change.before or {})[:_MAX_WORKFLOWS]:
         try:
@@ -124,6 +155,7 @@ async def _others(workflow: str, trigger: str, context: ProcedureContext) -> Jso
 _CHANGES: Mapping[type[Tool[Any]], Callable[[Any, ProcedureContext], Awaitable[FastnObject | Done | Pending]]] = {
     AiChat: chat,
     AiBuild: build,
+    CreateTrigger: create_trigger,
     UpdateTrigger: change_trigger,
     DeleteTrigger: change_trigger,
     RunWorkflow: run_workflow,
@@ -133,6 +165,7 @@ _CHANGES: Mapping[type[Tool[Any]], Callable[[Any, ProcedureContext], Awaitable[F
 _READS: Mapping[type[Tool[Any]], Callable[[Any, ProcedureContext], Awaitable[FastnObject]]] = {
     QueryAuditLog: entries,
     GetConnector: get_connector,
+    GetTrigger: get_trigger,
     GetWorkflow: get_workflow,
 }
 """Reads that are more than one request."""

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from fastn_mcp.records.formats import age, counted, quoted, sentence
 from fastn_mcp.records.labels import ACCOUNT, app_of, label_of, name_of, owner_name
+from fastn_mcp.records.platform import PUBLIC, webhook_authentication
 from fastn_mcp.records.rows import Row, connector_keys, key_of, number, owner_of, short, text, value, word
 from fastn_mcp.records.states import (
     OAUTH,
@@ -207,5 +208,4 @@ def _disabled(row: Row, now: datetime) -> str:
 
 def is_public(trigger: Row) -> bool:
     """Whether the trigger is a webhook without authentication."""
-    protection = word(trigger, "authentication.type", "authentication", "auth")
-    return "webhook" in (word(trigger, "type") or "webhook") and protection in ("none", "public", "no auth")
+    return "webhook" in (word(trigger, "type") or "webhook") and webhook_authentication(trigger) in PUBLIC
