@@ -19,6 +19,7 @@ from fastn_mcp.procedures.wait_for_execution import run_workflow
 from fastn_mcp.records.code_input import input_use
 from fastn_mcp.records.labels import name_of
 from fastn_mcp.records.platform import NO_CUSTOMER, callers_of
+from fastn_mcp.records.quotas import quotas_of, unlimited, with_resets
 from fastn_mcp.records.rows import (
     FastnObject,
     Row,
@@ -34,6 +35,7 @@ from fastn_mcp.records.rows import (
 from fastn_mcp.records.states import State, trigger_state
 from fastn_mcp.tools.access import QueryAuditLog
 from fastn_mcp.tools.ai import AiBuild, AiChat
+from fastn_mcp.tools.billing import GetQuotas
 from fastn_mcp.tools.connectors import Connector, GetConnector
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.paging import List
@@ -108,6 +110,13 @@ async def get_workflow(call: GetWorkflow, context: ProcedureContext) -> Workflow
     return Workflow.model_validate(facts | row)
 
 
+async def get_quotas(call: GetQuotas, context: ProcedureContext) -> FastnObject:
+    """Read the quotas, with when each resets, what is not limited and what counts."""
+    row = row_of(await context.read(call))
+    answer = with_resets(row, context.system.now())
+    return FastnObject.model_validate(answer | {"note": unlimited(quotas_of(row))})
+
+
 async def create_trigger(call: CreateTrigger, context: ProcedureContext) -> Done | Pending:
     """Create it. Add to its receipt who may call a webhook, and for whom it runs."""
     outcome = await context.change(call)
@@ -133,7 +142,8 @@ async def change_trigger(call: UpdateTrigger | DeleteTrigger, context: Procedure
     if not isinstance(outcome, Done) or outcome.change is None:
         return outcome
     if not stops:
-        callers = callers_of(row_of(outcome.result)) if call.authentication is not None else ""
+        is_secured = isinstance(call, UpdateTrigger) and call.authentication is not None
+        callers = callers_of(row_of(outcome.result)) if is_secured else ""
         return replace(outcome, notes={"callers": callers}) if callers else outcome
     others: dict[str, JsonValue] = {}
     for workflow in started_workflows(outcome.change.before or {})[:_MAX_WORKFLOWS]:
@@ -165,6 +175,7 @@ _CHANGES: Mapping[type[Tool[Any]], Callable[[Any, ProcedureContext], Awaitable[F
 _READS: Mapping[type[Tool[Any]], Callable[[Any, ProcedureContext], Awaitable[FastnObject]]] = {
     QueryAuditLog: entries,
     GetConnector: get_connector,
+    GetQuotas: get_quotas,
     GetTrigger: get_trigger,
     GetWorkflow: get_workflow,
 }

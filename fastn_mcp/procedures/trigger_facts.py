@@ -96,7 +96,8 @@ async def _pace(trigger: Row, names: dict[str, str], context: ProcedureContext) 
             page = await read_page(_listing(trigger, workflow, now), context.look)
         except FastnError as error:
             return pace | {"not_counted": failure(error, error.what)}
-        names.update({workflow: name for row in page.rows if (name := text(row, "workflowName"))})
+        name = next(filter(None, (text(row, "workflowName") for row in page.rows)), "")
+        names |= {workflow: name} if name else {}
         runs += _started(page)
     pace |= _counts(runs, trigger, now)
     if len(started_workflows(trigger)) > MAX_WORKFLOWS:

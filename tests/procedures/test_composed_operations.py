@@ -1,6 +1,6 @@
 """Operations whose answers are completed: what stops or still starts a workflow, actions of connectors, facts."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,10 @@ from fastn_mcp.records.platform import (
     WEBHOOK_KEY,
     WEBHOOK_PUBLIC,
 )
+from fastn_mcp.records.quotas import quotas_of, unlimited, with_resets
 from fastn_mcp.sandbox.state import stamp
 from fastn_mcp.tools.access import ListRoles, ListUsers
+from fastn_mcp.tools.billing import GetQuotas
 from fastn_mcp.tools.connectors import DeleteConnector, GetConnector, UpdateConnector
 from fastn_mcp.tools.customers import DeleteCustomer
 from fastn_mcp.tools.operation import Operation
@@ -361,3 +363,21 @@ async def test_receipt_of_a_webhook_made_public_says_so(world: World) -> None:
     call = UpdateTrigger(trigger_id=trigger(world, "Shop events"), authentication="NONE")
     assert WEBHOOK_PUBLIC in (await world.preview(call)).data_for_agent()["then"]
     assert (await receipt(world, call))["callers"] == WEBHOOK_PUBLIC
+
+
+async def test_quotas_say_when_each_resets_and_that_runs_are_not_limited(world: World) -> None:
+    answer = await world.ask(GetQuotas())
+    resets = {(row["name"], row["scope"]): row["resets"] for row in answer["quotas"]}
+    assert resets["API calls", "per minute"] == "each minute"
+    assert resets["API calls", "per day"].startswith("each day; Fastn does not say")
+    assert resets["Connected accounts", "total"].startswith("no period is named")
+    assert "No quota named here limits how many runs" in answer["note"]
+    assert len(world.sandbox.requests) == 1
+
+
+def test_quota_with_a_time_resets_then_and_a_limit_on_runs_is_one() -> None:
+    now = datetime(2026, 11, 25, tzinfo=UTC)
+    rows: Any = {"quotas": [{"name": "Executions", "limit": 10, "used": 1, "resetsAt": "2026-12-01"}], "plan": "Free"}
+    assert with_resets(rows, now)["quotas"] == [{**rows["quotas"][0], "resets": "2026-12-01T00:00:00Z (in 6 days)"}]
+    assert "limits how many runs" not in unlimited(quotas_of(rows))
+    assert with_resets({"quotas": ["odd", {"name": "no numbers"}]}, now) == {"quotas": ["odd", {"name": "no numbers"}]}
