@@ -105,6 +105,7 @@ MAX_PAGES = 6
 """Maximum number of pages of 100 rows read for one inventory, both kinds together."""
 
 _MAX_NAMED = 20
+_LOOKED_AT = "workflows and connectors only; query_audit_log has changes of other kinds"
 _LIST_CALLS: dict[str, type[ListWorkflows | ListConnectors]] = {"workflow": ListWorkflows, "connector": ListConnectors}
 
 
@@ -190,14 +191,27 @@ _SKEW = timedelta(minutes=2)
 
 
 async def chat(call: AiChat, context: ProcedureContext) -> Done | Pending:
-    """Send a message to the AI. A message into a session may approve a change, so what changed is reported."""
-    if call.session_id is not None:
+    """Send a message to the AI, and report what changed.
+
+    The account is looked at before and after a message that may change something: one into a session may approve a
+    change, and in another mode than manual the AI does not ask. Else the reply says what was done.
+    """
+    if call.needs_person:
         return await _follow(call, context)
     outcome = await context.change(call)
     if not isinstance(outcome, Done):
         return outcome
     reply = normalize_reply(row_of(outcome.result), call.session_id)
-    return Done(_with_next(reply, {}, next_step(reply)), outcome.change)
+    return Done(_with_next(reply, {}, next_step(reply)), outcome.change, {"changed": _changed_by_first_message(reply)})
+
+
+def _changed_by_first_message(reply: Row) -> str:
+    """Say what a first message in manual mode changed, by the reply alone."""
+    if reply.get("tool_calls"):
+        return "Perhaps: Fastn's AI says what it called in tool_calls. query_audit_log tells what was changed."
+    return (
+        "Nothing, according to Fastn: in manual mode its AI asks before each change, and it names no call that it made."
+    )
 
 
 async def build(call: AiBuild, context: ProcedureContext) -> Done | Pending:
@@ -238,7 +252,7 @@ async def _follow(call: AiBuild | AiChat, context: ProcedureContext) -> Done | P
         if not (plans or _has_ended(reply) or waits_for_person(reply)):
             waited = await _wait(call, before, sent, context)
         context.look.snapshot.forget(call.toolset())  # what others have read meanwhile
-        changed = _changed(before, await _take_inventory(context.look, kind), sent)
+        changed = _changed(before, await _take_inventory(context.look, kind), sent) | {"looked_at": _LOOKED_AT}
         created = next((row for row in cast("list[Row | str]", changed["created"]) if isinstance(row, dict)), None)
     except Exception as error:  # the request was sent, and no later error may hide that
         why = error.what if isinstance(error, FastnError) else type(error).__name__

@@ -16,18 +16,33 @@ from fastn_mcp.procedures.context import Pending, Procedure, ProcedureContext
 from fastn_mcp.procedures.list_results import ListAnswer, listed
 from fastn_mcp.procedures.lookup import ids_named, names_in
 from fastn_mcp.procedures.run_origin import get_execution
+from fastn_mcp.procedures.trigger_facts import get_trigger
 from fastn_mcp.procedures.wait_for_execution import run_workflow
 from fastn_mcp.records.code_input import input_use
 from fastn_mcp.records.labels import name_of
-from fastn_mcp.records.rows import FastnObject, Row, inside, key_of, objects, row_of, started_workflows, text, value
+from fastn_mcp.records.platform import NO_CUSTOMER, callers_of
+from fastn_mcp.records.quotas import quotas_of, unlimited, with_resets
+from fastn_mcp.records.rows import (
+    FastnObject,
+    Row,
+    inside,
+    key_of,
+    objects,
+    owner_of,
+    row_of,
+    started_workflows,
+    text,
+    value,
+)
 from fastn_mcp.records.states import State, trigger_state
 from fastn_mcp.tools.access import ListApiKeys, QueryAuditLog
 from fastn_mcp.tools.ai import AiBuild, AiChat
+from fastn_mcp.tools.billing import GetQuotas
 from fastn_mcp.tools.connectors import Connector, GetConnector
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.paging import List
 from fastn_mcp.tools.tool import MAY_BE_ID, Effect, Tool
-from fastn_mcp.tools.triggers import DeleteTrigger, ListTriggers, UpdateTrigger
+from fastn_mcp.tools.triggers import CreateTrigger, DeleteTrigger, GetTrigger, ListTriggers, UpdateTrigger
 from fastn_mcp.tools.workflows import GetExecution, GetWorkflow, RunWorkflow, Workflow
 
 _SCHEMAS = ("inputSchema", "input_schema", "input", "parameters", "schema")
@@ -97,6 +112,28 @@ async def get_workflow(call: GetWorkflow, context: ProcedureContext) -> Workflow
     return Workflow.model_validate(facts | row)
 
 
+async def get_quotas(call: GetQuotas, context: ProcedureContext) -> FastnObject:
+    """Read the quotas, with when each resets, what is not limited and what counts."""
+    row = row_of(await context.read(call))
+    answer = with_resets(row, context.system.now())
+    return FastnObject.model_validate(answer | {"note": unlimited(quotas_of(row))})
+
+
+async def create_trigger(call: CreateTrigger, context: ProcedureContext) -> Done | Pending:
+    """Create it. Add to its receipt who may call a webhook, and for whom it runs."""
+    outcome = await context.change(call)
+    if not isinstance(outcome, Done):
+        return outcome
+    made = {**call.defaults, **call.arguments(), **row_of(outcome.result)}
+    notes: dict[str, JsonValue] = {}
+    callers = callers_of(made)
+    if callers:
+        notes["callers"] = callers
+    if not owner_of(made):
+        notes["customers"] = NO_CUSTOMER
+    return replace(outcome, notes=notes)
+
+
 async def change_trigger(call: UpdateTrigger | DeleteTrigger, context: ProcedureContext) -> Done | Pending:
     """Make the change. If it stops the trigger, add to its receipt what else starts its workflows.
 
@@ -104,8 +141,12 @@ async def change_trigger(call: UpdateTrigger | DeleteTrigger, context: Procedure
     """
     outcome = await context.change(call)
     stops = isinstance(call, DeleteTrigger) or trigger_state({"status": call.status}) is State.OFF
-    if not stops or not isinstance(outcome, Done) or outcome.change is None:
+    if not isinstance(outcome, Done) or outcome.change is None:
         return outcome
+    if not stops:
+        is_secured = isinstance(call, UpdateTrigger) and call.authentication is not None
+        callers = callers_of(row_of(outcome.result)) if is_secured else ""
+        return replace(outcome, notes={"callers": callers}) if callers else outcome
     others: dict[str, JsonValue] = {}
     for workflow in started_workflows(outcome.change.before or {})[:_MAX_WORKFLOWS]:
         try:
@@ -126,6 +167,7 @@ async def _others(workflow: str, trigger: str, context: ProcedureContext) -> Jso
 _CHANGES: Mapping[type[Tool[Any]], Callable[[Any, ProcedureContext], Awaitable[FastnObject | Done | Pending]]] = {
     AiChat: chat,
     AiBuild: build,
+    CreateTrigger: create_trigger,
     UpdateTrigger: change_trigger,
     DeleteTrigger: change_trigger,
     RunWorkflow: run_workflow,
@@ -137,6 +179,8 @@ _READS: Mapping[type[Tool[Any]], Callable[[Any, ProcedureContext], Awaitable[Fas
     ListApiKeys: list_api_keys,
     GetExecution: get_execution,
     GetConnector: get_connector,
+    GetQuotas: get_quotas,
+    GetTrigger: get_trigger,
     GetWorkflow: get_workflow,
 }
 """Reads that are more than one request."""

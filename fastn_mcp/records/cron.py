@@ -1,7 +1,8 @@
 """Five-field cron schedules: the next occurrence, and whether one schedule fires only when another does."""
 
 import re
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
+from itertools import takewhile
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
@@ -33,6 +34,13 @@ def next_run(schedule: str, timezone: str, after: datetime) -> datetime:
         return next(_parsed(schedule, after.astimezone(_zone(timezone)))).astimezone(UTC)
     except StopIteration:
         raise ValueError("the schedule never fires") from None
+
+
+def firings(schedule: str, timezone: str, after: datetime, length: timedelta) -> int:
+    """Return how often a schedule fires in a time after `after`. Raises ValueError if an argument is invalid."""
+    end = after + length
+    coming = _parsed(schedule, after.astimezone(_zone(timezone)))
+    return sum(1 for _ in takewhile(lambda at: at.astimezone(UTC) <= end, coming))
 
 
 def _days(cron: CronSim, schedule: str, star_steps: bool) -> set[tuple[int, int, int]]:

@@ -2,7 +2,8 @@
 
 import re
 
-from fastn_mcp.records.rows import Row
+from fastn_mcp.records.formats import quoted
+from fastn_mcp.records.rows import Row, short, text, word
 from fastn_mcp.records.states import State, run_state, workflow_state
 
 PEOPLE = "Only the dashboard can change a person's role or remove their access (Settings, People)."
@@ -17,6 +18,12 @@ IN_TRASH = "can be restored from Trash in the dashboard"
 """What is said of a deleted workflow, before the call and after it."""
 TRASH = f"A workflow {IN_TRASH} only (Settings, Trash), with its slug and history."
 KEYS = "Only the dashboard can change an API key (Settings, API keys); here, create another and revoke it."
+WEBHOOK_KEY = (
+    "Callers send an API key in the header x-fastn-access-key (older: x-fastn-key); which keys it accepts is not "
+    "documented."
+)
+WEBHOOK_PUBLIC = "Anybody who knows its address may call it: no credential is asked for."
+NO_CUSTOMER = "It names no customer, and for which ones it then runs is not documented."
 SECRETS = "The value of a secret cannot be read anywhere; create_secret overwrites it."
 
 # Each fact, the page of Fastn's documentation that says so, and the words of queries that ask: one of each group.
@@ -52,3 +59,29 @@ def note_on(tool: str, record: Row) -> str:
     if tool == "get_workflow":
         return PUBLISHING if workflow_state(record) is State.DRAFT else ""
     return {"list_users": PEOPLE, "list_roles": PERMISSIONS}.get(tool, "")
+
+
+def is_webhook(trigger: Row) -> bool:
+    return word(trigger, "type") == "webhook"
+
+
+def webhook_authentication(trigger: Row) -> str:
+    """Return how a webhook checks its callers, in lower case; empty if the row does not tell."""
+    return word(trigger, "authentication.type", "authentication", "auth")
+
+
+PUBLIC = ("none", "public", "no auth")
+"""Values of a webhook's authentication with which anybody may call it."""
+
+
+def callers_of(trigger: Row) -> str:
+    """Return who may call a webhook, and how; empty for any other trigger."""
+    if not is_webhook(trigger):
+        return ""
+    authentication = webhook_authentication(trigger)
+    if authentication in PUBLIC:
+        return WEBHOOK_PUBLIC
+    if authentication == "api key":
+        return WEBHOOK_KEY
+    kind = quoted(short(text(trigger, "authentication.type", "authentication", "auth")))
+    return f"Who may call it is not known: authentication {kind or 'is not named'}."

@@ -1,13 +1,13 @@
 """Quotas and AI credits: their use, whose they are and when they reset, as far as Fastn says so."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from pydantic import JsonValue
 
 from fastn_mcp.records.formats import aged, quoted, stamp
-from fastn_mcp.records.rows import Row, inside, number, owner_of, short, text, timestamp, without_empty, word
+from fastn_mcp.records.rows import Row, as_word, inside, number, owner_of, short, text, timestamp, without_empty, word
 
 _USES = ("used", "usage", "current", "consumed", "count", "value")
 _LIMITS = ("limit", "max", "maximum", "included", "quota", "allowed", "total")
@@ -16,6 +16,19 @@ _LIMITS = ("limit", "max", "maximum", "included", "quota", "allowed", "total")
 _PERCENTS = ("percent", "percentage", "percentUsed", "usedPercent", "usagePercent")
 _RESETS = ("resetsAt", "resetAt", "resetTime", "nextReset", "periodEnd")
 _MAX_DEPTH = 6
+
+_RESET_OF_PERIOD = {
+    "minute": "each minute",
+    "hour": "each hour",
+    "day": "each day; Fastn does not say at which hour",
+    "month": "each month; Fastn does not say on which day",
+}
+"""When a quota resets whose time Fastn does not name, by a word of its scope."""
+
+_NO_PERIOD = "no period is named: it counts what there is"
+
+_RUN_WORDS = ("execution", "run")
+"""Parts of the names of quotas that limit runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +42,8 @@ class Quota:
     whose: str
     """Whose use it limits; empty if Fastn does not say."""
     resets_at: datetime | None
+    scope: str = ""
+    """As `per day`."""
 
     def __str__(self) -> str:
         numbers = f"{self.numbers}, " if self.numbers else ""
@@ -39,8 +54,14 @@ class Quota:
             "name": self.name,
             "used": f"{self.numbers} ({self.percent:.0f} %)" if self.numbers else f"{self.percent:.0f} %",
             "whose": self.whose or "Fastn does not say",
-            "resets": aged(self.resets_at, now) if self.resets_at else "Fastn does not say",
+            "resets": self.resets(now),
         }
+
+    def resets(self, now: datetime) -> str:
+        """Return when it resets: by its time, or else by the period of its scope."""
+        if self.resets_at is not None:
+            return aged(self.resets_at, now)
+        return next((words for period, words in _RESET_OF_PERIOD.items() if period in self.scope), _NO_PERIOD)
 
 
 def quotas_of(answer: JsonValue | Row) -> list[Quota]:
@@ -77,7 +98,31 @@ def _quota(row: Row, path: tuple[str, ...]) -> Quota | None:
         return None
     name = text(row, "name", "metric", "resource", "key") or " ".join(path)
     name = " ".join(filter(None, (name, text(row, "scope"))))
-    return Quota(short(name or "a quota", 60), percent, numbers, whose=_whose(row), resets_at=timestamp(row, *_RESETS))
+    return Quota(
+        short(name or "a quota", 60),
+        percent,
+        numbers,
+        whose=_whose(row),
+        resets_at=timestamp(row, *_RESETS),
+        scope=word(row, "scope", "period", "window") or as_word(name),
+    )
+
+
+def with_resets(answer: Row, now: datetime) -> dict[str, JsonValue]:
+    """Return an answer about quotas with when each of its listed ones resets."""
+
+    def described(item: JsonValue) -> JsonValue:
+        quota = _quota(item, ()) if isinstance(item, dict) else None
+        return item if quota is None or not isinstance(item, dict) else {**item, "resets": quota.resets(now)}
+
+    return {name: [*map(described, rows)] if isinstance(rows, list) else rows for name, rows in answer.items()}
+
+
+def unlimited(quotas: Sequence[Quota]) -> str:
+    """Return what none of the quotas limits that people ask about, and what they do not say they count."""
+    limits_runs = any(part in quota.name.casefold() for quota in quotas for part in _RUN_WORDS)
+    runs = "" if limits_runs else "No quota named here limits how many runs a workflow makes. "
+    return f"{runs}API calls are requests to Fastn's API, this server's too. Fastn does not document what else counts."
 
 
 def _whose(row: Row) -> str:

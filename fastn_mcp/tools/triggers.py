@@ -38,7 +38,7 @@ TYPES = one_of("webhook", "scheduler", "app_event")
 class Trigger(FastnObject):
     columns = (
         *("id", "name", "type", "status", "subscriptionStatus", "authentication", "schedule", "consecutiveFailures"),
-        *("routes", "endOrgId"),
+        *("routes", "endOrgId", "createdAt"),
     )
 
     id: JsonValue = None
@@ -107,7 +107,7 @@ class ListTriggers(List[Trigger]):
 
 
 class GetTrigger(Operation[Trigger]):
-    """Get a trigger with its subscriptionStatus and statusHistory."""
+    """Get a trigger: who calls it, how often and for whom it fires."""
 
     route = GET("/api/v1/triggers/{trigger_id}")
     effect = Effect.READ

@@ -82,7 +82,7 @@ class ListWorkflows(List[Workflow]):
 
 
 class GetWorkflow(Operation[Workflow]):
-    """Get a workflow's steps: code and connectors; by id, not slug."""
+    """Get a workflow: its code, the input that it reads, connectors."""
 
     route = GET("/api/v1/workflows/{workflow_id}")
     effect = Effect.READ
@@ -267,7 +267,7 @@ class ListExecutions(List[Execution]):
 
 
 class GetExecution(Operation[Execution]):
-    """Get a run's steps, output, error, cause and fix."""
+    """Get a run's input, output, error, cause and fix."""
 
     route = GET("/api/v1/executions/{execution_id}")
     effect = Effect.READ

@@ -22,6 +22,7 @@ from fastn_mcp.ledger.documents import load, write
 from fastn_mcp.ledger.question import FieldChange, Question
 from fastn_mcp.ledger.store import Document
 from fastn_mcp.records.labels import Names
+from fastn_mcp.records.platform import NO_CUSTOMER, WEBHOOK_KEY, WEBHOOK_PUBLIC
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.tools.catalog import CATALOG, OPERATIONS
 from fastn_mcp.tools.fields import Known
@@ -372,14 +373,14 @@ CASES = [
         first='Create trigger "Hourly": run workflows "stock-levels" in live and "w2" every hour ("Europe/Berlin").',
         button='Create "Hourly"',
         brief='Create trigger "Hourly"',
-        then=FIRES,
+        then=f"{FIRES} {NO_CUSTOMER}",
         names=KATANA,
     ),
     Case(
         "create_trigger",
         {"name": "Hook", "type": "webhook", "status": "Disabled", "routes": []},
-        first='Create trigger "Hook", switched off: run nothing whenever its address is called.',
-        then="It does not fire until it is switched on. It can be deleted afterwards.",
+        first='Create trigger "Hook", switched off: run nothing whenever its address is called with an API key.',
+        then=f"It does not fire until it is switched on. It can be deleted afterwards. {WEBHOOK_KEY} {NO_CUSTOMER}",
     ),
     Case(
         "update_trigger",
@@ -676,7 +677,7 @@ def test_only_a_trigger_that_may_fire_is_said_to_fire() -> None:
     assert then(off, Effect.EXTERNAL, timezone="CET") == BACK
     assert then(HOURLY, Effect.WRITE, schedule="0 15 * * 1") == BACK
     hook = {**HOURLY, "type": "webhook", "authentication": "API_KEY"}
-    public = fires.replace("real.", "real, whenever anybody calls its address.")
+    public = fires.replace("real.", f"real, whenever anybody calls its address. {WEBHOOK_PUBLIC}")
     assert then(hook, Effect.EXTERNAL, authentication="NONE") == public
     assert (
         then({**hook, **off, "type": "webhook", "authentication": {"type": "NONE"}}, Effect.EXTERNAL, status="Active")
@@ -692,7 +693,8 @@ def test_only_a_trigger_that_may_fire_is_said_to_fire() -> None:
         ({"type": "scheduler", "schedule": "@daily"}, 'on the schedule "@daily"'),
         ({"type": "webhook", "authentication": "NONE"}, "whenever anybody calls its address"),
         ({"type": "webhook", "authentication": "NONE_"}, "whenever its address is called, perhaps by anybody"),
-        ({"type": "webhook", "authentication": "API_KEY"}, "whenever its address is called"),
+        ({"type": "webhook", "authentication": "API_KEY"}, "whenever its address is called with an API key"),
+        ({"type": "webhook"}, "whenever its address is called with an API key"),
         ({"type": "app_event"}, "whenever its app reports something"),
         ({"type": "app_event", "events": ["a", "b", "c"]}, 'whenever its app reports "a" or "b" or "c"'),
         ({"type": "Poll"}, 'by "poll"'),

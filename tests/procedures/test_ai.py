@@ -26,6 +26,12 @@ from fastn_mcp.sandbox.workflows import new_workflow
 from fastn_mcp.tools.ai import AiBuild, AiChat, AiReply, normalize_reply
 
 ORDERS, SLACK = "wf_0d93ee5b1f62", "wf_b5880b29eb25"
+NOTHING_CHANGED: dict[str, Any] = {
+    "created": [],
+    "updated": [],
+    "deleted": [],
+    "looked_at": "workflows and connectors only; query_audit_log has changes of other kinds",
+}
 ASKING = 5.0
 """Seconds until a person approves spending credits."""
 
@@ -98,6 +104,32 @@ async def test_chat_continues_by_session_id(world: World) -> None:
     assert "next" not in answered
     assert answered["credits_used"] == 1
     assert answered["messageId"]  # unknown fields are kept
+
+
+async def test_first_message_in_manual_mode_says_that_nothing_changed_without_a_further_request(world: World) -> None:
+    answer = await reply_to(world, AiChat(message=f"delete {ORDERS}"))
+    assert answer["changed"].startswith("Nothing, according to Fastn: in manual mode its AI asks before each change")
+    assert read_paths(world) == []
+
+
+async def test_first_message_that_names_a_call_is_not_said_to_change_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send: Any = world.client.send
+
+    async def acting(call: Any, *checks: Any) -> Any:
+        reply = AiReply.model_validate({"sessionId": "s", "toolCalls": [{"tool": "deleteWorkflow"}]})
+        return reply if isinstance(call, AiChat) else await send(call, *checks)
+
+    monkeypatch.setattr(world.client, "send", acting)
+    answer = await reply_to(world, AiChat(message="hello there"))
+    assert answer["changed"].startswith("Perhaps: ")
+
+
+async def test_first_message_in_auto_mode_says_what_changed(world: World) -> None:
+    answer = await reply_to(world, AiChat(message=f"delete {ORDERS}", approval_mode="auto"))
+    assert [row["id"] for row in answer["changed"]["deleted"]] == [ORDERS]
+    assert answer["changed"]["looked_at"].startswith("workflows and connectors only")
 
 
 async def test_approval_cards_are_left_to_the_person(world: World) -> None:
@@ -254,7 +286,7 @@ async def test_build_that_only_plans_is_not_waited_for(world: World) -> None:
     at = world.clock.at
     answer = await reply_to(world, AiBuild(type="workflow", prompt="sync things", wait_seconds=45))
     assert (world.clock.at - at).total_seconds() == ASKING
-    assert answer["changed"] == {"created": [], "updated": [], "deleted": []}
+    assert answer["changed"] == NOTHING_CHANGED
     assert answer["next"]["arguments"] == {"session_id": answer["session_id"], "message": "status?"}
     assert parse(TOOLS, answer["next"]["tool"], answer["next"]["arguments"])
     assert answer["next"]["what"].endswith("Each message spends AI credits and needs a person's approval.")
@@ -281,7 +313,7 @@ async def test_build_that_times_out_returns_next_step(world: World) -> None:
     outcome = await world.dispatch(call, Caller(Asker(), world.form()), report)
     assert isinstance(outcome, Done)
     found: dict[str, Any] = {**outcome.result.model_dump(), **outcome.notes}
-    assert found["changed"] == {"created": [], "updated": [], "deleted": []}
+    assert found["changed"] == NOTHING_CHANGED
     assert found["next"]["tool"] == "list_workflows"
     assert heard[-1].startswith("building for ")
     assert posted_paths(world) == ["/api/v1/ai/build"]

@@ -1,11 +1,14 @@
 """Operations whose answers are completed: what stops or still starts a workflow, actions of connectors, facts."""
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import JsonValue
+from support.behaviour import Filtering
 from support.faulty_sandbox import Status
+from support.runs import add_run
 from support.world import World
 
 from fastn_mcp.config.model import Mode
@@ -15,12 +18,23 @@ from fastn_mcp.policy.policy import Policy
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.procedures.find import Find
 from fastn_mcp.procedures.undo_change import ListChanges
-from fastn_mcp.records.platform import PEOPLE, PERMISSIONS, PUBLISHING, RUNS
+from fastn_mcp.records.platform import (
+    NO_CUSTOMER,
+    PEOPLE,
+    PERMISSIONS,
+    PUBLISHING,
+    RUNS,
+    WEBHOOK_KEY,
+    WEBHOOK_PUBLIC,
+)
+from fastn_mcp.records.quotas import quotas_of, unlimited, with_resets
+from fastn_mcp.sandbox.state import stamp
 from fastn_mcp.tools.access import ListRoles, ListUsers
+from fastn_mcp.tools.billing import GetQuotas
 from fastn_mcp.tools.connectors import DeleteConnector, GetConnector, UpdateConnector
 from fastn_mcp.tools.customers import DeleteCustomer
 from fastn_mcp.tools.operation import Operation
-from fastn_mcp.tools.triggers import DeleteTrigger, UpdateTrigger
+from fastn_mcp.tools.triggers import CreateTrigger, DeleteTrigger, GetTrigger, UpdateTrigger
 from fastn_mcp.tools.workflows import DeleteWorkflow, GetExecution, GetWorkflow
 
 
@@ -229,3 +243,141 @@ async def test_rename_of_a_trigger_says_nothing_of_runs(world: World) -> None:
     assert "lost" not in await receipt(world, call)
     paused = UpdateTrigger(trigger_id=trigger(world, "Slack, hourly"), name="Slack", schedule="0 * * * 1")
     assert "already started are not undone" in (await receipt(world, paused))["lost"]
+
+
+def drop_runs(world: World) -> None:
+    for collection in ("executions", "_runs"):
+        world.sandbox.state.rows[collection].clear()
+
+
+async def fires(world: World, name: str) -> dict[str, Any]:
+    return (await world.ask(GetTrigger(trigger_id=trigger(world, name))))["fires"]
+
+
+async def test_trigger_says_how_often_and_for_how_many_customers_it_fires(world: World) -> None:
+    """Its schedule alone tells neither: it starts a run for each customer."""
+    flow = world.id_of("workflows", "slack-messages-to-supabase-hourly-sync")
+    drop_runs(world)
+    for customer in ("acme-corp", "widget-inc", "katana-customer"):
+        for hours in (1, 2):
+            add_run(world, flow, hours, "completed", "scheduler", endOrgId=world.id_of("customers", customer))
+    add_run(world, flow, 3, "completed", "manual", endOrgId=world.id_of("customers", "globex-exports"))
+    add_run(world, flow, 30, "completed", "scheduler", endOrgId=world.id_of("customers", "globex-exports"))
+    answer = await fires(world, "Hourly Slack sync")
+    assert answer.pop("counted") == (
+        "runs of its workflows with triggeredBy scheduler; other triggers may start some of them"
+    )
+    assert answer == {"times_a_day": 24, "runs_in_24_hours": 6, "runs_a_month_at_this_pace": 180, "customers": 3}
+
+
+async def test_pace_of_a_new_trigger_is_that_since_its_creation(world: World) -> None:
+    flow = world.id_of("workflows", "slack-messages-to-supabase-hourly-sync")
+    drop_runs(world)
+    row = world.sandbox.state.named("triggers", "Hourly Slack sync", by="name")
+    row["createdAt"] = stamp(world.clock.at - timedelta(hours=2))
+    add_run(world, flow, 1, "completed", "scheduler")
+    answer = await fires(world, "Hourly Slack sync")
+    assert (answer["runs_in_24_hours"], answer["runs_a_month_at_this_pace"]) == (1, 360)
+    assert (answer["customers"], answer["also"]) == (0, "runs for no customer")
+
+
+@pytest.mark.parametrize("filtering", Filtering)
+async def test_runs_of_other_workflows_are_not_counted_whatever_fastn_filters(
+    world: World, filtering: Filtering
+) -> None:
+    world.behave(filtering=filtering)
+    answer = await fires(world, "Daily TikTok sync")
+    assert answer["runs_in_24_hours"] in (1, "at least 1")
+
+
+async def test_more_than_a_page_of_runs_is_counted_by_fastn(world: World) -> None:
+    flow = world.id_of("workflows", "slack-messages-to-supabase-hourly-sync")
+    drop_runs(world)
+    for number in range(130):
+        add_run(world, flow, 0.1 + number / 10, "completed", "scheduler", endOrgId=f"c{number % 3}")
+    answer = await fires(world, "Hourly Slack sync")
+    assert (answer["runs_in_24_hours"], answer["customers"]) == (130, "at least 3")
+
+
+async def test_trigger_that_does_not_fire_has_no_pace(world: World) -> None:
+    for name in ("Nightly contact sync", "Paid Shopify orders"):
+        answer = await world.ask(GetTrigger(trigger_id=trigger(world, name)))
+        assert "fires" not in answer, name
+        assert answer["routes"][0]["workflow"]
+
+
+async def test_trigger_names_its_workflows_in_few_requests(world: World) -> None:
+    """The runs that are counted name them."""
+    answer = await world.ask(GetTrigger(trigger_id=trigger(world, "Shop events")))
+    assert [route["workflow"] for route in answer["routes"]] == ["process-new-orders", "update-inventory"]
+    assert [request.tool for request in world.sandbox.requests] == ["get_trigger", "list_executions", "list_executions"]
+    world.sandbox.requests.clear()
+    await world.ask(GetTrigger(trigger_id=trigger(world, "Nightly contact sync")))
+    assert [request.tool for request in world.sandbox.requests] == ["get_trigger", "get_workflow"]
+
+
+async def test_trigger_is_shown_if_its_runs_and_workflows_cannot_be_read(world: World) -> None:
+    flow = world.id_of("workflows", "slack-messages-to-supabase-hourly-sync")
+    world.refuse("/api/v1/executions", "/api/v1/workflows", f"/api/v1/workflows/{flow}")
+    answer = await world.ask(GetTrigger(trigger_id=trigger(world, "Hourly Slack sync")))
+    assert answer["fires"]["times_a_day"] == 24
+    assert "runs_in_24_hours" not in answer["fires"]
+    assert answer["fires"]["not_counted"]
+    assert "workflow" not in answer["routes"][0]
+
+
+@pytest.mark.parametrize(
+    ("authentication", "callers"),
+    [
+        ("API_KEY", WEBHOOK_KEY),
+        ({"type": "NONE"}, WEBHOOK_PUBLIC),
+        ("Public", WEBHOOK_PUBLIC),
+        ("HMAC", "Who may call it is not known: authentication HMAC."),
+        (None, "Who may call it is not known: authentication is not named."),
+    ],
+)
+async def test_webhook_says_who_may_call_it(world: World, authentication: JsonValue, callers: str) -> None:
+    world.sandbox.state.named("triggers", "Shop events", by="name")["authentication"] = authentication
+    assert (await world.ask(GetTrigger(trigger_id=trigger(world, "Shop events"))))["callers"] == callers
+    assert "callers" not in await world.ask(GetTrigger(trigger_id=trigger(world, "Hourly Slack sync")))
+
+
+@pytest.mark.parametrize(("authentication", "callers"), [(None, WEBHOOK_KEY), ("NONE", WEBHOOK_PUBLIC)])
+async def test_preview_and_receipt_of_a_webhook_say_who_may_call_it(
+    world: World, authentication: str | None, callers: str
+) -> None:
+    flow = world.id_of("workflows", "update-inventory")
+    call = CreateTrigger(name="Hook", type="webhook", routes=[{"routeId": flow}], authentication=authentication)
+    then = (await world.preview(call)).data_for_agent()["then"]
+    assert callers in then
+    assert NO_CUSTOMER in then
+    shown = await receipt(world, call)
+    assert (shown["callers"], shown["customers"]) == (callers, NO_CUSTOMER)
+    owner = world.id_of("customers", "Acme Corp")
+    of_acme = call.model_copy(update={"name": "Hook of Acme", "customer_id": owner})
+    assert NO_CUSTOMER not in (await world.preview(of_acme)).data_for_agent()["then"]
+    assert "customers" not in await receipt(world, of_acme)
+
+
+async def test_receipt_of_a_webhook_made_public_says_so(world: World) -> None:
+    call = UpdateTrigger(trigger_id=trigger(world, "Shop events"), authentication="NONE")
+    assert WEBHOOK_PUBLIC in (await world.preview(call)).data_for_agent()["then"]
+    assert (await receipt(world, call))["callers"] == WEBHOOK_PUBLIC
+
+
+async def test_quotas_say_when_each_resets_and_that_runs_are_not_limited(world: World) -> None:
+    answer = await world.ask(GetQuotas())
+    resets = {(row["name"], row["scope"]): row["resets"] for row in answer["quotas"]}
+    assert resets["API calls", "per minute"] == "each minute"
+    assert resets["API calls", "per day"].startswith("each day; Fastn does not say")
+    assert resets["Connected accounts", "total"].startswith("no period is named")
+    assert "No quota named here limits how many runs" in answer["note"]
+    assert len(world.sandbox.requests) == 1
+
+
+def test_quota_with_a_time_resets_then_and_a_limit_on_runs_is_one() -> None:
+    now = datetime(2026, 11, 25, tzinfo=UTC)
+    rows: Any = {"quotas": [{"name": "Executions", "limit": 10, "used": 1, "resetsAt": "2026-12-01"}], "plan": "Free"}
+    assert with_resets(rows, now)["quotas"] == [{**rows["quotas"][0], "resets": "2026-12-01T00:00:00Z (in 6 days)"}]
+    assert "limits how many runs" not in unlimited(quotas_of(rows))
+    assert with_resets({"quotas": ["odd", {"name": "no numbers"}]}, now) == {"quotas": ["odd", {"name": "no numbers"}]}

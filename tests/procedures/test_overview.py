@@ -135,7 +135,11 @@ async def test_quotas_say_whose_they_are_and_when_they_reset(world: World) -> No
     }  # fmt: skip
     answer = await overview(world)
     (near, workflows) = rows(finding_about(answer, "quotas are at 80 %"))
-    assert (near["name"], near["whose"], near["resets"]) == ("API calls per day", "the account", "Fastn does not say")
+    assert (near["name"], near["whose"], near["resets"]) == (
+        "API calls per day",
+        "the account",
+        "each day; Fastn does not say at which hour",
+    )
     assert workflows["whose"] == "Fastn does not say", "it is the quota of some customer"
     (credits_,) = rows(finding_about(answer, "AI credits"))
     assert credits_["resets"].startswith("2026-12-01T00:00:00Z (in ")

@@ -26,6 +26,7 @@ from fastn_mcp.ledger.question import FieldChange, Question
 from fastn_mcp.policy.conditions import host_of
 from fastn_mcp.records import cron
 from fastn_mcp.records.formats import counted, sentence
+from fastn_mcp.records.platform import NO_CUSTOMER, PUBLIC, callers_of, is_webhook, webhook_authentication
 from fastn_mcp.records.rows import Row, inside, key_of, objects, text, timestamp, word
 from fastn_mcp.records.states import STATES, State
 from fastn_mcp.redaction import texts_in
@@ -173,8 +174,8 @@ def update_trigger(facts: Facts) -> Question:
         return updated(facts)
     back = "The change can be undone; runs that it has started by then cannot."
     after = {**facts.row, **facts.arguments}
-    callers = f", {_when(after)}" if word(after, "type") == "webhook" else ""
-    return updated(facts, back, f"From then on it fires for real{callers}.")
+    callers = f", {_when(after)}" if is_webhook(after) else ""
+    return updated(facts, back, f"From then on it fires for real{callers}.", callers_of(after))
 
 
 def create_connection(facts: Facts) -> Question:
@@ -238,14 +239,15 @@ def create_workflow(facts: Facts) -> Question:
 
 
 def create_trigger(facts: Facts) -> Question:
-    arguments = facts.arguments
-    is_off = _state(facts, arguments) is State.OFF
+    trigger = {**facts.call.defaults, **facts.arguments}
+    is_off = _state(facts, facts.arguments) is State.OFF
     state = f", {State.OFF.value}" if is_off else ""
-    title = f"Create trigger {facts.name}{state}: {_starts(facts)} {_when(arguments)}."
+    title = f"Create trigger {facts.name}{state}: {_starts(facts)} {_when(trigger)}."
     then = "It fires for real from now on. It can be deleted; runs that it has started by then cannot be undone."
     if is_off:
         then = "It does not fire until it is switched on. It can be deleted afterwards."
-    return say(facts, "Create", title=title, then=then)
+    unnamed = "" if facts.owner else NO_CUSTOMER
+    return say(facts, "Create", title=title, then=joined(then, callers_of(trigger), unnamed))
 
 
 def _starts(facts: Facts) -> str:
@@ -259,9 +261,8 @@ def _starts(facts: Facts) -> str:
 
 
 _WEBHOOK_CALLERS = {
-    "": "whenever its address is called",
-    "api key": "whenever its address is called",
-    "none": "whenever anybody calls its address",
+    "api key": "whenever its address is called with an API key",
+    **dict.fromkeys(PUBLIC, "whenever anybody calls its address"),
 }
 """By the documented values of a webhook's authentication."""
 
@@ -272,8 +273,8 @@ def _when(arguments: Mapping[str, JsonValue]) -> str:
             schedule = arguments.get("schedule")
             return _schedule(schedule, arguments.get("timezone")) if schedule else "on a schedule"
         case "webhook":
-            authentication = word(arguments, "authentication.type", "authentication")
-            return _WEBHOOK_CALLERS.get(authentication, "whenever its address is called, perhaps by anybody")
+            unknown = "whenever its address is called, perhaps by anybody"
+            return _WEBHOOK_CALLERS.get(webhook_authentication(arguments), unknown)
         case "app event":
             events = list(map(quoted, texts_in(arguments.get("events"))))
             return f"whenever its app reports {' or '.join(events)}" if events else "whenever its app reports something"

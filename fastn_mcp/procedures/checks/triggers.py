@@ -8,6 +8,7 @@ from fastn_mcp.procedures.checks.finding import Cells, Severity, unread_names
 from fastn_mcp.procedures.checks.parts import PartState, listed
 from fastn_mcp.records.formats import age, counted, quoted
 from fastn_mcp.records.labels import name_of, owner_name
+from fastn_mcp.records.platform import PUBLIC, webhook_authentication
 from fastn_mcp.records.rows import Row, key_of, number, owner_of, short, started_workflows, text, value, word
 from fastn_mcp.records.states import State, switched_off, trigger_state
 from fastn_mcp.tools.triggers import PROBLEMS
@@ -19,8 +20,7 @@ def failures_in_a_row(trigger: Row) -> int:
 
 def is_public(trigger: Row) -> bool:
     """Whether the trigger is a webhook without authentication."""
-    protection = word(trigger, "authentication.type", "authentication", "auth")
-    return "webhook" in (word(trigger, "type") or "webhook") and protection in ("none", "public", "no auth")
+    return "webhook" in (word(trigger, "type") or "webhook") and webhook_authentication(trigger) in PUBLIC
 
 
 def _most_failures(triggers: Sequence[Row], _: datetime) -> str:
