@@ -280,4 +280,7 @@ async def _consequences(call: Call, parts: AccountParts) -> tuple[ResolvedCall |
         evaluation = await parts.dispatch.evaluate(call, Caller(Asker(), None))
     except FastnError as error:
         return None, [f"{type(call).title()} {quote(call.target or '')}: {error}"]
+    id_ = evaluation.call.target
+    if id_ != call.target:
+        return None, [f"{type(call).title()} {quote(call.target or '')}: A plan compares ids. Give {id_} in its place."]
     return evaluation.resolved, evaluation.people_question.summary()

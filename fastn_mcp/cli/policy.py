@@ -228,7 +228,7 @@ async def _explain(
     evaluation: Evaluation | None = None
     try:
         if effect is not Effect.READ and parts is not None:
-            call = await parts.dispatch.with_whole_ids(call, Caller(Asker(), None))
+            call = await parts.dispatch.with_ids(call, Caller(Asker(), None))
             evaluation, situation = await parts.guard.judge.explain(call, asker, at)
     except FastnError as error:
         reason = f"The guard would refuse the call as it is: {error}"

@@ -13,6 +13,7 @@ from fastn_mcp.guard.stops import STOPPED_NEXT_STEP
 from fastn_mcp.guard.undo import receipt
 from fastn_mcp.ledger.change import BEGUN, MADE_OUTCOMES, PERHAPS_MADE, Change
 from fastn_mcp.procedures.context import Pending, Procedure, ProcedureContext
+from fastn_mcp.procedures.lookup import KINDS_BY_ARGUMENT
 from fastn_mcp.records.formats import since
 from fastn_mcp.records.rows import FastnObject, row_of, text
 from fastn_mcp.tools.bounds import OF_CALLS, TextBound, size_problem
@@ -146,7 +147,7 @@ def _parse(number: int, entry: Mapping[str, Any]) -> Call:
         raise ValueError(f"{where}: {why}; call it separately")
     try:
         call = operation.model_validate(_arguments(where, operation, arguments))
-        call.request()
+        call.model_copy(update=dict.fromkeys(KINDS_BY_ARGUMENT.keys() & call.model_fields_set, "id")).request()
     except ValidationError as error:
         raise ValueError(f"{where}: {problems(operation, error)}") from None
     except RefusedValue as error:

@@ -27,6 +27,7 @@ from fastn_mcp.policy.asker import Asker
 from fastn_mcp.procedures.composed_operations import perform
 from fastn_mcp.procedures.context import Executor, Pending, PreviewOnly, Procedure, ProcedureContext
 from fastn_mcp.procedures.lookup import ReadRow
+from fastn_mcp.procedures.record_names import with_ids
 from fastn_mcp.procedures.undo_change import UndoChange
 from fastn_mcp.records.rows import FastnObject, row_of
 from fastn_mcp.runtime import Report, SpanFacts, no_progress, work_on
@@ -102,9 +103,12 @@ class Dispatcher:
         caller = Caller(asker, None, undoes=change)
         return isinstance(await self(UndoChange(change_id=change), caller), Done)
 
-    async def with_whole_ids(self, call: AnyCall, caller: Caller) -> AnyCall:
-        """Return `call` with the ids that its short ones stand for. Raises a `FastnError` if there is none."""
-        return await self._short_ids.expanded(call, self._reads(caller))
+    async def with_ids(self, call: AnyCall, caller: Caller) -> AnyCall:
+        """Return a changing call with the ids that its short ids and names stand for. Raises a `FastnError`."""
+        return await self._with_ids(call, self._context(caller, no_progress, is_preview=True))
+
+    async def _with_ids(self, call: AnyCall, context: ProcedureContext) -> AnyCall:
+        return await with_ids(await self._short_ids.expanded(call, context.look), context)
 
     async def preview_body(self, shown: Question) -> dict[str, JsonValue]:
         """Return a preview as JSON, with short ids."""
@@ -124,26 +128,27 @@ class Dispatcher:
 
         return AnswerReads(self._shared, read, permit)
 
-    async def _run(
-        self, call: Tool[Any], caller: Caller, report: Report, *, is_preview: bool = False
-    ) -> Done | Pending:
-        executor = PreviewOnly(self.guard) if is_preview else self._executor
-        look = self._reads(caller)
-        context = ProcedureContext(
+    def _context(self, caller: Caller, report: Report, *, is_preview: bool) -> ProcedureContext:
+        return ProcedureContext(
             self.guard,
-            executor,
+            PreviewOnly(self.guard) if is_preview else self._executor,
             caller,
             report=report,
             system=self.system,
             changes=self._changes,
-            look=look,
+            look=self._reads(caller),
             tools=self.tools,
         )
+
+    async def _run(
+        self, call: Tool[Any], caller: Caller, report: Report, *, is_preview: bool = False
+    ) -> Done | Pending:
+        context = self._context(caller, report, is_preview=is_preview)
         attributes: SpanFacts = {"effect": call.effective.value}
         with self.system.span("execute_tool", call.tool_name(), attributes):
             self._client.check(call)
             try:
-                call = await self._short_ids.expanded(call, look)
+                call = await self._with_ids(call, context)
                 if call.effect is not Effect.READ:
                     self._check_secrets(call, caller)
                 outcome = await perform(call, context)

@@ -18,6 +18,7 @@ from fastn_mcp.records.formats import quoted
 from fastn_mcp.records.labels import distinction, label_of
 from fastn_mcp.records.rows import FastnObject, Row, key_of, row_of, short, text
 from fastn_mcp.records.states import status_and_state
+from fastn_mcp.redaction import name_as_read
 from fastn_mcp.tools.catalog import OPERATIONS
 from fastn_mcp.tools.connectors import ListConnections
 from fastn_mcp.tools.operation import Operation
@@ -42,8 +43,14 @@ ID = re.compile(
 )
 """An id, in a group by the kind of resource; in none if it may be of several kinds."""
 
-_NAMED_BY = {f"{kind}_id": kind for kind in LISTS} | {"connector": "connector"}
-"""Kinds of resources by the arguments that take their ids, or the slug of a connector."""
+_PREFIXED_ID = re.compile(r"[a-z]+_[0-9a-f]{8,}|sec_\w+")
+"""Other ids of Fastn's, which begin with their kind."""
+
+KINDS_BY_ARGUMENT = {f"{kind}_id": kind for kind in LISTS}
+"""Kinds of the records that arguments name by id, slug or name."""
+
+_NAMED_BY = KINDS_BY_ARGUMENT | {"connector": "connector"}
+"""The same of reading calls, with the slug of a connector."""
 
 _MAX_SUGGESTIONS = 3
 """Maximum number of names suggested if none matches."""
@@ -82,7 +89,7 @@ async def ids_named(
 
 def is_id(typed: str) -> bool:
     """Whether it looks like one of Fastn's ids. Other ids are not known from a slug."""
-    return ID.fullmatch(typed) is not None
+    return ID.fullmatch(typed) is not None or _PREFIXED_ID.fullmatch(typed) is not None
 
 
 async def resolve(
@@ -98,7 +105,12 @@ async def resolve(
     except Disabled as error:
         if is_id(typed) or (kind == "connection" and connection_filters(typed)):
             return FoundResource(typed, {}, error)
-        raise Disabled(f"Names of {kind}s are not looked up. {error.what}", "Give an id.") from None
+        raise names_not_looked_up(kind, error) from None
+
+
+def names_not_looked_up(kind: str, error: Disabled) -> Disabled:
+    """Return the error for a name, if the settings switch off the list of its kind."""
+    return Disabled(f"Names of {kind}s are not looked up. {error.what}", "Give an id.")
 
 
 async def _resolve(
@@ -131,7 +143,7 @@ async def _resolve(
         return resource  # it is listed, though it cannot be read
     if len(matching) == 1 and matching[0].id:
         return await _with_fields(matching[0], fields, context)
-    raise _unresolved(kind, typed, contents, matching)
+    raise unresolved(kind, typed, contents, matching)
 
 
 def _stored(kind: str, typed: str, listing: List[Any], context: ProcedureContext) -> Entry | None:
@@ -165,8 +177,14 @@ async def _with_fields(item: Entry, fields: Collection[str], context: ProcedureC
     return listed if read is None or isinstance(read.error, (Disabled, LeftOut, NotFound)) else read
 
 
-def _unresolved(kind: str, typed: str, contents: Contents, matching: Sequence[Entry]) -> FastnError:
+def unresolved(kind: str, typed: str, contents: Contents, matching: Sequence[Entry]) -> FastnError:
     """Return why it is not known which resource was meant, with the resources that may be meant."""
+    if len(matching) == 1 and matching[0].id:
+        return InvalidArgument(
+            f"Not all {kind}s were looked through: others may have this name or slug too.",
+            f"Give its id: {matching[0].id} ({quoted(_distinction(kind, matching[0]))})",
+            facts={"untrusted": True},
+        )
     if matching:
         candidates = "; ".join(f"{item.id} ({quoted(_distinction(kind, item))})" for item in matching[:_MAX_CANDIDATES])
         return InvalidArgument(
@@ -203,14 +221,23 @@ def _distinction(kind: str, item: Entry) -> str:
 
 def named(typed: str, entries: Iterable[Entry]) -> list[Entry]:
     """Return the entries with this id, name, slug or email: exactly as typed, or else in any case and punctuation."""
+    matching = fitting(typed, entries)
+    return [item for item in matching if typed.strip() in (item.id, item.name, *item.also)] or matching
+
+
+def fitting(typed: str, entries: Iterable[Entry]) -> list[Entry]:
+    """Return the entries with this id, name, slug or email in any case and punctuation, also if one has it exactly."""
     id_ = typed.strip().casefold()
     words = words_of(typed)
-    matching = [
-        item
-        for item in entries
-        if item.id.casefold() == id_ or (words and words in map(words_of, (item.name, *item.also)))
-    ]
-    return [item for item in matching if typed.strip() in (item.id, item.name, *item.also)] or matching
+    as_read = name_as_read(typed)
+
+    def fits(item: Entry) -> bool:
+        names = (item.name, *item.also)
+        if item.id.casefold() == id_ or (words and words in map(words_of, names)):
+            return True
+        return bool(as_read) and as_read in map(name_as_read, names)
+
+    return [item for item in entries if fits(item)]
 
 
 async def read_by_id(kind: str, id_: str, context: ProcedureContext) -> FoundResource | None:

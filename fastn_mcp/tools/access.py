@@ -158,7 +158,7 @@ class CreateApiKey(Operation[NewApiKey]):
         NotEmpty | None, Field(description="Full access, Developer, Operator, Viewer (default, read-only) or End user.")
     ] = None
     expires: Annotated[NotEmpty | None, Field(description="30d, 90d (default), 1y, never or a date.")] = None
-    customers: Annotated[Texts | None, Field(description="Customer ids; default all."), _MANY_TEXTS] = None
+    customers: Annotated[Texts | None, Field(description="Ids or names; default all."), _MANY_TEXTS] = None
     allowed_ips: Annotated[Texts | None, Field(description="Default any.")] = None
     rate_limit_per_minute: Annotated[int | None, Field(description="At least 1.", ge=1)] = None
     extra: Extra = None

@@ -106,20 +106,23 @@ def any_of(*values: str) -> tuple[Any, Known, AfterValidator, TextBound]:
 
 _Id = Annotated[str, BeforeValidator(_number), AfterValidator(_not_empty)]
 
-CustomerId = Annotated[_Id, Field(description="Customer id.")]
+# Which of them it is, is found out before a call is sent: see `procedures.lookup`.
+_IdOrName = Annotated[_Id, Field(description="Id or name.")]
+
+CustomerId = _IdOrName
 # Connections and triggers carry the customer as `endOrgId`.
 OfCustomer = Annotated[str | None, Field(description="Else the account's own.", serialization_alias="endOrgId")]
-CustomerFilter = Annotated[str, BeforeValidator(_number), Field(description="Customer id.")]
+CustomerFilter = Annotated[str, BeforeValidator(_number), Field(description="Id or name.")]
 """Customer of the rows of a list; empty: none, which is the account itself."""
-ConnectorId = Annotated[_Id, Field(description="Connector id.")]
-ConnectionId = Annotated[_Id, Field(description="Connection id.")]
-WorkflowFilter = Annotated[str, BeforeValidator(_number), Field(description="Workflow id.")]
+ConnectorId = _IdOrName
+ConnectionId = _IdOrName
+WorkflowFilter = Annotated[str, BeforeValidator(_number), Field(description="Id or name.")]
 """Workflow that the rows of a list start; empty: none."""
-WorkflowId = Annotated[_Id, Field(description="Workflow id.")]
-TriggerId = Annotated[_Id, Field(description="Trigger id.")]
+WorkflowId = _IdOrName
+TriggerId = _IdOrName
 ExecutionId = Annotated[_Id, Field(description="Execution id.")]
-ApiKeyId = Annotated[_Id, Field(description="API key id.")]
-SecretId = Annotated[_Id, Field(description="Secret id.")]
+ApiKeyId = _IdOrName
+SecretId = _IdOrName
 
 Limit = Annotated[int, Field(ge=1, le=100, description="1-100, default 20.")]
 Cursor = Annotated[str | None, Field(description="Last next_cursor."), TextBound(8_000)]

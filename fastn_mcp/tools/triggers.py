@@ -25,7 +25,7 @@ from fastn_mcp.tools.operation import DELETE, DOCUMENTED, GET, INFERRED, POST, P
 from fastn_mcp.tools.paging import APPLIED_HERE, List, Match
 from fastn_mcp.tools.tool import Effect
 
-ROUTES = "{routeId: workflow id, environment: test|live, filter, payload}."
+ROUTES = "{routeId: workflow, environment: test|live, filter, payload}."
 _NESTED = {"routes": frozenset({"routeId", "routeType", "environment", "headers", "payload", "filter"})}
 Schedule = Annotated[str | None, Field(description="scheduler: 5-field cron.")]
 Timezone = Annotated[str | None, Field(description="scheduler: IANA zone.")]
@@ -133,8 +133,8 @@ class CreateTrigger(Operation[Trigger]):
     customer_id: OfCustomer = None
     schedule: Schedule = None
     timezone: Timezone = None
-    connector_id: Annotated[str | None, Field(description="app_event: connector id.")] = None
-    connection_id: Annotated[str | None, Field(description="app_event: connection id.")] = None
+    connector_id: Annotated[str | None, Field(description="app_event.")] = None
+    connection_id: Annotated[str | None, Field(description="app_event.")] = None
     events: Events = None
     authentication: Authentication = None
     description: Description = None

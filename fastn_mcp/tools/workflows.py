@@ -14,6 +14,7 @@ from fastn_mcp.redaction import texts_in
 from fastn_mcp.tools.bounds import TextBound
 from fastn_mcp.tools.fields import (
     CustomerFilter,
+    CustomerId,
     Description,
     ExecutionId,
     Extra,
@@ -26,7 +27,20 @@ from fastn_mcp.tools.fields import (
     WorkflowId,
     one_of,
 )
-from fastn_mcp.tools.operation import DELETE, DOCUMENTED, GET, POST, PUT, Create, Operation, Request, Route, Update
+from fastn_mcp.tools.operation import (
+    DELETE,
+    DOCUMENTED,
+    GET,
+    NOT_AN_ID,
+    POST,
+    PUT,
+    Create,
+    Operation,
+    RefusedValue,
+    Request,
+    Route,
+    Update,
+)
 from fastn_mcp.tools.paging import APPLIED_HERE, List, Match
 from fastn_mcp.tools.tool import Effect
 
@@ -39,9 +53,12 @@ Timeout = Annotated[
 ]
 
 
+_HEADER = re.compile(r"[\x21-\x7e]{1,256}")
+
+
 def _header_value(value: str | None) -> str | None:
     # A validator, as a pattern in the schema would cost tokens in every conversation.
-    if value is not None and re.fullmatch(r"[\x21-\x7e]{1,256}", value) is None:
+    if value is not None and _HEADER.fullmatch(value) is None:
         raise ValueError("1 to 256 visible ASCII characters, without a blank")
     return value
 
@@ -164,7 +181,7 @@ class RunWorkflow(Operation[Run]):
 
     workflow_id: WorkflowId
     input: Annotated[JsonObject | None, Field(description="ctx.input of the run.")] = None
-    customer_id: Annotated[str | None, Field(description="Customer id."), Header] = None
+    customer_id: CustomerId | None = None
     customer_ref: Annotated[str | None, Field(description="Or your reference."), Header] = None
     installation_id: Annotated[str | None, Field(description="inst_… if a widget installed it."), Header] = None
     environment: Annotated[
@@ -191,6 +208,8 @@ class RunWorkflow(Operation[Run]):
     def request(self, route: Route | None = None) -> Request:
         request = super().request(route)
         body: dict[str, JsonValue] = dict(request.body or {})
+        if self.customer_id is not None and _HEADER.fullmatch(self.customer_id) is None:
+            raise RefusedValue("customer_id", NOT_AN_ID)
         headers = {header: str(body.pop(wire)) for wire, header in RUN_HEADERS.items() if wire in body}
         return replace(request, body={"input": body.get("input") or {}}, headers=headers)
 

@@ -128,10 +128,6 @@ WRONG: list[tuple[Any, str]] = [
     ([{"tool": "apply_changes", "arguments": {"changes": []}}], "call 1: there is no tool 'apply_changes'"),
     ([{"tool": "create_api_key", "arguments": {"name": "a", "permissions": "x"}}], "its key is shown once"),
     ([{"tool": "ai_chat", "arguments": {"message": "a"}}], "its reply has to be read"),
-    (
-        [{"tool": "delete_customer", "arguments": {"customer_id": "../x"}}],
-        "1, delete_customer: customer_id: takes an id",
-    ),
     ([{"tool": "run_workflow", "arguments": {"workflow_id": "w", "wait_seconds": 3}}], "wait_seconds: a batch"),
     ([{"tool": "delete_customer", "arguments": {"customer_id": "a"}}] * 2, "call 2, delete_customer: is the same"),
     (

@@ -61,7 +61,7 @@ def test_output_of_an_instant_workflow_is_not_taken_for_the_run(
 def test_header_argument_cannot_start_another_header(name: str) -> None:
     for text in ("a\nX-Evil: 1", "a b", "ä", "a\r", "a\x00", "", "a\n", "x" * 257):
         with pytest.raises(ValueError, match=name):
-            RunWorkflow.model_validate({"workflow_id": "wf", name: text})
+            RunWorkflow.model_validate({"workflow_id": "wf", name: text}).request()
 
 
 def test_connections_name_their_customer_as_fastn_does() -> None:

@@ -63,10 +63,10 @@ class Diagnose(Procedure[Diagnosis]):
     effect = Effect.READ
     _control_characters = CONTROL
 
-    customer_id: Annotated[CustomerId | None, Field(description="Id or name.")] = None
-    connector_id: Annotated[ConnectorId | None, Field(description="Id or name.")] = None
-    workflow_id: Annotated[WorkflowId | None, Field(description="Id or name.")] = None
-    trigger_id: Annotated[TriggerId | None, Field(description="Id or name.")] = None
+    customer_id: CustomerId | None = None
+    connector_id: ConnectorId | None = None
+    workflow_id: WorkflowId | None = None
+    trigger_id: TriggerId | None = None
     cursor: Annotated[Cursor, Field(pattern=_CURSOR)] = None
     hours: Annotated[int, Field(ge=1, le=720, description="1-720, default 72.")] = 72
 
