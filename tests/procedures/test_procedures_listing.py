@@ -256,7 +256,7 @@ FILTERS: list[tuple[type[List[Any]], str, str, str, Callable[[Row, str], bool]]]
     (ListTriggers, "triggers", "authentication", "NONE", lambda row, to: row.get("authentication") == to),
     (ListTriggers, "triggers", "workflow_id", "wf_96d1b3072c5a", _routes),
     (ListTriggers, "triggers", "customer_id", "globex-exports", lambda row, to: row["endOrgId"] == to),
-    (ListWorkflows, "workflows", "connector", "cin7Core", _apps),
+    (ListWorkflows, "workflows", "connector_id", "cin7Core", _apps),
     (ListConnections, "connections", "authentication", "OAUTH_2", lambda row, to: row["authType"] == to),
     (ListExecutions, "executions", "started_by", "webhook", lambda row, to: row["triggeredBy"] == to),
     (ListUsers, "users", "role", "ADMIN", lambda row, _: row["role"] == "Admin"),
@@ -292,9 +292,9 @@ async def test_filter_holds_whether_fastn_honours_it_or_not(
 async def test_workflows_of_a_connector_by_its_id(world: World) -> None:
     """Find gives ids, and workflows name connectors by slug."""
     connector = world.sandbox.state.named("connectors", "cin7Core")
-    by_slug = await world.rendered(ListWorkflows(connector="cin7Core"))
-    assert (await world.rendered(ListWorkflows(connector=connector["id"])))["data"] == by_slug["data"]
-    assert isinstance(await world.call(ListWorkflows(connector="00000000-0000-4000-8000-000000000000")), NotFound)
+    by_slug = await world.rendered(ListWorkflows(connector_id="cin7Core"))
+    assert (await world.rendered(ListWorkflows(connector_id=connector["id"])))["data"] == by_slug["data"]
+    assert isinstance(await world.call(ListWorkflows(connector_id="00000000-0000-4000-8000-000000000000")), NotFound)
 
 
 async def test_filter_that_rows_cannot_confirm_has_no_total(world: World) -> None:

@@ -53,13 +53,13 @@ class Bounds:
 
 
 async def read_bounds(arguments: Mapping[str, str | None], context: ProcedureContext) -> Bounds:
-    """Return the bounds in the arguments `since`, `until`, `customer` and `workflow`. Raises a `FastnError`."""
+    """Return the bounds in the arguments `since`, `until`, `customer_id` and `workflow_id`. Raises a `FastnError`."""
     since = _time("since", arguments["since"])
     until = _time("until", arguments["until"])
     if since is not None and until is not None and since >= until:
         raise InvalidArgument("since is not before until, so nothing can match.", "Correct the arguments.")
-    customers = await _ids("customer", arguments["customer"], context)
-    workflows = await _ids("workflow", arguments["workflow"], context)
+    customers = await _ids("customer", arguments["customer_id"], context)
+    workflows = await _ids("workflow", arguments["workflow_id"], context)
     return Bounds(since, until, customers, workflows)
 
 
@@ -76,6 +76,6 @@ async def _ids(kind: str, given: str | None, context: ProcedureContext) -> list[
     """Return the ids of what is named by ids or names, with commas between."""
     named = list(dict.fromkeys(filter(None, (part.strip() for part in (given or "").split(",")))))
     if len(named) > MAX_NAMED:
-        raise InvalidArgument(f"{kind}: {len(named)} are more than {MAX_NAMED}.", "Use WHERE in the statement.")
+        raise InvalidArgument(f"{kind}_id: {len(named)} are more than {MAX_NAMED}.", "Use WHERE in the statement.")
     ids = [typed if is_id(typed) else (await resolve(kind, typed, context)).id for typed in named]
     return list(dict.fromkeys(ids))

@@ -43,8 +43,8 @@ class Query(Procedure[QueryResult]):
     sql: Annotated[str, Field(description="One SELECT."), TextBound(MAX_STATEMENT)]
     since: Since = None
     until: Until = None
-    customer: Annotated[str | None, Field(description="Id or name; several: A,B."), TextBound(4_000)] = None
-    workflow: Annotated[str | None, Field(description="Likewise."), TextBound(4_000)] = None
+    customer_id: Annotated[str | None, Field(description="Id or name; several: A,B."), TextBound(4_000)] = None
+    workflow_id: Annotated[str | None, Field(description="Likewise."), TextBound(4_000)] = None
     offset: Annotated[int, Field(ge=0, description="Rows to skip, default 0.")] = 0
     max_kb: Annotated[int, Field(ge=1, le=MAX_KB, description=f"1-{MAX_KB}, default {DEFAULT_KB}.")] = DEFAULT_KB
 
@@ -76,7 +76,7 @@ async def _run_statement(call: Query, context: ProcedureContext) -> tuple[Statem
         compiled = _checked(await run_task(task), call.sql, missing)
     reads = compiled.get("reads", {})
     _check_bounds(call, reads)
-    bounds = await read_bounds(call.model_dump(include={"since", "until", "customer", "workflow"}), context)
+    bounds = await read_bounds(call.model_dump(include={"since", "until", "customer_id", "workflow_id"}), context)
     reading = StatementReads(reads, bounds, context)
     await reading.read(call.sql)
     lines = await reading.lines()
@@ -111,13 +111,17 @@ def _with_short_ids(statement: str) -> str:
 
 def _check_bounds(call: Query, reads: Mapping[str, Sequence[str]]) -> None:
     """Refuse an argument that bounds no table of the statement: rows would seem to be bounded by it."""
-    bounds = {"since": call.since, "until": call.until, "customer_id": call.customer, "workflow_id": call.workflow}
+    bounds = {
+        "since": call.since,
+        "until": call.until,
+        "customer_id": call.customer_id,
+        "workflow_id": call.workflow_id,
+    }
     for bound, value in bounds.items():
         if value and not any(bound in TABLES[name].bounds for name in reads):
             tables = ", ".join(name for name, table in TABLES.items() if bound in table.bounds)
-            argument = bound.removesuffix("_id")
             raise InvalidArgument(
-                f"{argument} bounds none of the tables that the statement reads, only {tables}.", "Use WHERE."
+                f"{bound} bounds none of the tables that the statement reads, only {tables}.", "Use WHERE."
             )
 
 
