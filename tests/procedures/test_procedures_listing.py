@@ -99,7 +99,31 @@ async def test_full_rows_are_unchanged_and_cost_more(world: World, operation: ty
 async def test_requested_fields_are_the_columns(world: World) -> None:
     answer = await world.rendered(ListCustomers(fields=["plan", "region", "plann"], limit=2))
     assert [list(row) for row in answer["data"]] == [["plan", "region"]] * 2
-    assert answer["absent"] == ["plann (did you mean 'plan'?)"]
+    unknown, known = answer["absent"]
+    assert unknown == "plann (did you mean 'plan'?)"
+    assert known.startswith("rows have: id, name, slug, status, plan, connections_count, created_at, external_ref,")
+
+
+@pytest.mark.parametrize("detail", ["concise", "full"])
+@pytest.mark.parametrize("limit", [20, 100])
+async def test_fields_are_called_like_arguments_too(world: World, detail: str, limit: int) -> None:
+    """As in `query`, and by Fastn's own names."""
+    stored = world.sandbox.state.all("connections")
+    call = ListConnections(fields=["id", "customer_id", "connector_id", "endOrgId"], limit=limit, detail=detail)
+    answer = await world.rendered(call)
+    assert "absent" not in answer
+    rows = rows_of(answer["data"])
+    assert {row["customer_id"] for row in rows} == {row["endOrgId"] for row in stored}
+    assert all(row["endOrgId"] == row["customer_id"] for row in rows)
+    assert {row["connector_id"] for row in rows} == {row["connectorId"] for row in stored}
+
+
+async def test_column_that_is_empty_is_no_unknown_field(world: World) -> None:
+    """It is named alone: the rows may have it elsewhere."""
+    for row in world.sandbox.state.all("customers"):
+        del row["plan"]
+    answer = await world.rendered(ListCustomers(fields=["name", "plan"], limit=2))
+    assert answer["absent"] == ["plan"]
 
 
 @pytest.mark.parametrize("operation", LISTS, ids=lambda operation: operation.tool_name())
