@@ -76,8 +76,8 @@ _OVERVIEW = Call("get_overview", {})
 _WORKFLOWS = Call("get_overview", {"about": "workflows"})
 _DIAGNOSE_CUSTOMER = Call("diagnose", {"customer_id": _ID})
 _DIAGNOSE = Call("diagnose", {})
-_DEPENDENTS = Call("find_dependents", {"kind": "customer", "id": _ID})
-_USES = Call("find_dependents", {"kind": "workflow", "id": _WORKFLOW})
+_DEPENDENTS = Call("find_dependents", {"customer_id": _ID})
+_USES = Call("find_dependents", {"workflow_id": _WORKFLOW})
 _PREVIEW = Call("preview_change", {"tool": "delete_customer", "arguments": {"customer_id": _ID}})
 
 ROWS = (

@@ -135,7 +135,7 @@ QUESTIONS: tuple[Job, ...] = (
         36,
         "Who depends on the Slack connector, and what would its deletion do? Do not delete it.",
         (
-            Call("find_dependents", {"kind": "connector", "id": "Slack"}, ('"Slack of Acme Corp"', '"workflows"')),
+            Call("find_dependents", {"connector_id": "Slack"}, ('"Slack of Acme Corp"', '"workflows"')),
             Call(
                 "preview_change",
                 {"tool": "delete_connector", "arguments": {"connector_id": From(0, ("of", "id"))}},
@@ -163,7 +163,7 @@ QUESTIONS: tuple[Job, ...] = (
     Job(
         38,
         f"What do these customers have: {', '.join(_ALIKE)}?",
-        (Call("find_dependents", {"kind": "customer", "ids": list(_ALIKE)}, ('"not_checked": []',)),),
+        (Call("find_dependents", {"customer_id": list(_ALIKE)}, ('"not_checked": []',)),),
         facts=_ALIKE,
         texts=_connections_of_the_alike,
     ),

@@ -132,7 +132,7 @@ def _of_workflows(depends: Depends, connector: str = "") -> DependencyRule:
         ListWorkflows(limit=100),
         depends,
         detail=lambda key: GetWorkflow(workflow_id=key),
-        filters={"connector": connector} if connector else None,
+        filters={"connector_id": connector} if connector else None,
         filters_of=_connector_of,
     )
 
@@ -140,7 +140,7 @@ def _of_workflows(depends: Depends, connector: str = "") -> DependencyRule:
 def _connector_of(workflow: Row) -> Filters | None:
     slugs = (text(each, "slug") for each in objects(workflow, "connectors"))
     slug = next(filter(None, slugs), None)
-    return None if slug is None else {"connector": slug}
+    return None if slug is None else {"connector_id": slug}
 
 
 def _of_app_events(field: str, wanted: set[str]) -> DependencyRule:

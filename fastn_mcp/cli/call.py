@@ -74,7 +74,7 @@ _EXAMPLES_OF: Mapping[str, Mapping[str, str]] = {
     "create_secret": {"name": "STRIPE_KEY"},
     "create_trigger": {"type": "scheduler", "schedule": "0 6 * * *"},
     "diagnose": {"workflow_id": "wf_96d1b3072c5a"},
-    "find_dependents": {"id": "hubspot"},
+    "find_dependents": {"connector_id": "hubspot"},
     "list_executions": {"status": "failed"},
     "preview_change": {"arguments": '{"workflow_id": "wf_b5880b29eb25"}'},
     "update_customer": {"name": "Acme Corporation"},

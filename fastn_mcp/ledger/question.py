@@ -229,7 +229,7 @@ class Question:
             "notes": [*self.notes],
         }
         if examples is not None and any(_has_more(each, examples) for each in (*self.used_by, *self.may_be_used_by)):
-            further["dependents"] = {"tool": "find_dependents", "arguments": {"kind": self.kind, "id": self.target}}
+            further["dependents"] = {"tool": "find_dependents", "arguments": {f"{self.kind}_id": self.target}}
         return redact_object(body | {name: part for name, part in further.items() if part})
 
     def _list_data(self, examples: int | None) -> dict[str, JsonValue]:

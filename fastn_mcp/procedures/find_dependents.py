@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self, cast
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import BeforeValidator, Field, JsonValue, model_validator
+from pydantic_core import to_json
 
 from fastn_mcp.account.dependence import Dependence, Unchecked, by_reason
 from fastn_mcp.account.dependency_rules import dependency_rules
@@ -12,20 +13,42 @@ from fastn_mcp.account.dependents import describe_dependents
 from fastn_mcp.account.resolve import read_label
 from fastn_mcp.errors import FastnError
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
-from fastn_mcp.procedures.lookup import resolve
+from fastn_mcp.procedures.lookup import KINDS_BY_ARGUMENT, is_id, resolve
 from fastn_mcp.procedures.reads import read_if_short
 from fastn_mcp.records.formats import quoted
 from fastn_mcp.records.rows import FastnObject, key_of
-from fastn_mcp.tools.bounds import JsonBound
+from fastn_mcp.tools.bounds import TextBound, parsed_json
 from fastn_mcp.tools.catalog import OPERATIONS
-from fastn_mcp.tools.fields import Texts
+from fastn_mcp.tools.fields import in_words
 from fastn_mcp.tools.tool import CONTROL, Effect
 
 Entry = dict[str, JsonValue]
-Kind = Literal["customer", "connector", "connection", "workflow", "secret", "trigger"]
 
-MAX_IDS = 20
+MAX_RECORDS = 20
 """Maximum number of resources of one answer."""
+
+_MAX_NAME = 256
+"""Maximum number of characters of each of several ids or names, as of a single one."""
+
+_NO_LONGER = ("kind", "id", "ids")
+"""Arguments that stood for those that every other tool has."""
+
+
+def _as_text(several: object) -> object:
+    """Return a list as JSON text, as the schema has it: clients read unions badly."""
+    return to_json(several).decode() if isinstance(several, list) else several
+
+
+def _records(given: str) -> list[str]:
+    """Return the ids or names in an argument: one, a JSON list, or ids with commas between."""
+    several = parsed_json(given)
+    if isinstance(several, list):
+        return [str(each) for each in cast("list[object]", several)]
+    parts = [part.strip() for part in given.split(",")]
+    return parts if len(parts) > 1 and all(map(is_id, parts)) else [given]
+
+
+_Records = Annotated[str, BeforeValidator(_as_text), TextBound(6_000)]
 
 
 class ResourceDependents(FastnObject):
@@ -40,32 +63,57 @@ class FindDependents(Procedure[ResourceDependents]):
     effect = Effect.READ
     _control_characters = CONTROL
 
-    kind: Annotated[Kind, Field(description="Its kind.")]
-    id: Annotated[str | None, Field(description="Id or name.", min_length=1)] = None
-    ids: Annotated[Texts | None, Field(description="Several, in brief."), JsonBound(values=MAX_IDS, size=20_000)] = None
+    customer_id: Annotated[_Records | None, Field(description='Or several: ["A","B"].')] = None
+    connector_id: Annotated[_Records | None, Field(description="Likewise.")] = None
+    connection_id: Annotated[_Records | None, Field(description="Likewise.")] = None
+    workflow_id: Annotated[_Records | None, Field(description="Likewise.")] = None
+    secret_id: Annotated[_Records | None, Field(description="Likewise.")] = None
+    trigger_id: Annotated[_Records | None, Field(description="Likewise.")] = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_kind_and_id(cls, raw: object) -> object:
+        if isinstance(raw, dict) and not raw.keys().isdisjoint(_NO_LONGER):
+            raise ValueError(f"give {in_words(_ARGUMENTS)} in place of kind and id")
+        return cast(object, raw)
 
     @model_validator(mode="after")
-    def _one_or_several(self) -> Self:
-        ids = [self.id] if self.ids is None else self.ids
-        if (self.id and self.ids) or not all(ids) or not 1 <= len(ids) <= MAX_IDS:
-            raise ValueError(f"give id, or 1 to {MAX_IDS} ids")
+    def _names_one_kind(self) -> Self:
+        given = [value for _, value in self if value is not None]
+        records = _records(given[0]) if len(given) == 1 else []
+        if not 1 <= len(records) <= MAX_RECORDS or not all(each.strip() for each in records):
+            raise ValueError(f"give one of {in_words(_ARGUMENTS)}, with 1 to {MAX_RECORDS} ids or names")
+        if any(len(each) > _MAX_NAME for each in records):
+            raise ValueError(f"an id or name has at most {_MAX_NAME} characters")
         return self
 
     @property
+    def _argument(self) -> tuple[str, str]:
+        """Return the name and value of the argument that was given."""
+        return next((name, value) for name, value in self if value is not None)
+
+    @property
     def target(self) -> str | None:
-        return self.id
+        _, value = self._argument
+        return value
 
     async def run(self, context: ProcedureContext) -> ResourceDependents:
-        if self.id is None:
-            answer = await _several(self.kind, list(dict.fromkeys(self.ids or ())), context)
+        name, value = self._argument
+        kind = KINDS_BY_ARGUMENT[name]
+        records = list(dict.fromkeys(_records(value)))
+        if len(records) > 1:
+            answer = await _several(kind, records, context)
         else:
-            of, dependence = await _dependents(self.kind, self.id, context)
-            answer = {"of": {"kind": self.kind, **of}, "used_by": [], "not_checked": [], **dependence.data()}
+            of, dependence = await _dependents(kind, records[0], context)
+            answer = {"of": {"kind": kind, **of}, "used_by": [], "not_checked": [], **dependence.data()}
             answer |= {"none": [*dependence.none]} if dependence.none else {}
         return ResourceDependents.model_validate(answer | context.look.age())
 
 
-async def _several(kind: Kind, ids: Sequence[str], context: ProcedureContext) -> dict[str, JsonValue]:
+_ARGUMENTS = tuple(FindDependents.model_fields)
+
+
+async def _several(kind: str, ids: Sequence[str], context: ProcedureContext) -> dict[str, JsonValue]:
     """Return in brief what uses each of these. Lists that are short are read once for all of them."""
     rules = dependency_rules(kind, ids[0], None)
     for rule in (*rules.certain, *rules.possible):
@@ -91,7 +139,7 @@ async def _several(kind: Kind, ids: Sequence[str], context: ProcedureContext) ->
     return {"kind": kind, "used_by": rows, "not_checked": [gap.data() for gap in by_reason(gaps)]}
 
 
-async def _dependents(kind: Kind, typed: str, context: ProcedureContext) -> tuple[Entry, Dependence]:
+async def _dependents(kind: str, typed: str, context: ProcedureContext) -> tuple[Entry, Dependence]:
     """Return the id and name of a resource, and what uses it. Raises `NotFound` if it does not exist."""
     resource = await resolve(kind, typed, context)
     operation = OPERATIONS[f"delete_{kind}"]  # as the guard would preview it

@@ -11,6 +11,7 @@ from typing import Any
 
 import anyio
 from pydantic import JsonValue
+from pydantic.alias_generators import to_snake
 
 from fastn_mcp.account.dependence import Unchecked, by_reason
 from fastn_mcp.account.entries import read_many_labels
@@ -27,6 +28,8 @@ from fastn_mcp.records.labels import NO_NAMES, Names
 from fastn_mcp.records.rows import Row, key_of, parse_timestamp, row_of, started_workflows, text
 from fastn_mcp.records.states import run_state
 from fastn_mcp.redaction import shorten, texts_in
+from fastn_mcp.tools.fields import FIELD
+from fastn_mcp.tools.operation import plain
 from fastn_mcp.tools.paging import FULL, MAX_OBJECTS, List, created
 from fastn_mcp.tools.workflows import ELAPSED_COLUMN, STARTED_COLUMN, GetExecution, ListExecutions
 
@@ -310,16 +313,18 @@ async def _picked(
     call: List[Any], fields: Sequence[str], rows: Sequence[Row], context: ProcedureContext, known: Names
 ) -> dict[str, Any]:
     """Return rows with these fields. Columns of the concise form are as they are there, unless in full."""
-    columns = [name for name in call.row_type().columns if name in fields or _derived(name) in fields]
+    existing = list(dict.fromkeys([*call.row_type().columns, *(name for row in rows for name in row)]))
+    field_by_name = {name: _field_of(name, existing) for name in fields}
+    asked = set(field_by_name.values())
+    columns = [name for name in call.row_type().columns if name in asked or _derived(name) in asked]
     concise, ids = await _concise(call, columns, rows, context=context, known=known)
-    wanted = list(dict.fromkeys(fields))
     picked: list[dict[str, JsonValue]] = []
     for row in rows:
         cells: dict[str, JsonValue] = concise(row) if columns else {}
-        plain = [(name, row.get(name)) for name in wanted]
+        values = [(name, row.get(name)) for name in asked]
         dated = {
             name: concise.dated(name, value, sys.maxsize)
-            for name, value in plain
+            for name, value in values
             if isinstance(value, (str, int, float))
         }
         cells = {**cells, **row} if call.detail == FULL else {**row, **dated, **cells}
@@ -327,14 +332,41 @@ async def _picked(
             derived = _derived(name)
             if derived is not None and row.get(name) and derived not in cells:
                 cells[derived] = row[name]
-        picked.append({name: cells[name] for name in wanted if name in cells})
+        picked.append({name: cells[field] for name, field in field_by_name.items() if field in cells})
     present = {name for row in picked for name in row} | set(map(_derived, columns))
-    existing = {*call.row_type().columns, *(name for row in rows for name in row)}
-    absent = first_few(
-        (name for name in fields if name not in present),
-        lambda name: shorten(name, _MAX_VALUE) + ("" if name in existing else nearest(name, existing)),
-    )
+    absent = _absent({name: field for name, field in field_by_name.items() if name not in present}, existing)
     return {"items": picked, "ids": ids, "absent": absent or None if rows else None}
+
+
+def _absent(missing: Mapping[str, str], existing: Sequence[str]) -> list[str]:
+    """Describe requested names whose fields no row has. After an unknown one come the fields that there are."""
+    unknown = {name for name, field in missing.items() if field not in existing}
+    words = first_few(
+        missing, lambda name: shorten(name, _MAX_VALUE) + (nearest(name, existing) if name in unknown else "")
+    )
+    return [*words, f"rows have: {', '.join(_argument_names(existing))}"] if unknown else words
+
+
+_MAX_NAMED_FIELDS = 40
+"""Maximum number of fields that are named to choose from."""
+
+_OWNER_FIELDS = ("endorgid", "customerid")
+"""Fields with the customer of a row, as `plain` returns them."""
+
+
+def _field_of(name: str, existing: Sequence[str]) -> str:
+    """Return the field of rows that is called so, by Fastn or as an argument: `endOrgId` is `customer_id` too."""
+    if name in existing:
+        return name
+    wanted = _OWNER_FIELDS if name == "customer_id" else (plain(name),)
+    return next((field for field in existing if plain(field) in wanted), name)
+
+
+def _argument_names(existing: Iterable[str]) -> list[str]:
+    """Return the names of fields as arguments have them."""
+    fields = [name for name in existing if FIELD.fullmatch(name)][:_MAX_NAMED_FIELDS]
+    names = ["customer_id" if plain(name) in _OWNER_FIELDS else to_snake(name) for name in fields]
+    return list(dict.fromkeys(names))
 
 
 MAX_DETAILS = 20

@@ -24,7 +24,7 @@ from fastn_mcp.tools.connectors import ListConnections
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.paging import List
 from fastn_mcp.tools.tool import Effect
-from fastn_mcp.tools.workflows import ListExecutions
+from fastn_mcp.tools.workflows import ListExecutions, ListWorkflows
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +49,6 @@ _PREFIXED_ID = re.compile(r"[a-z]+_[0-9a-f]{8,}|sec_\w+")
 KINDS_BY_ARGUMENT = {f"{kind}_id": kind for kind in LISTS}
 """Kinds of the records that arguments name by id, slug or name."""
 
-_NAMED_BY = KINDS_BY_ARGUMENT | {"connector": "connector"}
-"""The same of reading calls, with the slug of a connector."""
-
 _MAX_SUGGESTIONS = 3
 """Maximum number of names suggested if none matches."""
 
@@ -61,13 +58,17 @@ _MAX_CANDIDATES = 10
 
 def names_in(call: Operation[Any]) -> dict[str, str]:
     """Return the kinds of the resources that a reading call names other than by one of Fastn's ids, by argument."""
-    named_by = {argument: _NAMED_BY[argument] for argument in type(call).model_fields if argument in _NAMED_BY}
     kinds: dict[str, str] = {}
-    for argument, kind in named_by.items():
+    for argument in filter(KINDS_BY_ARGUMENT.__contains__, type(call).model_fields):
         typed = getattr(call, argument)
-        if typed and (argument == kind or not is_id(typed)):
-            kinds[argument] = kind
+        if typed and (_takes_slug(call) or not is_id(typed)):
+            kinds[argument] = KINDS_BY_ARGUMENT[argument]
     return kinds
+
+
+def _takes_slug(call: Operation[Any]) -> bool:
+    """Whether a call needs the slug of the connector that it names: workflows name connectors so."""
+    return isinstance(call, ListWorkflows)
 
 
 async def ids_named(
@@ -80,7 +81,7 @@ async def ids_named(
     ids: dict[str, str] = {}
     for argument, kind in unclear.items():
         resource = await resolve(kind, getattr(call, argument), context, is_tried=are_tried)
-        takes_slug = argument == kind
+        takes_slug = _takes_slug(call)
         if takes_slug and resource.error is not None:
             raise resource.error
         ids[argument] = text(resource.row, "slug") or resource.id if takes_slug else resource.id

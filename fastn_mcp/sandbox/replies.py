@@ -124,7 +124,7 @@ def select(rows: list[Row], call: List[Any]) -> list[Row]:
 _NESTED = {
     "resource_id": ("resource", "id"),
     "workflow_id": ("routes", "routeId"),
-    "connector": ("connectors", "slug"),
+    "connector_id": ("connectors", "slug"),
     "authentication": ("authMethods", "type"),
 }
 """Filters of objects inside a row: their field, and the field in them."""

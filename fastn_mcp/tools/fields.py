@@ -107,7 +107,7 @@ def any_of(*values: str) -> tuple[Any, Known, AfterValidator, TextBound]:
 _Id = Annotated[str, BeforeValidator(_number), AfterValidator(_not_empty)]
 
 # Which of them it is, is found out before a call is sent: see `procedures.lookup`.
-_IdOrName = Annotated[_Id, Field(description="Id or name.")]
+_IdOrName = Annotated[_Id, Field(description="Id/name.")]
 
 CustomerId = _IdOrName
 # Connections and triggers carry the customer as `endOrgId`.

@@ -13,6 +13,7 @@ from fastn_mcp.records.states import State, run_state, workflow_state
 from fastn_mcp.redaction import texts_in
 from fastn_mcp.tools.bounds import TextBound
 from fastn_mcp.tools.fields import (
+    ConnectorId,
     CustomerFilter,
     CustomerId,
     Description,
@@ -91,11 +92,12 @@ class ListWorkflows(List[Workflow]):
 
     route = GET("/api/v1/workflows")
     evidence = DOCUMENTED("workflows")
-    matching: ClassVar[Mapping[str, Match]] = {"connector": _uses}
+    matching: ClassVar[Mapping[str, Match]] = {"connector_id": _uses}
 
     search: Search = None
     status: Annotated[str | None, *one_of("active", "inactive", "draft")] = None
-    connector: Annotated[str | None, Field(description="Id or slug.")] = None
+    # Sent by its slug, which is what a workflow's manifest has.
+    connector_id: Annotated[ConnectorId | None, Field(serialization_alias="connector")] = None
 
 
 class GetWorkflow(Operation[Workflow]):

@@ -192,7 +192,7 @@ def _calls() -> Iterator[Tool[Any]]:
                 "query": {"sql": "select customer, connector from connections where status = 'EXPIRED'"},
                 "diagnose": {"workflow_id": SLACK},
                 "wait_for_execution": {"execution_id": failed},
-                "find_dependents": {"kind": "connector", "id": fastn.id_of("connectors", "gamma")},
+                "find_dependents": {"connector_id": fastn.id_of("connectors", "gamma")},
                 "apply_changes": {"changes": [change]},
             }
             for name, arguments in procedures.items():

@@ -100,7 +100,7 @@ async def test_tables_of_an_overview_have_references(world: World) -> None:
 async def test_find_dependents_and_find_take_references(world: World) -> None:
     row = rows(world)[0]
     reference = reference_to(row["id"])
-    got = await world.ask(FindDependents(kind="connection", id=reference))
+    got = await world.ask(FindDependents(connection_id=reference))
     assert got["of"]["id"] == reference
     (found,) = (await world.ask(Find(query=f"what is {reference}?")))["found"]
     assert (found["kind"], found["id"]) == ("connection", reference)

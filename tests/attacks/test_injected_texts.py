@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, cast
 
 import pytest
 from mcp import Client
@@ -155,9 +155,8 @@ def calls_of(tool: AnyTool, known: dict[str, list[str]]) -> Iterator[Tool[Any]]:
             names = [name for name in QUERY_TABLES if name != "run_counts"]  # which has a request for each of its cells
             yield from (type_(sql=f"select * from {name}", max_kb=30) for name in names)  # noqa: S608 - ours
         case "find_dependents":
-            kinds = get_args(type_.model_fields["kind"].annotation)
-            yield from (type_(kind=kind, id=key) for kind in kinds for key in known[f"{kind}_id"][:2])
-            yield type_(kind="workflow", ids=known["workflow_id"][:3])
+            yield from (type_(**{name: key}) for name in type_.model_fields for key in known[name][:2])
+            yield type_(workflow_id=known["workflow_id"][:3])
         case _:
             needed = [name for name, field in type_.model_fields.items() if field.is_required()]
             for number in range(2):

@@ -57,7 +57,7 @@ def test_tools_are_listed_with_hyphens_and_called_with_either(fastn: Run) -> Non
     assert "Usage: fastn-mcp call get_customer [OPTIONS]" in fastn("call", "get_customer", "--help").stdout
     output = fastn("call", "get-customer", "--help").stdout
     assert "--customer-id TEXT" in output
-    assert "Id or name." in output
+    assert "Id/name." in output
 
 
 def test_write_is_stored_in_the_sandbox_file(fastn: Run, tmp_path: Path) -> None:

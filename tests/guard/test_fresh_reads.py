@@ -36,7 +36,7 @@ READS = [
     for operation in CATALOG
     if operation.effect is Effect.READ and operation.tool_name() != "query_audit_log"
 ]
-QUESTIONS = [GetOverview(), Diagnose(), FindDependents(kind="customer", id="acme-corp")]
+QUESTIONS = [GetOverview(), Diagnose(), FindDependents(customer_id="acme-corp")]
 
 
 @pytest.fixture

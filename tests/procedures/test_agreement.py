@@ -236,7 +236,8 @@ async def test_connections_that_do_not_work_agree(account: Account) -> None:
 
 async def dependents_agree(account: Account, kind: Any, key: str, connections: int) -> None:
     """Check that dependents and the preview of a deletion name as many connections as the list."""
-    used = {use["kind"]: use["count"] for use in (await account.call(FindDependents(kind=kind, id=key)))["used_by"]}
+    answer = await account.call(FindDependents.model_validate({f"{kind}_id": key}))
+    used = {use["kind"]: use["count"] for use in answer["used_by"]}
     assert used.get("connections", 0) == connections
     deletion = DeleteCustomer(customer_id=key) if kind == "customer" else DeleteConnector(connector_id=key)
     preview = await account.world.preview(deletion)

@@ -1,7 +1,9 @@
 """Tests of find_dependents, and of the dependents in the guard's previews, which use the same rules."""
 
+import json
 import re
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -17,7 +19,7 @@ from fastn_mcp.account.short_ids import ShortIds, reference_to
 from fastn_mcp.errors import NotFound, NotSent
 from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
-from fastn_mcp.procedures.find_dependents import FindDependents, Kind
+from fastn_mcp.procedures.find_dependents import FindDependents
 from fastn_mcp.procedures.overview.get_overview import GetOverview
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.tools.connectors import GetConnector
@@ -26,8 +28,12 @@ from fastn_mcp.tools.workflows import DeleteWorkflow, GetWorkflow, ListWorkflows
 Answer = dict[str, Any]
 
 
-async def dependents(world: World, kind: Kind, key: str) -> Answer:
-    return await world.ask(FindDependents(kind=kind, id=key))
+async def dependents(world: World, kind: str, key: str) -> Answer:
+    return await world.ask(FindDependents.model_validate({f"{kind}_id": key}))
+
+
+def several(customers: Iterable[str]) -> FindDependents:
+    return FindDependents.model_validate({"customer_id": [*customers]})
 
 
 def connection_of(world: World, connector: str) -> str:
@@ -53,7 +59,7 @@ def names(rows: list[Answer], kind: str) -> list[str]:
 class Dependents:
     """What `find_dependents` answers about a resource: kinds and counts, names, and what was not checked."""
 
-    kind: Kind
+    kind: str
     name: str
     used: dict[str, int]
     names: dict[str, list[str]]
@@ -118,7 +124,7 @@ async def test_kind_that_was_not_read_is_not_said_to_be_none(world: World) -> No
 
 async def test_each_of_several_says_of_which_kinds_it_has_none(world: World) -> None:
     ids = [world.id_of("customers", name) for name in ("Globex Exports", "John-Acme")]
-    globex, john = (await world.ask(FindDependents(kind="customer", ids=ids)))["used_by"]
+    globex, john = (await world.ask(FindDependents(customer_id=json.dumps(ids))))["used_by"]
     assert "none" not in globex
     assert john["none"] == ["connections", "secrets", "executions", "triggers"]
 
@@ -169,7 +175,7 @@ async def test_workflow_reads_are_bounded_and_the_rest_is_not_checked(world: Wor
     assert f"{99 - MAX_DETAILS} workflows" in [gap["what"] for gap in answer["not_checked"]]
 
 
-KINDS: list[tuple[Kind, str]] = [
+KINDS: list[tuple[str, str]] = [
     ("customer", "customers"),
     ("connector", "connectors"),
     ("connection", "connections"),
@@ -185,7 +191,7 @@ async def with_references(shown: list[dict[str, Any]]) -> Any:
 
 
 @pytest.mark.parametrize(("kind", "collection"), KINDS)
-async def test_preview_of_the_deletion_lists_the_same_dependents(world: World, kind: Kind, collection: str) -> None:
+async def test_preview_of_the_deletion_lists_the_same_dependents(world: World, kind: str, collection: str) -> None:
     for row in world.sandbox.state.all(collection):
         answer = await dependents(world, kind, str(row["id"]))
         assert "next" not in answer
@@ -197,7 +203,7 @@ async def test_preview_of_the_deletion_lists_the_same_dependents(world: World, k
         assert answer["not_checked"] == shown.get("not_checked", []) == stored.get("not_checked", [])
         briefly = await with_references([*shown.get("used_by", []), *shown.get("may_be_used_by", [])])
         assert [examples_of(each)[:3] for each in named] == [*map(examples_of, briefly)]
-        call = {"tool": "find_dependents", "arguments": {"kind": kind, "id": str(row["id"])}}
+        call = {"tool": "find_dependents", "arguments": {f"{kind}_id": str(row["id"])}}
         is_cut = any(len(examples_of(each)) > 3 for each in named)
         assert shown.get("dependents") == (call if is_cut else None)
         assert "dependents" not in stored
@@ -229,7 +235,7 @@ async def test_many_connections_are_counted_by_state_and_listed_by_a_further_cal
 
 async def test_unknown_id_is_not_found(world: World) -> None:
     for kind, collection in KINDS:
-        assert isinstance(await world.call(FindDependents(kind=kind, id=f"no-{collection}")), NotFound)
+        assert isinstance(await world.call(FindDependents.model_validate({f"{kind}_id": f"no-{collection}"})), NotFound)
 
 
 @pytest.mark.parametrize(
@@ -242,7 +248,7 @@ async def test_unknown_id_is_not_found(world: World) -> None:
 )
 async def test_dependents_do_not_depend_on_envelope_paging_or_filtering(world: World, behaviour: Behaviour) -> None:
     """Except for runs, as an unfiltered list shows only the newest."""
-    ids: dict[Kind, str] = {kind: str(world.sandbox.state.all(of)[-1]["id"]) for kind, of in KINDS}
+    ids: dict[str, str] = {kind: str(world.sandbox.state.all(of)[-1]["id"]) for kind, of in KINDS}
     usual = {kind: await dependents(world, kind, id_) for kind, id_ in ids.items()}
     world.sandbox.behaviour = behaviour
     for kind, id_ in ids.items():
@@ -402,7 +408,7 @@ async def test_triggers_of_a_customer_take_one_request(large_world: World) -> No
 async def test_several_customers_are_one_brief_answer(large_world: World) -> None:
     customers = [row for row in large_world.sandbox.state.all("customers") if "acme" in str(row["slug"])][:8]
     assert len(customers) == 8
-    answer = await large_world.ask(FindDependents(kind="customer", ids=[str(row["id"]) for row in customers]))
+    answer = await large_world.ask(several(str(row["id"]) for row in customers))
     rows = {row["id"]: row for row in answer["used_by"]}
     assert [*rows] == [row["id"] for row in customers]
     assert {row["name"] for row in rows.values()} == {row["name"] for row in customers}
@@ -416,12 +422,12 @@ async def test_several_customers_are_one_brief_answer(large_world: World) -> Non
 
 
 async def test_several_are_in_words_with_states_and_last_run(world: World) -> None:
-    answer = await world.ask(FindDependents(kind="customer", ids=["katana-customer", "Globex Exports", "nobody"]))
+    answer = await world.ask(several(["katana-customer", "Globex Exports", "nobody"]))
     katana, globex, nobody = answer["used_by"]
     assert katana["used_by"][0] == "2 connections (2 broken)"
     assert re.fullmatch(r"\d+ executions \(last .* ago\)\)", katana["used_by"][1]), katana
     assert (globex["name"], globex["may_be_used_by"]) == ("Globex Exports", ["1 trigger (1 broken)"])
-    rendered = await world.rendered(FindDependents(kind="customer", ids=["Globex Exports"]))
+    rendered = await world.rendered(several(["Globex Exports", "katana-customer"]))
     assert '"1 secret"' in to_json(rendered).decode()  # which is not redacted
     assert nobody["id"] == "nobody"
     assert "No customer" in nobody["error"]
@@ -429,7 +435,7 @@ async def test_several_are_in_words_with_states_and_last_run(world: World) -> No
 
 async def test_gaps_of_several_are_grouped_and_named(world: World) -> None:
     world.refuse("/api/v1/secrets")
-    answer = await world.ask(FindDependents(kind="customer", ids=["katana-customer", "globex-exports"]))
+    answer = await world.ask(several(["katana-customer", "globex-exports"]))
     (gap,) = answer["not_checked"]
     assert gap["what"] == "secrets of Katana, secrets of Globex Exports"
 
@@ -437,7 +443,7 @@ async def test_gaps_of_several_are_grouped_and_named(world: World) -> None:
 async def test_short_lists_are_read_once_for_several(world: World) -> None:
     cached = World(world.audit_path.parent, snapshot_seconds=90)
     ids = [str(row["id"]) for row in cached.sandbox.state.all("customers")]
-    await cached.ask(FindDependents(kind="customer", ids=ids))
+    await cached.ask(several(ids))
     lists = [request.path for request in cached.sandbox.requests if str(request.tool).startswith("list_")]
     assert len(lists) <= 2 * len(set(lists))
     cached.close()
@@ -445,7 +451,7 @@ async def test_short_lists_are_read_once_for_several(world: World) -> None:
 
 async def test_unknown_id_is_not_looked_for_in_all_of_a_list(large_world: World) -> None:
     unknown = "9375e42d-9510-4c95-a6a6-d9d89cf70000"
-    error = await large_world.expect(NotFound, FindDependents(kind="customer", id=unknown))
+    error = await large_world.expect(NotFound, FindDependents(customer_id=unknown))
     assert error.next_step == "Find it with find or list_customers."
     assert len(large_world.sandbox.requests) == 2
 
@@ -455,7 +461,7 @@ async def test_resource_that_was_listed_is_not_read_again(world: World) -> None:
     await cached.call(GetOverview())
     for kind, slug in (("connector", "slack"), ("workflow", "process-new-orders"), ("customer", "katana-customer")):
         cached.sandbox.requests.clear()
-        answer = await dependents(cached, cast(Kind, kind), cached.id_of(f"{kind}s", slug))
+        answer = await dependents(cached, kind, cached.id_of(f"{kind}s", slug))
         assert answer["of"]["name"] == cached.sandbox.state.named(f"{kind}s", slug, "slug")["name"]
         assert f"get_{kind}" not in [request.tool for request in cached.sandbox.requests]
     cached.close()
@@ -464,7 +470,7 @@ async def test_resource_that_was_listed_is_not_read_again(world: World) -> None:
 @pytest.mark.parametrize(
     ("kind", "slug"), [("customer", "katana-customer"), ("connector", "slack"), ("workflow", "process-new-orders")]
 )
-async def test_dependents_of_a_slug_are_those_of_the_id(tmp_path: Path, kind: Kind, slug: str) -> None:
+async def test_dependents_of_a_slug_are_those_of_the_id(tmp_path: Path, kind: str, slug: str) -> None:
     fastn = TakesSlugs()
     world = World(tmp_path, exchange=fastn.around)
     fastn.ids[slug] = world.id_of(f"{kind}s", slug)
@@ -489,8 +495,33 @@ async def test_last_run_is_found_by_the_slug_of_a_workflow(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"kind": "user", "id": "u1"}, {}, {"id": "a", "ids": ["b"]}, {"ids": []}, {"ids": ["a"] * 21}, {"ids": [""]}],
+    [
+        {"user_id": "u1"},
+        {},
+        {"customer_id": "a", "workflow_id": "b"},
+        {"customer_id": []},
+        {"customer_id": ["a"] * 21},
+        {"customer_id": [""]},
+        {"customer_id": ["a" * 257]},
+        {"customer_id": "a" * 257},
+    ],
 )
-def test_one_id_or_several_of_a_known_kind_are_wanted(arguments: Answer) -> None:
+def test_one_record_or_several_of_one_kind_are_wanted(arguments: Answer) -> None:
     with pytest.raises(NotSent):
-        parse(TOOLS, "find_dependents", {"kind": "customer", **arguments})
+        parse(TOOLS, "find_dependents", arguments)
+
+
+@pytest.mark.parametrize("arguments", [{"kind": "customer", "id": "a"}, {"kind": "secret", "ids": ["a", "b"]}])
+def test_kind_and_id_are_refused_with_what_to_give_instead(arguments: Answer) -> None:
+    with pytest.raises(NotSent, match=r"give customer_id, .* or trigger_id in place of kind and id"):
+        parse(TOOLS, "find_dependents", arguments)
+
+
+async def test_several_are_a_list_or_ids_with_commas(world: World) -> None:
+    ids = [world.id_of("customers", name) for name in ("Globex Exports", "Katana")]
+    expected = await world.ask(several(ids))
+    assert [row["id"] for row in expected["used_by"]] == ids
+    for given in (json.dumps(ids), ", ".join(ids)):
+        assert await world.ask(FindDependents(customer_id=given)) == expected
+    world.sandbox.state.all("customers")[0]["name"] = "Books, Inc"
+    assert (await dependents(world, "customer", "Books, Inc"))["of"]["name"] == "Books, Inc"

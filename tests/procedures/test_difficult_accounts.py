@@ -287,7 +287,7 @@ def memory() -> int:
         ("diagnose", {"hours": 300}),
         ("diagnose", {"customer_id": ACME}),
         ("find", {"query": "why did acme's hubspot sync fail last night?"}),
-        ("find_dependents", {"kind": "customer", "id": ACME}),
+        ("find_dependents", {"customer_id": ACME}),
     ],
 )
 async def test_any_single_request_may_fail(worlds: Worlds, tool: str, arguments: dict[str, Any]) -> None:

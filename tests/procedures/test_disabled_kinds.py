@@ -175,8 +175,8 @@ def questions(world: World, calls: Mapping[str, Call]) -> list[tuple[str, dict[s
         asked += [("diagnose", {f"{kind}_id": one}) for one in (*ids(world, kind)[:4], names(world, kind)[0])]
     for kind in ("customer", "connector", "connection", "workflow", "secret", "trigger"):
         found = [*ids(world, kind)[:4], names(world, kind)[0]]
-        asked += [("find_dependents", {"kind": kind, "id": one}) for one in found]
-        asked.append(("find_dependents", {"kind": kind, "ids": found}))
+        asked += [("find_dependents", {f"{kind}_id": one}) for one in found]
+        asked.append(("find_dependents", {f"{kind}_id": found}))
     asked += [("wait_for_execution", {"execution_id": ids(world, "execution")[-1], "seconds": 1})]
     for one in CATALOG:
         if one.effect is Effect.READ and one.toolset() != "ai":
@@ -272,7 +272,7 @@ async def test_kinds_left_out_are_named_with_the_setting(limited: Callable[..., 
     assert found["found"][0]["name"] == "Acme Corp"
     gaps = {gap["why"]: gap["what"] for gap in (await world.ask(GetOverview()))["not_checked"]}
     assert gaps[WHY] == "users, API keys, secrets"
-    dependents = await world.ask(FindDependents(kind="customer", id="acme-corp"))
+    dependents = await world.ask(FindDependents(customer_id="acme-corp"))
     assert {"what": "secrets", "why": WHY} in dependents["not_checked"]
     assert [entry["kind"] for entry in dependents["used_by"]] == ["connections", "executions"]
 
@@ -287,7 +287,7 @@ async def test_name_of_a_disabled_kind_is_refused_and_its_id_taken(limited: Call
     diagnosis = await world.ask(Diagnose(workflow_id=workflow))
     assert diagnosis["causes"]
     assert any(gap.endswith(WHY) for gap in diagnosis["not_checked"])
-    dependents = await world.ask(FindDependents(kind="workflow", id=workflow))
+    dependents = await world.ask(FindDependents(workflow_id=workflow))
     assert dependents["of"] == {"kind": "workflow", "id": workflow}
     assert [entry["kind"] for entry in dependents["used_by"]] == ["triggers"]
 

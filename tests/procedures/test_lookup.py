@@ -59,7 +59,7 @@ ARGUMENTS = [
     for tool in ALL_TOOLS
     for name in tool.model_fields
     if tool.effect is Effect.READ and name.removesuffix("_id") in NAMES
-] + [Argument(FindDependents, "id", kind, {"kind": kind}) for kind in (*NAMES, "secret")]
+] + [Argument(FindDependents, "secret_id", "secret", {})]
 
 every = pytest.mark.parametrize("argument", ARGUMENTS, ids=str)
 
@@ -101,14 +101,14 @@ async def test_near_names_have_the_status(world: World) -> None:
 async def test_id_takes_no_look_up(world: World, argument: Argument) -> None:
     """Neither does the id of something that no row of a list belongs to."""
     row = row_of(world, argument.kind)
-    typed = str(row["slug" if argument.name == "connector" else "id"])
+    typed = str(row["slug" if argument.tool is ListWorkflows else "id"])
     for rows in world.sandbox.state.rows.values():
         for each in rows.values():
             each.setdefault("endOrgId", None)
     await world.ask(argument.call(typed))
     sent = [request.tool for request in world.sandbox.requests]
     lists = sent.count(f"list_{argument.kind}s")
-    assert lists <= (1 if argument.tool in (Diagnose, FindDependents) else argument.name == "connector")
+    assert lists <= (1 if argument.tool in (Diagnose, FindDependents) else argument.tool is ListWorkflows)
     if argument.tool.tool_name().startswith("get_"):
         assert sent == [argument.tool.tool_name()]
 
@@ -116,7 +116,7 @@ async def test_id_takes_no_look_up(world: World, argument: Argument) -> None:
 async def test_slug_of_a_connector_takes_no_look_up_of_connectors(world: World) -> None:
     """A key may have no access to connectors."""
     world.refuse("/api/v1/connectors", "/api/v1/connectors/*")
-    answer = await world.ask(ListWorkflows(connector="gamma"))
+    answer = await world.ask(ListWorkflows(connector_id="gamma"))
     assert [row["name"] for row in answer["items"]] == ["hubspot-discovery-deal-to-gamma-deck"]
     assert [request.tool for request in world.sandbox.requests] == ["list_workflows"]
 
@@ -138,7 +138,7 @@ async def test_exact_id_of_unknown_shape_wins_over_a_name(world: World, filterin
     assert (await world.ask(GetCustomer(customer_id="north")))["name"] == "South"
     assert (await world.ask(ListConnections(customer_id="north")))["items"] == []
     assert (await world.ask(Diagnose(customer_id="north")))["customer"] == {"id": "north", "name": "South"}
-    assert (await world.ask(FindDependents(kind="customer", id="north")))["of"]["name"] == "South"
+    assert (await world.ask(FindDependents(customer_id="north")))["of"]["name"] == "South"
 
 
 async def test_name_exactly_as_typed_wins_over_another_spelling(world: World) -> None:
@@ -165,7 +165,7 @@ async def test_slug_that_fastn_takes_for_an_id_is_diagnosed_by_the_id(tmp_path: 
 
 
 async def test_connection_that_is_not_named_so_leads_to_find(world: World) -> None:
-    error = await world.expect(NotFound, FindDependents(kind="connection", id="TikTok Shop of Katana"))
+    error = await world.expect(NotFound, FindDependents(connection_id="TikTok Shop of Katana"))
     assert str(error).endswith("Find it with find.")
 
 

@@ -99,7 +99,31 @@ async def test_full_rows_are_unchanged_and_cost_more(world: World, operation: ty
 async def test_requested_fields_are_the_columns(world: World) -> None:
     answer = await world.rendered(ListCustomers(fields=["plan", "region", "plann"], limit=2))
     assert [list(row) for row in answer["data"]] == [["plan", "region"]] * 2
-    assert answer["absent"] == ["plann (did you mean 'plan'?)"]
+    unknown, known = answer["absent"]
+    assert unknown == "plann (did you mean 'plan'?)"
+    assert known.startswith("rows have: id, name, slug, status, plan, connections_count, created_at, external_ref,")
+
+
+@pytest.mark.parametrize("detail", ["concise", "full"])
+@pytest.mark.parametrize("limit", [20, 100])
+async def test_fields_are_called_like_arguments_too(world: World, detail: str, limit: int) -> None:
+    """As in `query`, and by Fastn's own names."""
+    stored = world.sandbox.state.all("connections")
+    call = ListConnections(fields=["id", "customer_id", "connector_id", "endOrgId"], limit=limit, detail=detail)
+    answer = await world.rendered(call)
+    assert "absent" not in answer
+    rows = rows_of(answer["data"])
+    assert {row["customer_id"] for row in rows} == {row["endOrgId"] for row in stored}
+    assert all(row["endOrgId"] == row["customer_id"] for row in rows)
+    assert {row["connector_id"] for row in rows} == {row["connectorId"] for row in stored}
+
+
+async def test_column_that_is_empty_is_no_unknown_field(world: World) -> None:
+    """It is named alone: the rows may have it elsewhere."""
+    for row in world.sandbox.state.all("customers"):
+        del row["plan"]
+    answer = await world.rendered(ListCustomers(fields=["name", "plan"], limit=2))
+    assert answer["absent"] == ["plan"]
 
 
 @pytest.mark.parametrize("operation", LISTS, ids=lambda operation: operation.tool_name())
@@ -256,7 +280,7 @@ FILTERS: list[tuple[type[List[Any]], str, str, str, Callable[[Row, str], bool]]]
     (ListTriggers, "triggers", "authentication", "NONE", lambda row, to: row.get("authentication") == to),
     (ListTriggers, "triggers", "workflow_id", "wf_96d1b3072c5a", _routes),
     (ListTriggers, "triggers", "customer_id", "globex-exports", lambda row, to: row["endOrgId"] == to),
-    (ListWorkflows, "workflows", "connector", "cin7Core", _apps),
+    (ListWorkflows, "workflows", "connector_id", "cin7Core", _apps),
     (ListConnections, "connections", "authentication", "OAUTH_2", lambda row, to: row["authType"] == to),
     (ListExecutions, "executions", "started_by", "webhook", lambda row, to: row["triggeredBy"] == to),
     (ListUsers, "users", "role", "ADMIN", lambda row, _: row["role"] == "Admin"),
@@ -292,9 +316,9 @@ async def test_filter_holds_whether_fastn_honours_it_or_not(
 async def test_workflows_of_a_connector_by_its_id(world: World) -> None:
     """Find gives ids, and workflows name connectors by slug."""
     connector = world.sandbox.state.named("connectors", "cin7Core")
-    by_slug = await world.rendered(ListWorkflows(connector="cin7Core"))
-    assert (await world.rendered(ListWorkflows(connector=connector["id"])))["data"] == by_slug["data"]
-    assert isinstance(await world.call(ListWorkflows(connector="00000000-0000-4000-8000-000000000000")), NotFound)
+    by_slug = await world.rendered(ListWorkflows(connector_id="cin7Core"))
+    assert (await world.rendered(ListWorkflows(connector_id=connector["id"])))["data"] == by_slug["data"]
+    assert isinstance(await world.call(ListWorkflows(connector_id="00000000-0000-4000-8000-000000000000")), NotFound)
 
 
 async def test_filter_that_rows_cannot_confirm_has_no_total(world: World) -> None:

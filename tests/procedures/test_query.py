@@ -222,9 +222,9 @@ async def test_secret_that_a_name_shows_stays_hidden_under_an_alias(world: World
 
 
 async def test_argument_that_bounds_nothing_is_refused(world: World) -> None:
-    answer = await world.call(Query(sql="select count(*) from workflows", customer=["Katana"]))
+    answer = await world.call(Query(sql="select count(*) from workflows", customer_id=["Katana"]))
     assert isinstance(answer, InvalidArgument)
-    assert await cell(world, "select count(*) from connections", customer="Katana") == len(
+    assert await cell(world, "select count(*) from connections", customer_id="Katana") == len(
         [row for row in world.sandbox.state.all("connections") if row["endOrgId"] == world.id_of("customers", "Katana")]
     )
 
@@ -280,17 +280,17 @@ def test_words_and_times_are_read_in_any_form() -> None:
 
 async def test_row_of_two_bounds_is_read_once(world: World) -> None:
     id_ = world.id_of("customers", "Katana")
-    once = await cell(world, "select count(*) from connections", customer=id_)
-    assert await cell(world, "select count(*) from connections", customer=f"Katana, {id_}") == once > 0
-    assert await cell(world, "select count(*) from connections", customer=["Katana", id_]) == once
-    answer = await world.call(Query(sql="select count(*) from connections", customer=[""]))
+    once = await cell(world, "select count(*) from connections", customer_id=id_)
+    assert await cell(world, "select count(*) from connections", customer_id=f"Katana, {id_}") == once > 0
+    assert await cell(world, "select count(*) from connections", customer_id=["Katana", id_]) == once
+    answer = await world.call(Query(sql="select count(*) from connections", customer_id=[""]))
     assert "WHERE customer_id IS NULL" in str(answer)
     first, second = [row["id"] for row in world.sandbox.state.all("workflows")][:2]
     routes = [{"routeId": id_, "environment": "live"} for id_ in (first, second)]
     trigger = world.sandbox.state.all("triggers")[0]
     trigger["routes"] = routes
     counting = f"select count(*) from triggers where id = '{trigger['id']}'"
-    assert await cell(world, counting, workflow=f"{first},{second}") == 1
+    assert await cell(world, counting, workflow_id=f"{first},{second}") == 1
 
 
 async def test_warning_is_short_and_quotes_what_others_wrote(world: World) -> None:
@@ -324,19 +324,19 @@ async def test_window_of_several_workflows_goes_back_as_far_as_all_do(tmp_path: 
     world = World(tmp_path, begin=large_account, snapshot_seconds=90)
     many: list[str] = []
     for row in world.sandbox.state.all("workflows"):
-        number = await cell(world, "select runs from run_counts", workflow=row["id"], since="2020-01-01")
+        number = await cell(world, "select runs from run_counts", workflow_id=row["id"], since="2020-01-01")
         if 600 < number < 1_000:
             many.append(row["id"])
         if len(many) == 3:
             break
     bounded = World(tmp_path / "bounded", begin=large_account, snapshot_seconds=90, requests_per_answer=12)
     statement = "select workflow_id, min(created_at) from runs group by 1 order by 2"
-    data = await ask(bounded, statement, workflow=",".join(many[:2]))
+    data = await ask(bounded, statement, workflow_id=",".join(many[:2]))
     (_, oldest), (_, oldest_of_partial) = data["rows"]
     assert oldest < oldest_of_partial
     assert f"back to {oldest_of_partial};" in data["reach"]["runs"]
     bounded = World(tmp_path / "other", begin=large_account, snapshot_seconds=90, requests_per_answer=12)
-    answer = await bounded.call(Query(sql=statement, workflow=many))
+    answer = await bounded.call(Query(sql=statement, workflow_id=many))
     assert isinstance(answer, LeftOut), answer
 
 

@@ -190,7 +190,7 @@ class Account:
         assert problems.count("by Fastn") == sum(switched_off(row).is_platform for row in off)
 
     async def dependents(self) -> None:
-        answer = await self.call(FindDependents(kind="connector", id=self.connector))
+        answer = await self.call(FindDependents(connector_id=self.connector))
         shown = await self.world.preview(DeleteConnector(connector_id=self.connector))
         uses = {use["kind"]: use["count"] for use in answer["used_by"]}
         assert uses == {use["kind"]: use["count"] for use in shown.data_for_agent().get("used_by", [])}

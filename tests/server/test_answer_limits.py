@@ -72,7 +72,7 @@ PROCEDURES: dict[str, dict[str, Any]] = {
     "diagnose": {},
     "list_changes": {},
     "preview_change": {"tool": "delete_customer", "arguments": ARGUMENTS["delete_customer"]},
-    "find_dependents": {"kind": "customer", "id": ARGUMENTS["delete_customer"]["customer_id"]},
+    "find_dependents": {"customer_id": ARGUMENTS["delete_customer"]["customer_id"]},
     "apply_changes": {
         "changes": [{"tool": "update_customer", "arguments": {**ARGUMENTS["get_customer"], "name": "A"}}],
     },

@@ -54,8 +54,8 @@ def test_changing_tools_take_dry_run_and_others_do_not() -> None:
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [
-        ("get_customer", {}, "customer_id: is required (Id or name)."),
-        ("get_customer", {"customer": CANARY}, "customer_id: is required (Id or name); unknown argument 'customer'"),
+        ("get_customer", {}, "customer_id: is required (Id/name)."),
+        ("get_customer", {"customer": CANARY}, "customer_id: is required (Id/name); unknown argument 'customer'"),
         ("list_customers", {"serach": CANARY}, "unknown argument 'serach' (did you mean 'search'?)."),
         ("list_customers", {"zzz": CANARY}, "unknown argument 'zzz'."),
         ("list_customers", {"limit": CANARY}, "limit: must be a valid integer (1-100, default 20)."),

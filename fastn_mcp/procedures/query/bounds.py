@@ -58,13 +58,13 @@ async def read_bounds(
     named: Mapping[str, Sequence[str] | None],
     context: ProcedureContext,
 ) -> Bounds:
-    """Return a period and what is `named` of each kind, by ids or names. Raises a `FastnError`."""
+    """Return a period and what is `named` by each argument, by ids or names. Raises a `FastnError`."""
     since = _time("since", since_text)
     until = _time("until", until_text)
     if since is not None and until is not None and since >= until:
         raise InvalidArgument("since is not before until, so nothing can match.", "Correct the arguments.")
-    customers = await _ids("customer", named["customer"], context)
-    workflows = await _ids("workflow", named["workflow"], context)
+    customers = await _ids("customer", named["customer_id"], context)
+    workflows = await _ids("workflow", named["workflow_id"], context)
     return Bounds(since, until, customers, workflows)
 
 
@@ -82,9 +82,9 @@ async def _ids(kind: str, given: Sequence[str] | None, context: ProcedureContext
     named = list(dict.fromkeys(filter(None, (part.strip() for part in given or ()))))
     if given is not None and not named:
         raise InvalidArgument(
-            f"{kind} is empty, and would bound nothing.", f"For rows of no {kind}, use WHERE {kind}_id IS NULL."
+            f"{kind}_id is empty, and would bound nothing.", f"For rows of no {kind}, use WHERE {kind}_id IS NULL."
         )
     if len(named) > MAX_NAMED:
-        raise InvalidArgument(f"{kind}: {len(named)} are more than {MAX_NAMED}.", "Use WHERE in the statement.")
+        raise InvalidArgument(f"{kind}_id: {len(named)} are more than {MAX_NAMED}.", "Use WHERE in the statement.")
     ids = [typed if is_id(typed) else (await resolve(kind, typed, context)).id for typed in named]
     return list(dict.fromkeys(ids))

@@ -46,8 +46,8 @@ class Query(Procedure[QueryResult]):
     sql: Annotated[str, Field(description="One SELECT."), TextBound(MAX_STATEMENT)]
     since: Since = None
     until: Until = None
-    customer: Annotated[Named | None, Field(description="Id or name; several: A,B.")] = None
-    workflow: Annotated[Named | None, Field(description="Likewise.")] = None
+    customer_id: Annotated[Named | None, Field(description="Id or name; several: A,B.")] = None
+    workflow_id: Annotated[Named | None, Field(description="Likewise.")] = None
     offset: Annotated[int, Field(ge=0, description="Rows to skip, default 0.")] = 0
     max_kb: Annotated[int, Field(ge=1, le=MAX_KB, description=f"1-{MAX_KB}, default {DEFAULT_KB}.")] = DEFAULT_KB
 
@@ -79,7 +79,7 @@ async def _run_statement(call: Query, context: ProcedureContext) -> tuple[Statem
         compiled = _checked(await run_task(task), call.sql, missing)
     reads = compiled.get("reads", {})
     _check_bounds(call, reads)
-    named = {"customer": call.customer, "workflow": call.workflow}
+    named = {"customer_id": call.customer_id, "workflow_id": call.workflow_id}
     bounds = await read_bounds(call.since, call.until, named, context)
     reading = StatementReads(reads, bounds, context)
     await reading.read(call.sql)
@@ -115,13 +115,17 @@ def _with_short_ids(statement: str) -> str:
 
 def _check_bounds(call: Query, reads: Mapping[str, Sequence[str]]) -> None:
     """Refuse an argument that bounds no table of the statement: rows would seem to be bounded by it."""
-    bounds = {"since": call.since, "until": call.until, "customer_id": call.customer, "workflow_id": call.workflow}
+    bounds = {
+        "since": call.since,
+        "until": call.until,
+        "customer_id": call.customer_id,
+        "workflow_id": call.workflow_id,
+    }
     for bound, value in bounds.items():
         if value and not any(bound in TABLES[name].bounds for name in reads):
             tables = ", ".join(name for name, table in TABLES.items() if bound in table.bounds)
-            argument = bound.removesuffix("_id")
             raise InvalidArgument(
-                f"{argument} bounds none of the tables that the statement reads, only {tables}.", "Use WHERE."
+                f"{bound} bounds none of the tables that the statement reads, only {tables}.", "Use WHERE."
             )
 
 
