@@ -133,15 +133,23 @@ def repairs(connections: Iterable[PartState], *, named: int = 3) -> str:
     owners: dict[tuple[str, str, bool], list[str]] = {}
     for connection in connections:
         app = quoted(app_of(connection.row)) if named else "the app"
-        action = (
-            "reconnect {}"
-            if connection.state is State.OFF
-            else _BY_AUTH_TYPE.get(auth_type(connection.row), _BY_ANY_AUTH_TYPE)
-        )
+        action = _repair(connection)
         by_customer = connection.customer is not None and connection.state is not State.OFF
         where = "the widget" if by_customer else "the dashboard"
         owners.setdefault((action.format(app), where, connection.customer is None), []).append(quoted(connection.owner))
     return " ".join(sentence(f"{_who(who, named)} {action} in {where}.") for (action, where, _), who in owners.items())
+
+
+def _repair(connection: PartState) -> str:
+    """Return what repairs a connection; `{}` stands for its app."""
+    if connection.state is State.OFF:
+        return "reconnect {}"
+    return _BY_AUTH_TYPE.get(auth_type(connection.row), _BY_ANY_AUTH_TYPE)
+
+
+def brief_repairs(connections: Iterable[PartState]) -> list[str]:
+    """Return what repairs each of these connections, for a cell of a table: `authorise HubSpot again`."""
+    return [_repair(each).format(quoted(app_of(each.row))).rstrip(",") for each in connections]
 
 
 def _who(owners: Sequence[str], named: int) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from fastn_mcp.account.short_ids import short_id
-from fastn_mcp.procedures.diagnosis.blockers import PartState, connection_states, listed, repairs
+from fastn_mcp.procedures.diagnosis.blockers import PartState, brief_repairs, connection_states, listed, repairs
 from fastn_mcp.procedures.diagnosis.failures import FailureGroup, RunFilter, grouped
 from fastn_mcp.procedures.diagnosis.run_counts import RunCounts, RunRecord
 from fastn_mcp.procedures.diagnosis.stuck_runs import StuckRun
@@ -207,14 +207,16 @@ def customer_rows(counts: RunCounts, not_working: Iterable[PartState], customers
     now = counts.period.now
     groups = {group.newest.customer: group for group in grouped(counts.failures, lambda run: run.customer)}
     by_id = {key_of(row): row for row in customers}
-    broken = dict[str | None, list[str]]()
+    broken = dict[str | None, list[PartState]]()
     for each in not_working:
-        broken.setdefault(each.customer, []).append(f"{app_of(each.row)} {each.status}")
+        broken.setdefault(each.customer, []).append(each)
     rows: list[TableRow] = []
     for key in dict.fromkeys([*groups, *broken, *by_id]):
         row = by_id.get(key or "", {})
         group = groups.get(key)
         name = UNREAD_NAME if key else ACCOUNT
+        own = broken.get(key, [])
+        since = [broken_since(each.row, now).partition(" (")[0] for each in own]
         if row:
             name = name_of(row)
         cells: Cells = {
@@ -223,9 +225,24 @@ def customer_rows(counts: RunCounts, not_working: Iterable[PartState], customers
             "failed": counts.failed(len(group.runs) if group else 0),
             "workflows": len({run.workflow for run in group.runs}) if group else None,
             "last_failure": _recent(group.newest.at, now) if group and group.newest.at else "",
-            "connections": listed(broken.get(key, []), 2),
+            "broken_connections": listed([f"{app_of(each.row)} {each.status}" for each in own], 2),
+            "broken_since": min(filter(_is_date, since), default=next(iter(since), "")),
             "why": _reasons(group) if group else "",
+            "helps": _help(own, group, row),
             "state": "activation pending" if is_pending(row) else "",
         }
         rows.append(TableRow(cells, len(group.runs) if group else 0, at=created(row), customer=key))
     return rows
+
+
+def _is_date(words: str) -> bool:
+    return words[:1].isdigit()
+
+
+def _help(broken: Sequence[PartState], failures: FailureGroup | None, customer: Row) -> str:
+    """Return what helps a customer, for a cell of a table; empty if nothing is wrong."""
+    if broken:
+        return listed(brief_repairs(broken), 2)
+    if is_pending(customer):
+        return "its admin has to accept the invitation"
+    return "see diagnose(customer_id)" if failures else ""
