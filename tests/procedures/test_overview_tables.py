@@ -179,7 +179,6 @@ async def test_customers_with_problems_come_first(world: World) -> None:
     assert helps["John-Acme"] == "its admin has to accept the invitation"
     assert helps["Globex Exports"] == "reconnect Shopify"
     assert helps["Acme Corp"] is None
-
     assert (rows[0]["failed"], rows[0]["why"]) == (1, "The tiktokShop connection cannot be used")
     assert [row["state"] for row in rows if row["name"] == "John-Acme"] == ["activation pending"]
 
