@@ -205,13 +205,14 @@ async def chat(call: AiChat, context: ProcedureContext) -> Done | Pending:
     return Done(_with_next(reply, {}, next_step(reply)), outcome.change, {"changed": _changed_by_first_message(reply)})
 
 
-def _changed_by_first_message(reply: Row) -> str:
-    """Say what a first message in manual mode changed, by the reply alone."""
+def _changed_by_first_message(reply: Row) -> dict[str, JsonValue]:
+    """Return what a first message in manual mode changed, by the reply alone."""
     if reply.get("tool_calls"):
-        return "Perhaps: Fastn's AI says what it called in tool_calls. query_audit_log tells what was changed."
-    return (
-        "Nothing, according to Fastn: in manual mode its AI asks before each change, and it names no call that it made."
-    )
+        return {
+            "not_checked": ["Fastn's AI says what it called in tool_calls; query_audit_log tells what was changed."]
+        }
+    said = "Nothing: in manual mode its AI asks before each change, and it names no call that it made."
+    return {"according_to_fastn": said}
 
 
 async def build(call: AiBuild, context: ProcedureContext) -> Done | Pending:

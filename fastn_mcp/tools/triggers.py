@@ -107,7 +107,7 @@ class ListTriggers(List[Trigger]):
 
 
 class GetTrigger(Operation[Trigger]):
-    """Get a trigger: who calls it, how often and for whom it fires."""
+    """Get a trigger: schedule, who calls it, how often and for whom it fires."""
 
     route = GET("/api/v1/triggers/{trigger_id}")
     effect = Effect.READ

@@ -108,9 +108,15 @@ def customer_rows(reading: Reading, customers: Iterable[Row]) -> list[TableRow]:
             "last_failure": _recent(group.newest.at, now) if group and group.newest.at else "",
             "broken_connections": listed([f"{app_of(each.row)} {each.status}" for each in connections], 2),
             "broken_since": listed([broken_since(each.row, now).partition(" (")[0] for each in connections], 2),
-            "fix": listed([repair(each) for each in connections], 2),
+            "fix": _fix(connections, row),
             "why": _reasons(group) if group else "",
             "state": "activation pending" if is_pending(row) else "",
         }
         rows.append(TableRow(cells, len(group.runs) if group else 0, at=created(row), customer=key))
     return rows
+
+
+def _fix(broken: Sequence[PartState], customer: Row) -> str:
+    if not broken and is_pending(customer):
+        return "its admin has to accept the invitation"
+    return listed([repair(each) for each in broken], 2)
