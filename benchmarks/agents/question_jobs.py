@@ -278,7 +278,7 @@ QUESTIONS: tuple[Job, ...] = (
             Call("diagnose", {"workflow_id": "TikTok sync"}, ("Did you mean: ",), is_refused=True),
             Call(
                 "diagnose",
-                {"workflow_id": From(0, (Captured("Did you mean: ([^,?]+)"),), "next")},
+                {"workflow_id": From(0, (Captured(r"Did you mean: (.+?) \("),), "next")},
                 ('"name": "Sync TikTok Orders to Cin7 Core"', '"causes": [{'),
             ),
         ),

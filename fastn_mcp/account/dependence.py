@@ -103,6 +103,8 @@ class Dependence:
     gaps: tuple[Unchecked, ...] = ()
     """What could not be checked, with the reasons."""
     possible: tuple[Dependents, ...] = ()
+    none: tuple[str, ...] = ()
+    """The kinds of which certainly nothing uses it."""
 
     @property
     def unchecked(self) -> tuple[str, ...]:

@@ -68,8 +68,8 @@ async def find_dependents(
     """
     rules = _rules(call, target)
     own = _own(call, target)
-    dependents, unchecked = await _apply(rules.certain, _limited(call, send), own, earlier=earlier)
-    return Dependence(dependents, (*rules.unchecked, *unchecked))
+    certain = await _apply(rules.certain, _limited(call, send), own, earlier=earlier)
+    return replace(certain, gaps=(*rules.unchecked, *certain.gaps))
 
 
 async def describe_dependents(
@@ -84,14 +84,15 @@ async def describe_dependents(
     rules = _rules(call, target)
     own = _own(call, target)
     send = _limited(call, send)
-    dependents, unchecked = await _apply(rules.certain, send, own, earlier=earlier, now=now, report=report)
-    possible, more_unchecked = await _apply(rules.possible, send, own, earlier=earlier, now=now, report=report)
+    certain = await _apply(rules.certain, send, own, earlier=earlier, now=now, report=report)
+    possible = await _apply(rules.possible, send, own, earlier=earlier, now=now, report=report)
     customer = owner_of(row_of(target)) if kind_of(call) == "connection" else None
-    dependents, possible = [
+    used_by, may_be_used_by = [
         tuple([await _with_facts(each, send, now, customer) if each.kind == "workflows" else each for each in group])
-        for group in (dependents, possible)
+        for group in (certain.certain, possible.certain)
     ]
-    return Dependence(dependents, (*unchecked, *more_unchecked, *rules.unchecked), possible)
+    none = certain.none if rules.unchecked else (*certain.none, *possible.none)
+    return Dependence(used_by, (*certain.gaps, *possible.gaps, *rules.unchecked), may_be_used_by, none)
 
 
 async def _with_facts(dependents: Dependents, send: Send, now: datetime, customer: str | None) -> Dependents:
@@ -181,7 +182,7 @@ async def _apply(
     earlier: Send | None,
     now: datetime | None = None,
     report: Report = no_progress,
-) -> tuple[tuple[Dependents, ...], list[Unchecked]]:
+) -> Dependence:
     """Return the dependents that the rules find, and what they could not check: without `now`, from lists alone.
 
     Where reads are limited and dependents of another kind were found, Fastn's own filter is believed without proof.
@@ -200,6 +201,7 @@ async def _apply(
         is_used = is_used or (search.uses is not None and search.uses.count > 0)
     dependents: list[Dependents] = []
     unchecked: list[Unchecked] = []
+    none: list[str] = []
     for search in searches:
         rule = search.rule
         uses = search.uses
@@ -212,7 +214,9 @@ async def _apply(
         gap = uses.gap(rule.kind)
         if gap:
             unchecked.append(gap)
-    return tuple(dependents), unchecked
+        elif not uses.count:
+            none.append(rule.kind)
+    return Dependence(tuple(dependents), tuple(unchecked), none=tuple(none))
 
 
 async def _dependents(rule: DependencyRule, uses: Uses, own: Names, send: Send, *, now: datetime | None) -> Dependents:

@@ -13,6 +13,7 @@ from fastn_mcp.account.resolved_call import ResolvedCall, Surroundings
 from fastn_mcp.client.reads import read_page
 from fastn_mcp.client.targets import find_listed
 from fastn_mcp.errors import FastnError, NotFound
+from fastn_mcp.records.code_input import input_use
 from fastn_mcp.records.cron import next_run
 from fastn_mcp.records.formats import aged, dated, kind_in_words
 from fastn_mcp.records.labels import label_of, name_of
@@ -136,7 +137,7 @@ async def _notes(resolved: ResolvedCall, send: Send, now: datetime, around: Surr
 
 async def _of_run(call: RunWorkflow, resolved: ResolvedCall, send: Send, now: datetime) -> list[str]:
     workflow = row_of(resolved.target)
-    notes = [_STATE_OF_RUN.get(workflow_state(workflow), ""), _input(call, workflow)]
+    notes = [_STATE_OF_RUN.get(workflow_state(workflow), ""), _input(call, workflow), _input_read(call, workflow)]
     if resolved.customer.values:
         notes.append(_customer(resolved.customer.values[0], resolved))
         notes += await _connections(workflow, resolved, send, now)
@@ -160,6 +161,26 @@ def _input(call: RunWorkflow, workflow: Row) -> str:
     if missing:
         return f"Its input lacks what its schema requires: {', '.join(map(quote, missing))}."
     return "" if values else "Its input is empty."
+
+
+def _input_read(call: RunWorkflow, workflow: Row) -> str:
+    """Return which fields of the input the code reads, and where the given ones differ from these."""
+    use = input_use(value(workflow, "code"))
+    if use is None or (not use.fields and use.is_whole):
+        return ""
+    given = [*(call.input or {})]
+    unread = [name for name in given if name not in use.fields]
+    missing = [name for name in use.fields if name not in given]
+    sentences = [f"Its code reads of the input: {_names(use.fields)}." if use.fields else "Its code reads no input."]
+    if unread and not use.is_whole:
+        sentences.append(f"It does not read {_names(unread)}.")
+    if missing and given:
+        sentences.append(f"The input lacks {_names(missing)}.")
+    return " ".join(sentences)
+
+
+def _names(names: Sequence[str]) -> str:
+    return ", ".join(map(quote, names))
 
 
 def _customer(key: str, resolved: ResolvedCall) -> str:

@@ -35,6 +35,8 @@ class Rule:
 
 _FIELDS_RESTORED = "The earlier values can be restored with undo_change."
 _RUNS_STAY = "Runs that the trigger has already started are not undone."
+_LABELS = frozenset({"name", "description"})
+"""Fields whose change has no effect but itself, so that nothing is lost beside the earlier values."""
 
 RULES: Mapping[str, Rule] = {
     "create_customer": Rule("delete_customer", "The customer can be deleted with undo_change."),
@@ -150,6 +152,8 @@ def undo_of(change: Change) -> Undo | NotUndoable:
     by = OPERATIONS[rule.by]
     if "adminEmail" in change.sent:
         rule = replace(rule, lost=f"{rule.lost} {_INVITED}".strip())
+    if issubclass(operation, Update) and change.sent.keys() <= _LABELS:
+        rule = replace(rule, lost="")
     if issubclass(by, Update) or operation.route.method == "DELETE":
         if change.before is None:
             return NotUndoable("Its earlier state could not be read.")

@@ -15,8 +15,9 @@ from fastn_mcp.procedures.context import Pending, Procedure, ProcedureContext
 from fastn_mcp.procedures.list_results import ListAnswer, listed
 from fastn_mcp.procedures.lookup import ids_named, names_in
 from fastn_mcp.procedures.wait_for_execution import run_workflow
+from fastn_mcp.records.code_input import input_use
 from fastn_mcp.records.labels import name_of
-from fastn_mcp.records.rows import FastnObject, Row, inside, key_of, objects, row_of, started_workflows, text
+from fastn_mcp.records.rows import FastnObject, Row, inside, key_of, objects, row_of, started_workflows, text, value
 from fastn_mcp.records.states import State, trigger_state
 from fastn_mcp.tools.access import QueryAuditLog
 from fastn_mcp.tools.ai import AiBuild, AiChat
@@ -25,7 +26,7 @@ from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.paging import List
 from fastn_mcp.tools.tool import MAY_BE_ID, Effect, Tool
 from fastn_mcp.tools.triggers import DeleteTrigger, ListTriggers, UpdateTrigger
-from fastn_mcp.tools.workflows import RunWorkflow
+from fastn_mcp.tools.workflows import GetWorkflow, RunWorkflow, Workflow
 
 _SCHEMAS = ("inputSchema", "input_schema", "input", "parameters", "schema")
 _MAX_DESCRIPTION = 120
@@ -82,6 +83,18 @@ def _type(schema: JsonValue) -> str:
     return kind
 
 
+async def get_workflow(call: GetWorkflow, context: ProcedureContext) -> Workflow:
+    """Read a workflow, with the fields of `input` that its code reads."""
+    row = row_of(await context.read(call))
+    use = input_use(value(row, "code"))
+    facts: dict[str, JsonValue] = {}
+    if use is not None:
+        facts["input_fields"] = [*use.fields]
+    if use is not None and use.is_whole:
+        facts["input_note"] = "The code may read more: it passes the input on whole, or by names made at run time."
+    return Workflow.model_validate(facts | row)
+
+
 async def change_trigger(call: UpdateTrigger | DeleteTrigger, context: ProcedureContext) -> Done | Pending:
     """Make the change. If it stops the trigger, add to its receipt what else starts its workflows.
 
@@ -120,6 +133,7 @@ _CHANGES: Mapping[type[Tool[Any]], Callable[[Any, ProcedureContext], Awaitable[F
 _READS: Mapping[type[Tool[Any]], Callable[[Any, ProcedureContext], Awaitable[FastnObject]]] = {
     QueryAuditLog: entries,
     GetConnector: get_connector,
+    GetWorkflow: get_workflow,
 }
 """Reads that are more than one request."""
 

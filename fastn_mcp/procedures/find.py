@@ -18,8 +18,8 @@ from fastn_mcp.procedures.reads import failure
 from fastn_mcp.procedures.search_data import Matches, SearchData
 from fastn_mcp.records.formats import age
 from fastn_mcp.records.platform import facts_about
-from fastn_mcp.records.rows import FastnObject, Row, as_word, key_of, short, text, timestamp, without_empty
-from fastn_mcp.records.states import STATES, State, failure_reason, is_unfinished, workflow_state
+from fastn_mcp.records.rows import FastnObject, Row, key_of, short, text, timestamp, without_empty
+from fastn_mcp.records.states import failure_reason, is_unfinished, status_and_state, workflow_state
 from fastn_mcp.tools.bounds import TextBound
 from fastn_mcp.tools.tool import Effect
 
@@ -143,7 +143,7 @@ class Find(Procedure[SearchResult]):
             "more": more or None,
             "ambiguous": doubt if len(meant) > 1 else None,
             "first_lacks": [*matches.lacking],
-            "did_you_mean": [] if displayed else [short(name, _MAX_NAME) for name in ranking.near(data.wanted)],
+            "did_you_mean": [] if displayed else [_named_with_status(item) for item in ranking.near(data.wanted)],
             "not_searched": [*gaps, *unread],
             "next": [*dict.fromkeys((*_next(hit.entry for hit in displayed[: matches.named]), *lists))],
         }
@@ -168,7 +168,7 @@ class _Rows:
             row["slug"] = short(slug, _MAX_NAME)
         if item.kind == "user" and item.emails and item.emails[0] != item.name:
             row["email"] = short(item.emails[0], _MAX_NAME)
-        row |= _state(item)
+        row |= status_and_state(item.kind, item.row)
         if item.customer and item.kind != "connection":  # a connection's name contains the customer's
             row["customer"] = self._named("customer", item.customer)
         if item.kind == EXECUTION and (workflow := text(item.row, "workflowId")):
@@ -193,7 +193,11 @@ class _Rows:
         row |= self._last_run(id_)
         if id_ in self._meant:
             triggers = [it for it in self._rows.of("trigger") if ("workflow", id_) in it.related]
-            started_by = [self._named("trigger", it.id) | _state(it) for it in triggers if it.id not in self._displayed]
+            started_by = [
+                self._named("trigger", it.id) | status_and_state("trigger", it.row)
+                for it in triggers
+                if it.id not in self._displayed
+            ]
             row |= _first("started_by", started_by)
         return row
 
@@ -218,13 +222,10 @@ def _first(name: str, items: Sequence[JsonValue]) -> dict[str, JsonValue]:
     return row | ({f"more_{name}": len(items) - _MAX_RELATED} if len(items) > _MAX_RELATED else {})
 
 
-def _state(item: Entry) -> dict[str, JsonValue]:
-    """Return the status of a resource, and its state unless the status says it."""
-    status = text(item.row, "status")
-    state = STATES.get(f"{item.kind}s", lambda _: State.UNKNOWN)(item.row)
-    row: dict[str, JsonValue] = {"status": status} if status else {}
-    is_plain = state is State.UNKNOWN or (state.is_usable and as_word(status) == "active")
-    return row if is_plain else row | {"state": state.value}
+def _named_with_status(item: Entry) -> dict[str, JsonValue]:
+    """Return which resource it is, and whether it runs, works or fires: names alone may be of several."""
+    named: dict[str, JsonValue] = {"kind": item.kind, "id": item.id or None, "name": short(item.name, _MAX_NAME)}
+    return named | status_and_state(item.kind, item.row)
 
 
 def _next(shown: Iterable[Entry]) -> list[str]:

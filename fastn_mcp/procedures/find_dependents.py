@@ -61,6 +61,7 @@ class FindDependents(Procedure[ResourceDependents]):
         else:
             of, dependence = await _dependents(self.kind, self.id, context)
             answer = {"of": {"kind": self.kind, **of}, "used_by": [], "not_checked": [], **dependence.data()}
+            answer |= {"none": [*dependence.none]} if dependence.none else {}
         return ResourceDependents.model_validate(answer | context.look.age())
 
 
@@ -83,6 +84,8 @@ async def _several(kind: Kind, ids: Sequence[str], context: ProcedureContext) ->
         of["used_by"] = [use.brief() for use in dependence.certain]
         if possible:
             of["may_be_used_by"] = possible
+        if dependence.none:
+            of["none"] = [*dependence.none]
         rows.append(of)
         gaps += [Unchecked(f"{gap.what} of {quoted(str(of.get('name', typed)))}", gap.why) for gap in dependence.gaps]
     return {"kind": kind, "used_by": rows, "not_checked": [gap.data() for gap in by_reason(gaps)]}

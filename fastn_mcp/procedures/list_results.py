@@ -18,6 +18,7 @@ from fastn_mcp.account.short_ids import short_id
 from fastn_mcp.client.reads import MAX_LOOKUPS
 from fastn_mcp.errors import FastnError, first_few, nearest
 from fastn_mcp.procedures.context import ProcedureContext
+from fastn_mcp.procedures.history import begins_within
 from fastn_mcp.procedures.list_rows import ListAnswer, collected
 from fastn_mcp.procedures.reads import AccountReads
 from fastn_mcp.records.formats import age, aged, counted, named_id, stamp
@@ -247,7 +248,14 @@ def _thing(value: Mapping[str, JsonValue]) -> tuple[str, str] | None:
 
 async def listed(call: List[Any], context: ProcedureContext) -> ListAnswer:
     """Return the page that `call` asks for. Raises a `FastnError`."""
-    return await shown(call, await collected(call, context), context)
+    page = await collected(call, context)
+    answer = await shown(call, page, context)
+    if not isinstance(call, ListExecutions):
+        return answer
+    begins = await begins_within(call, context.look, is_empty=not page.items)
+    if begins is None:
+        return answer
+    return answer.model_copy(update={"history_begins": begins.in_words(context.system.now())})
 
 
 async def shown(call: List[Any], page: ListAnswer, context: ProcedureContext, known: Names = NO_NAMES) -> ListAnswer:

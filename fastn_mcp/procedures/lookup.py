@@ -17,6 +17,7 @@ from fastn_mcp.procedures.ranking import Index, words_of
 from fastn_mcp.records.formats import quoted
 from fastn_mcp.records.labels import distinction, label_of
 from fastn_mcp.records.rows import FastnObject, Row, key_of, row_of, short, text
+from fastn_mcp.records.states import status_and_state
 from fastn_mcp.tools.catalog import OPERATIONS
 from fastn_mcp.tools.connectors import ListConnections
 from fastn_mcp.tools.operation import Operation
@@ -57,7 +58,7 @@ def names_in(call: Operation[Any]) -> dict[str, str]:
     kinds: dict[str, str] = {}
     for argument, kind in named_by.items():
         typed = getattr(call, argument)
-        if typed is not None and (argument == kind or not is_id(typed)):
+        if typed and (argument == kind or not is_id(typed)):
             kinds[argument] = kind
     return kinds
 
@@ -180,12 +181,19 @@ def _unresolved(kind: str, typed: str, contents: Contents, matching: Sequence[En
         )
     # A connection is called by its app and customer, by which find knows it; its own name is mostly `default`.
     most = 0 if kind == "connection" else _MAX_SUGGESTIONS
-    near = ", ".join(quoted(short(hit.entry.name)) for hit in Index(contents.entries).rank(typed).candidates[:most])
+    near = ", ".join(_with_status(hit.entry) for hit in Index(contents.entries).rank(typed).candidates[:most])
     return NotFound(
         f"No {kind} has this id, slug or name, or this API key has no access to it.",
         f"Did you mean: {near}?" if near else "Find it with find.",
         facts={"untrusted": True} if near else None,
     )
+
+
+def _with_status(item: Entry) -> str:
+    """Return the name of a resource with its status: `Nightly sync (inactive, switched off)`."""
+    states = ", ".join(quoted(short(word)) for word in status_and_state(item.kind, item.row).values())
+    name = quoted(short(item.name))
+    return f"{name} ({states})" if states else name
 
 
 def _distinction(kind: str, item: Entry) -> str:

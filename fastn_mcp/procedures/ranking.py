@@ -132,10 +132,10 @@ class Ranking(NamedTuple):
         hits = [hit for hit in hits if hit.is_verbatim or hit.score >= least]
         return [hit for hit in hits if hit.score >= hits[0].score - CUTOFF_MARGIN]
 
-    def near(self, kinds: Collection[str]) -> list[str]:
-        """Return names of these kinds to suggest if none matches."""
+    def near(self, kinds: Collection[str]) -> list[Entry]:
+        """Return resources of these kinds to suggest if none matches."""
         hits = [hit for hit in self.candidates if hit.entry.kind in kinds and hit.score >= MIN_SUGGESTION]
-        return [*dict.fromkeys(hit.entry.name for hit in hits)][:_MAX_NEAR]
+        return [hit.entry for hit in hits[:_MAX_NEAR]]
 
 
 def _order(hit: Hit) -> tuple[int, bool, int, str, str]:

@@ -109,11 +109,17 @@ def since(at: float, now: float) -> str:
 
 
 def age(moment: datetime, now: datetime) -> str:
-    """Format an age: `3 hours ago`, `in 5 days`, `just now`."""
+    """Format an age: `3 hours ago`, `in 5 days`, `just now`.
+
+    Days are those of the calendar in UTC, so that the ages of two times on one day agree with its date.
+    """
     seconds = (now - moment).total_seconds()
     amount = abs(seconds)
     if amount < 5:
         return "just now"
     length, unit = next((length, unit) for limit, length, unit in _UNITS if amount < limit)
-    words = counted(int(amount / length), unit)
+    count = int(amount / length)
+    if unit == "day":
+        count = abs((now.astimezone(UTC).date() - moment.astimezone(UTC).date()).days)
+    words = counted(count, unit)
     return f"{words} ago" if seconds > 0 else f"in {words}"

@@ -166,6 +166,15 @@ STATES: Mapping[str, Callable[[Row], State]] = {
 """State functions by kind."""
 
 
+def status_and_state(kind: str, row: Row) -> dict[str, str]:
+    """Return the status of a resource of a kind such as `workflow`, and its state unless the status says it."""
+    status = text(row, "status")
+    state = STATES.get(f"{kind}s", lambda _: State.UNKNOWN)(row)
+    words = {"status": status} if status else {}
+    is_plain = state is State.UNKNOWN or (state.is_usable and as_word(status) == "active")
+    return words if is_plain else words | {"state": state.value}
+
+
 @dataclass(frozen=True, slots=True)
 class SwitchOff:
     """Who disabled a trigger, when and why. Fields are empty or None if the row does not tell."""

@@ -14,6 +14,7 @@ from fastn_mcp.tools.fields import (
     EMAIL,
     SECRET,
     ApiKeyId,
+    CustomerFilter,
     CustomerId,
     Description,
     Extra,
@@ -27,7 +28,7 @@ from fastn_mcp.tools.fields import (
     one_of,
 )
 from fastn_mcp.tools.operation import DELETE, DOCUMENTED, GET, INFERRED, POST, Create, Operation
-from fastn_mcp.tools.paging import APPLIED_HERE, EXPIRY_FIELDS, ExpiresBefore, List, Match, expires_before
+from fastn_mcp.tools.paging import APPLIED_HERE, EXPIRY_FIELDS, ExpiresBefore, List, Match, expires_before, is_empty
 from fastn_mcp.tools.slugs import same_name
 from fastn_mcp.tools.tool import UNLISTED, Effect
 
@@ -53,6 +54,8 @@ class User(FastnObject):
 
 
 def _has_role(row: Row, wanted: str) -> bool | None:
+    if not wanted:
+        return is_empty(row, "role", "roleName")
     role = word(row, "role", "role.name", "roleName")
     return role == as_word(wanted) if role else None
 
@@ -175,7 +178,7 @@ class ListSecrets(List[FastnSecret]):
     evidence = DOCUMENTED("secrets: columns; the path is inferred")
 
     search: Annotated[Search, UNLISTED] = None
-    customer_id: CustomerId | None = None
+    customer_id: CustomerFilter | None = None
 
 
 class CreateSecret(Create[FastnSecret]):
@@ -257,6 +260,8 @@ class AuditEntry(FastnObject):
 def _acted_on(row: Row, wanted: str) -> bool | None:
     """Match an entry by its resource; a login has none."""
     id_ = text(row, "resource.id", "resourceId")
+    if not wanted:
+        return not id_
     if id_:
         return id_.casefold() == wanted.casefold()
     resource = row.get("resource")

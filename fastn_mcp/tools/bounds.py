@@ -37,11 +37,16 @@ class TextBound:
     def excess(self, value: object) -> str | None:
         """Return how much a value holds and how much is taken; None if it is within the bound."""
         if not isinstance(value, str):
-            return _OF_NO_TEXT.excess(value)
+            return _OF_NO_TEXT.excess(value) or self._excess_of_list(value)
         if len(value) > self.characters:
             return _exceeds(counted(len(value), "character"), f"{self.characters:,}")
         count = value.count(",") + 1
         return None if self.values is None or count <= self.values else _exceeds(f"{count:,} values", f"{self.values}")
+
+    def _excess_of_list(self, value: object) -> str | None:
+        """Return the same of a list, which some arguments take in place of a text with commas."""
+        items = cast("list[object]", value) if isinstance(value, list) else []
+        return self.excess(",".join(item for item in items if isinstance(item, str))) if items else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from fastn_mcp.tools.fields import (
     SEVERAL,
     ConnectionId,
     ConnectorId,
-    CustomerId,
+    CustomerFilter,
     Description,
     Extra,
     JsonObject,
@@ -62,6 +62,8 @@ def _authenticates(row: Row, wanted: str) -> bool | None:
     """Match a connection's authentication, or one of a connector's. Fastn writes both OAUTH and OAUTH_2."""
     methods = (*objects(row, "authMethods"), {"type": text(row, "authType")})
     types = {word(method, "type").removesuffix(" 2") for method in methods} - {""}
+    if not wanted:
+        return not types if "authMethods" in row or "authType" in row else None
     return as_word(wanted).removesuffix(" 2") in types if types else None
 
 
@@ -185,7 +187,7 @@ class ListConnections(List[Connection]):
         "expires_before": expires_before,
     }
 
-    customer_id: Annotated[CustomerId | None, Field(serialization_alias="endOrgId")] = None
+    customer_id: Annotated[CustomerFilter | None, Field(serialization_alias="endOrgId")] = None
     connector_id: ConnectorId | None = None
     status: Annotated[str | None, *any_of(*CONNECTION_STATUSES)] = None
     since: Annotated[str | None, Field(description="Used, changed or expired from then, ISO 8601."), APPLIED_HERE] = (

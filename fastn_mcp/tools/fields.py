@@ -3,7 +3,7 @@
 import json
 import re
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue
 
@@ -53,6 +53,27 @@ def _number(value: object) -> object:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+def _is_json(value: object) -> bool:
+    return isinstance(value, str) and value.lstrip().startswith(("[", "{"))
+
+
+def separated(value: object) -> object:
+    """Split a text with commas into its values; a list, or the JSON text of one, is taken as it is."""
+    if not isinstance(value, str):
+        return value
+    return parsed_json(value) if _is_json(value) else [part.strip() for part in value.split(",")]
+
+
+def joined(value: object) -> object:
+    """Join a list of texts, or the JSON text of one, by commas; anything else is returned as it is."""
+    parsed = parsed_json(value) if _is_json(value) else value
+    if not isinstance(parsed, list):
+        return value
+    items = cast("list[object]", parsed)
+    texts = [item for item in items if isinstance(item, str)]
+    return ",".join(texts) if len(texts) == len(items) else value
+
+
 @dataclass(frozen=True, slots=True)
 class Known:
     """Known values of an argument. Others are sent too, as Fastn may have more."""
@@ -88,8 +109,12 @@ _Id = Annotated[str, BeforeValidator(_number), AfterValidator(_not_empty)]
 CustomerId = Annotated[_Id, Field(description="Customer id.")]
 # Connections and triggers carry the customer as `endOrgId`.
 OfCustomer = Annotated[str | None, Field(description="Else the account's own.", serialization_alias="endOrgId")]
+CustomerFilter = Annotated[str, BeforeValidator(_number), Field(description="Customer id.")]
+"""Customer of the rows of a list; empty: none, which is the account itself."""
 ConnectorId = Annotated[_Id, Field(description="Connector id.")]
 ConnectionId = Annotated[_Id, Field(description="Connection id.")]
+WorkflowFilter = Annotated[str, BeforeValidator(_number), Field(description="Workflow id.")]
+"""Workflow that the rows of a list start; empty: none."""
 WorkflowId = Annotated[_Id, Field(description="Workflow id.")]
 TriggerId = Annotated[_Id, Field(description="Trigger id.")]
 ExecutionId = Annotated[_Id, Field(description="Execution id.")]

@@ -9,15 +9,15 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import cache, partial
-from typing import Annotated, Any, ClassVar, Generic, NamedTuple, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, NamedTuple, Self, TypeVar, cast
 
-from pydantic import AfterValidator, Field, JsonValue, SkipValidation
+from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, SkipValidation, model_validator
 from pydantic_core import to_json
 from typing_extensions import override
 
 from fastn_mcp.errors import first_few, nearest
 from fastn_mcp.records.rows import FastnObject, Row, as_word, owner_of, parse_timestamp, text, timestamp, word
-from fastn_mcp.tools.fields import Cursor, Known, Limit, Texts, in_words
+from fastn_mcp.tools.fields import Cursor, Known, Limit, Texts, in_words, joined, separated
 from fastn_mcp.tools.operation import Operation, Request, Route
 from fastn_mcp.tools.tool import NOT_SENT, UNLISTED, Effect
 
@@ -168,12 +168,21 @@ def _is_within(name: str, bound: datetime | None, row: Row) -> bool | None:
 def _has_id(names: tuple[str, ...], wanted: str, row: Row) -> bool | None:
     owner = owner_of(row) if "customer_id" in names else None
     id_ = owner or text(row, *names)
-    return id_.casefold() == wanted if id_ or names[0] in row else None
+    return id_.casefold() == wanted if id_ or names[0] in row else None  # an empty one is wanted where none is
 
 
 def _has_word(wire: str, wanted: str, row: Row) -> bool | None:
     content = word(row, wire)
+    if not wanted:
+        return is_empty(row, wire)
     return content == wanted if content else None
+
+
+def is_empty(row: Row, *fields: str) -> bool | None:
+    """Return whether a row has nothing in these fields, which an empty filter wants; None if it lacks them all."""
+    if text(row, *fields):
+        return False
+    return True if any(field in row for field in fields) else None
 
 
 _CURSOR_FIELDS = ("nextCursor", "next_cursor", "nextPageToken", "next", "cursor")
@@ -191,7 +200,24 @@ def _detail(detail: str | None) -> str | None:
 
 
 Detail = Annotated[str | None, Field(description="concise or full."), AfterValidator(_detail), NOT_SENT, UNLISTED]
-Fields = Annotated[Texts | None, Field(description="Only these."), NOT_SENT, UNLISTED]
+MAX_FIELDS = 100
+"""Maximum number of fields that an answer is asked for."""
+
+
+def _few(names: list[str] | None) -> list[str] | None:
+    if names is not None and len(names) > MAX_FIELDS:
+        raise ValueError(f"{len(names)} values; at most {MAX_FIELDS} are accepted")
+    return names
+
+
+Fields = Annotated[
+    Texts | None,
+    BeforeValidator(separated),
+    AfterValidator(_few),
+    Field(description="Only these."),
+    NOT_SENT,
+    UNLISTED,
+]
 
 R = TypeVar("R", bound=Row)
 Item = TypeVar("Item", bound=FastnObject)
@@ -221,6 +247,16 @@ class List(Operation[Listed], Generic[Item]):
     cursor: PageCursor = None
     fields: Fields = None
     detail: Detail = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _join_values(cls, raw: object) -> object:
+        """Take a list of values for each filter with known ones."""
+        if not isinstance(raw, dict):
+            return raw
+        arguments = cast("dict[str, object]", raw)
+        known = {name for name in arguments if name in cls.model_fields and cls.known_values(name)}
+        return {name: joined(value) if name in known else value for name, value in arguments.items()}
 
     @property
     def is_table(self) -> bool:
@@ -262,11 +298,12 @@ class List(Operation[Listed], Generic[Item]):
         return self.model_copy(update={"cursor": position.encode(), "limit": limit})
 
     def applied_here(self) -> list[str]:
-        """Return the names of the filters that are not sent, such as several values in one."""
+        """Return the names of the filters that are not sent, such as several values in one, or an empty one."""
         return [
             name
             for name, value in self.filters.items()
-            if APPLIED_HERE in type(self).model_fields[name].metadata
+            if value == ""
+            or APPLIED_HERE in type(self).model_fields[name].metadata
             or (self.known_values(name) and values_of(value) != ([value], False))
         ]
 
@@ -299,7 +336,10 @@ class List(Operation[Listed], Generic[Item]):
             unknown = [
                 value
                 for value in values_of(str(choice))[0]
-                if plain and value.casefold() not in plain and not any(map(self._condition_of(name, value), rows))
+                if plain
+                and value
+                and value.casefold() not in plain
+                and not any(map(self._condition_of(name, value), rows))
             ]
             problems += _unknown_values(name, unknown, known)
         return problems

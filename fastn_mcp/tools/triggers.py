@@ -10,7 +10,7 @@ from fastn_mcp.records.cron import is_subset
 from fastn_mcp.records.rows import FastnObject, Row, as_word, number, row_of, started_workflows, word
 from fastn_mcp.records.states import MANY_FAILURES, State, switched_off, trigger_state
 from fastn_mcp.tools.fields import (
-    CustomerId,
+    CustomerFilter,
     Description,
     Extra,
     JsonObjects,
@@ -18,7 +18,7 @@ from fastn_mcp.tools.fields import (
     OfCustomer,
     Texts,
     TriggerId,
-    WorkflowId,
+    WorkflowFilter,
     one_of,
 )
 from fastn_mcp.tools.operation import DELETE, DOCUMENTED, GET, INFERRED, POST, PUT, Operation, Update
@@ -51,6 +51,8 @@ def _of_type(kind: str, field: str) -> Match:
 
     def match(row: Row, wanted: str) -> bool | None:
         type_ = word(row, field)
+        if not wanted:
+            return not type_
         if type_:
             return type_ == as_word(wanted)
         return False if word(row, "type") not in ("", kind) else None
@@ -59,7 +61,10 @@ def _of_type(kind: str, field: str) -> Match:
 
 
 def _starts(row: Row, wanted: str) -> bool | None:
-    return wanted in started_workflows(row) if "routes" in row else None
+    if "routes" not in row:
+        return None
+    started = started_workflows(row)
+    return wanted in started if wanted else not started
 
 
 PROBLEMS: Mapping[str, Callable[[Row], bool]] = {
@@ -69,6 +74,14 @@ PROBLEMS: Mapping[str, Callable[[Row], bool]] = {
     "never_ran": lambda row: "lastRun" in row and word(row, "lastRun") in ("", "never"),
 }
 """What the status of a trigger does not say: `stopped` is disabled by Fastn, and only schedules tell `never_ran`."""
+
+
+def _has_problem(row: Row, wanted: str) -> bool:
+    """Match a problem by its name; an empty one matches a trigger without any."""
+    if not wanted:
+        return not any(applies(row) for applies in PROBLEMS.values())
+    applies = PROBLEMS.get(wanted.lower())
+    return applies is not None and applies(row)
 
 
 class ListTriggers(List[Trigger]):
@@ -81,7 +94,7 @@ class ListTriggers(List[Trigger]):
         "workflow_id": _starts,
         "subscription_status": _of_type("app event", "subscriptionStatus"),
         "authentication": _of_type("webhook", "authentication"),
-        "problem": lambda row, wanted: PROBLEMS.get(wanted.lower(), lambda _: False)(row),
+        "problem": _has_problem,
     }
 
     type: Annotated[str | None, *TYPES] = None
@@ -89,8 +102,8 @@ class ListTriggers(List[Trigger]):
     problem: Annotated[str | None, *one_of(*PROBLEMS), APPLIED_HERE] = None
     subscription_status: Annotated[str | None, *one_of("ACTIVE", "FAILED")] = None
     authentication: Annotated[str | None, *one_of("API_KEY", "NONE")] = None
-    workflow_id: WorkflowId | None = None
-    customer_id: Annotated[CustomerId | None, Field(serialization_alias="endOrgId")] = None
+    workflow_id: WorkflowFilter | None = None
+    customer_id: Annotated[CustomerFilter | None, Field(serialization_alias="endOrgId")] = None
 
 
 class GetTrigger(Operation[Trigger]):

@@ -13,7 +13,7 @@ from fastn_mcp.records.states import State, run_state, workflow_state
 from fastn_mcp.redaction import texts_in
 from fastn_mcp.tools.bounds import TextBound
 from fastn_mcp.tools.fields import (
-    CustomerId,
+    CustomerFilter,
     Description,
     ExecutionId,
     Extra,
@@ -64,6 +64,8 @@ class Run(FastnObject):
 def _uses(row: Row, wanted: str) -> bool | None:
     """Match a connector by any text of the manifest, which has slugs."""
     connectors = row.get("connectors")
+    if not wanted:
+        return None if connectors is None else not connectors
     return None if connectors is None else wanted.casefold() in map(str.casefold, texts_in(connectors))
 
 
@@ -248,7 +250,7 @@ class ListExecutions(List[Execution]):
     matching: ClassVar[Mapping[str, Match]] = {"under_way_minutes": lambda row, _: not run_state(row).has_ended}
 
     workflow_id: WorkflowId | None = None
-    customer_id: Annotated[CustomerId | None, Field(serialization_alias="endOrgId")] = None
+    customer_id: Annotated[CustomerFilter | None, Field(serialization_alias="endOrgId")] = None
     status: Annotated[
         str | None, *one_of("pending", "queued", "running", "completed", "failed", "timeout", "cancelled")
     ] = None

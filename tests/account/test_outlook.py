@@ -76,6 +76,28 @@ async def test_run_says_what_its_input_lacks(world: World) -> None:
     assert "Its input is empty." in (await of_run(world))["notes"]
 
 
+async def test_run_says_which_fields_of_the_input_its_code_reads(world: World) -> None:
+    reads = 'Its code reads of the input: "sku", "quantity".'
+    empty = await of_run(world, "update-inventory")
+    assert {reads, "Its input is empty."} <= {*empty["notes"]}
+    right = await of_run(world, "update-inventory", input={"sku": "A", "quantity": 1})
+    assert reads in right["notes"]
+    wrong = await of_run(world, "update-inventory", input={"sku": "A", "qty": 1})
+    assert f'{reads} It does not read "qty". The input lacks "quantity".' in wrong["notes"]
+
+
+async def test_run_of_code_that_passes_its_input_on_names_no_field_that_is_not_read(world: World) -> None:
+    flow = world.sandbox.state.named("workflows", ORDERS)
+    flow["code"] = "export default async (ctx) => save(ctx.input, ctx.input.id);"
+    assert 'Its code reads of the input: "id".' in (await of_run(world, input={"id": 1, "other": 2}))["notes"]
+    flow["code"] = "export default async (ctx) => save(ctx.input);"
+    assert not any("Its code reads" in note for note in (await of_run(world, input={"other": 2}))["notes"])
+    flow["code"] = "export default async () => 1;"
+    assert 'Its code reads no input. It does not read "a".' not in (await of_run(world, input={"a": 1}))["notes"]
+    flow["code"] = "export default async (ctx) => ctx.headers;"
+    assert 'Its code reads no input. It does not read "a".' in (await of_run(world, input={"a": 1}))["notes"]
+
+
 async def test_run_names_its_customer(world: World) -> None:
     flow = world.sandbox.state.named("workflows", ORDERS)
     flow["connectors"] = [{"slug": "shopify", "scope": "MULTI_TENANT"}, {"slug": "slack", "scope": "SAAS"}]
@@ -157,7 +179,7 @@ async def test_new_key_names_defaults_expiry_and_destination(world: World) -> No
     [
         ("30d", "It expires on 2026-12-25 (in 30 days)."),
         ("never", "It never expires."),
-        ("2026-12-01", "It expires on 2026-12-01 (in 5 days)."),
+        ("2026-12-01", "It expires on 2026-12-01 (in 6 days)."),
         ("soon", "Its expiry is not documented."),
     ],
 )

@@ -206,3 +206,26 @@ async def test_update_keeps_whole_actions(world: World) -> None:
     row = world.sandbox.state.named("connectors", "gamma")
     await world.expect(Done, UpdateConnector(connector_id=row["id"], description="Decks"), world.form())
     assert world.sandbox.state.named("connectors", "gamma")["actions"] == row["actions"]
+
+
+async def test_workflow_names_the_fields_of_input_that_its_code_reads(world: World) -> None:
+    answer = await world.ask(GetWorkflow(workflow_id=world.id_of("workflows", "update-inventory")))
+    assert answer["input_fields"] == ["sku", "quantity"]
+    assert "input_note" not in answer
+    flow = world.id_of("workflows", "slack-messages-to-supabase-hourly-sync")
+    passed_on = await world.ask(GetWorkflow(workflow_id=flow))
+    assert passed_on["input_fields"] == []
+    assert "passes the input on whole" in passed_on["input_note"]
+    world.sandbox.state.named("workflows", "update-inventory")["code"] = None
+    without = await world.ask(GetWorkflow(workflow_id=world.id_of("workflows", "update-inventory")))
+    assert "input_fields" not in without
+
+
+async def test_rename_of_a_trigger_says_nothing_of_runs(world: World) -> None:
+    call = UpdateTrigger(trigger_id=trigger(world, "Hourly Slack sync"), name="Slack, hourly", description="New")
+    preview = (await world.preview(call)).data_for_agent()
+    assert "run" not in f"{preview['undo']} {preview['then']}"
+    assert "fires" not in preview["then"]
+    assert "lost" not in await receipt(world, call)
+    paused = UpdateTrigger(trigger_id=trigger(world, "Slack, hourly"), name="Slack", schedule="0 * * * 1")
+    assert "already started are not undone" in (await receipt(world, paused))["lost"]

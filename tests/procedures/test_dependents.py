@@ -59,6 +59,7 @@ class Dependents:
     names: dict[str, list[str]]
     may_use: dict[str, int] = field(default_factory=dict[str, int])
     not_checked: tuple[str, ...] = ()
+    none: tuple[str, ...] = ()
 
 
 DEPENDENTS = [
@@ -82,12 +83,17 @@ DEPENDENTS = [
         "workflow", "process-new-orders", {"triggers": 2}, {"triggers": ["Paid Shopify orders", "Shop events"]},
         not_checked=("other callers",),
     ),
+    Dependents("customer", "John-Acme", {}, {}, none=("connections", "secrets", "executions", "triggers")),
+    Dependents("connector", "Gamma", {"workflows": 1}, {}, none=("connections", "triggers")),
+    Dependents(
+        "workflow", "orders-backfill", {}, {}, not_checked=("other callers",), none=("triggers",),
+    ),
     # Nothing in Fastn uses a trigger, but callers of a webhook are unknown.
     Dependents("trigger", "Shop events", {}, {}, not_checked=("who uses it",)),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("expected", DEPENDENTS, ids=lambda expected: expected.kind)
+@pytest.mark.parametrize("expected", DEPENDENTS, ids=lambda expected: f"{expected.kind} {expected.name}")
 async def test_dependents_of_each_kind(world: World, expected: Dependents) -> None:
     id_ = world.id_of(f"{expected.kind}s", expected.name)
     if expected.kind == "connection":
@@ -98,6 +104,23 @@ async def test_dependents_of_each_kind(world: World, expected: Dependents) -> No
     assert counts(may_use) == expected.may_use
     assert {kind: names(answer["used_by"] + may_use, kind) for kind in expected.names} == expected.names
     assert [gap["what"] for gap in answer["not_checked"]] == [*expected.not_checked]
+    assert answer.get("none", []) == [*expected.none]
+
+
+async def test_kind_that_was_not_read_is_not_said_to_be_none(world: World) -> None:
+    """Neither what Fastn refuses nor what its filter does not prove is nothing."""
+    customer = world.id_of("customers", "John-Acme")
+    world.refuse("/api/v1/secrets")
+    answer = await dependents(world, "customer", customer)
+    assert answer["none"] == ["connections", "executions", "triggers"]
+    assert [gap["what"] for gap in answer["not_checked"]] == ["secrets"]
+
+
+async def test_each_of_several_says_of_which_kinds_it_has_none(world: World) -> None:
+    ids = [world.id_of("customers", name) for name in ("Globex Exports", "John-Acme")]
+    globex, john = (await world.ask(FindDependents(kind="customer", ids=ids)))["used_by"]
+    assert "none" not in globex
+    assert john["none"] == ["connections", "secrets", "executions", "triggers"]
 
 
 async def test_workflows_of_a_connector_have_state_last_run_and_triggers(world: World) -> None:

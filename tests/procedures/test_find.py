@@ -549,8 +549,20 @@ async def test_nonsense_finds_nothing_and_near_misses_are_suggestions(world: Wor
     assert (await search_for(world, "zzqxv blorp"))["found"] == []
     answer = await search_for(world, "Kattahna Incorporated Holdings")
     assert answer["found"] == []
-    assert "Katana" in answer["did_you_mean"]
+    assert "Katana" in [near["name"] for near in answer["did_you_mean"]]
     assert len(answer["did_you_mean"]) <= 3
+
+
+async def test_near_misses_have_kind_id_and_status(world: World) -> None:
+    """So that an active workflow is told from a draft of nearly the same name without a further call."""
+    near = (await search_for(world, "zzyy tiktk", kind="workflow"))["did_you_mean"]
+    assert {
+        "kind": "workflow",
+        "id": world.id_of("workflows", "sync-tiktok-orders-to-cin7-core"),
+        "name": "Sync TikTok Orders to Cin7 Core",
+        "status": "active",
+    } in near
+    assert ("draft", "never published") in [(each["status"], each.get("state")) for each in near]
 
 
 @pytest.mark.parametrize("status", [403, 404])

@@ -17,6 +17,7 @@ from support.world import World
 from fastn_mcp.account.answer_reads import RESERVE
 from fastn_mcp.account.short_ids import reference_to
 from fastn_mcp.client.cost import counted_requests
+from fastn_mcp.errors import InvalidArgument
 from fastn_mcp.procedures.list_rows import MAX_FURTHER_PAGES
 from fastn_mcp.procedures.overview.get_overview import GetOverview
 from fastn_mcp.records.formats import stamp
@@ -326,3 +327,45 @@ async def test_rows_that_were_not_read_are_said_in_the_full_form_too(tmp_path: P
     answer = await world.rendered_tool("list_executions", status="timeout,cancelled", detail="full", limit=1)
     assert "others may match" in answer["left_out"]
     world.close()
+
+
+@pytest.mark.parametrize("wanted", [["EXPIRED", "FAILED"], '["EXPIRED", "FAILED"]', ["!ACTIVE", "INACTIVE"]])
+async def test_list_of_values_may_be_a_json_list(world: World, wanted: object) -> None:
+    answer = await world.rendered_tool("list_connections", status=wanted)
+    expected = ids_where(world, "connections", lambda row: row["status"] in ("EXPIRED", "FAILED"))
+    assert set(ids(answer["data"])) == expected
+
+
+async def test_fields_may_be_a_text_with_commas(world: World) -> None:
+    named = await world.rendered_tool("list_customers", fields="name, status", limit=1)
+    assert [*named["data"][0]] == ["name", "status"]
+    assert named["data"] == (await world.rendered_tool("list_customers", fields=["name", "status"], limit=1))["data"]
+    with pytest.raises(InvalidArgument, match="101 values; at most 100 are accepted"):
+        await world.rendered_tool("list_customers", fields=",".join(["name"] * 101))
+
+
+@each_filtering
+async def test_empty_value_means_that_the_field_is_empty(world: World, filtering: Filtering) -> None:
+    world.behave(filtering=filtering)
+    own = await world.rendered_tool("list_connections", customer_id="", limit=100)
+    assert set(ids(rows_of(own["data"]))) == ids_where(world, "connections", lambda row: row["endOrgId"] is None)
+    public = await world.rendered_tool("list_triggers", subscription_status="", limit=100)
+    silent = ids_where(world, "triggers", lambda row: row.get("subscriptionStatus") is None)
+    assert set(ids(rows_of(public["data"]))) == silent
+    sound = await world.rendered_tool("list_triggers", problem="", limit=100)
+    assert not {"Nightly contact sync", "Paid Shopify orders"} & {row["name"] for row in rows_of(sound["data"])}
+    assert sound["total"] < len(world.sandbox.state.all("triggers"))
+    nobody = await world.rendered_tool("query_audit_log", resource_id="", limit=100)
+    assert {row["action"] for row in rows_of(nobody["data"])} == {"auth.login"}
+
+
+async def test_empty_value_that_no_row_can_tell_is_not_checked(world: World) -> None:
+    for row in world.sandbox.state.all("connections"):
+        del row["status"]
+    answer = await world.rendered_tool("list_connections", status="", limit=100)
+    assert answer["not_checked"] == ["status"]
+
+
+async def test_empty_value_is_not_sent(world: World) -> None:
+    await world.rendered_tool("list_connections", customer_id="", status="")
+    assert all({"endOrgId", "status"}.isdisjoint(request.query) for request in world.sandbox.requests)

@@ -110,6 +110,13 @@ async def test_unknown_name_gives_near_ones(world: World, argument: Argument) ->
         assert name in error.next_step, error
 
 
+async def test_near_names_have_the_status(world: World) -> None:
+    error = await world.call(Diagnose(workflow_id="tiktok sync"))
+    assert isinstance(error, NotFound)
+    assert "Sync TikTok Orders to Cin7 Core (active)" in error.next_step
+    assert '"sync_tiktok_settlements_cin7" (draft, never published)' in error.next_step
+
+
 @every
 async def test_id_takes_no_look_up(world: World, argument: Argument) -> None:
     """Neither does the id of something that no row of a list belongs to."""

@@ -141,3 +141,19 @@ def test_id_of_a_connection_tells_its_customer_with_or_without_a_name(name: str)
     assert connection_refers(f"ucl:org:live:c1:oauth:cust{name}") == refers
     assert connection_refers(f"ucl:org:live:c1:oauth:default{name}") == refers | {"endOrgId": None}
     assert connection_refers("ucl:org:live:c1:oauth") == connection_refers("ucl:org:live:c1:oauth:cust:a:b") == {}
+
+
+@pytest.mark.parametrize(
+    ("moment", "words"),
+    [
+        ("2026-11-16T00:00:00", "9 days ago"),
+        ("2026-11-16T15:00:00", "9 days ago"),
+        ("2026-11-24T15:00:00", "18 hours ago"),
+        ("2026-11-23T23:00:00", "2 days ago"),
+        ("2026-11-27T08:00:00", "in 2 days"),
+    ],
+)
+def test_days_are_counted_by_the_calendar(moment: str, words: str) -> None:
+    """So that two times of one day, and its date, have one age."""
+    now = datetime(2026, 11, 25, 9, tzinfo=UTC)
+    assert age(datetime.fromisoformat(moment).replace(tzinfo=UTC), now) == words

@@ -121,6 +121,15 @@ def test_unknown_argument_is_refused(operation: AnyOperation, name: str) -> None
         example(operation, **{name: True})
 
 
+def _is_list_of_values(operation: Any, name: str, value: object) -> bool:
+    """Whether an argument of a list takes several values as a JSON list and as a text with commas."""
+    if not issubclass(operation, List):
+        return False
+    if name == "fields":
+        return value in ("text", "1")
+    return bool(operation.known_values(name)) and value == ["a"]
+
+
 def test_every_argument_is_strict() -> None:
     for operation in CATALOG:
         wrong: dict[str, list[object]] = {
@@ -133,6 +142,8 @@ def test_every_argument_is_strict() -> None:
         for name, schema in properties(operation).items():
             an_id = name.endswith("_id")  # a number is an id that was read as one
             for value in wrong[schema["type"]][an_id:]:
+                if _is_list_of_values(operation, name, value):
+                    continue
                 with pytest.raises(ValueError, match="validation error"):
                     example(operation, **{name: value})
 

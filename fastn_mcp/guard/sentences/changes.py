@@ -168,7 +168,8 @@ def update_workflow(facts: Facts) -> Question:
 def update_trigger(facts: Facts) -> Question:
     is_off = _state(facts, facts.arguments if "status" in facts.arguments else facts.row) is State.OFF
     changes_nothing = bool(facts.row) and not facts.changes
-    if facts.effect is not Effect.EXTERNAL or is_off or changes_nothing:
+    is_renamed = facts.arguments.keys() <= {"trigger_id", "name", "description"}
+    if facts.effect is not Effect.EXTERNAL or is_off or changes_nothing or is_renamed:
         return updated(facts)
     back = "The change can be undone; runs that it has started by then cannot."
     after = {**facts.row, **facts.arguments}

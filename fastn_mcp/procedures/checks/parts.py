@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from fastn_mcp.records.formats import counted, quoted, sentence
 from fastn_mcp.records.labels import ACCOUNT, app_of, label_of, owner_name
-from fastn_mcp.records.rows import Row, connector_keys, key_of, owner_of, short, text
+from fastn_mcp.records.rows import Row, connector_keys, key_of, owner_of, short, text, word
 from fastn_mcp.records.states import OAUTH, State, auth_type, connection_state
 
 
@@ -70,6 +70,28 @@ def connections_to(apps: Iterable[str], connections: Iterable[PartState]) -> lis
     """Return the connections to any of these apps, named by slug or id."""
     names = {*apps}
     return [connection for connection in connections if connector_keys(connection.row) & names]
+
+
+_OWNERS_BY_SCOPE = {"multi tenant": (False,), "saas": (True,)}
+"""Whether the account's own connections are used, or those of a run's customer. Without a known scope it may be
+both."""
+
+
+def broken_for(workflow: Row, customer: str | None, connections: Sequence[PartState]) -> list[PartState]:
+    """Return the broken connections that a run of a workflow for a customer meets, as far as `connections` tell.
+
+    These are the connections of the customer and of the account. An app of which one of them works is not met.
+    """
+    met: list[PartState] = []
+    apps = workflow.get("connectors")
+    for app in apps if isinstance(apps, list) else ():
+        scope = word(app, "scope") if isinstance(app, dict) else ""
+        usable = connections_to(apps_of({"connectors": [app]}), connections)
+        owners = _OWNERS_BY_SCOPE.get(scope, (True, False))
+        own = [each for each in usable if (each.customer is None) in owners and each.customer in (None, customer)]
+        if all(each.state.is_broken for each in usable):
+            met += own
+    return met
 
 
 _BY_AUTH_TYPE = {

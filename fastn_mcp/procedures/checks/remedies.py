@@ -6,12 +6,13 @@ The first matching rule decides. The texts are ours; Fastn's texts are only matc
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import Any
 
 from fastn_mcp.account.typed_argument import typed_argument
 from fastn_mcp.procedures.checks.failures import EndedRun, FailureGroup, grouped
 from fastn_mcp.procedures.checks.parts import PartState, apps_of, connections_to, listed, repairs
-from fastn_mcp.records.formats import quoted
+from fastn_mcp.records.formats import lasting, quoted
 from fastn_mcp.records.labels import app_of
 from fastn_mcp.records.rows import Row, key_of, number, text
 from fastn_mcp.records.states import State
@@ -47,6 +48,12 @@ class FailureEvidence:
     """Whether the app is certain to take credentials that a person can type, if none of them has connected it."""
     blames_connection: bool = False
     """Whether the error has the id of one of the connections, which is broken."""
+    further: Sequence[PartState] = ()
+    """All broken connections that the next runs would meet."""
+    lengths: Sequence[timedelta] = ()
+    """How long completed runs of its workflow took, as far as they were read."""
+    completed_since: str = ""
+    """How long ago it completed since its last failure; empty if it did not, or that is not known."""
 
     def mentions(self, pattern: str) -> bool:
         inferred = {"out of memory": self.run.memory_used >= 0.97, "workflow took too long": self.run.timed_out}
@@ -65,7 +72,9 @@ class Remedy:
     see: type[Tool[Any]] = GetExecution
     """The tool that shows more."""
     repairs: Sequence[PartState] = ()
-    """The connections that `fix` is about."""
+    """The connections that are the cause."""
+    further: Sequence[PartState] = ()
+    """Other broken connections that the next runs would meet, which `fix` is about, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +88,21 @@ class Dependencies:
     """Customers all of whose connections were read."""
     missing_apps: Mapping[str, Row] = field(default_factory=dict[str, Row])
     """Connectors, by slug, that no customer of a cause has connected."""
+    lengths: Mapping[str, Sequence[timedelta]] = field(default_factory=dict[str, Sequence[timedelta]])
+    """How long completed runs took, by workflow."""
 
 
-def remedy_of(failures: FailureGroup, newest: EndedRun, dependencies: Dependencies) -> Remedy:
-    """Return the likely cause of failures, and what to do. `newest` is their newest run, in full if it was read."""
+def remedy_of(
+    failures: FailureGroup,
+    newest: EndedRun,
+    dependencies: Dependencies,
+    further: Sequence[PartState] = (),
+    completed_since: str = "",
+) -> Remedy:
+    """Return the likely cause of failures, and what to do. `newest` is their newest run, in full if it was read.
+
+    `further` and `completed_since` are as in `FailureEvidence`.
+    """
     workflow = dependencies.workflows.get(newest.workflow, {})
     apps = apps_of(workflow)
     connector = newest.app(apps)
@@ -104,6 +124,9 @@ def remedy_of(failures: FailureGroup, newest: EndedRun, dependencies: Dependenci
             knows_connections=is_known,
             takes_credentials=_takes_credentials(dependencies.missing_apps.get(connector or "", {})),
             blames_connection=bool(blamed),
+            further=further,
+            lengths=dependencies.lengths.get(newest.workflow, ()),
+            completed_since=completed_since,
         )
     )
 
@@ -137,6 +160,26 @@ def remedies_by_workflow(
 
 
 def _remedy(evidence: FailureEvidence) -> Remedy:
+    """Return the likely cause, with everything that the next run would fail at, as far as it is known."""
+    found = _remedy_of_cause(evidence)
+    further = [each for each in evidence.further if each not in found.repairs]
+    if further:
+        return _with_further_repairs(found, further)
+    if evidence.completed_since and not found.repairs:
+        again = f"It has completed since, {evidence.completed_since}: running it again may do. If it fails again: "
+        return replace(found, fix=again + found.fix[:1].lower() + found.fix[1:], will_not_help="")
+    return found
+
+
+def _with_further_repairs(found: Remedy, further: Sequence[PartState]) -> Remedy:
+    """Add the broken connections that the next runs would meet once the cause is gone."""
+    named = listed([f"{quoted(each.label)} ({quoted(each.status)})" for each in further])
+    cause = f"{found.cause}, and the next run would then meet {named}"
+    fix = f"{repairs([*found.repairs, *further])} {_RUN_ONCE}" if found.repairs else f"{found.fix} {repairs(further)}"
+    return replace(found, cause=cause, fix=fix, further=further)
+
+
+def _remedy_of_cause(evidence: FailureEvidence) -> Remedy:
     says_nothing = "" if evidence.run.text.strip() else ", and the run does not say why it failed"
     return (
         _first_matching(_CERTAIN, evidence)
@@ -157,16 +200,43 @@ def _first_matching(rules: Mapping[str, Remedy], evidence: FailureEvidence) -> R
         return None
     tier = text(evidence.workflow, "executionTier").upper()
     timeout = number(evidence.workflow, "timeoutMs")
+    longest = max(evidence.lengths, default=None)
+    if rule is _TOO_LONG and timeout is not None and longest is not None and longest < _share_of(timeout):
+        rule = _HANGS
+    seen = "and no completed run was seen"
+    if longest is not None:
+        seen = f"while completed runs take at most {lasting(longest)} ({len(evidence.lengths)} seen)"
     facts = {
         "app": quoted(evidence.connector or "an app"),
         "limit": "" if timeout is None else f" of {timeout / 1000:.0f} s",
         "tier": f" (tier {quoted(tier)})" if tier else "",
+        "seen": seen,
         "longer": _LONGER_TIMEOUTS.get(
             tier, "Raise timeout_ms by update_workflow, and publish it, or let each run do less."
         ),
     }
     return replace(rule, cause=rule.cause.format_map(facts), fix=rule.fix.format_map(facts))
 
+
+_MAX_SHARE_OF_HANGING = 0.5
+"""Share of its limit up to which completed runs of a workflow may take for a timed-out run to have hung."""
+
+
+def _share_of(timeout: float) -> timedelta:
+    return timedelta(milliseconds=timeout * _MAX_SHARE_OF_HANGING)
+
+
+_TOO_LONG = Remedy(
+    "a run takes longer than its limit{limit}{tier}, {seen}",
+    "{longer}",
+    "A retry with as much to do.",
+    GetWorkflow,
+)
+_HANGS = Remedy(
+    "a run hangs until its limit{limit}{tier}, {seen}",
+    "Look at which step it waits for (get_execution), and limit the time of that call in the code, or its input.",
+    "A higher timeout_ms: it would hang for longer.",
+)
 
 _LONGER_TIMEOUTS = {
     "INSTANT": "Set execution_tier STANDARD (up to 15 min) by update_workflow, and publish it.",
@@ -192,12 +262,7 @@ _CERTAIN = {
         "A retry: running out of memory is never retried, and the same input fails again.",
         GetWorkflow,
     ),
-    r"wf-timeout|workflow_timeout|workflow took too long": Remedy(
-        "a run takes longer than its limit{limit}{tier}",
-        "{longer}",
-        "A retry with as much to do.",
-        GetWorkflow,
-    ),
+    r"wf-timeout|workflow_timeout|workflow took too long": _TOO_LONG,
     r"rate.?limit|too many requests|\b429\b|throttl": Remedy(
         "{app} is called more often than it allows",
         "Spread the calls: a rarer schedule, fewer calls for each run, retryPolicy with backoff.",
@@ -230,6 +295,7 @@ _LESS_SURE = {
 }
 """Remedies by patterns that errors of connections may match too, so these are tried after them."""
 
+_RUN_ONCE = "Then run the workflow once."
 _AUTHORISE_FIRST = "A rerun, a retry, or a change of the code."
 _CONNECTION = (
     r"\bconnection\b|conn-auth|conn-refresh|no active|pinned|unauthori[sz]ed|\b401\b|invalid_grant|token expired"
@@ -297,7 +363,7 @@ def remedy_for_broken(connections: Sequence[PartState]) -> Remedy:
     is_broken = any(connection.state is State.BROKEN for connection in connections)
     return Remedy(
         f"{cause} ({', or '.join(states[status] for status in sorted(states))})",
-        f"{repairs(connections)} Then run the workflow once.",
+        f"{repairs(connections)} {_RUN_ONCE}",
         _AUTHORISE_FIRST if is_broken else "Waiting, a rerun, or a change of the code.",
         see=ListConnections,
         repairs=connections,

@@ -117,8 +117,8 @@ class RunCounts:
     """Runs of the period by how they ended; see `run_totals`."""
     runs: int | None
     completed: int | None
-    ever: int | None
-    """Number of all runs, also before the period."""
+    older: int | None
+    """Number of runs before the period."""
     last_success: EndedRun | None
     """The newest completed run, also from before the period."""
     knows_success: bool
@@ -128,6 +128,11 @@ class RunCounts:
     under_way: Sequence[EndedRun] = ()
     """Runs that are queued or running, also from before the period, newest first."""
     knows_under_way: bool = True
+
+    @property
+    def ever(self) -> int | None:
+        """Number of all runs, also before the period."""
+        return None if self.older is None or self.runs is None else self.older + self.runs
 
     @property
     def failures_of_runs(self) -> str:
@@ -232,7 +237,7 @@ def count_runs(reads: AccountReads, period: Period, filters: Sequence[RunFilter]
         totals=totals,
         runs=runs if totals else None,
         completed=completed if totals else None,
-        ever=older + runs if totals and older is not None and runs is not None else None,
+        older=older if totals else None,
         last_success=last_success,
         knows_success=last_success is not None or knows_none,
         last_before=newest(_OLDER),

@@ -19,7 +19,7 @@ from fastn_mcp.procedures.diagnosis.connector import advice, affected_customers,
 from fastn_mcp.procedures.diagnosis.evidence import MAX_AFFECTED, MAX_CAUSES, Changed, Evidence
 from fastn_mcp.procedures.diagnosis.findings import findings
 from fastn_mcp.procedures.diagnosis.summary import verdict
-from fastn_mcp.records.formats import aged, counted, quoted, sentence, stamp
+from fastn_mcp.records.formats import age, aged, counted, quoted, sentence, stamp
 from fastn_mcp.records.labels import ACCOUNT, name_of
 from fastn_mcp.records.quotas import quotas_of
 from fastn_mcp.records.rows import key_of, owner_of, short, started_workflows, text, without_empty
@@ -32,6 +32,9 @@ from fastn_mcp.tools.workflows import GetExecution, GetWorkflow, ListExecutions
 
 _MAX_ALSO_AFFECTED = 12
 """Maximum number of further affected workflows and customers of a cause by name."""
+
+_MAX_BLOCKING = 3
+"""Maximum number of broken connections that the verdict names where no run failed."""
 
 Entry = dict[str, JsonValue]
 
@@ -48,7 +51,7 @@ class _Cause:
 def answer(evidence: Evidence) -> Entry:
     """Return the whole answer, with all entries of its lists."""
     newest = zip(evidence.causes, evidence.newest, strict=False)  # of the first causes only
-    causes = [_Cause(cause, run, remedy_of(cause, run, evidence.dependencies)) for cause, run in newest]
+    causes = [_Cause(cause, run, _remedy(evidence, cause, run)) for cause, run in newest]
     connections = _connections(evidence)
     broken = broken_connections(evidence) if evidence.subject.connector else []
     entries: Entry = {
@@ -102,8 +105,9 @@ def _connection_entries(
     is_read = bool(connections) or not any("connections" in gap.what for gap in evidence.gaps)
     if not is_read or evidence.subject.connector or evidence.subject.is_account:
         return None
-    repaired = [connection for cause in causes for connection in cause.remedy.repairs]
-    return [_connection(evidence, each, is_repaired=each in repaired) for each in connections]
+    repaired = [each for cause in causes for each in (*cause.remedy.repairs, *cause.remedy.further)]
+    further = [each for each in repaired if each not in connections]
+    return [_connection(evidence, each, is_repaired=each in repaired) for each in (*connections, *further)]
 
 
 def _trigger_entries(evidence: Evidence, causes: Sequence[_Cause]) -> list[JsonValue] | None:
@@ -143,8 +147,11 @@ def _blocked(evidence: Evidence, connections: Sequence[PartState]) -> list[str]:
     if not evidence.counts.failures and subject.customer:
         broken = [connection for connection in connections if connection.state.is_broken]
         reasons += [
-            f"the connection {quoted(connection.label)} is {quoted(connection.status)}" for connection in broken[:2]
+            f"the connection {quoted(connection.label)} is {quoted(connection.status)}"
+            for connection in broken[:_MAX_BLOCKING]
         ]
+        if len(broken) > _MAX_BLOCKING:
+            reasons.append(f"{counted(len(broken) - _MAX_BLOCKING, 'more connection')} of it cannot be used")
     return reasons + [f"the quota {quota} is used up" for quota in quotas_of(evidence.quotas) if is_used_up(quota)]
 
 
@@ -158,6 +165,8 @@ def _runs(evidence: Evidence) -> Entry:
     if not totals and (failed := counts.failed(count)) is not None:
         totals["failed"] = failed
     entry: Entry = {"hours": counts.period.hours, **totals}
+    if evidence.history_begins:
+        entry["history_begins"] = evidence.history_begins
     if evidence.starters and not evidence.subject.connector:
         starters = "; ".join(f"{number} {name}" for name, number in evidence.starters.most_common())
         of = sum(evidence.starters.values())
@@ -167,6 +176,17 @@ def _runs(evidence: Evidence) -> Entry:
     if not counts.runs and before and before.at:
         entry["last_run"] = f"{before.id}, {aged(before.at, now)}"
     return entry
+
+
+def _remedy(evidence: Evidence, cause: FailureGroup, newest: EndedRun) -> Remedy:
+    since = evidence.completed_since(cause)
+    return remedy_of(
+        cause,
+        newest,
+        evidence.dependencies,
+        further=evidence.broken_for(cause),
+        completed_since="" if since is None else age(since, evidence.counts.period.now),
+    )
 
 
 def _cause(evidence: Evidence, cause: _Cause) -> Entry:

@@ -30,6 +30,7 @@ from fastn_mcp.procedures.checks.finding import Finding
 from fastn_mcp.procedures.checks.parts import (
     PartState,
     apps_of,
+    broken_for,
     connection_states,
     connections_to,
 )
@@ -51,6 +52,7 @@ from fastn_mcp.procedures.checks.table import run_checks
 from fastn_mcp.procedures.checks.triggers import trigger_states
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.diagnosis.subject import Subject
+from fastn_mcp.procedures.history import begins_after
 from fastn_mcp.procedures.lookup import resolve
 from fastn_mcp.procedures.reads import AccountReads, Job, read_back, read_if_short, unique
 from fastn_mcp.records.formats import counted
@@ -59,13 +61,14 @@ from fastn_mcp.records.rows import (
     Row,
     connector_keys,
     key_of,
+    number,
     owner_of,
     short,
     started_workflows,
     text,
     timestamp,
 )
-from fastn_mcp.records.states import BROKEN_STATUSES, connection_state
+from fastn_mcp.records.states import BROKEN_STATUSES, RunState, connection_state, run_state
 from fastn_mcp.tools.access import EXECUTION, QueryAuditLog
 from fastn_mcp.tools.billing import GetQuotas
 from fastn_mcp.tools.connectors import ListConnections
@@ -156,8 +159,12 @@ class Evidence:
     connections_in_all: int | None = None
     """Number of connections of the subject's connector, including working ones."""
     stuck: Sequence[StuckRun] = ()
+    history_begins: str = ""
+    """When the history of runs begins, in words, if the period begins before it."""
     starters: Counter[str] = field(default_factory=Counter[str])
     """Number of the runs of the period by what started them, as far as their rows were read."""
+    lengths: Mapping[str, Sequence[timedelta]] = field(default_factory=dict[str, Sequence[timedelta]])
+    """How long completed runs took, by workflow, as far as they were read."""
     found: Sequence[tuple[AccountCheck, Finding]] = ()
     """What the checks of the account find, if it is the subject."""
     missing_apps: Mapping[str, Row] = field(default_factory=dict[str, Row])
@@ -165,7 +172,13 @@ class Evidence:
 
     @property
     def dependencies(self) -> Dependencies:
-        return Dependencies(self.workflows, self.connections, self.connected, self.missing_apps)
+        return Dependencies(
+            self.workflows,
+            self.connections,
+            connected=self.connected,
+            missing_apps=self.missing_apps,
+            lengths=self.lengths,
+        )
 
     def owner(self, customer: str | None) -> str:
         """Return the name of a customer, or else its id; of None, the account itself."""
@@ -189,6 +202,26 @@ class Evidence:
     def connector(self, run: EndedRun) -> str | None:
         """Return the slug of the app at which a run failed."""
         return run.app(self.apps(run.workflow))
+
+    def broken_for(self, cause: FailureGroup) -> list[PartState]:
+        """Return the broken connections that the next runs of a cause's workflows for its customers would meet."""
+        by_customer: dict[str | None, list[PartState]] = {}
+        for connection in self.connections:
+            by_customer.setdefault(connection.customer, []).append(connection)
+        met: dict[str, PartState] = {}
+        for which in cause.filters:
+            own = [*by_customer.get(which.customer, ()), *by_customer.get(None, ())]
+            workflow = self.workflows.get(which.workflow or "", {})
+            met |= {each.id: each for each in broken_for(workflow, which.customer, own)}
+        return [*met.values()]
+
+    def completed_since(self, cause: FailureGroup) -> datetime | None:
+        """Return when the workflow of a cause's newest run last completed for its customer, if it did after the run."""
+        record = self.run_records.get(cause.newest.filter)
+        success = record.last_success if record else None
+        last = success.at if success else None
+        failed = cause.newest.at
+        return last if last and failed and last > failed else None
 
     def missing_app(self, cause: FailureGroup, newest: EndedRun) -> str | None:
         """Return the slug of the app that a cause's runs found no connection to, if none of its customers has one."""
@@ -218,7 +251,16 @@ async def gather(subject: Subject, period: Period, context: ProcedureContext) ->
     evidence = await _read_details(evidence, reads)
     evidence = await _read_missing_apps(evidence, context)
     changes = await _read_changes(evidence, reads, context)
-    return replace(evidence, changes=changes, gaps=reads.all_gaps())
+    begins = await _history(evidence.counts, context.look)
+    return replace(evidence, changes=changes, history_begins=begins, gaps=reads.all_gaps())
+
+
+async def _history(counts: RunCounts, look: AnswerReads) -> str:
+    """Return when the history of runs begins, if the period begins before it and no run of the subject is older."""
+    period = counts.period
+    reaches_back = counts.older or not counts.knows_failures  # without runs there is nothing to say
+    begins = None if reaches_back else await begins_after(ListExecutions, period.begin, look, is_empty=False)
+    return "" if begins is None else begins.in_words(period.now)
 
 
 async def _read_lists(subject: Subject, period: Period, reads: AccountReads) -> Evidence:
@@ -392,6 +434,7 @@ async def _read_details(evidence: Evidence, reads: AccountReads) -> Evidence:
         group.start_soon(reads.read, _detail_calls(newest, unread))
         group.start_soon(read_names)
     newest = [ended_run(reads.records.get(f"run {run.id}", run.row)) for run in newest]
+    lengths = await _lengths_of_completed(evidence, records, reads)
     if subject.is_any_of_customer and not subject.connector:
         await _read_others(evidence, newest, reads)
     connected = {key for key in unread if f"connections of {key}" in reads.lists}
@@ -399,6 +442,7 @@ async def _read_details(evidence: Evidence, reads: AccountReads) -> Evidence:
         evidence,
         newest=newest,
         run_records=records,
+        lengths=lengths,
         connections=connection_states(unique(_connection_rows(reads)), names),
         connected=connected | ({subject.customer} if _OWN in reads.lists else set()),
         triggers=None if triggers is None else trigger_states(triggers, evidence.counts.period.now, names),
@@ -406,6 +450,36 @@ async def _read_details(evidence: Evidence, reads: AccountReads) -> Evidence:
         other_triggers=others,
         names=names,
     )
+
+
+async def _lengths_of_completed(
+    evidence: Evidence, records: Mapping[RunFilter, RunRecord], reads: AccountReads
+) -> dict[str, list[timedelta]]:
+    """Return how long completed runs took, of the workflows of runs that timed out.
+
+    A page of them is read, unless the runs that were read already show one.
+    """
+    lengths: dict[str, list[timedelta]] = {}
+    timed_out = [cause.newest.workflow for cause in evidence.causes[:MAX_CAUSES] if cause.newest.timed_out]
+    for workflow in dict.fromkeys(filter(None, timed_out)):
+        last = [record.last_success for which, record in records.items() if which.workflow == workflow]
+        rows = [run.row for run in last if run is not None]
+        for which in (RunFilter(), RunFilter(workflow), RunFilter(workflow, evidence.subject.customer)):
+            rows += [*reads.look.stored(runs_of(which, limit=100)).rows]
+        known = _completed_lengths(rows, workflow)
+        if not known:
+            name = f"completed runs of {evidence.workflow(workflow)}"
+            await reads.read({name: runs_of(RunFilter(workflow), status="completed", limit=100)})
+            known = _completed_lengths(reads.rows(name), workflow)
+        lengths[workflow] = known
+    return lengths
+
+
+def _completed_lengths(rows: Sequence[Row], workflow: str) -> list[timedelta]:
+    """Return how long the completed runs of a workflow took, each run once."""
+    own = [row for row in unique(rows) if workflow_of(row) == workflow and run_state(row) is RunState.COMPLETED]
+    known = (number(row, "durationMs") for row in own)
+    return [timedelta(milliseconds=length) for length in known if length is not None]
 
 
 async def _read_missing_apps(evidence: Evidence, context: ProcedureContext) -> Evidence:

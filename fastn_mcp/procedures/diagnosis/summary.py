@@ -72,14 +72,13 @@ def _failing(evidence: Evidence, why: str) -> str:
 
 
 def _since(evidence: Evidence, records: Sequence[RunRecord]) -> str:
-    """Return how long the runs of these records have been failing: in days from two on, as weeks are too coarse."""
+    """Return how long the runs of these records have been failing."""
     first = min((record.since for record in records if record.since), default=None)
     if first is None:
         return ""
     now = evidence.counts.period.now
     longer = "" if all(record.knows_since for record in records) else "at least "
-    days = (now - first).days
-    length = f"{days} days" if days >= 2 else age(first, now).removesuffix(" ago")
+    length = age(first, now).removesuffix(" ago")
     return f" for {longer}{length}, since {dated(first, now).partition(' ')[0]}"
 
 

@@ -20,6 +20,7 @@ from fastn_mcp.procedures.checks.run_counts import FAILED, RunRecord, read_recor
 from fastn_mcp.procedures.checks.stuck_runs import read_stuck_runs
 from fastn_mcp.procedures.checks.table import run_checks
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
+from fastn_mcp.procedures.history import begins_after
 from fastn_mcp.procedures.overview.rows import customer_rows, workflow_rows
 from fastn_mcp.procedures.overview.table import (
     MAX_CHARACTERS,
@@ -60,6 +61,9 @@ SUBJECTS: Mapping[Subject, SubjectTable] = {
     "quotas": SubjectTable(("quotas", "billing")),
     "approvals": SubjectTable(),
 }
+
+_DEFAULT_HOURS = 24
+"""Hours back for runs."""
 
 _MAX_RATES = 10
 """Number of failing workflows whose rate is read for a table, each by a request, unless the order is by rate.
@@ -107,7 +111,7 @@ class GetOverview(Procedure[Overview]):
             return Overview.model_validate(answer)
         self._check_order()
         is_expiry = self.about == "expiry"
-        period = Period((not is_expiry and self.hours) or 24, context.look.snapshot.instant())
+        period = Period((not is_expiry and self.hours) or _DEFAULT_HOURS, context.look.snapshot.instant())
         reads = AccountReads(context.look)
         account = await read_account(reads, period, self._reads, all_connections=is_expiry, report=context.report)
         began, start = map(int, (self.cursor or "0.0").split("."))
@@ -157,12 +161,25 @@ class GetOverview(Procedure[Overview]):
     ) -> dict[str, JsonValue]:
         """Return all but the table, which only later pages repeat."""
         answer: dict[str, JsonValue] = {"now": stamp(account.counts.period.now), "account": _identity(account)}
+        answer |= await self._history(account)
         answer["findings"] = [finding.data(names) for finding in findings]
         if self.about is None:
             answer |= await _account(account, context)
         elif self.about == "workflows":
             answer |= _runs(account)
         return answer | _not_checked(account, self)
+
+    async def _history(self, account: AccountRows) -> dict[str, JsonValue]:
+        """Return when the history of runs begins, if the period of the runs begins before it."""
+        period = account.counts.period
+        older = account.counts.older
+        shows_runs = self._reads is None or not {RUNS, FAILED}.isdisjoint(self._reads)
+        shows_runs = shows_runs and account.counts.knows_failures
+        is_default = period.hours == _DEFAULT_HOURS
+        if not shows_runs or older or (older is None and is_default):  # a request for a day is not worth it
+            return {}
+        begins = await begins_after(ListExecutions, period.begin, account.reads.look, is_empty=older == 0)
+        return {} if begins is None else {"history_begins": begins.in_words(period.now)}
 
     def _table(self, rows: Sequence[TableRow], names: Mapping[str, str], start: int, at: int) -> dict[str, JsonValue]:
         """Return a page of the table, with the cursor of the next one."""

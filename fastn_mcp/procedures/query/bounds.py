@@ -52,14 +52,19 @@ class Bounds:
         return ", ".join(words)
 
 
-async def read_bounds(arguments: Mapping[str, str | None], context: ProcedureContext) -> Bounds:
-    """Return the bounds in the arguments `since`, `until`, `customer` and `workflow`. Raises a `FastnError`."""
-    since = _time("since", arguments["since"])
-    until = _time("until", arguments["until"])
+async def read_bounds(
+    since_text: str | None,
+    until_text: str | None,
+    named: Mapping[str, Sequence[str] | None],
+    context: ProcedureContext,
+) -> Bounds:
+    """Return a period and what is `named` of each kind, by ids or names. Raises a `FastnError`."""
+    since = _time("since", since_text)
+    until = _time("until", until_text)
     if since is not None and until is not None and since >= until:
         raise InvalidArgument("since is not before until, so nothing can match.", "Correct the arguments.")
-    customers = await _ids("customer", arguments["customer"], context)
-    workflows = await _ids("workflow", arguments["workflow"], context)
+    customers = await _ids("customer", named["customer"], context)
+    workflows = await _ids("workflow", named["workflow"], context)
     return Bounds(since, until, customers, workflows)
 
 
@@ -72,9 +77,13 @@ def _time(name: str, given: str | None) -> datetime | None:
     return at
 
 
-async def _ids(kind: str, given: str | None, context: ProcedureContext) -> list[str]:
-    """Return the ids of what is named by ids or names, with commas between."""
-    named = list(dict.fromkeys(filter(None, (part.strip() for part in (given or "").split(",")))))
+async def _ids(kind: str, given: Sequence[str] | None, context: ProcedureContext) -> list[str]:
+    """Return the ids of what is named by ids or names."""
+    named = list(dict.fromkeys(filter(None, (part.strip() for part in given or ()))))
+    if given is not None and not named:
+        raise InvalidArgument(
+            f"{kind} is empty, and would bound nothing.", f"For rows of no {kind}, use WHERE {kind}_id IS NULL."
+        )
     if len(named) > MAX_NAMED:
         raise InvalidArgument(f"{kind}: {len(named)} are more than {MAX_NAMED}.", "Use WHERE in the statement.")
     ids = [typed if is_id(typed) else (await resolve(kind, typed, context)).id for typed in named]

@@ -56,7 +56,7 @@ class StatementAnswer(TypedDict, total=False):
     message: str
 
 
-MEMORY = 320_000_000
+MEMORY = 300_000_000
 """Maximum size of the process in bytes of address space."""
 
 HEAP = 200_000_000

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated
 
-from pydantic import Field, JsonValue
+from pydantic import BeforeValidator, Field, JsonValue, WithJsonSchema
 
 from fastn_mcp.account.short_ids import short_id
 from fastn_mcp.errors import NOTHING_CHANGED, Failed, FastnError, InvalidArgument, nearest
@@ -18,7 +18,7 @@ from fastn_mcp.procedures.query.tables import TABLES, columns_in_words
 from fastn_mcp.records.formats import quoted, stamp
 from fastn_mcp.redaction import shorten
 from fastn_mcp.tools.bounds import TextBound
-from fastn_mcp.tools.fields import Since, Until
+from fastn_mcp.tools.fields import Since, Until, separated
 from fastn_mcp.tools.operation import Call
 from fastn_mcp.tools.tool import MAY_BE_ID, Effect
 
@@ -29,6 +29,9 @@ _MAX_SHOWN_CELL = 8_000
 """Maximum size of a cell in characters."""
 
 _MAX_WARNINGS = 5
+
+Named = Annotated[list[str], BeforeValidator(separated), WithJsonSchema({"type": "string"}), TextBound(4_000)]
+"""Ids or names: a text with commas, as which it is listed, or a list."""
 
 
 class Query(Procedure[QueryResult]):
@@ -43,8 +46,8 @@ class Query(Procedure[QueryResult]):
     sql: Annotated[str, Field(description="One SELECT."), TextBound(MAX_STATEMENT)]
     since: Since = None
     until: Until = None
-    customer: Annotated[str | None, Field(description="Id or name; several: A,B."), TextBound(4_000)] = None
-    workflow: Annotated[str | None, Field(description="Likewise."), TextBound(4_000)] = None
+    customer: Annotated[Named | None, Field(description="Id or name; several: A,B.")] = None
+    workflow: Annotated[Named | None, Field(description="Likewise.")] = None
     offset: Annotated[int, Field(ge=0, description="Rows to skip, default 0.")] = 0
     max_kb: Annotated[int, Field(ge=1, le=MAX_KB, description=f"1-{MAX_KB}, default {DEFAULT_KB}.")] = DEFAULT_KB
 
@@ -76,7 +79,8 @@ async def _run_statement(call: Query, context: ProcedureContext) -> tuple[Statem
         compiled = _checked(await run_task(task), call.sql, missing)
     reads = compiled.get("reads", {})
     _check_bounds(call, reads)
-    bounds = await read_bounds(call.model_dump(include={"since", "until", "customer", "workflow"}), context)
+    named = {"customer": call.customer, "workflow": call.workflow}
+    bounds = await read_bounds(call.since, call.until, named, context)
     reading = StatementReads(reads, bounds, context)
     await reading.read(call.sql)
     lines = await reading.lines()

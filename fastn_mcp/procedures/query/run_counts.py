@@ -10,11 +10,12 @@ import anyio
 from fastn_mcp.client.reads import read_page
 from fastn_mcp.errors import NOTHING_CHANGED, Failed, InvalidArgument
 from fastn_mcp.procedures.context import ProcedureContext
+from fastn_mcp.procedures.history import Beginning, begins_after, read_beginning
 from fastn_mcp.procedures.query.bounds import Bounds
 from fastn_mcp.procedures.reads import read_if_short
 from fastn_mcp.records.formats import stamp
 from fastn_mcp.records.rows import Row
-from fastn_mcp.tools.paging import MAX_LIMIT, Position, created
+from fastn_mcp.tools.paging import MAX_LIMIT
 from fastn_mcp.tools.workflows import ListExecutions
 
 _DEFAULT_PERIOD = timedelta(days=7)
@@ -50,10 +51,10 @@ async def read_run_counts(
     cells = [*product(periods, customers, workflows, statuses)]
     await _check(cells, (since, until), context)
     counts = await _totals(cells, context)
-    begins, note = await _history(context) if 0 in counts.values() else (None, "")
+    begins = await _beginning(counts.values(), bounds.since, context)
     rows: list[Row] = []
     for place, ((begin, end), customer, workflow, status) in enumerate(cells):
-        is_before = counts[place] == 0 and (begins is None or end <= begins)
+        is_before = counts[place] == 0 and (begins is not None and (begins.at is None or end <= begins.at))
         rows.append(
             {
                 "hour": stamp(begin),
@@ -72,9 +73,21 @@ async def read_run_counts(
             notes.append(f"the last {period} is not whole")
         if since != _begin_of(period, since):
             notes.append(f"the first {period} is not whole")
-    if note and (begins is None or since < begins):
-        notes.append(note)
+    if begins is not None and begins.at is None:
+        notes.append("when the history of runs begins is not known: a count of 0 is NULL")
+    elif begins is not None and begins.at is not None and since < begins.at:
+        notes.append(f"the history of runs begins at {stamp(begins.at)}: counts before are NULL")
     return rows, notes
+
+
+async def _beginning(counts: Collection[int], since: datetime | None, context: ProcedureContext) -> Beginning | None:
+    """Return when the history of runs begins, if a count of 0 may be of a period before that, or `since` lies before.
+
+    None if it is certain that it reaches back.
+    """
+    if 0 in counts:
+        return await read_beginning(ListExecutions, context.look)
+    return since and await begins_after(ListExecutions, since, context.look, is_empty=False)
 
 
 async def _totals(cells: Sequence[Cell], context: ProcedureContext) -> Mapping[int, int]:
@@ -178,16 +191,3 @@ async def _total(context: ProcedureContext, begin: datetime, end: datetime, *whi
         "Use the table runs.",
         certainty=NOTHING_CHANGED,
     )
-
-
-async def _history(context: ProcedureContext) -> tuple[datetime | None, str]:
-    """Return when the oldest run that Fastn keeps began, and a note on it; None if that is not known."""
-    newest = await read_page(ListExecutions(limit=1), context.look)
-    if newest.total:
-        cursor = Position(offset=newest.total - 1).encode()
-        oldest = await read_page(ListExecutions(limit=1, cursor=cursor), context.look)
-        times = [at for at in map(created, (*newest.rows, *oldest.rows)) if at is not None]
-        if oldest.rows and times:
-            begins = min(times)
-            return begins, f"the history of runs begins at {stamp(begins)}: counts before are NULL"
-    return None, "when the history of runs begins is not known: a count of 0 is NULL"

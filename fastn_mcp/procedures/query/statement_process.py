@@ -21,6 +21,9 @@ from fastn_mcp.procedures.query.child_program import READY, StatementAnswer, Tas
 STATEMENT_SECONDS = 2.0
 """Seconds after which a statement is stopped."""
 
+COMPILE_SECONDS = 0.5
+"""Seconds after which it is stopped while it is only compiled. Both take less than three seconds."""
+
 _LOAD_SECONDS = 10.0
 """Seconds in which a process has to start and take all rows."""
 
@@ -107,12 +110,13 @@ async def _answer(process: anyio.abc.Process, task: Task, lines: Iterable[bytes]
         raise _too_much_memory() from None
     if first != READY.encode():  # it failed before
         return _parsed(first)
+    seconds = STATEMENT_SECONDS if task["runs"] else COMPILE_SECONDS
     try:
-        with anyio.fail_after(STATEMENT_SECONDS):
+        with anyio.fail_after(seconds):
             return _parsed(await received.receive_until(b"\n", _MAX_ANSWER))
     except TimeoutError:
         raise StatementStopped(
-            f"The statement took longer than {STATEMENT_SECONDS:.0f} seconds and was stopped.",
+            f"The statement took longer than {seconds:g} seconds and was stopped.",
             "Read fewer rows: a narrower WHERE, no cross join, a LIMIT in each recursive part.",
             certainty=NOTHING_CHANGED,
         ) from None

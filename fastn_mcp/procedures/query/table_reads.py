@@ -14,6 +14,7 @@ from fastn_mcp.account.entries import read_labels
 from fastn_mcp.client.reads import GETS, MAX_LOOKUPS, read_pages
 from fastn_mcp.errors import NOTHING_CHANGED, Failed, FastnError, LeftOut, NotFound
 from fastn_mcp.procedures.context import ProcedureContext
+from fastn_mcp.procedures.history import LOG_GAPS, History, begins_after, read_beginning
 from fastn_mcp.procedures.query.bounds import Bounds
 from fastn_mcp.procedures.query.run_counts import read_run_counts
 from fastn_mcp.procedures.query.tables import RUN_COUNTS, TABLES, Column, QueryTable
@@ -80,6 +81,8 @@ class TableRows:
             of = "" if self.total is None else f" of {self.total:,}"
             back = "" if self.back_to is None else f", back to {stamp(self.back_to)}"
             words = f"only the newest {len(self.rows):,}{of}{back}; older rows are missing from counts and lists"
+            if table.name == "runs":
+                words += f" ({RUN_COUNTS} counts all)"
         return "; ".join([f"{words} {bounded}".rstrip(), *self.notes])
 
 
@@ -210,9 +213,27 @@ class StatementReads:
                 + (f", or count by {RUN_COUNTS}." if table.name == "runs" else "."),
                 certainty=NOTHING_CHANGED,
             )
+        window.notes += await self._beginning(table, window)
         if table.name == "audit":
-            window.notes.append("the log does not hold everything: some changes and most reads are not in it")
+            window.notes.append(LOG_GAPS)
         self.tables[table.name] = window
+
+    async def _beginning(self, table: QueryTable, window: TableRows) -> list[str]:
+        """Return when the list of a window begins, if its rows are those since then."""
+        since = self._bounds.since
+        if not window.is_complete:
+            return []
+        history: History = table.lister  # pyright: ignore[reportAssignmentType]
+        if since is not None:
+            begins = await begins_after(history, since, self._look, is_empty=not window.rows)
+        elif self._bounds.until is None or not window.rows:
+            begins = await read_beginning(history, self._look)
+        else:
+            begins = None  # rows from before `until` show that it reaches back
+        if begins is None:
+            return []
+        what = "the history of runs" if table.name == "runs" else "the log"
+        return [f"{what} begins at {stamp(begins.at)}" if begins.at else f"when {what} begins is not known"]
 
     def _may_ask_for_absence(self, statement: str) -> bool:
         bare = QUOTED.sub("''", statement)
