@@ -112,8 +112,9 @@ class GetOverview(Procedure[Overview]):
         self._check_order()
         is_expiry = self.about == "expiry"
         period = Period((not is_expiry and self.hours) or _DEFAULT_HOURS, context.look.snapshot.instant())
-        reads = AccountReads(context.look)
-        account = await read_account(reads, period, self._reads, all_connections=is_expiry, report=context.report)
+        account = await read_account(
+            AccountReads(context.look), period, self._reads, all_connections=is_expiry, report=context.report
+        )
         began, start = map(int, (self.cursor or "0.0").split("."))
         at = int(period.now.timestamp())
         findings, rows = await _findings(account, self, counts_rates=began != at)
