@@ -454,7 +454,7 @@ async def test_connections_are_missing_only_where_those_of_all_customers_were_re
     [
         ("/api/v1/audit", 403, "audit log"),
         ("/api/v1/triggers", 404, "triggers"),
-        ("/api/v1/connections", 500, "connections that are"),
+        ("/api/v1/connections", 500, "connections of status"),
         ("/api/v1/customers/*", 404, ""),
         ("/api/v1/workflows/*", 404, "workflow"),
         ("/api/v1/executions/*", 500, "run exec_"),

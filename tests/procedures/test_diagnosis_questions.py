@@ -244,9 +244,10 @@ async def test_runs_that_no_trigger_starts_say_who_started_them(world: World) ->
 
 async def test_trigger_of_a_finding_has_customer_and_cause(world: World) -> None:
     answer = await world.ask(Diagnose())
-    (daily,) = [trigger for trigger in answer["triggers"] if trigger["name"] == "Daily TikTok sync"]
-    assert daily["of"] == "Katana"
-    cause = "the connection TikTok Shop of Katana is FAILED (authorisation revoked, or no longer valid)"
+    (finding,) = [finding for finding in answer["findings"] if "9 failures in a row" in finding["what"]]
+    (daily,) = finding["rows"]
+    assert (daily["name"], daily["customer"]) == ("Daily TikTok sync", "Katana")
+    cause = "the connection TikTok Shop is FAILED (authorisation revoked, or no longer valid)"
     assert daily["runs_fail_because"] == cause
 
 

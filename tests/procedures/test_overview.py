@@ -16,9 +16,9 @@ from fastn_mcp.guard.result import Done
 from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.procedures.catalog import TOOLS, parse
-from fastn_mcp.procedures.checks.finding import Severity
+from fastn_mcp.procedures.checks.finding import MAX_ROWS, Severity
 from fastn_mcp.procedures.checks.run_counts import run_totals
-from fastn_mcp.procedures.overview.get_overview import MAX_ROWS, GetOverview
+from fastn_mcp.procedures.overview.get_overview import GetOverview
 from fastn_mcp.sandbox.auth import KEY
 from fastn_mcp.sandbox.state import stamp
 from fastn_mcp.tools.customers import DeleteCustomer

@@ -18,10 +18,11 @@ from fastn_mcp.procedures.checks.remedies import Dependencies, remedies_by_workf
 from fastn_mcp.procedures.checks.run_counts import FAILED, FAILURES, RUN_KINDS, RunCounts, count_runs, run_jobs
 from fastn_mcp.procedures.checks.runs import STARTED
 from fastn_mcp.procedures.reads import AccountReads, Job, RowList, unique
+from fastn_mcp.records.formats import counted
 from fastn_mcp.records.labels import app_of, name_of
 from fastn_mcp.records.quotas import credits_quota, quotas_of
 from fastn_mcp.records.rows import Row, key_of, started_workflows
-from fastn_mcp.records.states import BROKEN_STATUSES, PENDING, State, trigger_state
+from fastn_mcp.records.states import BROKEN_STATUSES, PENDING, STATES, State, trigger_state
 from fastn_mcp.runtime import Report, no_progress
 from fastn_mcp.tools.access import ListApiKeys, ListSecrets, ListUsers
 from fastn_mcp.tools.billing import GetBilling, GetQuotas
@@ -34,6 +35,9 @@ from fastn_mcp.tools.workflows import ListWorkflows
 
 RUNS = "runs"
 """What stands for all reads of runs."""
+
+EVERYTHING = (RUNS, "customers", "connections", "workflows", "triggers", "quotas", "API keys", "users", "billing")
+"""What all checks look at."""
 
 _PAGE_ROWS = 100
 _MAX_PAGES = 5
@@ -73,6 +77,16 @@ class AccountRows:
             ahead=ahead,
             is_whole=is_whole,
         )
+
+    def unknown_states(self) -> list[Unchecked]:
+        """Return how many resources of each kind have a status that tells nothing."""
+        gaps: list[Unchecked] = []
+        for kind, state in STATES.items():
+            unknown = sum(state(row) is State.UNKNOWN for row in self.chosen(kind).rows)
+            if unknown:
+                why = "Their status is missing or undocumented."
+                gaps.append(Unchecked(counted(unknown, kind.removesuffix("s")), why))
+        return gaps
 
 
 def started(workflows: RowList, triggers: Sequence[Row]) -> RowList:

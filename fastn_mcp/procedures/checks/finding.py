@@ -26,6 +26,10 @@ class Severity(Enum):
     """Something to tidy up."""
 
 
+MAX_ROWS: Mapping[Severity, int] = {Severity.HIGH: 3, Severity.MEDIUM: 2, Severity.LOW: 1}
+"""Number of rows of a finding where there is no table."""
+
+
 @dataclass(frozen=True, slots=True)
 class TableRow:
     """A row by the names of its columns, and what it is ordered by."""
@@ -65,6 +69,11 @@ class Finding:
     """Those that the finding itself shows; the table has the others."""
     more: JsonValue = None
     """Call that shows all of them, if there are more."""
+
+    @property
+    def first_rows(self) -> Sequence[TableRow]:
+        """The rows to show where there is no table."""
+        return self.rows[: MAX_ROWS[self.severity]]
 
     def data(self, names: Mapping[str, str]) -> JsonValue:
         """Return the finding as JSON. `names` are names of customers."""

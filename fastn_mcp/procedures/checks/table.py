@@ -10,8 +10,9 @@ from fastn_mcp.procedures.checks.access import (
     expiring_keys,
     full_quotas,
 )
-from fastn_mcp.procedures.checks.check import AccountCheck
+from fastn_mcp.procedures.checks.check import AccountCheck, Reading, Subject
 from fastn_mcp.procedures.checks.connections import connections_of_status, expiring_connections, renewed_connections
+from fastn_mcp.procedures.checks.finding import Finding, Severity
 from fastn_mcp.procedures.checks.runs import WORKFLOW_CHECKS, failing_workflows, hanging_runs
 from fastn_mcp.procedures.checks.triggers import TRIGGER_CHECKS
 from fastn_mcp.records.states import BROKEN_STATUSES
@@ -44,3 +45,12 @@ CHECKS = (
     AccountCheck("administrators", "access", administrators),
 )
 """In the order in which findings of the same severity are printed."""
+
+
+def run_checks(reading: Reading, subject: Subject | None = None) -> list[tuple[AccountCheck, Finding]]:
+    """Return what the checks on one subject, or all of them, find, worst first."""
+    found = [
+        (check, finding) for check in CHECKS if subject in (None, check.subject) for finding in check.find(reading)
+    ]
+    severities = list(Severity)
+    return sorted(found, key=lambda each: severities.index(each[1].severity))

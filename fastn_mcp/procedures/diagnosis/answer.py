@@ -17,6 +17,7 @@ from fastn_mcp.procedures.checks.runs import blocked
 from fastn_mcp.procedures.checks.triggers import failures_in_a_row
 from fastn_mcp.procedures.diagnosis.connector import advice, affected_customers, broken_connections, connector_verdict
 from fastn_mcp.procedures.diagnosis.evidence import MAX_AFFECTED, MAX_CAUSES, Changed, Evidence
+from fastn_mcp.procedures.diagnosis.findings import findings
 from fastn_mcp.procedures.diagnosis.summary import verdict
 from fastn_mcp.records.formats import age, aged, counted, quoted, sentence, stamp
 from fastn_mcp.records.labels import ACCOUNT, name_of
@@ -61,6 +62,7 @@ def answer(evidence: Evidence) -> Entry:
         },
         "now": stamp(evidence.counts.period.now),
         "runs": _runs(evidence),
+        "findings": findings(evidence),
         "stuck_runs": [run.data(evidence.names) for run in evidence.stuck],
         "customers": affected_customers(evidence, broken) if evidence.subject.connector else None,
         "advice": advice(evidence, broken) if evidence.subject.connector else None,
@@ -99,9 +101,9 @@ def _other_causes(evidence: Evidence) -> list[JsonValue]:
 def _connection_entries(
     evidence: Evidence, causes: Sequence[_Cause], connections: Sequence[PartState]
 ) -> list[JsonValue] | None:
-    """Return the connections that matter; None if they were not read, or have a row for each customer."""
+    """Return the connections that matter; None if they were not read, or other entries say the same."""
     is_read = bool(connections) or not any("connections" in gap.what for gap in evidence.gaps)
-    if not is_read or evidence.subject.connector:
+    if not is_read or evidence.subject.connector or evidence.subject.is_account:
         return None
     repaired = [each for cause in causes for each in (*cause.remedy.repairs, *cause.remedy.further)]
     further = [each for each in repaired if each not in connections]
@@ -109,8 +111,8 @@ def _connection_entries(
 
 
 def _trigger_entries(evidence: Evidence, causes: Sequence[_Cause]) -> list[JsonValue] | None:
-    """Return the triggers to show; None if they were not read."""
-    if evidence.triggers is None:
+    """Return the triggers to show; None if they were not read, or the findings say the same."""
+    if evidence.triggers is None or evidence.subject.is_account:
         return None
     return [_trigger(trigger, causes) for trigger in _relevant_triggers(evidence, evidence.triggers)]
 
@@ -323,7 +325,7 @@ def _connection(evidence: Evidence, connection: PartState, *, is_repaired: bool)
 
 def _relevant_triggers(evidence: Evidence, triggers: Sequence[PartState]) -> list[PartState]:
     """Return the triggers to show: if runs fail, another customer's triggers only if they have a problem."""
-    if not evidence.subject.resources or evidence.subject.connector:
+    if evidence.subject.connector:
         return [trigger for trigger in triggers if trigger.problem]
     affected = {None, *(key for cause in evidence.causes for key in cause.customers)}
     return [each for each in triggers if each.problem or not evidence.counts.failures or each.customer in affected]

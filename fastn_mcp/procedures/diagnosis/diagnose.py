@@ -30,19 +30,23 @@ _PAGE = 30
 _CURSOR = r"^\d{1,5}$"
 
 _REDUCTIONS = (
-    *((name, 5, 0) for name in ("connections", "triggers", "changes", "not_checked")),
-    ("without_failures", 8, 0),
-    ("changes", 2, MAX_CHARACTERS),
-    ("without_failures", 1, MAX_CHARACTERS),
-    ("connections", 2, MAX_CHARACTERS),
-    ("triggers", 1, MAX_CHARACTERS),
-    ("not_checked", 3, MAX_CHARACTERS),
-    ("causes", 1, MAX_CHARACTERS),
-    ("customers", 12, MAX_CHARACTERS),
-    ("stuck_runs", 5, MAX_CHARACTERS),
+    *((name, 5, False) for name in ("connections", "triggers", "changes", "not_checked")),
+    ("without_failures", 8, False),
+    ("changes", 2, True),
+    ("findings", 1, True),
+    ("without_failures", 1, True),
+    ("connections", 2, True),
+    ("triggers", 1, True),
+    ("not_checked", 3, True),
+    ("causes", 1, True),
+    ("customers", 12, True),
+    ("stuck_runs", 5, True),
 )
-"""Cuts in order: a list, its minimum number of entries, and the size in characters above which it is shortened."""
+"""Cuts in order: a list, its minimum number of entries, and whether it is shortened only while the answer is too
+large."""
 
+_DETAILS = {"findings": ("rows",), "causes": ("fastn_suggests", "message", "also")}
+"""What entries lose before their list is shortened."""
 
 _FIELDS = {
     "workflow": ("connectors", "executionTier", "timeoutMs", "status", "updatedAt", "updatedBy"),
@@ -116,17 +120,25 @@ def _check(subject: Subject) -> None:
         raise InvalidArgument("trigger_id: this trigger is another customer's.", "Give only one of them.")
 
 
+def _least_first(name: str, entries: list[dict[str, JsonValue]]) -> list[dict[str, JsonValue]]:
+    """Return the entries in the order in which they lose details: findings the least severe first."""
+    return entries[::-1] if name == "findings" else entries
+
+
 def _fitting(entries_by_name: dict[str, JsonValue]) -> dict[str, JsonValue]:
-    """Shorten the answer to `MAX_CHARACTERS` by the `_REDUCTIONS`: causes lose suggestions and messages first."""
+    """Shorten the answer to `MAX_CHARACTERS` by the `_REDUCTIONS`."""
     left_out: Counter[str] = Counter()
-    for name, least, longest in _REDUCTIONS:
-        if name == "causes":
-            for cause in cast("list[dict[str, JsonValue]]", entries_by_name["causes"]):
-                for detail in ("fastn_suggests", "message", "also"):
-                    if len(to_json(entries_by_name)) > MAX_CHARACTERS:
-                        cause.pop(detail, None)
-        entries = cast("list[JsonValue]", entries_by_name.get(name, []))
-        while len(entries) > least and len(to_json(entries_by_name)) > longest:
+
+    def is_too_large() -> bool:
+        return len(to_json(entries_by_name)) > MAX_CHARACTERS
+
+    for name, least, only_if_too_large in _REDUCTIONS:
+        entries = cast("list[dict[str, JsonValue]]", entries_by_name.get(name, []))
+        for entry in _least_first(name, entries):
+            for detail in _DETAILS.get(name, ()):
+                if is_too_large():
+                    entry.pop(detail, None)
+        while len(entries) > least and (is_too_large() or not only_if_too_large):
             entries.pop()
             left_out[name] += 1
     if left_out:

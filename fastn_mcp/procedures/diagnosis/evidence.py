@@ -15,6 +15,8 @@ from fastn_mcp.account.entries import MAX_NAMED
 from fastn_mcp.client.reads import read_page
 from fastn_mcp.errors import Disabled, FastnError, LeftOut
 from fastn_mcp.ledger.change import MADE_OUTCOMES
+from fastn_mcp.procedures.checks.account_rows import EVERYTHING, AccountRows, read_account
+from fastn_mcp.procedures.checks.check import AccountCheck
 from fastn_mcp.procedures.checks.failures import (
     EndedRun,
     FailureGroup,
@@ -24,6 +26,7 @@ from fastn_mcp.procedures.checks.failures import (
     grouped,
     workflow_of,
 )
+from fastn_mcp.procedures.checks.finding import Finding
 from fastn_mcp.procedures.checks.parts import (
     PartState,
     apps_of,
@@ -45,6 +48,7 @@ from fastn_mcp.procedures.checks.run_counts import (
     runs_of,
 )
 from fastn_mcp.procedures.checks.stuck_runs import StuckRun, read_stuck_runs
+from fastn_mcp.procedures.checks.table import run_checks
 from fastn_mcp.procedures.checks.triggers import trigger_states
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.diagnosis.subject import Subject
@@ -64,7 +68,7 @@ from fastn_mcp.records.rows import (
     text,
     timestamp,
 )
-from fastn_mcp.records.states import BROKEN_STATUSES, RunState, run_state
+from fastn_mcp.records.states import BROKEN_STATUSES, RunState, connection_state, run_state
 from fastn_mcp.tools.access import EXECUTION, QueryAuditLog
 from fastn_mcp.tools.billing import GetQuotas
 from fastn_mcp.tools.connectors import ListConnections
@@ -161,6 +165,8 @@ class Evidence:
     """Number of the runs of the period by what started them, as far as their rows were read."""
     lengths: Mapping[str, Sequence[timedelta]] = field(default_factory=dict[str, Sequence[timedelta]])
     """How long completed runs took, by workflow, as far as they were read."""
+    found: Sequence[tuple[AccountCheck, Finding]] = ()
+    """What the checks of the account find, if it is the subject."""
     missing_apps: Mapping[str, Row] = field(default_factory=dict[str, Row])
     """Connectors, by slug, that no customer of a cause has connected, as far as they were read."""
 
@@ -258,9 +264,7 @@ async def _history(counts: RunCounts, look: AnswerReads) -> str:
 
 
 async def _read_lists(subject: Subject, period: Period, reads: AccountReads) -> Evidence:
-    names_of_lists = await _run_first_reads(subject, period, reads)
-    counts = count_runs(reads, period, subject.filters)
-    _note_gaps(subject, names_of_lists, counts, reads)
+    counts = await _read_counts(subject, period, reads)
     newest = [*map(ended_run, reads.rows(_NEWEST))]
     workflows = _workflow_rows(subject, reads)
     if subject.connector:
@@ -274,6 +278,13 @@ async def _read_lists(subject: Subject, period: Period, reads: AccountReads) -> 
     names |= {key: name_of(row) for key, row in workflows.items() if row}
     stuck, has_more_stuck = await read_stuck_runs(counts, workflows.values(), reads.look)
     counts = replace(counts, knows_under_way=not has_more_stuck)
+    found: Sequence[tuple[AccountCheck, Finding]] = ()
+    if subject.is_account:
+        account = AccountRows(reads, counts)
+        reading = account.reading()
+        reads.gaps += account.unknown_states()
+        found = run_checks(replace(reading, stuck=stuck, has_more_stuck=has_more_stuck))
+        names |= {key_of(row): name_of(row) for row in reads.rows("customers")}
     return Evidence(
         subject,
         counts,
@@ -285,7 +296,19 @@ async def _read_lists(subject: Subject, period: Period, reads: AccountReads) -> 
         stuck=stuck,
         starters=_starters(subject, period, reads.look),
         connections_in_all=await _connections_in_all(subject, reads.look),
+        found=found,
     )
+
+
+async def _read_counts(subject: Subject, period: Period, reads: AccountReads) -> RunCounts:
+    """Read the lists, and count the runs. Raises a `FastnError` if all reads failed."""
+    if subject.is_account:
+        account = await read_account(reads, period, EVERYTHING)
+        return account.counts
+    names_of_lists = await _run_first_reads(subject, period, reads)
+    counts = count_runs(reads, period, subject.filters)
+    _note_gaps(subject, names_of_lists, counts, reads)
+    return counts
 
 
 async def _run_first_reads(subject: Subject, period: Period, reads: AccountReads) -> list[str]:
@@ -364,7 +387,7 @@ def _connection_jobs(subject: Subject, own: Mapping[str, Call], reads: AccountRe
         await reads.read_one(name, call, _MAX_PAGES)
 
     of_status = {
-        f"connections that are {each}": listing.model_copy(update={"status": each}) for each in BROKEN_STATUSES
+        f"connections of status {each}": listing.model_copy(update={"status": each}) for each in BROKEN_STATUSES
     }
     return {name: partial(read, call=call) for name, call in (of_status | {**own}).items()}
 
@@ -485,7 +508,9 @@ def _customers_to_name(
 ) -> tuple[list[str], int]:
     """Return the customers in the answer without a name, and how many of the names to read: all that have a row."""
     first = _customers_of_rows(evidence, reads)
-    mentioned = [*first, evidence.subject.customer, *evidence.affected, *map(owner_of, triggers)]
+    of_findings = [row.customer for _, finding in evidence.found for row in finding.first_rows]
+    of_triggers = () if evidence.subject.is_account else map(owner_of, triggers)
+    mentioned = [*first, evidence.subject.customer, *evidence.affected, *of_findings, *of_triggers]
     unnamed = [key for key in mentioned if key and key not in names]
     return unnamed, max(len({*first}), MAX_NAMED)
 
@@ -568,10 +593,10 @@ def _of_its_owner(record: RunRecord, counts: RunCounts, look: AnswerReads) -> Ru
 def _unexplained_customers(evidence: Evidence, reads: AccountReads) -> list[str]:
     """Return a few affected customers whose broken connections do not explain their failures."""
     customers: list[str] = []
-    read = reads.rows(*(name for name in reads.lists if name.startswith("connections that are")))
+    broken_rows = [row for row in _connection_rows(reads) if not connection_state(row).is_usable]
     for cause in evidence.causes[:MAX_CAUSES]:
         app = evidence.connector(cause.newest)
-        broken = {owner_of(row) for row in read if app in connector_keys(row)}
+        broken = {owner_of(row) for row in broken_rows if app in connector_keys(row)}
         customers += [key for key in cause.customers if key not in (*broken, evidence.subject.customer)][:2]
     return list(dict.fromkeys(customers))[:_MAX_CONNECTED]
 

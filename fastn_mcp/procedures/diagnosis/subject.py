@@ -18,6 +18,11 @@ class Subject:
     resources: Mapping[str, FoundResource]
 
     @property
+    def is_account(self) -> bool:
+        """Whether it is the whole account."""
+        return not self.resources
+
+    @property
     def trigger(self) -> Row | None:
         return self.resources["trigger"].row if "trigger" in self.resources else None
 

@@ -15,10 +15,10 @@ from fastn_mcp.errors import FastnError, InvalidArgument
 from fastn_mcp.procedures.checks.account_rows import RUNS, AccountRows, read_account
 from fastn_mcp.procedures.checks.check import EXPIRY_NOTICE, Reading
 from fastn_mcp.procedures.checks.failures import Period, RunFilter, grouped, newest_first
-from fastn_mcp.procedures.checks.finding import Finding, Severity, TableRow
+from fastn_mcp.procedures.checks.finding import Finding, TableRow
 from fastn_mcp.procedures.checks.run_counts import FAILED, RunRecord, read_records
 from fastn_mcp.procedures.checks.stuck_runs import read_stuck_runs
-from fastn_mcp.procedures.checks.table import CHECKS
+from fastn_mcp.procedures.checks.table import run_checks
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.history import begins_after
 from fastn_mcp.procedures.overview.rows import customer_rows, workflow_rows
@@ -33,7 +33,6 @@ from fastn_mcp.records.formats import counted, stamp
 from fastn_mcp.records.labels import name_of
 from fastn_mcp.records.quotas import plan
 from fastn_mcp.records.rows import FastnObject, key_of, text
-from fastn_mcp.records.states import STATES, State
 from fastn_mcp.records.table import Table
 from fastn_mcp.redaction import is_own_key, own_key_row
 from fastn_mcp.tools.tool import Effect, suggested
@@ -62,9 +61,6 @@ SUBJECTS: Mapping[Subject, SubjectTable] = {
     "quotas": SubjectTable(("quotas", "billing")),
     "approvals": SubjectTable(),
 }
-
-MAX_ROWS: Mapping[Severity, int] = {Severity.HIGH: 3, Severity.MEDIUM: 2, Severity.LOW: 1}
-"""Number of rows of each finding in the overview of the whole account."""
 
 _DEFAULT_HOURS = 24
 """Hours back for runs."""
@@ -116,8 +112,9 @@ class GetOverview(Procedure[Overview]):
         self._check_order()
         is_expiry = self.about == "expiry"
         period = Period((not is_expiry and self.hours) or _DEFAULT_HOURS, context.look.snapshot.instant())
-        reads = AccountReads(context.look)
-        account = await read_account(reads, period, self._reads, all_connections=is_expiry, report=context.report)
+        account = await read_account(
+            AccountReads(context.look), period, self._reads, all_connections=is_expiry, report=context.report
+        )
         began, start = map(int, (self.cursor or "0.0").split("."))
         at = int(period.now.timestamp())
         findings, rows = await _findings(account, self, counts_rates=began != at)
@@ -212,9 +209,9 @@ def _by_name(rows: Sequence[TableRow], names: Mapping[str, str], reads: AccountR
     return ordered([replace(row, cells=row.named(names)) for row in rows], "name")
 
 
-def _with_first_rows(subject: Subject, finding: Finding, hours: int | None) -> Finding:
+def with_first_rows(subject: Subject, finding: Finding, hours: int | None) -> Finding:
     """Return a finding with its first rows, and the call for all of them."""
-    shown = finding.rows[: MAX_ROWS[finding.severity]]
+    shown = finding.first_rows
     period = {"hours": hours} if hours and {RUNS, FAILED}.intersection(SUBJECTS[subject].reads) else {}
     more = suggested(GetOverview, about=subject, **period) if len(shown) < len(finding.rows) else None
     return replace(finding, shown=shown, more=more)
@@ -248,16 +245,10 @@ async def _findings(
     failing = len({run.workflow for run in account.counts.failures})
     stuck, has_more = await read_stuck_runs(account.counts, reading.of("workflows").rows, account.reads.look, most=0)
     reading = replace(reading, stuck=stuck, has_more_stuck=has_more, failing=(table or [])[:failing])
-    selected: list[tuple[Subject, Finding]] = [
-        (check.subject, finding)
-        for check in CHECKS
-        if asked.about in (None, check.subject)
-        for finding in check.find(reading)
-    ]
-    selected.sort(key=lambda each: list(Severity).index(each[1].severity))
+    found = run_checks(reading, asked.about if asked.about != "approvals" else None)
     if asked.about is None:
-        return [_with_first_rows(subject, finding, asked.hours) for subject, finding in selected], []
-    of_subject = [finding for _, finding in selected]
+        return [with_first_rows(check.subject, finding, asked.hours) for check, finding in found], []
+    of_subject = [finding for _, finding in found]
     order = asked.order or next(iter(SUBJECTS[asked.about].orders), None)
     return of_subject, ordered(_numbered(of_subject) if table is None else table, order)
 
@@ -361,9 +352,5 @@ def _not_checked(account: AccountRows, asked: GetOverview) -> dict[str, JsonValu
         gaps.append(Unchecked("secrets", "Fastn stores no expiry for them."))
     elif asked.about is None and connections.more:
         gaps.append(Unchecked("expiry of more connections", "See get_overview about expiry."))
-    for kind, state in STATES.items():
-        unknown = sum(state(row) is State.UNKNOWN for row in account.chosen(kind).rows)
-        if unknown:
-            why = "Their status is missing or undocumented."
-            gaps.append(Unchecked(counted(unknown, kind.removesuffix("s")), why))
+    gaps += account.unknown_states()
     return {"not_checked": [gap.data() for gap in by_reason(gaps)]}
