@@ -47,12 +47,16 @@ def _reasons(group: FailureGroup) -> str:
 def failing_workflows(counts: RunCounts, rows: Sequence[TableRow]) -> list[AccountFinding]:
     """Report the workflows of failed runs, given the rows of all workflows, the one with most failed runs first."""
     runs = counts.failures
-    more = counts.has_failures_unread
+    more = counts.is_lower_bound
     customers = {run.customer for run in runs if run.customer}
     workflows = {run.workflow for run in runs}
     whom = f", for {counted(len(customers), 'customer', at_least=more)}" if customers else ""
-    what = f"{counted(len(workflows), 'workflow', at_least=more)} failed: {counts.failures_of_runs} in {counts.period}"
-    return [AccountFinding(Severity.HIGH, sentence(f"{what}{whom}."), rows[: len(workflows)])] if runs else []
+    failing = f"{counted(len(workflows), 'workflow', at_least=more)} failed"
+    what = f"{failing}: {counts.failures_of_runs} in {counts.period}{whom}."
+    if counts.counted_since is not None:
+        of_window = f"{counted(len(runs), 'run')} {counts.window}{whom}"
+        what = f"{failing}: {of_window}; {counts.failures_of_runs} in {counts.period}."
+    return [AccountFinding(Severity.HIGH, sentence(what), rows[: len(workflows)])] if runs else []
 
 
 def workflow_rows(
@@ -76,7 +80,7 @@ def workflow_rows(
         state = workflow_state(row)
         rate = None if completed is None or not completed + failed else 100 * completed / (completed + failed)
         last = record.last_success and record.last_success.at
-        most = "at most " if counts.has_failures_unread else ""
+        most = "at most " if counts.is_lower_bound else ""
         cells: Cells = {
             "id": key,
             "name": name_of(row) or (group.newest.workflow_name if group else "") or "A workflow",
