@@ -100,7 +100,16 @@ def stamp(moment: datetime) -> str:
 
 def dated(moment: datetime, now: datetime) -> str:
     """Format a date with its age: `2026-11-25 (3 hours ago)`."""
-    return f"{moment.astimezone(UTC).date().isoformat()} ({age(moment, now)})"
+    return f"{moment.astimezone(UTC).date().isoformat()} ({date_age(moment, now)})"
+
+
+def date_age(moment: datetime, now: datetime) -> str:
+    """Format the age of a date: from a day on, the days between the dates, of which the 4th is two after the 2nd."""
+    length = abs(now - moment)
+    if not timedelta(days=1) <= length < timedelta(days=60):
+        return age(moment, now)
+    days = (now.astimezone(UTC).date() - moment.astimezone(UTC).date()).days
+    return f"{counted(days, 'day')} ago" if days > 0 else f"in {counted(-days, 'day')}"
 
 
 def since(at: float, now: float) -> str:

@@ -157,7 +157,7 @@ async def test_new_key_names_defaults_expiry_and_destination(world: World) -> No
     [
         ("30d", "It expires on 2026-12-25 (in 30 days)."),
         ("never", "It never expires."),
-        ("2026-12-01", "It expires on 2026-12-01 (in 5 days)."),
+        ("2026-12-01", "It expires on 2026-12-01 (in 6 days)."),
         ("soon", "Its expiry is not documented."),
     ],
 )

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import JsonValue
 
-from fastn_mcp.records.formats import age, age_first, age_only, aged, dated, name_only, named_id
+from fastn_mcp.records.formats import age, age_first, age_only, aged, date_age, dated, name_only, named_id
 from fastn_mcp.records.sizes import size_of
 from fastn_mcp.records.table import Table
 
@@ -73,9 +73,9 @@ def test_only_the_long_cells_of_a_row_are_cut() -> None:
 def test_age_of_a_time_is_found_again(seconds: int) -> None:
     at = NOW - timedelta(seconds=seconds)
     assert age_only(aged(at, NOW)) == age(at, NOW)
-    assert age_only(f"expired, {dated(at, NOW)}") == f"expired, {age(at, NOW)}"
+    assert age_only(f"expired, {dated(at, NOW)}") == f"expired, {date_age(at, NOW)}"
     assert age_first(aged(at, NOW)) == f"{age(at, NOW)}, {at:%Y-%m-%d %H:%M} UTC"
-    assert age_first(dated(at, NOW)) == f"{age(at, NOW)}, {at:%Y-%m-%d}"
+    assert age_first(dated(at, NOW)) == f"{date_age(at, NOW)}, {at:%Y-%m-%d}"
 
 
 def test_name_of_an_id_is_found_again() -> None:
@@ -83,3 +83,13 @@ def test_name_of_an_id_is_found_again() -> None:
     second = named_id("8a1f03c2-aaaa-bbbb-cccc-0123456789ab", "Orders (EU)")
     assert name_only(f"workflow {first}, {second}") == "Nightly sync, Orders (EU)"
     assert name_only("a text (with brackets)") == "a text (with brackets)"
+
+
+def test_age_of_a_date_is_the_number_of_days_between_the_dates() -> None:
+    """The 4th was "in 1 day" on the 2nd, being less than two days away."""
+    now = datetime(2026, 12, 2, 5, tzinfo=UTC)
+    assert dated(datetime(2026, 12, 4, tzinfo=UTC), now) == "2026-12-04 (in 2 days)"
+    assert dated(datetime(2026, 12, 3, 6, tzinfo=UTC), now) == "2026-12-03 (in 1 day)"
+    assert dated(datetime(2026, 12, 3, 4, tzinfo=UTC), now) == "2026-12-03 (in 23 hours)"
+    assert dated(datetime(2026, 11, 30, 23, tzinfo=UTC), now) == "2026-11-30 (2 days ago)"
+    assert dated(datetime(2026, 8, 1, tzinfo=UTC), now) == f"2026-08-01 ({age(datetime(2026, 8, 1, tzinfo=UTC), now)})"

@@ -9,7 +9,7 @@ from pydantic import JsonValue
 
 from fastn_mcp.procedures.diagnosis.blockers import failures_in_a_row, is_public, listed, trigger_states
 from fastn_mcp.procedures.overview.table import Cells, TableRow, unread_names
-from fastn_mcp.records.formats import age, counted, dated, sentence
+from fastn_mcp.records.formats import counted, date_age, dated, sentence
 from fastn_mcp.records.labels import label_of, name_of
 from fastn_mcp.records.quotas import Quota
 from fastn_mcp.records.rows import Row, key_of, owner_of, short, started_workflows, text, timestamp, word
@@ -217,7 +217,7 @@ def expiring_keys(keys: Iterable[Row], now: datetime, time: timedelta = EXPIRY_N
             f"{{rows}} expire{{s}} {within(time)}, the first {{detail}}. A key is not renewed: create another, put it "
             "where this one is used, then revoke this one."
         ),
-        detail=lambda rows, now: age(min(timestamp(row, *EXPIRY_FIELDS) or now for row in rows), now),
+        detail=lambda rows, now: date_age(min(timestamp(row, *EXPIRY_FIELDS) or now for row in rows), now),
         cells=_expiry,
         at=lambda row: timestamp(row, *EXPIRY_FIELDS),
     )

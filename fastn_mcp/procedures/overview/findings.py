@@ -11,7 +11,7 @@ from fastn_mcp.procedures.diagnosis.run_counts import RunCounts, RunRecord
 from fastn_mcp.procedures.diagnosis.stuck_runs import StuckRun
 from fastn_mcp.procedures.overview.checks import AccountFinding, Severity, expires_within, within
 from fastn_mcp.procedures.overview.table import UNREAD_NAME, Cells, TableRow, unread_names
-from fastn_mcp.records.formats import age, counted, dated, sentence
+from fastn_mcp.records.formats import age, counted, date_age, dated, sentence
 from fastn_mcp.records.labels import ACCOUNT, app_of, name_of
 from fastn_mcp.records.rows import Row, key_of, short, started_workflows, text, timestamp, value, word
 from fastn_mcp.records.states import (
@@ -171,7 +171,7 @@ def expiring_connections(
     findings: list[AccountFinding] = []
     if expiring:
         count = counted(len(expiring), "connection", at_least=more)
-        first = age(expiring[0].at or now, now)
+        first = date_age(expiring[0].at or now, now)
         expire = "expires" if len(expiring) == 1 else "expire"
         them = "it" if len(expiring) == 1 else "them"
         what = f"{count} {expire} {within(time)}, the first {first}; Fastn does not renew {them} itself. "
