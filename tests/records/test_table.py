@@ -83,3 +83,13 @@ def test_name_of_an_id_is_found_again() -> None:
     second = named_id("8a1f03c2-aaaa-bbbb-cccc-0123456789ab", "Orders (EU)")
     assert name_only(f"workflow {first}, {second}") == "Nightly sync, Orders (EU)"
     assert name_only("a text (with brackets)") == "a text (with brackets)"
+
+
+def test_age_of_a_date_is_the_number_of_days_between_the_dates() -> None:
+    """The 4th was "in 1 day" on the 2nd, being less than two days away."""
+    now = datetime(2026, 12, 2, 5, tzinfo=UTC)
+    assert dated(datetime(2026, 12, 4, tzinfo=UTC), now) == "2026-12-04 (in 2 days)"
+    assert dated(datetime(2026, 12, 3, 6, tzinfo=UTC), now) == "2026-12-03 (in 1 day)"
+    assert dated(datetime(2026, 12, 3, 4, tzinfo=UTC), now) == "2026-12-03 (in 23 hours)"
+    assert dated(datetime(2026, 11, 30, 23, tzinfo=UTC), now) == "2026-11-30 (2 days ago)"
+    assert dated(datetime(2026, 8, 1, tzinfo=UTC), now) == f"2026-08-01 ({age(datetime(2026, 8, 1, tzinfo=UTC), now)})"

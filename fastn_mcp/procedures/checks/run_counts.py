@@ -17,9 +17,9 @@ from fastn_mcp.client.reads import read_page
 from fastn_mcp.errors import FastnError
 from fastn_mcp.procedures.checks.failures import EndedRun, Period, RunFilter, ended_run, newest_first
 from fastn_mcp.procedures.reads import AccountReads, Job, RowList, read_back, read_if_short
-from fastn_mcp.records.formats import age, aged, counted
+from fastn_mcp.records.formats import age, aged, counted, sentence, stamp
 from fastn_mcp.records.states import RunState, run_state
-from fastn_mcp.tools.paging import Position
+from fastn_mcp.tools.paging import Position, created_newest_first
 from fastn_mcp.tools.workflows import ListExecutions
 
 FAILED = "failed runs"
@@ -111,6 +111,7 @@ class RunCounts:
     failures: Sequence[EndedRun]
     """Failed runs of the period, newest first."""
     has_failures_unread: bool
+    """Whether older failures of the period were not read."""
     knows_failures: bool
     """Whether any list of failed runs could be read, or there is none to read."""
     totals: Mapping[str, JsonValue]
@@ -128,6 +129,43 @@ class RunCounts:
     under_way: Sequence[EndedRun] = ()
     """Runs that are queued or running, also from before the period, newest first."""
     knows_under_way: bool = True
+    counted_since: datetime | None = None
+    """Begin of the window of `failures`, if older ones of the period were not read; None if it is the whole period.
+
+    It is one window for all of them, so that counts of workflows, customers and causes can be compared.
+    """
+
+    @property
+    def begin(self) -> datetime:
+        """Begin of the window of `failures`."""
+        return self.counted_since or self.period.begin
+
+    @property
+    def since(self) -> str:
+        """Begin of the window of `failures`, as ISO 8601."""
+        return self.begin.isoformat(timespec="seconds")
+
+    @property
+    def window(self) -> str:
+        """The window of `failures` in words: `in 24 hours`, `since 2026-11-25T09:00:00Z`."""
+        return f"in {self.period}" if self.counted_since is None else f"since {stamp(self.counted_since)}"
+
+    @property
+    def window_note(self) -> str:
+        """Since when failures are counted, and what counts the older ones; empty if it is the whole period."""
+        if self.counted_since is None:
+            return ""
+        hours = int((self.period.now - self.counted_since).total_seconds() // 3_600)
+        ways = ["query run_counts counts those of one workflow or customer"]
+        if hours:
+            ways.insert(0, f"with hours={hours} all are read")
+        since = aged(self.counted_since, self.period.now)
+        return f"{since}: older failures were not read. {sentence('; '.join(ways))}."
+
+    @property
+    def is_lower_bound(self) -> bool:
+        """Whether failures may be missing from the window itself, as it is not known which were not read."""
+        return self.has_failures_unread and self.counted_since is None
 
     @property
     def ever(self) -> int | None:
@@ -142,11 +180,11 @@ class RunCounts:
         return f"{cast(int, self.totals['failed']) + cast(int, self.totals['timeout']):,} of {self.runs:,} runs"
 
     def failed(self, count: int) -> JsonValue:
-        """Return the number of failures of a workflow, customer or cause, given the number read: `at least 3`.
+        """Return the number of failures of a workflow, customer or cause in the window, given the number read.
 
         None if none was read and there may be others.
         """
-        if not self.has_failures_unread:
+        if not self.is_lower_bound:
             return count
         return f"at least {count:,}" if count else None
 
@@ -223,15 +261,20 @@ def count_runs(reads: AccountReads, period: Period, filters: Sequence[RunFilter]
 
     failed = names(FAILED, TIMED_OUT)
     under_way = names(*_UNDER_WAY)
+    failures = newest_first(reads.rows(*failed))
+    counted_since = _counted_since(reads, failed)
+    if counted_since is not None:
+        failures = [run for run in failures if run.at is None or run.at >= counted_since]
     for name in filter(reads.has_more, (*failed, *under_way)):
-        reads.gaps.append(_older_unread(name, reads.lists[name], are_failures=name in failed))
+        since = counted_since if name in failed else None
+        reads.gaps.append(_older_unread(name, reads.lists[name], since, are_failures=name in failed))
     older, runs, completed = map(total, (_OLDER, _ALL, _COMPLETED))
     totals = run_totals(older, runs, completed, failed=total(FAILED), timeout=total(TIMED_OUT))
     last_success = newest(_SUCCESSES)
     knows_none = all(name in reads.lists and not reads.has_more(name) for name in names(_SUCCESSES))
     return RunCounts(
         period,
-        failures=newest_first(reads.rows(*failed)),
+        failures=failures,
         has_failures_unread=any(name not in reads.lists or reads.has_more(name) for name in failed),
         knows_failures=not failed or any(name in reads.lists for name in failed),
         totals=totals,
@@ -243,15 +286,34 @@ def count_runs(reads: AccountReads, period: Period, filters: Sequence[RunFilter]
         last_before=newest(_OLDER),
         under_way=[run for run in newest_first(reads.rows(*under_way)) if not run_state(run.row).has_ended],
         knows_under_way=all(name in reads.lists and not reads.has_more(name) for name in under_way),
+        counted_since=counted_since,
     )
 
 
-def _older_unread(name: str, read: RowList, *, are_failures: bool) -> Unchecked:
+def _counted_since(reads: AccountReads, failed: Sequence[str]) -> datetime | None:
+    """Return the second from which on no failure is missing, if older ones were not read; None if it is not known."""
+    oldest: list[datetime] = []
+    for name in failed:
+        if name not in reads.lists or f"more {name}" in reads.failed:
+            return None  # a page is missing, perhaps one between others
+        if reads.has_more(name):
+            times = created_newest_first(reads.lists[name].rows)
+            if not times:
+                return None
+            oldest.append(times[-1])
+    return max(oldest).replace(microsecond=0) + timedelta(seconds=1) if oldest else None
+
+
+def _older_unread(name: str, read: RowList, counted_since: datetime | None, *, are_failures: bool) -> Unchecked:
     """Return the gap of a list of runs that was not read whole."""
     if not read.rows:
         return Unchecked(f"older {name}", "not all runs were looked through")
     of = "" if read.total is None else f" of {read.total:,}"
-    counts = "; causes and each workflow's failures are counted in those" if are_failures else ""
+    counts = ""
+    if counted_since is not None:
+        counts = f"; failures are counted since {stamp(counted_since)}"
+    elif are_failures:
+        counts = "; causes and each workflow's failures are counted in those"
     return Unchecked(f"older {name}", f"only the newest {len(read.rows):,}{of} were read{counts}")
 
 
@@ -304,7 +366,7 @@ async def read_records(
             records[which] = await _record(records[which], counts, look, reads_on=len(failures) <= _MAX_EXACT_STARTS)
         except FastnError as error:
             reads.failed["earlier runs"] = error
-            since = counts.period.since
+            since = counts.since
             runs = await _total(runs_of(which, since=since), look)
             completed = await _total(runs_of(which, since=since, status="completed"), look)
             records[which] = _counted(records[which], runs, completed)
@@ -322,7 +384,7 @@ async def _record(known: RunRecord, counts: RunCounts, look: AnswerReads, *, rea
     """
     which = known.which
     failures = known.failures
-    since = counts.period.since
+    since = counts.since
     reads = AccountReads(look)
     snapshot = look.snapshot
     completed = runs_of(which, status="completed", since=since)
@@ -336,7 +398,7 @@ async def _record(known: RunRecord, counts: RunCounts, look: AnswerReads, *, rea
     success = next(iter(newest_first(reads.rows(_SUCCESSES, _COMPLETED))), None)
     knows_success = success is not None or not reads.has_more(_SUCCESSES)
     number: int | None = 0
-    if not knows_success or (success is not None and (success.at is None or success.at >= counts.period.begin)):
+    if not knows_success or (success is not None and (success.at is None or success.at >= counts.begin)):
         await _read_newest(_COMPLETED, reads, completed)
         number = reads.total(_COMPLETED)
     known = _counted(known, await _total(runs_of(which, since=since), look), number)
@@ -370,8 +432,8 @@ async def _first_failure(
 ) -> tuple[datetime | None, bool]:
     """Return the time of the first failure after the `last` success, and whether none can be earlier."""
     times = [run.at for run in known.failures if run.at and (last is None or run.at > last)]
-    if not times or (last is not None and last >= counts.period.begin):
-        return min(times, default=None), not counts.has_failures_unread
+    if not times or (last is not None and last >= counts.begin):
+        return min(times, default=None), not counts.is_lower_bound
     call = runs_of(known.which, limit=_PAGE_ROWS, since=None if last is None else last.isoformat(timespec="seconds"))
     if not reads_on and not look.snapshot.holds(call):
         return min(times), False

@@ -25,13 +25,17 @@ def failing_workflows(reading: Reading) -> list[Finding]:
     runs = counts.failures
     if not runs:
         return []
-    more = counts.has_failures_unread
+    more = counts.is_lower_bound
     customers = {run.customer for run in runs if run.customer}
     workflows = {run.workflow for run in runs}
     whom = f", for {counted(len(customers), 'customer', at_least=more)}" if customers else ""
-    what = f"{counted(len(workflows), 'workflow', at_least=more)} failed: {counts.failures_of_runs} in {counts.period}"
+    failing = f"{counted(len(workflows), 'workflow', at_least=more)} failed"
+    what = f"{failing}: {counts.failures_of_runs} in {counts.period}{whom}."
+    if counts.counted_since is not None:
+        of_window = f"{counted(len(runs), 'run')} {counts.window}{whom}"
+        what = f"{failing}: {of_window}; {counts.failures_of_runs} in {counts.period}."
     fix = "See diagnose for the causes."
-    return [Finding(Severity.HIGH, sentence(f"{what}{whom}."), fix, rows=reading.failing)]
+    return [Finding(Severity.HIGH, sentence(what), fix, rows=reading.failing)]
 
 
 def hanging_runs(reading: Reading) -> list[Finding]:

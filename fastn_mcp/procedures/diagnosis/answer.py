@@ -162,9 +162,13 @@ def _runs(evidence: Evidence) -> Entry:
     last = counts.last_success_at
     before = counts.last_before
     totals: Entry = {**counts.totals}
-    if not totals and (failed := counts.failed(count)) is not None:
+    if not totals and counts.counted_since is not None:
+        totals["failed"] = f"at least {count:,}"
+    elif not totals and (failed := counts.failed(count)) is not None:
         totals["failed"] = failed
     entry: Entry = {"hours": counts.period.hours, **totals}
+    if note := counts.window_note:
+        entry["failures_since"] = note
     if evidence.history_begins:
         entry["history_begins"] = evidence.history_begins
     if evidence.starters and not evidence.subject.connector:

@@ -35,7 +35,7 @@ def connector_verdict(evidence: Evidence, broken: Sequence[PartState]) -> str:
         return f", for {counted(number, 'customer', at_least=at_least)}" if number else ""
 
     is_part = any("connections" in gap.what for gap in evidence.gaps)
-    more = counts.has_failures_unread
+    more = counts.is_lower_bound
     numbers = f"{len(broken):,}" if in_all is None else f"{len(broken):,} of {in_all:,}"
     at_least = "at least " if is_part else ""
     are = "connections are"
@@ -48,7 +48,7 @@ def connector_verdict(evidence: Evidence, broken: Sequence[PartState]) -> str:
         state = "it is not known whether its connections work, since not all were read"
     for_ = whom((run.customer for run in counts.failures), at_least=more)
     of = "" if customer is None else f" of {quoted(evidence.owner(customer))}"
-    return f"{_app(evidence)}{of}: {state}; {_failed(counts)} in {counts.period}{for_}."
+    return f"{_app(evidence)}{of}: {state}; {_failed(counts)} {counts.window}{for_}."
 
 
 def _failed(counts: RunCounts) -> str:
@@ -57,7 +57,7 @@ def _failed(counts: RunCounts) -> str:
         return "it is not known whether runs failed at it"
     if counts.has_failures_unread and not counts.failures:
         return "none of the failed runs that were read failed at it"
-    return f"{counted(len(counts.failures), 'run', at_least=counts.has_failures_unread)} failed at it"
+    return f"{counted(len(counts.failures), 'run', at_least=counts.is_lower_bound)} failed at it"
 
 
 def affected_customers(evidence: Evidence, broken: Sequence[PartState]) -> list[JsonValue]:

@@ -25,7 +25,7 @@ def verdict(evidence: Evidence, reasons: Sequence[str], whys: Sequence[tuple[int
     completed = counts.completed
     last = counts.last_success_at
     if counts.failures:
-        least = "at least " if counts.has_failures_unread else ""
+        least = "at least " if counts.is_lower_bound else ""
         each = (f"{least}{count:,} because {clause}" for count, clause in whys)
         why = whys[0][1] if len(whys) == 1 else "; ".join(each)
         return f"{_failing(evidence, why)}{blocked}{_not_started(evidence)}"
@@ -56,7 +56,7 @@ def _failing(evidence: Evidence, why: str) -> str:
     counts = evidence.counts
     failures = counts.failures
     last = counts.last_success_at
-    more = counts.has_failures_unread
+    more = counts.is_lower_bound
     always = [record for record in evidence.run_records.values() if record.is_failing]
     later = [run for run in failures if last is None or run.at is None or run.at > last]
     if counts.knows_success and len(later) == len(failures):
@@ -68,7 +68,10 @@ def _failing(evidence: Evidence, why: str) -> str:
     success = counts.last_success_in_words + ("" if last is None or always else f", {len(later):,} failed since")
     names = listed([" for ".join(map(quoted, evidence.names_of(record.which))) for record in always])
     each = f" These have failed every time{_since(evidence, always)}: {names}." if always else ""
-    return f"{counts.failures_of_runs} failed in {counts.period}{of_them}{for_} ({success}): {why}.{each}"
+    failed = f"{counts.failures_of_runs} failed in {counts.period}"
+    if counts.counted_since is not None:
+        failed += f", {len(failures):,} of them {counts.window}"
+    return f"{failed}{of_them}{for_} ({success}): {why}.{each}"
 
 
 def _since(evidence: Evidence, records: Sequence[RunRecord]) -> str:

@@ -163,6 +163,8 @@ class GetOverview(Procedure[Overview]):
         """Return all but the table, which only later pages repeat."""
         answer: dict[str, JsonValue] = {"now": stamp(account.counts.period.now), "account": _identity(account)}
         answer |= await self._history(account)
+        if note := account.counts.window_note:
+            answer["failures_since"] = note
         answer["findings"] = [finding.data(names) for finding in findings]
         if self.about is None:
             answer |= await _account(account, context)
@@ -266,12 +268,11 @@ async def _records(
     failing: Sequence[str], account: AccountRows, asked: GetOverview, *, counts_rates: bool
 ) -> dict[str, RunRecord]:
     """Return how workflows ran, by id: the first failing one, and the others that take no request."""
-    period = account.counts.period
     failures = account.counts.failures
     look = account.reads.look
 
     def completed(key: str) -> ListExecutions:
-        return ListExecutions(workflow_id=key or None, status="completed", since=period.since, limit=1)
+        return ListExecutions(workflow_id=key or None, status="completed", since=account.counts.since, limit=1)
 
     first = failing[:1]
     others = list[str]()

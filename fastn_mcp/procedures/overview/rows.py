@@ -56,7 +56,7 @@ def workflow_rows(
         state = workflow_state(row)
         rate = None if completed is None or not completed + failed else 100 * completed / (completed + failed)
         last = record.last_success and record.last_success.at
-        most = "at most " if counts.has_failures_unread else ""
+        most = "at most " if counts.is_lower_bound else ""
         cells: Cells = {
             "id": key,
             "name": name_of(row) or (group.newest.workflow_name if group else "") or "A workflow",
