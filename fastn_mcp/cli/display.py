@@ -393,7 +393,7 @@ def _widths(
     fitting = {lead: least[lead]}
     left = room - least[lead]
     for name in others:
-        named = "customer" if name == "endOrgId" else name.removesuffix("Id")
+        named = "customer" if name == "endOrgId" else name.removesuffix("_id").removesuffix("Id")
         has_own_column = named != name and named in names
         if least[name] + _GAP <= left and not has_own_column:
             fitting[name] = least[name]

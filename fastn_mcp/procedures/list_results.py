@@ -128,7 +128,7 @@ class ConciseRows:
         kind = REFERENCES[name]
         label = self._names.get(kind, {}).get(key)
         if label is None or key not in self._legend.get(kind, {}):
-            cells[name] = key
+            cells[f"{kind}_id"] = key  # as arguments are called
         if label is not None:
             cells[kind] = label
 

@@ -366,7 +366,7 @@ async def test_worst_workflows_have_rates_of_one_window(large_world: World) -> N
     failed = [row["failed"] for row in workflows if "failed" in row]
     statement = "select status, sum(runs) from run_counts group by 1"
     for row in workflows[:3]:
-        counts = dict((await large_world.ask(Query(sql=statement, since=since, workflow=[row["id"]])))["rows"])
+        counts = dict((await large_world.ask(Query(sql=statement, since=since, workflow_id=[row["id"]])))["rows"])
         assert row["failed"] == counts["failed"] + counts["timeout"]
         assert row["completed"] == counts["completed"]
     assert failed == sorted(failed, reverse=True)

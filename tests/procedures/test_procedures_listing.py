@@ -83,7 +83,7 @@ async def test_customers_with_the_same_name_keep_their_ids(world: World) -> None
     for row in world.sandbox.state.all("customers"):
         world.sandbox.state.put("customers", {**row, "name": "Acme"})
     answer = await world.rendered(ListConnections())
-    assert all("endOrgId" in row for row in answer["data"] if row.get("customer"))
+    assert all("customer_id" in row for row in answer["data"] if row.get("customer"))
     assert "customer" not in answer.get("ids", {})
 
 
