@@ -7,6 +7,7 @@ import sys
 import weakref
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -17,6 +18,7 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 
 from fastn_mcp.errors import NOTHING_CHANGED, Failed, NotSent
 from fastn_mcp.procedures.query.child_program import READY, StatementAnswer, Task
+from fastn_mcp.runtime import work_on
 
 STATEMENT_SECONDS = 2.0
 """Seconds after which a statement is stopped."""
@@ -109,11 +111,11 @@ async def _answer(process: anyio.abc.Process, task: Task, lines: Iterable[bytes]
     except (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.IncompleteRead, anyio.EndOfStream):
         raise _too_much_memory() from None
     if first != READY.encode():  # it failed before
-        return _parsed(first)
+        return await _parsed(first)
     seconds = STATEMENT_SECONDS if task["runs"] else COMPILE_SECONDS
     try:
         with anyio.fail_after(seconds):
-            return _parsed(await received.receive_until(b"\n", _MAX_ANSWER))
+            line = await received.receive_until(b"\n", _MAX_ANSWER)
     except TimeoutError:
         raise StatementStopped(
             f"The statement took longer than {seconds:g} seconds and was stopped.",
@@ -122,10 +124,11 @@ async def _answer(process: anyio.abc.Process, task: Task, lines: Iterable[bytes]
         ) from None
     except (anyio.IncompleteRead, anyio.EndOfStream, anyio.DelimiterNotFound):
         raise _too_much_memory() from None
+    return await _parsed(line)
 
 
-def _parsed(line: bytes) -> StatementAnswer:
-    answer = cast(StatementAnswer, json.loads(line))
+async def _parsed(line: bytes) -> StatementAnswer:
+    answer = cast(StatementAnswer, await work_on(len(line), partial(json.loads, line)))
     if answer.get("failure") == "memory":
         raise _too_much_memory()
     return answer
