@@ -19,7 +19,7 @@ from support.world import World
 from fastn_mcp.errors import Disabled, Failed, FastnError, InvalidArgument, LeftOut, NotSent
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.policy.asker import Asker
-from fastn_mcp.procedures.query import child_program
+from fastn_mcp.procedures.query import child_program, statement_process
 from fastn_mcp.procedures.query.child_program import LIMITS, Database, Task, plain_time, plain_word
 from fastn_mcp.procedures.query.query import Query
 from fastn_mcp.procedures.query.statement_process import IS_AVAILABLE, StatementStopped, run_task
@@ -361,6 +361,13 @@ async def test_offset_that_is_not_reached_is_refused(world: World) -> None:
         assert isinstance(answer, InvalidArgument), answer
         assert "offset" in str(answer)
     assert (await ask(world, "select id from customers", offset=5))["rows"] == []
+
+
+async def test_no_statement_runs_where_its_memory_is_not_limited(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statement_process, "IS_AVAILABLE", False)
+    answer = await world.call(Query(sql="select 1"))
+    assert isinstance(answer, NotSent), answer
+    assert "SQLite before 3.31" in str(answer)
 
 
 async def test_file_has_all_rows_and_no_formula(world: World, tmp_path: Path) -> None:

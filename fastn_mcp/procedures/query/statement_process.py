@@ -2,6 +2,7 @@
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import weakref
@@ -41,10 +42,15 @@ _PROGRAM = Path(__file__).with_name("child_program.py")
 _processes = anyio.lowlevel.RunVar[anyio.CapacityLimiter]("statement processes")
 _accounts = anyio.lowlevel.RunVar["weakref.WeakKeyDictionary[object, anyio.Lock]"]("statements of accounts")
 
-IS_AVAILABLE = sys.platform != "win32"
+OLDEST_SQLITE = (3, 31, 0)
+"""The first version with `hard_heap_limit`. It refuses what newer ones refuse; functions that it lacks are errors."""
+
+IS_AVAILABLE = sys.platform != "win32" and sqlite3.sqlite_version_info >= OLDEST_SQLITE
 """Whether statements run here. The memory of a process on Windows is not limited by this server."""
 
-UNAVAILABLE = "query is not available on Windows, where the memory of a statement cannot be limited."
+UNAVAILABLE = (
+    "query is not available on Windows or with SQLite before 3.31, where the memory of a statement cannot be limited."
+)
 
 
 class StatementStopped(Failed):
