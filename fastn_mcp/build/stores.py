@@ -50,6 +50,11 @@ class AccountStores:
     typed: TypedSecrets
     system: System
 
+    @property
+    def export_folder(self) -> Path:
+        """Folder of the files with rows that `query` writes."""
+        return self.folder / "exports"
+
 
 def ledger_at(setting: str | None, state: Path, system: System) -> Ledger:
     """Return the configured ledger, by default a file in the folder `state`. It is not opened yet.

@@ -195,7 +195,7 @@ async def make_call(
     def outcome(name: str, body: dict[str, JsonValue], message: str | None = None) -> CallOutcome:
         return CallOutcome(name, message, with_dashboard(body, wanted.call, parts.dispatch.dashboard_url))
 
-    caller = Caller(Asker(is_by_hand=True), Terminal.here())
+    caller = Caller(Asker(is_by_hand=True), Terminal.here(), export_folder=parts.stores.export_folder)
     notice = WaitNotice(parts.stores.system)
     if dry_run or wanted.dry_run:
         shown = await notice.during(partial(parts.dispatch.preview, wanted.call, caller, report))

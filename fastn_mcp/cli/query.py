@@ -1,6 +1,5 @@
 """`fastn-mcp query SQL`: answer a question about the account by one SQL statement."""
 
-import csv
 import json
 import sys
 from typing import Any, cast
@@ -16,13 +15,11 @@ from fastn_mcp.cli.start_options import StartOptions
 from fastn_mcp.errors import FastnError, InvalidArgument
 from fastn_mcp.procedures.catalog import parse
 from fastn_mcp.procedures.query.answer import MAX_KB
+from fastn_mcp.procedures.query.csv_file import csv_text
 from fastn_mcp.procedures.query.tables import TABLES
 
 MAX_ROWS = 10_000
 """Maximum number of rows that are printed."""
-
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""Beginnings of a cell that a spreadsheet would compute."""
 
 
 @click.command(name="query")
@@ -53,8 +50,7 @@ def query(start: StartOptions, sql: str | None, as_csv: bool, as_json: bool, **b
     if as_json:
         click.echo(json.dumps([dict(zip(columns, row, strict=True)) for row in rows], ensure_ascii=False))
     elif as_csv:
-        writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerows([columns, *([_csv_cell(cell) for cell in row] for row in rows)])
+        click.echo(csv_text(columns, rows), nl=False)
     else:
         print_table([columns, *(["" if cell is None else str(cell) for cell in row] for row in rows)])
 
@@ -86,8 +82,3 @@ def _note(data: dict[str, Any]) -> None:
     """Print the notes about the rows on stderr."""
     reach = [f"{table}: {part}" for table, part in data.get("reach", {}).items() if isinstance(part, str)]
     warn(*filter(None, (data.get("warning"), *reach, data.get("cut"))))
-
-
-def _csv_cell(cell: object) -> object:
-    """Return a cell that a spreadsheet takes for a text, even if it begins as a formula."""
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell

@@ -46,7 +46,13 @@ def serve_stdio(parts: "Callable[[], AccountParts]", introduction: Introduction 
                 checks.start_soon(account.guard.judge.check_customers)
                 closing.enter_context(report_at_end(account))
                 account.channels.begin()
-                server = build(account.dispatch, account.tools, account.label, account.settings.state_secrets)
+                server = build(
+                    account.dispatch,
+                    account.tools,
+                    account.label,
+                    account.settings.state_secrets,
+                    export_folder=account.stores.export_folder,
+                )
                 observe_requests(server, account.process.instruments)
                 return server
 

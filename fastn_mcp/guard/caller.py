@@ -6,6 +6,7 @@ A caller's scopes can only restrict what the policy allows, never extend it.
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 from fastn_mcp.errors import Refused
 from fastn_mcp.guard.approval_form import PendingApproval, SubmittedForm
@@ -68,6 +69,8 @@ class Caller:
     """Id of the change that a person undoes on the approval page. Such a call does not wait for their approval."""
     delivery: Delivery | None = None
     """Delivery of the response, if it can be lost on the way to the caller."""
+    export_folder: Path | None = None
+    """Folder for files that the caller can open, if they are on this machine."""
     own_effects: frozenset[Effect] | None = None
     """Effects of calls that the person may approve for themselves; None: all."""
 

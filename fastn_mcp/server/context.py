@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -69,9 +70,9 @@ class RequestContext:
         return outcome.result
 
 
-def single_account(account: AccountContext) -> Callable[[Context], RequestContext]:
+def single_account(account: AccountContext, export_folder: Path | None) -> Callable[[Context], RequestContext]:
     """Serve every request from this process's only account."""
-    request = RequestContext(account, Caller(Asker(), None))
+    request = RequestContext(account, Caller(Asker(), None, export_folder=export_folder))
     return lambda _: request
 
 

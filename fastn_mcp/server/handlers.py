@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from mcp import MCPError, types
@@ -227,9 +228,13 @@ def build(
     tools: Sequence[AnyTool],
     account: dict[str, JsonValue],
     state_secrets: Sequence[str] = (),
+    export_folder: Path | None = None,
 ) -> Server[Any]:
-    """Build the server of one account, which serves every request from it."""
-    resolve = single_account(AccountContext(dispatch, tools, account))
+    """Build the server of one account, which serves every request from it.
+
+    `export_folder`: where files for the caller are written, if the caller is on this machine.
+    """
+    resolve = single_account(AccountContext(dispatch, tools, account), export_folder)
     return build_for(resolve, dispatch.guard.judge.policy.approval_lifetime, state_secrets)
 
 

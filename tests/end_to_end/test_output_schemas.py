@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, cast
 
 from jsonschema import Draft202012Validator
@@ -59,13 +60,13 @@ def _procedure_arguments(tool: AnyTool, execution: str, change: str) -> dict[str
     }
 
 
-async def test_every_answer_validates_against_its_output_schema(world: World) -> None:
+async def test_every_answer_validates_against_its_output_schema(world: World, tmp_path: Path) -> None:
     async def person(context: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult:  # noqa: ARG001
         assert isinstance(params, ElicitRequestFormParams)
         world.clock.pass_(5)
         return approving(params)
 
-    server = build(world.dispatch, ALL_TOOLS, {"profile": "default"})
+    server = build(world.dispatch, ALL_TOOLS, {"profile": "default"}, export_folder=tmp_path)
     async with Client(server, mode="2026-07-28", elicitation_callback=person) as client:
         answers = Answers(client, (await client.list_tools()).tools)
         for operation in sensible(Fastn(world.sandbox)):
@@ -84,6 +85,7 @@ async def test_every_answer_validates_against_its_output_schema(world: World) ->
         await answers.of("list_executions", limit=100, detail="full")
         await answers.of("list_changes", limit=1)
         await answers.of("query", sql="select permission from role_permissions", max_kb=1)
+        await answers.of("query", sql="select 1", csv=True)
         for message in ("hm", f"delete {ORDERS}"):
             await answers.of("ai_chat", message=message)
     assert not answers.unseen

@@ -39,6 +39,11 @@ async def test_statement_is_answered_and_the_worst_one_is_stopped(
         )
         assert answer["data"]["rows"] == [[customer]]
         assert answer["untrusted"]
+        exported = body(await client.call_tool("query", {"sql": "select name from customers", "csv": True}))
+        if transport == "stdio":
+            assert "Globex Exports" in await anyio.Path(exported["data"]["file"]).read_text()
+        else:
+            assert exported["outcome"] == "not_sent"
         before = len(upstream.requests())
         began = time.monotonic()
         stopped = body(await client.call_tool("query", {"sql": WORST}))

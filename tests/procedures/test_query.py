@@ -2,11 +2,13 @@
 """The tool `query`: what a statement may do, what it must not say, and how it agrees with the lists."""
 
 import asyncio
+import csv
 import re
 import time
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,8 +16,10 @@ from large_account import large_account
 from support.statements import HOSTILE
 from support.world import World
 
-from fastn_mcp.errors import Disabled, Failed, FastnError, InvalidArgument, LeftOut
-from fastn_mcp.procedures.query import child_program
+from fastn_mcp.errors import Disabled, Failed, FastnError, InvalidArgument, LeftOut, NotSent
+from fastn_mcp.guard.caller import Caller
+from fastn_mcp.policy.asker import Asker
+from fastn_mcp.procedures.query import child_program, statement_process
 from fastn_mcp.procedures.query.child_program import LIMITS, Database, Task, plain_time, plain_word
 from fastn_mcp.procedures.query.query import Query
 from fastn_mcp.procedures.query.statement_process import IS_AVAILABLE, StatementStopped, run_task
@@ -360,3 +364,41 @@ async def test_offset_that_is_not_reached_is_refused(world: World) -> None:
         assert isinstance(answer, InvalidArgument), answer
         assert "offset" in str(answer)
     assert (await ask(world, "select id from customers", offset=5))["rows"] == []
+
+
+async def test_no_statement_runs_where_its_memory_is_not_limited(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statement_process, "IS_AVAILABLE", False)
+    answer = await world.call(Query(sql="select 1"))
+    assert isinstance(answer, NotSent), answer
+    assert "SQLite before 3.31" in str(answer)
+
+
+async def test_file_has_all_rows_and_no_formula(world: World, tmp_path: Path) -> None:
+    world.sandbox.state.all("customers")[0]["name"] = "=cmd|' /C calc'!A0"
+    world.sandbox.state.all("customers")[1]["name"] = "fsk_live_0123456789abcdef0123"
+    folder = tmp_path / "exports"
+    caller = Caller(Asker(), None, export_folder=folder)
+    sql = "select name as \"@n\", '-1' as b, -1 as c from customers order by created_at"
+    for number in (1, 2):
+        done: Any = await world.dispatch(Query(sql=sql, csv=True), caller)
+        data = done.result.model_dump()
+        written = anyio.Path(data["file"])
+        text = await written.read_text()
+        assert (data["total"], written.parent, (await written.stat()).st_mode & 0o777) == (5, anyio.Path(folder), 0o600)
+        assert len([*folder.iterdir()]) == number
+        rows = [*csv.reader(text.splitlines())]
+        assert rows[0] == ["'@n", "b", "c"]
+        assert ["'=cmd|' /C calc'!A0", "'-1", "-1"] in rows
+        assert "fsk_live_0123" not in text
+        assert len(rows) == 6
+
+
+async def test_file_is_refused_without_a_folder_and_beyond_its_size(world: World, tmp_path: Path) -> None:
+    refused = await world.call(Query(sql="select name from customers", csv=True))
+    assert isinstance(refused, NotSent), refused
+    assert not world.sandbox.requests
+    caller = Caller(Asker(), None, export_folder=tmp_path / "exports")
+    many = f"{COUNTING.replace('1000000', '2000')} select printf('%9000s', x) from t"
+    with pytest.raises(Failed, match="No file was written"):
+        await world.dispatch(Query(sql=many, csv=True), caller)
+    assert not (tmp_path / "exports").exists()

@@ -24,7 +24,14 @@ _LONG_ROWS = 12
 class QueryResult(FastnObject):
     """Rows of a statement, after what to know of them."""
 
-    shape = (("reach", "object"), ("columns", "array"), ("rows", "array"), ("next_offset", "integer"))
+    shape = (
+        ("reach", "object"),
+        ("columns", "array"),
+        ("rows", "array"),
+        ("next_offset", "integer"),
+        ("file", "string"),
+        ("total", "integer"),
+    )
 
 
 def result_of(

@@ -2,21 +2,25 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, cast
 
+import anyio
+import anyio.to_thread
 from pydantic import BeforeValidator, Field, JsonValue, WithJsonSchema
 
 from fastn_mcp.account.short_ids import short_id
-from fastn_mcp.errors import NOTHING_CHANGED, Failed, FastnError, InvalidArgument, nearest
+from fastn_mcp.errors import NOTHING_CHANGED, Failed, FastnError, InvalidArgument, NotSent, nearest
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.query.answer import DEFAULT_KB, MAX_KB, QueryResult, result_of
 from fastn_mcp.procedures.query.bounds import read_bounds
 from fastn_mcp.procedures.query.child_program import FUNCTIONS, MAX_STATEMENT, MAX_UNKNOWN, StatementAnswer, Task
+from fastn_mcp.procedures.query.csv_file import MAX_FILE, write_csv
 from fastn_mcp.procedures.query.statement_process import run_task, slot_of
 from fastn_mcp.procedures.query.table_reads import QUOTED, StatementReads
 from fastn_mcp.procedures.query.tables import TABLES, columns_in_words
 from fastn_mcp.records.formats import quoted, stamp
-from fastn_mcp.redaction import shorten
+from fastn_mcp.redaction import safe, shorten
 from fastn_mcp.tools.bounds import TextBound
 from fastn_mcp.tools.fields import Since, Until, separated
 from fastn_mcp.tools.operation import Call
@@ -36,8 +40,8 @@ Named = Annotated[list[str], BeforeValidator(separated), WithJsonSchema({"type":
 
 class Query(Procedure[QueryResult]):
     __doc__ = (
-        "Any question by one SQLite SELECT: absence, sums, order. ago('24 hours'), median(x), p90(x). runs, audit: the"
-        " newest, so bound them. run_counts: exact; a request per period, customer, workflow, status that you select."
+        "Any question by one SQLite SELECT: absence, sums. ago('24 hours'), median(x), p90(x). runs, audit: the"
+        " newest; bound them. run_counts: exact, a request per period, customer, workflow, status."
         f" *: and created_at, updated_at. {columns_in_words()}."
     )
 
@@ -46,13 +50,22 @@ class Query(Procedure[QueryResult]):
     sql: Annotated[str, Field(description="One SELECT."), TextBound(MAX_STATEMENT)]
     since: Since = None
     until: Until = None
-    customer_id: Annotated[Named | None, Field(description="Id or name; several: A,B.")] = None
+    customer_id: Annotated[Named | None, Field(description="Ids or names: A,B.")] = None
     workflow_id: Annotated[Named | None, Field(description="Likewise.")] = None
-    offset: Annotated[int, Field(ge=0, description="Rows to skip, default 0.")] = 0
+    offset: Annotated[int, Field(ge=0, description="Skip, default 0.")] = 0
     max_kb: Annotated[int, Field(ge=1, le=MAX_KB, description=f"1-{MAX_KB}, default {DEFAULT_KB}.")] = DEFAULT_KB
+    csv: Annotated[bool | None, Field(description="All rows to a file.")] = None
 
     async def run(self, context: ProcedureContext) -> QueryResult:
+        folder = context.caller.export_folder
+        if self.csv and folder is None:
+            raise NotSent(
+                "csv writes a file on this server's machine, which it does over stdio and at a terminal only.",
+                "Leave csv out, and go on with offset.",
+            )
         answer, around = await _run_statement(self, context)
+        if self.csv and folder is not None:
+            return await _written(answer, around, folder, context)
         return result_of(
             around,
             answer.get("columns", []),
@@ -61,6 +74,27 @@ class Query(Procedure[QueryResult]):
             total=answer.get("total"),
             max_kb=self.max_kb,
         )
+
+
+async def _written(
+    answer: StatementAnswer, around: Mapping[str, JsonValue], folder: Path, context: ProcedureContext
+) -> QueryResult:
+    """Return where the rows are, in a new file. Raises a `FastnError` if they are too many."""
+    rows = answer.get("rows", [])
+    total = answer.get("total")
+    if total is None or total > len(rows):
+        raise Failed(
+            f"The rows are larger than {MAX_FILE // 1_000_000} MB. No file was written.",
+            "Select fewer columns or rows.",
+            certainty=NOTHING_CHANGED,
+        )
+    path = folder / f"query-{context.system.now():%Y%m%dT%H%M%SZ}-{context.system.token()[:8]}.csv"
+
+    def write() -> None:
+        write_csv(path, answer.get("columns", []), cast("list[list[JsonValue]]", safe(cast(JsonValue, rows))))
+
+    await anyio.to_thread.run_sync(write)
+    return QueryResult.model_validate({**around, "file": str(path), "total": total})
 
 
 async def _run_statement(call: Query, context: ProcedureContext) -> tuple[StatementAnswer, dict[str, JsonValue]]:
@@ -91,8 +125,8 @@ async def _run_statement(call: Query, context: ProcedureContext) -> tuple[Statem
         "documented": {
             f"{name}.{column}": [*values] for name in reads for column, values in TABLES[name].documented.items()
         },
-        "offset": call.offset,
-        "max_bytes": _MAX_ROWS_BYTES,
+        "offset": 0 if call.csv else call.offset,
+        "max_bytes": MAX_FILE if call.csv else _MAX_ROWS_BYTES,
         "max_cell": _MAX_SHOWN_CELL,
     }
     async with slot_of(context.guard):

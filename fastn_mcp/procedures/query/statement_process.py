@@ -2,11 +2,13 @@
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import weakref
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -17,6 +19,7 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 
 from fastn_mcp.errors import NOTHING_CHANGED, Failed, NotSent
 from fastn_mcp.procedures.query.child_program import READY, StatementAnswer, Task
+from fastn_mcp.runtime import work_on
 
 STATEMENT_SECONDS = 2.0
 """Seconds after which a statement is stopped."""
@@ -39,10 +42,15 @@ _PROGRAM = Path(__file__).with_name("child_program.py")
 _processes = anyio.lowlevel.RunVar[anyio.CapacityLimiter]("statement processes")
 _accounts = anyio.lowlevel.RunVar["weakref.WeakKeyDictionary[object, anyio.Lock]"]("statements of accounts")
 
-IS_AVAILABLE = sys.platform != "win32"
+OLDEST_SQLITE = (3, 31, 0)
+"""The first version with `hard_heap_limit`. It refuses what newer ones refuse; functions that it lacks are errors."""
+
+IS_AVAILABLE = sys.platform != "win32" and sqlite3.sqlite_version_info >= OLDEST_SQLITE
 """Whether statements run here. The memory of a process on Windows is not limited by this server."""
 
-UNAVAILABLE = "query is not available on Windows, where the memory of a statement cannot be limited."
+UNAVAILABLE = (
+    "query is not available on Windows or with SQLite before 3.31, where the memory of a statement cannot be limited."
+)
 
 
 class StatementStopped(Failed):
@@ -109,11 +117,11 @@ async def _answer(process: anyio.abc.Process, task: Task, lines: Iterable[bytes]
     except (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.IncompleteRead, anyio.EndOfStream):
         raise _too_much_memory() from None
     if first != READY.encode():  # it failed before
-        return _parsed(first)
+        return await _parsed(first)
     seconds = STATEMENT_SECONDS if task["runs"] else COMPILE_SECONDS
     try:
         with anyio.fail_after(seconds):
-            return _parsed(await received.receive_until(b"\n", _MAX_ANSWER))
+            line = await received.receive_until(b"\n", _MAX_ANSWER)
     except TimeoutError:
         raise StatementStopped(
             f"The statement took longer than {seconds:g} seconds and was stopped.",
@@ -122,10 +130,11 @@ async def _answer(process: anyio.abc.Process, task: Task, lines: Iterable[bytes]
         ) from None
     except (anyio.IncompleteRead, anyio.EndOfStream, anyio.DelimiterNotFound):
         raise _too_much_memory() from None
+    return await _parsed(line)
 
 
-def _parsed(line: bytes) -> StatementAnswer:
-    answer = cast(StatementAnswer, json.loads(line))
+async def _parsed(line: bytes) -> StatementAnswer:
+    answer = cast(StatementAnswer, await work_on(len(line), partial(json.loads, line)))
     if answer.get("failure") == "memory":
         raise _too_much_memory()
     return answer
