@@ -1,8 +1,7 @@
 """Answers of `list_api_keys`: what each key did lately, by the audit log, and which one is this server's own."""
 
-from collections import defaultdict
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, cast
 
 from pydantic import JsonValue
@@ -51,19 +50,7 @@ async def _with_actions(page: ListAnswer, context: ProcedureContext) -> tuple[Li
     except FastnError as error:
         return page, f"not known. query_audit_log: {error.what}"
     log = context.look.stored(newest)
-    acted = defaultdict[str, list[Row]](list)
-    for row in entries:
-        at = created(row)
-        if at is not None and at >= since:
-            acted[text(row, "actor").casefold()].append(row)
-    items: list[dict[str, JsonValue]] = []
-    for key in page.items:
-        actions = acted[f"apikey:{key_of(key)}".casefold()]
-        last = max(actions, key=lambda row: created(row) or since, default=None)
-        did: dict[str, JsonValue] = {"actions": len(actions)}
-        if last is not None:
-            did["lastAction"] = f"{text(last, 'action')}, {aged(created(last) or since, now)}"
-        items.append({**key, **did})
+    items = [{**key, **_actions_of(key, entries, since, now)} for key in page.items]
     oldest = min(filter(None, map(created, entries)), default=None)
     begins = f", which begins at {stamp(oldest)}" if log.is_complete and oldest is not None and oldest > since else ""
     words = f"30 days, by the audit log{begins}; it lacks {LOG_LACKS}"
@@ -74,3 +61,15 @@ async def _with_actions(page: ListAnswer, context: ProcedureContext) -> tuple[Li
             f" {_COUNTING}"
         )
     return page.model_copy(update={"items": items}), words
+
+
+def _actions_of(key: Row, entries: Sequence[Row], since: datetime, now: datetime) -> dict[str, JsonValue]:
+    """Return how many of these entries since a time are of a key, and the last of them."""
+    actor = f"apikey:{key_of(key)}".casefold()
+    of_key = [(created(row), row) for row in entries if text(row, "actor").casefold() == actor]
+    actions = [(at, row) for at, row in of_key if at is not None and at >= since]
+    facts: dict[str, JsonValue] = {"actions": len(actions)}
+    if actions:
+        at, last = max(actions, key=lambda action: action[0])
+        facts["lastAction"] = f"{text(last, 'action')}, {aged(at, now)}"
+    return facts

@@ -321,12 +321,7 @@ async def _picked(
     picked: list[dict[str, JsonValue]] = []
     for row in rows:
         cells: dict[str, JsonValue] = concise(row) if columns else {}
-        values = [(name, row.get(name)) for name in asked]
-        dated = {
-            name: concise.dated(name, value, sys.maxsize)
-            for name, value in values
-            if isinstance(value, (str, int, float))
-        }
+        dated = {} if call.detail == FULL else _dated(row, asked, concise)
         cells = {**cells, **row} if call.detail == FULL else {**row, **dated, **cells}
         for name in columns:  # a name that is not known
             derived = _derived(name)
@@ -336,6 +331,14 @@ async def _picked(
     present = {name for row in picked for name in row} | set(map(_derived, columns))
     absent = _absent({name: field for name, field in field_by_name.items() if name not in present}, existing)
     return {"items": picked, "ids": ids, "absent": absent or None if rows else None}
+
+
+def _dated(row: Row, fields: Iterable[str], concise: ConciseRows) -> dict[str, JsonValue]:
+    """Return these fields of a row that are one text or number, times with their age."""
+    values = [(name, row.get(name)) for name in fields]
+    return {
+        name: concise.dated(name, value, sys.maxsize) for name, value in values if isinstance(value, (str, int, float))
+    }
 
 
 def _absent(missing: Mapping[str, str], existing: Sequence[str]) -> list[str]:

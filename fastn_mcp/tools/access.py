@@ -321,6 +321,6 @@ class QueryAuditLog(List[AuditEntry]):
     actor: Annotated[str | None, Field(description="For example apikey:8.")] = None
     action: Annotated[str | None, Field(description="For example workflow.publish.")] = None
     changes_only: Annotated[bool | None, Field(description="No logins, reads, runs."), APPLIED_HERE] = None
-    resource_id: Annotated[str | None, Field(description="Id or name.")] = None
+    resource_id: Annotated[str | None, Field(description="Id/name.")] = None
     since: Since = None
     until: Until = None

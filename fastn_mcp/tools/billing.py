@@ -28,7 +28,7 @@ class GetBilling(Operation[FastnObject]):
 
 
 class GetUsage(Operation[FastnObject]):
-    """How much was used: events, API calls, AI credits; executions also by customer."""
+    """Usage: events, API calls, AI credits; executions also by customer."""
 
     route = GET("/api/v1/billing/usage")
     effect = Effect.READ

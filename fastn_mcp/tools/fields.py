@@ -112,11 +112,11 @@ _IdOrName = Annotated[_Id, Field(description="Id/name.")]
 CustomerId = _IdOrName
 # Connections and triggers carry the customer as `endOrgId`.
 OfCustomer = Annotated[str | None, Field(description="Else the account's own.", serialization_alias="endOrgId")]
-CustomerFilter = Annotated[str, BeforeValidator(_number), Field(description="Id or name.")]
+CustomerFilter = Annotated[str, BeforeValidator(_number), Field(description="Id/name.")]
 """Customer of the rows of a list; empty: none, which is the account itself."""
 ConnectorId = _IdOrName
 ConnectionId = _IdOrName
-WorkflowFilter = Annotated[str, BeforeValidator(_number), Field(description="Id or name.")]
+WorkflowFilter = Annotated[str, BeforeValidator(_number), Field(description="Id/name.")]
 """Workflow that the rows of a list start; empty: none."""
 WorkflowId = _IdOrName
 TriggerId = _IdOrName

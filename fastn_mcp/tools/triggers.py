@@ -107,7 +107,7 @@ class ListTriggers(List[Trigger]):
 
 
 class GetTrigger(Operation[Trigger]):
-    """Get a trigger: schedule, who calls it, how often and for whom it fires."""
+    """Get a trigger: schedule, callers, how often and for whom it fires."""
 
     route = GET("/api/v1/triggers/{trigger_id}")
     effect = Effect.READ
@@ -149,7 +149,7 @@ class CreateTrigger(Operation[Trigger]):
 
 
 class UpdateTrigger(Update[Trigger]):
-    """Change the named fields of a trigger. To pause it, set status Disabled."""
+    """Change the named fields of a trigger. To pause: status Disabled."""
 
     route = PUT("/api/v1/triggers/{trigger_id}")
     effect = Effect.WRITE

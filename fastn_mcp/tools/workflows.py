@@ -101,7 +101,7 @@ class ListWorkflows(List[Workflow]):
 
 
 class GetWorkflow(Operation[Workflow]):
-    """Get a workflow's steps: code, the input that it reads, connectors."""
+    """Get a workflow: code, input that it reads, connectors."""
 
     route = GET("/api/v1/workflows/{workflow_id}")
     effect = Effect.READ

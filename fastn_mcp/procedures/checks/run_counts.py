@@ -252,29 +252,21 @@ def count_runs(reads: AccountReads, period: Period, filters: Sequence[RunFilter]
     def names(*kinds: str) -> list[str]:
         return [_name(kind, which, filters) for which in filters for kind in kinds]
 
-    def newest(kind: str) -> EndedRun | None:
-        return next(iter(newest_first(reads.rows(*names(kind)))), None)
-
     def total(kind: str) -> int | None:
         counts = [reads.total(name) for name in names(kind)]
         return None if None in counts else sum(filter(None, counts))
 
     failed = names(FAILED, TIMED_OUT)
     under_way = names(*_UNDER_WAY)
-    failures = newest_first(reads.rows(*failed))
     counted_since = _counted_since(reads, failed)
-    if counted_since is not None:
-        failures = [run for run in failures if run.at is None or run.at >= counted_since]
-    for name in filter(reads.has_more, (*failed, *under_way)):
-        since = counted_since if name in failed else None
-        reads.gaps.append(_older_unread(name, reads.lists[name], since, are_failures=name in failed))
+    _note_unread(reads, failed, counted_since, are_failures=True)
+    _note_unread(reads, under_way, None, are_failures=False)
     older, runs, completed = map(total, (_OLDER, _ALL, _COMPLETED))
     totals = run_totals(older, runs, completed, failed=total(FAILED), timeout=total(TIMED_OUT))
-    last_success = newest(_SUCCESSES)
-    knows_none = all(name in reads.lists and not reads.has_more(name) for name in names(_SUCCESSES))
+    last_success = _newest(reads, names(_SUCCESSES))
     return RunCounts(
         period,
-        failures=failures,
+        failures=_since(newest_first(reads.rows(*failed)), counted_since),
         has_failures_unread=any(name not in reads.lists or reads.has_more(name) for name in failed),
         knows_failures=not failed or any(name in reads.lists for name in failed),
         totals=totals,
@@ -282,12 +274,26 @@ def count_runs(reads: AccountReads, period: Period, filters: Sequence[RunFilter]
         completed=completed if totals else None,
         older=older if totals else None,
         last_success=last_success,
-        knows_success=last_success is not None or knows_none,
-        last_before=newest(_OLDER),
+        knows_success=last_success is not None or _are_whole(reads, names(_SUCCESSES)),
+        last_before=_newest(reads, names(_OLDER)),
         under_way=[run for run in newest_first(reads.rows(*under_way)) if not run_state(run.row).has_ended],
-        knows_under_way=all(name in reads.lists and not reads.has_more(name) for name in under_way),
+        knows_under_way=_are_whole(reads, under_way),
         counted_since=counted_since,
     )
+
+
+def _newest(reads: AccountReads, names: Sequence[str]) -> EndedRun | None:
+    return next(iter(newest_first(reads.rows(*names))), None)
+
+
+def _are_whole(reads: AccountReads, names: Sequence[str]) -> bool:
+    """Whether each of these lists was read whole."""
+    return all(name in reads.lists and not reads.has_more(name) for name in names)
+
+
+def _since(failures: Sequence[EndedRun], counted_since: datetime | None) -> list[EndedRun]:
+    """Return the failures of the window in which none is missing, or all if there is no such window."""
+    return [run for run in failures if counted_since is None or run.at is None or run.at >= counted_since]
 
 
 def _counted_since(reads: AccountReads, failed: Sequence[str]) -> datetime | None:
@@ -302,6 +308,14 @@ def _counted_since(reads: AccountReads, failed: Sequence[str]) -> datetime | Non
                 return None
             oldest.append(times[-1])
     return max(oldest).replace(microsecond=0) + timedelta(seconds=1) if oldest else None
+
+
+def _note_unread(
+    reads: AccountReads, names: Sequence[str], counted_since: datetime | None, *, are_failures: bool
+) -> None:
+    """Record a gap for each of these lists of which older runs were not read."""
+    for name in filter(reads.has_more, names):
+        reads.gaps.append(_older_unread(name, reads.lists[name], counted_since, are_failures=are_failures))
 
 
 def _older_unread(name: str, read: RowList, counted_since: datetime | None, *, are_failures: bool) -> Unchecked:

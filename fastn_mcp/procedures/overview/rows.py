@@ -42,26 +42,22 @@ def workflow_rows(
     now = counts.period.now
     groups = {group.newest.workflow: group for group in grouped(counts.failures, lambda run: run.workflow)}
     by_id = {key_of(row): row for row in workflows}
-    starts = dict[str, list[str]]()
-    for trigger in triggers:
-        for key in started_workflows(trigger):
-            starts.setdefault(key, []).append(_start(trigger))
+    starts = _starts(triggers)
     rows: list[TableRow] = []
     for key in dict.fromkeys([*groups, *by_id]):
         row = by_id.get(key, {})
         group = groups.get(key)
         record = records.get(key, RunRecord(RunFilter(key)))
         failed = len(group.runs) if group else 0
-        completed = record.completed
         state = workflow_state(row)
-        rate = None if completed is None or not completed + failed else 100 * completed / (completed + failed)
+        rate = _success_rate(record.completed, failed)
         last = record.last_success and record.last_success.at
         most = "at most " if counts.is_lower_bound else ""
         cells: Cells = {
             "id": key,
             "name": name_of(row) or (group.newest.workflow_name if group else "") or "A workflow",
             "failed": counts.failed(failed),
-            "completed": completed,
+            "completed": record.completed,
             "success_rate": None if rate is None or (most and not failed) else f"{most}{rate:.1f} %",
             "last_success": _recent(last, now) if last else record.last_success_in_words(now),
             "starts": listed(starts.get(key, []), 1),
@@ -71,6 +67,21 @@ def workflow_rows(
         }
         rows.append(TableRow(cells, failed, rate, created(row)))
     return rows
+
+
+def _success_rate(completed: int | None, failed: int) -> float | None:
+    """Return the rate in per cent; None if nothing ended, or that is not known."""
+    ended = None if completed is None else completed + failed
+    return 100 * completed / ended if completed is not None and ended else None
+
+
+def _starts(triggers: Sequence[Row]) -> dict[str, list[str]]:
+    """Return what starts each workflow, by its id."""
+    starts = dict[str, list[str]]()
+    for trigger in triggers:
+        for key in started_workflows(trigger):
+            starts.setdefault(key, []).append(_start(trigger))
+    return starts
 
 
 def _start(trigger: Row) -> str:

@@ -57,44 +57,51 @@ async def read_run_counts(
     until = bounds.until or now
     since = bounds.since or _begin_of("day", until - _DEFAULT_PERIOD)
     periods = [*_periods(since, until, columns)]
-    customers = ids["customer"] or (None,)
-    workflows = ids["workflow"] or (None,)
     statuses: Sequence[str | None] = _STATUSES if "status" in columns else (None,)
-    cells = [*product(periods, customers, workflows, statuses)]
+    cells = [*product(periods, ids["customer"] or (None,), ids["workflow"] or (None,), statuses)]
     await _check(cells, (since, until), context)
     counts = await _totals(cells, context)
     begins = await _beginning(counts.values(), bounds.since, context)
     runs = await _runs(bounds, (since, until), context) if _QUANTILES.keys() & columns else []
     durations = _durations(runs, cells)
-    rows: list[Row] = []
-    for place, ((begin, end), customer, workflow, status) in enumerate(cells):
-        is_before = counts[place] == 0 and (begins is not None and (begins.at is None or end <= begins.at))
-        rows.append(
-            {
-                "hour": stamp(begin),
-                "day": stamp(begin)[:10],
-                "week": _begin_of("week", begin).date().isoformat(),
-                "month": stamp(begin)[:7],
-                "workflowId": workflow,
-                "endOrgId": customer,
-                "status": status,
-                "runs": None if is_before else counts[place],
-                **{name: _quantile(name, durations[place], counts[place]) for name in _QUANTILES},
-            }
-        )
+    rows = [_row(cell, counts[place], durations[place], begins) for place, cell in enumerate(cells)]
+    notes = _notes((since, until), now, columns, begins)
+    if _QUANTILES.keys() & columns:
+        notes.append(_durations_note(counts, durations))
+    return rows, notes
+
+
+def _row(cell: Cell, count: int, durations: Sequence[float | None], begins: Beginning | None) -> Row:
+    """Return the row of a cell. Its count is NULL if it is of a period before the history of runs `begins`."""
+    (begin, end), customer, workflow, status = cell
+    is_before = count == 0 and begins is not None and (begins.at is None or end <= begins.at)
+    return {
+        "hour": stamp(begin),
+        "day": stamp(begin)[:10],
+        "week": _begin_of("week", begin).date().isoformat(),
+        "month": stamp(begin)[:7],
+        "workflowId": workflow,
+        "endOrgId": customer,
+        "status": status,
+        "runs": None if is_before else count,
+        **{name: _quantile(name, durations, count) for name in _QUANTILES},
+    }
+
+
+def _notes(whole: Period, now: datetime, columns: Collection[str], begins: Beginning | None) -> list[str]:
+    """Return how far the counts reach."""
+    since, until = whole
     notes = [f"exact from {stamp(since)} to {stamp(until)}"]
-    if period := _finest(columns):
-        if until > now or until != _begin_of(period, until):
-            notes.append(f"the last {period} is not whole")
-        if since != _begin_of(period, since):
-            notes.append(f"the first {period} is not whole")
+    period = _finest(columns)
+    if period and (until > now or until != _begin_of(period, until)):
+        notes.append(f"the last {period} is not whole")
+    if period and since != _begin_of(period, since):
+        notes.append(f"the first {period} is not whole")
     if begins is not None and begins.at is None:
         notes.append("when the history of runs begins is not known: a count of 0 is NULL")
     elif begins is not None and begins.at is not None and since < begins.at:
         notes.append(f"the history of runs begins at {stamp(begins.at)}: counts before are NULL")
-    if _QUANTILES.keys() & columns:
-        notes.append(_durations_note(counts, durations))
-    return rows, notes
+    return notes
 
 
 async def _beginning(counts: Collection[int], since: datetime | None, context: ProcedureContext) -> Beginning | None:
