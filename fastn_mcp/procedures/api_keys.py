@@ -11,8 +11,7 @@ from fastn_mcp.errors import FastnError
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.history import LOG_LACKS
 from fastn_mcp.procedures.list_results import ListAnswer, collected, shown
-from fastn_mcp.records.formats import aged, named_id, stamp
-from fastn_mcp.records.labels import name_of
+from fastn_mcp.records.formats import aged, stamp
 from fastn_mcp.records.rows import Row, key_of, text
 from fastn_mcp.redaction import own_key_row
 from fastn_mcp.tools.access import KEY_ACTIONS, ListApiKeys, QueryAuditLog
@@ -35,7 +34,7 @@ async def list_api_keys(call: ListApiKeys, context: ProcedureContext) -> ListAns
     known = [*page.items, *context.look.stored(ListApiKeys(limit=MAX_LIMIT)).rows]
     own = own_key_row(context.look.settings.api_key, {key_of(row): row for row in known}.values())
     if own is not None:
-        notes["own_key"] = named_id(key_of(own), name_of(own))
+        notes["own_key"] = key_of(own)
     answer = await shown(listing, page, context)
     return answer.model_copy(update=notes)
 

@@ -116,7 +116,7 @@ async def get_quotas(call: GetQuotas, context: ProcedureContext) -> FastnObject:
     """Read the quotas, with when each resets, what is not limited and what counts."""
     row = row_of(await context.read(call))
     answer = with_resets(row, context.system.now())
-    return FastnObject.model_validate(answer | {"note": unlimited(quotas_of(row))})
+    return FastnObject.model_validate(answer | {"what_counts": unlimited(quotas_of(row))})
 
 
 async def create_trigger(call: CreateTrigger, context: ProcedureContext) -> Done | Pending:

@@ -268,7 +268,7 @@ class Execution(FastnObject):
 
 
 class ListExecutions(List[Execution]):
-    """List failed, hanging or all runs, newest first. Hundreds of thousands: filter."""
+    """List failed, hanging or all runs, newest first. Many: filter."""
 
     route = GET("/api/v1/executions")
     evidence = DOCUMENTED("observed by third parties: limit, offset, workflowId, endOrgId")

@@ -136,7 +136,7 @@ async def test_narrower_list_comes_from_the_whole_one(snapshot: AccountSnapshot,
         (ListConnections, [{"id": "1", "connectorId": "x"}, {"id": "2", "connectorId": "y"}], {"connector_id": "x"}),
         (ListConnections, [{"id": "1", "endOrgId": None}, {"id": "2", "endOrgId": "c"}], {"customer_id": "c"}),
         (ListWorkflows, [{"id": "w", "connectors": [{"slug": "x"}]}, {"id": "v", "connectors": []}],
-         {"connector": "x"}),
+         {"connector_id": "x"}),
         (ListTriggers, [{"id": "t", "routes": [{"routeId": "w"}]}, {"id": "s", "routes": []}], {"workflow_id": "w"}),
     ]),
 )  # fmt: skip

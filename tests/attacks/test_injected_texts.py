@@ -62,7 +62,17 @@ SENTENCES = {
 }
 """Fields with sentences of ours, in which such a text is quoted, and cells that are such texts as a whole."""
 
-COMPOSED = {"started_by", "starts", "triggers", "name", "connections", "resource", "last_run"}
+COMPOSED = {
+    "started_by",
+    "startedBy",
+    "starts",
+    "what_counts",
+    "triggers",
+    "name",
+    "connections",
+    "resource",
+    "last_run",
+}
 """Cells that join names: of triggers, workflows, and numbers of runs."""
 
 REMEDIES = {"update_trigger"}

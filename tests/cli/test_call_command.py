@@ -105,7 +105,7 @@ def test_failed_call_says_the_reason_on_both_streams(what: str, fastn: Run) -> N
 NAMED_BY_OPTION = {
     "a name for an id": (("get-execution", "--execution-id", "Daily sync"), '--execution-id takes an id; "Daily sync"'),
     "how to look it up": (("get-execution", "--execution-id", "Daily sync"), "call find --query 'Daily sync'"),
-    "no value": (("list-executions", "--customer-id", ""), "--customer-id: must not be empty"),
+    "no value": (("get-customer", "--customer-id", ""), "--customer-id: must not be empty"),
     "unknown value": (("list-executions", "--status", "failedd"), "--status: unknown value 'failedd'"),
 }
 

@@ -16,6 +16,7 @@ from support.server_process import approving, body
 from support.world import World
 
 from fastn_mcp.procedures.catalog import ALL_TOOLS, PROCEDURES
+from fastn_mcp.procedures.find_dependents import FindDependents
 from fastn_mcp.server.handlers import build
 from fastn_mcp.server.tool_list import output_schema
 from fastn_mcp.tools.tool import AnyTool, Effect
@@ -50,14 +51,12 @@ def _named(properties: dict[str, Any]) -> Iterator[str]:
 def _procedure_arguments(tool: AnyTool, execution: str, change: str) -> dict[str, Any]:
     values: dict[str, Any] = {
         "query": "orders", "sql": "select 1", "workflow_id": ORDERS, "execution_id": execution,
-        "kind": "workflow", "id": ORDERS,
         "change_id": change, "changes": [{"tool": "create_customer", "arguments": {"name": "Hooli"}}],
         "tool": "create_customer", "arguments": {"name": "Hooli"},
     }  # fmt: skip
     schema = tool.input_schema()
-    return {
-        name: values[name] for name in schema["properties"] if name in (*schema.get("required", ()), "arguments", "id")
-    }
+    given = (*schema.get("required", ()), "arguments", *(["workflow_id"] if tool is FindDependents else ()))
+    return {name: values[name] for name in schema["properties"] if name in given}
 
 
 async def test_every_answer_validates_against_its_output_schema(world: World, tmp_path: Path) -> None:

@@ -73,13 +73,13 @@ async def test_customer_that_cannot_be_read_counts_as_protected(tmp_path: Path) 
 
 
 async def test_call_for_a_customer_that_does_not_exist_is_refused_before_anybody_is_asked(world: World) -> None:
-    """A name in place of the id would read as the name of a customer: `for customer "Katana"`."""
+    """A name in place of the id would read as the name of a customer: `for customer "Nobody"`."""
     form = world.form()
-    await world.expect(NotFound, CreateSecret(name="A", value="v", customer_id="Katana"), form)
-    await world.expect(NotFound, RunWorkflow(workflow_id=ORDERS, customer_id="Katana"), form)
-    customers = [world.id_of("customers", "Katana"), "Katana"]
+    await world.expect(NotFound, CreateSecret(name="A", value="v", customer_id="Nobody"), form)
+    await world.expect(NotFound, RunWorkflow(workflow_id=ORDERS, customer_id="Nobody"), form)
+    customers = [world.id_of("customers", "Katana"), "Nobody"]
     refused = await world.expect(NotFound, CreateApiKey(name="A", permissions="Viewer", customers=customers), form)
-    assert refused.what == 'No customer has the id "Katana", or this API key has no access to it.'
+    assert refused.what == 'No customer has the id "Nobody", or this API key has no access to it.'
     assert not form.asked
     assert not world.changes
 

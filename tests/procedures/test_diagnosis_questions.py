@@ -260,7 +260,7 @@ async def test_cause_for_several_customers_names_those_of_a_trigger_and_leads_to
     assert "have to authorise HubSpot again" in cause["fix"]
     listed = await large_world.rendered(parse(TOOLS, cause["next"]["tool"], cause["next"]["arguments"]).call)
     ids = {name: key for key, name in listed.get("ids", {}).get("customer", {}).items()}
-    assert {row.get("endOrgId") or ids[row["customer"]] for row in listed["data"]} == {
+    assert {row.get("customer_id") or ids[row["customer"]] for row in listed["data"]} == {
         row["id"] for row in answer["customers"]
     }
 

@@ -188,7 +188,7 @@ async def test_customer_that_fails_without_a_broken_connection_is_to_be_diagnose
     add_run(world, orders, 1, endOrgId=world.id_of("customers", "Acme Corp"), error={"message": "odd"})
     rows = table_rows((await ask(world, about="customers"))["data"]["table"])
     (acme,) = [row for row in rows if row["name"] == "Acme Corp"]
-    assert acme["helps"] == "see diagnose(customer_id)"
+    assert acme["fix"] == "see diagnose(customer_id)"
     assert acme.get("broken_since") is None
 
 

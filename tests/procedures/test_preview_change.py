@@ -112,7 +112,7 @@ async def test_lists_and_undo_are_previewed(world: World) -> None:
         ({"tool": "list_customers"}, "list_customers changes nothing."),
         ({"tool": "preview_change"}, "preview_change changes nothing."),
         ({"tool": "delete_custmer"}, "There is no tool 'delete_custmer' (did you mean 'delete_customer'?)."),
-        ({"tool": "delete_customer"}, "customer_id: is required."),
+        ({"tool": "delete_customer"}, "customer_id: is required (Id/name)."),
         ({"tool": "delete_customer", "arguments": []}, "arguments: "),
         ({}, "tool: is required (For example delete_customer)."),
         ({"tool": "delete_customer", "arguments": {"customer_id": "c", "dry_run": "no"}}, "dry_run: must be true"),

@@ -119,7 +119,7 @@ def customer_rows(reading: Reading, customers: Iterable[Row]) -> list[TableRow]:
             "last_failure": _recent(group.newest.at, now) if group and group.newest.at else "",
             "broken_connections": listed([f"{app_of(each.row)} {each.status}" for each in connections], 2),
             "broken_since": listed([broken_since(each.row, now).partition(" (")[0] for each in connections], 2),
-            "fix": _fix(connections, row),
+            "fix": _fix(connections, row, fails=group is not None),
             "why": _reasons(group) if group else "",
             "state": "activation pending" if is_pending(row) else "",
         }
@@ -127,7 +127,10 @@ def customer_rows(reading: Reading, customers: Iterable[Row]) -> list[TableRow]:
     return rows
 
 
-def _fix(broken: Sequence[PartState], customer: Row) -> str:
-    if not broken and is_pending(customer):
+def _fix(broken: Sequence[PartState], customer: Row, *, fails: bool) -> str:
+    """Return what helps a customer; empty if nothing is wrong."""
+    if broken:
+        return listed([repair(each) for each in broken], 2)
+    if is_pending(customer):
         return "its admin has to accept the invitation"
-    return listed([repair(each) for each in broken], 2)
+    return "see diagnose(customer_id)" if fails else ""

@@ -52,7 +52,7 @@ class Query(Procedure[QueryResult]):
     until: Until = None
     customer_id: Annotated[Named | None, Field(description="Ids/names: A,B.")] = None
     workflow_id: Annotated[Named | None, Field(description="Likewise.")] = None
-    offset: Annotated[int, Field(ge=0, description="Rows to skip.")] = 0
+    offset: Annotated[int, Field(ge=0, description="Skip, default 0.")] = 0
     max_kb: Annotated[int, Field(ge=1, le=MAX_KB, description=f"1-{MAX_KB}, default {DEFAULT_KB}.")] = DEFAULT_KB
     csv: Annotated[bool | None, Field(description="All rows to a file.")] = None
 
