@@ -76,7 +76,7 @@ async def test_own_key_is_named_by_its_id(world: World) -> None:
     rows = world.sandbox.state.all("apiKeys")
     own = next(row for row in rows if row["name"] == "Sandbox")
     assert sum(row["last4"] == own["last4"] for row in rows) == 2
-    assert (await keys(world))["own_key"] == f"{own['id']} (Sandbox)"
+    assert (await keys(world))["own_key"] == str(own["id"])
     assert (await world.ask(GetOverview(about="access")))["account"]["key_id"] == str(own["id"])
     next(row for row in rows if row["name"] == "MCP").update(keyPrefix=own["keyPrefix"], mode=own["mode"])
     world.clock.pass_(120)
