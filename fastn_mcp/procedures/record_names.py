@@ -88,7 +88,8 @@ class _NameLookUp:
             if name in KINDS_BY_ARGUMENT:
                 resolved[name] = await self._id_of(KINDS_BY_ARGUMENT[name], value)
             elif name in _LISTS_OF and value is not None:
-                resolved[name] = [await self._id_of(_LISTS_OF[name], each) for each in value]
+                ids = [await self._id_of(_LISTS_OF[name], each) for each in value]
+                resolved[name] = list(dict.fromkeys(ids))
             elif name in _SLUGS_OF and value is not None:
                 resolved[name] = [await self._slug_of(_SLUGS_OF[name], each) for each in value]
             elif name in _FIELDS and isinstance(value, dict):
