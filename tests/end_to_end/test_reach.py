@@ -16,7 +16,7 @@ async def test_answers_say_how_far_they_reach_and_who_it_was(
         assert " ago)" in log["log_begins"]
         assert log["log_lacks"] == "most reads and some changes"
         keys = body(await client.call_tool("list_api_keys", {}))
-        assert keys["own_key"].endswith("(Sandbox)")
+        assert keys["own_key"] == "5"
         assert keys["actions_of"]
         runs = body(await client.call_tool("list_executions", {"started_by": "agent-service", "limit": 1}))
         run = body(await client.call_tool("get_execution", {"execution_id": runs["data"][0]["id"]}))

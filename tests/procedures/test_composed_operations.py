@@ -371,7 +371,7 @@ async def test_quotas_say_when_each_resets_and_that_runs_are_not_limited(world: 
     assert resets["API calls", "per minute"] == "each minute"
     assert resets["API calls", "per day"].startswith("each day; Fastn does not say")
     assert resets["Connected accounts", "total"].startswith("no period is named")
-    assert "No quota named here limits how many runs" in answer["note"]
+    assert "No quota named here limits how many runs" in answer["what_counts"]
     assert len(world.sandbox.requests) == 1
 
 
