@@ -56,7 +56,7 @@ NAME = "fastn-mcp"
 
 INSTRUCTIONS = """\
 Administer Fastn (embedded integrations): customers, connectors, connections, workflows, triggers, executions.
-- find first. Where an id is asked for, a name will do. get_overview shows the account.
+- find first. Names will do as ids. get_overview shows the account.
 - Why does it fail or not come: diagnose. After run_workflow: wait_for_execution.
 - Before a change: preview_change, also in read-only mode. A test key acts on live systems.
 - approval_required: nobody has decided yet, nothing was sent; call again, the same, once they have. declined

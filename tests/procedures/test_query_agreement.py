@@ -188,6 +188,8 @@ def edited(world: World, edits: Sequence[tuple[str, int, str, Any]], dropped: Se
         if len(rows) > 1 and table != "api_keys":
             state.drop(LISTINGS[table].collection, rows[place % len(rows)]["id"])
     for table, place, field, value in edits:
+        if field == "workflowName" and value == "":
+            continue  # where a run's own name is empty, a list has none, and `query` that of the workflow
         rows = state.all(LISTINGS[table].collection)
         *path, name = field.split(".")
         target = rows[place % len(rows)]
