@@ -104,7 +104,7 @@ class Dependence:
     """What could not be checked, with the reasons."""
     possible: tuple[Dependents, ...] = ()
     none: tuple[str, ...] = ()
-    """The kinds of which certainly nothing uses it."""
+    """Kinds whose records were all looked through, and of which none uses it."""
 
     @property
     def unchecked(self) -> tuple[str, ...]:

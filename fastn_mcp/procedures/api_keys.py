@@ -1,6 +1,6 @@
 """Answers of `list_api_keys`: what each key did lately, by the audit log, and which one is this server's own."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, cast
 
@@ -49,7 +49,8 @@ async def _with_actions(page: ListAnswer, context: ProcedureContext) -> tuple[Li
     except FastnError as error:
         return page, f"not known. query_audit_log: {error.what}"
     log = context.look.stored(newest)
-    items = [{**key, **_actions_of(key, entries, since, now)} for key in page.items]
+    by_actor = _by_actor(entries, since)
+    items = [{**key, **_actions_of(key, by_actor, now)} for key in page.items]
     oldest = min(filter(None, map(created, entries)), default=None)
     begins = f", which begins at {stamp(oldest)}" if log.is_complete and oldest is not None and oldest > since else ""
     words = f"30 days, by the audit log{begins}; it lacks {LOG_LACKS}"
@@ -62,11 +63,23 @@ async def _with_actions(page: ListAnswer, context: ProcedureContext) -> tuple[Li
     return page.model_copy(update={"items": items}), words
 
 
-def _actions_of(key: Row, entries: Sequence[Row], since: datetime, now: datetime) -> dict[str, JsonValue]:
-    """Return how many of these entries since a time are of a key, and the last of them."""
-    actor = f"apikey:{key_of(key)}".casefold()
-    of_key = [(created(row), row) for row in entries if text(row, "actor").casefold() == actor]
-    actions = [(at, row) for at, row in of_key if at is not None and at >= since]
+Action = tuple[datetime, Row]
+"""An entry of the audit log, after its time."""
+
+
+def _by_actor(entries: Sequence[Row], since: datetime) -> dict[str, list[Action]]:
+    """Return the entries since a time, by their actor in lower case."""
+    by_actor: dict[str, list[Action]] = {}
+    for row in entries:
+        at = created(row)
+        if at is not None and at >= since:
+            by_actor.setdefault(text(row, "actor").casefold(), []).append((at, row))
+    return by_actor
+
+
+def _actions_of(key: Row, by_actor: Mapping[str, Sequence[Action]], now: datetime) -> dict[str, JsonValue]:
+    """Return how many entries are of a key, and the last of them."""
+    actions = by_actor.get(f"apikey:{key_of(key)}".casefold(), ())
     facts: dict[str, JsonValue] = {"actions": len(actions)}
     if actions:
         at, last = max(actions, key=lambda action: action[0])

@@ -79,8 +79,8 @@ class FindDependents(Procedure[ResourceDependents]):
 
     @model_validator(mode="after")
     def _names_one_kind(self) -> Self:
-        given = [value for _, value in self if value is not None]
-        records = _records(given[0]) if len(given) == 1 else []
+        values = [value for value in vars(self).values() if value is not None]
+        records = _records(values[0]) if len(values) == 1 else []
         if not 1 <= len(records) <= MAX_RECORDS or not all(each.strip() for each in records):
             raise ValueError(f"give one of {in_words(_ARGUMENTS)}, with 1 to {MAX_RECORDS} ids or names")
         if any(len(each) > _MAX_NAME for each in records):

@@ -108,7 +108,7 @@ async def test_chat_continues_by_session_id(world: World) -> None:
 
 async def test_first_message_in_manual_mode_says_that_nothing_changed_without_a_further_request(world: World) -> None:
     answer = await reply_to(world, AiChat(message=f"delete {ORDERS}"))
-    assert answer["changed"]["according_to_fastn"].startswith("Nothing: in manual mode its AI asks before each change")
+    assert answer["changed"]["according_to_fastn"].startswith("Nothing: in manual mode the AI asks before each change")
     assert read_paths(world) == []
 
 

@@ -129,7 +129,7 @@ LISTINGS = {
     "runs": Listing(
         "list_executions",
         "executions",
-        "id workflow_id=workflowId workflow=workflowName customer_id=endOrgId environment status"
+        "id workflow_id=workflowId workflow=workflowName|workflowSlug customer_id=endOrgId environment status"
         " triggered_by=triggeredBy error_category=errorCategory",
         "created_at=createdAt started_at=startedAt completed_at=completedAt",
         "duration_ms=durationMs",
@@ -188,8 +188,6 @@ def edited(world: World, edits: Sequence[tuple[str, int, str, Any]], dropped: Se
         if len(rows) > 1 and table != "api_keys":
             state.drop(LISTINGS[table].collection, rows[place % len(rows)]["id"])
     for table, place, field, value in edits:
-        if field == "workflowName" and value == "":
-            continue  # where a run's own name is empty, a list has none, and `query` that of the workflow
         rows = state.all(LISTINGS[table].collection)
         *path, name = field.split(".")
         target = rows[place % len(rows)]

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from fastn_mcp.procedures.checks.finding import Cells, Finding, Severity, TableRow
 from fastn_mcp.procedures.checks.run_counts import RunCounts
@@ -132,9 +132,18 @@ class RowCheck:
         return TableRow(cells, at=self.at(row), customer=owner_of(row))
 
 
-def first_problem(checks: Sequence[RowCheck], row: Row, now: datetime) -> tuple[str, str]:
-    """Return the first problem of a row, as a clause, and what helps; empty if it has none."""
+class Problem(NamedTuple):
+    """What is wrong with one row; both are empty if nothing is."""
+
+    what: str = ""
+    """A clause."""
+    fix: str = ""
+    """What helps."""
+
+
+def first_problem(checks: Sequence[RowCheck], row: Row, now: datetime) -> Problem:
+    """Return the first problem that one of the checks finds in a row."""
     for check in checks:
-        if check.applies(row, now) and (problem := check.problem(row, now)):
-            return problem, check.fix.format(**_ONE)
-    return "", ""
+        if check.applies(row, now) and (what := check.problem(row, now)):
+            return Problem(what, check.fix.format(**_ONE))
+    return Problem()

@@ -80,7 +80,7 @@ both."""
 def broken_for(workflow: Row, customer: str | None, connections: Sequence[PartState]) -> list[PartState]:
     """Return the broken connections that a run of a workflow for a customer meets, as far as `connections` tell.
 
-    These are the connections of the customer and of the account. An app of which one of them works is not met.
+    A run uses the connections of the customer and of the account. An app is left out if one of its connections works.
     """
     met: list[PartState] = []
     apps = workflow.get("connectors")

@@ -161,22 +161,24 @@ def remedies_by_workflow(
 
 def _remedy(evidence: FailureEvidence) -> Remedy:
     """Return the likely cause, with everything that the next run would fail at, as far as it is known."""
-    found = _remedy_of_cause(evidence)
-    further = [each for each in evidence.further if each not in found.repairs]
+    remedy = _remedy_of_cause(evidence)
+    further = [each for each in evidence.further if each not in remedy.repairs]
     if further:
-        return _with_further_repairs(found, further)
-    if evidence.completed_since and not found.repairs:
+        return _with_further_repairs(remedy, further)
+    if evidence.completed_since and not remedy.repairs:
         again = f"It has completed since, {evidence.completed_since}: running it again may do. If it fails again: "
-        return replace(found, fix=again + found.fix[:1].lower() + found.fix[1:], will_not_help="")
-    return found
+        return replace(remedy, fix=again + remedy.fix[:1].lower() + remedy.fix[1:], will_not_help="")
+    return remedy
 
 
-def _with_further_repairs(found: Remedy, further: Sequence[PartState]) -> Remedy:
+def _with_further_repairs(remedy: Remedy, further: Sequence[PartState]) -> Remedy:
     """Add the broken connections that the next runs would meet once the cause is gone."""
     named = listed([f"{quoted(each.label)} ({quoted(each.status)})" for each in further])
-    cause = f"{found.cause}, and the next run would then meet {named}"
-    fix = f"{repairs([*found.repairs, *further])} {_RUN_ONCE}" if found.repairs else f"{found.fix} {repairs(further)}"
-    return replace(found, cause=cause, fix=fix, further=further)
+    cause = f"{remedy.cause}, and the next run would then meet {named}"
+    fix = f"{remedy.fix} {repairs(further)}"
+    if remedy.repairs:
+        fix = f"{repairs([*remedy.repairs, *further])} {_RUN_ONCE}"
+    return replace(remedy, cause=cause, fix=fix, further=further)
 
 
 def _remedy_of_cause(evidence: FailureEvidence) -> Remedy:

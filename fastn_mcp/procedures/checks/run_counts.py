@@ -292,7 +292,7 @@ def _are_whole(reads: AccountReads, names: Sequence[str]) -> bool:
 
 
 def _since(failures: Sequence[EndedRun], counted_since: datetime | None) -> list[EndedRun]:
-    """Return the failures of the window in which none is missing, or all if there is no such window."""
+    """Return the failures since `counted_since`, or all of them if it is None."""
     return [run for run in failures if counted_since is None or run.at is None or run.at >= counted_since]
 
 
@@ -313,7 +313,7 @@ def _counted_since(reads: AccountReads, failed: Sequence[str]) -> datetime | Non
 def _note_unread(
     reads: AccountReads, names: Sequence[str], counted_since: datetime | None, *, are_failures: bool
 ) -> None:
-    """Record a gap for each of these lists of which older runs were not read."""
+    """Record a gap for each of these lists whose older runs were not read."""
     for name in filter(reads.has_more, names):
         reads.gaps.append(_older_unread(name, reads.lists[name], counted_since, are_failures=are_failures))
 

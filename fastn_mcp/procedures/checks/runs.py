@@ -97,5 +97,4 @@ WORKFLOW_CHECKS = (
 
 def blocked(workflow: Row, now: datetime) -> str:
     """Return what the state of a workflow prevents, as a predicate, for example `is …`; empty if nothing."""
-    problem, _ = first_problem(WORKFLOW_CHECKS, workflow, now)
-    return problem
+    return first_problem(WORKFLOW_CHECKS, workflow, now).what

@@ -49,8 +49,8 @@ CHECKS = (
 
 def run_checks(reading: Reading, subject: Subject | None = None) -> list[tuple[AccountCheck, Finding]]:
     """Return what the checks on one subject, or all of them, find, worst first."""
-    found = [
+    findings = [
         (check, finding) for check in CHECKS if subject in (None, check.subject) for finding in check.find(reading)
     ]
     severities = list(Severity)
-    return sorted(found, key=lambda each: severities.index(each[1].severity))
+    return sorted(findings, key=lambda each: severities.index(each[1].severity))

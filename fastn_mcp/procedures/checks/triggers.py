@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
-from fastn_mcp.procedures.checks.check import Reading, RowCheck, first_problem
+from fastn_mcp.procedures.checks.check import Problem, Reading, RowCheck, first_problem
 from fastn_mcp.procedures.checks.finding import Cells, Severity, unread_names
 from fastn_mcp.procedures.checks.parts import PartState, listed
 from fastn_mcp.records.formats import age, counted, quoted
@@ -77,7 +77,7 @@ def _cells(row: Row, reading: Reading) -> Cells:
     """Return whose trigger it is, what it starts, and why it does not."""
     names = {key_of(workflow): name_of(workflow) for workflow in reading.of("workflows").rows}
     started = started_workflows(row)
-    problem, _ = first_problem(TRIGGER_CHECKS, row, reading.now)
+    problem = first_problem(TRIGGER_CHECKS, row, reading.now).what
     return {
         "customer": owner_name(row, unread_names([row])) if owner_of(row) else "",
         "starts": listed([names.get(key, key) for key in started], 2),
@@ -172,20 +172,19 @@ def trigger_states(rows: Iterable[Row], now: datetime, customers: Mapping[str, s
 def _trigger_state(row: Row, now: datetime, customers: Mapping[str, str]) -> PartState:
     status = short(text(row, "status"))
     state = trigger_state(row)
-    problem, fix = first_problem(TRIGGER_CHECKS, row, now)
+    problem = first_problem(TRIGGER_CHECKS, row, now)
     if state is State.UNKNOWN:
         subscription = short(text(row, "subscriptionStatus").upper())
         known = filter(
             None, (status and f"status {quoted(status)}", subscription and f"subscription {quoted(subscription)}")
         )
-        problem = f"whether it fires is not known ({', '.join(known) or 'it has no status'})"
-        fix = ""
+        problem = Problem(f"whether it fires is not known ({', '.join(known) or 'it has no status'})")
     return PartState(
         row,
         name_of(row),
         owner_name(row, customers),
         status=status or "unknown",
         state=state,
-        problem=problem,
-        fix=fix,
+        problem=problem.what,
+        fix=problem.fix,
     )

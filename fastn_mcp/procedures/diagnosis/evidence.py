@@ -281,9 +281,9 @@ async def _read_lists(subject: Subject, period: Period, reads: AccountReads) -> 
     found: Sequence[tuple[AccountCheck, Finding]] = ()
     if subject.is_account:
         account = AccountRows(reads, counts)
-        reading = account.reading()
         reads.gaps += account.unknown_states()
-        found = run_checks(replace(reading, stuck=stuck, has_more_stuck=has_more_stuck))
+        reading = replace(account.reading(), stuck=stuck, has_more_stuck=has_more_stuck)
+        found = run_checks(reading)
         names |= {key_of(row): name_of(row) for row in reads.rows("customers")}
     return Evidence(
         subject,

@@ -28,8 +28,8 @@ def findings(evidence: Evidence) -> list[JsonValue]:
             if check.entries not in ("causes", "stuck_runs")
         ]
         return [each.data(evidence.names) for each in of_account]
-    found = [each for check, each in run_checks(_reading(evidence)) if check.entries is None]
-    return [replace(each, shown=each.first_rows).data(evidence.names) for each in found]
+    of_subject = [each for check, each in run_checks(_reading(evidence)) if check.entries is None]
+    return [replace(each, shown=each.first_rows).data(evidence.names) for each in of_subject]
 
 
 def _reading(evidence: Evidence) -> Reading:
