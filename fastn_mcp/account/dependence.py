@@ -104,7 +104,7 @@ class Dependence:
     """What could not be checked, with the reasons."""
     possible: tuple[Dependents, ...] = ()
     none: tuple[str, ...] = ()
-    """Kinds whose records were all looked through, and of which none uses it."""
+    """Kinds that were read in full and have no dependent."""
 
     @property
     def unchecked(self) -> tuple[str, ...]:

@@ -168,7 +168,7 @@ def _input_read(call: RunWorkflow, workflow: Row) -> str:
     use = input_use(value(workflow, "code"))
     if use is None or (not use.fields and use.is_whole):
         return ""
-    given = list(call.input or {})
+    given = call.input or {}
     unread = [name for name in given if name not in use.fields]
     missing = [name for name in use.fields if name not in given]
     sentences = [f"Its code reads of the input: {_names(use.fields)}." if use.fields else "Its code reads no input."]

@@ -211,8 +211,9 @@ def _changed_by_first_message(reply: Row) -> dict[str, JsonValue]:
         return {
             "not_checked": ["Fastn's AI says what it called in tool_calls; query_audit_log tells what was changed."]
         }
-    said = "Nothing: in manual mode the AI asks before each change, and its reply names no change that it made."
-    return {"according_to_fastn": said}
+    return {
+        "according_to_fastn": "Nothing: in manual mode the AI asks before each change. Its reply lists no tool calls."
+    }
 
 
 async def build(call: AiBuild, context: ProcedureContext) -> Done | Pending:

@@ -165,7 +165,7 @@ class Evidence:
     """Number of the runs of the period by what started them, as far as their rows were read."""
     lengths: Mapping[str, Sequence[timedelta]] = field(default_factory=dict[str, Sequence[timedelta]])
     """How long completed runs took, by workflow, as far as they were read."""
-    found: Sequence[tuple[AccountCheck, Finding]] = ()
+    account_findings: Sequence[tuple[AccountCheck, Finding]] = ()
     """What the checks of the account find, if it is the subject."""
     missing_apps: Mapping[str, Row] = field(default_factory=dict[str, Row])
     """Connectors, by slug, that no customer of a cause has connected, as far as they were read."""
@@ -278,12 +278,12 @@ async def _read_lists(subject: Subject, period: Period, reads: AccountReads) -> 
     names |= {key: name_of(row) for key, row in workflows.items() if row}
     stuck, has_more_stuck = await read_stuck_runs(counts, workflows.values(), reads.look)
     counts = replace(counts, knows_under_way=not has_more_stuck)
-    found: Sequence[tuple[AccountCheck, Finding]] = ()
+    account_findings: Sequence[tuple[AccountCheck, Finding]] = ()
     if subject.is_account:
         account = AccountRows(reads, counts)
         reads.gaps += account.unknown_states()
         reading = replace(account.reading(), stuck=stuck, has_more_stuck=has_more_stuck)
-        found = run_checks(reading)
+        account_findings = run_checks(reading)
         names |= {key_of(row): name_of(row) for row in reads.rows("customers")}
     return Evidence(
         subject,
@@ -296,7 +296,7 @@ async def _read_lists(subject: Subject, period: Period, reads: AccountReads) -> 
         stuck=stuck,
         starters=_starters(subject, period, reads.look),
         connections_in_all=await _connections_in_all(subject, reads.look),
-        found=found,
+        account_findings=account_findings,
     )
 
 
@@ -508,7 +508,7 @@ def _customers_to_name(
 ) -> tuple[list[str], int]:
     """Return the customers in the answer without a name, and how many of the names to read: all that have a row."""
     first = _customers_of_rows(evidence, reads)
-    of_findings = [row.customer for _, finding in evidence.found for row in finding.first_rows]
+    of_findings = [row.customer for _, finding in evidence.account_findings for row in finding.first_rows]
     of_triggers = () if evidence.subject.is_account else map(owner_of, triggers)
     mentioned = [*first, evidence.subject.customer, *evidence.affected, *of_findings, *of_triggers]
     unnamed = [key for key in mentioned if key and key not in names]

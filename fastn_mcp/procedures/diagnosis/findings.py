@@ -24,7 +24,7 @@ def findings(evidence: Evidence) -> list[JsonValue]:
         hours = evidence.counts.period.hours
         of_account = [
             with_first_rows(check.subject, each, hours)
-            for check, each in evidence.found
+            for check, each in evidence.account_findings
             if check.entries not in ("causes", "stuck_runs")
         ]
         return [each.data(evidence.names) for each in of_account]
