@@ -362,10 +362,15 @@ def test_outputs_of_the_sandbox_are_the_golden_ones(tmp_path: Path) -> None:
     check_texts("sandbox", [text.replace(str(port), "<port>") for text in texts], machine.home)
 
 
+ACCOUNT = {"FASTN_API_KEY": "fsk_C4N4RY", "FASTN_BASE_URL": "https://fastn.invalid", "FASTN_MODE": "auto"}
+"""Settings of a person with an account, of which the demo neither shows nor uses anything."""
+
+
 def test_outputs_of_the_demo_are_the_golden_ones(tmp_path: Path) -> None:
     machine = make_machine(tmp_path)
     texts = [output_text(line, machine.make(line)) for line in help_lines("demo")]
-    texts += [output_text("fastn-mcp demo", run_process([str(PROGRAM), "demo"], machine.env, machine.home))]
+    played = run_process([str(PROGRAM), "demo"], machine.env | ACCOUNT, machine.home)
+    texts += [output_text("fastn-mcp demo", played)]
     check_texts("demo", texts, machine.home)
 
 

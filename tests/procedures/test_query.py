@@ -54,7 +54,8 @@ async def test_costly_statements_are_stopped_while_the_loop_goes_on(world: World
         answer = task.result()
         assert isinstance(answer, (StatementStopped, InvalidArgument)), (statement, answer)
         assert time.monotonic() - began < 5
-        assert worst < 0.2
+        # On the loop, a statement would hold it for two seconds; a busy machine holds it for some tenths.
+        assert worst < 1
 
 
 async def test_instr_over_long_texts_is_bounded(world: World) -> None:

@@ -222,7 +222,7 @@ async def number_of(world: World, tool: str, **filters: Any) -> int:
     edits=st.lists(_edits(), max_size=40),
     dropped=st.lists(st.tuples(st.sampled_from(sorted(LISTINGS)), st.integers(0, 1000)), max_size=10),
 )
-@settings(max_examples=4, phases=[Phase.generate])
+@settings(max_examples=2, phases=[Phase.generate])
 def test_rows_agree_with_the_lists(edits: list[tuple[str, int, str, Any]], dropped: list[tuple[str, int]]) -> None:
     async def compare(folder: Path) -> None:
         world = World(folder, snapshot_seconds=90)
@@ -248,7 +248,7 @@ FILTERS = (
 
 
 @given(seed=st.randoms(use_true_random=False), period=st.tuples(st.integers(1, 100), st.integers(1, 100)))
-@settings(max_examples=3, phases=[Phase.generate])
+@settings(max_examples=2, phases=[Phase.generate])
 def test_counts_agree_with_filtered_lists(seed: Any, period: tuple[int, int]) -> None:
     """Also those of `run_counts`, by Fastn's own totals."""
 

@@ -86,7 +86,7 @@ def test_record_of_any_size_fits_the_budget(values: dict[str, JsonValue]) -> Non
         assert whole != ("left_out" in answer)
 
 
-@settings(hostile, max_examples=8)
+@settings(hostile, max_examples=4)
 @given(rows=st.lists(_records, max_size=6), often=st.sampled_from([1, 20]), cursor=_texts, more=st.booleans())
 def test_page_of_any_size_fits_a_budget(rows: list[dict[str, JsonValue]], often: int, cursor: str, more: bool) -> None:
     rows = rows * often
