@@ -174,6 +174,14 @@ async def test_window_says_first_how_far_it_reaches_and_absence_is_refused(tmp_p
     assert 0 < await cell(world, share) < 1
 
 
+async def test_absence_over_too_many_runs_is_refused_after_one_request(tmp_path: Path) -> None:
+    world = World(tmp_path, begin=large_account, requests_per_answer=100)
+    refused = await world.call(Query(sql="select 1 where not exists (select 1 from runs where status = 'completed')"))
+    assert isinstance(refused, Failed), refused
+    assert re.match(r"Only the newest 4,000 of \d{3},\d{3} rows of runs can be read now,", refused.what)
+    assert len(world.sandbox.requests) == 1
+
+
 async def test_counts_are_exact_and_null_before_the_history_begins(world: World) -> None:
     runs = world.sandbox.state.all("executions")
     assert await cell(world, "select sum(runs) from run_counts", since="2026-01-01") == len(runs)
@@ -240,6 +248,14 @@ async def test_unknown_names_are_answered_with_known_ones(world: World) -> None:
         ("select nmae from customers", "'name'"),
         ("select nmae", "no such column: nmae. Nothing was changed. Name a table. Tables: customers, "),
         ("select medain(duration_ms) from runs", "'median'"),
+        (
+            "select x.connector_id from connections c join workflow_connectors as x",
+            "no such column: x.connector_id (did you mean 'connector'?). Nothing was changed. Columns of workflow_",
+        ),
+        (
+            "select 1 from customers where updated_at > 1 union all select 1 from secrets where created_by = 'x'",
+            "no such column: created_by in secrets, only in customers. Nothing was changed. Columns of secrets: ",
+        ),
     ):
         answer = await world.call(Query(sql=statement))
         assert isinstance(answer, InvalidArgument)

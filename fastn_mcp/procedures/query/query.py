@@ -18,7 +18,7 @@ from fastn_mcp.procedures.query.child_program import FUNCTIONS, MAX_STATEMENT, M
 from fastn_mcp.procedures.query.csv_file import MAX_FILE, write_csv
 from fastn_mcp.procedures.query.statement_process import run_task, slot_of
 from fastn_mcp.procedures.query.table_reads import QUOTED, StatementReads
-from fastn_mcp.procedures.query.tables import TABLES, columns_in_words
+from fastn_mcp.procedures.query.tables import TABLES, QueryTable, columns_in_words
 from fastn_mcp.records.formats import quoted, stamp
 from fastn_mcp.redaction import safe, shorten
 from fastn_mcp.tools.bounds import TextBound
@@ -228,11 +228,26 @@ def _checked(answer: StatementAnswer, statement: str, missing: Mapping[str, Fast
 
 
 def _unknown_column(named: str, statement: str) -> tuple[str, str]:
+    """Return what is wrong with the name of a column, and what its tables have instead."""
+    prefix, _, column = named.rpartition(".")
     words = set(re.findall(r"\w+", statement.lower()))
-    tables = [table for name, table in TABLES.items() if name in words]
-    known = [column.name for table in tables for column in table.columns]
-    columns = " ".join(
-        f"Columns of {table.name}: {', '.join(column.name for column in table.columns)}." for table in tables
-    )
-    next_step = columns or f"Name a table. Tables: {', '.join(TABLES)}."
-    return f"no such column: {named}{nearest(named.rpartition('.')[2], known)}", next_step
+    tables = [_table_called(prefix, statement)] if prefix else [TABLES[name] for name in TABLES if name in words]
+    tables = [table for table in tables if table is not None]
+    columns = {table.name: [each.name for each in table.columns] for table in tables}
+    having = [name for name, names in columns.items() if column in names]
+    lacking = [name for name in columns if name not in having]
+    if having and lacking:
+        hint = f" in {', '.join(lacking)}, only in {', '.join(having)}"
+    else:
+        lacking = [*columns]
+        hint = nearest(column, [name for names in columns.values() for name in names])
+    listed = " ".join(f"Columns of {name}: {', '.join(columns[name])}." for name in lacking)
+    return f"no such column: {named}{hint}", listed or f"Name a table. Tables: {', '.join(TABLES)}."
+
+
+def _table_called(name: str, statement: str) -> QueryTable | None:
+    """Return the table that a statement calls by its name or by an alias; None if that is a query."""
+    if name.lower() in TABLES:
+        return TABLES[name.lower()]
+    called = re.search(rf"\b({'|'.join(TABLES)})\s+(?:as\s+)?{re.escape(name)}\b", statement, re.IGNORECASE)
+    return TABLES[called[1].lower()] if called else None

@@ -11,7 +11,7 @@ from pydantic import JsonValue
 from pydantic_core import to_json
 
 from fastn_mcp.account.entries import read_labels
-from fastn_mcp.client.reads import GETS, MAX_LOOKUPS, read_pages
+from fastn_mcp.client.reads import GETS, MAX_LOOKUPS, read_page, read_pages
 from fastn_mcp.errors import NOTHING_CHANGED, Failed, FastnError, LeftOut, NotFound
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.history import LOG_LACKS, History, begins_after, read_beginning
@@ -22,7 +22,7 @@ from fastn_mcp.procedures.reads import unique
 from fastn_mcp.records.formats import counted, stamp
 from fastn_mcp.records.rows import Row, key_of, row_of, text
 from fastn_mcp.runtime import work_on
-from fastn_mcp.tools.paging import List, created
+from fastn_mcp.tools.paging import MAX_LIMIT, List, created
 from fastn_mcp.tools.tool import MAY_BE_ID
 
 MAX_PAGES = 100
@@ -190,8 +190,11 @@ class StatementReads:
         return found.rows
 
     async def _read_window(self, table: QueryTable, statement: str) -> None:
+        needs_all = self._may_ask_for_absence(statement)
         window = TableRows(total=0)
         for listing in self._bounds.lists(table):
+            if needs_all:
+                await self._check_length(table, listing)
             part = await self._read_list(table, listing, MAX_WINDOW_PAGES)
             if not part.is_complete:
                 if not part.rows:
@@ -201,19 +204,33 @@ class StatementReads:
             window.rows = [*window.rows, *part.rows]
             window.is_complete = window.is_complete and part.is_complete
             window.total = None if window.total is None or part.total is None else window.total + part.total
-        if not window.is_complete and self._may_ask_for_absence(statement):
-            of = "" if window.total is None else f" of {window.total:,}"
-            raise Failed(
-                f"Only the newest {len(window.rows):,}{of} rows of {table.name} are read, so this statement could"
-                " miss older rows and report something as absent that is not.",
-                f"Bound the reading with {self._ways(table)} until it is whole"
-                + (f", or count by {RUN_COUNTS}." if table.name == "runs" else "."),
-                certainty=NOTHING_CHANGED,
-            )
+        if needs_all and not window.is_complete:
+            raise self._not_whole(table, len(window.rows), window.total)
         window.notes += await self._beginning(table, window)
         if table.name == "audit":
             window.notes.append(f"the log lacks {LOG_LACKS}")
         self.tables[table.name] = window
+
+    async def _check_length(self, table: QueryTable, listing: List[Any]) -> None:
+        """Raise `Failed`, after one request, if a list has more rows than can be read."""
+        try:
+            page = await read_page(listing, self._look)
+        except FastnError:
+            return  # reading it all says why
+        left = self._look.snapshot.pages_left(listing)
+        readable = min(MAX_WINDOW_PAGES - 1, self._look.affordable)
+        if left is not None and left > readable:
+            raise self._not_whole(table, len(page.rows) + readable * MAX_LIMIT, page.total)
+
+    def _not_whole(self, table: QueryTable, readable: int, total: int | None) -> Failed:
+        of = "" if total is None else f" of {total:,}"
+        return Failed(
+            f"Only the newest {readable:,}{of} rows of {table.name} can be read now, so this statement could miss older"
+            " rows and report something as absent that is not.",
+            f"Bound the reading with {self._ways(table)} until it is whole"
+            + (f", or count by {RUN_COUNTS}." if table.name == "runs" else "."),
+            certainty=NOTHING_CHANGED,
+        )
 
     async def _beginning(self, table: QueryTable, window: TableRows) -> list[str]:
         """Return when the list of a window begins, if its rows are those since then."""
