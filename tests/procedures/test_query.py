@@ -182,6 +182,21 @@ async def test_absence_over_too_many_runs_is_refused_after_one_request(tmp_path:
     assert len(world.sandbox.requests) == 1
 
 
+async def test_refused_count_says_what_multiplies_its_requests(tmp_path: Path) -> None:
+    world = World(tmp_path, begin=large_account, requests_per_answer=60)
+    statement = "select customer, sum(runs) from run_counts where status = 'failed' group by 1"
+    refused = await world.call(Query(sql=statement, since="2026-11-20"))
+    assert isinstance(refused, InvalidArgument), refused
+    assert "2,000 customers x 7 statuses make 14,000, and this answer has " in refused.what
+
+
+async def test_connector_of_a_workflow_is_compared_as_a_word(world: World) -> None:
+    number = await cell(world, "select count(*) from workflow_connectors where connector = 'slack'")
+    assert number == await cell(world, "select count(*) from workflow_connectors where connector = 'Slack'") > 0
+    data = await ask(world, "select 1 from workflow_connectors where connector = 'Slakc'")
+    assert "workflow_connectors.connector: no row has 'Slakc'. Its values: " in data["warning"]
+
+
 async def test_counts_are_exact_and_null_before_the_history_begins(world: World) -> None:
     runs = world.sandbox.state.all("executions")
     assert await cell(world, "select sum(runs) from run_counts", since="2026-01-01") == len(runs)

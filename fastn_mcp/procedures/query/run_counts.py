@@ -3,6 +3,7 @@
 The median and the 90th percentile of their durations are those of runs that were read: exact where all of them were.
 """
 
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -57,9 +58,17 @@ async def read_run_counts(
     until = bounds.until or now
     since = bounds.since or _begin_of("day", until - _DEFAULT_PERIOD)
     periods = [*_periods(since, until, columns)]
+    customers = ids["customer"] or (None,)
+    workflows = ids["workflow"] or (None,)
     statuses: Sequence[str | None] = _STATUSES if "status" in columns else (None,)
-    cells = [*product(periods, ids["customer"] or (None,), ids["workflow"] or (None,), statuses)]
-    await _check(cells, (since, until), context)
+    cells = [*product(periods, customers, workflows, statuses)]
+    factors = {
+        f"{_finest(columns) or 'period'}s": len(periods),
+        "customers": len(customers),
+        "workflows": len(workflows),
+        "statuses": len(statuses),
+    }
+    await _check(factors, (since, until), context)
     counts = await _totals(cells, context)
     begins = await _beginning(counts.values(), bounds.since, context)
     runs = await _runs(bounds, (since, until), context) if _QUANTILES.keys() & columns else []
@@ -230,25 +239,30 @@ def _following(period: str, at: datetime) -> datetime:
             return begin + timedelta(days=1)
 
 
-async def _check(cells: Sequence[object], period: Period, context: ProcedureContext) -> None:
-    """Read all runs of the period if those are fewer requests than counting. Raises if both are too many."""
+async def _check(factors: Mapping[str, int], period: Period, context: ProcedureContext) -> None:
+    """Read all runs of the period if those are fewer requests than counting. Raises if both are too many.
+
+    `factors`: the numbers of periods, customers, workflows and statuses that the counts are split by.
+    """
     look = context.look
-    if len(cells) > 1:
+    needed = math.prod(factors.values())
+    if needed > 1:
         since, until = map(stamp, period)
         listing = ListExecutions(since=since, until=until, limit=MAX_LIMIT)
-        await read_if_short(listing, look, min(len(cells), look.affordable) - 1)
+        await read_if_short(listing, look, min(needed, look.affordable) - 1)
         if look.snapshot.pages_left(listing) == 0:
-            if len(cells) > _MAX_CELLS * 20:
-                raise _too_many(len(cells), _MAX_CELLS * 20)
+            if needed > _MAX_CELLS * 20:
+                raise _too_many(factors, _MAX_CELLS * 20)
             return
-    if len(cells) > look.affordable:
-        raise _too_many(len(cells), look.affordable)
+    if needed > look.affordable:
+        raise _too_many(factors, look.affordable)
 
 
-def _too_many(needed: int, most: int) -> InvalidArgument:
+def _too_many(factors: Mapping[str, int], most: int) -> InvalidArgument:
+    multiplied = " x ".join(f"{number:,} {kind}" for kind, number in factors.items() if number > 1)
     return InvalidArgument(
-        f"run_counts takes one request for each period, customer, workflow and status: {needed:,} here, and at most"
-        f" {most:,} now.",
+        f"run_counts takes one request for each period, customer, workflow and status, whatever WHERE says:"
+        f" {multiplied} make {math.prod(factors.values()):,}, and this answer has {most:,}.",
         "Leave out a column of run_counts, or bound it with since, until, customer and workflow.",
         certainty=NOTHING_CHANGED,
     )

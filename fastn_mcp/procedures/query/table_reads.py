@@ -79,7 +79,7 @@ class TableRows:
             back = "" if self.back_to is None else f", back to {stamp(self.back_to)}"
             words = f"only the newest {len(self.rows):,}{of}{back}; older rows are missing from counts and lists"
             if table.name == "runs":
-                words += f" ({RUN_COUNTS} counts all)"
+                words += f" ({RUN_COUNTS} counts all, by status)"
         return "; ".join([f"{words} {bounded}".rstrip(), *self.notes])
 
 

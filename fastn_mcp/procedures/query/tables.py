@@ -279,8 +279,8 @@ _ALL = (
         ListWorkflows,
         (
             *_columns(ID, workflow_id="workflowId"),
-            *_columns(TEXT, workflow="workflowName", connector="slug"),
-            *_columns(WORD, scope="scope"),
+            *_columns(TEXT, workflow="workflowName"),
+            *_columns(WORD, connector="slug", scope="scope"),
         ),
         parts=_apps,
     ),
