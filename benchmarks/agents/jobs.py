@@ -237,7 +237,7 @@ THIRTY: tuple[Job, ...] = (
             Call("find", {"query": "Widget Inc", "kind": "customer"}, ('"name": "Widget Inc"',)),
             Call(
                 "find_dependents",
-                {"kind": "customer", "id": From(0, FOUND)},
+                {"customer_id": From(0, FOUND)},
                 ('"kind": "connections"', '"HubSpot of Widget Inc"', '"last_run"'),
             ),
             Call("delete_customer", {"customer_id": From(0, FOUND)}, ('"done": "delete_customer"', "secrets are lost")),
@@ -252,7 +252,7 @@ THIRTY: tuple[Job, ...] = (
             Call("find", {"query": "the Slack connector"}, ('"name": "Slack"',)),
             Call(
                 "find_dependents",
-                {"kind": "connector", "id": From(0, FOUND)},
+                {"connector_id": From(0, FOUND)},
                 ('"kind": "workflows"', '"process-new-orders"', '"not_checked"', '"last_run"'),
             ),
         ),

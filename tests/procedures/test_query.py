@@ -178,7 +178,7 @@ async def test_absence_over_too_many_runs_is_refused_after_one_request(tmp_path:
     world = World(tmp_path, begin=large_account, requests_per_answer=100)
     refused = await world.call(Query(sql="select 1 where not exists (select 1 from runs where status = 'completed')"))
     assert isinstance(refused, Failed), refused
-    assert re.match(r"Only the newest 4,000 of \d{3},\d{3} rows of runs can be read now,", refused.what)
+    assert re.match(r"Only the newest 4,000 of \d{3},\d{3} rows of runs can be read, so", refused.what)
     assert len(world.sandbox.requests) == 1
 
 
@@ -195,6 +195,12 @@ async def test_connector_of_a_workflow_is_compared_as_a_word(world: World) -> No
     assert number == await cell(world, "select count(*) from workflow_connectors where connector = 'Slack'") > 0
     data = await ask(world, "select 1 from workflow_connectors where connector = 'Slakc'")
     assert "workflow_connectors.connector: no row has 'Slakc'. Its values: " in data["warning"]
+
+
+async def test_reach_says_which_triggers_have_no_customer(world: World) -> None:
+    data = await ask(world, "select count(*) from trigger_customers")
+    lacking = "triggers that name no customer, which may run for several, have no row"
+    assert data["reach"]["trigger_customers"].endswith(f"rows; {lacking}")
 
 
 async def test_counts_are_exact_and_null_before_the_history_begins(world: World) -> None:

@@ -147,6 +147,8 @@ class StatementReads:
             if not part.is_complete:
                 raise self._partial(table, part)
             whole.rows = unique([*whole.rows, *part.rows])  # a trigger may be of two customers or workflows
+        if table.lacks:
+            whole.notes.append(f"{table.lacks} have no row")
         self.tables[table.name] = whole
 
     async def _read_names(self, table: QueryTable) -> dict[str, str]:
@@ -224,9 +226,10 @@ class StatementReads:
 
     def _not_whole(self, table: QueryTable, readable: int, total: int | None) -> Failed:
         of = "" if total is None else f" of {total:,}"
+        why = "" if readable >= MAX_WINDOW_PAGES * MAX_LIMIT else " now, since Fastn's rate limit leaves no more"
         return Failed(
-            f"Only the newest {readable:,}{of} rows of {table.name} can be read now, so this statement could miss older"
-            " rows and report something as absent that is not.",
+            f"Only the newest {readable:,}{of} rows of {table.name} can be read{why}, so this statement could miss"
+            " older rows and report something as absent that is not.",
             f"Bound the reading with {self._ways(table)} until it is whole"
             + (f", or count by {RUN_COUNTS}." if table.name == "runs" else "."),
             certainty=NOTHING_CHANGED,

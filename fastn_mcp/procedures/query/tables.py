@@ -102,6 +102,8 @@ class QueryTable:
     """Whether only the newest rows are read: there are too many for all."""
     bounds: Sequence[str] = ()
     """Arguments of the list by which the reading can be bounded."""
+    lacks: str = ""
+    """Which of the rows that one may expect there are none."""
     documented: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
     """Values that columns may have, also if no row has them."""
 
@@ -332,6 +334,7 @@ _ALL = (
         ),
         parts=_customers_of_trigger,
         bounds=("customer_id", "workflow_id"),
+        lacks="triggers that name no customer, which may run for several,",
     ),
     QueryTable(
         "users",
