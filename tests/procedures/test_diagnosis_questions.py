@@ -175,7 +175,7 @@ async def test_hanging_runs_do_not_depend_on_filters_or_paging(world: World, beh
         ("queued", 6, True, None, "at most 1 s in"),
         ("running", 14, False, 900_000, None),
         ("running", 16, False, 900_000, "its limit"),
-        ("queued", 16, False, 900_000, "no run of it seen; at most 15 min in the queue"),
+        ("queued", 16, False, 900_000, "at most 15 min in the queue"),
         ("running", 59, False, None, None),
         ("running", 61, False, None, "no run or limit of it known"),
     ],

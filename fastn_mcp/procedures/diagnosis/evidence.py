@@ -276,13 +276,13 @@ async def _read_lists(subject: Subject, period: Period, reads: AccountReads) -> 
     causes = grouped(failures, lambda run: run.cause)
     names = {run.workflow: run.workflow_name for run in (*failures, *newest) if run.workflow_name}
     names |= {key: name_of(row) for key, row in workflows.items() if row}
-    stuck, has_more_stuck = await read_stuck_runs(counts, workflows.values(), reads.look)
+    stuck, unjudged, has_more_stuck = await read_stuck_runs(counts, workflows.values(), reads.look)
     counts = replace(counts, knows_under_way=not has_more_stuck)
     account_findings: Sequence[tuple[AccountCheck, Finding]] = ()
     if subject.is_account:
         account = AccountRows(reads, counts)
         reads.gaps += account.unknown_states()
-        reading = replace(account.reading(), stuck=stuck, has_more_stuck=has_more_stuck)
+        reading = replace(account.reading(), stuck=stuck, unjudged=unjudged)
         account_findings = run_checks(reading)
         names |= {key_of(row): name_of(row) for row in reads.rows("customers")}
     return Evidence(
