@@ -110,7 +110,8 @@ async def test_since_of_many_failures_is_exact_if_fastn_pages_by_offset(world: W
     diagnosis = await diagnosed(world, workflow_id=ORDERS, customer_id=katana)
     (affected,) = diagnosis["causes"][0]["affected"]
     if paging is Paging.CURSOR:
-        assert affected["since"].startswith("at least since 2026-11-1")
+        assert re.fullmatch(r"2026-11-1.* or earlier", affected["since"])
+        assert ", since" not in diagnosis["verdict"]
         assert "for at least" in diagnosis["verdict"]
     else:
         oldest = (world.clock.at - timedelta(hours=349)).isoformat(timespec="seconds").replace("+00:00", "Z")
@@ -677,16 +678,20 @@ async def test_trigger_without_workflows_starts_nothing(world: World) -> None:
 async def test_account_is_diagnosed_without_an_argument(large_world: World) -> None:
     answer = await diagnosed(large_world)
     runs = answer["runs"]
-    assert answer["verdict"].startswith(
-        f"{runs['failed'] + runs['timeout']:,} of {runs['all']:,} runs failed in 72 hours, "
-    )
+    failed = f"{runs['failed'] + runs['timeout']:,} of {runs['all']:,} runs failed in 72 hours (last success "
+    assert answer["verdict"].startswith(failed)
     named = {str(row["name"]) for row in large_world.sandbox.state.all("customers")}
     assert {affected["customer"] for cause in answer["causes"] for affected in cause["affected"]} <= named
     others = [int(re.findall(r": ([\d,]+) runs?$", other)[0].replace(",", "")) for other in answer["other_causes"]]
     since = runs["failures_since"].partition(" (")[0]
-    read = int(re.findall(f"([0-9,]+) of them since {since}, of ", answer["verdict"])[0].replace(",", ""))
+    read = int(re.findall(f"\\). Of the ([0-9,]+) since {since}, of ", answer["verdict"])[0].replace(",", ""))
     assert read < 800 + runs["timeout"], "those that timed out are counted since then too"
     assert sum(cause["runs"] for cause in answer["causes"]) + sum(others) == read < runs["failed"] + runs["timeout"]
+    for cause in answer["causes"]:
+        assert cause["share"] == f"{100 * cause['runs'] / read:.0f} % of the {read:,} read"
+        assert cause["first_seen"].endswith(" or earlier")
+        assert all(each["since"].endswith(" or earlier") for each in cause["affected"] if "since" in each)
+    assert "before_failures" not in str(answer["changes"] if "changes" in answer else "")
     assert re.fullmatch(r"\d+ more causes, see next_cursor: \d+ runs", answer["other_causes"][-1])
     newest = f"only the newest 800 of {runs['failed']:,} were read; failures are counted since {since}"
     assert answer["not_checked"][0] == f"older failed runs: {newest}"
