@@ -86,8 +86,8 @@ async def test_verdict_of_the_account_does_not_blame_every_cause_on_what_fails_e
     assert (await diagnosed(world))["verdict"].startswith(
         "4 of 101 runs failed in 72 hours, of 2 workflows, for 2 customers (last success 1 hour ago): 3 because the"
         " connection TikTok Shop of Katana is FAILED (authorisation revoked, or no longer valid), and the next run"
-        " would then meet Cin7 Core of Katana (EXPIRED); 1 because a run hangs until its limit of 120 s (tier"
-        " STANDARD), while completed runs take at most 18 s (1 seen). These have failed every time for 9 days, since"
+        " would then meet Cin7 Core of Katana (EXPIRED); 1 because a run does not end within its limit of 120"
+        " s (tier STANDARD), while completed runs take at most 18 s (1 seen). These have failed every time for 9 days, since"
         " 2026-11-16: Sync TikTok Orders to Cin7 Core for Katana. But 2 runs"
     )
 
@@ -151,7 +151,8 @@ async def test_counts_are_bounds_if_a_limit_stops_the_reads(world: World) -> Non
     add_run(world, ORDERS, 70, "completed")
     world.behave(paging=Paging.CURSOR)
     answer = await diagnosed(world, workflow_id=ORDERS)
-    assert answer["runs"]["failed"] == "at least 499", "the second of the oldest may have others"
+    since = answer["runs"]["failures_since"].partition(" (")[0]
+    assert answer["runs"]["failed"] == f"499 since {since}", "the second of the oldest may have others"
     assert "at least 499" in answer["verdict"]
     assert any("only the newest 500" in message for message in answer["not_checked"])
 
@@ -209,6 +210,14 @@ async def test_longer_limit_is_advised_only_for_runs_that_take_nearly_as_long(wo
     )
     assert "execution_tier STANDARD" in cause["fix"]
     assert "as much to do" in cause["will_not_help"]
+
+
+async def test_few_completed_runs_do_not_tell_that_a_run_hangs(world: World) -> None:
+    answer = await diagnosed(world, hours=168)
+    (cause,) = [each for each in answer["causes"] if "limit of 120 s" in each["likely_cause"]]
+    assert cause["likely_cause"].startswith("A run does not end within its limit of 120 s")
+    assert "(1 seen)" in cause["likely_cause"]
+    assert "see how long more completed runs take (list_executions)" in cause["fix"]
 
 
 async def test_hanging_run_of_a_workflow_that_never_completed_is_not_told_from_a_long_one(world: World) -> None:

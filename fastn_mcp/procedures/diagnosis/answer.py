@@ -163,7 +163,7 @@ def _runs(evidence: Evidence) -> Entry:
     before = counts.last_before
     totals: Entry = {**counts.totals}
     if not totals and counts.counted_since is not None:
-        totals["failed"] = f"at least {count:,}"
+        totals["failed"] = f"{count:,} {counts.window}"
     elif not totals and (failed := counts.failed(count)) is not None:
         totals["failed"] = failed
     entry: Entry = {"hours": counts.period.hours, **totals}
