@@ -130,7 +130,7 @@ class Find(Procedure[SearchResult]):
         if len(meant) == 1 and meant[0].kind == "workflow" and not is_unfinished("workflow", meant[0].row):
             await data.read_last_run(meant[0])
         await data.name_related([hit.entry for hit in displayed])
-        rows = _Rows(data, context, {item.id for item in meant}, {hit.entry.id for hit in displayed})
+        rows = _Rows(data, context, self.query, {item.id for item in meant}, {hit.entry.id for hit in displayed})
         ranking = data.rows.ranking(self.query)
         more = len(matches.hits) - len(displayed)
         gaps = data.gaps(is_answered=ranking.is_about_kinds or (bool(displayed) and not matches.lacking))
@@ -154,8 +154,11 @@ class Find(Procedure[SearchResult]):
 class _Rows:
     """Rows of the answer. Those `meant` are shown with what starts them or runs for them, unless that has a row."""
 
-    def __init__(self, data: SearchData, context: ProcedureContext, meant: set[str], displayed: set[str]) -> None:
+    def __init__(
+        self, data: SearchData, context: ProcedureContext, query: str, meant: set[str], displayed: set[str]
+    ) -> None:
         self._rows = data.rows
+        self._query = query.casefold()
         self._now = context.system.now()
         self._meant = meant
         self._displayed = displayed
@@ -166,8 +169,10 @@ class _Rows:
         slug = text(item.row, "slug")
         if slug and item.kind != "connection" and words_of(slug) != words_of(item.name):
             row["slug"] = short(slug, _MAX_NAME)
-        if item.kind == "user" and item.emails and item.emails[0] != item.name:
-            row["email"] = short(item.emails[0], _MAX_NAME)
+        found_by = [email for email in item.emails if email.casefold() in self._query]
+        emails = found_by or (item.emails if item.kind == "user" else [])
+        if emails and emails[0] != item.name:
+            row["email"] = short(emails[0], _MAX_NAME)
         row |= status_and_state(item.kind, item.row)
         if item.customer and item.kind != "connection":  # a connection's name contains the customer's
             row["customer"] = self._named("customer", item.customer)

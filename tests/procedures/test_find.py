@@ -598,6 +598,16 @@ async def test_next_calls_exist_with_these_arguments(world: World) -> None:
     assert answer["next"] == list(NEXT["connector"])
 
 
+async def test_email_finds_only_what_has_it_and_is_shown(large_world: World) -> None:
+    """Other names share letters with a part of it."""
+    rows = large_world.sandbox.state.all("customers")
+    email = next(str(row["adminEmail"]) for row in rows if str(row.get("adminEmail", "")).startswith("ivan@"))
+    answer = await search_for(large_world, email.upper())
+    (found,) = answer["found"]
+    assert (found["email"], found["score"]) == (email, 100)
+    assert "more" not in answer
+
+
 @pytest.mark.parametrize("query", ["acme connection", "fastn.example"])
 async def test_answer_is_small(world: World, query: str) -> None:
     """Five rows cost less than 600 tokens, except connections, whose ids have 130 characters."""
