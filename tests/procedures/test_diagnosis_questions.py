@@ -38,9 +38,11 @@ async def test_customers_whose_connector_stopped_and_what_to_tell_them_are_one_c
     }
     rows: Any = found["customers"]
     assert {row["customer"]: row["connection"] for row in rows} == broken
-    since = [row["since"] for row in rows]
+    since = [row["since"].removeprefix("last used ") for row in rows]
     assert since == sorted(since, reverse=True)
     assert since[0].startswith("2026-11-24")
+    is_off = [row["connection"] == "INACTIVE" for row in rows]
+    assert is_off == [row["since"].startswith("last used ") for row in rows], "when it was switched off is not told"
     in_all = sum(row["connector"]["slug"] == "hubspot" for row in state.all("connections"))
     assert f"HubSpot: {len(broken)} of {in_all} connections are broken, for {len(broken)} customers" in str(
         found["verdict"]

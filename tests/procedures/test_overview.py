@@ -301,9 +301,7 @@ async def test_runs_that_were_not_compared_with_usual_ones_are_said_beside_those
 ) -> None:
     """The overview reads of no workflow how long it takes; a diagnosis finds that both runs hang."""
     found = finding_about(await overview(large_world, hours=hours), "far longer")
-    assert found["what"] == (
-        "1 run is taking far longer than usual (10 h); 1 other, under way for 11 h, may be: see diagnose."
-    )
+    assert found["what"] == "1 run is taking far longer than usual (10 h); so may 1 other (11 h): see diagnose."
     (queued,) = rows(found)
     assert queued["usual"] == "at most 15 min in the queue"
     for collection in ("executions", "_runs"):

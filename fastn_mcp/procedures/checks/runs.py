@@ -52,7 +52,7 @@ def hanging_runs(reading: Reading) -> list[Finding]:
     names = {key_of(row): name_of(row) for row in reading.of("workflows").rows}
     rows = [_stuck_row(run, names) for run in runs]
     what = f"{stuck_in_words(runs, at_least=not reading.counts.knows_under_way)} ({_up_to(runs)})"
-    what += f"; {counted(len(others), 'other')}, under way for {longest}, may be: see diagnose." if others else "."
+    what += f"; so may {counted(len(others), 'other')} ({longest}): see diagnose." if others else "."
     return [Finding(Severity.HIGH, sentence(what), rows=rows, shown=rows[:MAX_STUCK])]
 
 
