@@ -19,7 +19,14 @@ from fastn_mcp.procedures.search_data import Matches, SearchData
 from fastn_mcp.records.formats import age
 from fastn_mcp.records.platform import facts_about
 from fastn_mcp.records.rows import FastnObject, Row, key_of, short, text, timestamp, without_empty
-from fastn_mcp.records.states import failure_reason, is_unfinished, status_and_state, workflow_state
+from fastn_mcp.records.states import (
+    State,
+    failure_reason,
+    is_unfinished,
+    run_state,
+    status_and_state,
+    workflow_state,
+)
 from fastn_mcp.tools.bounds import TextBound
 from fastn_mcp.tools.tool import Effect
 
@@ -181,14 +188,14 @@ class _Rows:
         columns = [name for name in _COLUMNS.get(item.kind, ()) if item.row.get(name, 0) != 0]
         row |= ConciseRows(columns, names=self._rows.names, now=self._now)(item.row)
         if item.kind == "workflow":
-            row |= self._workflow(item.id)
+            row |= self._workflow(item.id, is_off=workflow_state(item.row) is State.OFF)
         if item.kind == "customer" and item.id in self._meant:
             uses = self._rows.uses.items()
             workflows = [key for key, seen in uses if seen.get(item.id) and key not in self._displayed]
             row |= _first("runs", [self._named("workflow", key) | self._last_run(key, item.id) for key in workflows])
         return row | {"score": hit.score}
 
-    def _workflow(self, id_: str) -> dict[str, JsonValue]:
+    def _workflow(self, id_: str, *, is_off: bool) -> dict[str, JsonValue]:
         """Return for whom a workflow runs, how it last ended and what starts it."""
         row: dict[str, JsonValue] = {}
         for name, wanted in (("runs_for", True), ("may_run_for", False)):
@@ -196,6 +203,9 @@ class _Rows:
             uses: list[JsonValue] = [self._named("customer", key) | self._last_run(id_, key) for key in customers]
             row |= {name: uses} if uses else {}
         row |= self._last_run(id_)
+        last = self._rows.last_runs.get((id_, None))
+        if is_off and last is not None and not run_state(last).has_ended:
+            row["last_run"] = f"{row['last_run']}, though it is {State.OFF.value}: run_workflow still starts it"
         if id_ in self._meant:
             triggers = [it for it in self._rows.of("trigger") if ("workflow", id_) in it.related]
             started_by = [

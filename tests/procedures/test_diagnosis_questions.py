@@ -98,6 +98,21 @@ async def test_connector_of_a_customer_has_no_triggers_of_other_apps(large_world
     assert (await large_world.ask(Diagnose(connector_id="slack", customer_id="acme-corp")))["triggers"] == []
 
 
+async def test_connector_tells_what_else_is_wrong_with_the_workflows_that_use_it(large_world: World) -> None:
+    """Their runs that fail at other apps, their triggers, and the customer's connections to their other apps."""
+    slack = await large_world.ask(Diagnose(connector_id="slack"))
+    since = slack["runs"]["failures_since"].partition(" (")[0]
+    elsewhere = rf"\d+ other runs of workflows that use it failed since {since}: see diagnose\(workflow_id\)\.$"
+    assert re.search(elsewhere, slack["verdict"])
+    (paid,) = [trigger for trigger in slack["triggers"] if trigger["name"] == "Paid Shopify orders"]
+    assert paid["starts"] == "process-new-orders"
+    assert all(trigger["problem"] for trigger in slack["triggers"])
+    globex = await large_world.ask(Diagnose(connector_id="slack", customer_id="globex-exports"))
+    assert globex["verdict"].endswith(
+        " Of the other apps of workflows that use it, Shopify of Globex Exports is INACTIVE."
+    )
+
+
 async def test_connector_of_no_failed_run_that_was_read_is_not_counted(large_world: World) -> None:
     answer = await large_world.ask(Diagnose(connector_id="gamma"))
     none = "Gamma: not connected; none of the failed runs that were read failed at it since 20"

@@ -10,7 +10,7 @@ from pydantic import JsonValue
 from fastn_mcp.account.dependence import by_reason
 from fastn_mcp.procedures.checks.access import PENDING_CUSTOMERS, is_used_up
 from fastn_mcp.procedures.checks.failures import EndedRun, FailureGroup, RunFilter
-from fastn_mcp.procedures.checks.parts import PartState, connections_to
+from fastn_mcp.procedures.checks.parts import PartState, connections_to, listed
 from fastn_mcp.procedures.checks.remedies import Remedy, remedy_for_broken, remedy_of
 from fastn_mcp.procedures.checks.run_counts import RunCounts, RunRecord
 from fastn_mcp.procedures.checks.runs import blocked
@@ -114,7 +114,11 @@ def _trigger_entries(evidence: Evidence, causes: Sequence[_Cause]) -> list[JsonV
     """Return the triggers to show; None if they were not read, or the findings say the same."""
     if evidence.triggers is None or evidence.subject.is_account:
         return None
-    return [_trigger(trigger, causes) for trigger in _relevant_triggers(evidence, evidence.triggers)]
+    entries = [_trigger(trigger, causes) for trigger in _relevant_triggers(evidence, evidence.triggers)]
+    if evidence.subject.connector:
+        started = {trigger.id: started_workflows(trigger.row) for trigger in evidence.triggers}
+        entries = [each | {"starts": listed([*map(evidence.workflow, started[str(each["id"])])])} for each in entries]
+    return [*entries]
 
 
 def _prefix(evidence: Evidence) -> str:
