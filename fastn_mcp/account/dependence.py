@@ -104,7 +104,7 @@ class Dependence:
     """What could not be checked, with the reasons."""
     possible: tuple[Dependents, ...] = ()
     none: tuple[str, ...] = ()
-    """Kinds that were read in full and have no dependent."""
+    """Kinds that were read in full and have no dependent, or what of a kind was looked for."""
 
     @property
     def unchecked(self) -> tuple[str, ...]:

@@ -34,6 +34,8 @@ class DependencyRule:
     """Filters that leave few rows of a long list, all dependents among them; None if the list has none."""
     filters_of: FiltersOf | None = None
     """Filters of the same names for a known row, which prove them. None if it is documented that Fastn applies them."""
+    looked_for: str = ""
+    """Which rows of the kind may depend on the resource, if others may have to do with it: `triggers on its events`."""
 
     @property
     def whole(self) -> List[Any]:
@@ -147,7 +149,14 @@ def _of_app_events(field: str, wanted: set[str]) -> DependencyRule:
     """Return the rule for triggers by a field that only app event triggers have."""
     depends = _refers(field, wanted, lambda row: None if "event" in (word(row, "type") or "event") else False)
     filters = {"type": "app_event"}
-    return DependencyRule("triggers", ListTriggers(limit=100), depends, filters=filters, filters_of=lambda _: None)
+    return DependencyRule(
+        "triggers",
+        ListTriggers(limit=100),
+        depends,
+        filters=filters,
+        filters_of=lambda _: None,
+        looked_for="triggers on its events",
+    )
 
 
 def _started_by_triggers(workflow_id: str) -> DependencyRule:

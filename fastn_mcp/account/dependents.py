@@ -52,6 +52,9 @@ _FEW_RUNS = 3
 _MAX_RUNS = 10
 """Maximum number of workflows whose last run is read one by one."""
 
+_HISTORY = "Fastn's history"
+"""Where runs are looked for. It does not reach back for ever, so that a workflow without a run may have run."""
+
 MAX_READS = 4
 """Maximum number of reads for the dependents of a call that deletes nothing. Its target makes five."""
 
@@ -133,14 +136,15 @@ async def _last_runs(keys: Sequence[str], customer: str | None, send: Send, now:
     runs = {text(row, "workflowId"): run_in_words(row, now) + of for row in reversed(rows)}
     unread = [key for key in keys if key not in runs]
     if customer is None:
-        return runs | await read_each(unread[:_MAX_RUNS], partial(_last_run, send, now))
-    newest = f" in the newest {len(rows)} runs" if page and page.next_cursor else ""
-    return runs | ({} if page is None or page.not_checked else dict.fromkeys(unread, f"never{of}{newest}"))
+        left_out = dict.fromkeys(unread[_MAX_RUNS:], f"not read: at most {_MAX_RUNS} are read one by one")
+        return runs | left_out | await read_each(unread[:_MAX_RUNS], partial(_last_run, send, now))
+    where = f"the newest {len(rows)}" if page and page.next_cursor else _HISTORY
+    return runs | ({} if page is None or page.not_checked else dict.fromkeys(unread, f"no run{of} in {where}"))
 
 
 async def _last_run(send: Send, now: datetime, workflow: str) -> str:
     page = await read_page(ListExecutions(workflow_id=workflow, limit=1), send)
-    return run_in_words(page.rows[0], now) if page.rows else "never"
+    return run_in_words(page.rows[0], now) if page.rows else f"no run in {_HISTORY}"
 
 
 def _trigger_in_words(row: Row) -> str:
@@ -215,7 +219,7 @@ async def _apply(
         if gap:
             unchecked.append(gap)
         elif not uses.count:
-            none.append(rule.kind)
+            none.append(rule.looked_for or rule.kind)
     return Dependence(tuple(dependents), tuple(unchecked), none=tuple(none))
 
 

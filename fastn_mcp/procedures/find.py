@@ -19,7 +19,14 @@ from fastn_mcp.procedures.search_data import Matches, SearchData
 from fastn_mcp.records.formats import age
 from fastn_mcp.records.platform import facts_about
 from fastn_mcp.records.rows import FastnObject, Row, key_of, short, text, timestamp, without_empty
-from fastn_mcp.records.states import failure_reason, is_unfinished, status_and_state, workflow_state
+from fastn_mcp.records.states import (
+    State,
+    failure_reason,
+    is_unfinished,
+    run_state,
+    status_and_state,
+    workflow_state,
+)
 from fastn_mcp.tools.bounds import TextBound
 from fastn_mcp.tools.tool import Effect
 
@@ -130,7 +137,7 @@ class Find(Procedure[SearchResult]):
         if len(meant) == 1 and meant[0].kind == "workflow" and not is_unfinished("workflow", meant[0].row):
             await data.read_last_run(meant[0])
         await data.name_related([hit.entry for hit in displayed])
-        rows = _Rows(data, context, {item.id for item in meant}, {hit.entry.id for hit in displayed})
+        rows = _Rows(data, context, self.query, {item.id for item in meant}, {hit.entry.id for hit in displayed})
         ranking = data.rows.ranking(self.query)
         more = len(matches.hits) - len(displayed)
         gaps = data.gaps(is_answered=ranking.is_about_kinds or (bool(displayed) and not matches.lacking))
@@ -154,8 +161,11 @@ class Find(Procedure[SearchResult]):
 class _Rows:
     """Rows of the answer. Those `meant` are shown with what starts them or runs for them, unless that has a row."""
 
-    def __init__(self, data: SearchData, context: ProcedureContext, meant: set[str], displayed: set[str]) -> None:
+    def __init__(
+        self, data: SearchData, context: ProcedureContext, query: str, meant: set[str], displayed: set[str]
+    ) -> None:
         self._rows = data.rows
+        self._query = query.casefold()
         self._now = context.system.now()
         self._meant = meant
         self._displayed = displayed
@@ -166,8 +176,10 @@ class _Rows:
         slug = text(item.row, "slug")
         if slug and item.kind != "connection" and words_of(slug) != words_of(item.name):
             row["slug"] = short(slug, _MAX_NAME)
-        if item.kind == "user" and item.emails and item.emails[0] != item.name:
-            row["email"] = short(item.emails[0], _MAX_NAME)
+        found_by = [email for email in item.emails if email.casefold() in self._query]
+        emails = found_by or (item.emails if item.kind == "user" else [])
+        if emails and emails[0] != item.name:
+            row["email"] = short(emails[0], _MAX_NAME)
         row |= status_and_state(item.kind, item.row)
         if item.customer and item.kind != "connection":  # a connection's name contains the customer's
             row["customer"] = self._named("customer", item.customer)
@@ -176,14 +188,14 @@ class _Rows:
         columns = [name for name in _COLUMNS.get(item.kind, ()) if item.row.get(name, 0) != 0]
         row |= ConciseRows(columns, names=self._rows.names, now=self._now)(item.row)
         if item.kind == "workflow":
-            row |= self._workflow(item.id)
+            row |= self._workflow(item.id, is_off=workflow_state(item.row) is State.OFF)
         if item.kind == "customer" and item.id in self._meant:
             uses = self._rows.uses.items()
             workflows = [key for key, seen in uses if seen.get(item.id) and key not in self._displayed]
             row |= _first("runs", [self._named("workflow", key) | self._last_run(key, item.id) for key in workflows])
         return row | {"score": hit.score}
 
-    def _workflow(self, id_: str) -> dict[str, JsonValue]:
+    def _workflow(self, id_: str, *, is_off: bool) -> dict[str, JsonValue]:
         """Return for whom a workflow runs, how it last ended and what starts it."""
         row: dict[str, JsonValue] = {}
         for name, wanted in (("runs_for", True), ("may_run_for", False)):
@@ -191,6 +203,9 @@ class _Rows:
             uses: list[JsonValue] = [self._named("customer", key) | self._last_run(id_, key) for key in customers]
             row |= {name: uses} if uses else {}
         row |= self._last_run(id_)
+        last = self._rows.last_runs.get((id_, None))
+        if is_off and last is not None and not run_state(last).has_ended:
+            row["last_run"] = f"{row['last_run']}, though it is {State.OFF.value}: run_workflow still starts it"
         if id_ in self._meant:
             triggers = [it for it in self._rows.of("trigger") if ("workflow", id_) in it.related]
             started_by = [

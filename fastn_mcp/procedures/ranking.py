@@ -225,8 +225,11 @@ class Index:
         weights = {word: weight / named.get(kinds_of(word), 1) for word, weight in weights.items()}
         by_name = (self._hit(query, weights, *self._names[number], match) for number, match in matches.items())
         hits: dict[tuple[str, str], Hit] = {}
-        for hit in sorted((*self._by_id(query), *by_name), key=_order):
-            hits.setdefault(hit.key, hit)
+        by_id = [*self._by_id(query)]
+        is_email = any(query.strip().casefold() in map(str.casefold, hit.entry.emails) for hit in by_id)
+        for hit in sorted(by_id if is_email else (*by_id, *by_name), key=_order):
+            if hit.score >= EXACT_MATCH or not is_email:  # names only share letters with it
+                hits.setdefault(hit.key, hit)
         searched = {word: word in self._holding for word in weights if not kinds_of(word)}
         is_about_kinds = bool(named) and not searched and not all(map(kinds_of, words_of(query)))
         by_rarity = sorted(searched.items(), key=lambda it: (it[1], -weights[it[0]]))

@@ -124,10 +124,14 @@ def connection_state(row: Row) -> State:
 
 
 def broken_since(connection: Row, now: datetime) -> str:
-    """Return since when a connection is broken, as far as its row tells."""
+    """Return since when a connection is broken, as far as its row tells.
+
+    Of one that was switched off that is not its expiry: the row does not tell when that was done.
+    """
     expired = timestamp(connection, "expiresAt")
     used = timestamp(connection, "lastUsedAt", "lastUsed")
-    if expired is not None and expired <= now:
+    is_off = connection_state(connection) is State.OFF
+    if expired is not None and expired <= now and not is_off:
         return dated(expired, now)
     return f"last used {dated(used, now)}" if used else "at an unknown time"
 

@@ -90,7 +90,7 @@ DEPENDENTS = [
         not_checked=("other callers",),
     ),
     Dependents("customer", "John-Acme", {}, {}, none=("connections", "secrets", "executions", "triggers")),
-    Dependents("connector", "Gamma", {"workflows": 1}, {}, none=("connections", "triggers")),
+    Dependents("connector", "Gamma", {"workflows": 1}, {}, none=("connections", "triggers on its events")),
     Dependents(
         "workflow", "orders-backfill", {}, {}, not_checked=("other callers",), none=("triggers",),
     ),
@@ -365,7 +365,10 @@ async def test_last_runs_of_many_workflows_are_read_in_one_page_and_ten_one_by_o
     world.sandbox.requests.clear()
     after = await last_runs()
     assert {id_: after.pop(id_) for id_ in before} == before
-    assert Counter(after.values()) == {"never": 10, "not read": 5}
+    assert Counter(after.values()) == {
+        "no run in Fastn's history": 10,
+        "not read: at most 10 are read one by one": 5,
+    }
     asked = [
         request.query.get("workflowId") for request in world.sandbox.requests if request.path.endswith("/executions")
     ]
@@ -384,7 +387,7 @@ async def test_last_runs_of_a_connections_workflows_are_those_of_its_customer(la
     ]
     last = {example["name"]: example["last_run"] for example in examples_of(workflows)}
     assert re.fullmatch(r"failed 2026-.* ago\) for this customer", last.pop("Acme HubSpot sync"))
-    assert {*last.values()} == {"never for this customer in the newest 100 runs"}
+    assert {*last.values()} == {"no run for this customer in the newest 100"}
 
 
 async def test_last_runs_of_a_customer_are_not_guessed_from_all_runs(world: World) -> None:

@@ -38,9 +38,11 @@ async def test_customers_whose_connector_stopped_and_what_to_tell_them_are_one_c
     }
     rows: Any = found["customers"]
     assert {row["customer"]: row["connection"] for row in rows} == broken
-    since = [row["since"] for row in rows]
+    since = [row["since"].removeprefix("last used ") for row in rows]
     assert since == sorted(since, reverse=True)
     assert since[0].startswith("2026-11-24")
+    is_off = [row["connection"] == "INACTIVE" for row in rows]
+    assert is_off == [row["since"].startswith("last used ") for row in rows], "when it was switched off is not told"
     in_all = sum(row["connector"]["slug"] == "hubspot" for row in state.all("connections"))
     assert f"HubSpot: {len(broken)} of {in_all} connections are broken, for {len(broken)} customers" in str(
         found["verdict"]
@@ -96,9 +98,27 @@ async def test_connector_of_a_customer_has_no_triggers_of_other_apps(large_world
     assert (await large_world.ask(Diagnose(connector_id="slack", customer_id="acme-corp")))["triggers"] == []
 
 
+async def test_connector_tells_what_else_is_wrong_with_the_workflows_that_use_it(large_world: World) -> None:
+    """Their runs that fail at other apps, their triggers, and the customer's connections to their other apps."""
+    slack = await large_world.ask(Diagnose(connector_id="slack"))
+    since = slack["runs"]["failures_since"].partition(" (")[0]
+    elsewhere = rf"\d+ other runs of workflows that use it failed since {since}: see diagnose\(workflow_id\)\.$"
+    assert re.search(elsewhere, slack["verdict"])
+    (paid,) = [trigger for trigger in slack["triggers"] if trigger["name"] == "Paid Shopify orders"]
+    assert paid["starts"] == "process-new-orders"
+    assert all(trigger["problem"] for trigger in slack["triggers"])
+    globex = await large_world.ask(Diagnose(connector_id="slack", customer_id="globex-exports"))
+    assert globex["verdict"].endswith(
+        " Of the other apps of workflows that use it, Shopify of Globex Exports is INACTIVE."
+    )
+
+
 async def test_connector_of_no_failed_run_that_was_read_is_not_counted(large_world: World) -> None:
-    verdict = (await large_world.ask(Diagnose(connector_id="gamma")))["verdict"]
-    assert verdict.startswith("Gamma: not connected; none of the failed runs that were read failed at it since 20")
+    answer = await large_world.ask(Diagnose(connector_id="gamma"))
+    none = "Gamma: not connected; none of the failed runs that were read failed at it since 20"
+    assert answer["verdict"].startswith(none)
+    since = answer["runs"]["failures_since"].partition(" (")[0]
+    assert answer["runs"]["failed"] == f"0 since {since}"
 
 
 async def test_customer_without_a_connection_to_the_connector_is_said_to_have_none(world: World) -> None:
@@ -175,7 +195,7 @@ async def test_hanging_runs_do_not_depend_on_filters_or_paging(world: World, beh
         ("queued", 6, True, None, "at most 1 s in"),
         ("running", 14, False, 900_000, None),
         ("running", 16, False, 900_000, "its limit"),
-        ("queued", 16, False, 900_000, "no run of it seen; at most 15 min in the queue"),
+        ("queued", 16, False, 900_000, "at most 15 min in the queue"),
         ("running", 59, False, None, None),
         ("running", 61, False, None, "no run or limit of it known"),
     ],

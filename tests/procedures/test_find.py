@@ -598,6 +598,22 @@ async def test_next_calls_exist_with_these_arguments(world: World) -> None:
     assert answer["next"] == list(NEXT["connector"])
 
 
+async def test_email_finds_only_what_has_it_and_is_shown(large_world: World) -> None:
+    """Other names share letters with a part of it."""
+    rows = large_world.sandbox.state.all("customers")
+    email = next(str(row["adminEmail"]) for row in rows if str(row.get("adminEmail", "")).startswith("ivan@"))
+    answer = await search_for(large_world, email.upper())
+    (found,) = answer["found"]
+    assert (found["email"], found["score"]) == (email, 100)
+    assert "more" not in answer
+
+
+async def test_run_under_way_of_a_workflow_that_is_switched_off_is_explained(world: World) -> None:
+    (found,) = (await search_for(world, "orders-backfill"))["found"]
+    assert found["state"] == "switched off"
+    assert found["last_run"] == "queued 10 hours ago, though it is switched off: run_workflow still starts it"
+
+
 @pytest.mark.parametrize("query", ["acme connection", "fastn.example"])
 async def test_answer_is_small(world: World, query: str) -> None:
     """Five rows cost less than 600 tokens, except connections, whose ids have 130 characters."""

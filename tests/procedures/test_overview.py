@@ -295,6 +295,21 @@ async def test_large_account_without_totals_costs_bounded_requests(large_world: 
     assert len(to_json(answer)) < 9_200
 
 
+@pytest.mark.parametrize("hours", [24, 336])
+async def test_runs_that_were_not_compared_with_usual_ones_are_said_beside_those_that_hang(
+    large_world: World, hours: int
+) -> None:
+    """The overview reads of no workflow how long it takes; a diagnosis finds that both runs hang."""
+    found = finding_about(await overview(large_world, hours=hours), "far longer")
+    assert found["what"] == "1 run is taking far longer than usual (10 h); so may 1 other (11 h): see diagnose."
+    (queued,) = rows(found)
+    assert queued["usual"] == "at most 15 min in the queue"
+    for collection in ("executions", "_runs"):
+        large_world.sandbox.state.drop(collection, queued["run"])
+    found = finding_about(await overview(large_world), "far longer")
+    assert found["what"] == "1 run has been under way for 11 h, which may be far longer than usual."
+
+
 async def test_list_that_fails_halfway_keeps_its_rows(large_world: World) -> None:
     send = large_world.client.send
 

@@ -283,7 +283,7 @@ async def test_broken_connections_have_customer_and_failing_workflows(world: Wor
     assert rows(answer, "FAILED:") == [{**tiktok, "auth": "OAUTH_2", "fails": fails}]
     cin7: Answer = {"id": ids["EXPIRED"], "name": "Cin7 Core of Katana", "since": "2026-11-16", "auth": "API_KEY"}
     assert rows(answer, "EXPIRED:") == [cin7]
-    shopify: Answer = {"id": ids["INACTIVE"], "name": "Shopify of Globex Exports", "since": "2026-11-10"}
+    shopify: Answer = {"id": ids["INACTIVE"], "name": "Shopify of Globex Exports", "since": "last used 2026-11-09"}
     assert rows(answer, "INACTIVE:") == [{**shopify, "auth": "OAUTH_2"}]
     assert [finding["fix"] for finding in answer["findings"]] == [
         "1 customer has to authorise the app again in the widget.",

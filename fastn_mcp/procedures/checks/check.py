@@ -38,7 +38,8 @@ class Reading:
     """AI credits as a quota, if the billing record tells them."""
     stuck: Sequence[StuckRun] = ()
     """The longest first."""
-    has_more_stuck: bool = False
+    unjudged: Sequence[StuckRun] = ()
+    """Runs under way of which it was not read how long they usually take, the longest first."""
     failing: Sequence[TableRow] = ()
     """A row for each workflow of a failed run, the one with most failed runs first."""
     fails_without: Mapping[str, Mapping[str, int]] = field(default_factory=dict[str, Mapping[str, int]])

@@ -203,11 +203,12 @@ def _first_matching(rules: Mapping[str, Remedy], evidence: FailureEvidence) -> R
     tier = text(evidence.workflow, "executionTier").upper()
     timeout = number(evidence.workflow, "timeoutMs")
     longest = max(evidence.lengths, default=None)
+    read = len(evidence.lengths)
     if rule is _TOO_LONG and timeout is not None and longest is not None and longest < _share_of(timeout):
-        rule = _HANGS
+        rule = _HANGS if read >= _MIN_COMPLETED else _MAY_HANG
     seen = "and no completed run was seen"
     if longest is not None:
-        seen = f"while completed runs take at most {lasting(longest)} ({len(evidence.lengths)} seen)"
+        seen = f"while completed runs take at most {lasting(longest)} ({read} seen)"
     facts = {
         "app": quoted(evidence.connector or "an app"),
         "limit": "" if timeout is None else f" of {timeout / 1000:.0f} s",
@@ -224,6 +225,10 @@ _MAX_SHARE_OF_HANGING = 0.5
 """Share of its limit up to which completed runs of a workflow may take for a timed-out run to have hung."""
 
 
+_MIN_COMPLETED = 3
+"""Number of completed runs from which on their length tells that a timed-out run has hung."""
+
+
 def _share_of(timeout: float) -> timedelta:
     return timedelta(milliseconds=timeout * _MAX_SHARE_OF_HANGING)
 
@@ -238,6 +243,12 @@ _HANGS = Remedy(
     "a run hangs until its limit{limit}{tier}, {seen}",
     "Look at which step it waits for (get_execution), and limit the time of that call in the code, or its input.",
     "A higher timeout_ms: it would hang for longer.",
+)
+_MAY_HANG = Remedy(
+    "a run does not end within its limit{limit}{tier}, {seen}",
+    "See how long more completed runs take (list_executions). If they are as short, it hangs: look at which step it "
+    "waits for (get_execution). Otherwise it needs more time. {longer}",
+    "If it hangs, a higher timeout_ms.",
 )
 
 _LONGER_TIMEOUTS = {

@@ -89,10 +89,9 @@ class RunRecord:
             return aged(self.last_success.at, now) if self.last_success.at else ""
         return "none found" if self.knows_success else ""
 
-    @property
-    def since_bound(self) -> str:
-        """What stands before `since`, if an earlier failure may be the first one."""
-        return "" if self.knows_since else "at least since "
+    def or_earlier(self, since: str) -> str:
+        """Return `since`, given in words, with `or earlier` if an earlier failure may be the first one."""
+        return since if self.knows_since else f"{since} or earlier"
 
     @property
     def is_failing(self) -> bool:

@@ -6,7 +6,7 @@ from datetime import datetime
 from fastn_mcp.procedures.checks.check import Reading, RowCheck, first_problem
 from fastn_mcp.procedures.checks.finding import UNREAD_NAME, Finding, Severity, TableRow
 from fastn_mcp.procedures.checks.remedies import PUBLISH
-from fastn_mcp.procedures.checks.stuck_runs import StuckRun
+from fastn_mcp.procedures.checks.stuck_runs import UNKNOWN_LIMIT, StuckRun
 from fastn_mcp.records.formats import counted, sentence
 from fastn_mcp.records.labels import ACCOUNT, name_of
 from fastn_mcp.records.rows import Row, key_of
@@ -41,12 +41,25 @@ def failing_workflows(reading: Reading) -> list[Finding]:
 def hanging_runs(reading: Reading) -> list[Finding]:
     """Report the runs that take far longer than usual, the longest first."""
     runs = reading.stuck
+    others = reading.unjudged
+    longest = _up_to(others)
     if not runs:
-        return []
+        if not others or others[0].age < UNKNOWN_LIMIT:
+            return []
+        has = "has" if len(others) == 1 else "have"
+        what = f"{counted(len(others), 'run')} {has} been under way for {longest}, which may be far longer than usual."
+        return [Finding(Severity.MEDIUM, what, "See diagnose.")]
     names = {key_of(row): name_of(row) for row in reading.of("workflows").rows}
     rows = [_stuck_row(run, names) for run in runs]
-    what = f"{stuck_in_words(runs, at_least=reading.has_more_stuck)} (the longest: {runs[0].length})."
+    what = f"{stuck_in_words(runs, at_least=not reading.counts.knows_under_way)} ({_up_to(runs)})"
+    what += f"; so may {counted(len(others), 'other')} ({longest}): see diagnose." if others else "."
     return [Finding(Severity.HIGH, sentence(what), rows=rows, shown=rows[:MAX_STUCK])]
+
+
+def _up_to(runs: Sequence[StuckRun]) -> str:
+    """Return how long runs have been under way, the longest first: `22 h`, or `up to 22 h` of several."""
+    lengths = [run.length for run in runs[:1]]
+    return f"{'up to ' if len(runs) > 1 else ''}{''.join(lengths)}"
 
 
 def stuck_in_words(runs: Sequence[StuckRun], *, at_least: bool) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import NamedTuple
 
 from pydantic import JsonValue
 
@@ -35,8 +36,10 @@ class StuckRun:
     """A run under way far longer than usual."""
 
     run: EndedRun
+    age: timedelta
+    """Time since it was created."""
     length: str
-    """Time since it was created: `22 h`."""
+    """The same in words: `22 h`."""
     usual: str
     limit: str
     """Timeout of its workflow in words; empty if not known."""
@@ -64,10 +67,20 @@ class StuckRun:
         return without_empty(facts)
 
 
+class StuckRuns(NamedTuple):
+    """The runs under way, as far as they were read, oldest first."""
+
+    stuck: Sequence[StuckRun]
+    unjudged: Sequence[StuckRun]
+    """Runs that may be stuck: how long their workflow usually takes was not read."""
+    has_more: bool
+    """Whether others than `stuck` may be stuck."""
+
+
 async def read_stuck_runs(
     counts: RunCounts, workflows: Iterable[Row], look: AnswerReads, most: int = _MAX_WORKFLOWS
-) -> tuple[list[StuckRun], bool]:
-    """Return the stuck runs among those under way, oldest first, and whether there may be others.
+) -> StuckRuns:
+    """Return the stuck runs among those under way, and those that may be.
 
     The newest runs of `most` of their workflows are read, if the account's newest runs do not tell how long they take.
     """
@@ -88,19 +101,20 @@ async def read_stuck_runs(
     usual = await read_each(waiting_for, lengths)
     by_id = {key_of(row): row for row in workflows}
     stuck = list[StuckRun]()
-    has_more = not counts.knows_under_way
+    unjudged = list[StuckRun]()
     for run, length in waiting:
         timeout = number(by_id.get(run.workflow, {}), "timeoutMs")
         seen = usual.get(run.workflow, [])
         limit = None if timeout is None else timedelta(milliseconds=timeout)
         longest, why = _usual_length(run, seen, limit)
+        unit = timedelta(hours=1) if length >= timedelta(hours=2) else timedelta(minutes=1)
+        in_words = lasting(length - length % unit)  # in whole units, as ages are
+        found = StuckRun(run, length, in_words, why, lasting(limit) if limit else "")
         if length > longest:
-            unit = timedelta(hours=1) if length >= timedelta(hours=2) else timedelta(minutes=1)
-            length -= length % unit  # in whole units, as ages are
-            stuck.append(StuckRun(run, lasting(length), why, lasting(limit) if limit else ""))
+            stuck.append(found)
         elif not seen and run.workflow not in read:
-            has_more = True
-    return stuck, has_more
+            unjudged.append(found)
+    return StuckRuns(stuck, unjudged, bool(unjudged) or not counts.knows_under_way)
 
 
 def _usual_length(run: EndedRun, seen: Sequence[timedelta], limit: timedelta | None) -> tuple[timedelta, str]:
@@ -109,5 +123,5 @@ def _usual_length(run: EndedRun, seen: Sequence[timedelta], limit: timedelta | N
         longest = max(min(TIMES_USUAL * max(seen), limit or timedelta.max), SHORTEST)
         return longest, f"at most {lasting(max(seen))} in {counted(len(seen), 'run')} seen"
     if run.status in ("queued", "pending"):
-        return IN_QUEUE, f"no run of it seen; at most {lasting(IN_QUEUE)} in the queue"
+        return IN_QUEUE, f"at most {lasting(IN_QUEUE)} in the queue"
     return (limit, "its limit") if limit else (UNKNOWN_LIMIT, "no run or limit of it known")

@@ -10,9 +10,9 @@ from pydantic import JsonValue
 from fastn_mcp.account.dependence import by_reason
 from fastn_mcp.procedures.checks.access import PENDING_CUSTOMERS, is_used_up
 from fastn_mcp.procedures.checks.failures import EndedRun, FailureGroup, RunFilter
-from fastn_mcp.procedures.checks.parts import PartState, connections_to
+from fastn_mcp.procedures.checks.parts import PartState, connections_to, listed
 from fastn_mcp.procedures.checks.remedies import Remedy, remedy_for_broken, remedy_of
-from fastn_mcp.procedures.checks.run_counts import RunRecord
+from fastn_mcp.procedures.checks.run_counts import RunCounts, RunRecord
 from fastn_mcp.procedures.checks.runs import blocked
 from fastn_mcp.procedures.checks.triggers import failures_in_a_row
 from fastn_mcp.procedures.diagnosis.connector import advice, affected_customers, broken_connections, connector_verdict
@@ -114,7 +114,11 @@ def _trigger_entries(evidence: Evidence, causes: Sequence[_Cause]) -> list[JsonV
     """Return the triggers to show; None if they were not read, or the findings say the same."""
     if evidence.triggers is None or evidence.subject.is_account:
         return None
-    return [_trigger(trigger, causes) for trigger in _relevant_triggers(evidence, evidence.triggers)]
+    entries = [_trigger(trigger, causes) for trigger in _relevant_triggers(evidence, evidence.triggers)]
+    if evidence.subject.connector:
+        started = {trigger.id: started_workflows(trigger.row) for trigger in evidence.triggers}
+        entries = [each | {"starts": listed([*map(evidence.workflow, started[str(each["id"])])])} for each in entries]
+    return [*entries]
 
 
 def _prefix(evidence: Evidence) -> str:
@@ -163,7 +167,7 @@ def _runs(evidence: Evidence) -> Entry:
     before = counts.last_before
     totals: Entry = {**counts.totals}
     if not totals and counts.counted_since is not None:
-        totals["failed"] = f"at least {count:,}"
+        totals["failed"] = f"{count:,} {counts.window}"
     elif not totals and (failed := counts.failed(count)) is not None:
         totals["failed"] = failed
     entry: Entry = {"hours": counts.period.hours, **totals}
@@ -200,7 +204,7 @@ def _cause(evidence: Evidence, cause: _Cause) -> Entry:
     times = failures.times
     now = evidence.counts.period.now
     count = len(failures.runs)
-    period = len(evidence.counts.failures)  # none if they are from before it
+    or_earlier = " or earlier" if evidence.counts.has_failures_unread else ""
     arguments: Mapping[Any, Entry] = {
         GetExecution: {"execution_id": newest.id},
         GetWorkflow: {"workflow_id": newest.workflow},
@@ -216,8 +220,8 @@ def _cause(evidence: Evidence, cause: _Cause) -> Entry:
     return without_empty(
         {
             "runs": count,
-            "share": f"{100 * count / period:.0f} % of the failures" if period else None,
-            "first_seen": aged(min(times), now) if times else None,
+            "share": _share(count, evidence.counts),
+            "first_seen": aged(min(times), now) + or_earlier if times else None,
             "last_seen": aged(max(times), now) if times else None,
             "failing_step": short(" ".join(filter(None, (newest.failed_at, newest.step and f"({newest.step})"))), 120),
             "headline": short(newest.headline, 120),
@@ -233,6 +237,15 @@ def _cause(evidence: Evidence, cause: _Cause) -> Entry:
             "next": suggested(remedy.see, **arguments.get(remedy.see, {})),
         }
     )
+
+
+def _share(count: int, counts: RunCounts) -> str | None:
+    """Return the share of a cause in the failures that were read; None if its runs are from before the period."""
+    read = len(counts.failures)
+    if not read:
+        return None
+    of = f"{read:,} read" if counts.has_failures_unread else "failures"
+    return f"{100 * count / read:.0f} % of the {of}"
 
 
 def _affected(evidence: Evidence, cause: FailureGroup) -> Entry:
@@ -269,7 +282,7 @@ def _history(evidence: Evidence, record: RunRecord) -> Entry:
     now = evidence.counts.period.now
     entry: Entry = {}
     if record.is_failing and record.since is not None:
-        entry["since"] = record.since_bound + aged(record.since, now)
+        entry["since"] = record.or_earlier(aged(record.since, now))
     last = record.last_success_in_words(now)
     if last:
         entry["last_success"] = last
@@ -367,7 +380,7 @@ def _trigger(trigger: PartState, causes: Sequence[_Cause]) -> Entry:
 
 
 def _change(evidence: Evidence, change: Changed) -> Entry:
-    first = evidence.failing_since
+    first = None if evidence.counts.has_failures_unread else evidence.failing_since
     labels = {resource.id: kind for kind, resource in evidence.subject.resources.items()}
     labels |= {connection.id: connection.label for connection in evidence.connections} | {**evidence.names}
     return without_empty(

@@ -8,7 +8,7 @@ from fastn_mcp.procedures.checks.connections import distinct_repairs
 from fastn_mcp.procedures.checks.parts import PartState, connections_to, listed
 from fastn_mcp.procedures.checks.run_counts import RunCounts
 from fastn_mcp.procedures.diagnosis.evidence import Evidence
-from fastn_mcp.records.formats import counted, dated, quoted
+from fastn_mcp.records.formats import counted, dated, quoted, sentence
 from fastn_mcp.records.labels import name_of
 from fastn_mcp.records.rows import Row, text, without_empty
 from fastn_mcp.records.states import State, broken_since
@@ -48,7 +48,28 @@ def connector_verdict(evidence: Evidence, broken: Sequence[PartState]) -> str:
         state = "it is not known whether its connections work, since not all were read"
     for_ = whom((run.customer for run in counts.failures), at_least=more)
     of = "" if customer is None else f" of {quoted(evidence.owner(customer))}"
-    return f"{_app(evidence)}{of}: {state}; {_failed(counts)} {counts.window}{for_}."
+    verdict = f"{_app(evidence)}{of}: {state}; {_failed(counts)} {counts.window}{for_}."
+    return verdict + _failed_elsewhere(evidence) + _other_broken(evidence)
+
+
+def _failed_elsewhere(evidence: Evidence) -> str:
+    """Say how many runs of workflows that use the connector failed, but not at it; empty if none did."""
+    number = evidence.failed_elsewhere
+    counts = evidence.counts
+    runs = counted(number, "other run", at_least=counts.is_lower_bound)
+    return f" {sentence(runs)} of workflows that use it failed {counts.window}: see diagnose(workflow_id)." if number else ""
+
+
+def _other_broken(evidence: Evidence) -> str:
+    """Name the customer's broken connections to other apps of the workflows that use the connector."""
+    customer = evidence.subject.customer
+    if customer is None:
+        return ""
+    apps = {app for key in evidence.using_connector for app in evidence.apps(key)}
+    own = [each for each in connections_to(apps, evidence.connections) if each.customer == customer]
+    others = [each for each in own if each.state in _CUSTOMER_MESSAGES and each not in _connections(evidence)]
+    named = listed([f"{quoted(each.label)} is {quoted(each.status)}" for each in others])
+    return f" Of the other apps of workflows that use it, {named}." if named else ""
 
 
 def _failed(counts: RunCounts) -> str:

@@ -151,6 +151,8 @@ class Evidence:
     triggers: Sequence[PartState] | None = None
     """Those that start the workflows; all with a problem, if no workflow is given. None if not read."""
     has_more_triggers: bool = False
+    failed_elsewhere: int = 0
+    """Number of runs of workflows that use the subject's connector, which failed, but not at it."""
     other_triggers: int = 0
     """Number of triggers of other customers that start the same workflows."""
     changes: Sequence[Changed] = ()
@@ -195,6 +197,12 @@ class Evidence:
         if customer is not None and which.customer not in (None, *self.names):
             customer = "other customers"  # whose names would take a request each
         return [*filter(None, (workflow, customer))] or [self.workflow(which.workflow)]
+
+    @property
+    def using_connector(self) -> set[str]:
+        """Ids of the workflows that use the subject's connector, as far as they were read."""
+        names = {self.subject.connector, text(self.subject.resources["connector"].row, "slug")}
+        return {key for key in self.workflows if names.intersection(self.apps(key))}
 
     def apps(self, workflow: str) -> list[str]:
         return apps_of(self.workflows.get(workflow, {}))
@@ -267,22 +275,26 @@ async def _read_lists(subject: Subject, period: Period, reads: AccountReads) -> 
     counts = await _read_counts(subject, period, reads)
     newest = [*map(ended_run, reads.rows(_NEWEST))]
     workflows = _workflow_rows(subject, reads)
+    failed_elsewhere = 0
     if subject.connector:
         apps = {key: apps_of(row) for key, row in workflows.items()}
-        counts = at_connector(counts, {subject.connector, text(subject.resources["connector"].row, "slug")}, apps)
+        names_of_app = {subject.connector, text(subject.resources["connector"].row, "slug")}
+        using = [run for run in counts.failures if names_of_app.intersection(apps.get(run.workflow, ()))]
+        counts = at_connector(counts, names_of_app, apps)
+        failed_elsewhere = len({run.id for run in using} - {run.id for run in counts.failures})
     failures = counts.failures
     if subject.workflows and not subject.connector:
         failures = failures or await read_last_failures(reads, counts, subject.filters)
     causes = grouped(failures, lambda run: run.cause)
     names = {run.workflow: run.workflow_name for run in (*failures, *newest) if run.workflow_name}
     names |= {key: name_of(row) for key, row in workflows.items() if row}
-    stuck, has_more_stuck = await read_stuck_runs(counts, workflows.values(), reads.look)
+    stuck, unjudged, has_more_stuck = await read_stuck_runs(counts, workflows.values(), reads.look)
     counts = replace(counts, knows_under_way=not has_more_stuck)
     account_findings: Sequence[tuple[AccountCheck, Finding]] = ()
     if subject.is_account:
         account = AccountRows(reads, counts)
         reads.gaps += account.unknown_states()
-        reading = replace(account.reading(), stuck=stuck, has_more_stuck=has_more_stuck)
+        reading = replace(account.reading(), stuck=stuck, unjudged=unjudged)
         account_findings = run_checks(reading)
         names |= {key_of(row): name_of(row) for row in reads.rows("customers")}
     return Evidence(
@@ -297,6 +309,7 @@ async def _read_lists(subject: Subject, period: Period, reads: AccountReads) -> 
         starters=_starters(subject, period, reads.look),
         connections_in_all=await _connections_in_all(subject, reads.look),
         account_findings=account_findings,
+        failed_elsewhere=failed_elsewhere,
     )
 
 
@@ -509,7 +522,8 @@ def _customers_to_name(
     """Return the customers in the answer without a name, and how many of the names to read: all that have a row."""
     first = _customers_of_rows(evidence, reads)
     of_findings = [row.customer for _, finding in evidence.account_findings for row in finding.first_rows]
-    of_triggers = () if evidence.subject.is_account else map(owner_of, triggers)
+    of_relevant = [row for row in triggers if not {*started_workflows(row)}.isdisjoint(evidence.relevant_workflows)]
+    of_triggers = () if evidence.subject.is_account else map(owner_of, of_relevant)
     mentioned = [*first, evidence.subject.customer, *evidence.affected, *of_findings, *of_triggers]
     unnamed = [key for key in mentioned if key and key not in names]
     return unnamed, max(len({*first}), MAX_NAMED)
@@ -553,8 +567,8 @@ def _triggers(evidence: Evidence, reads: AccountReads) -> tuple[list[Row] | None
     subject = evidence.subject
     workflows = {*evidence.relevant_workflows}
     if subject.connector:
-        names = {subject.connector, text(subject.resources["connector"].row, "slug")}
-        workflows = {key for key in workflows if names.intersection(evidence.apps(key))}
+        candidates = evidence.workflows if subject.customer is None else workflows
+        workflows = evidence.using_connector.intersection(candidates)
     if subject.trigger is not None:
         return [subject.trigger], 0
     if _TRIGGERS not in reads.lists or not subject.resources:

@@ -59,8 +59,11 @@ def _failing(evidence: Evidence, why: str) -> str:
     more = counts.is_lower_bound
     always = [record for record in evidence.run_records.values() if record.is_failing]
     later = [run for run in failures if last is None or run.at is None or run.at > last]
+    since = counts.counted_since
     if counts.knows_success and len(later) == len(failures):
-        return f"Failing{_since(evidence, always)} ({counts.failures_of_runs}; {counts.last_success_in_words}): {why}."
+        read = "" if since is None else f"; of the {len(failures):,} {counts.window}"
+        failed = f"{counts.failures_of_runs}; {counts.last_success_in_words}"
+        return f"Failing{_since(evidence, always)} ({failed}){read}: {why}."
     workflows = {run.workflow for run in failures}
     affected = {run.customer for run in failures} - {None}
     of_them = f", of {counted(len(workflows), 'workflow', at_least=more)}" if len(workflows) > 1 else ""
@@ -69,8 +72,8 @@ def _failing(evidence: Evidence, why: str) -> str:
     names = listed([" for ".join(map(quoted, evidence.names_of(record.which))) for record in always])
     each = f" These have failed every time{_since(evidence, always)}: {names}." if always else ""
     failed = f"{counts.failures_of_runs} failed in {counts.period}"
-    if counts.counted_since is not None:
-        failed += f", {len(failures):,} of them {counts.window}"
+    if since is not None:  # so that each number has one window
+        return f"{failed} ({success}). Of the {len(failures):,} {counts.window}{of_them}{for_}: {why}.{each}"
     return f"{failed}{of_them}{for_} ({success}): {why}.{each}"
 
 
@@ -80,9 +83,10 @@ def _since(evidence: Evidence, records: Sequence[RunRecord]) -> str:
     if first is None:
         return ""
     now = evidence.counts.period.now
-    longer = "" if all(record.knows_since for record in records) else "at least "
     length = age(first, now).removesuffix(" ago")
-    return f" for {longer}{length}, since {dated(first, now).partition(' ')[0]}"
+    if not all(record.knows_since for record in records):
+        return f" for at least {length}"
+    return f" for {length}, since {dated(first, now).partition(' ')[0]}"
 
 
 def _idle(evidence: Evidence, blocked: Sequence[str], whys: Sequence[tuple[int, str]]) -> str:

@@ -245,8 +245,9 @@ async def _findings(
     reading = account.reading(ahead, is_whole=asked.about is None)
     table = await _subject_rows(account, asked, reading, counts_rates=counts_rates)
     failing = len({run.workflow for run in account.counts.failures})
-    stuck, has_more = await read_stuck_runs(account.counts, reading.of("workflows").rows, account.reads.look, most=0)
-    reading = replace(reading, stuck=stuck, has_more_stuck=has_more, failing=(table or [])[:failing])
+    runs = await read_stuck_runs(account.counts, reading.of("workflows").rows, account.reads.look, most=0)
+    reading = replace(reading, stuck=runs.stuck, unjudged=runs.unjudged)
+    reading = replace(reading, failing=(table or [])[:failing])
     found = run_checks(reading, asked.about if asked.about != "approvals" else None)
     if asked.about is None:
         return [with_first_rows(check.subject, finding, asked.hours) for check, finding in found], []

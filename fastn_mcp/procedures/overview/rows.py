@@ -25,7 +25,7 @@ def _recent(moment: datetime, now: datetime) -> str:
 def _failing_since(record: RunRecord) -> str:
     if record.since is None or not record.is_failing:
         return ""
-    return f"{record.since_bound}{record.since:%Y-%m-%d}"
+    return record.or_earlier(f"{record.since:%Y-%m-%d}")
 
 
 def _reasons(group: FailureGroup) -> str:
