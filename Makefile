@@ -250,7 +250,7 @@ growth: $(READY) ## What a unit of work costs, by how much there is; into docs/m
 	@$(BIN)/python -m compileall -q fastn_mcp benchmarks
 	@$(BIN)/python benchmarks/growth.py $(ARGS)
 
-tokens: $(READY) .cache/fastmcp/ready ## What fifty jobs cost agents, thirty of them a bridge; into docs/measured.md: make tokens ARGS=--write
+tokens: $(READY) .cache/fastmcp/ready ## What sixty-seven jobs cost agents, thirty of them a bridge; into docs/measured.md: make tokens ARGS=--write
 	@PYTHONPATH=benchmarks:tests:tests/end_to_end $(BIN)/python benchmarks/agents/run.py --fastmcp .cache/fastmcp/bin/python $(ARGS)
 
 requests: $(READY) ## Requests to Fastn for each of some calls; into docs/measured.md: make requests ARGS=--write

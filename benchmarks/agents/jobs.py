@@ -1,12 +1,14 @@
-"""Fifty jobs of administrators, with the calls that the server's instructions and answers suggest for each.
+"""Sixty-seven jobs of administrators, with the calls that the server's instructions and answers suggest for each.
 
 A script knows what the person said and what earlier answers returned, but no ids. The account is the large one of
-`tests/large_account`. The tests hold the costs, and `make tokens` measures them. Jobs 31 to 50 are in question_jobs.py.
+`tests/large_account`. The tests hold the costs, and `make tokens` measures them. Jobs 31 to 50 are in
+question_jobs.py, 51 to 67 in answer_jobs.py.
 """
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from answer_jobs import ANSWERS
 from job import Call, From, Job, Says, all_of, any_row, no_row
 from question_jobs import FOUND, QUESTIONS
 
@@ -466,4 +468,4 @@ THIRTY: tuple[Job, ...] = (
     ),
 )
 
-JOBS = (*THIRTY, *QUESTIONS)
+JOBS = (*THIRTY, *QUESTIONS, *ANSWERS)

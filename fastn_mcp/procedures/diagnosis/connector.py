@@ -57,7 +57,11 @@ def _failed_elsewhere(evidence: Evidence) -> str:
     number = evidence.failed_elsewhere
     counts = evidence.counts
     runs = counted(number, "other run", at_least=counts.is_lower_bound)
-    return f" {sentence(runs)} of workflows that use it failed {counts.window}: see diagnose(workflow_id)." if number else ""
+    return (
+        f" {sentence(runs)} of workflows that use it failed {counts.window}: see diagnose(workflow_id)."
+        if number
+        else ""
+    )
 
 
 def _other_broken(evidence: Evidence) -> str:

@@ -57,18 +57,14 @@ async def read_run_counts(
     now = context.system.now()
     until = bounds.until or now
     since = bounds.since or _begin_of("day", until - _DEFAULT_PERIOD)
-    periods = [*_periods(since, until, columns)]
-    customers = ids["customer"] or (None,)
-    workflows = ids["workflow"] or (None,)
-    statuses: Sequence[str | None] = _STATUSES if "status" in columns else (None,)
-    cells = [*product(periods, customers, workflows, statuses)]
-    factors = {
-        f"{_finest(columns) or 'period'}s": len(periods),
-        "customers": len(customers),
-        "workflows": len(workflows),
-        "statuses": len(statuses),
+    split_by: dict[str, Sequence[Any]] = {
+        f"{_finest(columns) or 'period'}s": [*_periods(since, until, columns)],
+        "customers": ids["customer"] or (None,),
+        "workflows": ids["workflow"] or (None,),
+        "statuses": _STATUSES if "status" in columns else (None,),
     }
-    await _check(factors, (since, until), context)
+    await _check(split_by, (since, until), context)
+    cells: list[Cell] = [*product(*split_by.values())]
     counts = await _totals(cells, context)
     begins = await _beginning(counts.values(), bounds.since, context)
     runs = await _runs(bounds, (since, until), context) if _QUANTILES.keys() & columns else []
@@ -239,30 +235,28 @@ def _following(period: str, at: datetime) -> datetime:
             return begin + timedelta(days=1)
 
 
-async def _check(factors: Mapping[str, int], period: Period, context: ProcedureContext) -> None:
-    """Read all runs of the period if those are fewer requests than counting. Raises if both are too many.
-
-    `factors`: the numbers of periods, customers, workflows and statuses that the counts are split by.
-    """
+async def _check(split_by: Mapping[str, Sequence[object]], period: Period, context: ProcedureContext) -> None:
+    """Read all runs of the period if those are fewer requests than counting. Raises if both are too many."""
     look = context.look
-    needed = math.prod(factors.values())
+    needed = math.prod(map(len, split_by.values()))
     if needed > 1:
         since, until = map(stamp, period)
         listing = ListExecutions(since=since, until=until, limit=MAX_LIMIT)
         await read_if_short(listing, look, min(needed, look.affordable) - 1)
         if look.snapshot.pages_left(listing) == 0:
             if needed > _MAX_CELLS * 20:
-                raise _too_many(factors, _MAX_CELLS * 20)
+                raise _too_many(split_by, _MAX_CELLS * 20)
             return
     if needed > look.affordable:
-        raise _too_many(factors, look.affordable)
+        raise _too_many(split_by, look.affordable)
 
 
-def _too_many(factors: Mapping[str, int], most: int) -> InvalidArgument:
-    multiplied = " x ".join(f"{number:,} {kind}" for kind, number in factors.items() if number > 1)
+def _too_many(split_by: Mapping[str, Sequence[object]], most: int) -> InvalidArgument:
+    multiplied = " x ".join(f"{len(values):,} {kind}" for kind, values in split_by.items() if len(values) > 1)
+    needed = math.prod(map(len, split_by.values()))
     return InvalidArgument(
         f"run_counts takes one request for each period, customer, workflow and status, whatever WHERE says:"
-        f" {multiplied} make {math.prod(factors.values()):,}, and this answer has {most:,}.",
+        f" {multiplied} make {needed:,}, and this answer has {most:,}.",
         "Leave out a column of run_counts, or bound it with since, until, customer and workflow.",
         certainty=NOTHING_CHANGED,
     )
