@@ -43,6 +43,7 @@ ANSWERS: tuple[Job, ...] = (
                 ('"file": "', '"total"'),
             ),
         ),
+        facts=(".csv",),
         texts=_without_reference,
     ),
     Job(
@@ -159,6 +160,7 @@ ANSWERS: tuple[Job, ...] = (
                 ('"run_counts": "exact from ',),
             ),
         ),
+        facts=("Alder Hotels BV",),
     ),
     Job(
         63,
@@ -170,6 +172,7 @@ ANSWERS: tuple[Job, ...] = (
                 ('"history_begins": "',),
             ),
         ),
+        facts=("begins",),
     ),
     Job(
         64,

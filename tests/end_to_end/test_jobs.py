@@ -8,9 +8,9 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+import answer_jobs
 import anyio
 import pytest
-import answer_jobs
 from account import Account, serving
 from job import Job
 from jobs import JOBS, LARGEST, MAX_CALLS, MAX_REQUESTS, MAX_TOKENS, MEDIAN_CALLS, MEDIAN_TOKENS, THIRTY

@@ -49,13 +49,15 @@ class SubjectTable(NamedTuple):
 
     reads: tuple[str, ...] = ()
     orders: tuple[Order, ...] = ()
+    max_characters: int = MAX_CHARACTERS
+    """Maximum size of the rows of a page in characters of JSON."""
 
 
 SUBJECTS: Mapping[Subject, SubjectTable] = {
     "workflows": SubjectTable((RUNS, "workflows", "triggers"), ("failed", "rate")),
     "connections": SubjectTable((FAILED, "connections", "workflows"), ("failed",)),
-    "customers": SubjectTable((FAILED, "customers", "connections"), ("failed",)),
-    "expiry": SubjectTable(("connections", "API keys"), ("age",)),
+    "customers": SubjectTable((FAILED, "customers", "connections"), ("failed",), 8_400),
+    "expiry": SubjectTable(("connections", "API keys"), ("age",), 4_000),  # what expires first is what matters
     "triggers": SubjectTable(("triggers", "workflows")),
     "access": SubjectTable(("users", "API keys")),
     "quotas": SubjectTable(("quotas", "billing")),
@@ -68,9 +70,6 @@ _DEFAULT_HOURS = 24
 _MAX_RATES = 10
 """Number of failing workflows whose rate is read for a table, each by a request, unless the order is by rate.
 In the overview of the whole account it is one."""
-
-_EXPIRY_ROOM = 4_000
-"""Maximum size of the rows about expiry in characters: what expires first is what matters."""
 
 _NAMED = 7
 """Maximum number of requests for the names of customers in the overview of the whole account."""
@@ -142,8 +141,8 @@ class GetOverview(Procedure[Overview]):
 
     def _page(self, rows: Sequence[TableRow], start: int) -> Sequence[TableRow]:
         """Return as many rows from `start` on as fit into an answer."""
-        room = _EXPIRY_ROOM if self.about == "expiry" else MAX_CHARACTERS
-        return rows[start : start + fitting(rows[start:], room)]
+        most = SUBJECTS[self.about].max_characters if self.about else MAX_CHARACTERS
+        return rows[start : start + fitting(rows[start:], most)]
 
     async def _names(self, rows: Sequence[TableRow], account: AccountRows) -> dict[str, str]:
         """Return the names of the known customers, and of those of `rows` as far as few requests tell them."""

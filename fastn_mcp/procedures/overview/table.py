@@ -11,8 +11,8 @@ from fastn_mcp.procedures.checks.finding import TableRow
 
 Order = Literal["failed", "rate", "name", "age"]
 
-MAX_CHARACTERS = 8_400
-"""Maximum size of the rows of a page in characters of JSON: under 3,000 tokens with ids of workflows."""
+MAX_CHARACTERS = 10_300
+"""Maximum size of the rows of a page in characters of JSON: under 4,000 tokens with ids of workflows."""
 
 
 _KEYS: Mapping[Order, Callable[[TableRow], Any]] = {
