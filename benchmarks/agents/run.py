@@ -1,4 +1,4 @@
-"""What agents need for sixty-seven jobs: success, calls, requests, tokens (o200k_base) and seconds, on the large account.
+"""What agents need for 67 jobs: success, calls, requests, tokens (o200k_base) and seconds, on the large account.
 
 Each job is done by its script (jobs.py) with a real client over stdio, on an account of 400 connectors, 2,000 customers
 and 200,000 executions. The account begins anew for each job, and so does the server. The judge looks at what reached
