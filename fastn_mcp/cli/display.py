@@ -326,7 +326,8 @@ class Display:
             case {"tool": str() as tool, "arguments": dict() as arguments} if len(item) == 2:
                 return self.command(tool, arguments)
             case {"profile": str() as profile, "host": str() as host, **facts}:
-                named = [f"key …{each}" if name == "key_ends" else self.plain(each) for name, each in facts.items()]
+                words = {"key_ends": "key …", "key_id": "key id "}
+                named = [words.get(name, "") + self.plain(each) for name, each in facts.items()]
                 return ", ".join([f"{profile} at {host}", *named])
             case {"hours": int() as hours, "all": int() as all_, **ended}:
                 return f"{counted(hours, 'hour')}: {counted(all_, 'run')}{self._endings(all_, ended)}"

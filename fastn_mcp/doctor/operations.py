@@ -57,7 +57,8 @@ def record_of(operation: AnyOperation) -> type[FastnObject]:
 
 def _declared(operation: AnyOperation) -> tuple[str, ...]:
     """Return the fields that rows are known to have; none where Fastn's answer is passed on as it is."""
-    columns = record_of(operation).columns
+    record = record_of(operation)
+    columns = [name for name in record.columns if name not in record.added_columns]
     return tuple(dict.fromkeys(("id", *columns))) if columns else ()
 
 

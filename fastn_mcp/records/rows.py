@@ -34,6 +34,8 @@ class FastnObject(BaseModel):
 
     columns: ClassVar[tuple[str, ...]] = ()
     """Fields of a concise list, by Fastn's names. Empty for any plain ones."""
+    added_columns: ClassVar[tuple[str, ...]] = ()
+    """Those of them that the server adds: Fastn's own records do not have them."""
     never: ClassVar[tuple[str, ...]] = ()
     """Times whose absence means never, such as the time of a last use."""
     shape: ClassVar[tuple[tuple[str, str], ...]] = ()

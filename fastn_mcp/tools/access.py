@@ -120,6 +120,7 @@ class ApiKey(SecretRow):
         *("id", "name", "mode", "permissions", "keyPrefix", "last4", "expiresAt", "lastUsed", "lastUsedAt"),
         *KEY_ACTIONS,
     )
+    added_columns = KEY_ACTIONS
     never = EXPIRY_FIELDS
 
 

@@ -262,6 +262,7 @@ class Execution(FastnObject):
         *("id", "status", "workflowId", "workflowName", "endOrgId", "createdAt", "durationMs", "triggeredBy"),
         *(STARTED_COLUMN, "error", "errorCategory", "fixSuggestion", ELAPSED_COLUMN),
     )
+    added_columns = (STARTED_COLUMN, ELAPSED_COLUMN)
 
     id: JsonValue = None
     status: JsonValue = None

@@ -134,6 +134,7 @@ def test_account_as_declared_is_fine(tmp_path: Path) -> None:
         done = program("doctor", "--json", env=account(port, "usual", tmp_path))
     assert (done.returncode, report(done)["proposal"]) == (0, None)
     assert {name for name, verdict in verdicts(report(done)).items() if verdict != "ok"} == set()
+    assert not any(name in done.stdout for name in ("startedBy", "elapsed", "lastAction"))  # columns that we add
     check_only_safe_requests(sandbox)
     asked = {request.tool for request in sandbox.requests}
     assert {o.tool_name() for o in CATALOG if o.effect.value == "read"} <= asked
