@@ -128,6 +128,8 @@ class RunCounts:
     under_way: Sequence[EndedRun] = ()
     """Runs that are queued or running, also from before the period, newest first."""
     knows_under_way: bool = True
+    failed_elsewhere: int = 0
+    """Number of failed runs of workflows that use the connector, if these are the runs that failed at one."""
     counted_since: datetime | None = None
     """Begin of the window of `failures`, if older ones of the period were not read; None if it is the whole period.
 
@@ -358,9 +360,14 @@ def at_connector(counts: RunCounts, keys: set[str], apps: Mapping[str, Sequence[
 
     The numbers of all others say nothing about it, and are not read: see `OF_CONNECTOR`.
     """
+
+    def uses(run: EndedRun) -> bool:
+        return not keys.isdisjoint(apps.get(run.workflow, ()))
+
     failures = [run for run in counts.failures if run.app(apps.get(run.workflow, ())) in keys]
-    under_way = [run for run in counts.under_way if keys.intersection(apps.get(run.workflow, ()))]
-    return replace(counts, failures=failures, under_way=under_way)
+    elsewhere = sum(map(uses, counts.failures)) - sum(map(uses, failures))
+    under_way = [*filter(uses, counts.under_way)]
+    return replace(counts, failures=failures, under_way=under_way, failed_elsewhere=elsewhere)
 
 
 async def read_records(

@@ -37,31 +37,27 @@ def connector_verdict(evidence: Evidence, broken: Sequence[PartState]) -> str:
     is_part = any("connections" in gap.what for gap in evidence.gaps)
     more = counts.is_lower_bound
     numbers = f"{len(broken):,}" if in_all is None else f"{len(broken):,} of {in_all:,}"
-    at_least = "at least " if is_part else ""
     are = "connections are"
     if len(broken) == 1:
         are = "connection is" if numbers == "1" else "connections is"
-    state = f"{at_least}{numbers} {are} broken{whom(each.customer for each in broken)}"
+    state = f"{'at least ' if is_part else ''}{numbers} {are} broken{whom(each.customer for each in broken)}"
     if in_all == 0:
         state = "not connected"
     elif is_part and not broken:
         state = "it is not known whether its connections work, since not all were read"
     for_ = whom((run.customer for run in counts.failures), at_least=more)
     of = "" if customer is None else f" of {quoted(evidence.owner(customer))}"
-    verdict = f"{_app(evidence)}{of}: {state}; {_failed(counts)} {counts.window}{for_}."
-    return verdict + _failed_elsewhere(evidence) + _other_broken(evidence)
+    further = _failed_elsewhere(evidence) + _other_broken(evidence)
+    return f"{_app(evidence)}{of}: {state}; {_failed(counts)} {counts.window}{for_}.{further}"
 
 
 def _failed_elsewhere(evidence: Evidence) -> str:
     """Say how many runs of workflows that use the connector failed, but not at it; empty if none did."""
-    number = evidence.failed_elsewhere
     counts = evidence.counts
-    runs = counted(number, "other run", at_least=counts.is_lower_bound)
-    return (
-        f" {sentence(runs)} of workflows that use it failed {counts.window}: see diagnose(workflow_id)."
-        if number
-        else ""
-    )
+    if not counts.failed_elsewhere:
+        return ""
+    runs = sentence(counted(counts.failed_elsewhere, "other run", at_least=counts.is_lower_bound))
+    return f" {runs} of workflows that use it failed {counts.window}: see diagnose(workflow_id)."
 
 
 def _other_broken(evidence: Evidence) -> str:

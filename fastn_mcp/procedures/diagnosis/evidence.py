@@ -151,8 +151,6 @@ class Evidence:
     triggers: Sequence[PartState] | None = None
     """Those that start the workflows; all with a problem, if no workflow is given. None if not read."""
     has_more_triggers: bool = False
-    failed_elsewhere: int = 0
-    """Number of runs of workflows that use the subject's connector, which failed, but not at it."""
     other_triggers: int = 0
     """Number of triggers of other customers that start the same workflows."""
     changes: Sequence[Changed] = ()
@@ -275,26 +273,22 @@ async def _read_lists(subject: Subject, period: Period, reads: AccountReads) -> 
     counts = await _read_counts(subject, period, reads)
     newest = [*map(ended_run, reads.rows(_NEWEST))]
     workflows = _workflow_rows(subject, reads)
-    failed_elsewhere = 0
     if subject.connector:
         apps = {key: apps_of(row) for key, row in workflows.items()}
-        names_of_app = {subject.connector, text(subject.resources["connector"].row, "slug")}
-        using = [run for run in counts.failures if names_of_app.intersection(apps.get(run.workflow, ()))]
-        counts = at_connector(counts, names_of_app, apps)
-        failed_elsewhere = len({run.id for run in using} - {run.id for run in counts.failures})
+        counts = at_connector(counts, {subject.connector, text(subject.resources["connector"].row, "slug")}, apps)
     failures = counts.failures
     if subject.workflows and not subject.connector:
         failures = failures or await read_last_failures(reads, counts, subject.filters)
     causes = grouped(failures, lambda run: run.cause)
     names = {run.workflow: run.workflow_name for run in (*failures, *newest) if run.workflow_name}
     names |= {key: name_of(row) for key, row in workflows.items() if row}
-    stuck, unjudged, has_more_stuck = await read_stuck_runs(counts, workflows.values(), reads.look)
-    counts = replace(counts, knows_under_way=not has_more_stuck)
+    runs = await read_stuck_runs(counts, workflows.values(), reads.look)
+    counts = replace(counts, knows_under_way=not runs.has_more)
     account_findings: Sequence[tuple[AccountCheck, Finding]] = ()
     if subject.is_account:
         account = AccountRows(reads, counts)
         reads.gaps += account.unknown_states()
-        reading = replace(account.reading(), stuck=stuck, unjudged=unjudged)
+        reading = replace(account.reading(), stuck=runs.stuck, unjudged=runs.unjudged)
         account_findings = run_checks(reading)
         names |= {key_of(row): name_of(row) for row in reads.rows("customers")}
     return Evidence(
@@ -305,11 +299,10 @@ async def _read_lists(subject: Subject, period: Period, reads: AccountReads) -> 
         relevant_workflows=subject.workflows or _workflows_that_ran(subject, causes, newest, reads.rows(_TRIGGERS)),
         quotas=reads.records.get(_QUOTAS, {}),
         names=names,
-        stuck=stuck,
+        stuck=runs.stuck,
         starters=_starters(subject, period, reads.look),
         connections_in_all=await _connections_in_all(subject, reads.look),
         account_findings=account_findings,
-        failed_elsewhere=failed_elsewhere,
     )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from fastn_mcp.procedures.checks.parts import PartState, listed
-from fastn_mcp.procedures.checks.run_counts import RunRecord
+from fastn_mcp.procedures.checks.run_counts import RunCounts, RunRecord
 from fastn_mcp.procedures.checks.runs import stuck_in_words
 from fastn_mcp.procedures.diagnosis.evidence import Evidence
 from fastn_mcp.records.formats import age, counted, dated, quoted, sentence
@@ -59,11 +59,9 @@ def _failing(evidence: Evidence, why: str) -> str:
     more = counts.is_lower_bound
     always = [record for record in evidence.run_records.values() if record.is_failing]
     later = [run for run in failures if last is None or run.at is None or run.at > last]
-    since = counts.counted_since
     if counts.knows_success and len(later) == len(failures):
-        read = "" if since is None else f"; of the {len(failures):,} {counts.window}"
         failed = f"{counts.failures_of_runs}; {counts.last_success_in_words}"
-        return f"Failing{_since(evidence, always)} ({failed}){read}: {why}."
+        return f"Failing{_since(evidence, always)} ({failed}){_of_those_read(counts, '; of')}: {why}."
     workflows = {run.workflow for run in failures}
     affected = {run.customer for run in failures} - {None}
     of_them = f", of {counted(len(workflows), 'workflow', at_least=more)}" if len(workflows) > 1 else ""
@@ -72,9 +70,15 @@ def _failing(evidence: Evidence, why: str) -> str:
     names = listed([" for ".join(map(quoted, evidence.names_of(record.which))) for record in always])
     each = f" These have failed every time{_since(evidence, always)}: {names}." if always else ""
     failed = f"{counts.failures_of_runs} failed in {counts.period}"
-    if since is not None:  # so that each number has one window
-        return f"{failed} ({success}). Of the {len(failures):,} {counts.window}{of_them}{for_}: {why}.{each}"
+    read = _of_those_read(counts, ". Of")
+    if read:
+        return f"{failed} ({success}){read}{of_them}{for_}: {why}.{each}"
     return f"{failed}{of_them}{for_} ({success}): {why}.{each}"
+
+
+def _of_those_read(counts: RunCounts, of: str) -> str:
+    """Return which failures are looked at, with their window, if older ones were not read; empty if all were."""
+    return "" if counts.counted_since is None else f"{of} the {len(counts.failures):,} {counts.window}"
 
 
 def _since(evidence: Evidence, records: Sequence[RunRecord]) -> str:
