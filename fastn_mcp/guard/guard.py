@@ -1,4 +1,4 @@
-"""The guard: the only code that changes an account. `execute` handles a request, `_send_once` each call of it.
+"""The guard: the only code that changes an account. `execute` handles a call of an agent, or a list of calls; `_send_once` sends each.
 
 Fails closed: an error before a call is sent is a refusal; an unexpected error after that is an unknown outcome.
 """
@@ -75,7 +75,7 @@ class Guard:
     ) -> Done | ListResult | PendingApproval:
         """Send a call, or the calls of a list, if they are permitted. Return the open approval request if not yet.
 
-        1. Leave out the calls that an earlier request for the same list made.
+        1. Leave out the calls that an earlier call of the same list made; of a single call, none.
         2. Judge the others. Raise if the caller's scopes or the policy deny one of them.
         3. Obtain an approval: from the policy, a plan, a temporary approval or a person. While a person decides, wait,
            then judge again; return the request if it is still open.

@@ -79,7 +79,7 @@ NOT_SENT = object()
 
 
 UNLISTED = object()
-"""Marks an argument of a list that is taken, and not listed for agents: a statement of `query` takes its place."""
+"""Marks an argument of a list tool that clients may send and `tools/list` does not show: `query` takes its place."""
 
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")

@@ -28,6 +28,15 @@ def kinds() -> Iterator[type[FastnError]]:
     yield NotInstalled
 
 
+def test_first_hour_is_short() -> None:
+    """At most 20 modules and 4,500 lines, all of which exist."""
+    section = (DOCS / "architecture.md").read_text().partition("### The first hour")[2].partition("\n## ")[0]
+    modules = dict.fromkeys(re.findall(r"`([\w/]+\.py)`", section))
+    lines = sum(len((DOCS.parent / "fastn_mcp" / module).read_text().splitlines()) for module in modules)
+    assert 10 < len(modules) <= 20
+    assert 4_000 < lines <= 4_500
+
+
 OUTCOMES = {kind.outcome: kind for kind in kinds() if kind is not FastnError}
 SECTIONS = {
     found[1]: found[2]
