@@ -1,4 +1,5 @@
-"""The guard: the only code that changes an account. `execute` handles a call of an agent, or a list of calls; `_send_once` sends each.
+"""The guard: the only code that changes an account. `execute` handles a call of an agent, or a list of calls;
+`_send_once` sends each.
 
 Fails closed: an error before a call is sent is a refusal; an unexpected error after that is an unknown outcome.
 """
