@@ -73,7 +73,7 @@ _SENT_BACK = (
 _CONFLICT = (
     Conflict,
     "The call conflicts with the current state",
-    "Read fastn.message before you decide: the same call would fail again.",
+    "The same call would fail again: see fastn.message.",
 )
 _DEFINITE: dict[int, tuple[type[Rejected], str, str]] = {
     **dict.fromkeys((400, 413, 415, 422), _INVALID),

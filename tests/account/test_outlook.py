@@ -159,7 +159,7 @@ async def test_new_key_names_defaults_expiry_and_destination(world: World) -> No
         "customers": "all",
     }
     assert data["notes"] == [
-        "A Test key is refused unless X-fastn-Test-Mode is sent with it.",
+        "Requests with a Test key must send the X-fastn-Test-Mode header.",
         "It expires on 2027-02-23 (in 2 months).",
         'The key is written to a file in "keys" on this server\'s machine and is not returned.',
     ]
@@ -274,7 +274,7 @@ async def test_run_of_a_customer_without_the_app_will_fail(world: World, contact
     world.sandbox.state.named("workflows", ORDERS)["connectors"] = ["hubspot"]  # without a scope
     assert 'Not checked: connections to "hubspot".' in (await of_run(world, **contacts))["notes"]
     world.sandbox.state.named("workflows", ORDERS)["connectors"] = None
-    assert "Not checked: which connections it uses." in (await of_run(world, **contacts))["notes"]
+    assert "Which connections it uses was not checked." in (await of_run(world, **contacts))["notes"]
     world.sandbox.state.named("workflows", ORDERS)["connectors"] = []
     assert not any("onnection" in note for note in (await of_run(world, **contacts))["notes"])
 
@@ -365,7 +365,7 @@ async def test_what_exists_already_is_looked_for_in_one_page(world: World) -> No
         world.sandbox.state.put("roles", role | {"id": f"r{number}", "name": f"Role {number}"})
     world.sandbox.requests.clear()
     notes = (await preview(world, "create_role", name="Auditor", permissions=["workflows:read"]))["notes"]
-    assert 'Not checked beyond the first 100: whether "Auditor" exists already.' in notes
+    assert 'Not checked beyond the first 100: whether "Auditor" already exists.' in notes
     assert [request.path for request in world.sandbox.requests] == ["/api/v1/roles"]
 
 

@@ -72,7 +72,7 @@ OF_ONE_CALL: dict[str, tuple[list[LogEntry], str]] = {
         [DONE[0]],
         (
             "Unknown Delete customer Customer 1 allowed by the policy"
-            " It may or may not have happened. Check in Fastn before you repeat it."
+            " The change may or may not have been made. Check in Fastn before you repeat it."
         ),
     ),
     "failed": (
@@ -192,7 +192,7 @@ async def test_undone_change_says_so(desk: Desk, visitor: Visitor) -> None:
     write_entries(desk.audit, [replace(DONE[0], change="chg_1"), DONE[1]])
     await desk.ledger.begin(made("chg_1", AT, undone_at=AT))
     assert await rows(visitor) == ["00:00 Undone Delete customer Customer 1 allowed by the policy"]
-    assert "It was undone." in await details(visitor)
+    assert "It has been undone." in await details(visitor)
 
 
 async def test_change_that_is_in_no_log_here_comes_from_the_journal(desk: Desk, visitor: Visitor) -> None:

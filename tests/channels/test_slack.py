@@ -331,12 +331,12 @@ async def test_request_stays_open_elsewhere_while_slack_is_down(
     pending = await world.expect(PendingApproval, call)
     assert (
         pending.where
-        == f"This client cannot ask for approval. A person decides on the desk. Slack did not take the request ({why})."
+        == f"This client cannot show an approval form. A person decides on the desk. Slack did not take the request ({why})."
     )
     assert slack.messages == []
     world.clock.pass_(31)
     pending = await world.expect(PendingApproval, call)
-    assert pending.where == "It is still waiting for an answer. A person decides on the desk, or in Slack."
+    assert pending.where == "The call is still waiting for a person's decision. A person decides on the desk, or in Slack."
     await world.approve_open_request()
     assert isinstance(await world.call(call), Done)
     await world.shows(slack.messages[0], "Done\n")

@@ -112,7 +112,7 @@ async def test_request_and_its_decision_are_shown(
         await talk.waits()
         app = talk.app
         await expect(app.locator(".lost")).to_have_text(
-            "Its connection Shopify and its secret PARTNER_TOKEN are lost for good."
+            "Its connection Shopify and its secret PARTNER_TOKEN are permanently lost."
         )
         await expect(app.locator("#left")).to_contain_text("left to decide")
         await app.get_by_text("Exact call").click()

@@ -39,7 +39,7 @@ def temporary_approval(question: ApprovalRequest) -> Approve:
 
 
 OUTSIDE = {
-    "out_of_band": "The policy requires approval outside of the client. A person decides on the desk.",
+    "out_of_band": "The policy requires approval outside the client. A person decides on the desk.",
     "four_eyes": "The policy requires two people to approve it. A person decides on the desk. "
     "2 people other than the requester have to approve this call. Approvals so far: 0.",
 }

@@ -187,7 +187,7 @@ def test_preview_of_a_deletion_says_what_comes_back_and_what_is_lost() -> None:
     goes = Dependence((connections, Dependents("executions", 2, ({"name": "a"}, {"name": "b"}))))
     output = question_about(DeleteCustomer(customer_id="c1"), Effect.DESTROY, "test", target, goes)
     lost, again = (
-        'Its connection "HubSpot" is lost for good.',
+        'Its connection "HubSpot" is permanently lost.',
         "The customer itself can be created again, under a new id.",
     )
     lines = ['Delete customer "Acme".', f"{lost} Its triggers stop. {again}"]
@@ -289,7 +289,7 @@ def test_batch_text_lists_each_call_and_the_sum() -> None:
     assert listed.effect is Effect.DESTROY
     assert listed.expected == "Acme"
     assert listed.lines() == [
-        "Make 2 changes. Change 2 cannot be undone in full. They are sent in this order. Account: test.",
+        "Make 2 changes. Change 2 cannot be undone in full. The calls are sent in this order. Account: test.",
         f"2. {deletion.line()}",
         f"5. {create.line()}",
     ]
@@ -322,8 +322,8 @@ def test_text_to_type_for_a_batch_is_the_name_of_what_is_lost_or_short() -> None
     plain = question_about(CreateCustomer(name="New"), Effect.WRITE, "test", None, Dependence())
     for calls, expected in (
         ([plain, deletion("Acme")], "Acme"),
-        ([deletion("Acme"), plain, deletion("Globex")], "delete 2"),
-        ([plain, plain], "change 2"),
+        ([deletion("Acme"), plain, deletion("Globex")], "2 deletions"),
+        ([plain, plain], "2 changes"),
     ):
         numbered = [replace(call, number=number) for number, call in enumerate(calls, 1)]
         assert question_of_list("apply_changes", numbered).expected == expected

@@ -99,13 +99,13 @@ async def test_refusal_names_the_channel_reason_and_expiry_of_its_request(world:
     first = await world.expect(PendingApproval, call)
     request = await world.open_request()
     assert (first.where, first.request.expires) == (
-        "This client cannot ask for approval. A person decides on the desk.",
+        "This client cannot show an approval form. A person decides on the desk.",
         request.expires,
     )
     assert first.question == request.question
     world.clock.pass_(5)
     again = await world.expect(PendingApproval, call)
-    assert again.where == "It is still waiting for an answer. A person decides on the desk."
+    assert again.where == "The call is still waiting for a person's decision. A person decides on the desk."
     assert (again.request.expires, again.question) == (request.expires, request.question)
     assert world.desk.shown == [request.id] * 2
 

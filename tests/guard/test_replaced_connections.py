@@ -43,7 +43,7 @@ async def test_question_says_that_the_credentials_of_a_connection_may_be_replace
     assert shown.title.startswith("Reconnect ")
     assert shown.title.endswith(': connection "Cin7 Core of Katana" exists with status "EXPIRED".')
     assert shown.lost == (
-        'The credentials of connection "Cin7 Core of Katana" may be replaced: the current ones are then lost for good.'
+        'The credentials of connection "Cin7 Core of Katana" may be replaced: the current ones are then permanently lost.'
     )
     assert shown.target == existing(world)["id"]
     assert shown.data_for_agent()["undo"] == (
@@ -121,7 +121,7 @@ ROWS: dict[str, tuple[CreateConnection, Row, bool | None]] = {
     "the same": (CALL, {"id": KEY, "name": "default", "connectorId": "k1", "endOrgId": "c1"}, True),
     "known by its id alone": (CALL, {"id": KEY}, True),
     "another customer": (CALL, {"id": KEY, "connectorId": "k1", "endOrgId": "c2"}, False),
-    "the account itself": (CALL, {"id": "x", "connectorId": "k1", "endOrgId": None}, False),
+    "your own account": (CALL, {"id": "x", "connectorId": "k1", "endOrgId": None}, False),
     "another app": (CALL, {"id": "x", "connectorId": "k2", "endOrgId": "c1"}, False),
     "another name": (NAMED, {"id": KEY, "name": "default"}, False),
     "the same name, spelled otherwise": (NAMED, {"id": KEY, "name": "shop\u200b-2"}, True),

@@ -1,4 +1,4 @@
-"""What a person reads about each call: what happens, what is lost for good, the button, and the exact call."""
+"""What a person reads about each call: what happens, what is permanently lost, the button, and the exact call."""
 
 import re
 from dataclasses import replace
@@ -105,7 +105,7 @@ TEST_KEY = (
     "You can revoke it at any time."
 )
 AGAIN = "itself can be created again, under a new id."
-FIRES = "It fires for real from now on. It can be deleted; runs that it has started by then cannot be undone."
+FIRES = "It is live once created. It can be deleted, but its runs cannot be undone."
 
 
 class Case(NamedTuple):
@@ -177,7 +177,7 @@ CASES = [
         {"customer_id": "c1", "name": "Globex Exports"},
         first='Rename customer "Globex" to "Globex Exports".',
         button='Change "Globex"',
-        brief='Change customer "Globex"',
+        brief='Update customer "Globex"',
         then=BACK,
         row=CUSTOMER,
     ),
@@ -198,7 +198,7 @@ CASES = [
         {"customer_id": "c1"},
         first='Delete customer "Globex".',
         button='Delete "Globex"',
-        lost='Its connection "Shopify" and its secret "TOKEN" are lost for good.',
+        lost='Its connection "Shopify" and its secret "TOKEN" are permanently lost.',
         then=f"Its triggers stop. The customer {AGAIN}",
         facts=(("History", "2 runs"),),
         row=CUSTOMER,
@@ -219,7 +219,7 @@ CASES = [
         {"connector_id": "k1", "domain": "b.example"},
         first='Change domain of connector "Cin7" from "a.example" to "b.example".',
         button='Change "Cin7"',
-        brief='Change connector "Cin7"',
+        brief='Update connector "Cin7"',
         then=f"The change stays in test until it is published. 3 connections use it. {BACK}",
         row={"id": "k1", "name": "Cin7", "domain": "a.example"},
         users=used_by(("connections", 3, ("A", "B", "C"))),
@@ -230,11 +230,11 @@ CASES = [
         first='Delete connector "Cin7".',
         button='Delete "Cin7"',
         lost=(
-            'Its actions and events are lost for good, and the credentials of its connections "A", "B" and "C";'
+            'Its actions and events are permanently lost, and the credentials of its connections "A", "B" and "C";'
             " their owners have to authorise again."
         ),
         then='5 workflows stop. Trigger "t" stops. Too little is known to create it again.',
-        unchecked="Not checked: workflows.",
+        unchecked="Workflows that use it were not checked.",
         row={"id": "k1", "name": "Cin7"},
         users=used_by(
             ("connections", 3, ("A", "B", "C")),
@@ -256,7 +256,7 @@ CASES = [
     Case(
         "create_connection",
         {"connector_id": "k2"},
-        first='Connect "k2" for the account itself. You enter its credentials.',
+        first='Connect "k2" for your own account. You enter its credentials.',
         button="Connect it",
         brief='Connect "k2"',
         then="Workflows can use it immediately. It can be deleted afterwards.",
@@ -266,16 +266,16 @@ CASES = [
     Case(
         "create_connection",
         {"connector_id": "k2"},
-        first='Connect "k2" for the account itself. You enter its credentials, if it takes any.',
+        first='Connect "k2" for your own account. You enter its credentials, if it takes any.',
         then="Workflows can use it immediately. It can be deleted afterwards.",
-        unchecked="Not checked: which credentials it takes.",
+        unchecked="Which credentials it takes was not checked.",
         facts=(("Connector", "could not be read, sends to an unknown address"),),
         typed=TypedArgument("credentials", (), is_certain=False),
     ),
     Case(
         "create_connection",
         {"connector_id": "k2"},
-        first='Connect "k2" for the account itself.',
+        first='Connect "k2" for your own account.',
         then="It can be deleted afterwards.",
         facts=(("Connector", "could not be read, sends to an unknown address"),),
     ),
@@ -284,9 +284,9 @@ CASES = [
         {"connection_id": "x1"},
         first='Delete connection "TikTok Shop of Katana".',
         button='Delete "TikTok Shop of Katana"',
-        lost='Its credentials are lost for good. "Katana" has to authorise again.',
+        lost='Its credentials are permanently lost. "Katana" has to authorise again.',
         then='Triggers "a" and "b" stop.',
-        unchecked="Not checked: workflows.",
+        unchecked="Workflows that use it were not checked.",
         row=SHOP,
         users=used_by(("triggers", 2, ("a", "b")), unchecked=("workflows",)),
         names=KATANA,
@@ -298,7 +298,7 @@ CASES = [
         button='Create "stock-levels"',
         brief='Create workflow "stock-levels"',
         then=(
-            "It does not run until Fastn or somebody in the dashboard publishes it. It can be moved to Trash"
+            "It does not run until Fastn, or a person in the dashboard, publishes it. It can be moved to Trash"
             " afterwards."
         ),
     ),
@@ -317,8 +317,8 @@ CASES = [
         {"workflow_id": "w1", "code": "new()"},
         first='Change the code of workflow "stock-levels".',
         button='Change "stock-levels"',
-        brief='Change workflow "stock-levels"',
-        then=f"Fastn may publish new code within minutes, or not at all. {BACK}",
+        brief='Update workflow "stock-levels"',
+        then=f"Fastn may or may not publish the new code, within minutes. {BACK}",
         facts=(("Details", '"active"'),),
         row=FLOW,
     ),
@@ -327,12 +327,12 @@ CASES = [
         {"workflow_id": "w1"},
         first='Move workflow "stock-levels" to Trash.',
         button='Move "stock-levels" to Trash',
-        brief='To Trash: workflow "stock-levels"',
+        brief='Move workflow "stock-levels" to Trash',
         then=(
             'Its trigger "Daily sync" stops. A workflow can be restored from Trash in the dashboard only'
             " (Settings, Trash), with its slug and history."
         ),
-        unchecked="Not checked: other callers.",
+        unchecked="Other callers were not checked.",
         facts=(("Details", '"active"'),),
         row=FLOW,
         users=used_by(("triggers", 1, ("Daily sync",)), unchecked=("other callers",)),
@@ -342,7 +342,7 @@ CASES = [
         {"workflow_id": "w1", "customer_id": "c1", "environment": "live", "input": {"since": "x"}},
         first='Run workflow "stock-levels" now in live for customer "Katana".',
         button='Run "stock-levels" in live',
-        brief='Run in live: "stock-levels"',
+        brief='Run "stock-levels" in live',
         then='Its effects in "shopify" and "cin7" cannot be undone from here.',
         facts=(
             ("Details", '"active"'),
@@ -379,7 +379,7 @@ CASES = [
     Case(
         "create_trigger",
         {"name": "Hook", "type": "webhook", "status": "Disabled", "routes": []},
-        first='Create trigger "Hook", switched off: run nothing whenever its address is called with an API key.',
+        first='Create trigger "Hook", switched off: run nothing whenever its URL is called with an API key.',
         then=f"It does not fire until it is switched on. It can be deleted afterwards. {WEBHOOK_KEY} {NO_CUSTOMER}",
     ),
     Case(
@@ -387,7 +387,7 @@ CASES = [
         {"trigger_id": "t1", "schedule": "*/7 * * * *"},
         first='Change schedule of trigger "Daily sync" from daily at 15:00 to on the schedule "*/7 * * * *".',
         button='Change "Daily sync"',
-        brief='Change trigger "Daily sync"',
+        brief='Update trigger "Daily sync"',
         then="From then on it fires for real. The change can be undone; runs that it has started by then cannot.",
         facts=(("Details", '"schedule 0 15 * * * UTC, active"'),),
         row=HOURLY,
@@ -399,7 +399,7 @@ CASES = [
         first='Delete trigger "Daily sync".',
         button='Delete "Daily sync"',
         then=f"The trigger {AGAIN}",
-        unchecked="Not checked: who uses it.",
+        unchecked="What uses it was not checked.",
         facts=(("Details", '"schedule 0 15 * * * UTC, active"'),),
         row={**HOURLY, "routes": []},
         users=used_by(unchecked=("who uses it",)),
@@ -408,7 +408,7 @@ CASES = [
         "delete_trigger",
         {"trigger_id": "t1"},
         first='Delete trigger "Hook".',
-        lost="Its webhook address is lost for good.",
+        lost="Its webhook URL is permanently lost.",
         then=f"The trigger {AGAIN}",
         facts=(("Details", '"webhook"'),),
         row={"id": "t1", "name": "Hook", "type": "webhook", "routes": []},
@@ -418,20 +418,20 @@ CASES = [
         {"email": "sam.ode@partner.example", "role": "Admin"},
         first='Invite "sam.ode@partner.example" as "Admin".',
         button='Invite as "Admin"',
-        brief='Invite as "Admin": "sam.ode@partner.example"',
+        brief='Invite "sam.ode@partner.example" as "Admin"',
         names={"role": {"Admin": "Admin"}},
         then=(
             "An invitation e-mail goes out immediately and cannot be recalled. Only the dashboard can change a person's"
-            " role or remove their access (Settings, People)."
+            " role or remove their access (Settings > People)."
         ),
     ),
     Case(
         "create_role",
         {"name": "Auditor", "parent": "Viewer", "permissions": ["audit:read", "*", "users:write"]},
-        first='Create role "Auditor" that may do everything ("*").',
+        first='Create role "Auditor" with every permission ("*").',
         button='Create role "Auditor"',
         brief='Create role "Auditor"',
-        then="Only the dashboard can change or delete a role (Settings, Roles).",
+        then="Roles can be changed or deleted only in the dashboard (Settings > Roles).",
         facts=(("Narrows", '"Viewer"'),),
         names={"role": {"Viewer": "Viewer"}},
     ),
@@ -495,7 +495,7 @@ CASES = [
         first='Overwrite secret "TOKEN". You enter its value.',
         button='Overwrite "TOKEN"',
         brief='Overwrite secret "TOKEN"',
-        lost="The old value is lost for good.",
+        lost="The old value is permanently lost.",
         row={"id": "s1", "name": "TOKEN"},
         typed=VALUE,
     ),
@@ -503,15 +503,15 @@ CASES = [
         "create_secret",
         {"name": "TOKEN", "value": "hunter2"},
         first='Overwrite secret "TOKEN".',
-        lost="The old value is lost for good.",
+        lost="The old value is permanently lost.",
         row={"id": "s1", "name": "TOKEN"},
     ),
     Case(
         "create_secret",
         {"name": "TOKEN", "value": "hunter2"},
         first='Store secret "TOKEN".',
-        lost="If Fastn mistakes another secret for this one, its value is lost for good.",
-        unchecked="Not checked: whether another secret has this name, customer and environment.",
+        lost="If Fastn mistakes another secret for this one, its value is permanently lost.",
+        unchecked="Whether another secret has this name, customer and environment was not checked.",
         row={},
     ),
     Case(
@@ -520,9 +520,9 @@ CASES = [
         first='Delete secret "TOKEN" of customer "Katana".',
         button='Delete "TOKEN"',
         brief='Delete secret "TOKEN"',
-        lost="Its value is lost for good; somebody has to enter it again.",
+        lost="Its value is permanently lost; a person has to enter it again.",
         then='Workflow "partner-sync" fails.',
-        unchecked="Not checked: workflows that read it.",
+        unchecked="Workflows that read it were not checked.",
         facts=(("Details", '"Katana"'),),
         row={"id": "s1", "name": "TOKEN", "customerId": "c1"},
         users=used_by(("workflows", 1, ("partner-sync",)), unchecked=("workflows that read it",)),
@@ -533,7 +533,7 @@ CASES = [
         {"message": "What is wrong?"},
         first='Ask Fastn\'s AI: "What is wrong?".',
         button="Ask Fastn's AI",
-        then="AI credits are spent. The AI asks before each change.",
+        then="This spends AI credits. The AI asks before each change.",
     ),
     Case(
         "ai_chat",
@@ -551,13 +551,13 @@ CASES = [
         {"type": "workflow", "prompt": "Returns to Xero", "name": "returns", "approval_mode": "auto"},
         first='Let Fastn\'s AI build workflow "returns", which may act without asking: "Returns to Xero".',
         button="Let it build",
-        then="AI credits are spent. Its changes have to be undone by hand. What it builds can be deleted.",
+        then="This spends AI credits. Its changes have to be undone by hand. What it builds can be deleted.",
     ),
     Case(
         "ai_build",
         {"type": "agent", "prompt": "x" * 203},
         first=f'Let Fastn\'s AI build a "agent": "{"x" * 200}" [3 more characters].',
-        then="AI credits are spent. The AI asks before each change. What it builds can be deleted.",
+        then="This spends AI credits. The AI asks before each change. What it builds can be deleted.",
     ),
 ]
 
@@ -585,7 +585,7 @@ def test_every_changing_tool_has_a_case() -> None:
         ),
         ({"external_ref": "r"}, CUSTOMER, 'Set external ref of customer "Globex" to "r".'),
         ({"extra": {"plan": None}}, CUSTOMER, 'Clear plan of customer "Globex", which is "Free".'),
-        ({"extra": {"x": 1}}, CUSTOMER, 'Change customer "Globex" and set "x", which is not documented.'),
+        ({"extra": {"x": 1}}, CUSTOMER, 'Update customer "Globex" and set "x", which is not documented.'),
         ({"plan": "p" * 80}, CUSTOMER, f'Change plan of customer "Globex" from "Free" to "{"p" * 80}".'),
         ({"plan": "p" * 81}, CUSTOMER, 'Change plan of customer "Globex".'),
         ({"plan": "Growth"}, {**CUSTOMER, "plan": "p" * 81}, 'Change plan of customer "Globex".'),
@@ -677,7 +677,7 @@ def test_only_a_trigger_that_may_fire_is_said_to_fire() -> None:
     assert then(off, Effect.EXTERNAL, timezone="CET") == BACK
     assert then(HOURLY, Effect.WRITE, schedule="0 15 * * 1") == BACK
     hook = {**HOURLY, "type": "webhook", "authentication": "API_KEY"}
-    public = fires.replace("real.", f"real, whenever anybody calls its address. {WEBHOOK_PUBLIC}")
+    public = fires.replace("real.", f"real, whenever anyone calls its URL. {WEBHOOK_PUBLIC}")
     assert then(hook, Effect.EXTERNAL, authentication="NONE") == public
     assert (
         then({**hook, **off, "type": "webhook", "authentication": {"type": "NONE"}}, Effect.EXTERNAL, status="Active")
@@ -691,10 +691,10 @@ def test_only_a_trigger_that_may_fire_is_said_to_fire() -> None:
         ({"type": "scheduler"}, "on a schedule"),
         ({"type": "scheduler", "schedule": "0 9 * * *"}, "daily at 09:00"),
         ({"type": "scheduler", "schedule": "@daily"}, 'on the schedule "@daily"'),
-        ({"type": "webhook", "authentication": "NONE"}, "whenever anybody calls its address"),
-        ({"type": "webhook", "authentication": "NONE_"}, "whenever its address is called, perhaps by anybody"),
-        ({"type": "webhook", "authentication": "API_KEY"}, "whenever its address is called with an API key"),
-        ({"type": "webhook"}, "whenever its address is called with an API key"),
+        ({"type": "webhook", "authentication": "NONE"}, "whenever anyone calls its URL"),
+        ({"type": "webhook", "authentication": "NONE_"}, "whenever its URL is called, perhaps by anyone"),
+        ({"type": "webhook", "authentication": "API_KEY"}, "whenever its URL is called with an API key"),
+        ({"type": "webhook"}, "whenever its URL is called with an API key"),
         ({"type": "app_event"}, "whenever its app reports something"),
         ({"type": "app_event", "events": ["a", "b", "c"]}, 'whenever its app reports "a" or "b" or "c"'),
         ({"type": "Poll"}, 'by "poll"'),
@@ -715,8 +715,8 @@ def test_new_trigger_says_when_it_fires(given: dict[str, Any], when: str) -> Non
         (["workflows:read", "workflows:run"], "with 2 permissions"),
         (["users:write"], 'with 1 permission, a powerful one: "users:write"'),
         (["a:b", "workflows:*", "usage:view"], 'with 3 permissions, 2 of them powerful: "workflows:*" and "a:b"'),
-        ([" *:* ", "usage:view"], 'that may do everything ("*")'),
-        (["*.*"], 'that may do everything ("*")'),
+        ([" *:* ", "usage:view"], 'with every permission ("*")'),
+        (["*.*"], 'with every permission ("*")'),
     ],
 )
 def test_role_is_described_by_its_strongest_permissions(permissions: list[str], can: str) -> None:
@@ -737,14 +737,14 @@ def test_permissions_are_shown_the_most_powerful_first() -> None:
     ("users", "lost"),
     [
         (NOBODY, ""),
-        (used_by(("connections", 2, ("A", "B"))), 'Its connections "A" and "B" are lost for good.'),
-        (used_by(("secrets", 12, ("A", "B", "C"))), "Its 12 secrets are lost for good."),
-        (used_by(("secrets", 3, ("A", "B", "C")), more=True), "Its secrets (at least 3) are lost for good."),
-        (used_by(("secrets", 1, ("A",)), more=True), "Its secrets (at least 1) are lost for good."),
-        (used_by(unchecked=("secrets",)), "All its secrets are lost for good."),
+        (used_by(("connections", 2, ("A", "B"))), 'Its connections "A" and "B" are permanently lost.'),
+        (used_by(("secrets", 12, ("A", "B", "C"))), "Its 12 secrets are permanently lost."),
+        (used_by(("secrets", 3, ("A", "B", "C")), more=True), "Its secrets (at least 3) are permanently lost."),
+        (used_by(("secrets", 1, ("A",)), more=True), "Its secrets (at least 1) are permanently lost."),
+        (used_by(unchecked=("secrets",)), "All its secrets are permanently lost."),
         (
             used_by(("secrets", 1, ("A",)), unchecked=("secrets", "connections", "triggers")),
-            'All its connections, its secret "A" and all its other secrets are lost for good.',
+            'All its connections, its secret "A" and all its other secrets are permanently lost.',
         ),
         (used_by(("triggers", 1, ("A",))), ""),
     ],
@@ -757,7 +757,7 @@ def test_deleting_a_customer_names_what_is_lost(users: Dependence, lost: str) ->
 def test_record_that_cannot_be_created_again_is_lost() -> None:
     """A new id alone is no loss of data; a record that could not be read is one."""
     assert (
-        sentences_of("delete_customer", {"customer_id": "c1"}, None)["lost"] == "The customer itself is lost for good."
+        sentences_of("delete_customer", {"customer_id": "c1"}, None)["lost"] == "The customer itself is permanently lost."
     )
 
 
@@ -779,7 +779,7 @@ def test_record_that_cannot_be_created_again_is_lost() -> None:
 def test_deleting_a_connector_names_the_lost_credentials(users: Dependence, credentials: str) -> None:
     whole = {"id": "k1", "name": "Cin7", "slug": "cin7"}
     sentences = sentences_of("delete_connector", {"connector_id": "k1"}, whole, users)
-    assert sentences["lost"] == f"Its actions and events are lost for good{credentials}."
+    assert sentences["lost"] == f"Its actions and events are permanently lost{credentials}."
     assert sentences["then"] == f"The connector {AGAIN}"
 
 
@@ -815,13 +815,13 @@ def test_only_what_is_not_off_already_stops(states: tuple[str, ...], stopping: s
 def test_deleting_a_connection_names_who_has_to_authorise_again() -> None:
     row = {"id": "x1", "name": "Main", "connector": {"name": "Slack"}}
     sentences = sentences_of("delete_connection", {"connection_id": "x1"}, row)
-    assert sentences["lost"] == "Its credentials are lost for good. Somebody has to authorise again."
+    assert sentences["lost"] == "Its credentials are permanently lost. Somebody has to authorise again."
     by_id = sentences_of("delete_connection", {"connection_id": "x1"}, {**row, "endOrgId": "c9"})
-    assert by_id["lost"] == 'Its credentials are lost for good. "c9" has to authorise again.'
+    assert by_id["lost"] == 'Its credentials are permanently lost. "c9" has to authorise again.'
     by_row = sentences_of(
         "delete_connection", {"connection_id": "x1"}, {**row, "endOrgId": "c9", "endOrg": {"name": "Nine"}}
     )
-    assert by_row["lost"] == 'Its credentials are lost for good. "Nine" has to authorise again.'
+    assert by_row["lost"] == 'Its credentials are permanently lost. "Nine" has to authorise again.'
 
 
 def test_update_names_values_that_cannot_be_restored() -> None:
@@ -888,15 +888,15 @@ def test_batch_names_the_calls_that_lose_data() -> None:
         button="Make these 2 changes",
         brief="Make 2 changes",
         lost="3: Gone.",
-        then="They are sent in this order.",
+        then="The calls are sent in this order.",
         unchecked="Not checked in full: 3.",
     )
     three = describe_list([replace(lost, number=1), replace(plain, number=2), revoked])
     assert three.title == "Make 3 changes. Changes 1 and 4 cannot be undone in full."
     assert three.lost == "1: Gone. 4: Never."
-    assert phrase([lost, lost], 3) == "delete 2"
-    assert phrase([lost, revoked], 3) == "change 2"
-    assert phrase([], 2) == "change 2"
+    assert phrase([lost, lost], 3) == "2 deletions"
+    assert phrase([lost, revoked], 3) == "2 changes"
+    assert phrase([], 2) == "2 changes"
 
 
 IN_TEST = {"workflow_id": "w1", "environment": "test"}
@@ -1002,4 +1002,4 @@ def test_further_facts_change_the_sentences() -> None:
     described = Dependence((Dependents("secrets", 1, ({"name": "TOKEN"},)),))
     further = question_of("delete_customer", {"customer_id": "c1"}, {"id": "c1", "name": "A"}, described)
     assert "TOKEN" not in made.summary()[1]
-    assert 'Its secret "TOKEN" is lost for good.' in further.summary()[1]
+    assert 'Its secret "TOKEN" is permanently lost.' in further.summary()[1]

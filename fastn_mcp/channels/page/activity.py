@@ -392,7 +392,7 @@ def _details(row: Row, question: Question, change: Change | None) -> View:
     return {
         "lost": view.parts(question.lost),
         "tool": sanitize(row.calls[0].tool),
-        "undo": "It was undone." if change and change.undone else undo,
+        "undo": "It has been undone." if change and change.undone else undo,
         "changed": [(name, view.shown(each.get("from")), view.shown(each.get("to"))) for name, each in changed],
         "facts": [
             (sentence(name.replace("_", " ")), sanitize(value) if isinstance(value, str) else view.shown(value))

@@ -359,7 +359,7 @@ _HOW = {
     Decision.ALLOW: "Sent without asking",
     Decision.CONFIRM: "A person approves",
     Decision.TYPED: "A person types the name to approve",
-    Decision.OUT_OF_BAND: "A person approves outside of the client",
+    Decision.OUT_OF_BAND: "A person approves outside the client",
     Decision.FOUR_EYES: "Two people approve",
     Decision.DENY: "Refused",
 }

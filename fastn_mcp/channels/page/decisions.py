@@ -103,7 +103,7 @@ class Decisions:
         follows = await session.inbox.approve(pending, now, secret, is_temporary=extent == "while")
         if isinstance(follows, NotCounted):
             raise NotDecided(409, follows.why)
-        more = f" The same is allowed for {TEMPORARY_MINUTES} minutes." if extent == "while" else ""
+        more = f" Matching calls need no approval for {TEMPORARY_MINUTES} minutes." if extent == "while" else ""
         return self._back(request, session, f"Approved: {_brief(approval_request)}.{more} {follows}")
 
     async def decline(self, request: Request) -> Response:

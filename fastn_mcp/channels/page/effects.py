@@ -42,7 +42,7 @@ _BY_TOOL = {
 
 
 def effect_words(tool: str, effect: Effect, *, is_lost: bool) -> EffectWords:
-    """Return what a call does. `is_lost`: data that exists is lost for good."""
+    """Return what a call does. `is_lost`: data that exists is permanently lost."""
     return LOST if is_lost else _BY_TOOL.get(tool, EFFECTS[effect])
 
 

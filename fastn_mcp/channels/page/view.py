@@ -33,7 +33,7 @@ _MAX_HEADING = 80
 """Characters of a first sentence in large type."""
 _QUOTED_NAME = re.compile(r'"((?:[^"\\]|\\.)*)"')
 
-ALLOW_THE_SAME = f"'Allow the same for {TEMPORARY_MINUTES} minutes'"
+APPROVE_TEMPORARILY = f"'Approve for {TEMPORARY_MINUTES} minutes'"
 """The choice of the page, as its button says it."""
 UNNAMED = "an unnamed caller"
 """Who asks where neither a person nor a client is named, as for an undo on this page."""
@@ -77,7 +77,7 @@ def pending(pending: PendingRequest, now: float) -> View:
         "barred": pending.barred,
         "needs_sign_in": pending.needs_sign_in,
         "progress": None if pending.progress is None else sanitize(pending.progress),
-        "temporary": parts(temporary(request, ALLOW_THE_SAME)) if request.can_be_temporary else None,
+        "temporary": parts(temporary(request, APPROVE_TEMPORARILY)) if request.can_be_temporary else None,
         "until": time(request.expires, left(request.expires - now)),
         "asked": time(request.created, ago(now - request.created)),
         "presence": pending.presence,
