@@ -15,7 +15,7 @@ from fastn_mcp.client.targets import find_listed
 from fastn_mcp.errors import FastnError, NotFound
 from fastn_mcp.records.code_input import input_use
 from fastn_mcp.records.cron import next_run
-from fastn_mcp.records.formats import aged, dated, kind_in_words
+from fastn_mcp.records.formats import age, aged, counted, kind_in_words
 from fastn_mcp.records.labels import label_of, name_of
 from fastn_mcp.records.rows import (
     Row,
@@ -73,7 +73,8 @@ class Outlook:
 async def outlook_of(resolved: ResolvedCall, send: Send, now: datetime, around: Surroundings) -> Outlook:
     """Return the outlook on a call. Reads earlier runs for it; what cannot be read is said, not raised."""
     missing = [
-        f"No {each.kind} has the id {quote(each.id)}, or the server's API key has no access to it. Fastn may refuse the call."
+        f"No {each.kind} has the id {quote(each.id)}, or the server's API key has no access to it. Fastn may refuse the"
+        " call."
         for each in resolved.named
         if isinstance(each.error, NotFound)
     ]
@@ -99,7 +100,9 @@ async def _unread_target(resolved: ResolvedCall, send: Send) -> str:
     except FastnError:
         return ""
     kind = kind_in_words(kind_of(call))
-    return f"Which {kind} this is was not checked. It is not among {found.looked_through}, and no more are looked through."
+    return (
+        f"Which {kind} this is was not checked. It is not among {found.looked_through}, and no more are looked through."
+    )
 
 
 def _defaults(call: Call, around: Surroundings) -> dict[str, str]:
@@ -296,9 +299,11 @@ def _of_new_key(call: CreateApiKey, now: datetime, around: Surroundings) -> list
     return [
         "Requests with a Test key must send the X-fastn-Test-Mode header." if is_test else "",
         _expiry(call.expires or call.defaults["expires"], now),
-        f"The key is written to a file in {quote(around.key_folder)} on this server's machine and is not returned."
-        if around.key_folder
-        else "The key is returned once, in the result, and stays in the conversation.",
+        (
+            f"The key is written to a file in {quote(around.key_folder)} on this server's machine and is not returned."
+            if around.key_folder
+            else "The key is returned once, in the result, and stays in the conversation."
+        ),
     ]
 
 
@@ -307,7 +312,10 @@ def _expiry(expires: str, now: datetime) -> str:
         return "It never expires."
     period = re.fullmatch(r"(\d{1,4})([dy])", expires)
     at = now + timedelta(days=int(period[1]) * _DAYS[period[2]]) if period else parse_timestamp(expires)
-    return f"It expires on {dated(at, now)}." if at else "Its expiry is not documented."
+    if at is None:
+        return "Its expiry is not documented."
+    left = f"in {counted(int(period[1]), {'d': 'day', 'y': 'year'}[period[2]])}" if period else age(at, now)
+    return f"It expires on {at.astimezone(UTC).date().isoformat()} ({left})."
 
 
 def _next_run(call: CreateTrigger | UpdateTrigger, trigger: Row, now: datetime) -> str:

@@ -154,7 +154,12 @@ class Questions:
         """Return the change that a call undoes, in words for people; empty if there is none."""
         if change is None:
             return ""
-        return f"what was done {age(datetime.fromtimestamp(change.at, UTC), self._system.now())}"
+        made = _MADE.get(change.tool.partition("_")[0], "change")
+        return f"the {made} made {age(datetime.fromtimestamp(change.at, UTC), self._system.now())}"
+
+
+_MADE = {"create": "creation", "delete": "deletion", "revoke": "revocation"}
+"""What an earlier change is called, by the verb of its tool."""
 
 
 def _with_list_question(calls: Sequence[Evaluation], evaluation: Evaluation) -> Evaluation:

@@ -88,10 +88,12 @@ PERMITTED_BY = {
     "client_form": "a person in the client's form",
     "local_page": "a person on the approval page",
     "terminal": "a person at a terminal",
-    "verified": "a person, authenticated",
-    "four_eyes": "two people, both authenticated",
+    "verified": "an authenticated person",
+    "four_eyes": "two authenticated people",
 }
 """By code: what permitted a change, in words."""
+_AUTHENTICATED = ("verified", "four_eyes")
+"""Codes of approvals by people who are known by a credential of their own."""
 _NO_PERSON = ("policy", "plan")
 
 _ALL_TOOLS = EnabledTools({})
@@ -248,7 +250,10 @@ def approver(approved_by: str) -> str:
         return how
     if detail in PERMITTED_BY:
         return f"{how}, given by {PERMITTED_BY[detail]}"
-    return f"{' and '.join(without_issuers(detail).splitlines())}: {how}"
+    names = without_issuers(detail).splitlines()
+    if code in _AUTHENTICATED:
+        return f"{' and '.join(names)}, {'both ' if len(names) == 2 else ''}authenticated"
+    return f"{' and '.join(names)}: {how}"
 
 
 def hides_target(change: Change, tools: EnabledTools) -> bool:

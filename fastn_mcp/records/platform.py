@@ -17,7 +17,9 @@ PUBLISHING = "Workflows can be published, deployed or rolled back only in the da
 IN_TRASH = "can be restored from Trash in the dashboard"
 """What is said of a deleted workflow, before the call and after it."""
 TRASH = "A workflow can be restored, with its slug and history, only in the dashboard (Settings > Trash)."
-KEYS = "API keys can be changed only in the dashboard (Settings > API keys); here, create another and revoke the old one."
+KEYS = (
+    "API keys can be changed only in the dashboard (Settings > API keys); here, create another and revoke the old one."
+)
 WEBHOOK_KEY = (
     "Callers send an API key in the header x-fastn-access-key (older: x-fastn-key); which keys it accepts is not "
     "documented."

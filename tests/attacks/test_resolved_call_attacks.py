@@ -139,7 +139,7 @@ async def test_undocumented_fields_do_not_change_the_shown_connector(world: Worl
     gamma, person = world.id_of("connectors", "Gamma"), world.form()
     await world.call(CreateConnection(connector_id=gamma, credentials={"apiKey": "x"}, extra=forged), person)
     assert [heard.tool for heard in world.changes] == ["create_connection"]
-    own = 'Connect "Gamma" at "gamma.app" for your own account and set "connectorName"'
+    own = 'Connect "Gamma" at "gamma.app" for your own account (no customer) and set "connectorName"'
     assert person.asked[0].question.title.startswith(own)
     assert {entry.get("name") for entry in world.audited("intent")} == {"Gamma of your own account"}
 

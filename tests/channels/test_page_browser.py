@@ -166,7 +166,7 @@ async def test_new_request_appears_without_a_reload(desk: Desk, chromium: Browse
     await desk.ask(update_of_workflow())
     await expect(tab.get_by_role("heading", level=2, name="Change 2 fields of workflow Orders")).to_be_visible()
     await expect(tab.get_by_role("heading", level=1)).to_have_text("Delete customer Globex.")
-    await expect(tab.locator("#announce")).to_have_text('New request: Update workflow "Orders". 2 calls waiting.')
+    await expect(tab.locator("#announce")).to_have_text('New request: Update workflow "Orders". 2 requests waiting.')
     await expect(tab).to_have_title("(2) Approvals · fastn-mcp")
     await expect(field).to_be_focused()
     await tab.keyboard.type("bex")
@@ -187,7 +187,7 @@ async def test_request_decided_elsewhere_disappears(desk: Desk, chromium: Browse
     await desk.becomes("grant-1", RequestState.DECLINED, by="terminal")
     await expect(tab.get_by_role("heading", level=1)).to_have_text(re.compile("^Change 2 fields of workflow Orders"))
     await expect(tab.get_by_role("heading", level=1)).to_be_focused()
-    await expect(tab.locator("#announce")).to_have_text("One request is over. One call waiting.")
+    await expect(tab.locator("#announce")).to_have_text("One request is over. 1 request waiting.")
     await expect(tab.get_by_text("just now, by a person at a terminal")).to_be_visible()
 
 
@@ -309,7 +309,7 @@ async def test_closed_page_shows_that_it_is_not_connected(desk: Desk, chromium: 
 async def test_page_works_without_scripts(desk: Desk, chromium: Browser) -> None:
     await desk.ask(deletion_of_customer(expected="Globex"))
     tab = await visit(chromium, desk, java_script_enabled=False)
-    await expect(tab.get_by_text("Does not update by itself")).to_be_visible()
+    await expect(tab.get_by_text("Does not refresh automatically")).to_be_visible()
     await tab.get_by_label("Type Globex to confirm").fill("globex")
     await tab.get_by_role("button", name="Delete Globex").click()
     await expect(tab.get_by_text("the text you typed does not match exactly")).to_be_visible()
@@ -319,7 +319,7 @@ async def test_page_works_without_scripts(desk: Desk, chromium: Browser) -> None
     await tab.get_by_role("button", name="Delete Globex").click()
     await expect(tab.get_by_text("Approved: Delete customer Globex.")).to_be_visible()
     await desk.ask(update_of_workflow())
-    await tab.get_by_role("link", name="Look again").click()
+    await tab.get_by_role("link", name="Refresh").click()
     await tab.get_by_role("button", name="Decline", exact=True).click()
     await expect(tab.get_by_text("Declined: Update workflow Orders.")).to_be_visible()
 

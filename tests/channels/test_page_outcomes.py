@@ -45,7 +45,7 @@ def test_state_has_words_on_the_page_in_the_chat_and_for_a_late_vote(state: Requ
     in_chat = app.partition("const SAYS = {")[2].partition("};")[0]
     assert state in {*STATES, RequestState.APPROVED, RequestState.USED}
     assert f" {state.value}: " in in_chat
-    assert "Nothing was decided" in why_closed(replace(grant(), state=state))
+    assert "Your answer was not recorded" in why_closed(replace(grant(), state=state))
 
 
 @pytest.mark.parametrize(

@@ -183,7 +183,7 @@ async def test_three_deletions_need_one_approval_and_run_in_order(world: World) 
     assert question.expected == "3 deletions"
     lines = form_text(question).split("\n")
     assert lines[0].startswith(
-        "Make 3 changes. Changes 1, 2 and 3 cannot be undone in full. The calls are sent in this order."
+        "Make 3 changes. Calls 1, 2 and 3 cannot be fully undone. The calls are sent in this order."
     )
     assert all(line.startswith(f'{n}. Delete customer "') for n, line in enumerate(lines[1:4], 1))
     assert all(name in line for name, line in zip(NAMES, lines[1:4], strict=True))
@@ -306,8 +306,8 @@ async def test_list_stops_at_the_first_failure(world: World) -> None:
     world.sandbox.faults.add(Status(method="DELETE", path=f"*/{world.deletion('Katana').target}", status=409))
     outcome = await world.expect(Incomplete, deletions(world), world.form())
     assert outcomes(outcome) == ["done", Conflict.outcome, "left"]
-    assert "1 of 3 calls were done. Call 2, delete_customer" in outcome.what
-    assert outcome.what.endswith("1 was not tried.")
+    assert "1 of 3 calls succeeded. Call 2, delete_customer" in outcome.what
+    assert outcome.what.endswith("1 was not attempted.")
     assert len(world.changes) == 2
     (row,) = [row for row in cast(Any, outcome.facts["calls"]) if "fastn" in row]
     assert row["fastn"]["status"] == 409

@@ -42,7 +42,7 @@ CASES = [
     Case("create_secret", "value", CANARY, 'Store secret "STRIPE_KEY". You enter its value.'),
     Case(
         "create_connection", "credentials", {"apiKey": CANARY},
-        'Connect "Gamma" at "gamma.app" for your own account. You enter its credentials.',
+        'Connect "Gamma" at "gamma.app" for your own account (no customer). You enter its credentials.',
     ),
 ]  # fmt: skip
 each_tool = pytest.mark.parametrize("case", CASES, ids=lambda case: case.tool)
@@ -75,11 +75,15 @@ async def test_typed_secret_reaches_fastn_once_and_is_found_nowhere_else(tmp_pat
         asked = await world.expect(PendingApproval, call, form)
         if form is forms[0]:
             assert asked.where.startswith(
-                f"A person types the {case.argument} outside the client. A value that is already"
+                f"A person types the {case.argument} outside the client. If the value is in this"
             )
-            assert "rotate it and type the new one, or type it anyway. A person decides on the desk." in asked.where
+            assert (
+                "a person should rotate it and enter the new one. A person has to approve on the desk." in asked.where
+            )
         else:
-            assert asked.where == "The call is still waiting for a person's decision. A person decides on the desk."
+            assert (
+                asked.where == "The call is still waiting for a person's decision. A person has to approve on the desk."
+            )
         assert form.asked == []
     request = await world.open_request()
     assert request.question.lines()[0] == case.sentence

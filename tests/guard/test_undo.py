@@ -233,10 +233,10 @@ def test_hidden_earlier_value_is_neither_shown_nor_restored() -> None:
         ("local_page", "a person on the approval page"),
         ("temporary_approval", "a temporary approval"),
         ("temporary_approval: client_form", "a temporary approval, given by a person in the client's form"),
-        ("verified: Dana", "Dana: a person, authenticated"),
+        ("verified: Dana", "Dana, authenticated"),
         (
             "four_eyes: Dana, D. <dana@fastn.example> (https://id.example/x|auth0|7)\nEve",
-            "Dana, D. <dana@fastn.example> (auth0|7) and Eve: two people, both authenticated",
+            "Dana, D. <dana@fastn.example> (auth0|7) and Eve, both authenticated",
         ),
         ("from_the_future", "from_the_future"),
         ("from_the_future: x", "x: from_the_future"),

@@ -215,8 +215,7 @@ async def test_connections_that_do_not_work_agree(account: Account) -> None:
     for status in ("FAILED", "EXPIRED", "INACTIVE"):
         listed = await account.rows(ListConnections(status=status))
         labels = [
-            f"{row['connector']['name']} of {customers.get(str(row['endOrgId']), 'your own account')}"
-            for row in listed
+            f"{row['connector']['name']} of {customers.get(str(row['endOrgId']), 'your own account')}" for row in listed
         ]
         shown = [row["name"] for what, row in found if f" {status}:" in what]
         assert Counter(shown) == Counter(labels)

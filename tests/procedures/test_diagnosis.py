@@ -651,9 +651,7 @@ async def test_customer_whose_runs_do_not_come_gets_every_reason(world: World) -
 async def test_no_trigger_of_another_customer_is_blamed(world: World) -> None:
     """The trigger of Globex starts the workflow too, and has nothing to do with Acme."""
     answer = await diagnosed(world, workflow_id=ORDERS, customer_id=world.id_of("customers", "acme-corp"))
-    assert [(trigger["name"], trigger["of"]) for trigger in answer["triggers"]] == [
-        ("Shop events", "your own account")
-    ]
+    assert [(trigger["name"], trigger["of"]) for trigger in answer["triggers"]] == [("Shop events", "your own account")]
     assert answer["triggers_of_other_customers"] == 1
     of_all = await diagnosed(world, workflow_id=ORDERS)
     assert ("Paid Shopify orders", "Globex Exports") in [(t["name"], t["of"]) for t in of_all["triggers"]]

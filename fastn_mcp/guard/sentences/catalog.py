@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from fastn_mcp.guard.sentences import access, changes
 from fastn_mcp.guard.sentences.facts import (
+    CHANGED_BACK,
     MAX_FACTS,
     MAX_HISTORY,
     Facts,
@@ -37,6 +38,7 @@ def describe(facts: Facts) -> Question:
             title=f"Undo {facts.undoes}: {question.title[0].lower()}{question.title[1:]}",
             button=f"Undo: {question.button}",
             brief=f"Undo: {question.brief}",
+            then=question.then.replace(CHANGED_BACK, "The undo can itself be undone."),
         )
     if facts.dependence.unchecked:
         question = replace(question, unchecked=joined(unchecked_words(facts), question.unchecked))
@@ -85,7 +87,9 @@ def phrase(losing: Sequence[Question], count: int) -> str:
     return counted(len(losing) or count, nouns.pop() if len(nouns) == 1 else "change")
 
 
-_PLAIN = frozenset({"active", "inactive", "draft", "disabled", "pending", "live", "test", "test and live", "webhook", "none"})
+_PLAIN = frozenset(
+    {"active", "inactive", "draft", "disabled", "pending", "live", "test", "test and live", "webhook", "none"}
+)
 """Values of details that are words of Fastn's documentation or ours, and are not quoted."""
 
 _NOUNS = {"delete": "deletion", "revoke": "revocation", "overwrite": "overwrite"}

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pydantic import JsonValue
 
 from fastn_mcp.guard.sentences.facts import (
+    CHANGED_BACK,
     Facts,
     field_words,
     fields_in_words,
@@ -38,7 +39,7 @@ _MAX_VALUE = 80
 """Characters of a value that the title gives. Longer ones stand in the list of changes."""
 
 
-def _changed_back(facts: Facts, back: str = "It can be changed back.") -> tuple[str, str, str]:
+def _changed_back(facts: Facts, back: str = CHANGED_BACK) -> tuple[str, str, str]:
     """Return what is lost by changing fields, what can be undone (`back` if all can), and what is not known."""
     changed = [each.field for each in facts.changes]
     missing = changed if isinstance(facts.undo, NotUndoable) else facts.undo.not_restored
@@ -93,9 +94,9 @@ def create_connector(facts: Facts) -> Question:
     return _created(facts, f"Create private connector {facts.name}.", "It can be deleted afterwards.")
 
 
-def updated(facts: Facts, back: str = "It can be changed back.", *also: str) -> Question:
+def updated(facts: Facts, back: str = CHANGED_BACK, *also: str) -> Question:
     lost, then, unknown = _changed_back(facts, back)
-    if facts.arguments.get("admin_email") and then == "It can be changed back.":
+    if facts.arguments.get("admin_email") and then == CHANGED_BACK:
         then = "The change itself can be reverted."
     then = joined(*also, _uses(facts), then, _invited(facts))
     return say(facts, "Update", title=_change(facts), button=_button(facts), lost=lost, then=then, unchecked=unknown)
@@ -172,14 +173,14 @@ def _schedule(schedule: JsonValue, timezone: JsonValue = None) -> str:
 
 
 def update_connector(facts: Facts) -> Question:
-    return updated(facts, "It can be changed back.", "The change stays in test until it is published.")
+    return updated(facts, CHANGED_BACK, "The change stays in test until it is published.")
 
 
 def update_workflow(facts: Facts) -> Question:
     changed = facts.arguments.keys() - {"workflow_id", "name", "description"}
     only_switches = changed == {"status"} and _state(facts, facts.arguments) is not State.UNKNOWN
     publishes = "" if only_switches or not changed else "Fastn may or may not publish the new code, within minutes."
-    return updated(facts, "It can be changed back.", publishes)
+    return updated(facts, CHANGED_BACK, publishes)
 
 
 def update_trigger(facts: Facts) -> Question:
@@ -190,10 +191,13 @@ def update_trigger(facts: Facts) -> Question:
         return updated(facts)
     back = "The change can be undone; its runs cannot."
     after = {**facts.row, **facts.arguments}
-    callers = f", {_when(after)}" if is_webhook(after) else ""
-    is_on = _state(facts, facts.row) is State.LIVE
-    now = f"The change takes effect immediately{callers}." if is_on else f"It is live from then on{callers}."
-    return updated(facts, back, now, callers_of(after))
+    fires = f"It fires {_when(after)}." if is_webhook(after) else ""
+    starts = "If it is active, the change takes effect immediately."
+    if _state(facts, facts.row) is State.LIVE:
+        starts = "The change takes effect immediately."
+    elif _state(facts, facts.arguments) is State.LIVE:
+        starts = "It is live from then on."
+    return updated(facts, back, starts, fires, callers_of(after))
 
 
 def create_connection(facts: Facts) -> Question:
@@ -256,7 +260,9 @@ def _sign_in_hosts(connector: Row) -> list[str]:
 
 
 def create_workflow(facts: Facts) -> Question:
-    then = "It does not run until Fastn, or a person in the dashboard, publishes it. It can be moved to Trash afterwards."
+    then = (
+        "It does not run until Fastn, or a person in the dashboard, publishes it. It can be moved to Trash afterwards."
+    )
     return _created(facts, f"Create workflow {facts.name} as a draft.", then)
 
 
@@ -264,9 +270,13 @@ def create_trigger(facts: Facts) -> Question:
     trigger = {**facts.call.defaults, **facts.arguments}
     is_off = _state(facts, facts.arguments) is State.OFF
     state = f", {State.OFF.value}" if is_off else ""
-    title = f"Create trigger {facts.name}{state}: {_starts(facts)} {_when(trigger)}."
-    if not objects(facts.arguments, "routes"):
-        title = f"Create trigger {facts.name}{state}, which fires {_when(trigger)}. It starts no workflow."
+    starts = _starts(facts)
+    when = _when(trigger)
+    of_type = "" if when else f" of type {quoted(text(trigger, 'type'))}"
+    title = f"Create trigger {facts.name}{of_type}{state}: {joined(starts, when)}."
+    if not starts:
+        fires = f", which fires {when}" if when else ""
+        title = f"Create trigger {facts.name}{of_type}{state}{fires}. It starts no workflow."
     then = "It is live once created. It can be deleted, but its runs cannot be undone."
     if is_off:
         then = "It does not fire until it is switched on. It can be deleted afterwards."
@@ -275,13 +285,13 @@ def create_trigger(facts: Facts) -> Question:
 
 
 def _starts(facts: Facts) -> str:
-    """Say what a new trigger runs: `run workflow "a" in live`."""
+    """Say what a new trigger runs: `run workflow "a" in the live environment`; empty if nothing."""
     runs = list[str]()
     for route in objects(facts.arguments, "routes"):
         key = text(route, "routeId", "workflowId")
         name = facts.name_of("workflow", key) or key
         runs.append(f"{quoted(name)}{in_place(text(route, 'environment'))}")
-    return f"run workflow{'s' if len(runs) > 1 else ''} {series(runs)}"
+    return f"run workflow{'s' if len(runs) > 1 else ''} {series(runs)}" if runs else ""
 
 
 _WEBHOOK_CALLERS = {
@@ -292,6 +302,7 @@ _WEBHOOK_CALLERS = {
 
 
 def _when(arguments: Mapping[str, JsonValue]) -> str:
+    """Say when a trigger fires; empty for a type that is not documented."""
     match word(arguments, "type"):
         case "scheduler":
             schedule = arguments.get("schedule")
@@ -302,8 +313,8 @@ def _when(arguments: Mapping[str, JsonValue]) -> str:
         case "app event":
             events = list(map(quoted, texts_in(arguments.get("events"))))
             return f"whenever its app reports {' or '.join(events)}" if events else "whenever its app reports something"
-        case other:
-            return f"by type {quoted(other)}"
+        case _:
+            return ""
 
 
 def _itself(facts: Facts) -> str:

@@ -24,6 +24,8 @@ from fastn_mcp.tools.tool import Effect
 
 MAX_ON_BUTTON = 40
 """Characters of a name on a button. A longer one is "this customer"."""
+CHANGED_BACK = "It can be changed back."
+"""What is said of a change whose fields can all be restored."""
 MAX_FACTS = 5
 MAX_HISTORY = 3
 """Number of facts on what this server did lately to the records."""
