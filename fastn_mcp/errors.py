@@ -195,7 +195,7 @@ class UnknownOutcome(FastnError):
     """The request was sent and its response lost. It may or may not have been applied."""
 
     outcome = "unknown_outcome"
-    certainty = "It may or may not have happened. Do not repeat it until you have checked."
+    certainty = "The change may or may not have been made. Do not repeat it until you have checked."
 
 
 class AppliedUnreadable(FastnError):

@@ -1,6 +1,6 @@
 """The browser of the jobs' person: `python typing_person.py ADDRESS` approves on the page, and types the secret value.
 
-The server under test runs it in place of a browser, where a call has to be approved outside of the client.
+The server under test runs it in place of a browser, where a call has to be approved outside the client.
 """
 
 import sys

@@ -54,7 +54,7 @@ async def main() -> None:
         print(f"{trigger['name']} is paused: {paused['done']}")
 
         deleted = await call("delete_trigger", trigger_id=trigger["id"])
-        # A policy may want the decision outside of the client, and a form that nobody reads is not asked again.
+        # A policy may want the decision outside the client, and a form that nobody reads is not asked again.
         while deleted.get("status") == "approval_required":
             print(f"\n{deleted['message']}")
             await asyncio.to_thread(input, "Press Enter once that is decided. ")

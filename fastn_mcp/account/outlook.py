@@ -15,7 +15,7 @@ from fastn_mcp.client.targets import find_listed
 from fastn_mcp.errors import FastnError, NotFound
 from fastn_mcp.records.code_input import input_use
 from fastn_mcp.records.cron import next_run
-from fastn_mcp.records.formats import aged, dated, kind_in_words
+from fastn_mcp.records.formats import age, aged, counted, kind_in_words
 from fastn_mcp.records.labels import label_of, name_of
 from fastn_mcp.records.rows import (
     Row,
@@ -48,7 +48,7 @@ from fastn_mcp.tools.operation import UNKNOWN, Call, Send
 from fastn_mcp.tools.paging import List
 from fastn_mcp.tools.related_reads import kind_of, reader_of
 from fastn_mcp.tools.triggers import CreateTrigger, UpdateTrigger
-from fastn_mcp.tools.workflows import UNNAMED_ENVIRONMENT, ListExecutions, RunWorkflow, UpdateWorkflow
+from fastn_mcp.tools.workflows import NO_ENVIRONMENT, UNNAMED_ENVIRONMENT, ListExecutions, RunWorkflow, UpdateWorkflow
 
 _RUNS = 5
 """Number of runs read for the last outcome."""
@@ -73,15 +73,20 @@ class Outlook:
 async def outlook_of(resolved: ResolvedCall, send: Send, now: datetime, around: Surroundings) -> Outlook:
     """Return the outlook on a call. Reads earlier runs for it; what cannot be read is said, not raised."""
     missing = [
-        f"No {each.kind} has the id {quote(each.id)}, or this API key has no access to it. Fastn may refuse the call."
+        f"No {each.kind} has the id {quote(each.id)}, or the server's API key has no access to it. Fastn may refuse the"
+        " call."
         for each in resolved.named
         if isinstance(each.error, NotFound)
     ]
     defaults = _defaults(resolved.call, around)
-    where = f"Environment: {defaults['environment']}." if "environment" in defaults else ""
+    where = _environment_words(defaults["environment"]) if "environment" in defaults else ""
     unread = await _unread_target(resolved, send)
     notes = (*missing, unread, where, *await _notes(resolved, send, now, around))
     return Outlook(defaults, tuple(filter(None, notes)))
+
+
+def _environment_words(environment: str) -> str:
+    return NO_ENVIRONMENT if environment == UNNAMED_ENVIRONMENT else f"Environment: {environment}."
 
 
 async def _unread_target(resolved: ResolvedCall, send: Send) -> str:
@@ -95,7 +100,9 @@ async def _unread_target(resolved: ResolvedCall, send: Send) -> str:
     except FastnError:
         return ""
     kind = kind_in_words(kind_of(call))
-    return f"Not checked: which {kind} this is. It is not among {found.looked_through}, and no more are looked through."
+    return (
+        f"Which {kind} this is was not checked. It is not among {found.looked_through}, and no more are looked through."
+    )
 
 
 def _defaults(call: Call, around: Surroundings) -> dict[str, str]:
@@ -190,7 +197,7 @@ def _customer(key: str, resolved: ResolvedCall) -> str:
     name = quote(name_of(customer))
     if is_pending(customer):
         return f"Customer {name} is pending: its integrations do not run."
-    return f"The customer is {name}."
+    return ""
 
 
 async def _connections(workflow: Row, resolved: ResolvedCall, send: Send, now: datetime) -> list[str]:
@@ -200,7 +207,7 @@ async def _connections(workflow: Row, resolved: ResolvedCall, send: Send, now: d
     """
     apps = value(workflow, "connectors")
     if not apps or not isinstance(apps, list):
-        return [] if apps == [] else ["Not checked: which connections it uses."]
+        return [] if apps == [] else ["Which connections it uses was not checked."]
     rows, is_whole = await _connections_of_customer(resolved, send)
     notes = list[str]()
     unchecked = list[str]()
@@ -219,7 +226,7 @@ async def _connections(workflow: Row, resolved: ResolvedCall, send: Send, now: d
             since = broken_since(own[0], now)
             status = f"{text(own[0], 'status').upper()}{' since' if since[0].isdigit() else ','} {since}"
             notes.append(f"{label} is {status}: the run will fail where it calls {_app(app)}.")
-    return [*notes, f"Not checked: connections to {', '.join(unchecked)}."] if unchecked else notes
+    return [*notes, f"Connections to {', '.join(unchecked)} were not checked."] if unchecked else notes
 
 
 async def _connections_of_customer(resolved: ResolvedCall, send: Send) -> tuple[Sequence[Row], bool]:
@@ -272,11 +279,11 @@ async def _namesake(name: str, lister: type[List[Any]], send: Send) -> str:
     try:
         page = await read_page(lister(limit=100), send)
     except FastnError:
-        return f"Not checked: whether {quote(name)} exists already."
+        return f"Whether {quote(name)} already exists was not checked."
     wanted = name_as_read(name)
     same = (row for row in page.rows if wanted in (name_as_read(text(row, key)) for key in ("name", "email")))
     if (row := next(same, None)) is None:
-        unread = f"Not checked beyond the first {len(page.rows)}: whether {quote(name)} exists already."
+        unread = f"Whether {quote(name)} already exists was not checked beyond the first {len(page.rows)}."
         return unread if page.next_cursor else ""
     kind = lister.toolset().removesuffix("s")
     facts = [text(row, key) for key in ("role", "status")]
@@ -290,11 +297,13 @@ _DAYS = {"d": 1, "y": 365}
 def _of_new_key(call: CreateApiKey, now: datetime, around: Surroundings) -> list[str]:
     is_test = (call.mode or call.defaults["mode"]).casefold() == "test"
     return [
-        "A Test key is refused unless X-fastn-Test-Mode is sent with it." if is_test else "",
+        "Requests with a Test key must send the X-fastn-Test-Mode header." if is_test else "",
         _expiry(call.expires or call.defaults["expires"], now),
-        f"The key is written to a file in {quote(around.key_folder)} on this server's machine and is not returned."
-        if around.key_folder
-        else "The key is returned once, in the result, and stays in the conversation.",
+        (
+            f"The key is written to a file in {quote(around.key_folder)} on this server's machine and is not returned."
+            if around.key_folder
+            else "The key is returned once, in the result, and stays in the conversation."
+        ),
     ]
 
 
@@ -303,7 +312,10 @@ def _expiry(expires: str, now: datetime) -> str:
         return "It never expires."
     period = re.fullmatch(r"(\d{1,4})([dy])", expires)
     at = now + timedelta(days=int(period[1]) * _DAYS[period[2]]) if period else parse_timestamp(expires)
-    return f"It expires on {dated(at, now)}." if at else "Its expiry is not documented."
+    if at is None:
+        return "Its expiry is not documented."
+    left = f"in {counted(int(period[1]), {'d': 'day', 'y': 'year'}[period[2]])}" if period else age(at, now)
+    return f"It expires on {at.astimezone(UTC).date().isoformat()} ({left})."
 
 
 def _next_run(call: CreateTrigger | UpdateTrigger, trigger: Row, now: datetime) -> str:

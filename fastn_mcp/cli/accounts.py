@@ -104,7 +104,7 @@ def logout(start: StartOptions, profile: str | None) -> int:
     done = stored.forget()
     if done:
         say(*(f"The key for {whose} was removed from {place}." for place in done))
-        say("It still works. If it is no longer needed, revoke it in the Fastn dashboard (Settings, API keys).")
+        say("It still works. If it is no longer needed, revoke it in the Fastn dashboard (Settings > API keys).")
         return 0
     if stored.is_in_file and account.key_host != settings.host.lower():
         warn(
@@ -251,7 +251,7 @@ async def check_key(parts: AccountParts) -> KeyCheck:
         async with aclosing(parts):
             answer = await parts.dispatch(ListApiKeys(limit=100, detail=FULL), Caller(Asker(), None))
     except Unauthorized as error:
-        hint = "Copy it again: Fastn dashboard, Settings, API keys."
+        hint = "Copy it again: Fastn dashboard, Settings > API keys."
         return KeyCheck(False, f"The key does not work. {error.what} {hint}")
     except Forbidden:
         return KeyCheck(True, "The key works. It is not allowed to list API keys, so its permissions are unknown.")
@@ -379,7 +379,7 @@ def add_(start: StartOptions, name: str, as_default: bool, **options: object) ->
     path = start.config_file()
     config = config_file.read_or_none(path)
     if name in config.profiles:
-        raise SettingsError(f"The profile {name!r} exists already.", f"Change it in {path}.")
+        raise SettingsError(f"The profile {name!r} already exists.", f"Change it in {path}.")
     values = {
         setting: str(Path(str(value)).absolute()) if setting in settings_with(Trait.FILE) else value
         for setting, value in options.items()

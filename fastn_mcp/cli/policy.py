@@ -87,7 +87,7 @@ def check_(start: StartOptions, file: Path, team: Path | None) -> None:
 
 
 def _approvers(start: StartOptions, team: Path | None) -> tuple[int, Collection[str]]:
-    """Return how many people can approve outside of the client, each with a credential of their own; and their groups.
+    """Return how many people can approve outside the client, each with a credential of their own; and their groups.
 
     How many people sign in at the page of a `team` is not known: each rule of its approvers counts as two.
     """

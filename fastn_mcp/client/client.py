@@ -377,7 +377,7 @@ class FastnClient:
                 failure = attempts.unreachable(self.settings.host, error)
             except ResponseLost as error:
                 attempts.end(AttemptOutcome.UNKNOWN)
-                failure = attempts.lost(f"The connection broke before Fastn answered ({error}).", {})
+                failure = attempts.lost(f"The response was lost ({error}).", {})
             else:
                 failed, wait = await self._classify(answer, request.method, attempts)
                 if failed is None:

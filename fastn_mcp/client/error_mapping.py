@@ -65,7 +65,7 @@ def _short(value: JsonValue) -> JsonValue:
 
 _PERMISSION = re.compile(r"\b[a-z][a-z_-]{1,30}:[a-z][a-z_-]{1,30}\b")
 """A permission such as `connectors:delete`."""
-_INVALID = (Invalid, "Fastn does not accept the values", "Correct what Fastn refuses, and call again.")
+_INVALID = (Invalid, "Fastn rejected the values", "Correct what Fastn refuses, and call again.")
 _SENT_BACK = (
     "If you did not give that field, Fastn refuses what it returned itself: tell the operator."
     " FASTN_UPDATE=partial sends only the given fields."
@@ -73,7 +73,7 @@ _SENT_BACK = (
 _CONFLICT = (
     Conflict,
     "The call conflicts with the current state",
-    "Read fastn.message before you decide: the same call would fail again.",
+    "The same call would fail again: see fastn.message.",
 )
 _DEFINITE: dict[int, tuple[type[Rejected], str, str]] = {
     **dict.fromkeys((400, 413, 415, 422), _INVALID),

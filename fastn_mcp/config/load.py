@@ -264,6 +264,6 @@ def _no_key(account: Chosen, settings: Settings, why: str, environment: Mapping[
     close = closest(VARIABLE, names, 0.75)
     return NoKey(
         f"There is no API key{f'; {close} is set, but the variable is {VARIABLE}' if close else ''}.",
-        "Set FASTN_API_KEY (Fastn dashboard: Settings, API keys), or store one: fastn-mcp login"
+        "Set FASTN_API_KEY (Fastn dashboard: Settings > API keys), or store one: fastn-mcp login"
         f"{' --file' if why else ''}. Without an account: fastn-mcp --sandbox",
     )

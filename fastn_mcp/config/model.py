@@ -268,7 +268,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, arbitrary_types_allowed=True)
 
     api_key: Annotated[str, AfterValidator(_key)] = _setting(
-        ..., "Fastn API key (dashboard: Settings, API keys). Keep it out of the files of a project.", repr=False
+        ..., "Fastn API key (dashboard: Settings > API keys). Keep it out of the files of a project.", repr=False
     )
     base_url: _BaseUrl = _setting(DEFAULT_BASE_URL, "Base URL of Fastn.", Trait.FLAG, Trait.ACCOUNT)
     dashboard_url: _Url | None = _setting(None, "URL of your dashboard, for links in answers.")

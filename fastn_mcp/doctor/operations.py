@@ -304,7 +304,7 @@ class OperationChecks:
         if status == 403:
             scope = _PERMISSION.search(answer.body.decode("utf-8", "replace"))
             missing = f"Missing scope: {scope[0].lower().replace('.', ':')}" if scope else "Missing scope"
-            hint = "Give the key the permission (dashboard: Settings, API keys), or leave the tools out: toolsets."
+            hint = "Give the key the permission (dashboard: Settings > API keys), or leave the tools out: toolsets."
             return CheckGroup.READS.differs(tool, f"403. {missing}.", hint)
         if status in _ROUTE_MISSING:
             others = ", ".join(route.path for route in alternatives(operation))

@@ -135,7 +135,7 @@ def check_form(key: str) -> Check:
     kind = kind_of(key)
     if kind != "unknown":
         return CheckGroup.KEY.ok("key format", f"A {kind} key (fsk_{kind}_).")
-    hint = "If it is refused: keys of this API begin with fsk_test_ or fsk_live_ (dashboard: Settings, API keys)."
+    hint = "If it is refused: keys of this API begin with fsk_test_ or fsk_live_ (dashboard: Settings > API keys)."
     return CheckGroup.KEY.ok("key format", "It has neither a test key's nor a live key's prefix.", hint)
 
 
@@ -174,7 +174,7 @@ class KeyProbe:
                 refused.append(f"{_style(account)}: {answer.status}")
         except (NotSentError, ResponseLost) as error:
             return _unusable(f"The connection breaks ({error})."), None
-        hint = f"Check the key (dashboard: Settings, API keys), or the host. {_OTHER_HOSTS}"
+        hint = f"Check the key (dashboard: Settings > API keys), or the host. {_OTHER_HOSTS}"
         if not any((self._account.space_id, self._account.tenant_id, self._account.env)):
             hint += " Older accounts also need FASTN_SPACE_ID and FASTN_TENANT_ID."
         return CheckGroup.KEY.failed(_NAME, f"The key is refused in every way: {'; '.join(refused)}.", hint), None

@@ -1,7 +1,7 @@
 """Text and form of an approval request, and the answers that it accepts."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -205,15 +205,26 @@ def extent(call: Operation[Any]) -> str:
     names = call.arguments().keys() - set(type(call).route.parameters)
     fixed = sorted(map(_in_words, names - FREE))
     free = sorted(map(_in_words, names & FREE))
+    verb, _, kind = call.tool_name().partition("_")
+    kind = kind.replace("_", " ").replace("api", "API")
+    if verb == "update":
+        return _changes_extent(kind, fixed, free)
     same = f"the same {series(fixed)}" if fixed else ""
     any_ = f"any {series(free)}{'' if fixed else ' and nothing else'}" if free else ""
     arguments = f"with {' and '.join(filter(None, (same, any_)))}" if names else "without arguments"
-    verb, _, kind = call.tool_name().partition("_")
-    kind = kind.replace("_", " ").replace("api", "API")
     return f"{_PLURALS.get(verb, f'calls of {call.tool_name()} on')} this {kind} {arguments}"
 
 
-_PLURALS = {"run": "runs of", "update": "changes of", "delete": "deletions of"}
+def _changes_extent(kind: str, fixed: Sequence[str], free: Sequence[str]) -> str:
+    """Describe the changes that a temporary approval covers, by the names of their fixed and free arguments."""
+    if not fixed:
+        return f"changes to only this {kind}'s {series(free)}" if free else f"changes to this {kind} without arguments"
+    values = "the same value" if len(fixed) == 1 else "the same values"
+    freely = f", with any {series(free)}" if free else ""
+    return f"changes that set this {kind}'s {series(fixed)} to {values}{freely}"
+
+
+_PLURALS = {"run": "runs of", "delete": "deletions of"}
 """What a temporary approval covers, by the verb of the tool."""
 
 

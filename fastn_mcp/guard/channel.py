@@ -46,7 +46,7 @@ class Announcement:
 
     def sentence(self, request: ApprovalRequest) -> str:
         """Say where the request is decided and how many people it needs, for the agent."""
-        where = f"A person decides {', or '.join(self.places)}."
+        where = f"A person has to approve {', or '.join(self.places)}."
         return " ".join(filter(None, (where, *self.notes, request.progress())))
 
 

@@ -169,7 +169,7 @@ _APPROVAL = {
     Decision.ALLOW: "none, since the policy allows it",
     Decision.CONFIRM: "{person} has to approve it",
     Decision.TYPED: "{person} has to approve it by typing {expected}",
-    Decision.OUT_OF_BAND: "{person} has to approve it outside of the client",
+    Decision.OUT_OF_BAND: "{person} has to approve it outside the client",
     Decision.FOUR_EYES: "two people have to approve it{second}",
     Decision.DENY: "refused by the policy ({rule})",
 }

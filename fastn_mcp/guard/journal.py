@@ -272,7 +272,7 @@ def recent_facts(change: Change, records: Collection[tuple[str, str]], now: date
         yield "Not checked", f"a change of the {what} by this server {when}, whose details are no longer kept"
         return
     if (change.before is None or change.is_of_another) and operation.route.method == "POST":
-        yield "Created", f"{what} {quote(change.name or change.target)}, by this server {when}"
+        yield "Created", f"{what} {quote(change.name or change.target)} by this server {when}"
         return
     by = f" by {quote(without_issuers(change.principal))}" if "|" in change.principal else ""
     for name, (heading, it_was) in RECENT.items():

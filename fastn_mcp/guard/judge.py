@@ -397,7 +397,7 @@ def _check_exists(resolved: ResolvedCall) -> None:
         raise NotFound(*no_such(resolved.call), certainty=NOTHING_SENT)
     if unknown := resolved.unknown_customers:
         raise NotFound(
-            f"No customer has the id {quote(unknown[0])}, or this API key has no access to it.",
+            f"No customer has the id {quote(unknown[0])}, or the server's API key has no access to it.",
             "Find it with find or list_customers.",
             certainty=NOTHING_SENT,
         )

@@ -22,7 +22,7 @@ from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.guard.sentences.access import power
 from fastn_mcp.guard.sentences.catalog import describe, describe_list, phrase
 from fastn_mcp.guard.sentences.facts import Facts
-from fastn_mcp.guard.undo import foreseen, in_words
+from fastn_mcp.guard.undo import foreseen, has_undo, in_words
 from fastn_mcp.ledger.change import Change
 from fastn_mcp.ledger.question import PERMISSION_ARGUMENTS, FieldChange, Question
 from fastn_mcp.policy.decision import Decision
@@ -154,7 +154,12 @@ class Questions:
         """Return the change that a call undoes, in words for people; empty if there is none."""
         if change is None:
             return ""
-        return f"what was done {age(datetime.fromtimestamp(change.at, UTC), self._system.now())}"
+        made = _MADE.get(change.tool.partition("_")[0], "change")
+        return f"the {made} made {age(datetime.fromtimestamp(change.at, UTC), self._system.now())}"
+
+
+_MADE = {"create": "creation", "delete": "deletion", "revoke": "revocation"}
+"""What an earlier change is called, by the verb of its tool."""
 
 
 def _with_list_question(calls: Sequence[Evaluation], evaluation: Evaluation) -> Evaluation:
@@ -234,6 +239,7 @@ def question_of(facts: Facts, account: str, target: str | None) -> Question:
         account=account,
         effect=facts.effect,
         undo=in_words(facts.undo),
+        has_undo=has_undo(call),
         kind=kind_of(call),
         target=target,
         name=str(label) if label else None,

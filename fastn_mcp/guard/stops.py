@@ -14,7 +14,7 @@ from fastn_mcp.ledger.identity import without_issuers
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.ledger.stop import EVERYBODY, Stop
 from fastn_mcp.policy.asker import Asker
-from fastn_mcp.records.formats import age, aged
+from fastn_mcp.records.formats import age, aged, sentence
 from fastn_mcp.redaction import quote, sanitize
 from fastn_mcp.runtime import System
 
@@ -91,10 +91,11 @@ def in_words(stop: Stop, now: datetime) -> str:
     at = datetime.fromtimestamp(stop.at, UTC)
     day = "" if at.date() == now.astimezone(UTC).date() else f"{at:%Y-%m-%d} "
     reason = f" Reason: {quote(stop.reason)}." if stop.reason else ""
-    return (
-        f"{stopped_changes(sanitize(stop.whom))} have been stopped since {day}{at:%H:%M} UTC ({age(at, now)}), by"
-        f" {parts['by']}.{reason}"
-    )
+    by = str(parts["by"])
+    who = sentence(by) if by.startswith("a person") else by
+    changes = stopped_changes(sanitize(stop.whom))
+    what = "all changes" if stop.whom == EVERYBODY else f"the c{changes[1:]}"
+    return f"{who} stopped {what} at {day}{at:%H:%M} UTC ({age(at, now)}).{reason}"
 
 
 STOPPED_NEXT_STEP = (

@@ -66,18 +66,18 @@ RULES: Mapping[str, Rule] = {
     "create_trigger": Rule("delete_trigger", "The trigger can be deleted with undo_change.", _RUNS_STAY),
     "update_trigger": Rule("update_trigger", _FIELDS_RESTORED, _RUNS_STAY),
     "delete_trigger": Rule("create_trigger", "The trigger can be created again under a new id."),
-    "invite_user": Rule(None, "", f"The invitation has been sent. {PEOPLE}"),
+    "invite_user": Rule(None, "", f"The invitation e-mail has already gone out. {PEOPLE}"),
     "create_role": Rule(None, "", ROLES),
     "create_api_key": Rule(
         "revoke_api_key",
         "The key can be revoked with undo_change.",
-        "What has already been done with it is not undone.",
+        "Calls already made with it are not undone.",
     ),
     "revoke_api_key": Rule(None, "", "A revoked key never works again; create_api_key makes another."),
     "create_secret": Rule("delete_secret", "The secret can be deleted with undo_change."),
     "delete_secret": Rule(None, "", "Its value cannot be read: a person has to enter it again with create_secret."),
-    "ai_chat": Rule(None, "", "The credits are spent. What Fastn's AI changes has to be undone separately."),
-    "ai_build": Rule(None, "", "The credits are spent. What Fastn's AI builds can be deleted."),
+    "ai_chat": Rule(None, "", "The credits have been spent. What Fastn's AI changes has to be undone separately."),
+    "ai_build": Rule(None, "", "The credits have been spent. What Fastn's AI builds can be deleted."),
 }
 """By operation: one rule for each that changes something."""
 
@@ -88,10 +88,12 @@ PERMITTED_BY = {
     "client_form": "a person in the client's form",
     "local_page": "a person on the approval page",
     "terminal": "a person at a terminal",
-    "verified": "a person with a credential of their own",
-    "four_eyes": "two people with credentials of their own",
+    "verified": "an authenticated person",
+    "four_eyes": "two authenticated people",
 }
 """By code: what permitted a change, in words."""
+_AUTHENTICATED = ("verified", "four_eyes")
+"""Codes of approvals by people who are known by a credential of their own."""
 _NO_PERSON = ("policy", "plan")
 
 _ALL_TOOLS = EnabledTools({})
@@ -161,6 +163,12 @@ def undo_of(change: Change) -> Undo | NotUndoable:
             return _restoring(by, rule, change, change.before)
         return _making_again(by, rule, change.before)
     return _undoing_create(by, rule, change)
+
+
+def has_undo(call: Call) -> bool:
+    """Whether changes of this operation can be undone by a call."""
+    rule = RULES.get(call.tool_name())
+    return rule is not None and rule.by is not None
 
 
 def in_words(undo: Undo | NotUndoable) -> str:
@@ -242,7 +250,10 @@ def approver(approved_by: str) -> str:
         return how
     if detail in PERMITTED_BY:
         return f"{how}, given by {PERMITTED_BY[detail]}"
-    return f"{' and '.join(without_issuers(detail).splitlines())}: {how}"
+    names = without_issuers(detail).splitlines()
+    if code in _AUTHENTICATED:
+        return f"{' and '.join(names)}, {'both ' if len(names) == 2 else ''}authenticated"
+    return f"{' and '.join(names)}: {how}"
 
 
 def hides_target(change: Change, tools: EnabledTools) -> bool:
@@ -335,7 +346,7 @@ def _making_again(operation: Any, rule: Rule, before: Mapping[str, JsonValue]) -
     left = (before.keys() - known - _KEPT_BY_FASTN) | set(refused)
     not_restored = tuple(sorted(name for name in left if before[name] is not None))
     is_webhook = isinstance(call, CreateTrigger) and word(before, "type") not in ("scheduler", "app event")
-    return Undo(call, rule.restores, "Its webhook gets a new address." if is_webhook else rule.lost, not_restored)
+    return Undo(call, rule.restores, "Its webhook gets a new URL." if is_webhook else rule.lost, not_restored)
 
 
 _KEPT_BY_FASTN = frozenset({"id", "createdAt", "createdBy", "updatedAt", "updatedBy", "version"})

@@ -56,7 +56,7 @@ class NotSignedIn(Exception):
 class NotAnApprover(NotSignedIn):
     """The person signed in, but no approver rule of the team file matches."""
 
-    heading = "There is nothing here for you to decide"
+    heading = "You are not an approver"
 
 
 class NotSteppedUp(NotSignedIn):
@@ -159,7 +159,7 @@ class SignIn:
             name_subject(claims, self._trust.subject_claim)
         except TokenRefused as refused:
             log.warning("an ID token was refused: %s", refused)
-            raise NotSignedIn("The identity provider's statement about you could not be verified.") from None
+            raise NotSignedIn("The identity provider's ID token could not be verified.") from None
         except NoKeys:
             raise NotSignedIn(_UNREACHABLE) from None
         if is_machine:

@@ -242,11 +242,11 @@ class ApprovalRequest:
         return vote.approves and lacks
 
     def is_open(self, now: float) -> bool:
-        """Whether people can decide it outside of the client."""
+        """Whether people can decide it outside the client."""
         return self.out_of_band and self.state is RequestState.OPEN and self.expires > now
 
     def can_be_withdrawn(self, now: float) -> bool:
-        """Whether it is an approval that people see outside of the client, and that is not used up."""
+        """Whether it is an approval that people see outside the client, and that is not used up."""
         return self.state is RequestState.APPROVED and self.out_of_band and self.expires > now
 
     def is_found(self, now: float) -> bool:

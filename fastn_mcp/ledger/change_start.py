@@ -112,7 +112,7 @@ class ChangeStart:
     def step(self, documents: Documents) -> tuple[StartResult, Sequence[Write]]:
         """Return whether the change begins, with all that this writes. Raises `JournalFull`."""
         if self.key in documents:
-            raise ValueError("a change of this id exists already")
+            raise ValueError("a change of this id already exists")
         rules: Sequence[Rule] = (
             self._listed,
             self._undone,

@@ -185,7 +185,7 @@ class Ledger:
 
         def step(documents: Documents) -> tuple[str, Sequence[Write]]:
             if key in documents:
-                raise ValueError("a request of this id exists already")
+                raise ValueError("a request of this id already exists")
             caller = (loaded(CallerState, documents, caller_key) or CallerState()).unexpired(request.created)
             same = caller.same_as(request)
             if same is not None:

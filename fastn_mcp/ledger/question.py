@@ -4,10 +4,12 @@ Made once (`guard.questions`), redacted and sanitized, stored with its approval 
 Names and values of Fastn or the agent stand between double quotes, which our own words never contain.
 """
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from pydantic import JsonValue
+from pydantic_core import from_json
 
 from fastn_mcp.records.formats import counted
 from fastn_mcp.records.labels import name_of
@@ -69,7 +71,7 @@ class Question:
     brief: str
     """The title for a list of questions: short, with the name last."""
     lost: str = ""
-    """What exists now and cannot be had back. Empty unless something is lost for good."""
+    """What exists now and cannot be had back. Empty unless something is permanently lost."""
     then: str = ""
     """What can be undone, and what happens at once."""
     unchecked: str = ""
@@ -102,6 +104,8 @@ class Question:
     """Effect of the call; the most severe one of a list."""
     undo: str = ""
     """What an undo restores, and what it does not."""
+    has_undo: bool = True
+    """Whether a call undoes it, also if that does not restore everything."""
     kind: str = ""
     """Kind of the target, as `find_dependents` names it."""
     target: str | None = None
@@ -150,13 +154,13 @@ class Question:
 
     def summary(self) -> list[str]:
         """Return the sentences without what is known besides: the title, what follows, and the facts."""
-        facts = " ".join(f"{name}: {sentence}." for name, sentence in self.facts)
+        facts = " ".join(f"{name}: {_in_text(sentence)}." for name, sentence in self.facts)
         follows = " ".join(filter(None, (self.lost, self.then, self.unchecked)))
         return [*filter(None, (self.title, follows, facts))]
 
     def _sentences(self) -> list[str]:
         """Return the title, what follows, the facts, and the changes that the title does not give; a line each."""
-        facts = " ".join(f"{name}: {sentence}." for name, sentence in self.facts)
+        facts = " ".join(f"{name}: {_in_text(sentence)}." for name, sentence in self.facts)
         follows = (self.lost, self.then, self.unchecked, self.costs, self.because, *self.notes)
         return [*filter(None, (self.title, " ".join(filter(None, follows)), facts, self._changed()))]
 
@@ -262,6 +266,21 @@ class Question:
         ]
         more = sum(int(text(dependents, "count") or 0) for dependents in triggers) - len(rows)
         return (*live, f"{more} more") if more > 0 else tuple(live)
+
+
+def _in_text(sentence: str) -> str:
+    """Return a fact for plain text: JSON without the quotation marks that keep it whole on a page."""
+    if not (sentence.startswith('"{') and sentence.endswith('}"')):
+        return sentence
+    json = _ESCAPED.sub(r"\1", sentence[1:-1])
+    try:
+        from_json(json)
+    except ValueError:  # it was cut or redacted
+        return sentence
+    return json
+
+
+_ESCAPED = re.compile(r"\\(.)")
 
 
 def _rows(dependents: Mapping[str, JsonValue]) -> list[Row]:

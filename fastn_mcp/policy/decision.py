@@ -142,7 +142,7 @@ class StepUp:
         """Say what a sign-in lacks and what corrects it; None if it counts."""
         if auth_time is None:
             missing = "The identity provider did not say when you signed in: the ID token has no auth_time."
-            return f"{missing} Tell the operator: it has to be added at the provider."
+            return f"{missing} Tell the operator: the provider has to add it."
         if auth_time > now + self.leeway:
             return "The auth_time of your sign-in is in the future. Tell the operator: a clock is wrong."
         age = now - auth_time
@@ -151,9 +151,9 @@ class StepUp:
             provider = "Tell the operator: the provider ignores max_age."
             return f"The identity provider did not ask you to sign in again: {ago}. {provider}"
         if self.acr_values and not {*acr.split()} & {*self.acr_values}:
-            seen = f"its acr and amr are {quote(acr)}" if acr else "the ID token has no acr and no amr"
+            seen = f"acr and amr are {quote(acr)}" if acr else "the ID token has no acr and no amr"
             better = "Sign in with a second factor or a passkey. If you did, tell the operator"
-            weak = f"The identity provider did not sign you in by {self.values}: {seen}."
+            weak = f"The identity provider did not sign you in with {self.values}: {seen}."
             return f"{weak} {better}: the provider has to honour acr_values."
         return None
 

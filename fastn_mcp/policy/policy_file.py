@@ -222,7 +222,7 @@ def _tools(
 
 
 def four_eyes(rules: FileRules, approvers: int, groups: Collection[str]) -> Iterator[str]:
-    """Yield each part that asks for people where too few, or none of its group, can approve outside of the client."""
+    """Yield each part that asks for people where too few, or none of its group, can approve outside the client."""
     there = {0: "no approvers are", 1: "only one approver is"}.get(approvers)
     parts = [(each.rule, each.decision, ()) for each in rules.defaults.values()]
     parts += [(each.name, each.then, each.second) for each in (*rules.protected, *rules.rules)]

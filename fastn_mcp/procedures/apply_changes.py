@@ -240,17 +240,17 @@ def _result(id_: str, calls: Sequence[Call], rows: Mapping[int, dict[str, JsonVa
     lost = [row for row in all_rows if row["outcome"] == UnknownOutcome.outcome]
     stopped = [row for row in all_rows if row["outcome"] not in (*MADE_OUTCOMES, _LEFT, UnknownOutcome.outcome)]
     left = outcomes.count(_LEFT)
-    sentences = [f"{done} of {len(calls)} calls were done."]
+    sentences = [f"{done} of {len(calls)} calls succeeded."]
     sentences += [f"The outcome of call {_named(row)} is not known." for row in lost]
     sentences += [f"Call {_named(row)}: {row['message']}" for row in stopped]
     if left:
-        sentences.append(f"{left} {'was' if left == 1 else 'were'} not tried.")
+        sentences.append(f"{left} {'was' if left == 1 else 'were'} not attempted.")
     held = _held(stopped)
     rest = _REST if left or stopped else ""
     if lost:
         settle = "Check it with the read in its row: it is not sent again."
         raise UnknownOutcome(" ".join(sentences), f"{settle} {held or rest}".strip(), certainty="", facts=facts)
-    raise Incomplete(" ".join(sentences), held or f"Fix what stopped it. {rest}", certainty="", facts=facts)
+    raise Incomplete(" ".join(sentences), held or f"Fix the cause. {rest}", certainty="", facts=facts)
 
 
 def _facts(id_: str, rows: list[dict[str, JsonValue]], note: str) -> dict[str, JsonValue]:

@@ -76,7 +76,7 @@ class UndoChange(Procedure[UndoResult]):
             raise NotFound("There is no such change.", "See list_changes.", certainty="Nothing was sent.")
         undo = undo_of(change)
         if isinstance(undo, NotUndoable):
-            raise NotSent(f"undo_change cannot undo this. {undo.why}")
+            raise NotSent("undo_change cannot undo this.", undo.why)
         if change.undone:
             raise NotSent("This change has already been undone, or is being undone now.", "See list_changes.")
         await _check_drift(change, undo, context)

@@ -4,6 +4,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from fastn_mcp.records.rows import (
     Row,
@@ -24,7 +25,7 @@ Names = Mapping[str, Mapping[str, str]]
 
 NO_NAMES: Names = {}
 
-ACCOUNT = "the account itself"
+ACCOUNT = "your own account"
 """Owner of a resource that belongs to no customer."""
 
 MAX_TYPED = 60
@@ -45,17 +46,26 @@ _LETTERS = ("LATIN", "CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE")
 """Alphabets whose letters look alike."""
 
 
+class Detail(NamedTuple):
+    """What tells a row from others of its name: under a heading, and in words as part of its label."""
+
+    heading: str
+    value: str
+    words: str
+
+
 @dataclass(frozen=True, slots=True)
 class Label:
     """A name, and details that tell it from others of that name: `Paid orders (Globex Exports, on orders/paid)`."""
 
     name: str
-    details: str = ""
+    details: tuple[Detail, ...] = ()
     also: tuple[str, ...] = ()
     """Shorter names: slug, email address."""
 
     def __str__(self) -> str:
-        return f"{self.name} ({self.details})" if self.details else self.name
+        words = ", ".join(detail.words for detail in self.details)
+        return f"{self.name} ({words})" if words else self.name
 
     def typed(self, id_: str | None) -> str | None:
         """Return what a person types to confirm: its name, or else a shorter one, or (the end of) its id."""
@@ -74,28 +84,45 @@ def label_of(kind: str, row: Row, names: Names = NO_NAMES) -> Label | None:
     return label if label.name else None
 
 
+def details_of(kind: str, row: Row, label: Label) -> list[tuple[str, str]]:
+    """Return what tells a row from others of its name, each value under a heading."""
+    return [(detail.heading, detail.value) for detail in _details(kind, row, label)]
+
+
 def distinction(kind: str, row: Row, label: Label) -> str:
-    """Return what tells a row from others of its name: the details of its label, slug, owner, environment and state."""
+    """Return the same on one line, without headings."""
+    return ", ".join(detail.words for detail in _details(kind, row, label))
+
+
+def _details(kind: str, row: Row, label: Label) -> list[Detail]:
+    """Return the details of the label, slug, owner, environment and state of a row."""
     slug = _redacted(row, "slug")
     is_just_name = slug in (label.name, _NOT_SLUG.sub("-", label.name.casefold()).strip("-"))
     is_own = owner_of(row) is None and any(name in row for name in ("endOrgId", "customerId"))
+    environments = _environments(kind, row)
     details = (
-        label.details,
-        f"slug {slug}" if slug and not is_just_name else "",
-        ACCOUNT if is_own and kind in ("secret", "trigger") else "",
-        _environments(kind, row),
-        word(row, "status"),
+        *label.details,
+        _detail("Slug", "" if is_just_name else slug, "slug {}"),
+        Detail("Customer", "none", ACCOUNT) if is_own and kind in ("secret", "trigger") else None,
+        _detail("Environment", environments, "in {}"),
+        _detail("Status", word(row, "status")),
     )
-    return redact_text(", ".join(filter(None, details)))
+    return [detail for detail in details if detail is not None]
+
+
+def _detail(heading: str, value: str, words: str = "{}") -> Detail | None:
+    """Return a detail, redacted, whose value stands in `words`; None if it has no value."""
+    redacted = redact_text(value)
+    return Detail(heading, redacted, words.format(redacted)) if value else None
 
 
 def _environments(kind: str, row: Row) -> str:
-    """Return the environments of a row as `in test`; empty if it names none. A secret without one is for both."""
+    """Return the environments of a row; empty if it names none. A secret without one is for both."""
     own = text({**connection_refers(key_of(row)), **row}, "environment")
     routes = [text(route, "environment") for route in objects(row, "routes")]
     both = ["test", "live"] if kind == "secret" and "environment" in row else []
     environments = dict.fromkeys(filter(None, [own] if own else routes or both))
-    return f"in {' and '.join(environments)}" if environments else ""
+    return " and ".join(environments)
 
 
 def references(kind: str, row: Row) -> dict[str, list[str]]:
@@ -143,7 +170,8 @@ def _connection(row: Row, names: Names) -> Label:
         return _by_name(row, names)
     app = redact_text(app_of(row, names))
     own = _redacted(row, "name")
-    details = "" if own in ("", "default", app, key_of(row)) else own
+    is_telling = own not in ("", "default", app, key_of(row))
+    details = _present(_detail("Name", own if is_telling else ""))
     return Label(f"{app} of {redact_text(owner_name(row, names.get('customer', {})))}", details)
 
 
@@ -154,35 +182,43 @@ def _trigger(row: Row, names: Names) -> Label:
     events = [str(event) for event in on[:_MAX_NAMED]] if isinstance(on, list) else []
     kind = word(row, "type")
     schedule = text(row, "schedule", "cron")
-    details = (
-        owner_name(row, names.get("customer", {})) if owner_of(row) else "",
-        f"schedule {schedule} {text(row, 'timezone')}".rstrip() if schedule else "",
-        f"on {', '.join(events)}" if events else "",
-        "webhook" if kind == "webhook" else "",
-        f"starts {', '.join(started)}" if started else "",
+    timing = f"{schedule} {text(row, 'timezone')}".rstrip() if schedule else ""
+    details = _present(
+        _detail("Customer", owner_name(row, names.get("customer", {})) if owner_of(row) else ""),
+        _detail("Schedule", timing, "schedule {}"),
+        _detail("Events", ", ".join(events), "on {}"),
+        _detail("Type", "webhook" if kind == "webhook" else ""),
+        _detail("Starts", ", ".join(started), "starts {}"),
     )
     name = _redacted(row, "name") or (f"{kind or 'trigger'} of {started[0]}" if started else "")
-    return Label(name, redact_text(", ".join(filter(None, details))))
+    return Label(name, details)
 
 
 def _api_key(row: Row, _: Names) -> Label:
     last = text(row, "last4")
     permissions = word(row, "permissions.preset", "permissions", "preset")
-    details = (f"…{last}" if last else "", word(row, "mode"), permissions)
+    details = _present(
+        _detail("Ends in", last, "…{}"), _detail("Mode", word(row, "mode")), _detail("Role", permissions)
+    )
     number = key_of(row)
     name = _redacted(row, "name") or (f"key {number}" if number else "")
-    return Label(name, redact_text(", ".join(filter(None, details))))
+    return Label(name, details)
 
 
 def _secret(row: Row, names: Names) -> Label:
     owner = redact_text(owner_name(row, names.get("customer", {}))) if owner_of(row) else ""
-    return Label(_redacted(row, "name"), owner)
+    return Label(_redacted(row, "name"), _present(_detail("Customer", owner)))
 
 
 def _user(row: Row, _: Names) -> Label:
     name = _redacted(row, "name")
     email = _redacted(row, "email", "userEmail")
-    return Label(name, email, (email,)) if name and email else Label(name or email)
+    return Label(name, _present(_detail("E-mail", email)), (email,)) if name and email else Label(name or email)
+
+
+def _present(*details: Detail | None) -> tuple[Detail, ...]:
+    """Return the details that have a value."""
+    return tuple(detail for detail in details if detail is not None)
 
 
 _LABELS: Mapping[str, Callable[[Row, Names], Label]] = {

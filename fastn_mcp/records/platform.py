@@ -6,24 +6,26 @@ from fastn_mcp.records.formats import quoted
 from fastn_mcp.records.rows import Row, short, text, word
 from fastn_mcp.records.states import State, run_state, workflow_state
 
-PEOPLE = "Only the dashboard can change a person's role or remove their access (Settings, People)."
-ROLES = "Only the dashboard can change or delete a role (Settings, Roles)."
+PEOPLE = "A person's role can be changed, and their access removed, only in the dashboard (Settings > People)."
+ROLES = "Roles can be changed or deleted only in the dashboard (Settings > Roles)."
 PERMISSIONS = (
     "No permission that Fastn documents governs customers and billing. Its AI and the audit log are for owners and "
     "admins, whatever their permissions."
 )
-RUNS = "Only the dashboard can cancel a run or replay it (Activity, Executions)."
-PUBLISHING = "Only the dashboard can publish, deploy or roll back a workflow (Integrations, Workflows)."
+RUNS = "Runs can be cancelled or replayed only in the dashboard (Activity > Executions)."
+PUBLISHING = "Workflows can be published, deployed or rolled back only in the dashboard (Integrations > Workflows)."
 IN_TRASH = "can be restored from Trash in the dashboard"
 """What is said of a deleted workflow, before the call and after it."""
-TRASH = f"A workflow {IN_TRASH} only (Settings, Trash), with its slug and history."
-KEYS = "Only the dashboard can change an API key (Settings, API keys); here, create another and revoke it."
+TRASH = "A workflow can be restored, with its slug and history, only in the dashboard (Settings > Trash)."
+KEYS = (
+    "API keys can be changed only in the dashboard (Settings > API keys); here, create another and revoke the old one."
+)
 WEBHOOK_KEY = (
     "Callers send an API key in the header x-fastn-access-key (older: x-fastn-key); which keys it accepts is not "
     "documented."
 )
-WEBHOOK_PUBLIC = "Anybody who knows its address may call it: no credential is asked for."
-NO_CUSTOMER = "It names no customer, and for which ones it then runs is not documented."
+WEBHOOK_PUBLIC = "Anyone who knows the URL can call it: it requires no authentication."
+NO_CUSTOMER = "No customer is set. Fastn does not document which customers it then runs for."
 SECRETS = "The value of a secret cannot be read anywhere; create_secret overwrites it."
 
 # Each fact, the page of Fastn's documentation that says so, and the words of queries that ask: one of each group.

@@ -142,7 +142,7 @@ def key_of(row: Row) -> str:
 
 
 def owner_of(row: Row) -> str | None:
-    """Return the id of the customer that owns a row; None if the account itself does."""
+    """Return the id of the customer that owns a row; None if your own account does."""
     return text(row, "endOrgId", "customerId", "customer.id", "endOrg.id") or None
 
 

@@ -32,7 +32,7 @@ class OutcomeGroup(Enum):
     PREVIEWED = "previewed"
 
 
-MAY_HAVE_HAPPENED = "It may or may not have happened. Check in Fastn before you repeat it."
+MAY_HAVE_HAPPENED = "The change may or may not have been made. Check in Fastn before you repeat it."
 
 
 @dataclass(frozen=True, slots=True)

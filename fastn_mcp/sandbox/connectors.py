@@ -139,7 +139,7 @@ OWN: Row = {
     "createdBy": "lee@fastn.example",
     "updatedBy": "lee@fastn.example",
 }
-"""Fields that differ in a connector of the account itself."""
+"""Fields that differ in a connector of your own account."""
 
 
 _CONNECTIONS = (

@@ -113,7 +113,7 @@ class TrialIssuer:
             answer["error"] = "invalid_request"
         elif chosen not in PEOPLE or request.headers.get("sec-fetch-site", "same-origin") != "same-origin":
             rows = (_CHOICE.format(person, each["name"], ", ".join(each["groups"])) for person, each in PEOPLE.items())
-            return HTMLResponse(_PAGE.format(title="Who signs in?", body="".join(rows) + _WARNING), 200, _HEADERS)
+            return HTMLResponse(_PAGE.format(title="Sign in as", body="".join(rows) + _WARNING), 200, _HEADERS)
         else:
             answer["code"] = secrets.token_urlsafe(32)
             self._codes[answer["code"]] = (self._now() + _CODE_SECONDS, chosen, query)

@@ -113,7 +113,7 @@ CustomerId = _IdOrName
 # Connections and triggers carry the customer as `endOrgId`.
 OfCustomer = Annotated[str | None, Field(description="Else the account's own.", serialization_alias="endOrgId")]
 CustomerFilter = Annotated[str, BeforeValidator(_number), Field(description="Id/name.")]
-"""Customer of the rows of a list; empty: none, which is the account itself."""
+"""Customer of the rows of a list; empty: none, which is your own account."""
 ConnectorId = _IdOrName
 ConnectionId = _IdOrName
 WorkflowFilter = Annotated[str, BeforeValidator(_number), Field(description="Id/name.")]

@@ -46,7 +46,10 @@ def no_such(call: Call) -> tuple[str, str]:
     kind = kind_in_words(kind_of(call))
     toolset = call.toolset()
     by_name = "" if toolset == ListExecutions.toolset() else "find or "  # find knows no executions
-    return f"No {kind} with this id, or this API key has no access to it.", f"Find it with {by_name}list_{toolset}."
+    return (
+        f"No {kind} with this id, or the server's API key has no access to it.",
+        f"Find it with {by_name}list_{toolset}.",
+    )
 
 
 def settling_read(call: Call) -> Call | None:

@@ -134,7 +134,7 @@ class CreateWorkflow(Create[Workflow]):
 
 
 class UpdateWorkflow(Update[Workflow]):
-    """Rename a workflow or change its named fields. Fastn may publish new code within minutes, or not at all."""
+    """Rename a workflow or change its named fields. Fastn may or may not publish the new code, within minutes."""
 
     route = PUT("/api/v1/workflows/{workflow_id}")
     effect = Effect.WRITE
@@ -230,10 +230,11 @@ class RunWorkflow(Operation[Run]):
         return super().received(Request(request.method, request.path, request.query, body), route)
 
 
-UNNAMED_ENVIRONMENT = (
-    "chosen by Fastn, since none is named (test runs the latest published version, others what is deployed there)"
-)
+_VERSIONS = "test runs the latest published version; others run the deployed one"
+UNNAMED_ENVIRONMENT = f"chosen by Fastn, since none is given ({_VERSIONS})"
 """Environment of a run that names none: not documented."""
+NO_ENVIRONMENT = f"No environment is given, so Fastn chooses it ({_VERSIONS})."
+"""The same as a sentence."""
 
 RUN_HEADERS = {
     "customerId": "x-end-org-id",

@@ -17,7 +17,7 @@ from fastn_mcp.sandbox.state import stamp
 from fastn_mcp.tools.catalog import OPERATIONS
 from fastn_mcp.tools.connectors import ListConnections
 from fastn_mcp.tools.operation import Create
-from fastn_mcp.tools.workflows import UNNAMED_ENVIRONMENT, RunWorkflow
+from fastn_mcp.tools.workflows import NO_ENVIRONMENT, UNNAMED_ENVIRONMENT, RunWorkflow
 
 ORDERS = "process-new-orders"
 
@@ -41,7 +41,7 @@ async def test_run_names_its_environment(world: World) -> None:
     """Which one Fastn chooses is not documented; a setting of this server is known."""
     data = await of_run(world)
     assert data["defaults"] == {"environment": UNNAMED_ENVIRONMENT}
-    assert data["notes"][0] == f"Environment: {UNNAMED_ENVIRONMENT}."
+    assert data["notes"][0] == NO_ENVIRONMENT
     assert "defaults" not in await of_run(world, environment="live")
     world.surround(Surroundings("staging"))
     assert (await of_run(world))["defaults"] == {"environment": '"staging", by this server\'s settings'}
@@ -105,7 +105,7 @@ async def test_run_names_its_customer(world: World) -> None:
     assert alone in (await of_run(world))["notes"]
     assert alone not in (await of_run(world, customer_ref="crm-1"))["notes"]
     named = await of_run(world, customer_id=key(world, "customers", "acme-corp"))
-    assert 'The customer is "Acme Corp".' in named["notes"]
+    assert 'for customer "Acme Corp"' in named["does"]
     pending = await of_run(world, customer_id=key(world, "customers", "acme-customer"))
     assert 'Customer "John-Acme" is pending: its integrations do not run.' in pending["notes"]
     world.refuse("/api/v1/customers/*")
@@ -159,8 +159,8 @@ async def test_new_key_names_defaults_expiry_and_destination(world: World) -> No
         "customers": "all",
     }
     assert data["notes"] == [
-        "A Test key is refused unless X-fastn-Test-Mode is sent with it.",
-        "It expires on 2027-02-23 (in 2 months).",
+        "Requests with a Test key must send the X-fastn-Test-Mode header.",
+        "It expires on 2027-02-23 (in 90 days).",
         'The key is written to a file in "keys" on this server\'s machine and is not returned.',
     ]
     acme = key(world, "customers", "acme-corp")
@@ -234,8 +234,8 @@ def contacts(world: World) -> dict[str, Any]:
 
 
 FAILS = ': the run will fail where it calls "hubspot".'
-NOT_SLACK = 'Not checked: connections to "slack".'
-NOT_CHECKED = 'Not checked: connections to "hubspot", "slack".'
+NOT_SLACK = 'Connections to "slack" were not checked.'
+NOT_CHECKED = 'Connections to "hubspot", "slack" were not checked.'
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ async def test_run_says_which_connections_it_cannot_use(
     connect(world, "acme-corp", "hubspot", **fields)
     notes = (await of_run(world, **contacts))["notes"]
     about = [each for each in notes if "onnection" in each or "HubSpot" in each]
-    assert about == ([note] if note.startswith("Not checked") else [note, NOT_SLACK])
+    assert about == ([note] if note in (NOT_SLACK, NOT_CHECKED) else [note, NOT_SLACK])
     pending = await world.expect(PendingApproval, RunWorkflow(workflow_id=key(world, "workflows", ORDERS), **contacts))
     assert pending.question.data_for_agent()["notes"] == notes
     asked = "\n".join((await world.open_request()).question.lines())
@@ -272,9 +272,9 @@ async def test_run_of_a_customer_without_the_app_will_fail(world: World, contact
     connect(world, "widget-inc", "hubspot", status="ACTIVE")
     assert missing in (await of_run(world, **contacts))["notes"]
     world.sandbox.state.named("workflows", ORDERS)["connectors"] = ["hubspot"]  # without a scope
-    assert 'Not checked: connections to "hubspot".' in (await of_run(world, **contacts))["notes"]
+    assert 'Connections to "hubspot" were not checked.' in (await of_run(world, **contacts))["notes"]
     world.sandbox.state.named("workflows", ORDERS)["connectors"] = None
-    assert "Not checked: which connections it uses." in (await of_run(world, **contacts))["notes"]
+    assert "Which connections it uses was not checked." in (await of_run(world, **contacts))["notes"]
     world.sandbox.state.named("workflows", ORDERS)["connectors"] = []
     assert not any("onnection" in note for note in (await of_run(world, **contacts))["notes"])
 
@@ -302,7 +302,7 @@ async def test_connections_of_a_run_take_one_request(world: World, contacts: dic
     paths = [request.path for request in world.sandbox.requests]
     assert paths.count("/api/v1/connections") == 1
     world.refuse("/api/v1/connections")
-    unread = 'Not checked: connections to "hubspot", "shopify", "slack", "xero".'
+    unread = 'Connections to "hubspot", "shopify", "slack", "xero" were not checked.'
     assert unread in (await of_run(world, **contacts))["notes"]
 
 
@@ -322,7 +322,7 @@ async def test_what_exists_already_is_noted_before_a_person_approves_it_again(
     new = {name: f"x.{value}" for name, value in arguments.items() if name in ("name", "email")}
     assert "exists already" not in str(await preview(world, tool, **arguments | new))
     world.refuse("/api/v1/*")
-    assert "Not checked: whether" in str((await preview(world, tool, **arguments))["notes"])
+    assert "already exists was not checked" in str((await preview(world, tool, **arguments))["notes"])
 
 
 EXISTING: dict[str, tuple[dict[str, Any], str, str]] = {
@@ -365,12 +365,12 @@ async def test_what_exists_already_is_looked_for_in_one_page(world: World) -> No
         world.sandbox.state.put("roles", role | {"id": f"r{number}", "name": f"Role {number}"})
     world.sandbox.requests.clear()
     notes = (await preview(world, "create_role", name="Auditor", permissions=["workflows:read"]))["notes"]
-    assert 'Not checked beyond the first 100: whether "Auditor" exists already.' in notes
+    assert 'Whether "Auditor" already exists was not checked beyond the first 100.' in notes
     assert [request.path for request in world.sandbox.requests] == ["/api/v1/roles"]
 
 
 async def test_preview_names_a_workflow_and_a_connector_that_do_not_exist(world: World) -> None:
-    refused = "or this API key has no access to it. Fastn may refuse the call."
+    refused = "or the server's API key has no access to it. Fastn may refuse the call."
     routes = [{"routeId": "wf_none", "environment": "live"}]
     trigger = await preview(world, "create_trigger", name="x", type="webhook", routes=routes)
     assert trigger["notes"] == [f'No workflow has the id "wf_none", {refused}']

@@ -109,7 +109,7 @@ PAIRS = [
     Pair("workflow", "process-new-orders", {}, {"slug": "orders-2", "status": "draft"}, ("active", "orders-2, draft")),
     Pair("trigger", "Shop events", {}, {"status": "Disabled"}, ("in live, active", "in live, disabled")),
     Pair("secret", "GOOGLE_SA", {"environment": "test"}, {"environment": None}, ('in test"', "in test and live")),
-    Pair("secret", "GOOGLE_SA", {"customerId": None}, {"customerId": "c1"}, ("the account itself", "c1")),
+    Pair("secret", "GOOGLE_SA", {"customerId": None}, {"customerId": "c1"}, ("your own account", "c1")),
     Pair("connection", "default", {"id": "u:o:live:k:a:c"}, {"id": "u:o:test:k:a:c"}, ("in live", "in test")),
     Pair("api_key", "BI export", {"last4": "1111"}, {"last4": "2222"}, ("…1111", "…2222")),
 ]
@@ -139,9 +139,9 @@ async def test_undocumented_fields_do_not_change_the_shown_connector(world: Worl
     gamma, person = world.id_of("connectors", "Gamma"), world.form()
     await world.call(CreateConnection(connector_id=gamma, credentials={"apiKey": "x"}, extra=forged), person)
     assert [heard.tool for heard in world.changes] == ["create_connection"]
-    own = 'Connect "Gamma" at "gamma.app" for the account itself and set "connectorName"'
+    own = 'Connect "Gamma" at "gamma.app" for your own account (no customer) and set "connectorName"'
     assert person.asked[0].question.title.startswith(own)
-    assert {entry.get("name") for entry in world.audited("intent")} == {"Gamma of the account itself"}
+    assert {entry.get("name") for entry in world.audited("intent")} == {"Gamma of your own account"}
 
 
 async def test_unreadable_record_is_reported_and_not_sent(tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ async def test_channel_says_where_people_decide_and_nothing_secret(subject: Subj
     assert isinstance(announced, Announcement)
     assert announced.places
     text = f"{announced.sentence(request)} {subject.channel.capabilities}"
-    assert text.startswith("A person decides ")
+    assert text.startswith("A person has to approve ")
     assert [secret for secret in subject.secrets if not secret or secret in text] == []
 
 
@@ -214,7 +214,7 @@ async def test_only_channels_that_tell_people_apart_are_asked_for_two(world: Wor
 async def test_failed_channel_is_told_beside_the_others(world: World) -> None:
     group = group_of(world, Fake("the chat", problem=Refused("The chat is down.", "Wait.")), Fake("a file"))
     request = deletion_of_customer()
-    assert (await group.ask(request)).sentence(request) == "A person decides in a file. The chat is down."
+    assert (await group.ask(request)).sentence(request) == "A person has to approve in a file. The chat is down."
     await group.aclose()
 
 

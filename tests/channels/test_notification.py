@@ -43,7 +43,7 @@ TELEGRAM = "tgram://123456789:abcdefg_hijklmnop/12315544/"
 TEXT = (
     'run_workflow, asked by "local" in the account test.\n'
     "Open until 2026-11-25T09:10:00Z.\n"
-    "A person decides on the desk."
+    "A person has to approve on the desk."
 )  # fmt: skip
 
 
@@ -152,10 +152,12 @@ async def settled(came: list[Any], count: int) -> None:
 async def test_message_arrives_by_ntfy_once(tmp_path: Path, ntfy: HttpService) -> None:
     async with notified(tmp_path, ntfy_url(ntfy)) as world:
         waiting = await asked(world)
-        assert waiting.where.endswith("A person decides on the desk. A notification goes to ntfy.")
+        assert waiting.where.endswith("A person has to approve on the desk. A notification goes to ntfy.")
         assert await told(world, "ntfy") == ("Notified at 09:00 UTC: ntfy.",)
         for _ in range(3):
-            assert (await asked(world)).where.endswith("A person decides on the desk. Notified at 09:00 UTC: ntfy.")
+            assert (await asked(world)).where.endswith(
+                "A person has to approve on the desk. Notified at 09:00 UTC: ntfy."
+            )
         await settled(ntfy.came, 1)
     (post,) = ntfy.came
     assert post.json == {"topic": "approvals", "title": "A call waits for an approval", "message": TEXT}
@@ -282,7 +284,8 @@ async def test_address_of_an_approver_is_left_out(tmp_path: Path) -> None:
     world = World(tmp_path)
     await asked(world)
     text = message(
-        await open_request(world), "A person decides in Slack. 2 people have to. Approvals so far: 1 (ana@example.com)."
+        await open_request(world),
+        "A person has to approve in Slack. 2 people have to. Approvals so far: 1 (ana@example.com).",
     )
     assert text.endswith("Approvals so far: 1 ([e-mail address]).")
 

@@ -72,7 +72,7 @@ OF_ONE_CALL: dict[str, tuple[list[LogEntry], str]] = {
         [DONE[0]],
         (
             "Unknown Delete customer Customer 1 allowed by the policy"
-            " It may or may not have happened. Check in Fastn before you repeat it."
+            " The change may or may not have been made. Check in Fastn before you repeat it."
         ),
     ),
     "failed": (
@@ -133,7 +133,7 @@ async def test_sign_says_what_is_lost_or_given(desk: Desk, visitor: Visitor) -> 
     write_entries(desk.audit, [call(n, event=INTENT, effect=effect) for n, effect in enumerate(effects)])
     page = await visitor.look("activity")
     labels = re.findall(r'role="img" aria-label="([^"]+)"', page)
-    assert labels == ["Spends AI credits:", "Gives access:", "Cannot be undone:"]  # nothing is lost in Trash
+    assert labels == ["Spends AI credits:", "Gives access:", "Cannot be fully undone:"]  # nothing is lost in Trash
 
 
 async def test_new_request_after_an_expired_one_is_a_new_row(desk: Desk, visitor: Visitor) -> None:
@@ -192,7 +192,7 @@ async def test_undone_change_says_so(desk: Desk, visitor: Visitor) -> None:
     write_entries(desk.audit, [replace(DONE[0], change="chg_1"), DONE[1]])
     await desk.ledger.begin(made("chg_1", AT, undone_at=AT))
     assert await rows(visitor) == ["00:00 Undone Delete customer Customer 1 allowed by the policy"]
-    assert "It was undone." in await details(visitor)
+    assert "It has been undone." in await details(visitor)
 
 
 async def test_change_that_is_in_no_log_here_comes_from_the_journal(desk: Desk, visitor: Visitor) -> None:
@@ -218,7 +218,7 @@ async def test_page_of_a_row_that_is_not_there_says_so(desk: Desk, visitor: Visi
         "change=chg_1",
         f"entry={'9' * 40}&change=",
     ):
-        assert "There is nothing to show" in await visitor.look(f"activity?{query}", 404), query
+        assert "Change not found" in await visitor.look(f"activity?{query}", 404), query
 
 
 async def test_hostile_names_are_escaped_and_visible(desk: Desk, visitor: Visitor) -> None:
@@ -271,7 +271,7 @@ async def test_search_stops_after_a_bounded_number_of_entries_and_can_go_on(long
 FILTERS = [
     ({"outcome": "Done"}, {3, 4, 5}),
     ({"outcome": "Failed or unknown"}, {6}),
-    ({"outcome": "Declined or expired"}, {1, 2}),
+    ({"outcome": "Not approved or ended"}, {1, 2}),
     ({"outcome": "Refused"}, {0}),
     ({"outcome": "Waiting or not used"}, set[int]()),
     ({"effect": "Delete, revoke"}, {0, 1, 2, 3, 4}),

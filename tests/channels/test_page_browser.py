@@ -89,7 +89,7 @@ async def test_call_can_be_approved_by_keyboard(desk: Desk, chromium: Browser) -
     ]
     await settled(tab)
     await tab.keyboard.press("Enter")
-    await expect(tab.get_by_role("status").filter(has_text="Approved: Change workflow Orders.")).to_be_focused()
+    await expect(tab.get_by_role("status").filter(has_text="Approved: Update workflow Orders.")).to_be_focused()
     assert await state(desk) is RequestState.OPEN
     assert await state(desk, "grant-2") is RequestState.APPROVED
 
@@ -143,15 +143,15 @@ async def test_name_with_invisible_characters_can_be_approved(desk: Desk, chromi
 async def test_temporary_approval_is_given_and_revoked(desk: Desk, chromium: Browser) -> None:
     await desk.ask(update_of_workflow())
     tab = await visit(chromium, desk)
-    await tab.get_by_text("Allow the same for 15 minutes", exact=True).click()
+    await tab.get_by_text("Approve for 15 minutes", exact=True).click()
     await settled(tab)
-    await tab.get_by_role("button", name="Approve, and allow the same for 15 minutes").click()
-    await expect(tab.get_by_text("The same is allowed for 15 minutes.")).to_be_visible()
+    await tab.get_by_role("button", name="Approve for 15 minutes").click()
+    await expect(tab.get_by_text("Matching calls need no approval for 15 minutes.")).to_be_visible()
     await given(desk.ledger, "grant-2", desk.clock.now().timestamp() + 900)
     await tab.reload()
     await expect(tab.get_by_text(re.compile("1[45] minutes left"))).to_be_visible()
     await settled(tab)
-    await tab.get_by_role("button", name='Revoke: Change workflow "Orders"').click()
+    await tab.get_by_role("button", name='Revoke: Update workflow "Orders"').click()
     await expect(tab.get_by_text("Revoked. Such calls need approval again.")).to_be_visible()
     assert await desk.ledger.temporary_approvals(0.0) == []
 
@@ -166,7 +166,7 @@ async def test_new_request_appears_without_a_reload(desk: Desk, chromium: Browse
     await desk.ask(update_of_workflow())
     await expect(tab.get_by_role("heading", level=2, name="Change 2 fields of workflow Orders")).to_be_visible()
     await expect(tab.get_by_role("heading", level=1)).to_have_text("Delete customer Globex.")
-    await expect(tab.locator("#announce")).to_have_text('New request: Change workflow "Orders". 2 calls waiting.')
+    await expect(tab.locator("#announce")).to_have_text('New request: Update workflow "Orders". 2 requests waiting.')
     await expect(tab).to_have_title("(2) Approvals · fastn-mcp")
     await expect(field).to_be_focused()
     await tab.keyboard.type("bex")
@@ -187,7 +187,7 @@ async def test_request_decided_elsewhere_disappears(desk: Desk, chromium: Browse
     await desk.becomes("grant-1", RequestState.DECLINED, by="terminal")
     await expect(tab.get_by_role("heading", level=1)).to_have_text(re.compile("^Change 2 fields of workflow Orders"))
     await expect(tab.get_by_role("heading", level=1)).to_be_focused()
-    await expect(tab.locator("#announce")).to_have_text("One request is over. One call waiting.")
+    await expect(tab.locator("#announce")).to_have_text("One request is over. 1 request waiting.")
     await expect(tab.get_by_text("just now, by a person at a terminal")).to_be_visible()
 
 
@@ -208,7 +208,7 @@ async def test_click_right_after_a_change_decides_nothing(desk: Desk, chromium: 
     await expect(tab.locator("main[data-settling]")).to_have_count(0)
     assert await state(desk, "grant-2") is RequestState.OPEN
     await tab.get_by_role("button", name="Change Orders").click()
-    await expect(tab.get_by_text("Approved: Change workflow Orders.")).to_be_visible()
+    await expect(tab.get_by_text("Approved: Update workflow Orders.")).to_be_visible()
 
 
 async def test_click_right_after_loading_decides_nothing(desk: Desk, chromium: Browser) -> None:
@@ -256,7 +256,7 @@ async def test_list_appears_and_goes_without_a_reload(desk: Desk, chromium: Brow
     await expect(tab.get_by_role("region", name="Waiting requests")).to_be_visible()
     await expect(tab.locator(".card")).to_have_count(1)
     await expect(tab.get_by_role("heading", level=1)).to_have_text(re.compile("^Change 2 fields of workflow Orders"))
-    await expect(tab.locator(".queue [aria-current]")).to_contain_text("Change workflow Orders")
+    await expect(tab.locator(".queue [aria-current]")).to_contain_text("Update workflow Orders")
     await expect(note).to_be_focused()
     await tab.keyboard.type("t")
     await expect(note).to_have_value("Wait")
@@ -309,7 +309,7 @@ async def test_closed_page_shows_that_it_is_not_connected(desk: Desk, chromium: 
 async def test_page_works_without_scripts(desk: Desk, chromium: Browser) -> None:
     await desk.ask(deletion_of_customer(expected="Globex"))
     tab = await visit(chromium, desk, java_script_enabled=False)
-    await expect(tab.get_by_text("Does not update by itself")).to_be_visible()
+    await expect(tab.get_by_text("Does not refresh automatically")).to_be_visible()
     await tab.get_by_label("Type Globex to confirm").fill("globex")
     await tab.get_by_role("button", name="Delete Globex").click()
     await expect(tab.get_by_text("the text you typed does not match exactly")).to_be_visible()
@@ -319,9 +319,9 @@ async def test_page_works_without_scripts(desk: Desk, chromium: Browser) -> None
     await tab.get_by_role("button", name="Delete Globex").click()
     await expect(tab.get_by_text("Approved: Delete customer Globex.")).to_be_visible()
     await desk.ask(update_of_workflow())
-    await tab.get_by_role("link", name="Look again").click()
+    await tab.get_by_role("link", name="Refresh").click()
     await tab.get_by_role("button", name="Decline", exact=True).click()
-    await expect(tab.get_by_text("Declined: Change workflow Orders.")).to_be_visible()
+    await expect(tab.get_by_text("Declined: Update workflow Orders.")).to_be_visible()
 
 
 async def test_other_origin_cannot_frame_read_or_post(desk: Desk, chromium: Browser) -> None:

@@ -293,8 +293,8 @@ async def test_oldest_request_is_first_and_its_id_is_shown_once(desk: Desk, visi
 async def test_requester_is_shown_by_the_name_it_gave(desk: Desk, visitor: Visitor) -> None:
     await desk.ask(deletion_of_customer(asked_by="Claude Desktop"), update_of_workflow())
     page = await visitor.read()
-    assert page.count('Asked by "Claude Desktop"') == 1
-    assert page.count("Asked by an unnamed caller") == 1
+    assert page.count('Requested by "Claude Desktop"') == 1
+    assert page.count("Requested by an unnamed caller") == 1
 
 
 async def test_only_permanent_losses_are_red(desk: Desk, visitor: Visitor) -> None:
@@ -316,7 +316,7 @@ async def test_three_requests_are_listed_with_one_open(desk: Desk, visitor: Visi
     assert page.count('aria-current="true"') == 1
     assert "checkbox" not in page
     assert len(re.findall(r'<li data-key="grant-\d"><a href="[^"]+\?request=grant-\d#request"', page)) == 3
-    assert page.count("Cannot be undone") == 1
+    assert page.count("Cannot be fully undone") == 1
     for wanted, opened in (("grant-2", "grant-2"), ("grant-3", "grant-3"), ("unknown", "grant-1"), ("", "grant-1")):
         page = (await visitor.http.get(visitor.room, params={"request": wanted})).text
         assert re.findall(r'<article class="card" data-key="([^"]+)"', page) == [opened]

@@ -55,7 +55,7 @@ async def test_budgets_count_what_was_used(tmp_path: Path) -> None:
                 assert await counted(desk.ledger, limit, at=desk.clock.now().timestamp())
         assert await rated(desk.ledger, budgets.rate_budget("local"), 10, 300.0, desk.clock.now().timestamp())
         page = await text(visitor)
-    assert "Run a workflow; change what is in use 14 of 20 left today" in page
+    assert "Run workflows, or change resources in use 14 of 20 left today" in page
     assert "Ask Fastn's AI none of 1 left today" in page
     assert "You can approve 9 more deletions in the next 5 minutes." in page
 

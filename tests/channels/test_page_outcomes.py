@@ -45,18 +45,18 @@ def test_state_has_words_on_the_page_in_the_chat_and_for_a_late_vote(state: Requ
     in_chat = app.partition("const SAYS = {")[2].partition("};")[0]
     assert state in {*STATES, RequestState.APPROVED, RequestState.USED}
     assert f" {state.value}: " in in_chat
-    assert "Nothing was decided" in why_closed(replace(grant(), state=state))
+    assert "Your answer was not recorded" in why_closed(replace(grant(), state=state))
 
 
 @pytest.mark.parametrize(
     ("outcome", "said"),
     [
-        ("done", "Done Change workflow Orders"),
-        ("applied_unreadable", "Done Change workflow Orders"),
-        ("unknown_outcome", "Unknown Change workflow Orders"),
-        ("begun", "Being sent Change workflow Orders"),
-        ("failed", "Failed Change workflow Orders"),
-        ("not_sent", "Failed Change workflow Orders"),
+        ("done", "Done Update workflow Orders"),
+        ("applied_unreadable", "Done Update workflow Orders"),
+        ("unknown_outcome", "Unknown Update workflow Orders"),
+        ("begun", "Being sent Update workflow Orders"),
+        ("failed", "Failed Update workflow Orders"),
+        ("not_sent", "Failed Update workflow Orders"),
     ],
 )
 async def test_used_approval_shows_the_outcome_of_its_call(
@@ -66,7 +66,7 @@ async def test_used_approval_shows_the_outcome_of_its_call(
     await desk.ledger.begin(made("c1", now, approval="grant-2", outcome=outcome))
     page = await row(visitor)
     assert page.startswith(said)
-    assert ("It may or may not have happened. Check in Fastn before you repeat it." in page) is (
+    assert ("The change may or may not have been made. Check in Fastn before you repeat it." in page) is (
         outcome in ("unknown_outcome", "begun")
     )
     assert ("Orders → Orders v2" in page) is (outcome not in ("failed", "not_sent"))
@@ -114,7 +114,7 @@ async def test_calls_under_a_temporary_approval_are_told_apart(desk: Desk, visit
         made("c2", now + 1, approval="grant-2", approved_by="temporary_approval: local_page", outcome="failed")
     )
     page = await row(visitor)
-    assert page.startswith("Done Change workflow Orders")
+    assert page.startswith("Done Update workflow Orders")
     assert "1 more call ran under its temporary approval." in page
     assert page.count(", under the temporary approval") == 1
 

@@ -159,14 +159,14 @@ async def test_replayed_dialog_and_stale_message_decide_nothing(slack: Slack, wo
     before = message.buttons
     view = await slack.opens(DANA, message)
     assert await slack.submit(DANA, view) == ""
-    assert "has already been approved. Nothing was decided." in await slack.submit(DANA, view)
+    assert "has already been approved. Your answer was not recorded." in await slack.submit(DANA, view)
     await slack.press(KIM, message, "approve", button=before["approve"])
     await until(lambda: slack.whispers)
-    assert slack.whispers[-1] == (KIM, "This request has already been approved. Nothing was decided.")
+    assert slack.whispers[-1] == (KIM, "This request has already been approved. Your answer was not recorded.")
     await until(lambda: "withdraw" in message.buttons)
     await slack.decide(KIM, message, "withdraw")
     for user in (DANA, KIM):
-        assert "the approval was withdrawn. Nothing was decided." in await slack.submit(user, view)
+        assert "the approval was withdrawn. Your answer was not recorded." in await slack.submit(user, view)
     assert isinstance(await world.call(call), Declined)
     assert world.changes == []
 
@@ -178,7 +178,7 @@ async def test_approval_of_a_changed_target_is_void(slack: Slack, world: SlackWo
     world.sandbox.state.named("workflows", call.workflow_id, by="id")["description"] = "Changed meanwhile."
     assert isinstance(await world.call(call), TargetChanged)
     await world.shows(message, "Void\n")
-    assert "Its target changed before it was sent. Nothing was sent." in message.text
+    assert "The target changed before the call was sent. Nothing was sent." in message.text
     assert "Decided by" not in message.text, "dana approved it, and did not make it void"
     assert world.changes == []
 
@@ -187,7 +187,7 @@ async def test_expired_request_says_so(slack: Slack, world: SlackWorld) -> None:
     message = await world.asked(world.run())
     await slack.opens(DANA, message)
     world.clock.pass_(601)
-    assert "This request has expired. Nothing was decided" in await slack.submit(DANA)
+    assert "This request has expired. Your answer was not recorded" in await slack.submit(DANA)
     await world.shows(message, "Expired\n")
     assert message.buttons == {}
 
@@ -206,8 +206,8 @@ async def test_four_eyes_count_people(slack: Slack, tmp_path: Path) -> None:
         call = world.deletion()
         pending = await world.expect(PendingApproval, call)
         where = (
-            "A person decides in Slack. 2 people other than the requester have to approve this call. Approvals so"
-            " far: 0."
+            "A person has to approve in Slack. 2 people other than the requester have to approve this call. Approvals"
+            " so far: 0."
         )
         assert pending.where.endswith(where)
         (message,) = slack.messages
@@ -216,7 +216,7 @@ async def test_four_eyes_count_people(slack: Slack, tmp_path: Path) -> None:
             message, "2 people other than the requester have to approve this call. Approvals so far: 1 (dana)."
         )
         again = await slack.decide("U0DANA2", message, typed="Globex Exports")
-        assert again == "You have approved it already; another person has to approve it, too. Nothing was decided."
+        assert again == "You have already approved. One more person has to approve. Your answer was not recorded."
         assert isinstance(await world.call(call), PendingApproval)
         assert await slack.decide(KIM, message, typed="Globex Exports") == ""
         assert isinstance(await world.call(call), Done)
@@ -331,12 +331,16 @@ async def test_request_stays_open_elsewhere_while_slack_is_down(
     pending = await world.expect(PendingApproval, call)
     assert (
         pending.where
-        == f"This client cannot ask for approval. A person decides on the desk. Slack did not take the request ({why})."
+        == "This client cannot show an approval form. A person has to approve on the desk. Slack did not take the"
+        f" request ({why})."
     )
     assert slack.messages == []
     world.clock.pass_(31)
     pending = await world.expect(PendingApproval, call)
-    assert pending.where == "It is still waiting for an answer. A person decides on the desk, or in Slack."
+    assert (
+        pending.where
+        == "The call is still waiting for a person's decision. A person has to approve on the desk, or in Slack."
+    )
     await world.approve_open_request()
     assert isinstance(await world.call(call), Done)
     await world.shows(slack.messages[0], "Done\n")
@@ -397,7 +401,7 @@ async def test_approver_who_left_does_not_keep_others_from_being_told(slack: Sla
     slack.departed.add(DANA)
     async with slack_world(tmp_path, slack, FOUR_EYES, variables=DIRECT) as world:
         call = world.deletion()
-        assert "A person decides in Slack. 2 people" in (await world.expect(PendingApproval, call)).where
+        assert "A person has to approve in Slack. 2 people" in (await world.expect(PendingApproval, call)).where
         assert [message.channel for message in slack.messages] == ["D0DANA2", "D0KIM"]
 
 

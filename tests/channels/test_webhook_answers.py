@@ -83,7 +83,7 @@ async def test_signed_answer_withdraws_an_unused_approval(world: WebhookWorld) -
     again = await world.answer(world.kim, question, "withdraw")
     assert (again.status, again.body["message"]) == (
         409,
-        "This request was approved, but the approval was withdrawn. Nothing was decided.",
+        "This request was approved, but the approval was withdrawn. Your answer was not recorded.",
     )
 
 

@@ -240,7 +240,7 @@ def test_logout_deletes_a_key_and_says_that_it_still_works(
     done = fastn("logout", "acme")
     assert done.stdout.splitlines() == [
         f"The key for acme at {address} was removed from the keyring.",
-        "It still works. If it is no longer needed, revoke it in the Fastn dashboard (Settings, API keys).",
+        "It still works. If it is no longer needed, revoke it in the Fastn dashboard (Settings > API keys).",
     ]
     assert stored_keys(environment) == {}
     again = error_line(

@@ -175,7 +175,7 @@ def test_removing_the_last_profile_removes_the_default(config: Path, fastn: Run)
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (("add", "acme"), "The profile 'acme' exists already. Change it in "),
+        (("add", "acme"), "The profile 'acme' already exists. Change it in "),
         (("add", "a b"), "'a b' is not a valid profile name. Use letters, digits,"),
         (("add", "x", "--base-url", "http://evil.example"), "The setting base_url (flag --base-url) "),
         (("remove", "acne"), "There is no profile 'acne' (did you mean 'acme'?). Known: acme, globex."),

@@ -52,7 +52,7 @@ def test_stop_of_an_approver_does_not_stand_for_one_of_the_operator(machine: Sta
 def test_stop_that_held_in_one_store_only_is_new(machine: StateFolder) -> None:
     machine.run("--sandbox", "stop", "--reason", "the first")
     done = words(machine.run("stop", "--reason", "the second"))
-    assert done.startswith("All changes have been stopped since")
+    assert done.startswith("stopped all changes at")
     assert 'Reason: "the second".' in done
 
 
@@ -88,7 +88,7 @@ def test_every_store_is_stopped_though_one_fails(machine: StateFolder) -> None:
     machine.folder.joinpath("sandbox", "ledger.sqlite").write_bytes(b"no database, but something else" * 100)
     done = machine.run("stop")
     assert (done.returncode, "Not stopped in" in done.stderr) == (1, True)
-    assert words(done).startswith("In the other folders: All changes have been stopped since ")
+    assert words(done).startswith("In the other folders: stopped all changes at ")
     assert len(stops(machine)) == 1
 
 
@@ -134,7 +134,7 @@ def test_change_that_has_left_is_waited_for_and_named(machine: StateFolder) -> N
 def test_person_of_an_unknown_name_is_stopped_and_questioned(machine: StateFolder) -> None:
     done = machine.run("stop", "--person", "Dnaa")
     assert done.returncode == 0
-    assert 'Changes of the person "Dnaa" have been stopped' in words(done)
+    assert 'stopped the changes of the person "Dnaa" at ' in words(done)
     assert 'No approval has been requested yet by the person "Dnaa". Is the name spelled correctly?' in words(done)
     assert [stop.person for stop in stops(machine)] == ["Dnaa"]
 
@@ -180,5 +180,5 @@ def test_call_and_doctor_say_that_changes_are_stopped(machine: StateFolder) -> N
     machine.run("--sandbox", "stop")
     done = machine.run("--sandbox", "call", "create-customer", "--name", "Initech")
     assert done.returncode != 0
-    assert "All changes have been stopped since" in done.stdout + done.stderr
-    assert "All changes have been stopped since" in " ".join(machine.run("--sandbox", "doctor").stdout.split())
+    assert "stopped all changes at" in done.stdout + done.stderr
+    assert "stopped all changes at" in " ".join(machine.run("--sandbox", "doctor").stdout.split())

@@ -214,7 +214,7 @@ async def test_error_body_is_kept_as_facts(body: Any, facts: dict[str, Any]) -> 
     error = await error_of(client(Fastn(reply(422, body))), CreateCustomer(name="Acme"))
     assert error.facts == {"fastn": {"status": 422, **facts}}
     assert str(error) == (
-        "Fastn does not accept the values (422). Nothing was changed. Correct what Fastn refuses, and call again."
+        "Fastn rejected the values (422). Nothing was changed. Correct what Fastn refuses, and call again."
     )
 
 

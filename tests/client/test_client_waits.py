@@ -143,9 +143,9 @@ async def test_distant_reset_returns_the_next_call_at_once() -> None:
     [
         (READ, "timeout", "Nothing was changed."),
         (ListCustomers(), "timeout", "Nothing was changed."),
-        (CreateCustomer(name="A"), "unknown_outcome", "It may or may not have happened."),
-        (UpdateCustomer(customer_id="acme", name="A"), "unknown_outcome", "It may or may not have happened."),
-        (DeleteCustomer(customer_id="acme"), "unknown_outcome", "It may or may not have happened."),
+        (CreateCustomer(name="A"), "unknown_outcome", "The change may or may not have been made."),
+        (UpdateCustomer(customer_id="acme", name="A"), "unknown_outcome", "The change may or may not have been made."),
+        (DeleteCustomer(customer_id="acme"), "unknown_outcome", "The change may or may not have been made."),
     ],
 )
 async def test_silent_server_ends_at_the_deadline_with_an_unknown_write(

@@ -228,7 +228,7 @@ def test_variable_that_sends_the_key_of_a_profile_elsewhere_is_refused(file: Wri
 
 def test_missing_key_names_the_next_command(file: Write) -> None:
     assert refused(file("")) == (
-        "There is no API key. Set FASTN_API_KEY (Fastn dashboard: Settings, API keys), or store one: "
+        "There is no API key. Set FASTN_API_KEY (Fastn dashboard: Settings > API keys), or store one: "
         "fastn-mcp login. Without an account: fastn-mcp --sandbox"
     )
     assert "fastn-mcp login --file" in refused(file(""), keyring=Nothing())

@@ -112,7 +112,7 @@ async def test_request_and_its_decision_are_shown(
         await talk.waits()
         app = talk.app
         await expect(app.locator(".lost")).to_have_text(
-            "Its connection Shopify and its secret PARTNER_TOKEN are lost for good."
+            "Its connection Shopify and its secret PARTNER_TOKEN are permanently lost."
         )
         await expect(app.locator("#left")).to_contain_text("left to decide")
         await app.get_by_text("Exact call").click()
@@ -122,7 +122,7 @@ async def test_request_and_its_decision_are_shown(
         await talk.looks()
         await expect(app.get_by_role("status")).to_have_text("Approved. The agent can make the same call again.")
         await expect(app.get_by_role("button", name="Open the approval page")).to_be_hidden()
-        await app.get_by_role("button", name="Tell the agent to go on").click()
+        await app.get_by_role("button", name="Tell the agent to continue").click()
         await talk.host.tab.wait_for_function("window.sent.length")
         (message,) = await talk.host.sent()
         assert message["role"] == "user"
@@ -215,7 +215,7 @@ async def test_app_names_where_to_decide_without_a_page(upstream: Upstream, tmp_
         result = await talk.delete()
         await talk.host.returned(result.model_copy(update={"meta": None, "structured_content": None}))
         await expect(talk.app.get_by_role("heading")).to_contain_text("Delete customer Globex Exports.")
-        await expect(talk.app.get_by_text("A person decides on the approval page")).to_be_visible()
+        await expect(talk.app.get_by_text("A person has to approve on the approval page")).to_be_visible()
         await expect(talk.app.get_by_role("button")).to_have_count(0)
         await talk.waits(capabilities={"serverTools": {}})
         await expect(talk.app.get_by_text("Open http://127.0.0.1:")).to_be_visible()

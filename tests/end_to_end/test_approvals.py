@@ -1,4 +1,4 @@
-"""Approval outside of the client: on the page, to which a browser, a printed command or a link of the client leads."""
+"""Approval outside the client: on the page, to which a browser, a printed command or a link of the client leads."""
 
 import json
 import os
@@ -72,7 +72,7 @@ async def test_printed_command_opens_the_page_of_a_profile(upstream: Upstream, t
 
 
 def served(env: dict[str, str], folder: Path, era: str, person: Person) -> Client:
-    """A client of a server whose policy wants deletions approved outside of the client."""
+    """A client of a server whose policy wants deletions approved outside the client."""
     policy = policy_file(folder, '[defaults]\ndestroy = "out_of_band"\n')
     return Client(stdio(env, "--policy", str(policy)), mode=ERAS[era], elicitation_callback=person)
 

@@ -147,7 +147,7 @@ async def test_call_approved_at_the_receiver_is_sent_once(folder: Folder, upstre
             target = await deletion(client)
             waiting = await delete(client, target)
             assert waiting["status"] == "approval_required"
-            assert "A person decides by the webhook at 127.0.0.1" in waiting["message"]
+            assert "A person has to approve by the webhook at 127.0.0.1" in waiting["message"]
             prompt = receiver.question()
             assert 'Delete customer "Globex Exports"' in prompt
             assert "To approve, type: approve Globex Exports" in prompt

@@ -365,7 +365,7 @@ async def test_limits_are_the_golden_ones(tmp_path: Path) -> None:
 async def test_stop_and_allow_are_the_golden_ones(local: LocalPage) -> None:
     visitor = local.visitor
     await local.show("Nothing waits", "stop", "#content")
-    await local.show("Nothing is stopped", "allow", "#content")
+    await local.show("No changes are stopped", "allow", "#content")
     await local.ask("update_customer")
     await local.approve(extent="while")
     await local.call("update_customer")

@@ -21,7 +21,7 @@ STATES = {
     "form shown": "A client with forms",
     "approved": "A client without forms; people approve it elsewhere, and the agent calls again",
     "form declined": "A person declined it in the form",
-    "declined": "A person declined it outside of the client",
+    "declined": "A person declined it outside the client",
     "withdrawn": "A person withdrew their approval",
     "renamed": "Its records were renamed while people decided",
     "stopped": "Changes are stopped",

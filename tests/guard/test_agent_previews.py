@@ -26,7 +26,7 @@ APPROVAL = {
     Decision.ALLOW: "none, since the policy allows it",
     Decision.CONFIRM: "a person has to approve it",
     Decision.TYPED: 'a person has to approve it by typing "Initech"',
-    Decision.OUT_OF_BAND: "a person has to approve it outside of the client",
+    Decision.OUT_OF_BAND: "a person has to approve it outside the client",
     Decision.FOUR_EYES: "two people have to approve it",
     Decision.DENY: "refused by the policy (rule 7)",
 }
@@ -87,7 +87,7 @@ async def test_sentences_contain_further_facts(world: World) -> None:
     call = connector(world)
     plain = await world.judge.questions.with_question(await world.judge.judge_call(call, Asker()))
     described = await evaluation(world, call)
-    assert "Not checked: workflows." in plain.people_question.unchecked
+    assert "Workflows that use it were not checked." in plain.people_question.unchecked
     assert described.people_question.unchecked == ""
     assert 'Workflows "Sync HubSpot contacts' in described.people_question.then
     assert described.resolved.dependence == plain.resolved.dependence

@@ -39,8 +39,8 @@ def temporary_approval(question: ApprovalRequest) -> Approve:
 
 
 OUTSIDE = {
-    "out_of_band": "The policy requires approval outside of the client. A person decides on the desk.",
-    "four_eyes": "The policy requires two people to approve it. A person decides on the desk. "
+    "out_of_band": "The policy requires approval outside the client. A person has to approve on the desk.",
+    "four_eyes": "The policy requires two people to approve it. A person has to approve on the desk. "
     "2 people other than the requester have to approve this call. Approvals so far: 0.",
 }
 
@@ -59,13 +59,14 @@ async def test_refusal_says_why_a_form_is_not_used(world: World) -> None:
     wide = CreateRole(name="R", permissions=[f"orders:{n}:write" for n in range(400)])
     long = await world.expect(PendingApproval, wide, world.form())
     assert (
-        long.where == "Its arguments must be shown in full and are too long for a form. A person decides on the desk."
+        long.where
+        == "Its arguments must be shown in full and are too long for a form. A person has to approve on the desk."
     )
     await world.call(world.run(), world.form(seconds=0.5))
     left = await world.expect(PendingApproval, world.deletion(), world.form())
     assert left.where == (
         "This client's form was recently answered faster than a person can read, so it is not used for now. "
-        "A person decides on the desk."
+        "A person has to approve on the desk."
     )
 
 

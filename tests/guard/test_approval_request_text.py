@@ -187,10 +187,10 @@ def test_preview_of_a_deletion_says_what_comes_back_and_what_is_lost() -> None:
     goes = Dependence((connections, Dependents("executions", 2, ({"name": "a"}, {"name": "b"}))))
     output = question_about(DeleteCustomer(customer_id="c1"), Effect.DESTROY, "test", target, goes)
     lost, again = (
-        'Its connection "HubSpot" is lost for good.',
+        'Its connection "HubSpot" is permanently lost.',
         "The customer itself can be created again, under a new id.",
     )
-    lines = ['Delete customer "Acme".', f"{lost} Its triggers stop. {again}"]
+    lines = ['Delete customer "Acme".', f"{lost} Its triggers may stop. {again}"]
 
     assert output.lines() == [*lines, "History: 2 runs.", 'delete_customer customer_id="c1". Account: test.']
     assert output.line() == f'{" ".join(lines)} History: 2 runs. delete_customer customer_id="c1".'
@@ -205,7 +205,7 @@ def test_change_in_the_first_sentence_is_not_listed_again() -> None:
     target = FastnObject.model_validate({"id": "c1", "name": "Acme", "plan": "Free"})
     call = UpdateCustomer(customer_id="c1", plan="Growth")
     first, second, called = question_about(call, Effect.WRITE, "test", target, Dependence()).lines()
-    assert (first, second) == ('Change plan of customer "Acme" from "Free" to "Growth".', "It can be changed back.")
+    assert (first, second) == ('Change the plan of customer "Acme" from "Free" to "Growth".', "It can be changed back.")
     assert called == 'update_customer customer_id="c1" plan="Growth". Account: test.'
     long = UpdateCustomer(customer_id="c1", plan="x" * 90)
     lines = question_about(long, Effect.WRITE, "test", target, Dependence()).lines()
@@ -244,7 +244,7 @@ def test_overwriting_create_is_shown_as_an_update() -> None:
         question_about(call, Effect.EXTERNAL, "a", existing, Dependence(), "Why.")
         for existing in (there, FastnObject(), None)
     )
-    assert taken.title == 'Overwrite customer "Acme", which exists.'
+    assert taken.title == 'Overwrite the existing customer "Acme".'
     assert (taken.target, taken.name) == ("c9", "Acme")
     assert taken.changes == (FieldChange("plan", "Growth", "Free"),)
     assert unknown.unchecked == "Its name or slug may be taken: Fastn may overwrite something."
@@ -289,7 +289,7 @@ def test_batch_text_lists_each_call_and_the_sum() -> None:
     assert listed.effect is Effect.DESTROY
     assert listed.expected == "Acme"
     assert listed.lines() == [
-        "Make 2 changes. Change 2 cannot be undone in full. They are sent in this order. Account: test.",
+        "Make 2 changes. Call 2 cannot be fully undone. The calls are sent in this order. Account: test.",
         f"2. {deletion.line()}",
         f"5. {create.line()}",
     ]
@@ -299,7 +299,7 @@ def test_batch_text_lists_each_call_and_the_sum() -> None:
     ]
     assert listed.data_for_agent() == {
         "call": "apply_changes",
-        "does": "Make 2 changes. Change 2 cannot be undone in full.",
+        "does": "Make 2 changes. Call 2 cannot be fully undone.",
         "account": "test",
         "effect": "destroy",
         "effects": ["write", "destroy"],
@@ -322,8 +322,8 @@ def test_text_to_type_for_a_batch_is_the_name_of_what_is_lost_or_short() -> None
     plain = question_about(CreateCustomer(name="New"), Effect.WRITE, "test", None, Dependence())
     for calls, expected in (
         ([plain, deletion("Acme")], "Acme"),
-        ([deletion("Acme"), plain, deletion("Globex")], "delete 2"),
-        ([plain, plain], "change 2"),
+        ([deletion("Acme"), plain, deletion("Globex")], "2 deletions"),
+        ([plain, plain], "2 changes"),
     ):
         numbered = [replace(call, number=number) for number, call in enumerate(calls, 1)]
         assert question_of_list("apply_changes", numbered).expected == expected

@@ -180,14 +180,14 @@ async def test_three_deletions_need_one_approval_and_run_in_order(world: World) 
     assert outcome.change is None
     assert outcomes(outcome) == ["done"] * 3
     (question,) = person.asked
-    assert question.expected == "delete 3"
+    assert question.expected == "3 deletions"
     lines = form_text(question).split("\n")
     assert lines[0].startswith(
-        "Make 3 changes. Changes 1, 2 and 3 cannot be undone in full. They are sent in this order."
+        "Make 3 changes. Calls 1, 2 and 3 cannot be fully undone. The calls are sent in this order."
     )
     assert all(line.startswith(f'{n}. Delete customer "') for n, line in enumerate(lines[1:4], 1))
     assert all(name in line for name, line in zip(NAMES, lines[1:4], strict=True))
-    assert lines[-1] == 'Type "delete 3" to approve these 3 calls.'
+    assert lines[-1] == 'Type "3 deletions" to approve these 3 calls.'
     targets = [part.target for part in call.inner_calls]
     assert [heard.path.rpartition("/")[2] for heard in world.changes] == targets
     decided = await world.ledger.decided(10)
@@ -306,8 +306,8 @@ async def test_list_stops_at_the_first_failure(world: World) -> None:
     world.sandbox.faults.add(Status(method="DELETE", path=f"*/{world.deletion('Katana').target}", status=409))
     outcome = await world.expect(Incomplete, deletions(world), world.form())
     assert outcomes(outcome) == ["done", Conflict.outcome, "left"]
-    assert "1 of 3 calls were done. Call 2, delete_customer" in outcome.what
-    assert outcome.what.endswith("1 was not tried.")
+    assert "1 of 3 calls succeeded. Call 2, delete_customer" in outcome.what
+    assert outcome.what.endswith("1 was not attempted.")
     assert len(world.changes) == 2
     (row,) = [row for row in cast(Any, outcome.facts["calls"]) if "fastn" in row]
     assert row["fastn"]["status"] == 409
@@ -321,7 +321,7 @@ async def test_target_that_changed_before_its_call_is_not_touched(world: World) 
     assert len(world.changes) == 1
     person = world.form()
     assert outcomes(await world.call(call, person)) == ["done"] * 3
-    assert person.asked[0].expected == "delete 2"
+    assert person.asked[0].expected == "2 deletions"
 
 
 async def test_approval_of_the_rest_of_a_list_is_used_at_the_same_instant(world: World) -> None:
@@ -491,7 +491,7 @@ async def test_later_round_form_approves_the_batch(world: World) -> None:
     """The MCP specification of 2026-07-28: the call ends with the question and comes again with the answer."""
     call = deletions(world)
     asked = await world.first_round(call)
-    other = FormLater(submitted=(asked.id, Approve("delete 3")))
+    other = FormLater(submitted=(asked.id, Approve("3 deletions")))
     await world.expect(Refused, deletions(world, "Katana", "Acme Corp"), other)
     assert world.changes == []
     outcome = await world.call(call, FormLater(submitted=(asked.id, Approve(asked.expected))))

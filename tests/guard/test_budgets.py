@@ -131,7 +131,7 @@ async def test_list_destroys_nothing_once_the_rate_is_used_up(tmp_path: Path) ->
 
     form.ask = used_up_meanwhile  # type: ignore[method-assign]
     refused = await world.expect(Incomplete, listed, form)
-    assert refused.what.startswith("0 of 2 calls were done.")
+    assert refused.what.startswith("0 of 2 calls succeeded.")
     assert world.changes == []
     world.clock.pass_(90)
     await world.expect(Done, listed)

@@ -67,7 +67,7 @@ async def test_approved_call_continues(tmp_path: Path) -> None:
     assert [heard.method for heard in world.changes] == ["DELETE"]
     assert world.timestamp == began + 10
     assert [each.partition(". ")[0] for each in reported] == ["Waiting for a person to decide"]
-    assert reported[0].endswith("A person decides on the desk.")
+    assert reported[0].endswith("A person has to approve on the desk.")
     assert done.change is not None
     assert done.change.approved_by == "local_page"
     assert await world.burnt() == 1
@@ -109,7 +109,7 @@ async def test_undecided_call_ends_in_time_and_can_be_repeated(tmp_path: Path, s
     began = world.timestamp
     call = world.deletion()
     waiting = await world.expect(PendingApproval, call)
-    assert waiting.where == "This client cannot ask for approval. A person decides on the desk."
+    assert waiting.where == "This client cannot show an approval form. A person has to approve on the desk."
     assert waiting.request.expires == began + 600
     assert world.timestamp == began + waited
     await decide(world, RequestState.APPROVED)
@@ -376,14 +376,15 @@ async def test_secret_to_be_typed_is_told_before_the_call_waits(tmp_path: Path) 
     pending = await world.dispatch(call, Caller(Asker(), None), report)
     assert isinstance(pending, PendingApproval)
     assert (world.timestamp, reported) == (began, [])
-    assert "A person types the value outside of the client." in pending.where
+    assert "A person types the value outside the client." in pending.where
     assert "rotate it" in pending.where
     meanwhile(world, 40, lambda: decide(world, RequestState.DECLINED))
     with pytest.raises(Declined):
         await world.dispatch(call, Caller(Asker(), None), report)
     assert world.timestamp == began + 10
     assert reported == [
-        "Waiting for a person to decide. It is still waiting for an answer. A person decides on the desk."
+        "Waiting for a person to decide. The call is still waiting for a person's decision. A person has to approve on"
+        " the desk."
     ]
 
 

@@ -192,7 +192,7 @@ def test_vote_that_does_not_count_says_what_it_lacks() -> None:
     request = deletion_of_customer(step_up=step_up)
     vote = Vote("dana", approves=True, at=request.created + 100)
     elsewhere = "Approving it needs a sign-in at most 5 minutes old, at https://page.example and nowhere else."
-    again = "You have approved it already; another person has to approve it, too. Nothing was decided."
+    again = "You have already approved. One more person has to approve. Your answer was not recorded."
     assert why_not(request, vote, request) == f"{elsewhere} Nothing was decided."
     assert why_not(request, replace(vote, auth_time=vote.at - 10), request) == again
     assert why_not(replace(request, step_up=None), vote, request) == again

@@ -180,7 +180,7 @@ class World:
 
     def _question(self, *, exists: bool) -> Question:
         resolved = self.resolved(exists=exists)
-        facts = facts_of(resolved, resolved.effect, undoes="what was done 2 hours ago")
+        facts = facts_of(resolved, resolved.effect, undoes="the change made 2 hours ago")
         facts.history = self.history()
         return question_of(facts, ACCOUNT, target_id(resolved))
 

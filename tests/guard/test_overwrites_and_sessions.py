@@ -99,7 +99,7 @@ async def test_secret_is_said_to_be_new_only_if_its_name_and_scope_rule_out_anot
     _, preview = await world.judged(CreateSecret(value="hunter2", **arguments))
     sentences = " ".join(preview.summary())
     assert ("No other secret has this name" in sentences) is (is_same is False)
-    assert ("Not checked: whether another secret has this name" in sentences) is (is_same is None)
+    assert ("Whether another secret has this name" in sentences) is (is_same is None)
     assert ("Overwrite secret" in sentences) is (is_same is True)
 
 

@@ -121,7 +121,7 @@ async def test_refusal_is_recorded_with_its_reason(world: World) -> None:
             arguments={"customer_id": "gone"},
             effect="destroy",
             outcome="not_found",
-            message="No customer with this id, or this API key has no access to it.",
+            message="No customer with this id, or the server's API key has no access to it.",
         ),
     ]
 

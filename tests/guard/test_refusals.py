@@ -99,13 +99,13 @@ async def test_refusal_names_the_channel_reason_and_expiry_of_its_request(world:
     first = await world.expect(PendingApproval, call)
     request = await world.open_request()
     assert (first.where, first.request.expires) == (
-        "This client cannot ask for approval. A person decides on the desk.",
+        "This client cannot show an approval form. A person has to approve on the desk.",
         request.expires,
     )
     assert first.question == request.question
     world.clock.pass_(5)
     again = await world.expect(PendingApproval, call)
-    assert again.where == "It is still waiting for an answer. A person decides on the desk."
+    assert again.where == "The call is still waiting for a person's decision. A person has to approve on the desk."
     assert (again.request.expires, again.question) == (request.expires, request.question)
     assert world.desk.shown == [request.id] * 2
 
@@ -117,7 +117,7 @@ async def test_request_whose_target_changed_is_replaced_by_one_that_shows_it(wor
     await world.client.send(UpdateCustomer(customer_id=call.customer_id, name="Globex Imports"))
     world.clock.pass_(5)
     answer = await world.expect(PendingApproval, call)
-    assert answer.where == "The target has changed since approval was requested. A person decides on the desk."
+    assert answer.where == "The target has changed since approval was requested. A person has to approve on the desk."
     new = await world.open_request()
     assert (new.principal, answer.request.expires) == ("local", new.expires)
     assert (new.question.target, new.question.name) == (call.customer_id, "Globex Imports")
@@ -130,7 +130,7 @@ async def test_unanswered_form_is_replaced_by_a_request_on_another_channel(world
     """A form that outlives its request is not used for a while."""
     answer = await world.expect(PendingApproval, world.run(), world.form(NoAnswer("closed"), seconds))
     request = await world.open_request()
-    assert answer.where == "No person answered: closed. A person decides on the desk."
+    assert answer.where == "No person answered: closed. A person has to approve on the desk."
     assert (world.desk.shown, request.principal) == ([request.id], "local")
     assert answer.request.expires == request.expires == world.timestamp + 600
     assert answer.question == request.question
@@ -151,7 +151,7 @@ async def test_form_that_ends_after_another_call_closed_its_request_gets_a_new_o
             return await super().ask(request)
 
     answer = await world.expect(PendingApproval, world.run(), Late(lambda _: NoAnswer("closed"), world.clock, 0))
-    assert answer.where == "No person answered: closed. A person decides on the desk."
+    assert answer.where == "No person answered: closed. A person has to approve on the desk."
     new = not_none(await world.ledger.find(answer.request.id))
     assert (new.principal, new.tool, new.created) == ("local", "run_workflow", world.timestamp)
     assert answer.question == new.question

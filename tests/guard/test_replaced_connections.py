@@ -42,12 +42,15 @@ async def test_question_says_that_the_credentials_of_a_connection_may_be_replace
     assert verdict.decision is Decision.CONFIRM
     assert shown.title.startswith("Reconnect ")
     assert shown.title.endswith(': connection "Cin7 Core of Katana" exists with status "EXPIRED".')
-    assert shown.lost == (
-        'The credentials of connection "Cin7 Core of Katana" may be replaced: the current ones are then lost for good.'
+    assert (
+        shown.lost
+        == 'The credentials of connection "Cin7 Core of Katana" may be replaced: the current ones are then permanently'
+        " lost."
     )
     assert shown.target == existing(world)["id"]
-    assert shown.data_for_agent()["undo"] == (
-        "The connection existed before and is kept. If its credentials were replaced, the earlier ones are lost: the"
+    assert (
+        shown.data_for_agent()["undo"]
+        == "The connection existed before and is kept. If its credentials were replaced, the earlier ones are lost: the"
         " customer has to authorise the app again."
     )
 
@@ -62,7 +65,10 @@ async def test_first_connection_to_an_app_is_described_as_new(world: World) -> N
 async def test_connections_that_cannot_be_read_count_as_replaced(world: World) -> None:
     world.refuse("/api/v1/connections")
     _, shown = await world.judged(reconnect(world))
-    assert "Not checked: whether a connection exists, whose credentials may then be replaced." in shown.unchecked
+    assert (
+        "Whether a connection already exists was not checked. If one does, its credentials may be replaced."
+        in shown.unchecked
+    )
     assert "It can be deleted afterwards." not in shown.then
     assert shown.data_for_agent()["undo"] == "Whether it overwrote something is unknown; find it with the list tool."
 
@@ -121,7 +127,7 @@ ROWS: dict[str, tuple[CreateConnection, Row, bool | None]] = {
     "the same": (CALL, {"id": KEY, "name": "default", "connectorId": "k1", "endOrgId": "c1"}, True),
     "known by its id alone": (CALL, {"id": KEY}, True),
     "another customer": (CALL, {"id": KEY, "connectorId": "k1", "endOrgId": "c2"}, False),
-    "the account itself": (CALL, {"id": "x", "connectorId": "k1", "endOrgId": None}, False),
+    "your own account": (CALL, {"id": "x", "connectorId": "k1", "endOrgId": None}, False),
     "another app": (CALL, {"id": "x", "connectorId": "k2", "endOrgId": "c1"}, False),
     "another name": (NAMED, {"id": KEY, "name": "default"}, False),
     "the same name, spelled otherwise": (NAMED, {"id": KEY, "name": "shop\u200b-2"}, True),

@@ -79,7 +79,7 @@ async def test_call_for_a_customer_that_does_not_exist_is_refused_before_anybody
     await world.expect(NotFound, RunWorkflow(workflow_id=ORDERS, customer_id="Nobody"), form)
     customers = [world.id_of("customers", "Katana"), "Nobody"]
     refused = await world.expect(NotFound, CreateApiKey(name="A", permissions="Viewer", customers=customers), form)
-    assert refused.what == 'No customer has the id "Nobody", or this API key has no access to it.'
+    assert refused.what == 'No customer has the id "Nobody", or the server\'s API key has no access to it.'
     assert not form.asked
     assert not world.changes
 

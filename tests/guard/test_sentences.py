@@ -1,4 +1,4 @@
-"""What a person reads about each call: what happens, what is lost for good, the button, and the exact call."""
+"""What a person reads about each call: what happens, what is permanently lost, the button, and the exact call."""
 
 import re
 from dataclasses import replace
@@ -105,7 +105,7 @@ TEST_KEY = (
     "You can revoke it at any time."
 )
 AGAIN = "itself can be created again, under a new id."
-FIRES = "It fires for real from now on. It can be deleted; runs that it has started by then cannot be undone."
+FIRES = "It is live once created. It can be deleted, but its runs cannot be undone."
 
 
 class Case(NamedTuple):
@@ -166,18 +166,18 @@ CASES = [
     Case(
         "create_customer",
         {"name": "Globex", "plan": "Growth"},
-        first='Overwrite customer "Globex", which exists.',
+        first='Overwrite the existing customer "Globex".',
         button='Overwrite "Globex"',
         brief='Overwrite customer "Globex"',
-        then=f'The name or slug is taken by "c1". {BACK}',
+        then=f'Its id is "c1". {BACK}',
         row=CUSTOMER,
     ),
     Case(
         "update_customer",
         {"customer_id": "c1", "name": "Globex Exports"},
         first='Rename customer "Globex" to "Globex Exports".',
-        button='Change "Globex"',
-        brief='Change customer "Globex"',
+        button='Rename "Globex"',
+        brief='Update customer "Globex"',
         then=BACK,
         row=CUSTOMER,
     ),
@@ -188,9 +188,9 @@ CASES = [
             'Change 2 fields of customer "Globex": external ref and admin email and set "x", which is not documented.'
         ),
         then=(
-            'An invitation e-mail to "a@b.c" goes out immediately and cannot be recalled. The rest can be changed back.'
+            'The rest can be changed back. An invitation e-mail to "a@b.c" goes out immediately and cannot be recalled.'
         ),
-        unchecked='Its current "x", not shown by Fastn, will be lost.',
+        unchecked='The current "x" (not returned by Fastn) will be lost.',
         row=CUSTOMER,
     ),
     Case(
@@ -198,8 +198,8 @@ CASES = [
         {"customer_id": "c1"},
         first='Delete customer "Globex".',
         button='Delete "Globex"',
-        lost='Its connection "Shopify" and its secret "TOKEN" are lost for good.',
-        then=f"Its triggers stop. The customer {AGAIN}",
+        lost='Its connection "Shopify" and its secret "TOKEN" are permanently lost.',
+        then=f"Its triggers may stop. The customer {AGAIN}",
         facts=(("History", "2 runs"),),
         row=CUSTOMER,
         users=used_by(
@@ -217,9 +217,9 @@ CASES = [
     Case(
         "update_connector",
         {"connector_id": "k1", "domain": "b.example"},
-        first='Change domain of connector "Cin7" from "a.example" to "b.example".',
-        button='Change "Cin7"',
-        brief='Change connector "Cin7"',
+        first='Change the domain of connector "Cin7" from "a.example" to "b.example".',
+        button='Update "Cin7"',
+        brief='Update connector "Cin7"',
         then=f"The change stays in test until it is published. 3 connections use it. {BACK}",
         row={"id": "k1", "name": "Cin7", "domain": "a.example"},
         users=used_by(("connections", 3, ("A", "B", "C"))),
@@ -230,11 +230,11 @@ CASES = [
         first='Delete connector "Cin7".',
         button='Delete "Cin7"',
         lost=(
-            'Its actions and events are lost for good, and the credentials of its connections "A", "B" and "C";'
+            'Its actions and events are permanently lost, and the credentials of its connections "A", "B" and "C";'
             " their owners have to authorise again."
         ),
         then='5 workflows stop. Trigger "t" stops. Too little is known to create it again.',
-        unchecked="Not checked: workflows.",
+        unchecked="Workflows that use it were not checked.",
         row={"id": "k1", "name": "Cin7"},
         users=used_by(
             ("connections", 3, ("A", "B", "C")),
@@ -250,43 +250,43 @@ CASES = [
         button='Connect "Shopify of Katana"',
         brief='Connect "Shopify of Katana"',
         then="Workflows can use it immediately. It can be deleted afterwards.",
-        facts=(("Connector", "visibility not known, sends to an unknown address"),),
+        facts=(("Connector", "visibility not known; sends to an unknown address"),),
         names=KATANA,
     ),
     Case(
         "create_connection",
         {"connector_id": "k2"},
-        first='Connect "k2" for the account itself. You enter its credentials.',
+        first='Connect "k2" for your own account (no customer). You enter its credentials.',
         button="Connect it",
         brief='Connect "k2"',
         then="Workflows can use it immediately. It can be deleted afterwards.",
-        facts=(("Connector", "could not be read, sends to an unknown address"),),
+        facts=(("Connector", "could not be read; sends to an unknown address"),),
         typed=TypedArgument("credentials", (TypedField("token"),)),
     ),
     Case(
         "create_connection",
         {"connector_id": "k2"},
-        first='Connect "k2" for the account itself. You enter its credentials, if it takes any.',
+        first='Connect "k2" for your own account (no customer). You enter its credentials, if it takes any.',
         then="Workflows can use it immediately. It can be deleted afterwards.",
-        unchecked="Not checked: which credentials it takes.",
-        facts=(("Connector", "could not be read, sends to an unknown address"),),
+        unchecked="Which credentials it takes was not checked.",
+        facts=(("Connector", "could not be read; sends to an unknown address"),),
         typed=TypedArgument("credentials", (), is_certain=False),
     ),
     Case(
         "create_connection",
         {"connector_id": "k2"},
-        first='Connect "k2" for the account itself.',
+        first='Connect "k2" for your own account (no customer).',
         then="It can be deleted afterwards.",
-        facts=(("Connector", "could not be read, sends to an unknown address"),),
+        facts=(("Connector", "could not be read; sends to an unknown address"),),
     ),
     Case(
         "delete_connection",
         {"connection_id": "x1"},
         first='Delete connection "TikTok Shop of Katana".',
         button='Delete "TikTok Shop of Katana"',
-        lost='Its credentials are lost for good. "Katana" has to authorise again.',
+        lost='Its credentials are permanently lost. "Katana" has to authorise again.',
         then='Triggers "a" and "b" stop.',
-        unchecked="Not checked: workflows.",
+        unchecked="Workflows that use it were not checked.",
         row=SHOP,
         users=used_by(("triggers", 2, ("a", "b")), unchecked=("workflows",)),
         names=KATANA,
@@ -298,28 +298,28 @@ CASES = [
         button='Create "stock-levels"',
         brief='Create workflow "stock-levels"',
         then=(
-            "It does not run until Fastn or somebody in the dashboard publishes it. It can be moved to Trash"
+            "It does not run until Fastn, or a person in the dashboard, publishes it. It can be moved to Trash"
             " afterwards."
         ),
     ),
     Case(
         "create_workflow",
         {"name": "stock-levels", "code": "new()"},
-        first='Overwrite workflow "stock-levels", which exists.',
+        first='Overwrite the existing workflow "stock-levels".',
         button='Overwrite "stock-levels"',
         brief='Overwrite workflow "stock-levels"',
-        then='The name or slug is taken by "w1".',
-        unchecked="Its current code, not shown by Fastn, will be lost.",
+        then='Its id is "w1".',
+        unchecked="The current code (not returned by Fastn) will be lost.",
         row={"id": "w1", "name": "stock-levels"},
     ),
     Case(
         "update_workflow",
         {"workflow_id": "w1", "code": "new()"},
         first='Change the code of workflow "stock-levels".',
-        button='Change "stock-levels"',
-        brief='Change workflow "stock-levels"',
-        then=f"Fastn may publish new code within minutes, or not at all. {BACK}",
-        facts=(("Details", '"active"'),),
+        button='Update "stock-levels"',
+        brief='Update workflow "stock-levels"',
+        then=f"Fastn may or may not publish the new code, within minutes. {BACK}",
+        facts=(("Status", "active"),),
         row=FLOW,
     ),
     Case(
@@ -327,25 +327,25 @@ CASES = [
         {"workflow_id": "w1"},
         first='Move workflow "stock-levels" to Trash.',
         button='Move "stock-levels" to Trash',
-        brief='To Trash: workflow "stock-levels"',
+        brief='Move workflow "stock-levels" to Trash',
         then=(
-            'Its trigger "Daily sync" stops. A workflow can be restored from Trash in the dashboard only'
-            " (Settings, Trash), with its slug and history."
+            'Its trigger "Daily sync" stops. A workflow can be restored, with its slug and history, only in the'
+            " dashboard (Settings > Trash)."
         ),
-        unchecked="Not checked: other callers.",
-        facts=(("Details", '"active"'),),
+        unchecked="Other callers were not checked.",
+        facts=(("Status", "active"),),
         row=FLOW,
         users=used_by(("triggers", 1, ("Daily sync",)), unchecked=("other callers",)),
     ),
     Case(
         "run_workflow",
         {"workflow_id": "w1", "customer_id": "c1", "environment": "live", "input": {"since": "x"}},
-        first='Run workflow "stock-levels" now in live for customer "Katana".',
+        first='Run workflow "stock-levels" now in the live environment for customer "Katana".',
         button='Run "stock-levels" in live',
-        brief='Run in live: "stock-levels"',
+        brief='Run "stock-levels" in live',
         then='Its effects in "shopify" and "cin7" cannot be undone from here.',
         facts=(
-            ("Details", '"active"'),
+            ("Status", "active"),
             ("Input", '"{\\"since\\":\\"x\\"}"'),
         ),
         row={**FLOW, "connectors": [{"slug": "shopify", "mode": "SAAS"}, "cin7"]},
@@ -354,11 +354,11 @@ CASES = [
     Case(
         "run_workflow",
         {"workflow_id": "w1", "customer_ref": "acme", "installation_id": "inst_1", "environment": "qa"},
-        first='Run workflow "stock-levels" now in "qa" for customer "acme" as installed by "inst_1".',
+        first='Run workflow "stock-levels" now in the "qa" environment for customer "acme" as installed by "inst_1".',
         button='Run "stock-levels" in "qa"',
-        brief='Run in "qa": "stock-levels"',
+        brief='Run "stock-levels" in "qa"',
         then="Its effects in other systems cannot be undone from here.",
-        facts=(("Details", '"active"'),),
+        facts=(("Status", "active"),),
         row=FLOW,
     ),
     Case(
@@ -370,7 +370,10 @@ CASES = [
             "timezone": "Europe/Berlin",
             "routes": [{"routeId": "w1", "environment": "live"}, {"routeId": "w2"}],
         },
-        first='Create trigger "Hourly": run workflows "stock-levels" in live and "w2" every hour ("Europe/Berlin").',
+        first=(
+            'Create trigger "Hourly": run workflows "stock-levels" in the live environment and "w2" every hour'
+            ' ("Europe/Berlin").'
+        ),
         button='Create "Hourly"',
         brief='Create trigger "Hourly"',
         then=f"{FIRES} {NO_CUSTOMER}",
@@ -379,17 +382,23 @@ CASES = [
     Case(
         "create_trigger",
         {"name": "Hook", "type": "webhook", "status": "Disabled", "routes": []},
-        first='Create trigger "Hook", switched off: run nothing whenever its address is called with an API key.',
+        first=(
+            'Create trigger "Hook", switched off, which fires whenever its URL is called with an API key. It starts no'
+            " workflow."
+        ),
         then=f"It does not fire until it is switched on. It can be deleted afterwards. {WEBHOOK_KEY} {NO_CUSTOMER}",
     ),
     Case(
         "update_trigger",
         {"trigger_id": "t1", "schedule": "*/7 * * * *"},
-        first='Change schedule of trigger "Daily sync" from daily at 15:00 to on the schedule "*/7 * * * *".',
-        button='Change "Daily sync"',
-        brief='Change trigger "Daily sync"',
-        then="From then on it fires for real. The change can be undone; runs that it has started by then cannot.",
-        facts=(("Details", '"schedule 0 15 * * * UTC, active"'),),
+        first='Change the schedule of trigger "Daily sync" from daily at 15:00 to on the schedule "*/7 * * * *".',
+        button='Update "Daily sync"',
+        brief='Update trigger "Daily sync"',
+        then="The change takes effect immediately. The change can be undone; its runs cannot.",
+        facts=(
+            ("Schedule", '"0 15 * * * UTC"'),
+            ("Status", "active"),
+        ),
         row=HOURLY,
         effect=Effect.EXTERNAL,
     ),
@@ -399,8 +408,11 @@ CASES = [
         first='Delete trigger "Daily sync".',
         button='Delete "Daily sync"',
         then=f"The trigger {AGAIN}",
-        unchecked="Not checked: who uses it.",
-        facts=(("Details", '"schedule 0 15 * * * UTC, active"'),),
+        unchecked="What uses it was not checked.",
+        facts=(
+            ("Schedule", '"0 15 * * * UTC"'),
+            ("Status", "active"),
+        ),
         row={**HOURLY, "routes": []},
         users=used_by(unchecked=("who uses it",)),
     ),
@@ -408,9 +420,9 @@ CASES = [
         "delete_trigger",
         {"trigger_id": "t1"},
         first='Delete trigger "Hook".',
-        lost="Its webhook address is lost for good.",
+        lost="Its webhook URL is permanently lost.",
         then=f"The trigger {AGAIN}",
-        facts=(("Details", '"webhook"'),),
+        facts=(("Type", "webhook"),),
         row={"id": "t1", "name": "Hook", "type": "webhook", "routes": []},
     ),
     Case(
@@ -418,21 +430,21 @@ CASES = [
         {"email": "sam.ode@partner.example", "role": "Admin"},
         first='Invite "sam.ode@partner.example" as "Admin".',
         button='Invite as "Admin"',
-        brief='Invite as "Admin": "sam.ode@partner.example"',
+        brief='Invite "sam.ode@partner.example" as "Admin"',
         names={"role": {"Admin": "Admin"}},
         then=(
-            "An invitation e-mail goes out immediately and cannot be recalled. Only the dashboard can change a person's"
-            " role or remove their access (Settings, People)."
+            "An invitation e-mail goes out immediately and cannot be recalled. A person's role can be changed, and"
+            " their access removed, only in the dashboard (Settings > People)."
         ),
     ),
     Case(
         "create_role",
         {"name": "Auditor", "parent": "Viewer", "permissions": ["audit:read", "*", "users:write"]},
-        first='Create role "Auditor" that may do everything ("*").',
+        first='Create role "Auditor" with every permission ("*").',
         button='Create role "Auditor"',
         brief='Create role "Auditor"',
-        then="Only the dashboard can change or delete a role (Settings, Roles).",
-        facts=(("Narrows", '"Viewer"'),),
+        then="Roles can be changed or deleted only in the dashboard (Settings > Roles).",
+        facts=(("Has fewer permissions than", '"Viewer"'),),
         names={"role": {"Viewer": "Viewer"}},
     ),
     Case(
@@ -469,13 +481,13 @@ CASES = [
         button='Revoke "BI"',
         lost="It never works again.",
         then="Everything that uses it stops immediately; it was last used 2026-11-24 08:30 UTC.",
-        facts=(("Details", '"live"'),),
+        facts=(("Mode", "live"),),
         row={"id": 4, "name": "BI", "mode": "Live", "lastUsedAt": "2026-11-24T08:30:00Z"},
     ),
     Case(
         "create_secret",
         {"name": "TOKEN", "value_from_env": "SHOP_TOKEN", "customer_id": "c1", "environment": "live"},
-        first='Store secret "TOKEN" for customer "Katana" in live.',
+        first='Store secret "TOKEN" for customer "Katana" in the live environment.',
         button='Store "TOKEN"',
         brief='Store secret "TOKEN"',
         then="No other secret has this name, customer and environment. It can be deleted afterwards.",
@@ -495,7 +507,7 @@ CASES = [
         first='Overwrite secret "TOKEN". You enter its value.',
         button='Overwrite "TOKEN"',
         brief='Overwrite secret "TOKEN"',
-        lost="The old value is lost for good.",
+        lost="The old value is permanently lost.",
         row={"id": "s1", "name": "TOKEN"},
         typed=VALUE,
     ),
@@ -503,15 +515,15 @@ CASES = [
         "create_secret",
         {"name": "TOKEN", "value": "hunter2"},
         first='Overwrite secret "TOKEN".',
-        lost="The old value is lost for good.",
+        lost="The old value is permanently lost.",
         row={"id": "s1", "name": "TOKEN"},
     ),
     Case(
         "create_secret",
         {"name": "TOKEN", "value": "hunter2"},
         first='Store secret "TOKEN".',
-        lost="If Fastn mistakes another secret for this one, its value is lost for good.",
-        unchecked="Not checked: whether another secret has this name, customer and environment.",
+        lost="If Fastn mistakes another secret for this one, its value is permanently lost.",
+        unchecked="Whether another secret has this name, customer and environment was not checked.",
         row={},
     ),
     Case(
@@ -520,10 +532,10 @@ CASES = [
         first='Delete secret "TOKEN" of customer "Katana".',
         button='Delete "TOKEN"',
         brief='Delete secret "TOKEN"',
-        lost="Its value is lost for good; somebody has to enter it again.",
+        lost="Its value is permanently lost; a person has to enter it again.",
         then='Workflow "partner-sync" fails.',
-        unchecked="Not checked: workflows that read it.",
-        facts=(("Details", '"Katana"'),),
+        unchecked="Workflows that read it were not checked.",
+        facts=(("Customer", '"Katana"'),),
         row={"id": "s1", "name": "TOKEN", "customerId": "c1"},
         users=used_by(("workflows", 1, ("partner-sync",)), unchecked=("workflows that read it",)),
         names=KATANA,
@@ -533,7 +545,7 @@ CASES = [
         {"message": "What is wrong?"},
         first='Ask Fastn\'s AI: "What is wrong?".',
         button="Ask Fastn's AI",
-        then="AI credits are spent. The AI asks before each change.",
+        then="This spends AI credits. The AI asks before each change.",
     ),
     Case(
         "ai_chat",
@@ -541,7 +553,7 @@ CASES = [
         first='Answer Fastn\'s AI: "approve".',
         button="Send this answer",
         then=(
-            'Pending there: "Delete stock-levels", "{\\"a\\":1}". AI credits are spent.'
+            'Pending there: "Delete stock-levels", "{\\"a\\":1}". This spends AI credits.'
             " Its changes have to be undone by hand."
         ),
         row={"id": "s", "pending": ["Delete stock-levels", {"a": 1}]},
@@ -549,15 +561,15 @@ CASES = [
     Case(
         "ai_build",
         {"type": "workflow", "prompt": "Returns to Xero", "name": "returns", "approval_mode": "auto"},
-        first='Let Fastn\'s AI build workflow "returns", which may act without asking: "Returns to Xero".',
+        first='Let Fastn\'s AI build a workflow named "returns", and make changes without asking: "Returns to Xero".',
         button="Let it build",
-        then="AI credits are spent. Its changes have to be undone by hand. What it builds can be deleted.",
+        then="This spends AI credits. Its changes have to be undone by hand. What it builds can be deleted.",
     ),
     Case(
         "ai_build",
         {"type": "agent", "prompt": "x" * 203},
         first=f'Let Fastn\'s AI build a "agent": "{"x" * 200}" [3 more characters].',
-        then="AI credits are spent. The AI asks before each change. What it builds can be deleted.",
+        then="This spends AI credits. The AI asks before each change. What it builds can be deleted.",
     ),
 ]
 
@@ -577,21 +589,21 @@ def test_every_changing_tool_has_a_case() -> None:
     ("arguments", "row", "first"),
     [
         ({"name": "New", "plan": "Growth"}, CUSTOMER, 'Change 2 fields of customer "Globex": name and plan.'),
-        ({"plan": "Free"}, CUSTOMER, 'Set plan of customer "Globex", which changes nothing.'),
+        ({"plan": "Free"}, CUSTOMER, 'Set the plan of customer "Globex" to the value that it already has.'),
         (
             {"plan": "Free", "external_ref": "r"},
             {},
-            'Set external ref and plan of customer "c1", which could not be read.',
+            'Set the external ref and plan of customer "c1", which could not be read.',
         ),
-        ({"external_ref": "r"}, CUSTOMER, 'Set external ref of customer "Globex" to "r".'),
-        ({"extra": {"plan": None}}, CUSTOMER, 'Clear plan of customer "Globex", which is "Free".'),
-        ({"extra": {"x": 1}}, CUSTOMER, 'Change customer "Globex" and set "x", which is not documented.'),
-        ({"plan": "p" * 80}, CUSTOMER, f'Change plan of customer "Globex" from "Free" to "{"p" * 80}".'),
-        ({"plan": "p" * 81}, CUSTOMER, 'Change plan of customer "Globex".'),
-        ({"plan": "Growth"}, {**CUSTOMER, "plan": "p" * 81}, 'Change plan of customer "Globex".'),
-        ({"plan": "Growth"}, {**CUSTOMER, "plan": ["Free"]}, 'Change plan of customer "Globex".'),
-        ({"plan": "Growth"}, {**CUSTOMER, "plan": {"a": 1}}, 'Change plan of customer "Globex".'),
-        ({"plan": "Growth"}, {**CUSTOMER, "plan": 7}, 'Change plan of customer "Globex" from "7" to "Growth".'),
+        ({"external_ref": "r"}, CUSTOMER, 'Set the external ref of customer "Globex" to "r".'),
+        ({"extra": {"plan": None}}, CUSTOMER, 'Clear the plan of customer "Globex", which is "Free".'),
+        ({"extra": {"x": 1}}, CUSTOMER, 'Update customer "Globex" and set "x", which is not documented.'),
+        ({"plan": "p" * 80}, CUSTOMER, f'Change the plan of customer "Globex" from "Free" to "{"p" * 80}".'),
+        ({"plan": "p" * 81}, CUSTOMER, 'Change the plan of customer "Globex".'),
+        ({"plan": "Growth"}, {**CUSTOMER, "plan": "p" * 81}, 'Change the plan of customer "Globex".'),
+        ({"plan": "Growth"}, {**CUSTOMER, "plan": ["Free"]}, 'Change the plan of customer "Globex".'),
+        ({"plan": "Growth"}, {**CUSTOMER, "plan": {"a": 1}}, 'Change the plan of customer "Globex".'),
+        ({"plan": "Growth"}, {**CUSTOMER, "plan": 7}, 'Change the plan of customer "Globex" from "7" to "Growth".'),
     ],
 )
 def test_update_names_its_field_with_values_or_counts_fields(
@@ -612,12 +624,12 @@ def test_status_is_described_as_a_switch() -> None:
     same = sentences_of("update_trigger", {"trigger_id": "t1", "status": "Active"}, HOURLY, effect=Effect.EXTERNAL)
     assert "then" not in same, "it fires as before"
     unread = sentences_of("update_trigger", {"trigger_id": "t1", "status": "Active"}, {}, effect=Effect.EXTERNAL)
-    assert unread["then"].startswith("From then on it fires for real.")
+    assert unread["then"].startswith("It is live from then on.")
     assert first(status="Disabled") == 'Switch off trigger "Daily sync".'
     assert first(off, status="Active") == 'Switch on trigger "Daily sync".'
-    assert first(off, status="enabled") == 'Change status of trigger "Daily sync" from "Disabled" to "enabled".'
-    assert first(status="inactive") == 'Change status of trigger "Daily sync" from "Active" to "inactive".'
-    assert first(status="Paused") == 'Change status of trigger "Daily sync" from "Active" to "Paused".'
+    assert first(off, status="enabled") == 'Change the status of trigger "Daily sync" from "Disabled" to "enabled".'
+    assert first(status="inactive") == 'Change the status of trigger "Daily sync" from "Active" to "inactive".'
+    assert first(status="Paused") == 'Change the status of trigger "Daily sync" from "Active" to "Paused".'
     assert first(off, status="Active", name="x") == 'Switch on trigger "Daily sync" and rename it to "x".'
     assert (
         first(off, status="Active", schedule="0 9 * * *", timezone="CET")
@@ -625,7 +637,7 @@ def test_status_is_described_as_a_switch() -> None:
     )
     assert (
         first(status="Disabled", timezone="CET")
-        == 'Switch off trigger "Daily sync" and change timezone of it from "UTC" to "CET".'
+        == 'Switch off trigger "Daily sync" and change the timezone of it from "UTC" to "CET".'
     )
     assert (
         first(off, status="Active", schedule="0 9 * * *", name="x")
@@ -662,7 +674,8 @@ def test_undocumented_status_is_never_called_switched_on_or_off(operation: Any, 
     assert any(said in sentences.lower() for said in ("switch off", "switch on", "switched")) <= is_known
     if not is_known:
         assert call.effective is Effect.EXTERNAL
-        assert "fires for real" in sentences or "workflow" in operation.tool_name()
+        live = ("It is live once created.", "It is live from then on.", "takes effect immediately")
+        assert any(words in sentences for words in live) or "workflow" in operation.tool_name()
 
 
 def test_only_a_trigger_that_may_fire_is_said_to_fire() -> None:
@@ -671,14 +684,17 @@ def test_only_a_trigger_that_may_fire_is_said_to_fire() -> None:
         return sentences_of("update_trigger", {"trigger_id": "t1", **arguments}, row, effect=effect)["then"]
 
     off = {**HOURLY, "status": "Disabled"}
-    fires = "From then on it fires for real. The change can be undone; runs that it has started by then cannot."
+    back = "The change can be undone; its runs cannot."
+    fires = f"The change takes effect immediately. {back}"
     assert then(HOURLY, Effect.EXTERNAL, timezone="CET") == fires
-    assert then(off, Effect.EXTERNAL, status="Active") == fires
+    assert then(off, Effect.EXTERNAL, status="Active") == f"It is live from then on. {back}"
     assert then(off, Effect.EXTERNAL, timezone="CET") == BACK
     assert then(HOURLY, Effect.WRITE, schedule="0 15 * * 1") == BACK
     hook = {**HOURLY, "type": "webhook", "authentication": "API_KEY"}
-    public = fires.replace("real.", f"real, whenever anybody calls its address. {WEBHOOK_PUBLIC}")
-    assert then(hook, Effect.EXTERNAL, authentication="NONE") == public
+    called = f"It fires whenever anyone calls its URL. {WEBHOOK_PUBLIC}"
+    public = f"It is live from then on. {called} {back}"
+    changed = f"The change takes effect immediately. {called} {back}"
+    assert then(hook, Effect.EXTERNAL, authentication="NONE") == changed
     assert (
         then({**hook, **off, "type": "webhook", "authentication": {"type": "NONE"}}, Effect.EXTERNAL, status="Active")
         == public
@@ -691,20 +707,28 @@ def test_only_a_trigger_that_may_fire_is_said_to_fire() -> None:
         ({"type": "scheduler"}, "on a schedule"),
         ({"type": "scheduler", "schedule": "0 9 * * *"}, "daily at 09:00"),
         ({"type": "scheduler", "schedule": "@daily"}, 'on the schedule "@daily"'),
-        ({"type": "webhook", "authentication": "NONE"}, "whenever anybody calls its address"),
-        ({"type": "webhook", "authentication": "NONE_"}, "whenever its address is called, perhaps by anybody"),
-        ({"type": "webhook", "authentication": "API_KEY"}, "whenever its address is called with an API key"),
-        ({"type": "webhook"}, "whenever its address is called with an API key"),
+        ({"type": "webhook", "authentication": "NONE"}, "whenever anyone calls its URL"),
+        ({"type": "webhook", "authentication": "NONE_"}, "whenever its URL is called, perhaps by anyone"),
+        ({"type": "webhook", "authentication": "API_KEY"}, "whenever its URL is called with an API key"),
+        ({"type": "webhook"}, "whenever its URL is called with an API key"),
         ({"type": "app_event"}, "whenever its app reports something"),
         ({"type": "app_event", "events": ["a", "b", "c"]}, 'whenever its app reports "a" or "b" or "c"'),
-        ({"type": "Poll"}, 'by "poll"'),
     ],
 )
 def test_new_trigger_says_when_it_fires(given: dict[str, Any], when: str) -> None:
     arguments = {"name": "T", "routes": [{"workflowId": "w1", "environment": "qa"}], **given}
-    assert (
-        sentences_of("create_trigger", arguments)["first"] == f'Create trigger "T": run workflow "w1" in "qa" {when}.'
-    )
+    first = sentences_of("create_trigger", arguments)["first"]
+    assert first == f'Create trigger "T": run workflow "w1" in the "qa" environment {when}.'
+
+
+def test_new_trigger_of_an_undocumented_type_is_named_by_its_type() -> None:
+    arguments: dict[str, Any] = {"name": "T", "type": "Poll", "routes": []}
+    running = arguments | {"routes": [{"workflowId": "w1", "environment": "qa"}]}
+    first = [sentences_of("create_trigger", each)["first"] for each in (running, arguments)]
+    assert first == [
+        'Create trigger "T" of type "Poll": run workflow "w1" in the "qa" environment.',
+        'Create trigger "T" of type "Poll". It starts no workflow.',
+    ]
 
 
 @pytest.mark.parametrize(
@@ -715,8 +739,8 @@ def test_new_trigger_says_when_it_fires(given: dict[str, Any], when: str) -> Non
         (["workflows:read", "workflows:run"], "with 2 permissions"),
         (["users:write"], 'with 1 permission, a powerful one: "users:write"'),
         (["a:b", "workflows:*", "usage:view"], 'with 3 permissions, 2 of them powerful: "workflows:*" and "a:b"'),
-        ([" *:* ", "usage:view"], 'that may do everything ("*")'),
-        (["*.*"], 'that may do everything ("*")'),
+        ([" *:* ", "usage:view"], 'with every permission ("*")'),
+        (["*.*"], 'with every permission ("*")'),
     ],
 )
 def test_role_is_described_by_its_strongest_permissions(permissions: list[str], can: str) -> None:
@@ -737,14 +761,14 @@ def test_permissions_are_shown_the_most_powerful_first() -> None:
     ("users", "lost"),
     [
         (NOBODY, ""),
-        (used_by(("connections", 2, ("A", "B"))), 'Its connections "A" and "B" are lost for good.'),
-        (used_by(("secrets", 12, ("A", "B", "C"))), "Its 12 secrets are lost for good."),
-        (used_by(("secrets", 3, ("A", "B", "C")), more=True), "Its secrets (at least 3) are lost for good."),
-        (used_by(("secrets", 1, ("A",)), more=True), "Its secrets (at least 1) are lost for good."),
-        (used_by(unchecked=("secrets",)), "All its secrets are lost for good."),
+        (used_by(("connections", 2, ("A", "B"))), 'Its connections "A" and "B" are permanently lost.'),
+        (used_by(("secrets", 12, ("A", "B", "C"))), "Its 12 secrets are permanently lost."),
+        (used_by(("secrets", 3, ("A", "B", "C")), more=True), "Its secrets (at least 3) are permanently lost."),
+        (used_by(("secrets", 1, ("A",)), more=True), "Its secrets (at least 1) are permanently lost."),
+        (used_by(unchecked=("secrets",)), "All its secrets are permanently lost."),
         (
             used_by(("secrets", 1, ("A",)), unchecked=("secrets", "connections", "triggers")),
-            'All its connections, its secret "A" and all its other secrets are lost for good.',
+            'All its connections, its secret "A" and all its other secrets are permanently lost.',
         ),
         (used_by(("triggers", 1, ("A",))), ""),
     ],
@@ -757,7 +781,8 @@ def test_deleting_a_customer_names_what_is_lost(users: Dependence, lost: str) ->
 def test_record_that_cannot_be_created_again_is_lost() -> None:
     """A new id alone is no loss of data; a record that could not be read is one."""
     assert (
-        sentences_of("delete_customer", {"customer_id": "c1"}, None)["lost"] == "The customer itself is lost for good."
+        sentences_of("delete_customer", {"customer_id": "c1"}, None)["lost"]
+        == "The customer itself is permanently lost."
     )
 
 
@@ -779,7 +804,7 @@ def test_record_that_cannot_be_created_again_is_lost() -> None:
 def test_deleting_a_connector_names_the_lost_credentials(users: Dependence, credentials: str) -> None:
     whole = {"id": "k1", "name": "Cin7", "slug": "cin7"}
     sentences = sentences_of("delete_connector", {"connector_id": "k1"}, whole, users)
-    assert sentences["lost"] == f"Its actions and events are lost for good{credentials}."
+    assert sentences["lost"] == f"Its actions and events are permanently lost{credentials}."
     assert sentences["then"] == f"The connector {AGAIN}"
 
 
@@ -807,7 +832,7 @@ def test_only_what_is_not_off_already_stops(states: tuple[str, ...], stopping: s
     rows = tuple({"name": str(number), "state": state} for number, state in enumerate(states))
     triggers = Dependence((Dependents("triggers", len(rows), rows),))
     sentences = sentences_of("delete_workflow", {"workflow_id": "w"}, {"id": "w", "name": "W"}, triggers)
-    assert sentences["then"].startswith(f"{stopping}A workflow can be restored from Trash")
+    assert sentences["then"].startswith(f"{stopping}A workflow can be restored, with its slug and history")
     unread = Dependence((Dependents("workflows", 5, (), states={"live": 3, "never published": 2}),))
     assert "3 workflows stop. " in sentences_of("delete_connector", {"connector_id": "c"}, None, unread)["then"]
 
@@ -815,25 +840,25 @@ def test_only_what_is_not_off_already_stops(states: tuple[str, ...], stopping: s
 def test_deleting_a_connection_names_who_has_to_authorise_again() -> None:
     row = {"id": "x1", "name": "Main", "connector": {"name": "Slack"}}
     sentences = sentences_of("delete_connection", {"connection_id": "x1"}, row)
-    assert sentences["lost"] == "Its credentials are lost for good. Somebody has to authorise again."
+    assert sentences["lost"] == "Its credentials are permanently lost. A person has to authorise again."
     by_id = sentences_of("delete_connection", {"connection_id": "x1"}, {**row, "endOrgId": "c9"})
-    assert by_id["lost"] == 'Its credentials are lost for good. "c9" has to authorise again.'
+    assert by_id["lost"] == 'Its credentials are permanently lost. "c9" has to authorise again.'
     by_row = sentences_of(
         "delete_connection", {"connection_id": "x1"}, {**row, "endOrgId": "c9", "endOrg": {"name": "Nine"}}
     )
-    assert by_row["lost"] == 'Its credentials are lost for good. "Nine" has to authorise again.'
+    assert by_row["lost"] == 'Its credentials are permanently lost. "Nine" has to authorise again.'
 
 
 def test_update_names_values_that_cannot_be_restored() -> None:
     row = {"id": "k1", "name": "Cin7", "authMethods": [{"type": "BEARER", "config": {"token": "hunter2"}}]}
     methods = {"auth_methods": [{"type": "BASIC"}]}
     only = sentences_of("update_connector", {"connector_id": "k1", **methods}, row)
-    assert only["lost"] == "Its current auth methods will be lost."
+    assert only["lost"] == "The current auth methods will be lost."
     assert only["then"] == "The change stays in test until it is published."
     more = sentences_of("update_connector", {"connector_id": "k1", **methods, "name": "x"}, row)
     assert more["then"] == "The change stays in test until it is published. The rest can be changed back."
     hidden = sentences_of("update_connector", {"connector_id": "k1", "domain": "b", "description": "d"}, row)
-    assert hidden["unchecked"] == "Its current description and domain, not shown by Fastn, will be lost."
+    assert hidden["unchecked"] == "The current description and domain (not returned by Fastn) will be lost."
     assert "lost" not in hidden
 
 
@@ -860,12 +885,12 @@ def test_long_name_is_left_out_of_the_button() -> None:
 
 
 def test_undo_names_the_change_that_it_reverts() -> None:
-    sentences = sentences_of("delete_customer", {"customer_id": "c1"}, CUSTOMER, undoes="what was done 2 hours ago")
+    sentences = sentences_of("delete_customer", {"customer_id": "c1"}, CUSTOMER, undoes="the change made 2 hours ago")
     assert sentences == {
-        "first": 'Undo what was done 2 hours ago: delete customer "Globex".',
+        "first": 'Undo the change made 2 hours ago: delete customer "Globex".',
         "button": 'Undo: Delete "Globex"',
         "brief": 'Undo: Delete customer "Globex"',
-        "then": f"Its triggers stop. The customer {AGAIN}",
+        "then": f"Its triggers may stop. The customer {AGAIN}",
     }
 
 
@@ -884,25 +909,25 @@ def test_batch_names_the_calls_that_lose_data() -> None:
     revoked = a_question(title="Revoke it.", brief="Revoke it", lost="Never.", number=4)
     assert describe_list([plain]) == Question(title="Make 1 change.", button="Make this change", brief="Make 1 change")
     assert describe_list([plain, lost]) == Question(
-        title="Make 2 changes. Change 3 cannot be undone in full.",
+        title="Make 2 changes. Call 3 cannot be fully undone.",
         button="Make these 2 changes",
         brief="Make 2 changes",
         lost="3: Gone.",
-        then="They are sent in this order.",
-        unchecked="Not checked in full: 3.",
+        then="The calls are sent in this order.",
+        unchecked="Call 3 was not fully checked.",
     )
     three = describe_list([replace(lost, number=1), replace(plain, number=2), revoked])
-    assert three.title == "Make 3 changes. Changes 1 and 4 cannot be undone in full."
+    assert three.title == "Make 3 changes. Calls 1 and 4 cannot be fully undone."
     assert three.lost == "1: Gone. 4: Never."
-    assert phrase([lost, lost], 3) == "delete 2"
-    assert phrase([lost, revoked], 3) == "change 2"
-    assert phrase([], 2) == "change 2"
+    assert phrase([lost, lost], 3) == "2 deletions"
+    assert phrase([lost, revoked], 3) == "2 changes"
+    assert phrase([], 2) == "2 changes"
 
 
 IN_TEST = {"workflow_id": "w1", "environment": "test"}
 FURTHER: list[tuple[str, dict[str, Any], dict[str, Any] | None, dict[str, str]]] = [
     ("update_workflow", {"workflow_id": "w1", "status": "inactive"}, FLOW, {"first": 'off workflow "stock-levels".'}),
-    ("run_workflow", {"workflow_id": "w1", "environment": "live"}, FLOW, {"first": "now in live."}),
+    ("run_workflow", {"workflow_id": "w1", "environment": "live"}, FLOW, {"first": "now in the live environment."}),
     ("run_workflow", IN_TEST, {**FLOW, "connectors": ["cin7"]}, {"then": 'in "cin7" cannot'}),
     ("run_workflow", IN_TEST, {**FLOW, "connectors": [{"name": "X", "slug": "x"}, *"abcd"]}, {"then": '"X", "a", "b"'}),
     ("create_role", {"name": "R", "permissions": ["x.y:read", "api_keys.v2:write"]}, None, {"first": "keys.v2:write"}),
@@ -940,7 +965,7 @@ def test_overwriting_create_counts_the_users() -> None:
     row = {"id": "k1", "slug": "cin7", "name": "Cin7", "domain": "a.example"}
     users = used_by(("connections", 2, ("A", "B")))
     says = sentences_of("create_connector", {"name": "Cin7", "slug": "cin7", "domain": "b.example"}, row, users)
-    assert says["then"] == f'The name or slug is taken by "k1". {BACK} 2 connections use it.'
+    assert says["then"] == f'Its id is "k1". {BACK} 2 connections use it.'
 
 
 @pytest.mark.parametrize(
@@ -1002,4 +1027,4 @@ def test_further_facts_change_the_sentences() -> None:
     described = Dependence((Dependents("secrets", 1, ({"name": "TOKEN"},)),))
     further = question_of("delete_customer", {"customer_id": "c1"}, {"id": "c1", "name": "A"}, described)
     assert "TOKEN" not in made.summary()[1]
-    assert 'Its secret "TOKEN" is lost for good.' in further.summary()[1]
+    assert 'Its secret "TOKEN" is permanently lost.' in further.summary()[1]

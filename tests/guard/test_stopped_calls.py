@@ -50,8 +50,7 @@ async def test_stopped_call_and_overview_say_since_when_by_whom_and_why(world: W
     assert error.data() == {
         "outcome": "stopped",
         "message": (
-            "All changes have been stopped since 09:00 UTC (14 minutes ago), by Dana."
-            ' Reason: "agent went wrong". Nothing was sent.'
+            'Dana stopped all changes at 09:00 UTC (14 minutes ago). Reason: "agent went wrong". Nothing was sent.'
         ),
         "next": (
             "Reading still works. Only a person can allow changes again: report this, and do not repeat the call."
@@ -94,7 +93,7 @@ async def test_stop_holds_for_whom_it_names(world: World, whom: dict[str, str], 
     await stop(world, **whom)
     caller = Caller(asker, None)
     if holds:
-        with pytest.raises(Stopped, match="Changes of the"):
+        with pytest.raises(Stopped, match="the changes of the"):
             await world.dispatch(CreateCustomer(name="Initech"), caller)
     else:
         assert isinstance(await world.dispatch(CreateCustomer(name="Initech"), caller), Done)

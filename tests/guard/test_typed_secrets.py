@@ -42,7 +42,7 @@ CASES = [
     Case("create_secret", "value", CANARY, 'Store secret "STRIPE_KEY". You enter its value.'),
     Case(
         "create_connection", "credentials", {"apiKey": CANARY},
-        'Connect "Gamma" at "gamma.app" for the account itself. You enter its credentials.',
+        'Connect "Gamma" at "gamma.app" for your own account (no customer). You enter its credentials.',
     ),
 ]  # fmt: skip
 each_tool = pytest.mark.parametrize("case", CASES, ids=lambda case: case.tool)
@@ -75,11 +75,15 @@ async def test_typed_secret_reaches_fastn_once_and_is_found_nowhere_else(tmp_pat
         asked = await world.expect(PendingApproval, call, form)
         if form is forms[0]:
             assert asked.where.startswith(
-                f"A person types the {case.argument} outside of the client. A value that is already"
+                f"A person types the {case.argument} outside the client. If the value is in this"
             )
-            assert "rotate it and type the new one, or type it anyway. A person decides on the desk." in asked.where
+            assert (
+                "a person should rotate it and enter the new one. A person has to approve on the desk." in asked.where
+            )
         else:
-            assert asked.where == "It is still waiting for an answer. A person decides on the desk."
+            assert (
+                asked.where == "The call is still waiting for a person's decision. A person has to approve on the desk."
+            )
         assert form.asked == []
     request = await world.open_request()
     assert request.question.lines()[0] == case.sentence
@@ -212,7 +216,7 @@ async def test_auth_method_names_the_fields_to_type(
     assert {each.name: (each.is_required, each.is_hidden) for each in typed.fields} == fields
     assert typed.is_certain is is_certain
     asked = (await world.judge.questions.with_question(judged)).people_question
-    assert asked.unchecked == ("" if is_certain else "Not checked: which credentials it takes.")
+    assert asked.unchecked == ("" if is_certain else "Which credentials it takes was not checked.")
 
 
 async def test_default_auth_method_is_used(world: World) -> None:

@@ -108,10 +108,10 @@ async def test_temporary_approval_that_was_not_offered_is_not_stored(
 
 
 CLOSED = {
-    RequestState.APPROVED: "This request has already been approved. Nothing was decided.",
-    RequestState.USED: "This request has already been approved, and the call was made. Nothing was decided.",
-    RequestState.DECLINED: "This request has already been declined. Nothing was decided.",
-    RequestState.STALE: "This request is void, since its target changed. Nothing was decided.",
+    RequestState.APPROVED: "This request has already been approved. Your answer was not recorded.",
+    RequestState.USED: "This request has already been approved, and the call was made. Your answer was not recorded.",
+    RequestState.DECLINED: "This request has already been declined. Your answer was not recorded.",
+    RequestState.STALE: "This request is void, since its target changed. Your answer was not recorded.",
 }
 
 
@@ -133,7 +133,7 @@ async def test_vote_after_expiry_says_so(ledger: Ledger, approves: bool) -> None
     await ledger.open(grant())
     for _ in range(2):  # before and after it is closed
         counted = await count_vote(Vote("dana", approves, NOW + 600), grant(), ledger, "verified")
-        assert counted == NotCounted("This request has expired. Nothing was decided; the agent can ask again.")
+        assert counted == NotCounted("This request has expired. Your answer was not recorded; the agent can ask again.")
         await ledger.expire(grant().account, NOW + 600)
     assert await ledger.declines("local") == (0, 0.0)
 
@@ -144,7 +144,7 @@ async def test_second_vote_of_one_approver_says_that_somebody_else_has_to(ledger
     assert isinstance(await count_vote(Vote("dana", True, NOW), asked, ledger, "verified"), ApprovalRequest)
     again = await count_vote(Vote("Dana", True, NOW + 1), asked, ledger, "verified")
     assert again == NotCounted(
-        "You have approved it already; another person has to approve it, too. Nothing was decided."
+        "You have already approved. One more person has to approve. Your answer was not recorded."
     )
 
 

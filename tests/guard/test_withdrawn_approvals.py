@@ -75,7 +75,7 @@ async def test_list_whose_approval_is_withdrawn_meanwhile_is_not_to_be_repeated(
     request = await world.approve_outside(call)
     with world.act_before_changes(lambda _: taken_back(world, request.id)):
         error = await world.expect(Incomplete, call)
-    assert error.what.startswith("1 of 2 calls were done. ")
+    assert error.what.startswith("1 of 2 calls succeeded. ")
     assert error.next_step == "Do not repeat it; ask what to do instead."
     assert len(world.changes) == 1
 

@@ -67,7 +67,7 @@ FOUR = '[[rule]]\ntool = "delete_customer"\nthen = "four_eyes"\n'
 async def test_approved_call_is_sent_once(world: ApprovalWorld, dana: Visitor) -> None:
     waits = await world.delete()
     assert waits["status"] == "approval_required"
-    assert f"A person decides at {SITE}/approvals/" in waits["message"]
+    assert f"A person has to approve at {SITE}/approvals/" in waits["message"]
     wrong = await dana.approve(name="globex")
     assert wrong.status_code == 422
     answer = await approve(dana)
@@ -88,7 +88,7 @@ async def test_audit_log_keeps_the_name_of_each_sign_in(world: ApprovalWorld, mo
     async with world.browser("dana") as browser:
         page = await browser.read()
         assert "Signed in as Dana Example <dana@example.com>" in page
-        assert "Asked by Anna Example <anna@example.com> (anna)" in page
+        assert "Requested by Anna Example <anna@example.com> (anna)" in page
         assert (await approve(browser)).status_code == 303
     monkeypatch.setitem(PEOPLE, "dana", {**dana, "name": "Dana Other", "email": "other@example.com"})
     done = await world.delete(name="Anna <kim@example.com> Married", email="married@example.com", email_verified=False)
@@ -243,7 +243,7 @@ async def test_requests_of_others_are_invisible(world: ApprovalWorld, dana: Visi
             assert "Nothing is waiting for you" in await other.read()
             answer = await other.send("approve", {"grant": grant, "token": "x.y", "extent": "once"})
             assert answer.status_code == 403
-    assert "One call waiting" in await dana.read()
+    assert "1 request waiting" in await dana.read()
 
 
 async def test_approver_sees_the_activity_of_their_tenants_only(world: ApprovalWorld) -> None:
@@ -310,10 +310,10 @@ async def test_approver_stops_and_allows_the_changes_of_their_tenants(world: App
         assert (refused["outcome"], "a sale" in refused["message"]) == ("stopped", True)
         assert (await world.delete(by="gil"))["status"] == "approval_required"  # of globex
         page = await dana.read()
-        assert "Changes of the tenant" in page
+        assert "the changes of the tenant" in page
         assert "Dana Example" in page
         assert "Changes of" not in words((await gina.http.get("/approvals/activity")).text)
-        assert "Nothing is stopped" in words((await gina.http.get("/approvals/allow")).text)
+        assert "No changes are stopped" in words((await gina.http.get("/approvals/allow")).text)
         voided, entry = world.audit("stopped")
         assert (voided["tool"], entry["tool"]) == ("delete_customer", "stop")
         assert "Dana Example" in entry["principal"]

@@ -101,7 +101,7 @@ class PageAndWebhook:
         return self.asked[0]
 
 
-AT = "A person decides at https://fastn-mcp.example.com/approvals/, where approvers sign in"
+AT = "A person has to approve at https://fastn-mcp.example.com/approvals/, where approvers sign in"
 
 
 async def test_page_and_webhook_are_both_named_and_asked_and_decide_at_another_replica(tmp_path: Path) -> None:
@@ -134,7 +134,10 @@ async def test_webhook_is_used_alone_without_approvers_on_the_page(tmp_path: Pat
     world = PageAndWebhook(tmp_path)
     async with world.called(TEXT.replace('"ACCESS", ', "")) as call:
         customer = (await call("list_customers"))["data"][0]["id"]
-        assert "A person decides by the webhook at" in (await call("delete_customer", customer_id=customer))["message"]
+        assert (
+            "A person has to approve by the webhook at"
+            in (await call("delete_customer", customer_id=customer))["message"]
+        )
         refused = await call("create_secret", name="TOKEN")
         assert refused["message"].startswith("Nobody may approve this call")
     assert [question["lines"][0][:15] for question in world.asked] == ["Delete customer"]
@@ -178,7 +181,10 @@ async def test_webhook_answer_counts_only_for_its_tenant(tmp_path: Path) -> None
     world = PageAndWebhook(tmp_path, ("acme", "globex"))
     async with world.called("") as call:
         target = (await call("list_customers", search="Globex"))["data"][0]["id"]
-        assert "A person decides by the webhook at" in (await call("delete_customer", customer_id=target))["message"]
+        assert (
+            "A person has to approve by the webhook at"
+            in (await call("delete_customer", customer_id=target))["message"]
+        )
         question = await world.question()
         at = question["callback"]
         assert at == f"https://fastn-mcp.example.com/tenants/acme/approvals/{question['grant']}"

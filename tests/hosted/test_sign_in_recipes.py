@@ -285,7 +285,7 @@ async def test_recipe_signs_in_at_the_approval_page(product: str, recipe: Recipe
         await delete_customer(team, Browser("anna"), storage)
         async with team.browser("dana") as dana, team.browser("anna") as anna, team.browser(None) as guest:
             assert "Signed in as Dana Example" in (page := await dana.read())
-            assert "One call waiting" in page
+            assert "1 request waiting" in page
             assert "This is your own call, and other people have to approve it." in await anna.read()
             assert (await guest.sign_in("guest")).status_code == 403
 

@@ -75,7 +75,7 @@ async def name_of(visitor: Visitor) -> str:
 
 async def test_call_is_approved_after_signing_in_again(world: ApprovalWorld) -> None:
     waits = await world.delete()
-    assert f"{ELSEWHERE} A person decides at {AT}, where approvers sign in." in waits["message"]
+    assert f"{ELSEWHERE} A person has to approve at {AT}, where approvers sign in." in waits["message"]
     async with world.browser("dana") as dana:
         assert "max_age" not in world.heard[0]
         world.wait(minutes=6)
@@ -143,9 +143,9 @@ MISBEHAVING: dict[str, tuple[dict[str, Any], int, str]] = {
     "ignores max_age": ({}, 3960, "you last did 66 minutes ago, and this needs"),
     "auth_time of tomorrow": ({}, -86_400, "a clock is wrong"),
     "no acr": ({"acr": None}, 0, "the ID token has no acr and no amr"),
-    "another acr": ({"acr": "1"}, 0, 'its acr and amr are "1"'),
-    "another amr": ({"acr": "0", "amr": ["pwd", 7]}, 0, 'its acr and amr are "0 pwd"'),
-    "acr of a part": ({"acr": "phrx"}, 0, 'its acr and amr are "phrx"'),
+    "another acr": ({"acr": "1"}, 0, 'acr and amr are "1"'),
+    "another amr": ({"acr": "0", "amr": ["pwd", 7]}, 0, 'acr and amr are "0 pwd"'),
+    "acr of a part": ({"acr": "phrx"}, 0, 'acr and amr are "phrx"'),
 }
 
 
@@ -307,7 +307,7 @@ async def test_temporary_approval_is_not_offered(tmp_path: Path) -> None:
         workflow = (await world.call("list_workflows"))["data"][0]["id"]
         await world.call("delete_workflow", workflow_id=workflow)
         async with world.browser("dana") as dana:
-            assert "Allow the same for" not in await dana.read()
+            assert "Approve for" not in await dana.read()
             answer = await dana.send("approve", {**await dana.form("approve"), "extent": "while"})
             assert answer.status_code == 400
 

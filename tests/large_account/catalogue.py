@@ -148,7 +148,7 @@ OF_THE_ACCOUNT = (
     "sftp",
     "slack",
 )
-"""What the account itself is connected to: where workflows bring things for all customers."""
+"""What your own account is connected to: where workflows bring things for all customers."""
 
 
 _AUTH = {"OAUTH_2": 6, "API_KEY": 3, "BEARER": 1}

@@ -152,7 +152,7 @@ async def test_change_that_exists_is_not_begun_again(ledger: Ledger, other: Ledg
     await ledger.begin(change("c1"))
     before = await stored(ledger)
     for each in (ledger, other):
-        with pytest.raises(ValueError, match="a change of this id exists already"):
+        with pytest.raises(ValueError, match="a change of this id already exists"):
             await each.begin(listed(), **ALL)
     assert await stored(ledger) == before
 

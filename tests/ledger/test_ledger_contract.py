@@ -589,7 +589,7 @@ ACCOUNT = "default at live.fastn.ai"
 
 async def test_change_id_is_begun_once_and_belongs_to_one_account(ledger: Ledger) -> None:
     await ledger.begin(change())
-    with pytest.raises(Exception, match=r"(?i)unique|a change of this id exists already"):
+    with pytest.raises(Exception, match=r"(?i)unique|a change of this id already exists"):
         await ledger.begin(replace(change(), tool="delete_customer"))
     assert await ledger.change(ACCOUNT, "c1") == change()
     assert await ledger.change("another account", "c1") is None

@@ -176,7 +176,7 @@ async def test_numbers_of_runs_agree(account: Account) -> None:
         assert row["failed"] == by_customer[row["id"]], name
         assert not is_whole or row["failed"] == (await account.failed(customer_id=row["id"]))[0], name
     affected = {found["customer"] for cause in everything["causes"] for found in cause["affected"]} - {
-        "the account itself"
+        "your own account"
     }
     for name in sorted(affected)[:3]:
         diagnosis = await account.call(Diagnose(customer_id=name, hours=HOURS))
@@ -215,8 +215,7 @@ async def test_connections_that_do_not_work_agree(account: Account) -> None:
     for status in ("FAILED", "EXPIRED", "INACTIVE"):
         listed = await account.rows(ListConnections(status=status))
         labels = [
-            f"{row['connector']['name']} of {customers.get(str(row['endOrgId']), 'the account itself')}"
-            for row in listed
+            f"{row['connector']['name']} of {customers.get(str(row['endOrgId']), 'your own account')}" for row in listed
         ]
         shown = [row["name"] for what, row in found if f" {status}:" in what]
         assert Counter(shown) == Counter(labels)

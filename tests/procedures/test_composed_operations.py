@@ -140,7 +140,7 @@ async def test_deleted_schedule_loses_no_address(world: World) -> None:
     schedule = await receipt(world, DeleteTrigger(trigger_id=trigger(world, "Hourly Slack sync")))
     assert "lost" not in schedule
     webhook = await receipt(world, DeleteTrigger(trigger_id=trigger(world, "Shop events")))
-    assert webhook["lost"] == "Its webhook gets a new address."
+    assert webhook["lost"] == "Its webhook gets a new URL."
     assert schedule["undo"] == webhook["undo"] == "undo_change"
     assert "for good" not in (DeleteTrigger.__doc__ or "")
 

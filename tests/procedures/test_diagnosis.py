@@ -273,7 +273,7 @@ async def test_diagnosis_names_the_other_broken_connections_that_the_next_run_me
     row |= {"status": status, "endOrgId": key}
     answer = await diagnosed(world, workflow_id=TIKTOK)
     (cause,) = answer["causes"]
-    meets = f"and the next run would then meet Cin7 Core of {'Katana' if owner else 'the account itself'}"
+    meets = f"and the next run would then meet Cin7 Core of {'Katana' if owner else 'your own account'}"
     assert (meets in answer["verdict"]) == (meets in cause["likely_cause"]) == is_met
     assert ("Cin7 Core" in cause["fix"]) == is_met
     assert cause["fix"].startswith("Katana has to authorise TikTok Shop again in the widget.")
@@ -495,11 +495,11 @@ async def test_unreadable_customer_is_not_checked_and_the_rest_is_reported(world
 async def test_runs_of_customers_are_not_counted_for_the_account_itself(world: World) -> None:
     add_run(world, ORDERS, 1, error={"raw": "odd"})
     (cause,) = (await diagnosed(world, workflow_id=ORDERS))["causes"]
-    assert cause["affected"] == [{"customer": "the account itself", "failed": "1"}]
+    assert cause["affected"] == [{"customer": "your own account", "failed": "1"}]
     add_run(world, TIKTOK, 1, endOrgId=None, error={"raw": "own"})
     causes = (await diagnosed(world, workflow_id=TIKTOK))["causes"]
     numbers = {row["customer"]: row["failed"] for cause in causes for row in cause["affected"]}
-    assert numbers == {"Katana": "3 of 3", "the account itself": "1"}
+    assert numbers == {"Katana": "3 of 3", "your own account": "1"}
 
 
 async def test_unread_successes_are_not_reported_as_such(world: World) -> None:
@@ -632,7 +632,7 @@ async def test_other_connections_are_read_if_a_customer_has_none_of_the_app(worl
     (row,) = (row for row in world.sandbox.state.all("connections") if row["status"] == "FAILED")
     world.sandbox.state.put("connections", row | {"endOrgId": None})
     fix, owners = await owners_read()
-    assert "For the account itself, somebody has to authorise TikTok Shop again" in fix
+    assert "For your own account, a person has to authorise TikTok Shop again" in fix
     assert owners == {customer, None}
 
 
@@ -664,9 +664,7 @@ async def test_customer_whose_runs_do_not_come_gets_every_reason(world: World) -
 async def test_no_trigger_of_another_customer_is_blamed(world: World) -> None:
     """The trigger of Globex starts the workflow too, and has nothing to do with Acme."""
     answer = await diagnosed(world, workflow_id=ORDERS, customer_id=world.id_of("customers", "acme-corp"))
-    assert [(trigger["name"], trigger["of"]) for trigger in answer["triggers"]] == [
-        ("Shop events", "the account itself")
-    ]
+    assert [(trigger["name"], trigger["of"]) for trigger in answer["triggers"]] == [("Shop events", "your own account")]
     assert answer["triggers_of_other_customers"] == 1
     of_all = await diagnosed(world, workflow_id=ORDERS)
     assert ("Paid Shopify orders", "Globex Exports") in [(t["name"], t["of"]) for t in of_all["triggers"]]

@@ -341,7 +341,7 @@ async def test_agent_reads_numbers_where_the_person_reads_names(limited: Callabl
     assert "TikTok Shop of Katana" not in str(shown)
     used_by: Any = shown["used_by"]
     assert used_by[0] == {"kind": "connections", "count": 2, "states": {"broken": 2}}
-    assert str(shown["does"]).endswith("Its 2 connections are lost for good.")
+    assert str(shown["does"]).endswith("Its 2 connections are permanently lost.")
 
 
 async def test_hidden_target_is_known_by_its_arguments_only(limited: Callable[..., World]) -> None:

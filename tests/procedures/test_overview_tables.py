@@ -200,7 +200,7 @@ async def test_page_of_customers_fits_with_their_names(large_world: World) -> No
 async def test_only_customers_that_are_shown_are_named(large_world: World) -> None:
     answer = await ask(large_world, about="customers")
     names = {row["name"] for row in large_world.sandbox.state.all("customers")}
-    assert {row["name"] for row in table_rows(answer["data"]["table"])} <= names | {"the account itself"}
+    assert {row["name"] for row in table_rows(answer["data"]["table"])} <= names | {"your own account"}
     large_world.sandbox.requests.clear()
     await ask(large_world, about="triggers")
     assert sum("/customers" in request.path for request in large_world.sandbox.requests) <= 8
@@ -301,7 +301,7 @@ async def test_overview_and_diagnosis_say_who_authorises_the_accounts_own_connec
         if run["workflowId"] == "wf_96d1b3072c5a":
             run["endOrgId"] = None
     for call, app in ((GetOverview(), "the app"), (Diagnose(workflow_id="wf_96d1b3072c5a"), "TikTok Shop")):
-        sentence = f"For the account itself, somebody has to authorise {app} again in the dashboard."
+        sentence = f"For your own account, a person has to authorise {app} again in the dashboard."
         assert sentence in str(await world.ask(call))
 
 
@@ -337,12 +337,12 @@ def test_repairs_name_who_does_what_for_each_app() -> None:
     states = connection_states(found, {"one": "One", "two": "Two"})
     assert repairs(states) == (
         "One and Two have to authorise Slack again in the widget. One has to enter a new API key for Xero in the "
-        "widget. For the account itself, somebody has to authorise Slack again in the dashboard."
+        "widget. For your own account, a person has to authorise Slack again in the dashboard."
     )
     assert repairs(states, named=0).startswith("2 customers have to authorise the app again in the widget. 1 customer")
     slack = [row | {"status": "INACTIVE"} for row in found if row["connector"]["name"] == "Slack"]
     assert repairs(connection_states(slack, {"one": "One", "two": "Two"})) == (
-        "One and Two have to reconnect Slack in the dashboard. For the account itself, somebody has to reconnect Slack "
+        "One and Two have to reconnect Slack in the dashboard. For your own account, a person has to reconnect Slack "
         "in the dashboard."
     )
 

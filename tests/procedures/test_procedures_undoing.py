@@ -466,7 +466,7 @@ async def test_overwritten_secrets_are_named_as_lost(world: World) -> None:
 
 async def test_revoked_key_is_not_said_to_be_usable(world: World) -> None:
     answer = await undone(world, await changed(world, CreateApiKey(name="BI")))
-    assert (answer["by"], answer["stays"]) == ("revoke_api_key", "What has already been done with it is not undone.")
+    assert (answer["by"], answer["stays"]) == ("revoke_api_key", "Calls already made with it are not undone.")
 
 
 async def test_change_of_an_unreadable_target_cannot_be_undone(world: World) -> None:

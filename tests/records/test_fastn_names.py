@@ -24,7 +24,7 @@ LABELS: list[tuple[str, dict[str, Any], str]] = [
     ("connection", {"name": "eu", "connectorId": "k1", "endOrgId": "c1"}, "TikTok Shop of Katana (eu)"),
     ("connection", {"connectorId": "k9", "endOrgId": "c9"}, "k9 of c9"),
     ("connection", {"connector": TIKTOK, "customer": {"id": "c2", "name": "Acme"}}, "TikTok Shop of Acme"),
-    ("connection", {"id": "u", "connector": TIKTOK}, "TikTok Shop of the account itself"),
+    ("connection", {"id": "u", "connector": TIKTOK}, "TikTok Shop of your own account"),
     (
         "trigger",
         {"name": "Nightly", "type": "scheduler", "schedule": "0 2 * * *", "timezone": "UTC", "routes": ROUTES},
@@ -111,11 +111,11 @@ DISTINCTIONS: list[tuple[str, dict[str, Any], str]] = [
     ("workflow", {"name": " ", "slug": "sync_2"}, ""),
     ("connection", {"id": LIVE_ID, "connector": TIKTOK, "endOrgId": "c1", "status": "FAILED"}, "in live, failed"),
     ("connection", {"id": TEST_ID, "connector": TIKTOK, "endOrgId": "c1", "name": "eu"}, "eu, in test"),
-    ("secret", {"name": "KEY", "customerId": None, "environment": None}, "the account itself, in test and live"),
+    ("secret", {"name": "KEY", "customerId": None, "environment": None}, "your own account, in test and live"),
     ("secret", {"name": "KEY", "customerId": "c1", "environment": "test"}, "Katana, in test"),
     ("secret", {"name": "KEY"}, ""),
     ("trigger", {"name": "Hook", "endOrgId": "c1", "routes": ROUTES}, "Katana, starts Sync orders, in live"),
-    ("trigger", {"name": "Hook", "endOrgId": None, "status": "Disabled"}, "the account itself, disabled"),
+    ("trigger", {"name": "Hook", "endOrgId": None, "status": "Disabled"}, "your own account, disabled"),
     ("api_key", {"id": 4, "name": "BI", "last4": "9f2c", "mode": "Live"}, "…9f2c, live"),
     ("user", {"name": "Ada", "email": "ada@x.example"}, "ada@x.example"),
 ]

@@ -58,7 +58,7 @@ async def approve_on_page(address: str, client: str = "mcp") -> dict[str, str]:
     keys, page, _ = await approve_form(address, name="Globex Exports")
     assert "Globex Exports" in page
     named = client if client.isalnum() else f"&#34;{client}&#34;"
-    assert f'Asked by <bdi class="plain">{named}</bdi>' in page
+    assert f'Requested by <bdi class="plain">{named}</bdi>' in page
     return keys
 
 

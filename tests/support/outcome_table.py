@@ -2,7 +2,7 @@
 
 NOT_SENT = "Nothing was sent."
 UNCHANGED = "Nothing was changed."
-UNKNOWN = "It may or may not have happened. Do not repeat it until you have checked."
+UNKNOWN = "The change may or may not have been made. Do not repeat it until you have checked."
 DONE = "It was done. Do not repeat it."
 
 METHODS = ("GET", "PUT", "DELETE", "POST")

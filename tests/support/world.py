@@ -366,7 +366,7 @@ class World:
         return request
 
     async def approve_outside(self, call: Tool[Any]) -> ApprovalRequest:
-        """Make a call that ends with a request outside of the client, and approve that request there."""
+        """Make a call that ends with a request outside the client, and approve that request there."""
         await self.expect(PendingApproval, call)
         return await self.approve_open_request()
 

@@ -65,7 +65,7 @@ class PageSecurity:
     def _problem(self, scope: Scope) -> ASGIApp | None:
         headers = Headers(scope=scope)
         if headers.getlist("host") not in [[host] for host in self._hosts]:
-            return PlainTextResponse("This page is served only at its own address.", 403)
+            return PlainTextResponse("Wrong address. Run: fastn-mcp approvals --open", 403)
         if scope["method"] not in ("GET", "POST"):
             return PlainTextResponse("This page supports GET and POST only.", 405, {"Allow": "GET, POST"})
         if scope["method"] == "POST" and not self._is_ours(scope, headers):

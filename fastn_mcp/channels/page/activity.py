@@ -30,6 +30,7 @@ from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState
 from fastn_mcp.ledger.change import BEGUN, Change
 from fastn_mcp.ledger.identity import account_name, who, without_issuers
 from fastn_mcp.ledger.question import Question
+from fastn_mcp.ledger.stop import EVERYBODY
 from fastn_mcp.records.formats import counted, sentence, stamp
 from fastn_mcp.redaction import quote, sanitize
 from fastn_mcp.report.collector import MAY_HAVE_HAPPENED, OUTCOMES, UNKNOWN, Attempt, OutcomeGroup, Tally
@@ -50,7 +51,7 @@ FILTERS: Mapping[str, tuple[OutcomeGroup | str, ...]] = {
     "Done": (OutcomeGroup.DONE,),
     "Failed or unknown": (OutcomeGroup.FAILED, OutcomeGroup.UNKNOWN),
     "Waiting or not used": (OutcomeGroup.WAITING,),
-    "Declined or expired": (OutcomeGroup.DECLINED, *ENDINGS),
+    "Not approved or ended": (OutcomeGroup.DECLINED, *ENDINGS),
     "Refused": (OutcomeGroup.REFUSED,),
 }
 KINDS = {words.kinds: effect.value for effect, words in EFFECTS.items() if effect is not Effect.READ}
@@ -223,7 +224,13 @@ _REASONS = {words.word: words.reason for words in STATES.values() if words.reaso
     _WAITING: "",
 }
 _MARKS = {words.word: words.mark for words in OUTCOMES.values()}
-_EVENT_WORDS = {"intent": "sent to Fastn", "outcome": "", "agreed": "list approved", "allowed_again": "allowed again"}
+_EVENT_WORDS = {
+    "asked": "requested",
+    "intent": "sent to Fastn",
+    "outcome": "",
+    "agreed": "list approved",
+    "allowed_again": "allowed again",
+}
 """What an event is called where its name is not a word."""
 _STEP_FIELDS = ("event", "approver_name", "outcome", "message")
 """Fields that say what happened, and when."""
@@ -392,14 +399,32 @@ def _details(row: Row, question: Question, change: Change | None) -> View:
     return {
         "lost": view.parts(question.lost),
         "tool": sanitize(row.calls[0].tool),
-        "undo": "It was undone." if change and change.undone else undo,
+        "undo": "It has been undone." if change and change.undone else undo,
         "changed": [(name, view.shown(each.get("from")), view.shown(each.get("to"))) for name, each in changed],
         "facts": [
-            (sentence(name.replace("_", " ")), sanitize(value) if isinstance(value, str) else view.shown(value))
-            for name, value in facts.items()
+            _fact(name, value, is_declined=row.calls[0].group is OutcomeGroup.DECLINED) for name, value in facts.items()
         ],
         "story": [(sanitize(str(entry.get("time"))[11:19]), view.parts(_said(entry))) for entry in row.entries],
     }
+
+
+_DECLINED_BY = {"four_eyes": PERMITTED_BY["verified"]}
+"""Who declined, where `PERMITTED_BY` would name all who would have had to approve."""
+
+
+def _fact(name: str, value: JsonValue, *, is_declined: bool) -> tuple[str, str]:
+    """Return a field of an entry, with its heading. A declined call was decided by somebody, and approved by nobody."""
+    if name == "approved_by" and isinstance(value, str):
+        words = PERMITTED_BY.get(value, value)
+        if is_declined:
+            return "Decided by", sanitize(_DECLINED_BY.get(value, words))
+        return "Approved by", sanitize(words)
+    heading = "Duration" if name == "duration_ms" else sentence(name.replace("_", " "))
+    if name == "duration_ms":
+        return heading, f"{view.shown(value)} ms"
+    if name == "target" and value == EVERYBODY:
+        return heading, "all changes"
+    return heading, sanitize(value) if isinstance(value, str) else view.shown(value)
 
 
 def _said(entry: Entry) -> str:

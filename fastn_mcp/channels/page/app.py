@@ -359,7 +359,7 @@ _HOW = {
     Decision.ALLOW: "Sent without asking",
     Decision.CONFIRM: "A person approves",
     Decision.TYPED: "A person types the name to approve",
-    Decision.OUT_OF_BAND: "A person approves outside of the client",
+    Decision.OUT_OF_BAND: "A person approves outside the client",
     Decision.FOUR_EYES: "Two people approve",
     Decision.DENY: "Refused",
 }
@@ -375,7 +375,7 @@ async def _limits_of(inbox: Inbox, account: InboxAccount, limits: Limits, now: d
     lines = [line.partition(": ") for line in policy.rules.words()]
     return {
         "mode": f"{policy.mode}, {policy.key} key",
-        "defaults": [(EFFECTS[each].kinds, _how(limits, each)) for each in Effect if each is not Effect.READ],
+        "defaults": [(EFFECTS[each].kinds, _how(limits, each, now)) for each in Effect if each is not Effect.READ],
         "budgets": [
             each | {"what": EFFECTS[Effect(each["effect"])].kinds} for each in budgets if each["per"] in ("day", "run")
         ],
@@ -404,13 +404,14 @@ async def _notes_of(account: InboxAccount, limits: Limits, principal: str, now: 
     return notes
 
 
-def _how(limits: Limits, effect: Effect) -> str:
+def _how(limits: Limits, effect: Effect, now: datetime) -> str:
     """Return what happens with calls of an effect that no rule is about."""
     policy = limits.policy
     own = policy.rules.default(effect, live=policy.live)
     decision = own.decision if own else least(policy.mode, effect, live=policy.live)
     if decision in (Decision.ALLOW, Decision.DENY) or policy.asks:
-        within = effect is Effect.SPEND and not own and decision is Decision.CONFIRM and policy.mode == "guarded"
+        is_asked = not own and decision is Decision.CONFIRM and policy.mode == "guarded"
+        within = effect is Effect.SPEND and is_asked and bool(policy.rules.budgets(effect, now))
         step_up = None if decision in (Decision.ALLOW, Decision.DENY) else policy.step_up
         signed_in = ", with a fresh sign-in" if step_up and step_up.concerns([effect.value]) else ""
         return f"{'Sent within a budget; beyond it, a person approves' if within else _HOW[decision]}{signed_in}"

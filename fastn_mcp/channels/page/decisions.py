@@ -103,8 +103,13 @@ class Decisions:
         follows = await session.inbox.approve(pending, now, secret, is_temporary=extent == "while")
         if isinstance(follows, NotCounted):
             raise NotDecided(409, follows.why)
-        more = f" The same is allowed for {TEMPORARY_MINUTES} minutes." if extent == "while" else ""
-        return self._back(request, session, f"Approved: {_brief(approval_request)}.{more} {follows}")
+        recorded = await session.inbox.find(id_)
+        request_now = approval_request if recorded is None else recorded.request
+        done = "Approved"
+        if not request_now.is_approved_enough:
+            done = f"Approval recorded ({len(request_now.approvers)} of {request_now.needed})"
+        more = f" Matching calls need no approval for {TEMPORARY_MINUTES} minutes." if extent == "while" else ""
+        return self._back(request, session, f"{done}: {_brief(approval_request)}.{more} {follows}")
 
     async def decline(self, request: Request) -> Response:
         session, fields, pending, now = await self._decision(request, "decline")

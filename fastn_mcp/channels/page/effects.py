@@ -24,26 +24,33 @@ class EffectWords:
 
 EFFECTS: Mapping[Effect, EffectWords] = {
     Effect.READ: EffectWords("Reads", "Read"),
-    Effect.WRITE: EffectWords("Changes what nobody uses yet", "Create or change what nobody uses yet"),
-    Effect.EXTERNAL: EffectWords("Changes what is in use", "Run a workflow; change what is in use"),
+    Effect.WRITE: EffectWords("Not in use yet", "Create, or change unused resources"),
+    Effect.EXTERNAL: EffectWords("Affects live data", "Run workflows, or change resources in use"),
     Effect.SPEND: EffectWords("Spends AI credits", "Ask Fastn's AI", "spend"),
     Effect.ACCESS: EffectWords("Gives access", "Invitations, roles, API keys, secrets", "access"),
     Effect.TRASH: EffectWords(sentence(IN_TRASH), "Move to Trash"),
-    Effect.DESTROY: EffectWords("Deletes what can be created again", "Delete, revoke"),
+    Effect.DESTROY: EffectWords("Can be created again", "Delete, revoke"),
 }
-LOST = EffectWords("Cannot be undone", mark="lost")
+LOST = EffectWords("Cannot be fully undone", mark="lost")
 """Red only where data that exists is lost."""
 
+_AI = ("ai_chat", "ai_build")
 _BY_TOOL = {
     "create_secret": EffectWords("Stores a secret", mark="access"),
     "run_workflow": EffectWords("Acts in other systems"),
+    "ai_chat": EffectWords("Makes changes without asking", mark="access"),
+    "ai_build": EffectWords("Makes changes without asking", mark="access"),
 }
 """Where a tool says more than its effect."""
 
 
 def effect_words(tool: str, effect: Effect, *, is_lost: bool) -> EffectWords:
-    """Return what a call does. `is_lost`: data that exists is lost for good."""
-    return LOST if is_lost else _BY_TOOL.get(tool, EFFECTS[effect])
+    """Return what a call does. `is_lost`: data that exists is permanently lost."""
+    if is_lost:
+        return LOST
+    if tool in _AI and effect is not Effect.ACCESS:  # it asks before each change
+        return EFFECTS[effect]
+    return _BY_TOOL.get(tool, EFFECTS[effect])
 
 
 def loses_data(effect: Effect, question: Question | None, change: Change | None) -> bool:

@@ -236,8 +236,7 @@ class Inbox:
         if isinstance(counted, NotCounted):
             return counted
         if not counted.is_approved_enough:
-            another = f"Another person has to approve it{of_groups(counted.second)} before it can be sent."
-            return f"{len(counted.approvers)} of {counted.needed} people have approved it. {another}"
+            return f"One more person{of_groups(counted.second)} has to approve it before it can be sent."
         try:
             async with self._account_of(counted) as account:
                 if account.dispatch is not None and counted.undoes:
@@ -331,7 +330,7 @@ class Inbox:
             if earlier is not None:
                 named = self.name_of(earlier)
                 has = "You have" if named == "you" else f"{named}, who may be you, has"
-                barred = f"{has} approved it already. Another person has to approve it, too."
+                barred = f"{has} already approved. One more person has to approve."
         return PendingRequest(
             request,
             barred=barred,

@@ -33,7 +33,7 @@ _MAX_HEADING = 80
 """Characters of a first sentence in large type."""
 _QUOTED_NAME = re.compile(r'"((?:[^"\\]|\\.)*)"')
 
-ALLOW_THE_SAME = f"'Allow the same for {TEMPORARY_MINUTES} minutes'"
+APPROVE_TEMPORARILY = f"'Approve for {TEMPORARY_MINUTES} minutes'"
 """The choice of the page, as its button says it."""
 UNNAMED = "an unnamed caller"
 """Who asks where neither a person nor a client is named, as for an undo on this page."""
@@ -77,7 +77,7 @@ def pending(pending: PendingRequest, now: float) -> View:
         "barred": pending.barred,
         "needs_sign_in": pending.needs_sign_in,
         "progress": None if pending.progress is None else sanitize(pending.progress),
-        "temporary": parts(temporary(request, ALLOW_THE_SAME)) if request.can_be_temporary else None,
+        "temporary": parts(temporary(request, APPROVE_TEMPORARILY)) if request.can_be_temporary else None,
         "until": time(request.expires, left(request.expires - now)),
         "asked": time(request.created, ago(now - request.created)),
         "presence": pending.presence,
@@ -134,6 +134,7 @@ def _call(key: str, question: Question) -> View:
         "more_changes": question.more_changes,
         "permissions": [shown(each) for each in items(arguments.get("permissions"))],
         "used": [_used(dependents) for dependents in question.used_by],
+        "used_under": _by_heading(question),
         "may_use": [_used(dependents) for dependents in question.may_be_used_by],
         "also": [_field("pending", [*question.pending])] if question.pending else [],
     }
@@ -212,9 +213,22 @@ def _bare(value: JsonValue) -> str:
     return "".join(part.text for part in parts(quote(value, len(value)))) if isinstance(value, str) else shown(value)
 
 
+_DELETED_WITH = {"delete_customer": ("connections", "secrets"), "delete_connector": ("connections",)}
+"""By tool: the kinds of dependents that are deleted with the target."""
+
+
+def _by_heading(question: Question) -> list[tuple[str, list[View]]]:
+    """Return the dependents under headings: what is deleted with the target, and what only depends on it."""
+    kinds = _DELETED_WITH.get(question.tool, ())
+    deleted = [_used(each) for each in question.used_by if each.get("kind") in kinds]
+    depending = [_used(each) for each in question.used_by if each.get("kind") not in kinds]
+    headed = [("Deleted with it", deleted), ("Depends on it", depending)]
+    return [(heading, dependents) for heading, dependents in headed if dependents]
+
+
 def _used(used: Mapping[str, JsonValue]) -> View:
     """Return the template data of one kind of dependents: their number and some examples."""
-    kind = sanitize(_text(used.get("kind"))).removesuffix("s")
+    kind = sanitize(_text(used.get("kind"))).removesuffix("s").replace("execution", "run")
     count = counted(_number(used.get("count")), kind, at_least=bool(used.get("at_least")))
     examples = [mapping(example) for example in items(used.get("examples") or used.get("all"))[:_MAX_EXAMPLES]]
     return {"count": count, "examples": [_example(example) for example in examples]}

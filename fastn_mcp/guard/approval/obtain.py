@@ -51,8 +51,7 @@ _BY_A_PROGRAM = (
 )
 
 _KNOWN_VALUE = (
-    "A value that is already in the conversation is known to the model: rotate it and type the new one, or "
-    "type it anyway."
+    "If the value is in this conversation, the model knows it: a person should rotate it and enter the new one."
 )
 """What to do with a secret that the agent was told."""
 
@@ -181,13 +180,13 @@ class Approvals:
         if evaluation.verdict.step_up is not None:
             return f"{another}{evaluation.verdict.step_up.elsewhere} "
         if evaluation.typed is not None and not (form is not None and form.capabilities.takes_secrets):
-            return f"{another}A person types the {evaluation.typed.name} outside of the client. {_KNOWN_VALUE} "
+            return f"{another}A person types the {evaluation.typed.name} outside the client. {_KNOWN_VALUE} "
         if another:
             return another
         if form is None:
-            return "This client cannot ask for approval. "
+            return "This client cannot show an approval form. "
         if decision is Decision.OUT_OF_BAND:
-            return "The policy requires approval outside of the client. "
+            return "The policy requires approval outside the client. "
         if decision is Decision.FOUR_EYES:
             return "The policy requires two people to approve it. "
         if not evaluation.people_question.fits_form and not form.capabilities.is_terminal:
@@ -205,7 +204,9 @@ class Approvals:
         if why_no_form is None:
             await self._ledger.void(earlier.id, RequestState.STALE, now, note="asked in a form instead")
         elif self.channel is not None and covers(earlier, evaluation.calls):
-            pending = await _announce(self.channel, earlier, evaluation, "It is still waiting for an answer. ")
+            pending = await _announce(
+                self.channel, earlier, evaluation, "The call is still waiting for a person's decision. "
+            )
             return _without_useless_link(pending, evaluation, caller)
         else:
             await self._ledger.void(earlier.id, RequestState.STALE, now)

@@ -34,12 +34,12 @@ STATES: Mapping[RequestState, StateWords] = {
     RequestState.DECLINED: StateWords("Declined", "has already been declined", "Declined. Nothing was sent."),
     RequestState.UNANSWERED: _NOT_ANSWERED,
     RequestState.STALE: StateWords(
-        "Void", "is void, since its target changed", "Its target changed before it was sent. Nothing was sent."
+        "Void", "is void, since its target changed", "The target changed before the call was sent. Nothing was sent."
     ),
     RequestState.STOPPED: StateWords(
         "Stopped",
         "is void, since changes were stopped",
-        "A person stopped changes, which made the request void.",
+        "Void: a person stopped changes.",
         "changes were stopped",
     ),
     RequestState.WITHDRAWN: StateWords(

@@ -155,7 +155,7 @@ def why_not(current: ApprovalRequest | None, vote: Vote, voted_on: ApprovalReque
     if current.state is RequestState.OPEN and current.expires > vote.at:
         if current.step_up is not None and current.needs_sign_in(vote):
             return f"{current.step_up.elsewhere} Nothing was decided."
-        return "You have approved it already; another person has to approve it, too. Nothing was decided."
+        return "You have already approved. One more person has to approve. Your answer was not recorded."
     return why_closed(current)
 
 
@@ -167,8 +167,8 @@ def why_closed(current: ApprovalRequest | None) -> str:
         return "This request was left unanswered. Nothing was decided."
     closed = f"This request {STATES[current.state].closed}."
     if current.state in (RequestState.OPEN, RequestState.UNANSWERED):
-        return f"{closed} Nothing was decided; the agent can ask again."
-    return f"{closed} Nothing was decided."
+        return f"{closed} Your answer was not recorded; the agent can ask again."
+    return f"{closed} Your answer was not recorded."
 
 
 log = logging.getLogger(__name__)

@@ -18,6 +18,7 @@ from fastn_mcp.guard.sentences.facts import (
     say,
     series,
     short_name,
+    short_place,
     undo_words,
 )
 from fastn_mcp.ledger.question import UNCUT, Question
@@ -25,11 +26,13 @@ from fastn_mcp.records.formats import counted
 from fastn_mcp.records.platform import PEOPLE
 from fastn_mcp.records.rows import text, value, word
 from fastn_mcp.redaction import quote, texts_in
+from fastn_mcp.tools.ai import AiBuild
 
 
 def run_workflow(facts: Facts) -> Question:
     arguments = facts.arguments
     where = place(facts)
+    short_where = short_place(facts)
     whose = f" for customer {facts.owner}" if facts.owner else ""
     reference = arguments.get("customer_ref")
     if reference:
@@ -42,8 +45,8 @@ def run_workflow(facts: Facts) -> Question:
     reached = series(map(quoted, apps)) if all(apps) and 0 < len(apps) <= MAX_FACTS else "other systems"
     return Question(
         title=f"Run workflow {facts.name} now{where}{whose}.",
-        button=f"Run {short_name(facts)}{where}",
-        brief=f"Run{where}: {facts.name}",
+        button=f"Run {short_name(facts)}{short_where}",
+        brief=f"Run {facts.name}{short_where}",
         then=f"Its effects in {reached} cannot be undone from here.",
         facts=(("Input", quote(quote(arguments["input"], UNCUT))),) if arguments.get("input") else (),
     )
@@ -54,16 +57,17 @@ def invite_user(facts: Facts) -> Question:
     role, unchecked = _role(facts, "role")
     sent = "An invitation e-mail goes out immediately and cannot be recalled."
     button = f"Invite as {role}" if len(role) <= MAX_ON_BUTTON else "Invite this person"
+    brief = f"Invite {email} as {role}"
     then = f"{sent} {PEOPLE}"
     title = joined(f"Invite {email} as {role}.", look_alikes(facts.arguments.get("email")))
-    return Question(title=title, button=button, brief=f"Invite as {role}: {email}", then=then, unchecked=unchecked)
+    return Question(title=title, button=button, brief=brief, then=then, unchecked=unchecked)
 
 
 def _role(facts: Facts, argument: str) -> tuple[str, str]:
     """Return the name of the role that an argument gives by name or id, and a sentence if it could not be read."""
     role = facts.arguments.get(argument)
     name = facts.name_of("role", str(role))
-    return quoted(name or role), "" if name or not role else f"Not checked: what role {quoted(role)} permits."
+    return quoted(name or role), "" if name or not role else f"The permissions of role {quoted(role)} were not checked."
 
 
 def create_role(facts: Facts) -> Question:
@@ -73,7 +77,7 @@ def create_role(facts: Facts) -> Question:
     only = len(permissions) == 1
     powerful = [quote(each, UNCUT, is_name=True) for each in sorted(permissions, key=power) if power(each) <= 1]
     if any(each.strip() in _ALL_PERMISSIONS for each in permissions):
-        can = f"that may do everything ({quote('*')})"
+        can = f"with every permission ({quote('*')})"
     elif powerful:
         can = f"with {count}, {'a' if only else f'{len(powerful)} of them'} powerful{' one' if only else ''}"
         can += f": {series(powerful)}"
@@ -88,7 +92,7 @@ def create_role(facts: Facts) -> Question:
         button=f"Create {short_name(facts, 'role')}",
         then=undo_words(facts),
         unchecked=unchecked,
-        further=[("Narrows", parent)] if facts.arguments.get("parent") else [],
+        further=[("Has fewer permissions than", parent)] if facts.arguments.get("parent") else [],
     )
 
 
@@ -136,7 +140,7 @@ def ai_build(facts: Facts) -> Question:
     kind = word(facts.arguments, "type")
     kind = kind if kind in ("connector", "workflow") else quoted(facts.arguments.get("type"))
     name = facts.arguments.get("name")
-    what = f"{kind} {quoted(name)}" if name else f"a {kind}"
+    what = f"a {kind} named {quoted(name)}" if name else f"a {kind}"
     question = _ai(facts, f"Let Fastn's AI build {what}", _message(facts.arguments.get("prompt")))
     return replace(question, button="Let it build", then=joined(question.then, "What it builds can be deleted."))
 
@@ -149,15 +153,22 @@ def _ai(facts: Facts, what: str, message: str) -> Question:
         button = "Send this answer"
         then = "Its changes have to be undone by hand."
     if facts.call.arguments().get("approval_mode") != "manual":
-        what = f"{what}, which may act without asking"
+        what = _unasked(facts, what)
         button = "Let it act without asking"
         then = "Its changes have to be undone by hand."
     return Question(
         title=f"{what}: {message}.",
         button=button,
         brief=f"{what}: {message}",
-        then=f"AI credits are spent. {then}",
+        then=f"This spends AI credits. {then}",
     )
+
+
+def _unasked(facts: Facts, what: str) -> str:
+    """Say that Fastn's AI makes changes without asking."""
+    if isinstance(facts.call, AiBuild):
+        return f"{what}, and make changes without asking"
+    return "Let Fastn's AI make changes without asking"
 
 
 def _message(content: JsonValue) -> str:

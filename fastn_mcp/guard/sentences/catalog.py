@@ -5,16 +5,19 @@ from dataclasses import replace
 
 from fastn_mcp.guard.sentences import access, changes
 from fastn_mcp.guard.sentences.facts import (
+    CHANGED_BACK,
     MAX_FACTS,
     MAX_HISTORY,
     Facts,
+    joined,
     mapping,
     quoted,
     series,
+    unchecked_words,
 )
 from fastn_mcp.ledger.question import Question
 from fastn_mcp.records.formats import counted
-from fastn_mcp.records.labels import distinction
+from fastn_mcp.records.labels import details_of
 from fastn_mcp.tools.related_reads import documented_fields, kind_of
 
 
@@ -35,43 +38,62 @@ def describe(facts: Facts) -> Question:
             title=f"Undo {facts.undoes}: {question.title[0].lower()}{question.title[1:]}",
             button=f"Undo: {question.button}",
             brief=f"Undo: {question.brief}",
+            then=question.then.replace(CHANGED_BACK, "The undo can itself be undone."),
         )
     if facts.dependence.unchecked:
-        unchecked = f"Not checked: {', '.join(facts.dependence.unchecked)}. {question.unchecked}"
-        question = replace(question, unchecked=unchecked.strip())
-    details: list[tuple[str, str]] = []
+        question = replace(question, unchecked=joined(unchecked_words(facts), question.unchecked))
+    details: Sequence[tuple[str, str]] = ()
     label = facts.resolved.label
     if label and facts.resolved.target is not None:
-        which = distinction(kind_of(facts.call), facts.row, label)
-        if which:
-            details.append(("Details", quoted(which)))
-    further = (*details, *facts.history[:MAX_HISTORY], *question.facts)
-    return replace(question, facts=further[:MAX_FACTS])
+        details = details_of(kind_of(facts.call), facts.row, label)
+    further = (*facts.history[:MAX_HISTORY], *question.facts)
+    described = tuple((heading, value if value in _PLAIN else quoted(value)) for heading, value in details)
+    return replace(question, facts=(*described, *further[:MAX_FACTS]))
 
 
 def describe_list(calls: Sequence[Question]) -> Question:
     """Return the sentences about a list, from the questions on its calls."""
+    lasting = [call for call in calls if not call.has_undo]
     losing = [call for call in calls if call.lost]
-    unsure = [str(call.number) for call in calls if call.unchecked]
+    partly = [call for call in losing if call.has_undo]
+    unsure = [call for call in calls if call.unchecked]
     brief = f"Make {counted(len(calls), 'change')}"
-    title = f"{brief}."
-    if losing:
-        numbers = series(str(call.number) for call in losing)
-        title += f" Change{'s' if len(losing) > 1 else ''} {numbers} cannot be undone in full."
+    title = joined(
+        f"{brief}.",
+        f"{_numbers(lasting)} cannot be undone from here." if lasting else "",
+        f"{_numbers(partly)} cannot be fully undone." if partly else "",
+    )
     return Question(
         title=title,
         button=f"Make {'this change' if len(calls) == 1 else f'these {len(calls)} changes'}",
         brief=brief,
         lost=" ".join(f"{call.number}: {call.lost}" for call in losing),
-        then="They are sent in this order." if len(calls) > 1 else "",
-        unchecked=f"Not checked in full: {series(unsure)}." if unsure else "",
+        then="The calls are sent in this order." if len(calls) > 1 else "",
+        unchecked=f"{_numbers(unsure)} {'was' if len(unsure) == 1 else 'were'} not fully checked." if unsure else "",
     )
 
 
+def _numbers(calls: Sequence[Question]) -> str:
+    """Name calls of a list by number: `Call 2`, `Calls 2 and 3`."""
+    return f"Call{'' if len(calls) == 1 else 's'} {series(str(call.number) for call in calls)}"
+
+
 def phrase(losing: Sequence[Question], count: int) -> str:
-    """Return the short text to type for a list, for example `delete 3`: its calls that destroy, or all `count`."""
-    verbs = {call.brief.partition(" ")[0].lower() for call in losing}
-    return f"{verbs.pop() if len(verbs) == 1 else 'change'} {len(losing) or count}"
+    """Return the short text to type for a list, for example `3 deletions`: its calls that destroy, or all `count`.
+
+    The number comes first, since `delete 3` would read as an order to delete the third.
+    """
+    nouns = {_NOUNS.get(call.brief.partition(" ")[0].lower(), "change") for call in losing}
+    return counted(len(losing) or count, nouns.pop() if len(nouns) == 1 else "change")
+
+
+_PLAIN = frozenset(
+    {"active", "inactive", "draft", "disabled", "pending", "live", "test", "test and live", "webhook", "none"}
+)
+"""Values of details that are words of Fastn's documentation or ours, and are not quoted."""
+
+_NOUNS = {"delete": "deletion", "revoke": "revocation", "overwrite": "overwrite"}
+"""By the verb of a call that destroys: what its calls are, for the text to type."""
 
 
 _OF_TOOL: Mapping[str, Callable[[Facts], Question]] = {

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pydantic import JsonValue
 
 from fastn_mcp.guard.sentences.facts import (
+    CHANGED_BACK,
     Facts,
     field_words,
     fields_in_words,
@@ -38,14 +39,14 @@ _MAX_VALUE = 80
 """Characters of a value that the title gives. Longer ones stand in the list of changes."""
 
 
-def _changed_back(facts: Facts, back: str = "It can be changed back.") -> tuple[str, str, str]:
+def _changed_back(facts: Facts, back: str = CHANGED_BACK) -> tuple[str, str, str]:
     """Return what is lost by changing fields, what can be undone (`back` if all can), and what is not known."""
     changed = [each.field for each in facts.changes]
     missing = changed if isinstance(facts.undo, NotUndoable) else facts.undo.not_restored
     shown = [name for name in missing if facts.row.get(name) is not None]
     hidden = [name for name in missing if facts.row.get(name) is None]
-    lost = f"Its current {fields_in_words(facts, shown)} will be lost." if shown else ""
-    unchecked = f"Its current {fields_in_words(facts, hidden)}, not shown by Fastn, will be lost." if hidden else ""
+    lost = f"The current {fields_in_words(facts, shown)} will be lost." if shown else ""
+    unchecked = f"The current {fields_in_words(facts, hidden)} (not returned by Fastn) will be lost." if hidden else ""
     if isinstance(facts.undo, NotUndoable) and not changed:
         is_same = bool(facts.row) and isinstance(facts.call, Update)
         lost = "" if is_same else "Its current values will be lost."
@@ -63,8 +64,8 @@ def _created(facts: Facts, title: str, then: str) -> Question:
     if not facts.row:
         return replace(question, unchecked="Its name or slug may be taken: Fastn may overwrite something.")
     lost, back, unknown = _changed_back(facts)
-    title = f"Overwrite {facts.kind} {facts.name}, which exists."
-    taken = f"The name or slug is taken by {quoted(key_of(facts.row))}."
+    title = f"Overwrite the existing {facts.kind} {facts.name}."
+    taken = f"Its id is {quoted(key_of(facts.row))}."
     then = joined(taken, back, _uses(facts))
     return say(facts, "Overwrite", title=title, lost=lost, then=then, unchecked=unknown)
 
@@ -93,10 +94,12 @@ def create_connector(facts: Facts) -> Question:
     return _created(facts, f"Create private connector {facts.name}.", "It can be deleted afterwards.")
 
 
-def updated(facts: Facts, back: str = "It can be changed back.", *also: str) -> Question:
+def updated(facts: Facts, back: str = CHANGED_BACK, *also: str) -> Question:
     lost, then, unknown = _changed_back(facts, back)
-    then = joined(*also, _invited(facts), _uses(facts), then)
-    return say(facts, "Change", title=_change(facts), lost=lost, then=then, unchecked=unknown)
+    if facts.arguments.get("admin_email") and then == CHANGED_BACK:
+        then = "The change itself can be reverted."
+    then = joined(*also, _uses(facts), then, _invited(facts))
+    return say(facts, "Update", title=_change(facts), button=_button(facts), lost=lost, then=then, unchecked=unknown)
 
 
 def _change(facts: Facts) -> str:
@@ -107,9 +110,11 @@ def _change(facts: Facts) -> str:
     if not changes:
         fields = sorted(facts.arguments.keys() - {*type(facts.call).route.parameters, "extra"})
         if not fields:
-            return f"Change {of}."
+            return f"Update {of}."
         words = series(name.replace("_", " ") for name in fields)
-        return f"Set {words} of {of}, {'which changes nothing' if facts.row else 'which could not be read'}."
+        if not facts.row:
+            return f"Set the {words} of {of}, which could not be read."
+        return f"Set the {words} of {of} to the value{'s' if len(fields) > 1 else ''} that it already has."
     switch = ""
     if "status" in changes and (state := _state(facts, {"status": changes["status"].after})) is not State.UNKNOWN:
         del changes["status"]
@@ -118,6 +123,18 @@ def _change(facts: Facts) -> str:
         return f"{switch}."
     what = _changes(facts, changes, "it" if switch else of)
     return f"{switch} and {what}." if switch else f"{sentence(what)}."
+
+
+def _button(facts: Facts) -> str:
+    """Return the label of the button for an update: `Rename …`, `Switch off …`, or else `Update …`."""
+    fields = {each.field for each in facts.changes}
+    verb = "Update"
+    if fields == {"name"}:
+        verb = "Rename"
+    elif fields == {"status"}:
+        state = _state(facts, {"status": facts.changes[0].after})
+        verb = {State.OFF: "Switch off", State.LIVE: "Switch on"}.get(state, verb)
+    return f"{verb} {short_name(facts)}"
 
 
 def _state(facts: Facts, fields: Row) -> State:
@@ -138,7 +155,7 @@ def _changes(facts: Facts, changes: Mapping[str, FieldChange], of: str) -> str:
     after = change.after
     if field == "name":
         return f"rename {of} to {quoted(after)}"
-    what = f"{'the ' if field == 'code' else ''}{field_words(facts, field)} of {of}"
+    what = f"the {field_words(facts, field)} of {of}"
     if field == "code" or any(
         isinstance(each, (dict, list)) or len(str(each)) > _MAX_VALUE for each in (before, after)
     ):
@@ -156,14 +173,14 @@ def _schedule(schedule: JsonValue, timezone: JsonValue = None) -> str:
 
 
 def update_connector(facts: Facts) -> Question:
-    return updated(facts, "It can be changed back.", "The change stays in test until it is published.")
+    return updated(facts, CHANGED_BACK, "The change stays in test until it is published.")
 
 
 def update_workflow(facts: Facts) -> Question:
     changed = facts.arguments.keys() - {"workflow_id", "name", "description"}
     only_switches = changed == {"status"} and _state(facts, facts.arguments) is not State.UNKNOWN
-    publishes = "" if only_switches or not changed else "Fastn may publish new code within minutes, or not at all."
-    return updated(facts, "It can be changed back.", publishes)
+    publishes = "" if only_switches or not changed else "Fastn may or may not publish the new code, within minutes."
+    return updated(facts, CHANGED_BACK, publishes)
 
 
 def update_trigger(facts: Facts) -> Question:
@@ -172,16 +189,21 @@ def update_trigger(facts: Facts) -> Question:
     is_renamed = facts.arguments.keys() <= {"trigger_id", "name", "description"}
     if facts.effect is not Effect.EXTERNAL or is_off or changes_nothing or is_renamed:
         return updated(facts)
-    back = "The change can be undone; runs that it has started by then cannot."
+    back = "The change can be undone; its runs cannot."
     after = {**facts.row, **facts.arguments}
-    callers = f", {_when(after)}" if is_webhook(after) else ""
-    return updated(facts, back, f"From then on it fires for real{callers}.", callers_of(after))
+    fires = f"It fires {_when(after)}." if is_webhook(after) else ""
+    starts = "If it is active, the change takes effect immediately."
+    if _state(facts, facts.row) is State.LIVE:
+        starts = "The change takes effect immediately."
+    elif _state(facts, facts.arguments) is State.LIVE:
+        starts = "It is live from then on."
+    return updated(facts, back, starts, fires, callers_of(after))
 
 
 def create_connection(facts: Facts) -> Question:
     key = text(facts.arguments, "connector_id")
     app = facts.name_of("connector", key) or key
-    whose = f"customer {facts.owner}" if facts.owner else "the account itself"
+    whose = f"customer {facts.owner}" if facts.owner else "your own account (no customer)"
     typed = facts.resolved.typed
     has_credentials = "credentials" in facts.arguments or typed is not None
     is_unknown = typed and not typed.is_certain
@@ -192,12 +214,12 @@ def create_connection(facts: Facts) -> Question:
     at = f" at {quoted(domain)}" if domain else ""
     is_like = "visibility not known" if row else "could not be read"
     if visibility:
-        is_like = quoted(visibility)
+        is_like = visibility.lower() if visibility.lower() in _VISIBILITIES else quoted(visibility)
     sent_to = quoted(domain) if domain else "an unknown address"
     hosts = [quoted(host) for host in _sign_in_hosts(row) if not f".{host}".endswith(f".{host_of(domain)}")]
     verb, existing, lost, undone, unchecked = _replaced_connection(facts)
     if is_unknown:
-        unchecked = joined("Not checked: which credentials it takes.", unchecked)
+        unchecked = joined("Which credentials it takes was not checked.", unchecked)
     return Question(
         title=f"{verb} {quoted(app)}{at} for {whose}{existing}.{facts.entered}",
         button=f"{verb} {short_name(facts) if facts.owner else 'it'}",
@@ -205,8 +227,12 @@ def create_connection(facts: Facts) -> Question:
         lost=lost,
         then=joined("Workflows can use it immediately." if has_credentials else "", undone),
         unchecked=unchecked,
-        facts=(("Connector", f"{is_like}, sends to {sent_to}"), *([("Signs in at", series(hosts))] if hosts else [])),
+        facts=(("Connector", f"{is_like}; sends to {sent_to}"), *([("Signs in at", series(hosts))] if hosts else [])),
     )
+
+
+_VISIBILITIES = ("private", "public", "managed")
+"""Documented words for who can use a connector, which are not quoted."""
 
 
 def _replaced_connection(facts: Facts) -> tuple[str, str, str, str, str]:
@@ -214,12 +240,12 @@ def _replaced_connection(facts: Facts) -> tuple[str, str, str, str, str]:
     if facts.resolved.target is None:
         return "Connect", "", "", "It can be deleted afterwards.", ""
     if not facts.row:
-        unchecked = "Not checked: whether a connection exists, whose credentials may then be replaced."
+        unchecked = "Whether a connection already exists was not checked. If one does, its credentials may be replaced."
         return "Connect", "", "", "", unchecked
     label = str(facts.resolved.label)
     status = text(facts.row, "status").upper()
     existing = f": connection {quoted(label)} exists{f' with status {quoted(status)}' if status else ''}"
-    lost = f"The credentials of connection {quoted(label)} may be replaced: the current ones are then lost for good."
+    lost = f"The credentials of connection {quoted(label)} may be replaced: the current ones are then permanently lost."
     return "Reconnect", existing, lost, "Undo does not restore them, and deletes no connection that existed.", ""
 
 
@@ -234,7 +260,9 @@ def _sign_in_hosts(connector: Row) -> list[str]:
 
 
 def create_workflow(facts: Facts) -> Question:
-    then = "It does not run until Fastn or somebody in the dashboard publishes it. It can be moved to Trash afterwards."
+    then = (
+        "It does not run until Fastn, or a person in the dashboard, publishes it. It can be moved to Trash afterwards."
+    )
     return _created(facts, f"Create workflow {facts.name} as a draft.", then)
 
 
@@ -242,8 +270,14 @@ def create_trigger(facts: Facts) -> Question:
     trigger = {**facts.call.defaults, **facts.arguments}
     is_off = _state(facts, facts.arguments) is State.OFF
     state = f", {State.OFF.value}" if is_off else ""
-    title = f"Create trigger {facts.name}{state}: {_starts(facts)} {_when(trigger)}."
-    then = "It fires for real from now on. It can be deleted; runs that it has started by then cannot be undone."
+    starts = _starts(facts)
+    when = _when(trigger)
+    of_type = "" if when else f" of type {quoted(text(trigger, 'type'))}"
+    title = f"Create trigger {facts.name}{of_type}{state}: {joined(starts, when)}."
+    if not starts:
+        fires = f", which fires {when}" if when else ""
+        title = f"Create trigger {facts.name}{of_type}{state}{fires}. It starts no workflow."
+    then = "It is live once created. It can be deleted, but its runs cannot be undone."
     if is_off:
         then = "It does not fire until it is switched on. It can be deleted afterwards."
     unnamed = "" if facts.owner else NO_CUSTOMER
@@ -251,40 +285,41 @@ def create_trigger(facts: Facts) -> Question:
 
 
 def _starts(facts: Facts) -> str:
-    """Say what a new trigger runs: `run workflow "a" in live`."""
+    """Say what a new trigger runs: `run workflow "a" in the live environment`; empty if nothing."""
     runs = list[str]()
     for route in objects(facts.arguments, "routes"):
         key = text(route, "routeId", "workflowId")
         name = facts.name_of("workflow", key) or key
         runs.append(f"{quoted(name)}{in_place(text(route, 'environment'))}")
-    return f"run workflow{'s' if len(runs) > 1 else ''} {series(runs)}" if runs else "run nothing"
+    return f"run workflow{'s' if len(runs) > 1 else ''} {series(runs)}" if runs else ""
 
 
 _WEBHOOK_CALLERS = {
-    "api key": "whenever its address is called with an API key",
-    **dict.fromkeys(PUBLIC, "whenever anybody calls its address"),
+    "api key": "whenever its URL is called with an API key",
+    **dict.fromkeys(PUBLIC, "whenever anyone calls its URL"),
 }
 """By the documented values of a webhook's authentication."""
 
 
 def _when(arguments: Mapping[str, JsonValue]) -> str:
+    """Say when a trigger fires; empty for a type that is not documented."""
     match word(arguments, "type"):
         case "scheduler":
             schedule = arguments.get("schedule")
             return _schedule(schedule, arguments.get("timezone")) if schedule else "on a schedule"
         case "webhook":
-            unknown = "whenever its address is called, perhaps by anybody"
+            unknown = "whenever its URL is called, perhaps by anyone"
             return _WEBHOOK_CALLERS.get(webhook_authentication(arguments), unknown)
         case "app event":
             events = list(map(quoted, texts_in(arguments.get("events"))))
             return f"whenever its app reports {' or '.join(events)}" if events else "whenever its app reports something"
-        case other:
-            return f"by {quoted(other)}"
+        case _:
+            return ""
 
 
 def _itself(facts: Facts) -> str:
     """Say that a deleted record is lost, unless it can be created again: a new id alone is not a loss of data."""
-    return "" if isinstance(facts.undo, Undo) else f"The {facts.kind} itself is lost for good."
+    return "" if isinstance(facts.undo, Undo) else f"The {facts.kind} itself is permanently lost."
 
 
 def delete_customer(facts: Facts) -> Question:
@@ -299,10 +334,10 @@ def delete_customer(facts: Facts) -> Question:
             owned.append(f"all its {'other ' if dependents else ''}{kind}")
         if len(owned) > 1 or facts.may_have_several(kind):
             are = "are"
-    lost = f"{sentence(series(owned))} {are} lost for good." if owned else _itself(facts)
+    lost = f"{sentence(series(owned))} {are} permanently lost." if owned else _itself(facts)
     runs = facts.dependents("executions")
     history = (("History", counted(runs.count, "run", at_least=runs.more)),) if runs else ()
-    return say(facts, "Delete", lost=lost, then=f"Its triggers stop. {undo_words(facts)}", further=history)
+    return say(facts, "Delete", lost=lost, then=f"Its triggers may stop. {undo_words(facts)}", further=history)
 
 
 def delete_connector(facts: Facts) -> Question:
@@ -313,15 +348,16 @@ def delete_connector(facts: Facts) -> Question:
         credentials = f", and the credentials of {listed(connections)}; {each} to authorise again"
     elif facts.may_have_several("connections"):
         credentials = ", and the credentials of all its connections"
-    lost = f"Its actions and events are lost for good{credentials}."
+    lost = f"Its actions and events are permanently lost{credentials}."
     then = joined(stops(facts.dependents("workflows"), ""), stops(facts.dependents("triggers"), ""), undo_words(facts))
     return say(facts, "Delete", lost=lost, then=then)
 
 
 def delete_connection(facts: Facts) -> Question:
-    whose = facts.owner or "Somebody"
-    lost = f"Its credentials are lost for good. {whose} has to authorise again."
-    return say(facts, "Delete", lost=lost, then=stops(facts.dependents("triggers"), ""))
+    whose = facts.owner or "A person"
+    lost = f"Its credentials are permanently lost. {whose} has to authorise again."
+    stopped = stops(facts.dependents("triggers"), "") or "Triggers that use it stop."
+    return say(facts, "Delete", lost=lost, then=stopped)
 
 
 def delete_workflow(facts: Facts) -> Question:
@@ -336,21 +372,19 @@ def delete_workflow(facts: Facts) -> Question:
         if going_on:
             stay = "stays" if others.is_one else "stay"
             they_start = "it starts" if others.is_one else "they start"
-            go_on = (
-                f"{sentence(listed(others))} {stay} on unless all other workflows that {they_start} are deleted too."
-            )
+            go_on = f"{sentence(listed(others))} {stay} on while any other workflow that {they_start} exists."
         then = joined(stops(replace(triggers, rows=stopping, count=triggers.count - len(going_on))), go_on, then)
     return Question(
         title=f"Move workflow {facts.name} to Trash.",
         button=f"Move {short_name(facts)} to Trash",
-        brief=f"To Trash: workflow {facts.name}",
+        brief=f"Move workflow {facts.name} to Trash",
         then=then,
     )
 
 
 def delete_trigger(facts: Facts) -> Question:
     kind = word(facts.row, "type")
-    lost = _itself(facts) if kind in ("scheduler", "app event") else "Its webhook address is lost for good."
+    lost = _itself(facts) if kind in ("scheduler", "app event") else "Its webhook URL is permanently lost."
     return say(facts, "Delete", lost=lost, then=undo_words(facts))
 
 
@@ -368,10 +402,10 @@ def create_secret(facts: Facts) -> Question:
     if facts.resolved.target is None:
         then = f"No other {same} It can be deleted afterwards."
     elif facts.row:
-        lost = "The old value is lost for good."
+        lost = "The old value is permanently lost."
     else:
-        lost = "If Fastn mistakes another secret for this one, its value is lost for good."
-        unchecked = f"Not checked: whether another {same}"
+        lost = "If Fastn mistakes another secret for this one, its value is permanently lost."
+        unchecked = f"Whether another {same.removesuffix('.')} was not checked."
     verb = "Overwrite" if facts.row else "Store"
     return say(
         facts,
@@ -390,6 +424,6 @@ def delete_secret(facts: Facts) -> Question:
         facts,
         "Delete",
         title=f"Delete secret {facts.name}{whose}.",
-        lost="Its value is lost for good; somebody has to enter it again.",
+        lost="Its value is permanently lost; a person has to enter it again.",
         then=stops(facts.dependents("workflows"), "", does="fail"),
     )

@@ -24,6 +24,8 @@ from fastn_mcp.tools.tool import Effect
 
 MAX_ON_BUTTON = 40
 """Characters of a name on a button. A longer one is "this customer"."""
+CHANGED_BACK = "It can be changed back."
+"""What is said of a change whose fields can all be restored."""
 MAX_FACTS = 5
 MAX_HISTORY = 3
 """Number of facts on what this server did lately to the records."""
@@ -203,15 +205,34 @@ def undo_words(facts: Facts) -> str:
     return facts.undo.why
 
 
+def unchecked_words(facts: Facts) -> str:
+    """Say what could not be checked of the dependents; empty if everything was."""
+    unchecked = [_UNCHECKED.get(each, each) for each in facts.dependence.unchecked]
+    if not unchecked:
+        return ""
+    was = "was" if unchecked == [_USERS] else "were"
+    return f"{sentence(series(unchecked))} {was} not checked."
+
+
+_USERS = "what uses it"
+_UNCHECKED = {"workflows": "workflows that use it", "who uses it": _USERS}
+"""What could not be checked of dependents, as a sentence says it."""
+
+
 def place(facts: Facts) -> str:
-    """Return the environment that the call will have as ` in live`; empty if none is named."""
+    """Return the environment that the call will have as ` in the live environment`; empty if none is named."""
     environments = facts.resolved.environment.values
     return in_place(environments[0]) if len(environments) == 1 else ""
 
 
+def short_place(facts: Facts) -> str:
+    """Return the same for a button, as ` in live`."""
+    return place(facts).replace(" in the ", " in ").removesuffix(" environment")
+
+
 def in_place(name: str) -> str:
-    """Return an environment as ` in live`; empty if there is none."""
-    return f" in {name if name in ('test', 'live') else quoted(name)}" if name else ""
+    """Return an environment as ` in the live environment`; empty if there is none."""
+    return f" in the {name if name in ('test', 'live') else quoted(name)} environment" if name else ""
 
 
 def mapping(found: JsonValue) -> Mapping[str, JsonValue]:

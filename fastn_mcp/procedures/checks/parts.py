@@ -131,7 +131,7 @@ def _repair(connection: PartState, app: str) -> str:
 
 def _who(owners: Sequence[str], named: int) -> str:
     if ACCOUNT in owners:
-        return "for the account itself, somebody has to"
+        return "for your own account, a person has to"
     who = listed(owners, named) if named else counted(len(owners), "customer")
     return f"{who} {'has' if len(owners) == 1 else 'have'} to"
 

@@ -37,7 +37,7 @@ class FailureEvidence:
     workflow: Row
     """Its workflow; empty if that could not be read."""
     for_customers: bool
-    """Whether it failed for any customer, and not only for the account itself."""
+    """Whether it failed for any customer, and not only for your own account."""
     connector: str | None
     """Slug of the app at which the runs fail."""
     connections: Sequence[PartState]

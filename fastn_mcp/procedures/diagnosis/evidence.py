@@ -181,7 +181,7 @@ class Evidence:
         )
 
     def owner(self, customer: str | None) -> str:
-        """Return the name of a customer, or else its id; of None, the account itself."""
+        """Return the name of a customer, or else its id; of None, your own account."""
         return ACCOUNT if customer is None else short(self.names.get(customer, customer))
 
     def workflow(self, key: str | None) -> str:

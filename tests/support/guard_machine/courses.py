@@ -73,7 +73,7 @@ async def approved_call(
     between: Happening | Literal["policy"] | None = None,
     repeats: Sequence[int] = (0,),
 ) -> None:
-    """The usual course: people decide outside of the client, and the agent repeats its call, perhaps once too often.
+    """The usual course: people decide outside the client, and the agent repeats its call, perhaps once too often.
 
     `between`: what happens after people have decided. `repeats`: the processes that it calls then.
     """

@@ -130,7 +130,7 @@ class ClientForm(Channel):
 
 
 class OutOfBandChannel(Channel):
-    """Channel outside of the client, where each person has a credential of their own."""
+    """Channel outside the client, where each person has a credential of their own."""
 
     name = "out of band"
 
@@ -139,4 +139,4 @@ class OutOfBandChannel(Channel):
         return ChannelCapabilities(identifies_people=True, notifies=True, takes_secrets=True)
 
     async def ask(self, request: ApprovalRequest) -> Announcement:  # noqa: ARG002 - all requests are in the ledger
-        return Announcement(("outside of the client",))
+        return Announcement(("outside the client",))

@@ -110,7 +110,7 @@
 
   const take = (fresh) => {
     const count = Number(fresh.dataset.count);
-    const waits = count === 0 ? "No calls waiting" : count === 1 ? "One call waiting" : `${count} calls waiting`;
+    const waits = count === 0 ? "No requests waiting" : count === 1 ? "1 request waiting" : `${count} requests waiting`;
     document.getElementById("waiting").textContent = waits;
     document.getElementById("count").textContent = count || "";
     const said = [];
