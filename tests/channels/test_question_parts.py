@@ -126,7 +126,9 @@ async def test_channels_show_the_same_parts(wanted: ToolCall, tmp_path: Path) ->
         "form": str(form_request(request).model_dump()["input_requests"]["approval"]["params"]["message"]),
         "terminal": on_terminal(request),
         "webhook": json.dumps(payload(request, "https://example.com")["lines"], ensure_ascii=False),
-        "slack": json.dumps(message(request, [], request.created, "")["blocks"], ensure_ascii=False).replace("&gt;", ">"),
+        "slack": json.dumps(message(request, [], request.created, "")["blocks"], ensure_ascii=False).replace(
+            "&gt;", ">"
+        ),
         "page": await on_page(request, tmp_path),
     }
     for channel, text in texts.items():
