@@ -30,7 +30,7 @@ class AuditLog:
         with self._readable():
             log_files = files.log_files(self.file)
         if not log_files:
-            begins = "It is created by the first call that changes something."
+            begins = "The first call that changes something creates it. Check the path."
             raise SettingsError(f"There is no audit log at {self.file}.", begins)
         return log_files
 

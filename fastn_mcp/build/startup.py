@@ -124,7 +124,7 @@ def http_address(address: str) -> tuple[str, int]:
     try:
         return host_and_port(address)
     except ValueError:
-        raise SettingsError("--http is not HOST:PORT.", "For example: --http 127.0.0.1:8080") from None
+        raise SettingsError("--http must be HOST:PORT.", "For example: --http 127.0.0.1:8080") from None
 
 
 def must_be_free(host: str, port: int, instead: str) -> None:

@@ -117,10 +117,10 @@ def load_approvers(path: Path, issuer: str | None = None) -> dict[str, Approver]
 
     With the `issuer` of a team, each of them needs their sign-in as principal, so that nobody counts twice.
     """
-    data, status = read(path, "file of approvers", "Correct the setting approvers (FASTN_APPROVERS).")
+    data, status = read(path, "approvers file", "Correct the setting approvers (FASTN_APPROVERS).")
     if os.name == "posix" and exposed(status, os.geteuid(), {os.getegid(), *os.getgroups()}):
         raise SettingsError(f"{path} can be read by users other than its owner.", f"Run: chmod 600 {path}")
-    return load(data, path, "file of approvers", build=partial(_build, issuer), hint="See docs/webhook.md.")
+    return load(data, path, "approvers file", build=partial(_build, issuer), hint="See docs/webhook.md.")
 
 
 def able_approvers(approvers: Iterable[Approver], request: ApprovalRequest, *, enough: bool) -> list[Approver]:
@@ -137,7 +137,7 @@ def able_approvers(approvers: Iterable[Approver], request: ApprovalRequest, *, e
         takes = f"This call needs {counted(needed, 'approver')}{of_groups(request.second)}"
         raise NobodyAble(
             f"{takes}, and {len(able)} of the listed approvers may decide on it.",
-            "Tell the operator: the file of approvers lists their effects and groups. Nobody decides on a call that"
+            "Tell the operator: the approvers file lists their effects and groups. Nobody decides on a call that"
             " may be their own: an approver named by e-mail may be any caller whose sign-in has no e-mail address.",
         )
     return able
@@ -281,7 +281,7 @@ class ApproverAnswers:
         if not approver.may_answer(request):
             why = (
                 f"Nothing was decided: {approver.name} may not decide on this call. It may be their own, or it has"
-                " an effect that the file of approvers does not list for them."
+                " an effect that the approvers file does not list for them."
             )
             raise AnswerRejected(403, why, approver, request)
         return request

@@ -49,10 +49,10 @@ _MAX_INPUT = 4096
     "--file", "in_file", is_flag=True, help="Store the key in a file that only you can read, not in the keyring."
 )
 @click.option("--no-check", is_flag=True, help="Do not try the key first.")
-@click.option("--replace", is_flag=True, help="With --file: replace the key of another host without asking.")
+@click.option("--replace", is_flag=True, help="With --file: replace the key for another host without asking.")
 @click.pass_obj
 def login(start: StartOptions, profile: str | None, stdin: bool, in_file: bool, no_check: bool, replace: bool) -> int:
-    """Ask for the API key of an account, try it with one read, and store it in the system's keyring.
+    """Ask for the API key of an account, test it with one read, and store it in the system's keyring.
 
     Without PROFILE, it stores the key of the default account.
     """
@@ -217,7 +217,7 @@ def _read_key(prompt: str, command: str, *, stdin: bool) -> str:
                 return str(click.prompt(prompt, hide_input=True, err=True)).strip()
             except click.Abort:
                 raise click.Abort("No key was stored.") from None
-        raise SettingsError("There is no terminal to ask for the key on.", f"Give it on the standard input: {command}")
+        raise SettingsError("There is no terminal to ask for the key.", f"Give it on the standard input: {command}")
     lines = key_in_text(sys.stdin.read(_MAX_INPUT)).splitlines()
     if len(lines) != 1:
         what = "The standard input must be one line: the key."
@@ -283,7 +283,7 @@ _WIDTH = 13
 
 
 @click.command(name="whoami")
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def whoami(start: StartOptions, as_json: bool) -> int:
     """Show the account, where its key comes from and the mode, and make one read request to see whether the key works.
@@ -313,12 +313,12 @@ def whoami(start: StartOptions, as_json: bool) -> int:
             "host": None if start.sandboxed else settings.host,
             "key": "the sandbox's own" if start.sandboxed else f"{KINDS[settings.key_kind]}, from {settings.key_place}",
             "key_from": None,
-            "policy": facts["policy"] or "no file",
+            "policy": facts["policy"] or "none",
         }
         say(*(f"{name:{_WIDTH}}{value}" for name, value in lines.items() if value is not None))
     result = anyio.run(check_key, parts)
     if as_json:
-        click.echo(json.dumps(facts | {"works": result.works, "said": result.message}, ensure_ascii=False))
+        click.echo(json.dumps(facts | {"works": result.works, "message": result.message}, ensure_ascii=False))
     else:
         say(result.message, err=not result.works)
     return 0 if result.works else 1
@@ -328,10 +328,10 @@ def whoami(start: StartOptions, as_json: bool) -> int:
 
 
 @click.group(name="profiles", invoke_without_command=True)
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def profiles_group(ctx: click.Context, as_json: bool) -> None:
-    """See the accounts of the configuration file, add and remove them."""
+    """List, add and remove profiles."""
     if ctx.invoked_subcommand is not None:
         return
     start: StartOptions = ctx.obj
@@ -375,7 +375,7 @@ def _row(name: str, config: ConfigFile, program: str) -> dict[str, str | bool | 
 @click.option("--default", "as_default", is_flag=True, help="Use this account by default.")
 @click.pass_obj
 def add_(start: StartOptions, name: str, as_default: bool, **options: object) -> None:
-    """Add the account NAME to the configuration file. Add other settings there by hand."""
+    """Add the profile NAME to the configuration file. Add other settings there by hand."""
     path = start.config_file()
     config = config_file.read_or_none(path)
     if name in config.profiles:

@@ -42,7 +42,7 @@ _warn = partial(click.echo, err=True)
 @click.option("--json", "as_json", is_flag=True, help="Print the waiting calls as JSON.")
 @click.pass_context
 def approvals_group(ctx: click.Context, in_browser: bool, as_json: bool) -> None:
-    """List the calls that wait for you, and decide on them at this terminal."""
+    """List the calls waiting for you, and decide on them at this terminal."""
     start: StartOptions = ctx.obj
     store = ctx.obj = own_store(start)
     if ctx.invoked_subcommand is not None:
@@ -69,7 +69,7 @@ def _list(store: ApprovalStore, waiting: Iterable[ApprovalRequest]) -> None:
     """List what waits, and where it is decided. Nothing is decided through a pipe."""
     for request in waiting:
         say(*request.question.lines(), _headline(request), "")
-    say(f"Nothing was decided: that needs a person at a terminal. Run it in one: {store.program.to('approvals')}")
+    say(f"Nothing was decided. Run this at a terminal: {store.program.to('approvals')}")
     opened = _page(store.folder / PAGE_FILE)
     if opened is not None:
         say(f"To decide on the approval page at {opened[0]}: {store.program.to('approvals', '--open')}")
@@ -112,7 +112,7 @@ async def _ask_about_each(approvals: TerminalApprovals, terminal: Terminal) -> N
 
 
 @approvals_group.command(name="temporary")
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def temporary_(store: ApprovalStore, as_json: bool) -> None:
     """List the temporary approvals. Each covers one tool on one target."""
@@ -138,7 +138,7 @@ def temporary_(store: ApprovalStore, as_json: bool) -> None:
 @click.argument("temporary_approval")
 @click.pass_obj
 def revoke_(store: ApprovalStore, temporary_approval: str) -> None:
-    """End a temporary approval. The beginning of its id is enough."""
+    """End a temporary approval. A prefix of its id is enough."""
     revoked = store.use(partial(TerminalApprovals.revoke, prefix=temporary_approval))
     if revoked is None:
         listed = store.program.to("approvals", "temporary")
@@ -151,18 +151,18 @@ def revoke_(store: ApprovalStore, temporary_approval: str) -> None:
 @click.option("--note", default="", help="A note for the agent.")
 @click.pass_obj
 def withdraw_(store: ApprovalStore, request: str | None, note: str) -> None:
-    """Take back an unused approval, or list the unused ones.
+    """Withdraw an unused approval, or list the unused ones.
 
-    The beginning of its id is enough.
+    A prefix of its id is enough.
     """
     if not request:
         unused = store.use(TerminalApprovals.unused) or []
         say(*(f"{each.id}  {each.question.lines()[0]} {_headline(each)}" for each in unused))
         if not unused:
-            say("No approval can be withdrawn.")
+            say("There are no unused approvals to withdraw.")
         return
     if Terminal.here() is None:
-        raise click.ClickException("Nothing was withdrawn: that needs a person at a terminal.")
+        raise click.ClickException("Nothing was withdrawn. A person has to run this at a terminal.")
     message = store.use(partial(TerminalApprovals.withdraw, prefix=request, note=note[:MAX_NOTE]))
     if message is None:
         listed = store.program.to("approvals", "withdraw")
@@ -170,11 +170,11 @@ def withdraw_(store: ApprovalStore, request: str | None, note: str) -> None:
     say(message)
 
 
-@approvals_group.command(name="keygen", short_help="Create an approver's key pair, for the webhook.")
+@approvals_group.command(name="keygen", short_help="Create an approver's key pair for webhook approvals.")
 @click.argument("name")
 @click.option("--output", type=click.Path(path_type=Path), help="File for the private key; by default NAME.pem.")
 def keygen_(name: str, output: Path | None) -> None:
-    """Create an approver's key pair: a private key in a file, and a public key for the file of approvers."""
+    """Create an approver's key pair: a private key in a file, and a public key for the approvers file."""
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
     from fastn_mcp.policy.plan_file import new_key, public
@@ -185,9 +185,9 @@ def keygen_(name: str, output: Path | None) -> None:
         with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
             file.write(private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     except OSError as error:
-        hint = " A key is never replaced: move that file away first." if isinstance(error, FileExistsError) else ""
+        hint = " Move the file first." if isinstance(error, FileExistsError) else ""
         raise click.ClickException(f"{path} cannot be created: {error.strerror}. No key was created.{hint}") from None
-    click.echo(f"# The private key is in {path}: only {sanitize(name)} may have it. Add this to the file of approvers:")
+    click.echo(f"# The private key is in {path}: only {sanitize(name)} may have it. Add this to the approvers file:")
     click.echo(f'[{json.dumps(name)}]\npublic_key = "{public(private_key)}"')
 
 
@@ -277,7 +277,7 @@ def _expired(store: ApprovalStore) -> list[str]:
 
 
 def _headline(request: ApprovalRequest) -> str:
-    return f"{asker(request)} asked at {clock(request.created)}; the request expires at {clock(request.expires)}."
+    return f"Requested by {asker(request)} at {clock(request.created)}. Expires at {clock(request.expires)}."
 
 
 def _data(request: ApprovalRequest) -> dict[str, JsonValue]:

@@ -58,7 +58,7 @@ class AuditOptions:
 def audit_group(ctx: click.Context, file: Path | None) -> None:
     """Read and verify the record of what was decided and sent.
 
-    Rotated files beside it are read, too.
+    Rotated files in its folder are read too.
     """
     start: StartOptions = ctx.obj
     file_option = () if file is None else ("--file", str(file.absolute()))
@@ -218,14 +218,14 @@ def _field(entry: Entry, field: str) -> str:
 
 
 @audit_group.command(name="verify")
-@click.option("--head", metavar="HASH", help="The head hash that you noted elsewhere.")
+@click.option("--head", metavar="HASH", help="The head hash that you saved elsewhere.")
 @click.argument("copies", metavar="[COPY]...", nargs=-1, type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.pass_obj
 def verify_(options: AuditOptions, head: str | None, copies: tuple[Path, ...]) -> None:
     """Check the hash chain over all files, and against the ledger. Exit code 0 if it is intact, 1 otherwise.
 
     With COPY, also compare the log with its copy: files in which a collector stored it (OTLP as JSON lines), or copied
-    log files. No entry may be missing, altered or added on either side. An entry that arrived twice is fine.
+    log files. No entry may be missing, altered or added on either side. Duplicate entries are allowed.
     """
     log = options.log
     exported = log.exported() if copies else None  # before the copy, and that before the log: neither looks older
@@ -270,7 +270,7 @@ def _finding_lines(report: Report, head: str | None, newest: End | None, program
         yield f"Broken at {_place(report, report.broken.line)}: {report.broken.problem}."
         yield f"The {report.entries} entries before it are unchanged; later ones cannot be relied on."
     elif head is not None and report.noted is None:
-        yield "Broken: no entry has the hash that you noted. Entries were cut off, or all were rewritten."
+        yield "Broken: no entry has the hash that you saved. Entries were cut off, or all were rewritten."
     elif report.shortened:
         yield f"Broken: the log was emptied or shortened before entry {', '.join(map(str, report.shortened))}."
         show = program.to("show", str(report.shortened[0]))
@@ -282,9 +282,9 @@ def _finding_lines(report: Report, head: str | None, newest: End | None, program
         yield f"Entries 1 to {report.deleted} were deleted by the retention setting, as the ledger knows."
     if report.noted is not None:
         at = "the beginning" if head == FIRST_PREV else f"entry {report.noted}"
-        yield f"The hash that you noted belongs to {at}; {report.entries - report.noted} came after it."
+        yield f"The hash that you saved belongs to {at}; {report.entries - report.noted} came after it."
     if report.broken is None and newest is not None and newest.n:
-        yield f"The ledger knows entry {newest.n}, which is unchanged."
+        yield f"Entry {newest.n} matches the ledger."
     elif report.broken is None and head is None:
         yield "Entries removed from the end cannot be detected. Keep the head elsewhere; verify with --head HASH."
     torn = [

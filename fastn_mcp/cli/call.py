@@ -279,7 +279,7 @@ def _option_of(argument: str) -> str:
     return f"--{argument.replace('_', '-')}"
 
 
-call = Calls("call", help="Make one call, asking at the terminal before anything destructive.")
+call = Calls("call", help="Make one call. Asks at the terminal if it needs approval.")
 
 
 # --- tools -------------------------------------------------------------------------------------------------------

@@ -54,7 +54,7 @@ def output_options(tool: AnyTool) -> Iterator[click.Option]:
         flag_value="",
         metavar="[FIELD,...]",
         group=_HEADING,
-        help="Print JSON, as in a pipe; with FIELDs only these, of each row of a list.",
+        help="Print JSON (the default in a pipe); with FIELDs, only those fields of each row.",
     )
     yield GroupedOption(["--color"], group=_HEADING, **COLOR)
 

@@ -61,7 +61,7 @@ class DemoFailed(Exception):
 @click.command(name="demo")
 @click.pass_context
 def demo(ctx: click.Context) -> int:
-    """Watch a demonstration in half a minute, without an account."""
+    """Watch a 30-second demonstration, without an account."""
     console = Console(no_color=ctx.color is False or None, highlight=False, width=None if sys.stdout.isatty() else 100)
     failures: list[str] = []
     try:
@@ -232,7 +232,7 @@ class DemoStory:
         answer = (await self._call("undo_change", change_id=receipt["change_id"]))["data"]
         self._require_sent("POST", 1, "the customer was created again, once")
         again = (await self._call("get_customer", customer_id=answer["new_id"]))["data"]
-        self._say(f"{again['name']} is there again, as {answer['new_id']}. {answer['stays']}\n")
+        self._say(f"{again['name']} exists again, as {answer['new_id']}. {answer['stays']}\n")
 
     async def replay_approval(self) -> None:
         self._console.print("[bold]An approval is sent a second and a third time.[/]")

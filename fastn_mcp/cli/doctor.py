@@ -56,7 +56,7 @@ _COLORS = {
 @click.option(
     "--team",
     type=click.Path(path_type=Path),
-    help="Check a team's server instead: this file, the identity provider, the ledger, and the proxy from outside.",
+    help="Check a team server instead: this file, the identity provider, the ledger, and the proxy from outside.",
 )
 @click.option(
     "--token-file",

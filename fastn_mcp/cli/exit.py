@@ -144,10 +144,10 @@ def _unknown_option(option: str, context: click.Context, more: str) -> str:
 
 EXIT_CODES = """\b
 Exit codes:
-  0  all was done
+  0  everything succeeded
   1  something failed, or was refused
   2  the command, a setting or the script is wrong: nothing was sent
-  3  something waits for a person
+  3  a call is waiting for approval
   4  an outcome is unknown: it may have happened
   5  a person declined
 If several apply to a run, the first of 4, 1, 5, 3 is returned.

@@ -12,7 +12,7 @@ _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - a server on all int
 @click.command(name="health")
 @click.argument("address", metavar="[HOST:PORT]", envvar="FASTN_HTTP", default="")
 def health(address: str) -> None:
-    """Check the health of the server at HOST:PORT, by default the one in FASTN_HTTP.
+    """Check the health of the server at HOST:PORT (default: FASTN_HTTP).
 
     It is for the health check of a container. Without an address, the server uses stdio, and the check succeeds.
     """

@@ -23,7 +23,7 @@ class CommandEntry(NamedTuple):
 
 COMMANDS: Mapping[str, Mapping[str, CommandEntry]] = {
     "Start": {
-        "demo": CommandEntry("demo:demo", "Watch a demonstration in half a minute, without an account."),
+        "demo": CommandEntry("demo:demo", "Watch a 30-second demonstration, without an account."),
         "setup": CommandEntry("install:setup", "Connect the MCP clients of this machine."),
         "install": CommandEntry("install:install", "Add the server to CLIENT's configuration."),
         "uninstall": CommandEntry("install:uninstall", "Remove the server from CLIENT's configuration."),
@@ -52,7 +52,7 @@ COMMANDS: Mapping[str, Mapping[str, CommandEntry]] = {
     },
     "Serve": {
         "sandbox": CommandEntry("serve:sandbox", "Serve the sandbox over HTTP, for others to test against."),
-        "init-team": CommandEntry("init_team:init_team", "Create the team file and secrets of a team's server."),
+        "init-team": CommandEntry("init_team:init_team", "Create the team file and secrets of a team server."),
         "http-token": CommandEntry("serve:http_token", "Print the bearer token that --http accepts."),
         "health": CommandEntry("health:health", "Check that an HTTP server is healthy.", hidden=True),
     },
@@ -180,14 +180,14 @@ _EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "allow": ("fastn-mcp allow",),
     "approvals": ("fastn-mcp approvals", "fastn-mcp approvals --open      # on the approval page instead"),
     "approvals keygen": ("fastn-mcp approvals keygen dana      # prints two lines for approvers.toml",),
-    "approvals revoke": ("fastn-mcp approvals temporary", "fastn-mcp approvals revoke ap_3f2c   # its beginning"),
+    "approvals revoke": ("fastn-mcp approvals temporary", "fastn-mcp approvals revoke ap_3f2c   # a prefix"),
     "approvals temporary": ("fastn-mcp approvals temporary",),
-    "approvals withdraw": ("fastn-mcp approvals withdraw", "fastn-mcp approvals withdraw ap_3f2c   # its beginning"),
+    "approvals withdraw": ("fastn-mcp approvals withdraw", "fastn-mcp approvals withdraw ap_3f2c   # a prefix"),
     "audit": ("fastn-mcp audit tail", "fastn-mcp audit verify"),
     "audit report": ("fastn-mcp audit report --since 24h", "fastn-mcp audit report --since 7d --output week.json"),
     "audit show": ("fastn-mcp audit tail", "fastn-mcp audit show 12      # a number from that list"),
     "audit tail": ("fastn-mcp audit tail -n 50", "fastn-mcp audit tail --follow"),
-    "audit verify": ("fastn-mcp audit verify", "fastn-mcp audit verify --head HASH      # noted elsewhere"),
+    "audit verify": ("fastn-mcp audit verify", "fastn-mcp audit verify --head HASH      # saved elsewhere"),
     "query": (
         "fastn-mcp --sandbox query",
         'fastn-mcp --sandbox query "select name, plan from customers" --csv',

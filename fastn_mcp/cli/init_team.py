@@ -1,4 +1,4 @@
-"""`fastn-mcp init-team`: make a folder with a team file and the secrets of a team's server. It overwrites nothing."""
+"""`fastn-mcp init-team`: make a folder with a team file and the secrets of a team server. It overwrites nothing."""
 
 import hashlib
 import json
@@ -63,7 +63,7 @@ _VALKEY_VARIABLE = "VALKEY_PASSWORD"
 @click.option("--url", default="https://fastn-mcp.example.com/mcp", help="Public address of /mcp, for a new team file.")
 @click.option("--issuer", default="https://login.example.com", help="Identity provider, for a new team file.")
 def init_team(folder: Path, url: str, issuer: str) -> None:
-    """Create FOLDER with a team file and the secrets of a team's server. Existing files are not changed.
+    """Create FOLDER with a team file and the secrets of a team server. Existing files are not changed.
 
     The state secret and Valkey's password go into .env, Valkey's users into valkey.acl. Run it again after you have
     filled in the secrets: it sets file modes so that only you can read FOLDER, and the containers' user can read the

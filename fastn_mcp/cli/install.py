@@ -61,7 +61,7 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
             help="Change this file of the client instead of its usual one.",
         ),
         click.option(
-            "--project", is_flag=True, help="Use the client's project file in this folder, which others share."
+            "--project", is_flag=True, help="Use the client's project file in this folder, shared with others."
         ),
         click.option("--name", default="fastn", show_default=True, help="Name of the server in the client."),
         click.argument("client", shell_complete=completing(lambda _ctx: BY_NAME)),
@@ -103,7 +103,7 @@ _served = partial(click.option, cls=GroupedOption, group="What the client starts
     is_flag=True,
     help="Start it with uvx, from the source that this program was installed from, instead of by its path.",
 )
-@click.option("--replace", is_flag=True, help="Replace an existing entry of that name.")
+@click.option("--replace", is_flag=True, help="Replace an entry that fastn-mcp did not write, or that was changed.")
 @click.option("--anyway", is_flag=True, help="Install even if the client is not found.")
 @click.pass_context
 def install(
@@ -119,7 +119,7 @@ def install(
     """
     wanted = InstallOptions(**options)
     if profile is not None and (sandbox or ctx.obj.sandboxed):
-        raise click.UsageError("The sandbox is an account of its own. Leave out --profile, or --sandbox.", ctx)
+        raise click.UsageError("--sandbox and --profile cannot be combined.", ctx)
     own = ["--profile", profile] if profile is not None else []
     arguments = [*options_of(ctx.find_root()), *own]
     arguments += ["--sandbox"] if sandbox and "--sandbox" not in arguments else []
@@ -338,7 +338,7 @@ def setup(ctx: click.Context, sandbox: bool | None, names: tuple[str, ...], yes:
         what = "Run: fastn-mcp setup --sandbox --yes; for your account: fastn-mcp login --stdin < FILE, then fastn-mcp"
         raise NotInstalled("There is no terminal to ask on.", f"{what} setup --account --yes")
     chosen = [BY_NAME[name] for name in names] or _present_clients()
-    say(f"To connect: {', '.join(client.title for client in chosen)}.")
+    say(f"Clients to connect: {', '.join(client.title for client in chosen)}.")
     arguments = options_of(ctx.find_root())
     proof = ["call", "get-overview"]
     if not _is_sandbox(start, sandbox, yes=yes):
@@ -383,7 +383,7 @@ def _present_clients() -> list[McpClient]:
 def _is_sandbox(start: StartOptions, sandbox: bool | None, *, yes: bool) -> bool:
     is_account = sandbox is False or start.flags.get("profile") is not None
     if is_account and (sandbox or start.sandboxed):
-        raise click.UsageError("The sandbox is an account of its own. Leave out one of the two.")
+        raise click.UsageError("--sandbox and --profile cannot be combined.")
     if is_account or sandbox or start.sandboxed:
         return not is_account
     if yes:

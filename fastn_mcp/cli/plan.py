@@ -48,7 +48,7 @@ _MIN_PASSPHRASE = 10
 
 @click.group(name="plan")
 def plan_group() -> None:
-    """Run plans: calls that may be made with nobody present. Use one with --mode unattended --plan FILE."""
+    """Run plans: calls that may be made unattended. Use one with --mode unattended --plan FILE."""
 
 
 @plan_group.command(name="new")
@@ -78,7 +78,8 @@ def new_(
 ) -> None:
     """Write a plan of exact calls, for a person to read and sign.
 
-    CALLS is a file of JSON lines, {"tool": ..., "arguments": {...}}; - is standard input. Equal calls are counted.
+    CALLS is a file of JSON lines, {"tool": ..., "arguments": {...}}; - is standard input. Identical calls are combined
+    with a count.
     Each call in an apply_changes is counted on its own.
     """
     if (calls is None) == (audit is None):
@@ -143,7 +144,7 @@ def show_(start: StartOptions, file: Path) -> None:
     say(*anyio.run(_describe, start, plan, dict[str, str]()), plan.summary())
 
 
-@plan_group.command(name="verify", short_help="Check that a plan is signed, unchanged and in time.")
+@plan_group.command(name="verify", short_help="Check that a plan is signed, unchanged and not expired.")
 @_FILE
 @click.pass_obj
 def verify_(start: StartOptions, file: Path) -> None:
@@ -165,7 +166,7 @@ def approve_(start: StartOptions, file: Path, name: str, key: Path | None) -> No
     """
     terminal = Terminal.here()
     if terminal is None:
-        raise click.ClickException("Nothing was signed: that needs a person at a terminal. Run it in one.")
+        raise click.ClickException("Nothing was signed. A person has to run this at a terminal.")
     data, plan = _read(start, file)
     account = plan_account_of(start.settings())
     with _refused(file):

@@ -203,7 +203,7 @@ def _argument(tool: str, text: str) -> tuple[str, Any]:
     try:
         return name, json.loads(value)
     except ValueError:
-        raise click.BadParameter(f"{name} is not a text, and its value is not JSON", param_hint="ARGUMENTS") from None
+        raise click.BadParameter(f"{name} is not a string, and its value is not JSON", param_hint="ARGUMENTS") from None
 
 
 async def _explain(
@@ -270,7 +270,7 @@ def _fact_lines(situation: Situation, evaluation: Evaluation | None, reason: str
         yield f"  target: {name}id {quote(target)}"
     yield from _effective_lines(situation.resolved)
     if evaluation is None:
-        yield "Unknown: the target's record, its dependents, earlier calls in the budget, declines in a row."
+        yield "Not known here: the target's record, its dependents, earlier calls in the budget, declines in a row."
         yield reason
         return
     dependence = evaluation.resolved.dependence
@@ -279,7 +279,7 @@ def _fact_lines(situation: Situation, evaluation: Evaluation | None, reason: str
     if unchecked:
         known = f"unknown, since these could not be checked: {unchecked}{f'; {known}' if known else ''}"
     yield f"  dependents: {known or 'none'}"
-    yield "  from the ledger: earlier calls in the budget, declines in a row"
+    yield "  not shown, but counted from the ledger: earlier calls in the budget, declines in a row"
 
 
 def _effective_lines(resolved: ResolvedCall) -> Iterator[str]:

@@ -73,7 +73,9 @@ class Program(GroupedCommands):
     type=click.Path(path_type=Path),
     help="With --http: team file, which says who may sign in and which account serves them.",
 )
-@click.option("--sandbox", is_flag=True, help="Use a simulated Fastn in this process, with data: no account, no key.")
+@click.option(
+    "--sandbox", is_flag=True, help="Use a simulated Fastn in this process, with sample data; needs no account or key."
+)
 @click.option(
     "--sandbox-file", type=click.Path(path_type=Path), help="Keep the sandbox's state in this file; implies --sandbox."
 )
@@ -112,7 +114,7 @@ def cli(
 
 def _refuse_contradictions(ctx: click.Context, team: Path | None) -> None:
     if ctx.obj.sandboxed and ctx.obj.flags.get("profile") is not None:
-        raise click.UsageError("The sandbox is an account of its own. Leave out --profile, or --sandbox.")
+        raise click.UsageError("--sandbox and --profile cannot be combined.")
     is_http_flag = ctx.get_parameter_source("http") is click.core.ParameterSource.COMMANDLINE
     if is_http_flag and ctx.invoked_subcommand is not None:
         raise click.UsageError("--http serves agents and cannot be combined with a command.")

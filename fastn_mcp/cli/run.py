@@ -229,7 +229,7 @@ def _summary(tally: Tally) -> str:
     """Return how many calls ended in each way."""
     groups = [attempt.group for attempt in tally.attempts]
     counts = [f"{groups.count(group)} {group.value}" for group in OutcomeGroup if group in groups]
-    return f"{', '.join(counts) or 'Nothing changed'}; {counted(tally.reads, 'read')}."
+    return f"{', '.join(counts) or 'Nothing changed'}; {counted(tally.reads, 'read')}, including the guard's."
 
 
 class ScriptError(Exception):
@@ -258,22 +258,22 @@ def _call(number: int, line: int, text: bytes, offered: Mapping[str, AnyTool]) -
         from_json(text, allow_inf_nan=False)  # raises for NaN, wrong UTF-8 and deep nesting
         parsed: object = json.loads(text, object_pairs_hook=_unique)
     except ValueError:
-        raise ScriptError("it is not JSON") from None
+        raise ScriptError("invalid JSON") from None
     if not isinstance(parsed, dict):
         raise ScriptError("it is not an object")
     fields = cast("dict[str, Any]", parsed)
     for key in fields:
         if key not in _KEYS:
-            raise ScriptError(f"a call has no field {key[:64]!r}{nearest(key, _KEYS)}")
+            raise ScriptError(f"unknown field {key[:64]!r}{nearest(key, _KEYS)}")
     tool = fields.get("tool")
     arguments = fields.get("arguments", {})
     id_ = fields.get("id")
     if not isinstance(tool, str):
-        raise ScriptError("its tool is missing, or is not a text")
+        raise ScriptError("its tool is missing, or is not a string")
     if not isinstance(arguments, dict):
         raise ScriptError("its arguments are not an object")
     if "id" in fields and not (isinstance(id_, str) and 0 < len(id_) <= _MAX_ID):
-        raise ScriptError(f"its id is not a text of 1 to {_MAX_ID} characters")
+        raise ScriptError(f"its id is not a string of 1 to {_MAX_ID} characters")
     try:
         return ScriptCall(number, line, id_, parse(offered, tool, cast("dict[str, Any]", arguments)))
     except NotSent as error:

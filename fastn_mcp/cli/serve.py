@@ -85,7 +85,7 @@ def serve_http(parts: "AccountParts", address: str, state: Path) -> None:
     host, port = http_address(address)
     if not is_loopback(host):
         raise SettingsError(
-            "--http serves this machine only, since nobody signs in.",
+            "Without sign-in, --http can listen on 127.0.0.1 only.",
             "Use 127.0.0.1. To serve other machines, name a team file: --team (docs/hosting.md).",
         )
     must_be_free(host, port, "Choose another port: --http HOST:PORT")
@@ -195,5 +195,5 @@ def sandbox(port: int, file: Path | None, issuer: bool) -> None:
 
         app = trial.TrialIssuer(url, time.time).beside(app)
         say(f"OpenID provider at {url}, for a team's server on this machine. Choose on its page who signs in.")
-        say(f"Client of the approval page: {trial.CLIENT}, with the secret {trial.CLIENT_SECRET}")
+        say(f"Approval page client id: {trial.CLIENT}, secret: {trial.CLIENT_SECRET}")
     uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning", access_log=False, server_header=False)

@@ -25,7 +25,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 _GROUPS: Mapping[str, tuple[str, ...]] = {
     "Account": ("base_url", "auth", "env", "profile"),
-    "What may be done": (
+    "Permissions": (
         *("mode", "read_only", "toolsets", "tools", "exclude_tools", "policy", "plan", "approval_minutes"),
     ),
     "Requests, results and log": (),

@@ -91,9 +91,9 @@ def _in_force(wanted: Stop, earlier: Stop | None, system: System, *, is_partial:
     if is_partial:
         note = "In the other folders: "
     elif earlier is not None:
-        note = "No new stop was needed. "
+        note = "Already stopped. "
     stop = wanted if earlier is None else earlier
-    return f"{note}{in_words(stop, system.now())} Nothing is sent until a person allows them again."
+    return f"{note}{in_words(stop, system.now())} No change is sent until a person allows changes again."
 
 
 def _end_what_waits(stores: Sequence[ApprovalStore], stop: Stop, system: System) -> None:
@@ -145,7 +145,7 @@ def allow(start: StartOptions) -> None:
     say(*(in_words(each, now) for each in stops.values()))
     terminal = Terminal.here()
     if terminal is None:
-        raise click.ClickException("Nothing was allowed: that needs a person at a terminal.")
+        raise click.ClickException("Changes are still stopped. A person has to run this at a terminal.")
     answer = anyio.run(partial(terminal.line, "To allow changes again, type allow"))
     if (answer or "").strip().casefold() != "allow":
         raise click.ClickException("Nothing was allowed: changes stay stopped.")
@@ -209,4 +209,4 @@ async def _lift(approvals: TerminalApprovals, listed: Collection[str]) -> None:
 
 def _ended(counts: "Counter[str]") -> str:
     ended = [counted(count, what) for what, count in counts.items() if count]
-    return f"Ended: {', '.join(ended)}." if ended else "Nothing was waiting or approved."
+    return f"Ended: {', '.join(ended)}." if ended else "No waiting calls or unused approvals."

@@ -209,10 +209,17 @@ def _apprise_urls(urls: list[str]) -> list[str]:
     return urls
 
 
+_TOOLSET_LIKE = re.compile(r"[a-z_]{1,30}")
+"""What may be repeated in an error: a value of any other form can be a secret in the wrong place."""
+
+
 def _toolsets(names: list[str]) -> list[str]:
     for name in names:
         if name not in TOOLSETS:
-            raise ValueError(f"names an unknown toolset{nearest(name, TOOLSETS)}. Use any of {', '.join(TOOLSETS)}")
+            named = f" {name!r}" if _TOOLSET_LIKE.fullmatch(name) else ""
+            raise ValueError(
+                f"names an unknown toolset{named}{nearest(name, TOOLSETS)}. Use any of {', '.join(TOOLSETS)}"
+            )
     return names
 
 
@@ -304,7 +311,8 @@ class Settings(BaseModel):
     )
     exclude_tools: _Names = _setting(
         None,
-        "Disable these tools, also inside other tools, whatever else is set: names, or patterns such as delete_*.",
+        "Disable these tools, even when other tools call them; overrides all else: names, or patterns such as"
+        " delete_*.",
         Trait.FLAG,
     )
     update: Literal["merge", "partial"] = _setting(
@@ -358,7 +366,7 @@ class Settings(BaseModel):
         ge=1,
         le=86_400,
     )
-    deadline: float = _setting(60.0, "Maximum seconds for one call, with all its attempts.", Trait.FLAG, gt=0, le=600)
+    deadline: float = _setting(60.0, "Maximum seconds for one call, including retries.", Trait.FLAG, gt=0, le=600)
     ai_deadline: float = _setting(300.0, "Maximum seconds for one call of ai_chat or ai_build.", gt=0, le=3600)
     concurrency: int = _setting(64, "Maximum number of concurrent requests to Fastn.", ge=1, le=256)
     snapshot_seconds: int = _setting(

@@ -40,7 +40,7 @@ def check_settings(settings: Settings, file: Path | None) -> Check:
     values = ", ".join(
         f"{name} {getattr(settings, name)}" for name in _DISPLAYED_SETTINGS if getattr(settings, name) is not None
     )
-    here = values + (f"; the file is {file}" if file is not None else "; no file")
+    here = values + (f"; the file is {file}" if file is not None else "; no configuration file")
     return CheckGroup.SETTINGS.ok("settings", f"Set: {listed or 'nothing'}.", here=here)
 
 
@@ -73,7 +73,7 @@ def check_folder(state: Path) -> Check:
         return group.differs(
             name, "Other users of this machine can open the state folder.", "Run chmod 700 on it.", here
         )
-    return group.ok(name, "It can be written." if there == state else "It is created with the first change.", here=here)
+    return group.ok(name, "It can be written." if there == state else "The first change creates it.", here=here)
 
 
 async def check_ledger(setting: str | None, folder: Path, system: System) -> Check:
@@ -93,7 +93,7 @@ async def check_ledger(setting: str | None, folder: Path, system: System) -> Che
         where = address.shown
         weakness = address.weakness
     elif not file.exists():
-        return group.ok("ledger", "It is created with the first change.", here=f"The ledger is {where}.")
+        return group.ok("ledger", "The first change creates it.", here=f"The ledger is {where}.")
     here = f"The ledger is {where}."
     try:
         if isinstance(ledger.store, SqliteStore):

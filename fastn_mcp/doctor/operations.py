@@ -401,7 +401,7 @@ def _check_of(tool: str, finding: str, comparison: Comparison, *, is_moved: bool
         sentences.append(f"Other names: {pairs}.")
         steps.append("Set fields as proposed below.")
     if comparison.unseen:
-        sentences.append(f"Not seen: {', '.join(comparison.unseen)}.")
+        sentences.append(f"Absent fields: {', '.join(comparison.unseen)}.")
     if steps:
         return CheckGroup.READS.differs(tool, " ".join(sentences), " ".join(steps))
     return CheckGroup.READS.ok(tool, " ".join(sentences))

@@ -167,7 +167,7 @@ class Examination:
 _SUMMARIES = {
     DoctorExit.FINE: "Everything matches.",
     DoctorExit.DIFFERENCES: "It works, but something differs.",
-    DoctorExit.CANNOT_WORK: "It cannot work.",
+    DoctorExit.CANNOT_WORK: "fastn-mcp cannot run.",
 }
 
 

@@ -157,7 +157,7 @@ def plan_uninstall(target: Target) -> FileChange | None:
         subject = f"The entry {target.name!r} in {target.path}" if is_there else f"{target.path} has no entry that"
         raise NotInstalled(
             f"{subject} was {'not ' if is_there else ''}installed by fastn-mcp.",
-            "Remove it by hand." if is_there else "Give the options of the installation: --project, --file or --name.",
+            "Remove it by hand." if is_there else "Use the options you installed with: --project, --file or --name.",
         )
     if current is None or find(_load(target, current), known.additions[0]) is None:
         target.backup.forget()

@@ -145,7 +145,7 @@ CLIENTS = (
         keys=_from_variable(f"${{env:{KEY_VARIABLE}}}"),
         programs=("cursor",),
         http=Http({"url": "{url}", **_bearer(f"${{env:{_BEARER_VARIABLE}}}")}),
-        after="In Cursor: Settings, MCP, and switch it on",
+        after="In Cursor, open Settings > MCP and turn it on",
     ),
     McpClient(
         name="windsurf",

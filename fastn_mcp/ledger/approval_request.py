@@ -68,7 +68,7 @@ class Vote:
     is_temporary: bool = False
     """Whether it also approves similar calls for a while, once the request's approval is used."""
     groups: tuple[str, ...] = ()
-    """Groups of the approver, from a sign-in or a file of approvers. Only groups that the request asks for are
+    """Groups of the approver, from a sign-in or a approvers file. Only groups that the request asks for are
     stored."""
     auth_time: float | None = None
     """When the approver was asked to sign in, as the identity provider says; None on other channels."""

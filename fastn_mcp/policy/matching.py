@@ -277,7 +277,7 @@ class Protected:
                 why = f" ({glob})" if is_named else f": {mention} matches {glob}"
                 return self._decision(f"{sentence(mention.of)} is protected{why}")
             if touched.gap:
-                what = f"The {kind.replace('_', ' ')} {' or '.join(map(str, globs))} is protected"
+                what = f"{sentence(kind.replace('_', ' '))}s matching {' or '.join(map(str, globs))} are protected"
                 return self._decision(f"{what}, and {touched.gap}")
         return None
 

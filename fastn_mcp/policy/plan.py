@@ -80,9 +80,9 @@ class Plan:
 
     def words(self) -> Iterator[str]:
         """Describe the plan, a line for each part."""
-        signed = ", ".join(self.signers) or "nobody"
+        signed = f"signed by {', '.join(self.signers)}" if self.signers else "unsigned"
         begins = f"from {_minute(self.begins)} " if self.begins else ""
-        yield f"Plan {self.name}, for {self.account}, {begins}until {_minute(self.until)}, signed by {signed}."
+        yield f"Plan {self.name}, for {self.account}, valid {begins}until {_minute(self.until)}, {signed}."
         for permit in self.permits:
             yield f"{permit.name}: {permit.words()}."
 

@@ -154,7 +154,7 @@ class Policy:
         elif situation.used_up is not None:
             why = f"All calls that {situation.used_up.name} allows have been made (count = {situation.used_up.count})."
         else:
-            why = f"Nobody can be asked ({verdict.rule}), and no plan covers this call."
+            why = f"Nobody is asked ({verdict.rule}), and no plan covers this call."
         return PolicyDecision(Decision.DENY, NO_PLAN, why)
 
     def _always_denied(self, situation: Situation) -> PolicyDecision | None:

@@ -223,7 +223,7 @@ class FileRules:
     def words(self) -> Iterator[str]:
         """Describe the file, a line for each part."""
         for (key, effect), default in self.defaults.items():
-            yield f"By default{f' with a {key} key' if key else ''}, {effect.value}: {default.decision.value}."
+            yield f"Default for {effect.value}{f' with a {key} key' if key else ''}: {default.decision.value}."
         for resource in self.protected:
             yield (
                 f"{resource.name}: {resource.then.value}{of_groups(resource.second)}, whatever the rules"

@@ -199,7 +199,7 @@ def named(glob: str) -> list[AnyOperation]:
         return changing
     if matches:
         raise ValueError(f"{glob!r} names only tools that read, and reads are always allowed")
-    raise ValueError(f"{glob!r} names no tool{nearest(glob, (operation.tool_name() for operation in CHANGING_TOOLS))}")
+    raise ValueError(f"unknown tool {glob!r}{nearest(glob, (operation.tool_name() for operation in CHANGING_TOOLS))}")
 
 
 _COMPARABLE_TYPES: Mapping[str | None, tuple[type, str]] = {

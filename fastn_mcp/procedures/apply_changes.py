@@ -134,7 +134,7 @@ def _parse(number: int, entry: Mapping[str, Any]) -> Call:
     name = text(entry, "tool")
     arguments = entry.get("arguments", {})
     if not name:
-        raise ValueError(f"{where}: its tool is missing, or is not a text")
+        raise ValueError(f"{where}: its tool is missing, or is not a string")
     operation = OPERATIONS.get(name)
     if operation is None:
         names = (name for name, operation in OPERATIONS.items() if operation.effect is not Effect.READ)

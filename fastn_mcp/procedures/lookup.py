@@ -203,7 +203,7 @@ def unresolved(kind: str, typed: str, contents: Contents, matching: Sequence[Ent
     near = ", ".join(_with_status(hit.entry) for hit in Index(contents.entries).rank(typed).candidates[:most])
     return NotFound(
         f"No {kind} has this id, slug or name, or the server's API key has no access to it.",
-        f"Did you mean: {near}?" if near else "Find it with find.",
+        f"Did you mean: {near}?" if near else "Search with find.",
         facts={"untrusted": True} if near else None,
     )
 

@@ -111,7 +111,7 @@ class GetWorkflow(Operation[Workflow]):
 
 
 class CreateWorkflow(Create[Workflow]):
-    """Create a new draft, which runs once published by Fastn or in the dashboard. A taken slug may overwrite."""
+    """Create a draft that runs when published by Fastn or in the dashboard. A taken slug may overwrite."""
 
     route = POST("/api/v1/workflows")
     effect = Effect.WRITE

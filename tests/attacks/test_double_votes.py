@@ -30,7 +30,7 @@ approvers = "approvers.toml"
 
 @dataclass
 class BothChannels:
-    """A team where `person` answers by webhook too, and the file of approvers names them by their e-mail address."""
+    """A team where `person` answers by webhook too, and the approvers file names them by their e-mail address."""
 
     world: ApprovalWorld
     person: str
@@ -67,7 +67,7 @@ def email(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("email")
 @pytest.mark.parametrize("first", ["page", "webhook"])
 async def test_page_and_webhook_count_one_person_once(tmp_path: Path, first: str) -> None:
-    """The file of approvers names her by her e-mail address, her sign-in by a subject."""
+    """The approvers file names her by her e-mail address, her sign-in by a subject."""
     async with both_channels(tmp_path, "dana") as team, team.world.browser("dana") as dana:
         asks = partial(team.world.delete, by="amir", email="amir@acme.example")
         assert "have to approve this call. Approvals so far: 0" in (await asks())["message"]

@@ -75,7 +75,7 @@ async def test_used_approval_shows_the_outcome_of_its_call(
 async def test_receipt_says_what_was_stopped(desk: Desk, visitor: Visitor) -> None:
     now = await approved(desk, "grant-2", 1)
     await desk.ledger.begin(made("c1", now, approval="grant-2", stopped_triggers=("Nightly (t1)", 'a "b"')))
-    assert 'Stopped with it: Nightly (t1) , a "b" .' in await row(visitor)
+    assert 'Triggers stopped: Nightly (t1) , a "b" .' in await row(visitor)
 
 
 async def test_call_that_began_long_ago_is_unknown(desk: Desk, visitor: Visitor) -> None:
@@ -186,7 +186,7 @@ async def test_many_requests_are_listed_up_to_a_limit(desk: Desk, visitor: Visit
     page = await visitor.look()
     assert len(re.findall(r'<li data-key="grant-\d+">', page)) == 100
     assert "The 100 oldest of 110 requests." in words(page)
-    assert "110 calls waiting" in words(page)
+    assert "110 requests waiting" in words(page)
 
 
 @pytest.fixture

@@ -100,7 +100,7 @@ def test_approvers_file_must_be_private(tmp_path: Path) -> None:
     path.chmod(0o640)
     with pytest.raises(SettingsError, match="can be read by users other than its owner"):
         load_approvers(path)
-    with pytest.raises(SettingsError, match="There is no file of approvers"):
+    with pytest.raises(SettingsError, match="There is no approvers file"):
         load_approvers(tmp_path / "none.toml")
 
 

@@ -132,7 +132,7 @@ def test_approvals_with_piped_output_lists_and_decides_nothing(state: Folder) ->
     state.add_request()
     piped = "import subprocess, sys; sys.stdout.write(subprocess.run(sys.argv[1:], stdout=-1, text=True).stdout)"
     with sitting(["-c", piped, sys.executable, "-m", "fastn_mcp", "approvals"], state.env) as person:
-        assert "that needs a person at a terminal" in person.leaves()[1]
+        assert "A person has to run this at a terminal" in person.leaves()[1]
 
 
 @pytest.mark.parametrize("option", ["--yes", "--approve", "--all", "-y"])

@@ -125,7 +125,7 @@ def test_login_describes_a_malformed_key_without_showing_it(login: Run, given: s
 
 
 def test_login_without_a_terminal_suggests_stdin(login: Run) -> None:
-    line = error_line(login(KEY, "acme"), "There is no terminal to ask for the key on. Give it on the standard input: ")
+    line = error_line(login(KEY, "acme"), "There is no terminal to ask for the key. Give it on the standard input: ")
     assert line.endswith("/fastn-mcp login acme --stdin")
     assert "unexpected extra argument" in error_line(login("", "acme", CANARY.replace("C4N4RY", "x")))
 

@@ -97,7 +97,7 @@ def test_new_from_audit_writes_a_plan_of_a_recorded_run(fastn: Run, environment:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("nonsense", "line 1: it is not JSON"),
+        ("nonsense", "line 1: invalid JSON"),
         ('{"tool": "delete_trigger"}', "line 1: trigger_id: is required"),
         ('{"tool": "delete_triger", "arguments": {}}', "did you mean 'delete_trigger'?"),
         ('{"tool": "list_customers"}', "No call in it changes anything."),

@@ -132,7 +132,7 @@ DELETION = ("delete_trigger", "trigger_id=t")
         (["delete_custmer"], "no tool 'delete_custmer' (did you mean 'delete_customer'?)"),
         (["delete_trigger", "triger_id=t"], "unknown argument 'triger_id' (did you mean 'trigger_id'?)"),
         (["delete_trigger", "t"], "'t' is not NAME=VALUE"),
-        (["list_customers", "limit=many"], "limit is not a text, and its value is not JSON"),
+        (["list_customers", "limit=many"], "limit is not a string, and its value is not JSON"),
         ([*DELETION, "--file", "nowhere.toml"], "There is no policy file nowhere.toml"),
         ([*DELETION, "--as", "gruop=x"], "'gruop' is not FACT=VALUE (did you mean 'group'?)"),
         ([*DELETION, "--as", "group"], "'group' is not FACT=VALUE"),

@@ -171,15 +171,15 @@ def test_dry_run_of_a_script_changes_nothing(fastn: Run, script: Callable[..., s
 
 
 WRONG = {
-    "no JSON": ("{C4N4RY", "it is not JSON"),
+    "no JSON": ("{C4N4RY", "invalid JSON"),
     "no object": ('["C4N4RY"]', "it is not an object"),
     "unknown key": ('{"tool": "list_customers", "argumnts": {}}', "did you mean 'arguments'?"),
     "no tool": ('{"arguments": {}}', "its tool is missing"),
     "unknown tool": ('{"tool": "delete_custmer"}', "did you mean 'delete_customer'?"),
     "bad argument": ('{"tool": "create_customer", "arguments": {"nam": "C4N4RY"}}', "did you mean 'name'?"),
-    "bad id": ('{"tool": "list_customers", "id": 7}', "its id is not a text"),
+    "bad id": ('{"tool": "list_customers", "id": 7}', "its id is not a string"),
     "twice": ('{"tool": "list_customers", "arguments": {"limit": 1, "limit": 2}}', "the same name twice"),
-    "no number": ('{"tool": "list_customers", "arguments": {"limit": NaN}}', "it is not JSON"),
+    "no number": ('{"tool": "list_customers", "arguments": {"limit": NaN}}', "invalid JSON"),
 }
 
 
@@ -199,7 +199,7 @@ def test_script_with_mistakes_exits_2_and_sends_nothing(
     report = str(tmp_path / "r.json")
     done = fastn("--sandbox", "run", script(CREATE, "{", '{"tool": 1}'), "--report", report)
     assert (done.returncode, done.stdout) == (2, "")
-    assert "line 2: it is not JSON" in done.stderr
+    assert "line 2: invalid JSON" in done.stderr
     assert "line 3: its tool is missing" in done.stderr
     assert done.stderr.endswith("Nothing was sent.\n")
     assert not (Path(environment["FASTN_STATE_DIR"]) / "sandbox" / "audit.jsonl").exists()

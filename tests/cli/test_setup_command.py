@@ -47,14 +47,14 @@ def test_setup_connects_every_client_and_ends_with_a_command_that_works(
 ) -> None:
     done = fastn("setup", "--sandbox", "--yes")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("To connect: Cursor, Codex.\n")
+    assert done.stdout.startswith("Clients to connect: Cursor, Codex.\n")
     for change in (f"+++ {home}/.cursor/mcp.json\n", f"+++ {home}/.codex/config.toml\n", '+args = ["--sandbox"]\n'):
         assert change in done.stdout
     assert cursor(home) == {"type": "stdio", "command": PROGRAM, "args": ["--sandbox"]}
     assert codex(home) == {"command": PROGRAM, "args": ["--sandbox"]}
     *_, heading, command, first, second = done.stdout.splitlines()
     assert heading == "Check that it works:"
-    assert (first, second) == ("  In Cursor: Settings, MCP, and switch it on", "  Check with: codex mcp list")
+    assert (first, second) == ("  In Cursor, open Settings > MCP and turn it on", "  Check with: codex mcp list")
     shown = subprocess.run(["/bin/sh", "-c", command], env=environment, capture_output=True, text=True, check=True)
     assert json.loads(shown.stdout)["data"]["account"]["profile"] == "sandbox"
     again = fastn("setup", "--sandbox", "--yes")

@@ -73,7 +73,7 @@ async def test_ledger_without_tls_differs(tmp_path: Path, monkeypatch: pytest.Mo
 
 async def test_ledger_that_can_be_read_is_fine(tmp_path: Path) -> None:
     missing = await check_ledger(None, tmp_path, System())
-    assert (missing.verdict, missing.finding) == (CheckResult.OK, "It is created with the first change.")
+    assert (missing.verdict, missing.finding) == (CheckResult.OK, "The first change creates it.")
     ledger = Ledger(SqliteStore(str(tmp_path / "ledger.sqlite")))
     assert await counted(ledger, BudgetLimit("calls", "2026-11-26", 1))
     await ledger.aclose()

@@ -168,7 +168,7 @@ async def test_slug_that_fastn_takes_for_an_id_is_diagnosed_by_the_id(tmp_path: 
 
 async def test_connection_that_is_not_named_so_leads_to_find(world: World) -> None:
     error = await world.expect(NotFound, FindDependents(connection_id="TikTok Shop of Katana"))
-    assert str(error).endswith("Find it with find.")
+    assert str(error).endswith("Search with find.")
 
 
 async def test_list_says_which_id_was_meant(world: World) -> None:

@@ -105,7 +105,7 @@ class SlackDecisions:
             raise AnswerRejected(
                 401,
                 f"You ({name}) are not an approver here. Nothing was decided. The operator of this server can add"
-                f' slack = ["{name}"] to your entry in the file of approvers.',
+                f' slack = ["{name}"] to your entry in the approvers file.',
             )
         request = await self._answers.find(about.request, about.choice, approver)
         if about != reference(request, self._tenant, about.choice):

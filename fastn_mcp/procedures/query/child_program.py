@@ -421,7 +421,7 @@ def _decoded(text: bytes) -> str:
 
 def _checked(statement: str) -> str:
     if _QUERY.match(statement) is None:
-        raise RefusedStatement("a statement begins with SELECT, WITH or VALUES")
+        raise RefusedStatement("a statement must begin with SELECT, WITH or VALUES")
     return statement
 
 
