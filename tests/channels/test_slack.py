@@ -337,10 +337,7 @@ async def test_request_stays_open_elsewhere_while_slack_is_down(
     assert slack.messages == []
     world.clock.pass_(31)
     pending = await world.expect(PendingApproval, call)
-    assert (
-        pending.where
-        == "The call is still waiting for a person's decision. A person has to approve on the desk, or in Slack."
-    )
+    assert pending.where == "Approval has already been requested. A person has to approve on the desk, or in Slack."
     await world.approve_open_request()
     assert isinstance(await world.call(call), Done)
     await world.shows(slack.messages[0], "Done\n")

@@ -383,8 +383,7 @@ async def test_secret_to_be_typed_is_told_before_the_call_waits(tmp_path: Path) 
         await world.dispatch(call, Caller(Asker(), None), report)
     assert world.timestamp == began + 10
     assert reported == [
-        "Waiting for a person to decide. The call is still waiting for a person's decision. A person has to approve on"
-        " the desk."
+        "Waiting for a person to decide. Approval has already been requested. A person has to approve on the desk."
     ]
 
 

@@ -105,7 +105,7 @@ async def test_refusal_names_the_channel_reason_and_expiry_of_its_request(world:
     assert first.question == request.question
     world.clock.pass_(5)
     again = await world.expect(PendingApproval, call)
-    assert again.where == "The call is still waiting for a person's decision. A person has to approve on the desk."
+    assert again.where == "Approval has already been requested. A person has to approve on the desk."
     assert (again.request.expires, again.question) == (request.expires, request.question)
     assert world.desk.shown == [request.id] * 2
 

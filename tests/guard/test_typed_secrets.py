@@ -81,9 +81,7 @@ async def test_typed_secret_reaches_fastn_once_and_is_found_nowhere_else(tmp_pat
                 "a person should rotate it and enter the new one. A person has to approve on the desk." in asked.where
             )
         else:
-            assert (
-                asked.where == "The call is still waiting for a person's decision. A person has to approve on the desk."
-            )
+            assert asked.where == "Approval has already been requested. A person has to approve on the desk."
         assert form.asked == []
     request = await world.open_request()
     assert request.question.lines()[0] == case.sentence

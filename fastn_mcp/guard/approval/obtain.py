@@ -204,9 +204,7 @@ class Approvals:
         if why_no_form is None:
             await self._ledger.void(earlier.id, RequestState.STALE, now, note="asked in a form instead")
         elif self.channel is not None and covers(earlier, evaluation.calls):
-            pending = await _announce(
-                self.channel, earlier, evaluation, "The call is still waiting for a person's decision. "
-            )
+            pending = await _announce(self.channel, earlier, evaluation, "Approval has already been requested. ")
             return _without_useless_link(pending, evaluation, caller)
         else:
             await self._ledger.void(earlier.id, RequestState.STALE, now)
