@@ -143,9 +143,9 @@ def _surroundings(entry: Mapping[str, Any]) -> Surroundings:
 
 
 def _recorded_decision(entry: Mapping[str, Any]) -> str:
-    """Return the recorded decision, or the outcome that came before one, such as `not_found`."""
-    outcome = entry.get("outcome", "refused")
-    return str(entry.get("decision") or ("deny" if outcome == "refused" and "rule" in entry else outcome))
+    """Return the recorded decision; "none" if the call ended before one, for example with `not_found`."""
+    is_denied = entry.get("outcome", "refused") == "refused" and "rule" in entry
+    return str(entry.get("decision") or ("deny" if is_denied else "none"))
 
 
 def recorded_call(entry: Mapping[str, Any]) -> Call:

@@ -229,7 +229,8 @@ def _summary(tally: Tally) -> str:
     """Return how many calls ended in each way."""
     groups = [attempt.group for attempt in tally.attempts]
     counts = [f"{groups.count(group)} {group.value}" for group in OutcomeGroup if group in groups]
-    return f"{', '.join(counts) or 'Nothing changed'}; {counted(tally.reads, 'read')}, including the guard's."
+    guard = ", including the guard's" if tally.reads else ""
+    return f"{', '.join(counts) or 'Nothing changed'}; {counted(tally.reads, 'read')}{guard}."
 
 
 class ScriptError(Exception):

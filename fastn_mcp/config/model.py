@@ -209,17 +209,12 @@ def _apprise_urls(urls: list[str]) -> list[str]:
     return urls
 
 
-_TOOLSET_LIKE = re.compile(r"[a-z_]{1,30}")
-"""What may be repeated in an error: a value of any other form can be a secret in the wrong place."""
-
-
 def _toolsets(names: list[str]) -> list[str]:
     for name in names:
         if name not in TOOLSETS:
-            named = f" {name!r}" if _TOOLSET_LIKE.fullmatch(name) else ""
-            raise ValueError(
-                f"names an unknown toolset{named}{nearest(name, TOOLSETS)}. Use any of {', '.join(TOOLSETS)}"
-            )
+            similar = nearest(name, TOOLSETS)
+            named = f" {name!r}" if similar else ""  # any other value can be a secret in the wrong place
+            raise ValueError(f"names an unknown toolset{named}{similar}. Use any of {', '.join(TOOLSETS)}")
     return names
 
 

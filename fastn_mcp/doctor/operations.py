@@ -274,7 +274,7 @@ class OperationChecks:
             return CheckGroup.READS.failed(tool, f"{answer.status}, and the answer cannot be read.", _REPORT)
         is_moved = tool in self.moved
         place = f" It is at {route.path}." if is_moved else ""
-        envelope = observed.envelope if observed.envelope == "bare" else f"in {{{observed.envelope}}}"
+        envelope = observed.envelope if observed.envelope == "bare" else f"wrapped in {observed.envelope}"
         if observed.envelope != DECLARED_ENVELOPE:
             envelope += f" instead of {{{DECLARED_ENVELOPE}}}; that is supported"
         finding = f"{answer.status} {envelope}.{place}"

@@ -21,7 +21,7 @@ from fastn_mcp.account.resolved_call import (
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.conditions import ANYBODY, DERIVED, NAME, NEW_NAME, Choice, Glob, UserCount, Who, host_of, is_host
 from fastn_mcp.policy.decision import Decision, PolicyDecision, Situation, of_groups
-from fastn_mcp.records.formats import sentence
+from fastn_mcp.records.formats import kind_in_words, sentence
 from fastn_mcp.records.rows import row_of
 from fastn_mcp.redaction import quote
 from fastn_mcp.tools.operation import Call, Create, plain
@@ -277,7 +277,7 @@ class Protected:
                 why = f" ({glob})" if is_named else f": {mention} matches {glob}"
                 return self._decision(f"{sentence(mention.of)} is protected{why}")
             if touched.gap:
-                what = f"{sentence(kind.replace('_', ' '))}s matching {' or '.join(map(str, globs))} are protected"
+                what = f"{sentence(kind_in_words(kind))}s matching {' or '.join(map(str, globs))} are protected"
                 return self._decision(f"{what}, and {touched.gap}")
         return None
 

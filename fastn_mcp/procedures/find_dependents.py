@@ -58,7 +58,7 @@ class ResourceDependents(FastnObject):
 
 
 class FindDependents(Procedure[ResourceDependents]):
-    """Find which workflows and others use a resource, what breaks without it."""
+    """Find what uses a resource, and what breaks without it."""
 
     effect = Effect.READ
     _control_characters = CONTROL

@@ -177,7 +177,7 @@ class Connection(FastnObject):
 
 
 class ListConnections(List[Connection]):
-    """List which apps customers connected. EXPIRED or FAILED ones need the customer to authorise again."""
+    """List the apps that customers have connected. EXPIRED or FAILED ones need the customer to authorise again."""
 
     route = GET("/api/v1/connections")
     evidence = DOCUMENTED("connections")
@@ -202,7 +202,7 @@ _DEFAULT_NAME = "default"
 
 
 class CreateConnection(Create[Connection]):
-    """Connect or reconnect a customer's app by credentials. OAuth needs a person: pass on the authorizationUrl."""
+    """Connect or reconnect a customer's app with credentials. OAuth needs a person: pass on the authorizationUrl."""
 
     route = POST("/api/v1/connections")
     effect = Effect.EXTERNAL

@@ -117,7 +117,8 @@ class GetTrigger(Operation[Trigger]):
 
 
 class CreateTrigger(Operation[Trigger]):
-    """Run a workflow by schedule, webhook or app_event (on an active connection): for real at once, unless Disabled."""
+    """Run a workflow on a schedule, webhook or app_event (on an active connection): for real at once, unless
+    Disabled."""
 
     route = POST("/api/v1/triggers")
     effect = Effect.WRITE

@@ -88,7 +88,7 @@ def _uses(row: Row, wanted: str) -> bool | None:
 
 
 class ListWorkflows(List[Workflow]):
-    """List workflows (flows), also drafts."""
+    """List workflows (flows), including drafts."""
 
     route = GET("/api/v1/workflows")
     evidence = DOCUMENTED("workflows")

@@ -166,6 +166,14 @@ async def test_row_of_a_request_says_what_the_ledger_knows(
     assert await rows(visitor) == [f"00:00 {outcome} {words}"]
 
 
+async def test_declined_call_has_no_approver(desk: Desk, visitor: Visitor) -> None:
+    declined = call(1, event=AuditEvent.DECLINED, grant="grant-1", approved_by="four_eyes")
+    write_entries(desk.audit, [call(1, grant="grant-1"), declined])
+    page = await details(visitor)
+    assert "Approved by" not in page
+    assert "Decided by an authenticated person" in page
+
+
 async def test_request_of_another_account_lends_no_words(desk: Desk, visitor: Visitor) -> None:
     await desk.ask(deletion_of_customer(account="another at live.fastn.ai"))
     write_entries(desk.audit, [call(1, grant="grant-1")])

@@ -60,6 +60,16 @@ async def test_budgets_count_what_was_used(tmp_path: Path) -> None:
     assert "You can approve 9 more deletions in the next 5 minutes." in page
 
 
+async def test_spending_is_within_a_budget_only_where_one_is_set(tmp_path: Path) -> None:
+    for number, (rules, how) in enumerate(
+        ((PROTECTING, "A person approves"), (FILE, "Sent within a budget; beyond it,"))
+    ):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        async with limits(folder, Policy(rules=rules_of(folder, rules))) as (_, visitor):
+            assert f"Ask Fastn's AI {how}" in await text(visitor)
+
+
 async def test_declines_in_a_row_are_counted_until_they_rest(tmp_path: Path) -> None:
     async with limits(tmp_path, Policy()) as (desk, visitor):
         assert "0 declines in a row so far. After 5, changes are refused for 10 minutes." in await text(visitor)

@@ -132,7 +132,7 @@ def test_approvals_with_piped_output_lists_and_decides_nothing(state: Folder) ->
     state.add_request()
     piped = "import subprocess, sys; sys.stdout.write(subprocess.run(sys.argv[1:], stdout=-1, text=True).stdout)"
     with sitting(["-c", piped, sys.executable, "-m", "fastn_mcp", "approvals"], state.env) as person:
-        assert "A person has to run this at a terminal" in person.leaves()[1]
+        assert "Run this at a terminal" in person.leaves()[1]
 
 
 @pytest.mark.parametrize("option", ["--yes", "--approve", "--all", "-y"])
@@ -168,7 +168,7 @@ def test_y_approves_one_call(state: Folder) -> None:
     state.do(lambda ledger: answered(ledger, "local", time.time()))
     output = state.answer(("y", "Approved. It is sent now if the agent is still waiting"))
     assert all(line in " ".join(output.split()) for line in GRANT.question.lines())
-    assert "local asked at" in output
+    assert "Requested by local at" in output
     assert output.index("Approve this one call?") > output.index("Nightly sync")
     decided = state.grant()
     assert (decided.state, decided.by) == (RequestState.APPROVED, "terminal")
@@ -183,7 +183,7 @@ def test_enter_leaves_a_request_waiting_whose_sentence_came_before_who_asked(sta
     output = state.answer(("", "Left waiting."))
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     assert lines[0] == GRANT.question.lines()[0]
-    (asked,) = [number for number, line in enumerate(lines) if line.startswith('"Claude Code" asked at')]
+    (asked,) = [number for number, line in enumerate(lines) if line.startswith('Requested by "Claude Code" at')]
     (account,) = [number for number, line in enumerate(lines) if line.endswith("Account: default at live.fastn.ai.")]
     assert asked > account
     assert "Nothing else waits." in output

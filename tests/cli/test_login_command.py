@@ -332,4 +332,4 @@ def test_whoami_of_the_sandbox(fastn: Run) -> None:
     ],
 )
 def test_sandbox_with_a_profile_is_rejected(arguments: tuple[str, ...], fastn: Run) -> None:
-    assert "Leave out --profile" in error_line(fastn(*arguments))
+    assert "cannot be combined" in error_line(fastn(*arguments))

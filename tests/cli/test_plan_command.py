@@ -137,7 +137,7 @@ def test_plan_signed_at_a_terminal_is_valid(fastn: Run, environment: dict[str, s
     assert refused.returncode == 2
     assert "the signature of 'dana' is invalid" in refused.stderr
     edited = fastn("--sandbox", "plan", "show", str(file))
-    assert "signed by nobody." in edited.stdout
+    assert "unsigned." in edited.stdout
     assert "the signature of 'dana' is invalid" in edited.stderr
 
 
@@ -161,5 +161,5 @@ def test_show_describes_a_plan_with_target_names(fastn: Run, calls: Path) -> Non
     first, second, which, ids = (line.strip() for line in output.stdout.splitlines()[1:-1])
     assert first == f'Delete trigger "{trigger["name"]}".'
     assert second.startswith("The trigger itself can be created again, under a new id.")
-    assert which.startswith('Details: "')
+    assert which.startswith('Customer: "')
     assert ids.endswith(f"1 x delete_trigger on {trigger['id']}.")

@@ -144,7 +144,7 @@ def test_run_stops_at_the_first_failure(ran: Callable[..., Ran]) -> None:
     done, _ = ran({"tool": "get_customer", "arguments": {"customer_id": "00000000-0000-4000-8000-000000000000"}}, LAST)
     assert done.returncode == 1
     assert [line["outcome"] for line in results(done)] == ["not_found", "left"]
-    assert done.stderr.splitlines()[-1] == "1 failed, 1 left; 1 read."
+    assert done.stderr.splitlines()[-1] == "1 failed, 1 left; 1 read, including the guard's."
 
 
 def test_call_refused_by_the_policy_exits_1(ran: Callable[..., Ran], tmp_path: Path) -> None:

@@ -91,8 +91,8 @@ def test_setup_without_a_terminal_says_what_to_run(fastn: Run, home: Path) -> No
     ("arguments", "message"),
     [
         (("setup", "--yes"), "say what is served: --sandbox or --account."),
-        (("--sandbox", "setup", "--account", "--yes"), "The sandbox is an account of its own."),
-        (("--profile", "acme", "setup", "--sandbox", "--yes"), "The sandbox is an account of its own."),
+        (("--sandbox", "setup", "--account", "--yes"), "--sandbox and --profile cannot be combined."),
+        (("--profile", "acme", "setup", "--sandbox", "--yes"), "--sandbox and --profile cannot be combined."),
         (("setup", "--client", "cursr", "--yes"), "did you mean 'cursor'?"),
     ],
 )

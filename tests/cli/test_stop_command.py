@@ -52,7 +52,7 @@ def test_stop_of_an_approver_does_not_stand_for_one_of_the_operator(machine: Sta
 def test_stop_that_held_in_one_store_only_is_new(machine: StateFolder) -> None:
     machine.run("--sandbox", "stop", "--reason", "the first")
     done = words(machine.run("stop", "--reason", "the second"))
-    assert done.startswith("stopped all changes at")
+    assert done.startswith("A person at the terminal stopped all changes at")
     assert 'Reason: "the second".' in done
 
 
@@ -88,7 +88,7 @@ def test_every_store_is_stopped_though_one_fails(machine: StateFolder) -> None:
     machine.folder.joinpath("sandbox", "ledger.sqlite").write_bytes(b"no database, but something else" * 100)
     done = machine.run("stop")
     assert (done.returncode, "Not stopped in" in done.stderr) == (1, True)
-    assert words(done).startswith("In the other folders: stopped all changes at ")
+    assert words(done).startswith("In the other folders: A person at the terminal stopped all changes at ")
     assert len(stops(machine)) == 1
 
 

@@ -165,8 +165,11 @@ def test_wrong_variable_is_named(name: str) -> None:
 
 
 def test_unknown_toolset_is_refused_with_the_nearest() -> None:
-    with pytest.raises(SettingsError, match="'customers'"):
+    with pytest.raises(SettingsError, match="'custmers'.*'customers'"):
         load({"toolsets": "custmers"}, KEY, None)
+    with pytest.raises(SettingsError) as caught:
+        load({"toolsets": CANARY}, KEY, None)
+    assert CANARY not in str(caught.value)
     assert load({"toolsets": ",".join(TOOLSETS)}, KEY, None).toolsets == list(TOOLSETS)
 
 

@@ -919,6 +919,12 @@ def test_batch_names_the_calls_that_lose_data() -> None:
     three = describe_list([replace(lost, number=1), replace(plain, number=2), revoked])
     assert three.title == "Make 3 changes. Calls 1 and 4 cannot be fully undone."
     assert three.lost == "1: Gone. 4: Never."
+    run = a_question(title="Run it.", brief="Run it", then="No undo.", has_undo=False, number=1)
+    assert describe_list([run, lost]).title == (
+        "Make 2 changes. Call 1 cannot be undone from here. Call 3 cannot be fully undone."
+    )
+    gone = replace(lost, number=2, has_undo=False)
+    assert describe_list([run, gone]).title == "Make 2 changes. Calls 1 and 2 cannot be undone from here."
     assert phrase([lost, lost], 3) == "2 deletions"
     assert phrase([lost, revoked], 3) == "2 changes"
     assert phrase([], 2) == "2 changes"

@@ -582,7 +582,7 @@ def test_plan_is_described_in_words(desk: Desk) -> None:
     text += allow("create_customer", more='arguments = { name = "Ü" }') + allow("delete_trigger", "t")
     _, plan = unsigned(desk.write(text).file)
     assert list(plan.words()) == [
-        "Plan night, for test, until 2026-11-26T00:00Z, signed by nobody.",
+        "Plan night, for test, valid until 2026-11-26T00:00Z, unsigned.",
         "plan plan.toml line 4: 2 x delete_customer on cus_1.",
         "plan plan.toml line 8: 1 x run_workflow on wf_* with no other arguments than environment test or not given.",
         "plan plan.toml line 12: 1 x create_customer with any arguments.",
@@ -590,7 +590,7 @@ def test_plan_is_described_in_words(desk: Desk) -> None:
         "plan plan.toml line 18: 1 x delete_trigger on t.",
     ]
     signed_by_two = desk.write(text, HEAD + "begins = 2026-11-25T11:00:00+01:00\n", ("dana", "lee")).read()
-    first = "Plan night, for test, from 2026-11-25T10:00Z until 2026-11-26T00:00Z, signed by dana, lee."
+    first = "Plan night, for test, valid from 2026-11-25T10:00Z until 2026-11-26T00:00Z, signed by dana, lee."
     assert next(signed_by_two.words()) == first
 
 

@@ -103,8 +103,12 @@ RULE = rule("delete_trigger")
         ('[[rule]]\neffects = "READ"\nthen = "deny"', 2, "effects: reads are always allowed"),
         ('[[rule]]\ntool = "list_*"\nthen = "deny"', 2, "tool: 'list_*' names only tools that read"),
         # What can never decide.
-        ('[[rule]]\ntool = "delete_custmer"\nthen = "deny"', 2, "unknown tool (did you mean 'delete_customer'?)"),
-        ('[[rule]]\ntool = ["delete_*",\n "remove_*"]\nthen = "deny"', 2, "tool: 'remove_*' unknown tool"),
+        (
+            '[[rule]]\ntool = "delete_custmer"\nthen = "deny"',
+            2,
+            "unknown tool 'delete_custmer' (did you mean 'delete_customer'?)",
+        ),
+        ('[[rule]]\ntool = ["delete_*",\n "remove_*"]\nthen = "deny"', 2, "tool: unknown tool 'remove_*'"),
         (
             '[[rule]]\ntool = "delete_trigger"\neffects = ["TRASH"]\nthen = "deny"',
             3,
@@ -322,7 +326,7 @@ def test_rule_is_named_after_its_tools_or_else_its_effects(file: Path) -> None:
 def test_rule_names_tools_whatever_the_case() -> None:
     for glob in ("delete_trigger", "DELETE_TRIGG*"):
         assert [operation.tool_name() for operation in named(glob)] == ["delete_trigger"]
-    with pytest.raises(ValueError, match=r"'remove_secret' unknown tool"):
+    with pytest.raises(ValueError, match=r"unknown tool 'remove_secret'"):
         named("remove_secret")
 
 

@@ -309,7 +309,7 @@ def test_protection_names_its_resource_and_reason(judge: Judge) -> None:
     assert verdict.why == 'API key "key k1" is protected: its id "k1" matches k*.'
     verdict = judge(text + 'reason = "shared by X.."', RevokeApiKey(api_key_id="x"), target=None)
     assert verdict.why == (
-        "The api key a or k* is protected, and the target of this call could not be read. Reason: shared by X."
+        "API keys matching a or k* are protected, and the target of this call could not be read. Reason: shared by X."
     )
 
 
@@ -498,7 +498,7 @@ class DecisionCase(NamedTuple):
             CreateApiKey(name="A"),
             "deny",
             "no plan",
-            "Nobody can be asked (mode unattended: access), and no plan covers this call.",
+            "Nobody is asked (mode unattended: access), and no plan covers this call.",
             text="[budget]\naccess = 9",
             mode="unattended",
         ),
@@ -555,7 +555,7 @@ class DecisionCase(NamedTuple):
             DELETION,
             "deny",
             "no plan",
-            "Nobody can be asked (mode unattended: destroy), and no plan covers this call.",
+            "Nobody is asked (mode unattended: destroy), and no plan covers this call.",
             mode="unattended",
             facts={"destroyed": 3},
         ),
@@ -846,9 +846,9 @@ rest = "90s"
 """,
     )
     assert list(rules.words()) == [
-        "By default, access: four_eyes.",
-        "By default with a live key, write: confirm.",
-        "By default with a test key, trash: allow.",
+        "Default for access: four_eyes.",
+        "Default for write with a live key: confirm.",
+        "Default for trash with a test key: allow.",
         (
             "policy.toml line 8: protected customer acme-* or globex; api_key key_1: typed, whatever the rules allow."
             " Reason: our largest customers."

@@ -359,7 +359,9 @@ def _not_connected(evidence: FailureEvidence, app: str) -> Remedy:
         why = "no affected customer has connected it" if evidence.knows_connections else unread
         fix = f"The customer has to connect {app} in the widget; then run the workflow once."
         if evidence.takes_credentials:
-            fix = f"The customer has to connect {app} in the widget, or create_connection does: a person types the "
+            fix = (
+                f"The customer has to connect {app} in the widget, or use create_connection, where a person types the "
+            )
             fix += "credentials. Then run the workflow once for the customer (run_workflow with customer_id)."
             see = CreateConnection
     return Remedy(f"there is no working connection to {app}: {why}", fix, _AUTHORISE_FIRST, see)

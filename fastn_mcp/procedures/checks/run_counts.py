@@ -199,7 +199,7 @@ class RunCounts:
             return f"last success {age(self.last_success_at, self.period.now)}"
         if self.last_success:
             return "last success unknown"
-        return "no success found" if self.knows_success else "successes could not be read"
+        return "no successful run found" if self.knows_success else "successes could not be read"
 
 
 def run_jobs(
