@@ -382,10 +382,8 @@ async def test_secret_to_be_typed_is_told_before_the_call_waits(tmp_path: Path) 
     with pytest.raises(Declined):
         await world.dispatch(call, Caller(Asker(), None), report)
     assert world.timestamp == began + 10
-    assert reported == [
-        "Waiting for a person to decide. The call is still waiting for a person's decision. A person has to approve on"
-        " the desk."
-    ]
+    waiting = "Waiting for a person to decide. The call is still waiting for a person's decision."
+    assert reported == [f"{waiting} A person has to approve on the desk."]
 
 
 async def test_process_knows_whether_a_call_waits(tmp_path: Path) -> None:
