@@ -165,7 +165,7 @@ def test_wrong_variable_is_named(name: str) -> None:
 
 
 def test_unknown_toolset_is_refused_with_the_nearest() -> None:
-    with pytest.raises(SettingsError, match="'custmers'.*'customers'"):
+    with pytest.raises(SettingsError, match=r"'custmers'.*'customers'"):
         load({"toolsets": "custmers"}, KEY, None)
     with pytest.raises(SettingsError) as caught:
         load({"toolsets": CANARY}, KEY, None)
