@@ -76,7 +76,7 @@ async def test_page_and_webhook_count_one_person_once(tmp_path: Path, first: str
         answers = [await vote() for vote in (votes if first == "page" else votes[::-1])]
         assert [answer.status_code < 400 for answer in answers] == [True, False]
         assert re.search("(You have|who may be you, has) approved it", answers[1].text)
-        assert "approved it already. Another person has to approve it, too." in await dana.read()
+        assert "already approved. One more person has to approve." in await dana.read()
         async with team.world.browser("kim") as kim:
             assert (await kim.approve(name=NAME)).status_code == 303
         assert (await asks())["done"] == "delete_customer"
@@ -97,7 +97,7 @@ async def test_sign_in_without_an_email_may_be_the_approver_named_by_one(tmp_pat
         assert "It may be their own" in (await team.by_webhook()).text
         await team.world.delete(by="anna", email="anna@acme.example")
         assert (await team.by_webhook()).status_code == 200
-        assert "who may be you, has approved it already. Another person has to approve it, too." in await dana.read()
+        assert "who may be you, has already approved. One more person has to approve." in await dana.read()
 
 
 async def test_requester_named_by_their_email_does_not_approve_by_webhook(tmp_path: Path) -> None:

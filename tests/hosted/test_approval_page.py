@@ -93,7 +93,7 @@ async def test_audit_log_keeps_the_name_of_each_sign_in(world: ApprovalWorld, mo
     monkeypatch.setitem(PEOPLE, "dana", {**dana, "name": "Dana Other", "email": "other@example.com"})
     done = await world.delete(name="Anna <kim@example.com> Married", email="married@example.com", email_verified=False)
     assert done["done"] == "delete_customer"
-    assert done["receipt"]["approved_by"].startswith("Dana Example <dana@example.com> (dana): ")
+    assert done["receipt"]["approved_by"].endswith("Dana Example <dana@example.com> (dana), authenticated")
     issuer = world.team.team.issuer
     (approved,), (asked,), (intent,) = (world.audit(event) for event in ("approved", "asked", "intent"))
     assert (approved["approver"], approved["approver_name"]) == (f"{issuer}|dana", "Dana Example <dana@example.com>")
@@ -183,10 +183,10 @@ async def test_four_eyes_needs_two_people_besides_the_requester(tmp_path: Path) 
             assert (await amir.send("approve", stolen)).status_code == 403
             assert (await dana.approve(name=name)).status_code == 303
             twice = await dana.form("decline")
-            assert "You have approved it already. Another person has to approve it, too." in await dana.read()
+            assert "You have already approved. One more person has to approve." in await dana.read()
             assert (await dana.send("approve", twice | {"extent": "once", "name": name})).status_code == 403
             async with world.browser("dana") as elsewhere:  # another sign-in of the same person
-                assert "You have approved it already. Another person has to approve it, too." in await elsewhere.read()
+                assert "You have already approved. One more person has to approve." in await elsewhere.read()
             assert "have to approve this call. Approvals so far: 1" in (await world.delete(by="amir"))["message"]
             assert "Approvals so far: 1 (Dana Example (dana))" in await kim.read()
             assert (await approve(kim)).status_code == 303
