@@ -174,17 +174,17 @@ QUESTIONS: tuple[Job, ...] = (
             Call(
                 "find",
                 {"query": "publish sync_tiktok_settlements_cin7"},
-                ("Only the dashboard can publish", '"state": "never published"'),
+                ("Workflows can be published", '"state": "never published"'),
             ),
-            Call("find", {"query": "cancel the run of orders-backfill"}, ("Only the dashboard can cancel a run",)),
+            Call("find", {"query": "cancel the run of orders-backfill"}, ("Runs can be cancelled",)),
             Call(
                 "list_users",
                 {"search": "Lee", "fields": ["name", "role"]},
-                ("Only the dashboard can change a person's role", '"role": "Admin"'),
+                ("A person's role can be changed", '"role": "Admin"'),
             ),
         ),
         holds=any_row("workflows", slug="sync_tiktok_settlements_cin7", status="draft"),
-        facts=("can publish", "cancel a run", "change a person's role"),
+        facts=("published", "cancelled", "role can be changed"),
     ),
     Job(
         40,

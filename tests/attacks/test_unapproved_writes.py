@@ -88,10 +88,12 @@ async def test_disguised_write_needs_approval(tmp_path: Path) -> None:
             if "orders" in str(arguments.get("slug", arguments.get("name"))).casefold():
                 assert "process-new-orders" in question
                 assert ORDERS in question
-                assert "taken" in question
+                assert "Overwrite the existing" in question
             if tool == "update_workflow":
                 is_switch = str(arguments.get("status")).casefold().strip() == "active"
-                sentence = "Switch on workflow" if is_switch else "Fastn may publish new code within minutes"
+                sentence = (
+                    "Switch on workflow" if is_switch else "Fastn may or may not publish the new code, within minutes"
+                )
                 assert sentence in question
 
 

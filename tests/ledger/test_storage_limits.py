@@ -496,7 +496,7 @@ async def test_change_whose_state_was_dropped_says_so(tmp_path: Path, ledger: Le
     for number in range(18):
         await ledger.begin(replace(large_change(f"c{number}", at), principal=changed.principal, account="test"))
     refused = await world.expect(NotSent, UndoChange(change_id=changed.id))
-    assert str(refused) == f"undo_change cannot undo this. {STATE_DROPPED} Nothing was sent."
+    assert str(refused) == f"undo_change cannot undo this. Nothing was sent. {STATE_DROPPED}"
     listed = (await world.ask(ListChanges()))["changes"]
     (row,) = [row for row in listed if row["change_id"] == changed.id]
     assert (row["undo"], row["name"]) == (STATE_DROPPED, "Katana")
