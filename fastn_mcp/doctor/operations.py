@@ -57,8 +57,7 @@ def record_of(operation: AnyOperation) -> type[FastnObject]:
 
 def _declared(operation: AnyOperation) -> tuple[str, ...]:
     """Return the fields that rows are known to have; none where Fastn's answer is passed on as it is."""
-    record = record_of(operation)
-    columns = [name for name in record.columns if name not in record.added_columns]
+    columns = record_of(operation).columns
     return tuple(dict.fromkeys(("id", *columns))) if columns else ()
 
 
@@ -72,7 +71,8 @@ def compare(operation: AnyOperation, fields: Collection[str]) -> Comparison:
             renamed[name] = other
     absent = [name for name in absent if name not in renamed]
     missing = tuple(name for name in absent if name in needed)
-    return Comparison(missing, renamed, tuple(name for name in absent if name not in missing))
+    unseen = tuple(name for name in absent if name not in (*missing, *record_of(operation).added_columns))
+    return Comparison(missing, renamed, unseen)
 
 
 def _other_name(operation: AnyOperation, name: str, fields: Collection[str]) -> str | None:
