@@ -180,7 +180,7 @@ def test_simulate_counts_and_lists_other_decisions(fastn: Run, file: Callable[[s
     assert "3 of 5 calls would be decided differently." in result.stdout
     rows = [line.split() for line in result.stdout.splitlines()]
     for counted in (["typed", "deny", "1"], ["allow", "allow", "1"], ["confirm", "confirm", "1"],
-                    ["not_found", "typed", "1"], ["deny", "confirm", "1"]):  # fmt: skip
+                    ["none", "typed", "1"], ["deny", "confirm", "1"]):  # fmt: skip
         assert counted in rows
     by = ["policy.toml", "line", "1:", "rule", "delete_trigger"]
     assert ["2", "2026-11-25", "09:00Z", "delete_trigger", "t1", "typed", "deny", *by] in rows

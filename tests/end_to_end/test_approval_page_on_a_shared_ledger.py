@@ -132,9 +132,7 @@ async def test_four_eyes_needs_two_people_at_the_page(tmp_path: Path) -> None:
         await looked_at(tab, "waits")
         await approve(tab, "Delete connector", connector["name"])
         await expect(tab.locator("#said")).to_contain_text("Approval recorded (1 of 2)")
-        await expect(
-            tab.get_by_text("You have already approved. One more person has to approve.")
-        ).to_be_visible()
+        await expect(tab.get_by_text("You have already approved. One more person has to approve.")).to_be_visible()
         await looked_at(tab, "four-eyes")
         assert (await result(agent, "delete_connector", connector_id=connector["id"]))["status"] == "approval_required"
 

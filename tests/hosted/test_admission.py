@@ -403,7 +403,7 @@ async def test_out_of_band_request_is_bound_to_its_caller(team: TeamWorld, calle
     first, again, other = await answer(anna), await answer(anna), await answer(amir)
     assert "This client cannot show an approval form." in first
     assert "for the tenant acme" in first
-    assert "It is still waiting" in again
+    assert "The call is still waiting" in again
     assert "This client cannot show an approval form." in other
     asked = [line["principal"] for line in entries(team.folder / "tenants" / "acme" / "audit.jsonl")]
     assert asked == [f"{ISSUER}|anna", f"{ISSUER}|amir"]

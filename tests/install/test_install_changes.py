@@ -155,7 +155,7 @@ def test_uninstall_of_a_missing_entry_does_nothing(client: ClientFile) -> None:
     client.path.write_bytes(b'{"b": 2}')
     assert client.uninstall() is None
     assert client.path.read_bytes() == b'{"b": 2}'
-    with pytest.raises(NotInstalled, match="Give the options of the installation"):
+    with pytest.raises(NotInstalled, match="Use the options you installed with"):
         client.uninstall()
 
 

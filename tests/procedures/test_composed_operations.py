@@ -99,7 +99,9 @@ async def test_trigger_that_starts_another_workflow_too_goes_on(world: World) ->
     form = world.form()
     await world.call(DeleteWorkflow(workflow_id=world.id_of("workflows", "process-new-orders")), form)
     (asked,) = form.asked
-    assert 'Its trigger "Paid Shopify orders" stops. Its trigger "Shop events" stays on unless all' in form_text(asked)
+    assert 'Its trigger "Paid Shopify orders" stops. Its trigger "Shop events" stays on while any other' in form_text(
+        asked
+    )
     row = world.sandbox.state.named("triggers", "Shop events", "name")
     assert row["status"] == "Active"
     row["status"] = "Disabled"
@@ -148,13 +150,16 @@ async def test_deleted_schedule_loses_no_address(world: World) -> None:
 @pytest.mark.parametrize(
     ("query", "fact"),
     [
-        ("cancel run", "Only the dashboard can cancel a run or replay it"),
-        ("publish the order sync", "Only the dashboard can publish, deploy or roll back a workflow"),
-        ("change role of user", "Only the dashboard can change a person's role"),
-        ("remove Lee from the team", "Only the dashboard can change a person's role"),
+        ("cancel run", "Runs can be cancelled or replayed only in the dashboard"),
+        ("publish the order sync", "Workflows can be published, deployed or rolled back only in the dashboard"),
+        ("change role of user", "A person's role can be changed, and their access removed, only in the dashboard"),
+        ("remove Lee from the team", "A person's role can be changed, and their access removed, only in the dashboard"),
         ("update the Microsoft Teams sync", None),
         ("permission for billing", "No permission that Fastn documents"),
-        ("restore a workflow from trash", "A workflow can be restored from Trash in the dashboard"),
+        (
+            "restore a workflow from trash",
+            "A workflow can be restored, with its slug and history, only in the dashboard",
+        ),
         ("acme corp", None),
         ("tiktok sync", None),
     ],

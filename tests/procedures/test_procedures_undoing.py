@@ -231,7 +231,7 @@ NEVER: list[tuple[str, dict[str, Any], str]] = [
     ("revoke_api_key", {"api_key_id": "4"}, "never works again"),
     ("run_workflow", {"workflow_id": "wf_0d93ee5b1f62"}, "cannot be undone"),
     ("invite_user", {"email": "kim@fastn.example", "role": "Operator"}, "dashboard"),
-    ("ai_chat", {"message": "How are my workflows?"}, "credits are spent"),
+    ("ai_chat", {"message": "How are my workflows?"}, "credits have been spent"),
 ]
 
 
