@@ -75,7 +75,7 @@ async def test_page_and_webhook_count_one_person_once(tmp_path: Path, first: str
         votes = [partial(dana.send, "approve", form), team.by_webhook]
         answers = [await vote() for vote in (votes if first == "page" else votes[::-1])]
         assert [answer.status_code < 400 for answer in answers] == [True, False]
-        assert re.search("(You have|who may be you, has) approved it", answers[1].text)
+        assert re.search("(You have|who may be you, has) already approved", answers[1].text)
         assert "already approved. One more person has to approve." in await dana.read()
         async with team.world.browser("kim") as kim:
             assert (await kim.approve(name=NAME)).status_code == 303

@@ -66,11 +66,11 @@ async def test_role_that_is_given_by_its_id_is_shown_by_its_name(tmp_path: Path)
     _, shown = await world.judged(invitation)
     assert shown.lines()[0] == 'Invite "eve@example.com" as "Owner".'
     _, shown = await world.judged(CreateRole(name="Helper", parent=owner, permissions=["workflows:read"]))
-    assert shown.facts == (("Narrows", '"Owner"'),)
+    assert shown.facts == (("Has fewer permissions than", '"Owner"'),)
     await world.expect(Done, CreateRole(name=owner, parent="Viewer", permissions=["workflows:read"]), world.form())
     for call in (invitation, CreateRole(name="Helper", parent=owner, permissions=["workflows:read"])):
         _, shown = await world.judged(call)
-        assert f'Not checked: what role "{owner}" permits.' in "\n".join(shown.lines())
+        assert f'The permissions of role "{owner}" were not checked.' in "\n".join(shown.lines())
 
 
 @pytest.mark.parametrize("protected", ["Globex Exports", "globex-*", "crm-globex"])

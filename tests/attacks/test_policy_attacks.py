@@ -56,5 +56,5 @@ async def test_protection_holds_for_other_identifiers(tmp_path: Path, version: s
         reply = await call("run_workflow", workflow_id="wf_3a8e47d19b60", **named)
         other = await call("run_workflow", workflow_id="wf_3a8e47d19b60", customer_id=acme)
     assert (reply["outcome"], other["outcome"]) == ("refused", "refused")
-    assert "is protected" in reply["message"]
+    assert "are protected" in reply["message"]
     assert world.changes == []

@@ -40,7 +40,7 @@ async def test_typed_credentials_need_the_same_address(world: World, by_this_ser
     await world.expect(PendingApproval, connection)
     request = await world.open_request()
     assert f'Connect "Ledgerly" at "{ADDRESS}"' in request.question.title
-    assert 'connector "Ledgerly", by this server just now' in await shown(world)
+    assert 'connector "Ledgerly" by this server just now' in await shown(world)
     if by_this_server:
         await world.expect(Declined, change, world.form(Decline()))
         await world.expect(Done, change, world.form())
@@ -104,14 +104,32 @@ class Pair:
 
 
 PAIRS = [
-    Pair("customer", "Acme Corp", {}, {"slug": "acme-2"}, ('"active"', '"slug acme-2, active"')),
-    Pair("connector", "Gamma", {}, {"slug": "gamma-2"}, ("Delete", '"slug gamma-2"')),
-    Pair("workflow", "process-new-orders", {}, {"slug": "orders-2", "status": "draft"}, ("active", "orders-2, draft")),
-    Pair("trigger", "Shop events", {}, {"status": "Disabled"}, ("in live, active", "in live, disabled")),
-    Pair("secret", "GOOGLE_SA", {"environment": "test"}, {"environment": None}, ('in test"', "in test and live")),
-    Pair("secret", "GOOGLE_SA", {"customerId": None}, {"customerId": "c1"}, ("your own account", "c1")),
-    Pair("connection", "default", {"id": "u:o:live:k:a:c"}, {"id": "u:o:test:k:a:c"}, ("in live", "in test")),
-    Pair("api_key", "BI export", {"last4": "1111"}, {"last4": "2222"}, ("…1111", "…2222")),
+    Pair("customer", "Acme Corp", {}, {"slug": "acme-2"}, ("\nStatus: active", 'Slug: "acme-2". Status: active')),
+    Pair("connector", "Gamma", {}, {"slug": "gamma-2"}, ("Delete", 'Slug: "gamma-2"')),
+    Pair(
+        "workflow",
+        "process-new-orders",
+        {},
+        {"slug": "orders-2", "status": "draft"},
+        ("Status: active", 'Slug: "orders-2". Status: draft'),
+    ),
+    Pair("trigger", "Shop events", {}, {"status": "Disabled"}, ("Status: active", "Status: disabled")),
+    Pair(
+        "secret",
+        "GOOGLE_SA",
+        {"environment": "test"},
+        {"environment": None},
+        ("Environment: test.", "Environment: test and live."),
+    ),
+    Pair("secret", "GOOGLE_SA", {"customerId": None}, {"customerId": "c1"}, ("Customer: none", 'Customer: "c1"')),
+    Pair(
+        "connection",
+        "default",
+        {"id": "u:o:live:k:a:c"},
+        {"id": "u:o:test:k:a:c"},
+        ("Environment: live", "Environment: test"),
+    ),
+    Pair("api_key", "BI export", {"last4": "1111"}, {"last4": "2222"}, ('Ends in: "1111"', 'Ends in: "2222"')),
 ]
 
 
@@ -158,7 +176,7 @@ async def test_unreadable_record_is_reported_and_not_sent(tmp_path: Path) -> Non
 async def test_request_shows_that_a_connector_has_no_domain(world: World) -> None:
     await world.expect(Done, CreateConnector(name="Ledgerly", slug="ledgerly", auth_methods=LEDGERLY.auth_methods))
     await world.expect(PendingApproval, CreateConnection(connector_id=world.id_of("connectors", "Ledgerly")))
-    assert 'Connector: "Private", sends to an unknown address.' in await shown(world)
+    assert "Connector: private; sends to an unknown address." in await shown(world)
 
 
 @pytest.mark.parametrize("address", ["https://evil.example/t", "https:\\\\evil.example", "http:/evil.example:8443/"])

@@ -91,7 +91,7 @@ async def test_disguised_write_needs_approval(tmp_path: Path) -> None:
                 assert "taken" in question
             if tool == "update_workflow":
                 is_switch = str(arguments.get("status")).casefold().strip() == "active"
-                sentence = "Switch on workflow" if is_switch else "Fastn may publish new code within minutes"
+                sentence = "Switch on workflow" if is_switch else "Fastn may or may not publish the new code"
                 assert sentence in question
 
 

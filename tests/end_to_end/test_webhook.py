@@ -219,5 +219,5 @@ def test_key_file_is_never_overwritten(tmp_path: Path) -> None:
     again = run_command(command, os.environ)
     assert again.returncode == 1
     assert "cannot be created" in again.stderr
-    assert "never replaced: move that file away first" in again.stderr
+    assert "Move the file first" in again.stderr
     assert (tmp_path / "k.pem").read_bytes() == before
