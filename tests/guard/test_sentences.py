@@ -971,7 +971,8 @@ def test_overwriting_create_counts_the_users() -> None:
     row = {"id": "k1", "slug": "cin7", "name": "Cin7", "domain": "a.example"}
     users = used_by(("connections", 2, ("A", "B")))
     says = sentences_of("create_connector", {"name": "Cin7", "slug": "cin7", "domain": "b.example"}, row, users)
-    assert says["then"] == 'The name or slug is taken by "k1". The earlier values can be restored. 2 connections use it.'
+    taken = 'The name or slug is taken by "k1".'
+    assert says["then"] == f"{taken} The earlier values can be restored. 2 connections use it."
 
 
 @pytest.mark.parametrize(
