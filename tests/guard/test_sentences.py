@@ -169,7 +169,7 @@ CASES = [
         first='Overwrite the existing customer "Globex".',
         button='Overwrite "Globex"',
         brief='Overwrite customer "Globex"',
-        then=f'Its id is "c1". {BACK}',
+        then='The name or slug is taken by "c1". The earlier values can be restored.',
         row=CUSTOMER,
     ),
     Case(
@@ -308,7 +308,7 @@ CASES = [
         first='Overwrite the existing workflow "stock-levels".',
         button='Overwrite "stock-levels"',
         brief='Overwrite workflow "stock-levels"',
-        then='Its id is "w1".',
+        then='The name or slug is taken by "w1".',
         unchecked="The current code (not returned by Fastn) will be lost.",
         row={"id": "w1", "name": "stock-levels"},
     ),
@@ -971,7 +971,8 @@ def test_overwriting_create_counts_the_users() -> None:
     row = {"id": "k1", "slug": "cin7", "name": "Cin7", "domain": "a.example"}
     users = used_by(("connections", 2, ("A", "B")))
     says = sentences_of("create_connector", {"name": "Cin7", "slug": "cin7", "domain": "b.example"}, row, users)
-    assert says["then"] == f'Its id is "k1". {BACK} 2 connections use it.'
+    taken = 'The name or slug is taken by "k1".'
+    assert says["then"] == f"{taken} The earlier values can be restored. 2 connections use it."
 
 
 @pytest.mark.parametrize(

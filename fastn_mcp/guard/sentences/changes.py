@@ -65,7 +65,9 @@ def _created(facts: Facts, title: str, then: str) -> Question:
         return replace(question, unchecked="Its name or slug may be taken: Fastn may overwrite something.")
     lost, back, unknown = _changed_back(facts)
     title = f"Overwrite the existing {facts.kind} {facts.name}."
-    taken = f"Its id is {quoted(key_of(facts.row))}."
+    taken = f"The name or slug is taken by {quoted(key_of(facts.row))}."
+    if back == CHANGED_BACK:
+        back = "The earlier values can be restored."
     then = joined(taken, back, _uses(facts))
     return say(facts, "Overwrite", title=title, lost=lost, then=then, unchecked=unknown)
 
