@@ -13,7 +13,7 @@ from support.guard_machine.search import search
 FIRST_SEEDS = {"sqlite": 0, "valkey": 1_000, "memory": 2_000}
 """Each store gets other runs, and the same each time."""
 
-RUNS = 8
+RUNS = 5
 STEPS = 20
 
 LONG_RUNS = 150

@@ -156,7 +156,7 @@ async def looked_at_twice(tab: Page, name: str) -> None:
     await tab.emulate_media(color_scheme="light", reduced_motion="reduce")
 
 
-@pytest.mark.parametrize("scripts", [True, False])
+@pytest.mark.parametrize("scripts", [True, pytest.param(False, marks=pytest.mark.long)])
 async def test_approver_signs_in_again_and_confirms(chromium: Chromium, site: Site, *, scripts: bool) -> None:
     """After another person was refused, who signed in at the provider from the same page, and an old sign-in."""
     assert (await site.delete())["status"] == "approval_required"

@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import combinations, permutations
 from pathlib import Path
 from typing import Any, cast
 
@@ -59,8 +60,20 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "toolsets": {"toolsets": "customers,procedures"},
     "four tools": {"tools": "find,get_overview,diagnose,list_customers"},
     "read-only": {"toolsets": "customers,procedures", "read_only": True},
-    **{f"without {toolset}": {"exclude_tools": ",".join(names)} for toolset, names in READERS.items()},
 }
+
+
+def without(toolsets: Iterable[str]) -> dict[str, str]:
+    """Return the setting that disables the tools that read in these toolsets."""
+    return {"exclude_tools": ",".join(name for toolset in toolsets for name in READERS[toolset])}
+
+
+GROUPS = 6
+PAIRS = dict(zip(READERS, combinations(range(GROUPS), 2), strict=False))
+"""By toolset: the two groups in which it is disabled. Of any two toolsets, one group disables only the first."""
+
+SETTINGS |= {f"group {n}": without(each for each, pair in PAIRS.items() if n in pair) for n in range(GROUPS)}
+ALONE = {f"without {toolset}": without([toolset]) for toolset in READERS}
 
 COLLECTIONS = {
     "customers": ("customers", ("name", "slug", "externalRef")),
@@ -129,10 +142,11 @@ async def returned_rows(world: World, calls: Iterable[Call]) -> str:
     return b"".join(texts).decode()
 
 
-@pytest.fixture(params=SETTINGS)
+@pytest.fixture(params=[*SETTINGS, *(pytest.param(name, marks=pytest.mark.long) for name in ALONE)])
 async def account(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenerator[MarkedAccount]:
     world = World(tmp_path)
-    settings = load(SETTINGS[request.param], KEY, None)
+    chosen = (SETTINGS | ALONE)[request.param]
+    settings = load(chosen, KEY, None)
     disabled = disabled_tools(settings)
     calls = {call.tool_name(): call for call in sensible(Fastn(world.sandbox))}
     marks = mark_rows(world)
@@ -143,7 +157,7 @@ async def account(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenera
     kept = {toolset: {mark for mark in marks[toolset] if mark not in shown} for toolset in hidden}
     assert all(kept.values())
     world.disabled |= disabled
-    yield MarkedAccount(world, SETTINGS[request.param], calls, kept)
+    yield MarkedAccount(world, chosen, calls, kept)
     world.close()
 
 
@@ -187,6 +201,12 @@ def questions(world: World, calls: Mapping[str, Call]) -> list[tuple[str, dict[s
             if "customer_id" in one.model_fields:
                 asked.append((one.tool_name(), {**given, "customer_id": names(world, "customer")[0]}))
     return asked
+
+
+def test_of_any_two_toolsets_one_group_disables_only_the_first() -> None:
+    assert PAIRS.keys() == READERS.keys()
+    for first, second in permutations(PAIRS, 2):
+        assert set(PAIRS[first]) - set(PAIRS[second])
 
 
 async def test_no_answer_has_rows_of_a_disabled_kind(account: MarkedAccount) -> None:

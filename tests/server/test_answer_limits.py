@@ -80,8 +80,15 @@ PROCEDURES: dict[str, dict[str, Any]] = {
 CALLS = PROCEDURES | {name: arguments for name, arguments in ARGUMENTS.items() if name in TOOLS}
 
 
-@pytest.mark.parametrize("edit", [answered, refused])
-@pytest.mark.parametrize("approves", [True, False])
+@pytest.mark.parametrize(
+    ("edit", "approves"),
+    [
+        (answered, True),
+        (refused, False),
+        pytest.param(answered, False, marks=pytest.mark.long),
+        pytest.param(refused, True, marks=pytest.mark.long),
+    ],
+)
 async def test_result_of_every_tool_is_within_its_limit(
     tmp_path: Path, edit: Callable[[Any, int, Request], Any], approves: bool
 ) -> None:
