@@ -53,15 +53,6 @@ READERS = {
 }
 """Tools that read, by toolset."""
 
-SETTINGS: dict[str, dict[str, Any]] = {
-    "without people": {
-        "exclude_tools": "list_users,list_secrets,list_api_keys,list_executions,get_execution,query_audit_log"
-    },
-    "toolsets": {"toolsets": "customers,procedures"},
-    "four tools": {"tools": "find,get_overview,diagnose,list_customers"},
-    "read-only": {"toolsets": "customers,procedures", "read_only": True},
-}
-
 
 def without(toolsets: Iterable[str]) -> dict[str, str]:
     """Return the setting that disables the tools that read in these toolsets."""
@@ -72,7 +63,15 @@ GROUPS = 6
 PAIRS = dict(zip(READERS, combinations(range(GROUPS), 2), strict=False))
 """By toolset: the two groups in which it is disabled. Of any two toolsets, one group disables only the first."""
 
-SETTINGS |= {f"group {n}": without(each for each, pair in PAIRS.items() if n in pair) for n in range(GROUPS)}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "without people": {
+        "exclude_tools": "list_users,list_secrets,list_api_keys,list_executions,get_execution,query_audit_log"
+    },
+    "toolsets": {"toolsets": "customers,procedures"},
+    "four tools": {"tools": "find,get_overview,diagnose,list_customers"},
+    "read-only": {"toolsets": "customers,procedures", "read_only": True},
+    **{f"group {n}": without(each for each, pair in PAIRS.items() if n in pair) for n in range(GROUPS)},
+}
 ALONE = {f"without {toolset}": without([toolset]) for toolset in READERS}
 
 COLLECTIONS = {
