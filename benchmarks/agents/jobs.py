@@ -28,7 +28,7 @@ MEDIAN_CALLS = 2
 MEDIAN_TOKENS = 900
 """For all jobs."""
 
-MAX_REQUESTS = 510
+MAX_REQUESTS = 480
 """For the first thirty jobs together."""
 
 LARGEST = 30_000
