@@ -183,14 +183,14 @@ async def places(browser: Browser) -> None:
                 await tab.get_by_role("link", name=name).click()
                 await tab.get_by_role("heading", level=1, name=name).wait_for()
                 await views(tab, name.lower())
-            await tab.get_by_text("Run: process-new-orders").click()
+            await tab.get_by_text("Run process-new-orders").click()
             await tab.get_by_text("What happened").wait_for()
             await views(tab, "activity-change")
             await tab.get_by_role("link", name="Stop changes").click()
             await tab.get_by_label("Reason").fill("cursor renames customers")
             await views(tab, "stop")
             await tab.get_by_role("button", name="Stop all changes").click()
-            await tab.get_by_text("All changes have been stopped").wait_for()
+            await tab.get_by_text("stopped all changes at").wait_for()
             await tab.get_by_role("link", name="Activity").click()
             await views(tab, "stopped")
             await tab.get_by_role("link", name="Allow changes again").click()
@@ -207,7 +207,7 @@ async def decisions(browser: Browser) -> None:
         async with Client(server, mode="2026-07-28") as client:
             await client.call_tool("update_customer", rename)
             tab = await entered(browser, state)
-            await approved(tab, 'Change "Globex Exports"')
+            await approved(tab, "Globex Exports")
             await client.call_tool("update_customer", rename)
             await tab.reload()
             await tab.locator("summary").get_by_text("Done", exact=True).click()
@@ -224,7 +224,7 @@ async def decisions(browser: Browser) -> None:
 
 async def approved(tab: Page, button: str) -> None:
     await settled(tab)
-    await tab.get_by_role("button", name=button.replace('"', "")).click()
+    await tab.get_by_role("button", name=button).click()
     await tab.get_by_text("Approved: ").wait_for()
 
 
@@ -235,7 +235,7 @@ async def settled(tab: Page) -> None:
 
 
 async def several(tab: Page, count: int) -> None:
-    await tab.get_by_text(f"{count} calls waiting").first.wait_for()
+    await tab.get_by_text(f"{count} requests waiting").first.wait_for()
     await tab.reload()
     await settled(tab)
 
