@@ -53,7 +53,7 @@ def test_facts_are_copied() -> None:
     assert error.facts == {"a": "b"}
 
 
-OPTIONS = ("--toolsets", "--http", "--mode", "--read-only", "--policy", "--profile", "--tenant")
+OPTIONS = ("--exclude-tools", "--http", "--mode", "--approval-minutes", "--policy", "--profile", "--tenant")
 TOOLS = ("delete_customer", "create_customer", "list_customers", "update_connector", "run_workflow")
 KEYS = ("api_key", "customer_id", "environment", "external_ref", "name")
 
@@ -61,12 +61,11 @@ KEYS = ("api_key", "customer_id", "environment", "external_ref", "name")
 @pytest.mark.parametrize(
     ("name", "known", "suggestion"),
     [
-        ("--toolset", OPTIONS, "--toolsets"),
-        ("--Read_Only", OPTIONS, "--read-only"),
+        ("--exclude-tool", OPTIONS, "--exclude-tools"),
+        ("--Approval_Minutes", OPTIONS, "--approval-minutes"),
         ("--polcy", OPTIONS, "--policy"),
         ("--moed", OPTIONS, "--mode"),
         ("--nonsense", OPTIONS, None),
-        ("--tools", OPTIONS, "--toolsets"),
         ("--verbose", OPTIONS, None),
         ("--remove", OPTIONS, None),
         ("list-customer", TOOLS, "list_customers"),

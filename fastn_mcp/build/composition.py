@@ -138,11 +138,10 @@ def policy_of(
 
         *_, keys = plan_files(settings, environment)
         plan = signed(settings.plan, keys, plan_account_of(settings), now=(system or System()).now(), program=program)
-    mode = "read-only" if settings.reads_only else settings.mode
     lifetime = settings.approval_minutes * 60.0
     wait = float(settings.approval_wait_seconds)
     live = settings.key_kind != "test"
-    return Policy(mode, rules, plan, live=live, approval_lifetime=lifetime, approval_wait=wait)
+    return Policy(settings.mode, rules, plan, live=live, approval_lifetime=lifetime, approval_wait=wait)
 
 
 def plan_files(settings: Settings, environment: Mapping[str, str]) -> tuple[Path, ...]:
@@ -443,7 +442,7 @@ def enabled_tools(settings: Settings) -> tuple[AnyTool, ...]:
     enabled = tuple(tool for tool in ALL_TOOLS if tool.tool_name() not in disabled)
     if not enabled:
         raise SettingsError(
-            "The settings tools, exclude_tools, toolsets, read_only and mode leave no tool.",
+            "The settings tools, exclude_tools and mode leave no tool.",
             "To list all tools, run without these settings: fastn-mcp tools",
         )
     return enabled

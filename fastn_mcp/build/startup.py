@@ -15,7 +15,7 @@ from fastn_mcp.config.addresses import host_and_port
 from fastn_mcp.config.command_line import PROGRAM, CommandLine, this_program
 from fastn_mcp.config.keys import Key
 from fastn_mcp.config.load import choose, load, read_file
-from fastn_mcp.config.model import Settings, Trait, is_named, settings_with
+from fastn_mcp.config.model import TOOLSETS, Settings, Trait, is_named, settings_with
 from fastn_mcp.config.paths import config_dir, create_secret, read_private, state_dir
 from fastn_mcp.errors import SettingsError, nearest
 from fastn_mcp.runtime import System
@@ -82,16 +82,16 @@ def settings_of(
 
 def require_known_tools(settings: Settings) -> None:
     """Raise `SettingsError` for a name or pattern in `tools` or `exclude_tools` that selects no tool."""
-    if settings.tools is None and settings.exclude_tools is None:
+    if settings.toolsets is not None:
         return
     from fastn_mcp.procedures.catalog import TOOLS  # a fifth of the startup time, rarely needed
 
     for setting in ("tools", "exclude_tools"):
-        for pattern in getattr(settings, setting) or ():
-            if not any(is_named(tool, pattern) for tool in TOOLS):
-                kind = "tool that fits" if any(letter in pattern for letter in "*?[") else "tool"
-                near = nearest(pattern.replace("-", "_"), TOOLS)
-                raise settings.error(setting, f"there is no {kind} {pattern[:64]!r}{near}")
+        for name in getattr(settings, setting) or ():
+            if not any(is_named(tool, each.toolset(), name) for tool, each in TOOLS.items()):
+                kind = "tool that fits" if any(letter in name for letter in "*?[") else "tool or toolset"
+                near = nearest(name.replace("-", "_"), [*TOOLSETS, *TOOLS])
+                raise settings.error(setting, f"there is no {kind} {name[:64]!r}{near}")
 
 
 def policy_file(settings: Settings, environment: Mapping[str, str]) -> Path | None:
@@ -111,13 +111,12 @@ def introduction_of(settings: Settings, environment: Mapping[str, str]) -> Intro
         settings.notify,
         settings.report,
         settings.log_file,
-        settings.tools,
-        settings.exclude_tools,
         policy_file(settings, environment),
     )
-    if any(value is not None for value in checked_first):
+    toolsets = settings.toolsets
+    if not toolsets or any(value is not None for value in checked_first):
         return None
-    return Introduction(settings.toolsets, reads_only=settings.reads_only)
+    return Introduction(toolsets, reads_only=settings.reads_only)
 
 
 def http_address(address: str) -> tuple[str, int]:

@@ -303,7 +303,7 @@ def whoami(start: StartOptions, as_json: bool) -> int:
         **account_parts(settings),
         "key": settings.key_kind,
         "key_from": settings.key_place,
-        "mode": "read-only" if settings.read_only else settings.mode,
+        "mode": settings.mode,
         "policy": str(policy_file(settings, os.environ) or "") or None,
         "plan": str(settings.plan) if settings.plan else None,
     }
@@ -359,7 +359,7 @@ def _row(name: str, config: ConfigFile, program: str) -> dict[str, str | bool | 
         account = choose({"profile": name}, {}, config)
         settings = account.keyless()
         row |= {"host": settings.host, "environment": settings.env}
-        row["mode"] = "read-only" if settings.read_only else settings.mode
+        row["mode"] = settings.mode
         key = key_of(account, os.environ, SystemKeyring())
         row |= {"key": account.with_key(key).key_kind, "from": key.place}
     except SettingsError as error:

@@ -129,6 +129,11 @@ def _unknown_option(option: str, context: click.Context, more: str) -> str:
             f"There is no {option}: other users can read a command line, and the shell records it. Store the key with "
             "fastn-mcp login, or set FASTN_API_KEY. Revoke a key that was passed this way."
         )
+    from fastn_mcp.config.model import REMOVED  # only after an error
+
+    removed = option.removeprefix("--").replace("-", "_")
+    if removed in REMOVED:
+        return f"The option {option} was removed. {REMOVED[removed]}"
     known = context.command.get_params(context)
     group = context
     while (parent := group.parent) is not None:

@@ -77,7 +77,7 @@ Clients:  claude-code claude-desktop vscode cursor windsurf codex gemini zed
 \b
 Examples:
   fastn-mcp install cursor --sandbox
-  fastn-mcp --read-only install claude-code --profile acme
+  fastn-mcp --mode read-only install claude-code --profile acme
   fastn-mcp install vscode --key prompt --dry-run
   fastn-mcp install claude-code --url http://127.0.0.1:8080/mcp
 """
@@ -343,8 +343,8 @@ def setup(ctx: click.Context, sandbox: bool | None, names: tuple[str, ...], yes:
     proof = ["call", "get-overview"]
     if not _is_sandbox(start, sandbox, yes=yes):
         _require_key(ctx, start, yes=yes)
-        if not {"--read-only", "--mode"} & {*arguments} and (yes or _confirm("Serve only tools that read, at first?")):
-            arguments.append("--read-only")
+        if "--mode" not in arguments and (yes or _confirm("Serve only tools that read, at first?")):
+            arguments += ["--mode", "read-only"]
         proof = ["whoami"]
     elif not start.sandboxed:
         arguments.append("--sandbox")

@@ -25,9 +25,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 _GROUPS: Mapping[str, tuple[str, ...]] = {
     "Account": ("base_url", "auth", "env", "profile"),
-    "Permissions": (
-        *("mode", "read_only", "toolsets", "tools", "exclude_tools", "policy", "plan", "approval_minutes"),
-    ),
+    "Permissions": (*("mode", "tools", "exclude_tools", "policy", "plan", "approval_minutes"),),
     "Requests, results and log": (),
 }
 """Headings of settings in the program's help; the last is of all others."""
@@ -207,8 +205,6 @@ def _attributes(name: str, note: str = "") -> dict[str, Any]:
     field = Settings.model_fields[name]
     value_type = _value_type(field.annotation)
     attributes: dict[str, Any] = {"help": f"{field.description}{note}"}
-    if value_type is bool:
-        return attributes | {"is_flag": True, "default": None}
     if get_origin(value_type) is Literal:
         return attributes | {"type": EnumChoice(get_args(value_type))}
     if value_type is str:

@@ -45,7 +45,7 @@ TOOLSETS = (
     *("procedures", "customers", "connectors", "connections", "workflows", "triggers", "executions"),
     *("users", "roles", "api_keys", "secrets", "billing", "audit", "ai"),
 )
-"""Values of `--toolsets`: one for each resource, and the procedures."""
+"""Names that `tools` and `exclude_tools` take for all tools of a resource, and for the procedures."""
 
 Mode = Literal["read-only", "guarded", "manual", "unattended", "auto"]
 
@@ -58,6 +58,8 @@ REMOVED = {
     "notify_secret": "Nothing that notify sends is signed. For a signed POST, use webhook_url (docs/webhook.md).",
     "notify_style": "Each URL in notify says which service it is for, such as slack://… or workflows://….",
     "remind_after": "Each request is notified once. Remove the setting.",
+    "read_only": "Use the mode read-only instead: --mode read-only, FASTN_MODE=read-only.",
+    "toolsets": "Name the toolsets in tools instead: --tools customers,billing.",
 }
 """Settings that were removed, and what to do instead. A start with one of them fails."""
 
@@ -73,9 +75,13 @@ _PASSWORD = re.compile(r"://[^:/?]*:([^/?]+)@")
 _SERVERS = ("valkey://", "valkeys://", "redis://", "rediss://")
 
 
-def is_named(tool: str, pattern: str) -> bool:
-    """Return whether a name or pattern in `tools` or `exclude_tools` selects a tool. Hyphens count as underscores."""
-    return fnmatch.fnmatch(tool, pattern.replace("-", "_"))
+def is_named(tool: str, toolset: str, name: str) -> bool:
+    """Return whether a name in `tools` or `exclude_tools` selects a tool: it is its own, its toolset's or a pattern.
+
+    Hyphens count as underscores.
+    """
+    name = name.replace("-", "_")
+    return name == toolset or fnmatch.fnmatch(tool, name)
 
 
 def is_token(text: str) -> bool:
@@ -209,15 +215,6 @@ def _apprise_urls(urls: list[str]) -> list[str]:
     return urls
 
 
-def _toolsets(names: list[str]) -> list[str]:
-    for name in names:
-        if name not in TOOLSETS:
-            similar = nearest(name, TOOLSETS)
-            named = f" {name!r}" if similar else ""  # any other value can be a secret in the wrong place
-            raise ValueError(f"names an unknown toolset{named}{similar}. Use any of {', '.join(TOOLSETS)}")
-    return names
-
-
 def _routes(raw: dict[str, object]) -> dict[str, Route]:
     routes = {name: _route(name, text) for name, text in raw.items()}
     if not routes:
@@ -261,7 +258,6 @@ _Names = Annotated[list[str] | None, BeforeValidator(_listed)]
 _APPRISE_URL = re.compile(r"[A-Za-z0-9]{1,32}://\S+")
 _NEXT_URL = re.compile(r"[,\s]+(?=[A-Za-z0-9]{1,32}://)")
 _AppriseUrls = Annotated[list[str], BeforeValidator(_listed_urls), AfterValidator(_apprise_urls)]
-_Toolsets = Annotated[Annotated[list[str], AfterValidator(_toolsets)] | None, BeforeValidator(_listed)]
 
 
 class Settings(BaseModel):
@@ -299,15 +295,15 @@ class Settings(BaseModel):
         Trait.PROCESS,
     )
     mode: Mode = _setting("guarded", "Which calls need approval before they are sent (approvals.md).", Trait.FLAG)
-    read_only: bool = _setting(False, "Enable only tools that read.", Trait.FLAG)
-    toolsets: _Toolsets = _setting(None, f"Enable only these toolsets: {', '.join(TOOLSETS)}.", Trait.FLAG)
     tools: _Names = _setting(
-        None, "Enable only these tools and those of toolsets: names, or patterns such as list_*.", Trait.FLAG
+        None,
+        f"Enable only these: names, patterns such as list_*, or toolsets ({', '.join(TOOLSETS)}).",
+        Trait.FLAG,
     )
     exclude_tools: _Names = _setting(
         None,
-        "Disable these tools, even when other tools call them; overrides all else: names, or patterns such as"
-        " delete_*.",
+        "Disable these, even when other tools call them; overrides tools: names, patterns such as delete_*, or"
+        " toolsets.",
         Trait.FLAG,
     )
     update: Literal["merge", "partial"] = _setting(
@@ -473,18 +469,22 @@ class Settings(BaseModel):
     @property
     def reads_only(self) -> bool:
         """Whether no changes are allowed."""
-        return self.read_only or self.mode == "read-only"
+        return self.mode == "read-only"
+
+    @property
+    def toolsets(self) -> frozenset[str] | None:
+        """The enabled toolsets; None if `tools` or `exclude_tools` has a name that is no toolset."""
+        enabled = {name.replace("-", "_") for name in (TOOLSETS if self.tools is None else self.tools)}
+        excluded = {name.replace("-", "_") for name in self.exclude_tools or ()}
+        return frozenset(enabled - excluded) if enabled | excluded <= {*TOOLSETS} else None
 
     def disabled_by(self, name: str, toolset: str, *, reads: bool) -> str | None:
         """Return the setting that disables a tool; None if it is selected, not excluded, and permitted."""
-        if any(is_named(name, pattern) for pattern in self.exclude_tools or ()):
+        if any(is_named(name, toolset, each) for each in self.exclude_tools or ()):
             return "exclude_tools"
-        selected = toolset in (self.toolsets or ()) or any(is_named(name, pattern) for pattern in self.tools or ())
-        if not selected and (self.toolsets is not None or self.tools is not None):
-            return "tools" if self.toolsets is None else "toolsets"
-        if not reads and self.reads_only:
-            return "read_only" if self.read_only else "mode"
-        return None
+        if self.tools is not None and not any(is_named(name, toolset, each) for each in self.tools):
+            return "tools"
+        return "mode" if self.reads_only and not reads else None
 
     @property
     def shares(self) -> bool:

@@ -304,13 +304,17 @@ class OperationChecks:
         if status == 403:
             scope = _PERMISSION.search(answer.body.decode("utf-8", "replace"))
             missing = f"Missing scope: {scope[0].lower().replace('.', ':')}" if scope else "Missing scope"
-            hint = "Give the key the permission (dashboard: Settings > API keys), or leave the tools out: toolsets."
+            hint = (
+                "Give the key the permission (dashboard: Settings > API keys), or leave the tools out: exclude_tools."
+            )
             return CheckGroup.READS.differs(tool, f"403. {missing}.", hint)
         if status in _ROUTE_MISSING:
             others = ", ".join(route.path for route in alternatives(operation))
             path = self.routes.get(tool, operation.route).path
             finding = f"{status} at {path}{f', and at {others}' if others else ''}."
-            hint = f'If you know the path, set it: [routes] {tool} = "GET /..."; else leave the tool out: toolsets.'
+            hint = (
+                f'If you know the path, set it: [routes] {tool} = "GET /..."; else leave the tool out: exclude_tools.'
+            )
         elif status in _REFUSALS:
             finding, hint = _REFUSALS[status]
         elif status < 400:

@@ -62,7 +62,9 @@ class Probe:
 
     async def _send(self, request: Request) -> Answer:
         if self.sent >= MAX_REQUESTS:
-            raise NotSent(f"doctor sends {MAX_REQUESTS} requests at most.", "Run it again with fewer --toolsets.")
+            raise NotSent(
+                f"doctor sends {MAX_REQUESTS} requests at most.", "Run it again with fewer toolsets in --tools."
+            )
         self.sent += 1
         began = self._system.timestamp()
         answer = await self._exchange(request)

@@ -10,7 +10,7 @@ from fastn_mcp.client.client import FastnClient
 from fastn_mcp.client.exchange import Exchange, HttpExchange, headers
 from fastn_mcp.client.proxy_and_tls import TransportOptions
 from fastn_mcp.config.load import THE_FILE, THE_PROFILE
-from fastn_mcp.config.model import TOOLSETS, Settings
+from fastn_mcp.config.model import Settings
 from fastn_mcp.doctor import machine
 from fastn_mcp.doctor.check import CLOSE, Check, CheckGroup, CheckResult, DoctorExit, Proposal, check_clock
 from fastn_mcp.doctor.operations import READS, WRITES, FieldNames, Observed, OperationChecks
@@ -119,7 +119,7 @@ class Examination:
         )
         await self._check_each(READS, checks.check_read, CheckGroup.READS)
         report.observed = checks.observed
-        self._propose_toolsets()
+        self._propose_exclusions()
         await self._check_each(WRITES, checks.check_write, CheckGroup.WRITES)
         self._inherit()
 
@@ -132,21 +132,21 @@ class Examination:
             if operation in self.tools:
                 self.report.checks.append(await check(operation))
             else:
-                finding = "Not enabled: toolsets or the mode leave it out."
+                finding = "Not enabled: tools, exclude_tools or the mode leave it out."
                 self.report.checks.append(group.skipped(tool, finding, "Nothing, if that is what you want."))
 
-    def _propose_toolsets(self) -> None:
-        """Propose toolsets without the resources that the key may not read at all."""
+    def _propose_exclusions(self) -> None:
+        """Propose to exclude the toolsets of resources that the key may not read at all."""
         statuses: dict[str, set[int]] = {}
         for operation in READS:
             observed = self.report.observed.get(operation.tool_name())
             if observed is not None:
                 statuses.setdefault(operation.toolset(), set()).add(observed.status)
-        if {403} in statuses.values():
+        forbidden = [toolset for toolset, seen in statuses.items() if seen == {403}]
+        if forbidden:
             proposal = self.report.proposal
-            toolsets = self.settings.toolsets or TOOLSETS
-            proposal.settings["toolsets"] = [name for name in toolsets if statuses.get(name) != {403}]
-            proposal.notes["toolsets"] = "without what the key may not read"
+            proposal.settings["exclude_tools"] = [*(self.settings.exclude_tools or ()), *forbidden]
+            proposal.notes["exclude_tools"] = "what the key may not read"
 
     def _inherit(self) -> None:
         """Add the current routes and fields to a profile's own, whose tables replace the file's."""

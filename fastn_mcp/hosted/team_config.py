@@ -208,7 +208,7 @@ class Tenant(Match):
             raise SettingsError(f"The tenant {self.name} cannot be served. {error.what}", error.next_step) from None
         if self._machine is not None:
             settings = self._machine.settings(settings)
-        elif not {"mode", "read_only"} & settings.model_fields_set:
+        elif "mode" not in settings.model_fields_set:
             settings = settings.model_copy(update={"mode": "read-only"})
         return settings if self.profile is not None else settings.model_copy(update={"profile": self.name})
 

@@ -106,5 +106,5 @@ def _previewed(tools: Mapping[str, AnyTool], call: PreviewChange) -> ParsedCall:
 
 
 def _disabled(tool: str) -> InvalidArgument:
-    by = "by read-only mode, toolsets, tools or exclude_tools"
+    by = "by tools, exclude_tools or read-only mode"
     return InvalidArgument(f"{tool} is disabled here, {by}.", "Only a person can change that.")

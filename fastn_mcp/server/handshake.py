@@ -41,7 +41,7 @@ class HandshakeReply:
 
 
 class Introduction:
-    def __init__(self, toolsets: Collection[str] | None, *, reads_only: bool) -> None:
+    def __init__(self, toolsets: Collection[str], *, reads_only: bool) -> None:
         self._toolsets = toolsets
         self._reads_only = reads_only
         self._version: str | None = None
@@ -93,8 +93,7 @@ class Introduction:
         return [
             entry["tool"]
             for entry in self._text["tools"].values()
-            if (self._toolsets is None or entry["toolset"] in self._toolsets)
-            and (entry["reads"] or not self._reads_only)
+            if entry["toolset"] in self._toolsets and (entry["reads"] or not self._reads_only)
         ]
 
     @cached_property

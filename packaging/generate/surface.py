@@ -147,8 +147,7 @@ def _package(package: Document) -> Document:
 
 def _variable(source: Source) -> Document:
     field = Settings.model_fields[source.field]
-    numbers = {bool: "boolean", float: "number", int: "number"}
-    shape = next((name for kind, name in numbers.items() if field.annotation is kind), "string")
+    shape = "number" if field.annotation in (float, int) else "string"
     described: Document = {"name": source.variable, "description": field.description, "format": shape}
     if source.field == "api_key":
         return described | {"isRequired": True, "isSecret": True}

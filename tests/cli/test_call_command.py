@@ -119,7 +119,7 @@ def test_error_of_an_argument_names_its_option(what: str, fastn: Run) -> None:
 
 
 def test_disabled_tool_is_not_called(fastn: Run) -> None:
-    for flags in (("--read-only",), ("--mode", "read-only"), ("--toolsets", "workflows")):
+    for flags in (("--mode", "read-only"), ("--tools", "workflows")):
         error = body_of(fastn("--sandbox", *flags, "call", "create-customer", "--name", "x"), 2)
         assert (error["outcome"], "is disabled here" in error["message"]) == ("not_sent", True)
 

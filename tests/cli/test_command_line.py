@@ -130,8 +130,8 @@ def test_tools_in_a_pipe_are_tab_separated(fastn: Run) -> None:
 def test_tools_lists_those_that_the_settings_allow(fastn: Run) -> None:
     rows = json.loads(fastn("--mode", "read-only", "tools", "--json").stdout)
     assert [row["tool"] for row in rows] == [o.tool_name() for o in ALL_TOOLS if o.effect is Effect.READ]
-    flags = ("--toolsets", "customers", "--tools", "find,delete-customer", "--exclude-tools", "get_*")
-    some = json.loads(fastn(*flags, "tools", "--json", env={"FASTN_READ_ONLY": "1"}).stdout)
+    flags = ("--tools", "customers,find,delete-customer", "--exclude-tools", "get_*")
+    some = json.loads(fastn(*flags, "tools", "--json", env={"FASTN_MODE": "read-only"}).stdout)
     assert {row["tool"] for row in some} == {"find", "list_customers"}
 
 

@@ -53,10 +53,10 @@ def test_install_without_a_terminal_needs_yes(fastn: Run, home: Path) -> None:
 
 def test_options_before_install_are_those_of_the_server(fastn: Run, home: Path) -> None:
     """A file is named by its full path, since the client starts the server anywhere."""
-    options = ("--read-only", "--toolsets", "customers", "--policy", "p.toml", "--deadline", "30")
+    options = ("--mode", "read-only", "--tools", "customers", "--policy", "p.toml", "--deadline", "30")
     done = fastn(*options, "install", "cursor", "--profile", "acme", "--yes", cwd=home)
     assert cursor(home)["fastn"]["args"] == [
-        *("--read-only", "--toolsets", "customers", "--policy", str(home / "p.toml"), "--deadline", "30.0"),
+        *("--mode", "read-only", "--tools", "customers", "--policy", str(home / "p.toml"), "--deadline", "30.0"),
         *("--profile", "acme"),
     ]
     assert done.stdout.endswith(f"{PROGRAM} --policy {home / 'p.toml'} --profile acme login\n")
@@ -135,25 +135,27 @@ def test_printed_commands_work_in_another_folder(fastn: Run, home: Path) -> None
 
 @pytest.mark.usefixtures("home")
 def test_settings_of_the_shell_are_named_since_clients_start_elsewhere(fastn: Run, environment: dict[str, str]) -> None:
-    environment |= {"FASTN_PROFILE": "acme", "FASTN_READ_ONLY": "1", "FASTN_API_KEY": "fsk_test_C4N4RY"}
+    environment |= {"FASTN_PROFILE": "acme", "FASTN_MODE": "read-only", "FASTN_API_KEY": "fsk_test_C4N4RY"}
     done = fastn("install", "cursor", "--yes")
-    assert done.stderr.startswith("fastn-mcp: The server has FASTN_PROFILE, FASTN_READ_ONLY only if Cursor is started")
+    assert done.stderr.startswith("fastn-mcp: The server has FASTN_PROFILE, FASTN_MODE only if Cursor is started")
     assert "C4N4RY" not in done.stdout + done.stderr
-    with_options = fastn("--read-only", "install", "cursor", "--profile", "acme", "--yes", "--replace")
+    with_options = fastn("--mode", "read-only", "install", "cursor", "--profile", "acme", "--yes", "--replace")
     assert with_options.stderr == ""
 
 
 @pytest.mark.usefixtures("home")
 def test_settings_that_the_sandbox_ignores_are_not_named(fastn: Run, environment: dict[str, str]) -> None:
-    environment |= {"FASTN_PROFILE": "acme", "FASTN_BASE_URL": "https://eu.example.com", "FASTN_READ_ONLY": "1"}
+    environment |= {"FASTN_PROFILE": "acme", "FASTN_BASE_URL": "https://eu.example.com", "FASTN_MODE": "read-only"}
     done = fastn("install", "cursor", "--sandbox", "--yes")
-    assert done.stderr.startswith("fastn-mcp: The server has FASTN_READ_ONLY only if Cursor is started")
+    assert done.stderr.startswith("fastn-mcp: The server has FASTN_MODE only if Cursor is started")
 
 
 def test_json_prints_the_entry_for_any_other_client(fastn: Run, home: Path) -> None:
-    done = fastn("--read-only", "install", "json", "--sandbox", "--uvx")
+    done = fastn("--mode", "read-only", "install", "json", "--sandbox", "--uvx")
     assert json.loads(done.stdout) == {
-        "mcpServers": {"fastn": {"command": "uvx", "args": ["--from", SOURCE, "fastn-mcp", "--read-only", "--sandbox"]}}
+        "mcpServers": {
+            "fastn": {"command": "uvx", "args": ["--from", SOURCE, "fastn-mcp", "--mode", "read-only", "--sandbox"]}
+        }
     }
     assert list(home.iterdir()) == [home / ".cursor"]
 
@@ -181,7 +183,9 @@ def test_http_entry_is_installed_and_removed(fastn: Run, home: Path) -> None:
         error_line(
             fastn("install", "cursor", "--url", url, *more), "already running with the account and options", "Leave out"
         )
-    error_line(fastn("--read-only", "install", "cursor", "--url", url), "already running with the account and options")
+    error_line(
+        fastn("--mode", "read-only", "install", "cursor", "--url", url), "already running with the account and options"
+    )
     error_line(fastn("install", "zed", "--url", url, "--anyway"), "Zed cannot use a server over HTTP", "stdio")
     error_line(fastn("install", "cursor", "--url", "http://localhost:8080/mcp"), "127.0.0.1:8080/mcp. Not localhost")
 

@@ -290,7 +290,7 @@ def test_whoami_says_when_the_key_expires(login: Run, fastn: Run, account: Sandb
 
 def test_whoami_as_json_has_the_same_facts(config: Path, fastn: Run, address: str) -> None:
     assert config.exists()
-    env = {"FASTN_API_KEY": LIVE_KEY, "FASTN_READ_ONLY": "true"}
+    env = {"FASTN_API_KEY": LIVE_KEY, "FASTN_MODE": "read-only"}
     found = json.loads(fastn("whoami", "--json", env=env).stdout)
     assert found == found | {
         "profile": "default", "host": address, "key": "live", "key_from": "environment FASTN_API_KEY",

@@ -22,7 +22,7 @@ env = "live"
 
 [profiles.globex]
 base_url = "https://us.fastn.example"
-read_only = true
+mode = "read-only"
 
 # For all of them:
 [routes]

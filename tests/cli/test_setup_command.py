@@ -68,12 +68,12 @@ def test_account_is_served_for_reading_unless_a_mode_is_chosen(
 ) -> None:
     environment["FASTN_API_KEY"] = KEY
     done = fastn("setup", "--account", "--yes", "--client", "cursor")
-    assert (done.returncode, cursor(home)["args"], codex(home)) == (0, ["--read-only"], {})
+    assert (done.returncode, cursor(home)["args"], codex(home)) == (0, ["--mode", "read-only"], {})
     assert done.stdout.splitlines()[-2].endswith("fastn-mcp whoami")
     fastn("--mode", "guarded", "setup", "--account", "--yes", "--client", "cursor")
     assert cursor(home)["args"] == ["--mode", "guarded"]
-    fastn("--read-only", "--sandbox", "setup", "--yes", "--client", "codex")
-    assert codex(home)["args"] == ["--sandbox", "--read-only"]
+    fastn("--mode", "read-only", "--sandbox", "setup", "--yes", "--client", "codex")
+    assert codex(home)["args"] == ["--sandbox", "--mode", "read-only"]
 
 
 def test_account_without_a_key_changes_nothing(fastn: Run, home: Path) -> None:

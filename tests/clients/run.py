@@ -83,10 +83,10 @@ def claude_code(desk: Desk) -> None:
 
 def codex(desk: Desk) -> None:
     path = desk.file(".codex/config.toml", CODEX)
-    desk.run("fastn-mcp", "--read-only", "install", "codex", "--sandbox", "--yes")
+    desk.run("fastn-mcp", "--mode", "read-only", "install", "codex", "--sandbox", "--yes")
     listed = desk.run("codex", "mcp", "list")
     line = next((line for line in listed.splitlines() if line.startswith("fastn ")), "")
-    expect("Codex lists it, enabled", "--read-only --sandbox" in line and "enabled" in line, listed)
+    expect("Codex lists it, enabled", "--mode read-only --sandbox" in line and "enabled" in line, listed)
     desk.run("fastn-mcp", "uninstall", "codex", "--yes")
     expect("Codex has its file back, byte for byte", path.read_bytes() == CODEX.encode(), path.read_text())
 

@@ -16,6 +16,7 @@ from fastn_mcp.config.load import ledger_settings, load
 from fastn_mcp.config.model import DEFAULT_BASE_URL, REMOVED, SOURCES, TOOLSETS, Settings
 from fastn_mcp.config.paths import config_dir, state_dir
 from fastn_mcp.errors import SettingsError
+from fastn_mcp.procedures.catalog import ALL_TOOLS
 from fastn_mcp.tools.catalog import CATALOG
 from fastn_mcp.tools.operation import POST
 
@@ -35,8 +36,8 @@ def test_defaults_apply_if_only_a_key_is_set() -> None:
     settings = load({}, KEY, None)
     assert settings.base_url == DEFAULT_BASE_URL == "https://live.fastn.ai"
     assert settings.host == "live.fastn.ai"
-    assert (settings.auth, settings.mode, settings.update, settings.read_only) == ("header", "guarded", "merge", False)
-    assert (settings.deadline, settings.ai_deadline, settings.toolsets, settings.routes) == (60.0, 300.0, None, {})
+    assert (settings.auth, settings.mode, settings.update) == ("header", "guarded", "merge")
+    assert (settings.deadline, settings.ai_deadline, settings.tools, settings.routes) == (60.0, 300.0, None, {})
 
 
 def test_empty_value_counts_as_not_set() -> None:
@@ -82,11 +83,11 @@ def test_every_variable_is_read() -> None:
     given_values = {
         "FASTN_BASE_URL": "http://127.0.0.1:9", "FASTN_AUTH": "bearer", "FASTN_SPACE_ID": "s", "FASTN_TENANT_ID": "t",
         "FASTN_END_ORG_ID": "o", "FASTN_ENV": "e", "FASTN_PROFILE": "p", "FASTN_MODE": "manual",
-        "FASTN_READ_ONLY": "true", "FASTN_TOOLSETS": " customers , workflows,", "FASTN_UPDATE": "partial",
+        "FASTN_MODE": "read-only", "FASTN_TOOLS": " customers , workflows,", "FASTN_UPDATE": "partial",
         "FASTN_DEADLINE": "5", "FASTN_AI_DEADLINE": "6.5", "FASTN_CONCURRENCY": "7", "FASTN_APPROVAL_MINUTES": "1440",
     }  # fmt: skip
     settings = load({}, {**KEY, **given_values}, None)
-    assert (settings.toolsets, settings.read_only, settings.deadline) == (["customers", "workflows"], True, 5.0)
+    assert (settings.tools, settings.mode, settings.deadline) == (["customers", "workflows"], "read-only", 5.0)
     assert (settings.ai_deadline, settings.concurrency, settings.update) == (6.5, 7, "partial")
     assert settings.approval_minutes == 1440
     assert (settings.space_id, settings.tenant_id, settings.end_org_id, settings.env) == ("s", "t", "o", "e")
@@ -106,7 +107,6 @@ WRONG: dict[str, list[Any]] = {
     "end_org_id": [CANARY],
     "env": [CANARY],
     "mode": [CANARY, "unatended", "READ-ONLY"],
-    "read_only": [CANARY, "canary"],
     "update": [CANARY, "canary"],
     "deadline": [CANARY, "0", "-1", "601", "nan", "inf"],
     "ai_deadline": [CANARY, "0", "3601"],
@@ -164,19 +164,36 @@ def test_wrong_variable_is_named(name: str) -> None:
     assert "canary" not in str(caught.value)
 
 
-def test_unknown_toolset_is_refused_with_the_nearest() -> None:
-    with pytest.raises(SettingsError, match=r"'custmers'.*'customers'"):
-        load({"toolsets": "custmers"}, KEY, None)
-    with pytest.raises(SettingsError) as caught:
-        load({"toolsets": CANARY}, KEY, None)
-    assert CANARY not in str(caught.value)
-    assert load({"toolsets": ",".join(TOOLSETS)}, KEY, None).toolsets == list(TOOLSETS)
+@pytest.mark.parametrize(
+    ("chosen", "toolsets"),
+    [
+        ({}, {*TOOLSETS}),
+        ({"tools": ",".join(TOOLSETS)}, {*TOOLSETS}),
+        ({"tools": "api-keys,users", "exclude_tools": "users"}, {"api_keys"}),
+        ({"exclude_tools": "ai"}, {*TOOLSETS} - {"ai"}),
+        ({"tools": "users", "exclude_tools": "users"}, set[str]()),
+        ({"tools": "users,find"}, None),
+        ({"tools": "users", "exclude_tools": "invite_*"}, None),
+    ],
+)
+def test_names_of_toolsets_alone_are_known_without_the_catalog(
+    chosen: dict[str, object], toolsets: set[str] | None
+) -> None:
+    assert load(chosen, KEY, None).toolsets == toolsets
+
+
+def test_toolset_and_tool_never_share_a_name() -> None:
+    assert not {*TOOLSETS} & {tool.tool_name() for tool in ALL_TOOLS}
 
 
 @pytest.mark.parametrize("name", ["tools", "exclude_tools"])
 @pytest.mark.parametrize(
     ("names", "message"),
-    [("find,delete_custmer", r"no tool 'delete_custmer' \(did you mean 'delete_customer'\?\)"), ("x*", "fits 'x\\*'")],
+    [
+        ("find,delete_custmer", r"no tool or toolset 'delete_custmer' \(did you mean 'delete_customer'\?\)"),
+        ("custmers", r"'custmers' \(did you mean 'customers'\?\)"),
+        ("x*", "fits 'x\\*'"),
+    ],
 )
 def test_unknown_tool_is_refused(name: str, names: str, message: str) -> None:
     """A tool that is misspelt must not stay in the list of an agent."""
@@ -188,7 +205,9 @@ def test_unknown_tool_is_refused(name: str, names: str, message: str) -> None:
 def test_error_of_an_unknown_tool_says_where_it_is_set(name: str, tmp_path: Path) -> None:
     file = tmp_path / "config.toml"
     file.write_text(f'mode = "auto"\n{name} = "find,nothing"\n')
-    with pytest.raises(SettingsError, match=rf"config.toml, line 2: the setting {name} is wrong: there is no tool 'no"):
+    with pytest.raises(
+        SettingsError, match=rf"config.toml, line 2: the setting {name} is wrong: there is no tool or toolset 'no"
+    ):
         settings_of({}, KEY, file, sandboxed=False)
     with pytest.raises(SettingsError, match=rf"{name} \(flag --{name.replace('_', '-')}\) is wrong"):
         settings_of({name: "nothing"}, KEY, None, sandboxed=True)
@@ -201,17 +220,19 @@ USERS = {operation.tool_name() for operation in CATALOG if operation.toolset() =
     ("chosen", "left"),
     [
         ({"tools": "run-workflow,get_cust*,find"}, {"find", "get_customer", "run_workflow"}),
-        ({"toolsets": "users", "tools": "find"}, {"find", *USERS}),
+        ({"tools": "users,find"}, {"find", *USERS}),
         (
-            {"toolsets": "users", "tools": "find", "exclude_tools": "*_user"},
+            {"tools": "users,find", "exclude_tools": "*_user"},
             {"find", *(name for name in USERS if not name.endswith("_user"))},
         ),
-        ({"toolsets": "users", "tools": "delete_*,find", "read_only": True}, {"find", *(USERS - {"invite_user"})}),
+        ({"tools": "users,delete_*,find", "mode": "read-only"}, {"find", *(USERS - {"invite_user"})}),
+        ({"tools": "api-keys", "exclude_tools": "create_*,revoke-api-key"}, {"list_api_keys"}),
+        ({"tools": "*user*,find", "exclude_tools": "users"}, {"find"}),
         ({"tools": "find,list_users", "exclude_tools": "find"}, {"list_users"}),
     ],
 )
 def test_settings_of_tools_combine(chosen: dict[str, object], left: set[str]) -> None:
-    """docs/tools.md: toolsets and tools add up, what is excluded is gone, and read-only holds for all."""
+    """docs/tools.md: names, patterns and toolsets add up, what is excluded is gone, and read-only holds for all."""
     assert {tool.tool_name() for tool in enabled_tools(load(chosen, KEY, None))} == left
 
 
@@ -221,9 +242,8 @@ def test_settings_of_tools_combine(chosen: dict[str, object], left: set[str]) ->
         ({"exclude_tools": "update_*"}, "exclude_tools"),
         ({"tools": "update_customer", "exclude_tools": "update_*"}, "exclude_tools"),
         ({"tools": "list_*"}, "tools"),
-        ({"toolsets": "procedures"}, "toolsets"),
-        ({"toolsets": "procedures", "tools": "list_*"}, "toolsets"),
-        ({"read_only": True}, "read_only"),
+        ({"tools": "procedures"}, "tools"),
+        ({"exclude_tools": "customers"}, "exclude_tools"),
         ({"mode": "read-only"}, "mode"),
     ],
 )

@@ -294,7 +294,7 @@ async def test_empty_account_is_fine(clock: Clock) -> None:
 
 async def test_operations_that_settings_exclude_are_skipped(clock: Clock) -> None:
     sandbox = FaultySandbox(clock.now)
-    report = await examine_sandbox(sandbox, clock, toolsets="workflows", read_only=True)
+    report = await examine_sandbox(sandbox, clock, tools="workflows", mode="read-only")
     assert {request.tool for request in sandbox.requests} == {"list_workflows", "get_workflow"}
     assert "Not enabled" in check_of(report, "list_customers").finding
     assert report.exit is DoctorExit.FINE

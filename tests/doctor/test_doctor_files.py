@@ -109,7 +109,7 @@ def test_shapes_hold_no_values() -> None:
 
 def test_proposal_is_valid_settings(tmp_path: Path) -> None:
     proposal = Proposal(
-        {"auth": "bearer", "toolsets": ["customers", "workflows"]},
+        {"auth": "bearer", "exclude_tools": ["customers", "workflows"]},
         {"run_workflow": "POST /api/v1/workflows/{workflow_id}/execute"},
         {"customers": {"id": "_id"}, "workflows": {"name": "title"}},
         {"auth": "FASTN_AUTH overrides this: remove it", "run_workflow": "not verified"},
@@ -117,7 +117,7 @@ def test_proposal_is_valid_settings(tmp_path: Path) -> None:
     file = tmp_path / "config.toml"
     file.write_text(proposal.toml())
     settings = load({}, {"FASTN_API_KEY": "k"}, file)
-    assert (settings.auth, settings.toolsets, settings.fields) == (
+    assert (settings.auth, settings.exclude_tools, settings.fields) == (
         "bearer",
         ["customers", "workflows"],
         proposal.fields,

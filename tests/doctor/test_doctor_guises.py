@@ -99,7 +99,7 @@ _EXPECTED: dict[str, tuple[set[str], str, Callable[[Mapping[str, str], FaultySan
     ),
     "scopes": (
         {operation.tool_name() for operation in _FORBIDDEN},
-        f"toolsets = {json.dumps([name for name in TOOLSETS if name not in {o.toolset() for o in _FORBIDDEN}])}",
+        f"exclude_tools = {json.dumps([name for name in TOOLSETS if name in {o.toolset() for o in _FORBIDDEN}])}",
         _listed,
     ),
 }

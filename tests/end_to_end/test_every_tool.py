@@ -53,7 +53,7 @@ async def test_every_tool_can_be_called(transport: str, era: str, connect: Conne
 
 
 async def test_toolsets_and_read_only_also_refuse_at_call_time(connect: Connect, upstream: Upstream) -> None:
-    flags = ("--read-only", "--toolsets", "ai", "--tools", "*_customer*")
+    flags = ("--mode", "read-only", "--tools", "ai,*_customer*")
     async with connect("stdio", "2026-07-28", None, flags) as client:
         listed = await client.list_tools()
         assert [tool.name for tool in listed.tools] == ["list_customers", "get_customer"]

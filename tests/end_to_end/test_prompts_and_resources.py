@@ -190,13 +190,13 @@ async def test_unknown_prompt_or_argument_is_named(client: Client) -> None:
 
 @each_era
 async def test_settings_filter_prompts_and_resources_like_tools(era: str, connect: Connect) -> None:
-    async with connect("stdio", era, flags=("--read-only",)) as client:
+    async with connect("stdio", era, flags=("--mode", "read-only")) as client:
         assert "rotate_api_key" not in [prompt.name for prompt in (await client.list_prompts()).prompts]
         assert "access_review" in [prompt.name for prompt in (await client.list_prompts()).prompts]
         assert len((await client.list_resource_templates()).resource_templates) == 10
         with pytest.raises(MCPError, match="disabled here"):
             await client.get_prompt("rotate_api_key", {"key": "x"})
-    async with connect("stdio", era, flags=("--toolsets", "customers")) as client:
+    async with connect("stdio", era, flags=("--tools", "customers")) as client:
         assert (await client.list_prompts()).prompts == []
         assert (await client.list_resources()).resources == []
         (only,) = (await client.list_resource_templates()).resource_templates

@@ -152,8 +152,8 @@ SCENES: Mapping[str, Scene] = {
     ),
     "tools": Scene(
         (
-            "fastn-mcp --sandbox --toolsets customers tools",
-            "fastn-mcp --sandbox --toolsets custmers tools",
+            "fastn-mcp --sandbox --tools customers tools",
+            "fastn-mcp --sandbox --tools custmers tools",
         )
     ),
     "approvals": Scene(

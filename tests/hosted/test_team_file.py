@@ -67,7 +67,7 @@ api_key_file = "secrets/acme"
 webhook_secret_env = "HOOK"
 policy = "acme.toml"
 mode = "manual"
-toolsets = ["customers"]
+tools = ["customers"]
 deadline = 10
 """
     team = loaded(tmp_path, text)
@@ -84,7 +84,7 @@ deadline = 10
         "h" * 32,
         tmp_path / "acme.toml",
     )
-    assert (settings.mode, settings.toolsets, settings.deadline) == ("manual", ["customers"], 10.0)
+    assert (settings.mode, settings.tools, settings.deadline) == ("manual", ["customers"], 10.0)
 
 
 def test_example_is_valid(tmp_path: Path) -> None:

@@ -22,11 +22,11 @@ READY = b'{"jsonrpc":"2.0","method":"notifications/initialized"}'
 SHOWS_APPS: dict[str, object] = {"extensions": {APPS: {"mimeTypes": ["text/html;profile=mcp-app"]}}}
 FLAGS: list[dict[str, object]] = [
     {},
-    {"read_only": True},
     {"mode": "read-only"},
     {"mode": "unattended"},
-    {"toolsets": "workflows,procedures"},
-    {"toolsets": "secrets", "mode": "unattended"},
+    {"tools": "workflows,procedures"},
+    {"tools": "secrets", "mode": "unattended"},
+    {"tools": "api-keys,workflows", "exclude_tools": "workflows"},
 ]
 
 

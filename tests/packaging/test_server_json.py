@@ -74,7 +74,6 @@ def test_secrets_are_marked_and_only_the_key_is_required() -> None:
         "FASTN_WEBHOOK_URL",
     }
     assert [name for name, variable in told.items() if variable.get("isRequired")] == ["FASTN_API_KEY"]
-    assert (told["FASTN_READ_ONLY"]["format"], told["FASTN_READ_ONLY"]["default"]) == ("boolean", "false")
     assert told["FASTN_CONCURRENCY"]["format"] == "number"
     assert told["FASTN_AUTH"]["choices"] == ["header", "bearer"]
 

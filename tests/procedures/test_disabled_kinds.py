@@ -67,9 +67,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "without people": {
         "exclude_tools": "list_users,list_secrets,list_api_keys,list_executions,get_execution,query_audit_log"
     },
-    "toolsets": {"toolsets": "customers,procedures"},
+    "toolsets": {"tools": "customers,procedures"},
     "four tools": {"tools": "find,get_overview,diagnose,list_customers"},
-    "read-only": {"toolsets": "customers,procedures", "read_only": True},
+    "read-only": {"tools": "customers,procedures", "mode": "read-only"},
     **{f"group {n}": without(each for each, pair in PAIRS.items() if n in pair) for n in range(GROUPS)},
 }
 ALONE = {f"without {toolset}": without([toolset]) for toolset in READERS}

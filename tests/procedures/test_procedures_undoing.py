@@ -148,13 +148,13 @@ async def test_undo_by_a_disabled_tool_is_refused(world: World) -> None:
 
 async def test_batch_with_a_disabled_tool_is_refused(world: World) -> None:
     """Also where its calls were parsed with other tools than those of this server."""
-    world.disabled["update_customer"] = "toolsets"
+    world.disabled["update_customer"] = "tools"
     call: dict[str, JsonValue] = {
         "tool": "update_customer",
         "arguments": {"customer_id": world.id_of("customers", "acme-corp"), "plan": "Free"},
     }
     error = await world.expect(NotSent, ApplyChanges(changes=[call]), world.form())
-    assert "by the setting toolsets" in error.what
+    assert "by the setting tools" in error.what
     assert world.changes == []
 
 
