@@ -14,7 +14,7 @@ import zlib
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import chain, count
+from itertools import chain, count, takewhile
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -36,20 +36,17 @@ OPEN_FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
 
 @dataclass(frozen=True, slots=True)
 class Keeping:
-    """Rotation and retention: maximum size of the log, and how long rotated files are kept."""
+    """Rotation and retention: maximum size of the log, and the days for which rotated files are kept."""
 
     max_bytes: int | None = None
     days: int | None = None
-    files: int | None = None
 
     def expired(self, rotated: list[Path], now: float) -> list[Path]:
-        retained = rotated if self.files is None else rotated[max(0, len(rotated) - self.files) :]
-        if self.days is not None:
-            oldest = now - self.days * 86_400
-            # Delete only from the start of the chain: a file stays if an older one stays.
-            stays = (n for n, file in enumerate(retained) if file.stat().st_mtime >= oldest)
-            retained = retained[next(stays, len(retained)) :]
-        return rotated[: len(rotated) - len(retained)]
+        """Return the files to delete: only from the start of the chain, so a file stays if an older one stays."""
+        if self.days is None:
+            return []
+        oldest = now - self.days * 86_400
+        return list(takewhile(lambda file: file.stat().st_mtime < oldest, rotated))
 
 
 def lines_of(files: Iterable[Path]) -> Iterator[bytes]:

@@ -310,7 +310,7 @@ class AuditFile:
             log.error("the ledger does not know the newest entries of the audit log: %s", error.what)
 
     async def _delete_expired(self, marks: AuditMarks) -> None:
-        if self._keeping.days is None and self._keeping.files is None:
+        if self._keeping.days is None:
             return
         rotated = [file for file in log_files(self.path) if file != self.path]
         expired = self._keeping.expired(rotated, self._system.timestamp())

@@ -32,6 +32,9 @@ from fastn_mcp.errors import Refused
 
 log = logging.getLogger(__name__)
 
+MAX_WAIT = 60.0
+"""Seconds for which an entry may wait for the collector before `fail-closed` refuses changes."""
+
 POSITION = ".sent"
 """Suffix of the file of a position, in place of the log's suffix."""
 

@@ -62,6 +62,9 @@ if TYPE_CHECKING:
     from fastn_mcp.channels.slack.channel import SlackChannel
     from fastn_mcp.channels.webhook.webhook import Webhook
 
+_MAX_LOG_BYTES = 64 * 1024**2
+"""Size at which the audit log is rotated."""
+
 
 @dataclass(frozen=True, slots=True)
 class AccountChannels:
@@ -294,7 +297,7 @@ def _guarded_account(settings: Settings, key_folder: Path | None) -> GuardedAcco
 def _stores(settings: Settings, state: Path, process: Process, system: System) -> AccountStores:
     ledger = ledger_at(settings.ledger, state, system)
     tally = process.tally
-    keeping = Keeping(settings.audit_max_mb * 1024**2, settings.audit_keep_days, settings.audit_keep_files)
+    keeping = Keeping(_MAX_LOG_BYTES, settings.audit_keep_days)
     outbox = process.outbox_of(state / AUDIT) if process.outbox_of else None
     audit = audit_at(
         ledger,

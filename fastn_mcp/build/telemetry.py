@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastn_mcp import install_extra
-from fastn_mcp.audit.outbox import Outbox
+from fastn_mcp.audit.outbox import MAX_WAIT, Outbox
 from fastn_mcp.build.stores import audit_logs, replica_log_name
 from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import SettingsError
@@ -117,7 +117,7 @@ def audit_outboxes(
     except ImportError:
         raise SettingsError(f"{setting}, but the exporter is not installed.", f"Run: {install_extra('otel')}") from None
 
-    limit = settings.audit_export_seconds if settings.audit_export == "fail-closed" else None
+    limit = MAX_WAIT if settings.audit_export == "fail-closed" else None
     try:
         export = AuditExport(partial(audit_logs, state), replica_log_name, environment, limit)
     except Exception as error:  # the SDK raises various errors for invalid variables

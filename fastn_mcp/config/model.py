@@ -58,6 +58,9 @@ REMOVED = {
     "notify_secret": "Nothing that notify sends is signed. For a signed POST, use webhook_url (docs/webhook.md).",
     "notify_style": "Each URL in notify says which service it is for, such as slack://… or workflows://….",
     "remind_after": "Each request is notified once. Remove the setting.",
+    "audit_max_mb": "The audit log is rotated at 64 MiB; remove the setting.",
+    "audit_keep_files": "Set how long rotated audit logs are kept in audit_keep_days; remove the setting.",
+    "audit_export_seconds": "With fail-closed an entry may wait for 60 seconds; remove the setting.",
     "read_only": "Use the mode read-only instead: --mode read-only, FASTN_MODE=read-only.",
     "toolsets": "Name the toolsets in tools instead: --tools customers,billing.",
 }
@@ -339,23 +342,14 @@ class Settings(BaseModel):
     log_file: Path | None = _setting(
         None, "File for the log, instead of stderr.", Trait.FLAG, Trait.FILE, Trait.PROCESS
     )
-    audit_max_mb: int = _setting(64, "Size in MiB at which the audit log is rotated (audit-log.md).", ge=1, le=4096)
     audit_keep_days: int | None = _setting(
-        None, "Days for which rotated audit logs are kept; by default for ever. Rotates daily.", ge=1
+        None, "Days for which rotated audit logs are kept; by default for ever. Rotates daily (audit-log.md).", ge=1
     )
-    audit_keep_files: int | None = _setting(None, "Number of rotated audit logs that are kept; by default all.", ge=0)
     audit_export: Literal["off", "fail-open", "fail-closed"] = _setting(
         "off",
         "Also send the audit log to the OpenTelemetry collector. fail-closed refuses changes while that takes too long"
         " (observability.md).",
         Trait.PROCESS,
-    )
-    audit_export_seconds: int = _setting(
-        60,
-        "Seconds for which an entry may wait for the collector before fail-closed refuses changes.",
-        Trait.PROCESS,
-        ge=1,
-        le=86_400,
     )
     deadline: float = _setting(60.0, "Maximum seconds for one call, including retries.", Trait.FLAG, gt=0, le=600)
     ai_deadline: float = _setting(300.0, "Maximum seconds for one call of ai_chat or ai_build.", gt=0, le=3600)

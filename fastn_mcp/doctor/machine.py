@@ -10,7 +10,7 @@ from pathlib import Path
 
 import anyio
 
-from fastn_mcp.audit.outbox import Outbox
+from fastn_mcp.audit.outbox import MAX_WAIT, Outbox
 from fastn_mcp.build.stores import file_of, ledger_at
 from fastn_mcp.client.error_mapping import NOT_VALID_NOW, OTHER_HOST, cause_of
 from fastn_mcp.client.exchange import HttpExchange, NotSentError, ResponseLost
@@ -120,7 +120,6 @@ def check_export(settings: Settings, logs: Iterable[Path], now: datetime) -> lis
     group = CheckGroup.SETTINGS
     name = "audit export"
     mode = settings.audit_export
-    limit = settings.audit_export_seconds
     if mode == "off":
         return []
     try:
@@ -135,7 +134,7 @@ def check_export(settings: Settings, logs: Iterable[Path], now: datetime) -> lis
     seconds = (now - min(waiting)).total_seconds()
     oldest = counted(round(seconds), "second")
     finding = f"Entries of {counted(len(waiting), 'audit log')} wait, the oldest for {oldest} ({mode})."
-    if seconds <= limit:
+    if seconds <= MAX_WAIT:
         return [group.ok(name, finding)]
     refused = " Changes are refused." if mode == "fail-closed" else ""
     return [

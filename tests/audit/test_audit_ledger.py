@@ -415,12 +415,12 @@ async def test_log_is_rotated_when_it_is_a_day_old(path: Path, opened: Opened, s
 
 async def test_expired_files_are_deleted_once_the_ledger_knows(path: Path, ledger: Ledger, opened: Opened) -> None:
     opened().record(INTENT)
-    keeping = Keeping(max_bytes=path.stat().st_size, files=1)
-    log = opened(keeping)
+    log = opened(Keeping(max_bytes=path.stat().st_size, days=1))
     await written(log, 1)
     first = path.with_name("audit.000000001.jsonl")
     assert first.exists()
     last = heads(path)[0]
+    aged(first, -86_401)
     await written(log, 1)
     assert not first.exists()
     assert await ledger.audit_mark(deleted_name("audit.jsonl")) == (1, last)
@@ -442,15 +442,14 @@ async def test_files_that_the_ledger_knows_as_deleted_and_that_are_still_there_a
     assert (report.broken, report.entries, report.deleted) == (None, 2, 0)
 
 
-@pytest.mark.parametrize("keeping", [Keeping(files=0), Keeping(days=1)])
-async def test_several_files_expire_at_once(path: Path, ledger: Ledger, opened: Opened, keeping: Keeping) -> None:
+async def test_several_files_expire_at_once(path: Path, ledger: Ledger, opened: Opened) -> None:
     await rotate(path, opened, 3)
     names = [f"audit.{n:09d}.jsonl" for n in (1, 2, 3)]
     assert [file.name for file in log_files(path)] == [*names, "audit.jsonl"]
     for name in names:
         aged(path.with_name(name), -86_401)
     last = heads(path)[2]
-    await opened(keeping).anchor()
+    await opened(Keeping(days=1)).anchor()
     assert [file.name for file in log_files(path)] == ["audit.jsonl"]
     assert await ledger.audit_mark(deleted_name("audit.jsonl")) == (3, last)
     *_, note = entries(path)
@@ -462,6 +461,8 @@ async def test_undeletable_file_is_not_reported_as_deleted(
 ) -> None:
     await rotate(path, opened, 3)
     await opened().anchor()
+    for file in log_files(path)[:-1]:
+        aged(file, -86_401)
     caplog.clear()
     unlink = Path.unlink
 
@@ -474,7 +475,7 @@ async def test_undeletable_file_is_not_reported_as_deleted(
 
     monkeypatch.setattr(Path, "unlink", unlink_some)
     with caplog.at_level(logging.WARNING):
-        await opened(Keeping(files=0)).anchor()
+        await opened(Keeping(days=1)).anchor()
     assert caplog.messages == [f"{path.with_name('audit.000000001.jsonl')} cannot be deleted: Permission denied"]
     *_, note = entries(path)
     assert note["message"] == "Entries up to 3 were deleted by the retention setting: audit.000000003.jsonl."
@@ -488,8 +489,9 @@ async def test_expired_file_that_was_edited_is_not_deleted(
     opened(Keeping(max_bytes=size)).record(INTENT)
     first = path.with_name("audit.000000001.jsonl")
     first.write_bytes(first.read_bytes().replace(b"cus_1", b"cus_2"))
+    aged(first, -86_401)
     with caplog.at_level(logging.ERROR):
-        await opened(Keeping(files=0)).anchor()
+        await opened(Keeping(days=1)).anchor()
     assert first.exists()
     assert "was changed after it was written; it and older files are not deleted" in caplog.text
     assert await ledger.audit_mark(deleted_name("audit.jsonl")) is None
@@ -499,13 +501,9 @@ async def test_expired_file_that_was_edited_is_not_deleted(
     ("keeping", "left"),
     [
         (Keeping(), 3),
-        (Keeping(files=0), 0),
-        (Keeping(files=2), 2),
-        (Keeping(files=9), 3),
         (Keeping(days=1), 2),
         (Keeping(days=9), 3),
-        (Keeping(days=1, files=1), 1),
-        (Keeping(days=0, files=3), 1),
+        (Keeping(days=0), 1),
     ],
 )
 async def test_file_is_kept_for_whole_days(tmp_path: Path, keeping: Keeping, left: int) -> None:

@@ -213,11 +213,13 @@ def test_entries_deleted_before_sending_are_logged(path: Path, caplog: pytest.Lo
 async def test_retention_keeps_unsent_entries(path: Path, ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     outbox = Outbox(path)
-    keeping = Keeping(max_bytes=1, files=1)
+    keeping = Keeping(max_bytes=1, days=1)
 
     async def one_more() -> None:
         log = AuditFile(path, System(now=lambda: NOW), marks=ledger, keeping=keeping, outbox=outbox)
         log.record(INTENT)
+        for rotated in log_files(path)[:-2]:
+            os.utime(rotated, (0, 0))
         await log.anchor()
         log.close()
 

@@ -128,7 +128,6 @@ WRONG: dict[str, list[Any]] = {
     "slack_channel": [CANARY, "#canary", "canary", "U0CANARY"],
     "slack_url": [CANARY, "canary", "http://canary.example/api/", "https://canary@slack.com/api/"],
     "audit_export": [CANARY, "on", "fail_closed"],
-    "audit_export_seconds": [CANARY, "0", "86401"],
     "approval_listen": [CANARY, "canary", "canary:", ":1", "canary:65536"],
     "approval_url": [CANARY, "canary", "http://canary.example", "https://h/?canary"],
     "test_mode": [CANARY, "canary", "true"],
