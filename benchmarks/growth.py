@@ -27,6 +27,7 @@ from harness import HELLO, KEY, Api, Server, environment, own
 from load import BEARER, HTTP_TOKEN, asked_of, ready
 from pydantic_core import to_json
 from report import put
+from support.policy_files import CONFIRMING
 from within import ACCOUNT, Elsewhere, Rows, client_of, within
 
 from fastn_mcp.audit.log import AuditEvent, AuditFile, LogEntry
@@ -186,7 +187,7 @@ async def waiting(folder: Path, rounds: int) -> Growth:
     for size in (10, 100, 1_000):
         ledger, policy = (
             Ledger(SqliteStore(str(folder / f"waiting-{size}.sqlite"))),
-            Policy("manual", approval_wait=3600),
+            Policy(rules=CONFIRMING, approval_wait=3600),
         )
         dispatch = within(client_of(Rows(3)), ledger, folder, policy, Elsewhere())
         async with anyio.create_task_group() as tasks:

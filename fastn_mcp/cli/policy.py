@@ -62,7 +62,7 @@ _FILE = click.option(
 _TEAM = click.option(
     "--team", type=click.Path(path_type=Path), help="Treat it as the policy of this team file's server."
 )
-_MODE = click.option("--mode", type=EnumChoice(["read-only", "guarded", "manual", "auto"]), help="Use this mode.")
+_MODE = click.option("--mode", type=EnumChoice(["read-only", "guarded"]), help="Use this mode.")
 
 
 @click.group(name="policy")

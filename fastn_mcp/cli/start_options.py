@@ -11,6 +11,7 @@ from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import click
+from typing_extensions import override
 
 from fastn_mcp.cli.help import EnumChoice, GroupedOption, completing
 
@@ -206,12 +207,24 @@ def _attributes(name: str, note: str = "") -> dict[str, Any]:
     value_type = _value_type(field.annotation)
     attributes: dict[str, Any] = {"help": f"{field.description}{note}"}
     if get_origin(value_type) is Literal:
-        return attributes | {"type": EnumChoice(get_args(value_type))}
+        choice = _ModeChoice if name == "mode" else EnumChoice
+        return attributes | {"type": choice(get_args(value_type))}
     if value_type is str:
         attributes["shell_complete"] = complete_profile if name == "profile" else None
         return attributes | {"metavar": "URL" if name.endswith("_url") else "NAME"}
     metavar = _METAVARS[get_origin(value_type) or value_type]
     return attributes | {"metavar": metavar, "type": value_type if value_type in (int, float) else str}
+
+
+class _ModeChoice(EnumChoice):
+    """Choice of a mode, which says what takes the place of one that was removed."""
+
+    @override
+    def get_invalid_choice_message(self, value: str, ctx: click.Context | None) -> str:
+        from fastn_mcp.config.model import removed_mode
+
+        removed = removed_mode(value)
+        return super().get_invalid_choice_message(value, ctx) if removed is None else f"it {removed}."
 
 
 def _value_type(annotation: Any) -> Any:

@@ -47,7 +47,13 @@ TOOLSETS = (
 )
 """Names that `tools` and `exclude_tools` take for all tools of a resource, and for the procedures."""
 
-Mode = Literal["read-only", "guarded", "manual", "unattended", "auto"]
+Mode = Literal["read-only", "guarded", "unattended"]
+
+REMOVED_MODES = {
+    "manual": 'write = "confirm"',
+    "auto": 'external = "allow" and spend = "allow"',
+}
+"""Modes that were removed, and the defaults of a policy file that take their place in the mode guarded."""
 
 
 REMOVED = {
@@ -218,6 +224,20 @@ def _apprise_urls(urls: list[str]) -> list[str]:
     return urls
 
 
+def removed_mode(mode: object) -> str | None:
+    """Say what takes the place of a mode that was removed; None if it was not."""
+    if not isinstance(mode, str) or mode not in REMOVED_MODES:
+        return None
+    return f"names the mode {mode}, which was removed: add {REMOVED_MODES[mode]} to [defaults] of the policy file"
+
+
+def _mode(mode: object) -> object:
+    removed = removed_mode(mode)
+    if removed is not None:
+        raise ValueError(removed)
+    return mode
+
+
 def _routes(raw: dict[str, object]) -> dict[str, Route]:
     routes = {name: _route(name, text) for name, text in raw.items()}
     if not routes:
@@ -297,7 +317,9 @@ class Settings(BaseModel):
         Trait.FLAG,
         Trait.PROCESS,
     )
-    mode: Mode = _setting("guarded", "Which calls need approval before they are sent (approvals.md).", Trait.FLAG)
+    mode: Annotated[Mode, BeforeValidator(_mode)] = _setting(
+        "guarded", "Which calls need approval before they are sent (approvals.md).", Trait.FLAG
+    )
     tools: _Names = _setting(
         None,
         f"Enable only these: names, patterns such as list_*, or toolsets ({', '.join(TOOLSETS)}).",

@@ -38,10 +38,8 @@ _D = Decision.DENY
 _TABLE: dict[Mode, tuple[Decision, ...]] = {
     "read-only": (_A, _D, _D, _D, _D, _D, _D),
     "guarded": (_A, _A, _C, _C, _C, _C, _T),
-    "manual": (_A, _C, _C, _C, _C, _C, _T),
-    # As manual, but nobody can be asked: a signed plan allows the call, or it is refused.
+    # Nobody can be asked: a signed plan allows the call, or it is refused.
     "unattended": (_A, _C, _C, _C, _C, _C, _T),
-    "auto": (_A, _A, _A, _A, _C, _C, _T),
 }
 MODES: Mapping[Mode, Mapping[Effect, Decision]] = {
     mode: dict(zip(Effect, decisions, strict=True)) for mode, decisions in _TABLE.items()

@@ -190,7 +190,7 @@ class Policy:
             return PolicyDecision(
                 Decision.CONFIRM, f"{rule}, nothing depends on it", "The customer has no connections and no runs."
             )
-        if effect is Effect.SPEND and decision is Decision.CONFIRM and self.mode in ("guarded", "unattended"):
+        if effect is Effect.SPEND and decision is Decision.CONFIRM:
             # Spending within a configured budget needs no approval.
             inside = self._left(situation) is not None
             return PolicyDecision(

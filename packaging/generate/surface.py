@@ -147,7 +147,7 @@ def _package(package: Document) -> Document:
 
 def _variable(source: Source) -> Document:
     field = Settings.model_fields[source.field]
-    shape = "number" if field.annotation in (float, int) else "string"
+    shape = "number" if field.annotation is float or field.annotation is int else "string"
     described: Document = {"name": source.variable, "description": field.description, "format": shape}
     if source.field == "api_key":
         return described | {"isRequired": True, "isSecret": True}

@@ -16,7 +16,6 @@ from support.direct_sandbox import Fastn  # noqa: E402
 from support.sensible_calls import SLACK, sensible  # noqa: E402
 from support.world import World  # noqa: E402
 
-from fastn_mcp.config.model import Mode  # noqa: E402
 from fastn_mcp.guard.caller import Caller  # noqa: E402
 from fastn_mcp.guard.result import Done  # noqa: E402
 from fastn_mcp.policy.asker import Asker  # noqa: E402
@@ -109,20 +108,13 @@ def _raised(tool: AnyTool) -> str:
 
 
 def _asked(effect: Effect) -> str:
-    """In the modes, from the loosest to the strictest, where they differ."""
+    """Return what is asked in the mode guarded, with a test key and with a live one."""
     if effect is Effect.READ:
         return "nothing, in any mode"
-    modes: tuple[Mode, ...] = ("guarded", "manual", "auto")
-    approvals = {mode: _ASKED[least(mode, effect, live=False)] for mode in modes}
-    text = (
-        f"{approvals['guarded']}, in any mode but `read-only` and `unattended`"
-        if len(set(approvals.values())) == 1
-        else "; ".join(f"`{mode}`: {words}" for mode, words in approvals.items())
-    )
+    decision = least("guarded", effect, live=False)
     strictest = least("guarded", effect, live=True)
-    return text + (
-        f". With a live key {_ASKED[strictest]}" if strictest is not least("guarded", effect, live=False) else ""
-    )
+    live = f". With a live key {_ASKED[strictest]}" if strictest is not decision else ""
+    return f"{_ASKED[decision]}{live}"
 
 
 def _arguments(tool: AnyTool) -> str:

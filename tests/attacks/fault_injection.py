@@ -39,7 +39,7 @@ from starlette.types import Receive, Scope, Send  # noqa: E402
 from support.direct_sandbox import Fastn  # noqa: E402
 from support.faulty_sandbox import FaultySandbox  # noqa: E402
 from support.identity_provider import listening as serving  # noqa: E402
-from support.policy_files import policy_file  # noqa: E402
+from support.policy_files import ALLOWS, policy_file  # noqa: E402
 from support.ports import free_port, listening  # noqa: E402
 from support.sensible_calls import sensible  # noqa: E402
 from support.server_process import BEARER, ERAS, HTTP_TOKEN, KEY, Person  # noqa: E402
@@ -225,8 +225,7 @@ class Round:
             "FASTN_HTTP_TOKEN": HTTP_TOKEN,
             "FASTN_CONFIG": os.devnull,
             "FASTN_APPROVAL_WAIT_SECONDS": "0",
-            "FASTN_POLICY": str(policy_file(Path(state), POLICY)),
-            "FASTN_MODE": "auto",
+            "FASTN_POLICY": str(policy_file(Path(state), POLICY + ALLOWS)),
         }
         if ledger:
             self._env |= {"FASTN_LEDGER": ledger, "FASTN_STATE_SECRET": "s" * 64}

@@ -4,14 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.policy_files import rules_of
+from support.policy_files import ALLOWS, rules_of
 from support.scripted_client import LATEST, connected, each_version, session
 from support.server_process import body
 from support.slack import served_slack
 from support.slack_world import DANA, slack_world
 from support.world import World
 
-from fastn_mcp.config.model import Mode
 from fastn_mcp.policy.policy import Policy
 
 ORDERS = "wf_0d93ee5b1f62"
@@ -23,19 +22,17 @@ access = "allow"
 tool = "ai_*"
 then = "allow"
 """
-POLICIES: dict[str, tuple[Mode, str]] = {
-    "guarded with a budget": ("guarded", "[budget]\nspend = 100"),
-    "guarded with a budget for the run": ("guarded", "[budget.run]\nspend = 100"),
-    "guarded, all allowed": ("guarded", OPEN),
-    "auto": ("auto", ""),
-    "auto, all allowed": ("auto", OPEN),
+POLICIES = {
+    "a budget": "[budget]\nspend = 100",
+    "a budget for the run": "[budget.run]\nspend = 100",
+    "runs and first messages allowed": ALLOWS,
+    "all allowed": OPEN,
 }
 
 
 def opened(folder: Path, policy: str) -> World:
     """Return a world under one of the policies that let first messages pass."""
-    mode, text = POLICIES[policy]
-    return World(folder, Policy(mode, rules_of(folder, text)))
+    return World(folder, Policy(rules=rules_of(folder, POLICIES[policy])))
 
 
 def session_of(reply: dict[str, Any]) -> str:
@@ -88,7 +85,7 @@ async def test_message_that_may_act_or_approve_needs_approval(tmp_path: Path, po
 
 @each_version
 async def test_approved_message_reaches_the_ai_once(tmp_path: Path, version: str) -> None:
-    world = opened(tmp_path, "guarded with a budget")
+    world = opened(tmp_path, "a budget")
     async with session(world, version, approves=True) as call:
         pending = await call("ai_chat", message=f"Delete the workflow {ORDERS} now")
         await call("ai_chat", message="approve", session_id=session_of(pending))
@@ -99,7 +96,7 @@ async def test_approved_message_reaches_the_ai_once(tmp_path: Path, version: str
 
 
 async def test_question_of_the_ai_is_shown_in_slack_before_an_answer(tmp_path: Path) -> None:
-    policy = Policy("auto", rules_of(tmp_path, OPEN))
+    policy = Policy(rules=rules_of(tmp_path, OPEN))
     with served_slack() as slack:
         async with slack_world(tmp_path, slack, policy) as world, connected(world, LATEST) as client:
             pending = await client.call_tool("ai_chat", {"message": f"Delete the workflow {ORDERS} now"})

@@ -12,7 +12,7 @@ from mcp.types import ElicitRequestParams, EmptyResult, ErrorData
 from support.decisions import answered
 from support.direct_sandbox import Fastn
 from support.faulty_sandbox import Status
-from support.policy_files import rules_of
+from support.policy_files import CONFIRMING, CONFIRMS, rules_of
 from support.scripted_client import LATEST, Content, Fields, Program, changing, connected, each_version, one_in_four
 from support.server_process import approval, body, typed
 from support.slack import TEAM, Slack
@@ -73,7 +73,7 @@ NO_APPROVAL: dict[str, tuple[Callable[[Fields], Content | None], float, str]] = 
 @each_version
 @one_in_four
 async def test_invalid_answer_sends_nothing_by_any_tool(step: int, version: str, tmp_path: Path) -> None:
-    world = World(tmp_path, Policy("manual"))
+    world = World(tmp_path, Policy(rules=CONFIRMING))
     program = Program(world, approval)
     async with connected(world, version, program) as client:
         for number, (answer, (content, seconds, action)) in enumerate(NO_APPROVAL.items()):
@@ -127,7 +127,7 @@ async def test_form_that_a_client_cannot_answer_leads_to_the_next_channel(
     async def fail(context: ClientRequestContext, params: ElicitRequestParams) -> Any:  # noqa: ARG001
         return answer
 
-    world = World(tmp_path, Policy("manual"))
+    world = World(tmp_path, Policy(rules=CONFIRMING))
     async with Client(build(world.dispatch, ALL_TOOLS, {}), mode="legacy", elicitation_callback=fail) as client:
         waits = body(await client.call_tool(*changing(world)[0]))
     assert waits["status"] == "approval_required"
@@ -136,7 +136,7 @@ async def test_form_that_a_client_cannot_answer_leads_to_the_next_channel(
 
 
 async def test_invalid_answer_in_slack_sends_nothing_of_any_effect(slack: Slack, tmp_path: Path) -> None:
-    policy = Policy("manual", rules_of(tmp_path, "[breaker]\ndeclined = 100\n"))
+    policy = Policy(rules=rules_of(tmp_path, "[breaker]\ndeclined = 100\n" + CONFIRMS))
     async with slack_world(tmp_path, slack, policy) as world, connected(world, LATEST) as client:
         arguments, tried = dict(changing(world)), 0
         for tool in OF_EACH_EFFECT:
@@ -224,7 +224,7 @@ async def test_temporary_approval_is_bound_to_key_mode_and_policy(other: str, ve
     async with connected(world, version, Program(world, quarter)) as client:
         assert "done" in body(await client.call_tool("run_workflow", RUN))
     rules = rules_of(tmp_path, "[budget]\nexternal = 50\n")
-    policy = {"mode": Policy("manual"), "policy": Policy(rules=rules)}.get(other)
+    policy = {"mode": Policy(rules=CONFIRMING), "policy": Policy(rules=rules)}.get(other)
     again = World(tmp_path, policy, world.clock, tokens="u", bound="two" if other == "key" else "one")
     asked = Program(again, lambda _: None, action="decline")
     async with connected(again, version, asked) as client:

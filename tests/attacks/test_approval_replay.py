@@ -12,7 +12,7 @@ from mcp import Client, MCPError
 from mcp.types import ElicitRequest, ElicitResult, InputRequiredResult
 from support.decisions import moved
 from support.direct_sandbox import Fastn
-from support.policy_files import rules_of
+from support.policy_files import ALLOWING, CONFIRMING, CONFIRMS, rules_of
 from support.scripted_client import Program, changing, one_in_four
 from support.server_process import ERAS, approval, body
 from support.slack import Slack, served_slack
@@ -113,7 +113,7 @@ async def opened(
 
     Its requests go to this channel if no form asks.
     """
-    policy = policy or Policy("manual")
+    policy = policy or Policy(rules=CONFIRMING)
     world = (
         SlackWorld(folder, WORKSPACE[0], policy, bound=bound, **settings)
         if channel == "slack"
@@ -122,7 +122,7 @@ async def opened(
     customers = [world.sandbox.state.named("customers", slug)["id"] for slug in ("acme-corp", "globex-exports")]
     updates = [UpdateCustomer(customer_id=str(id_), name=f"Renamed {n}") for n, id_ in enumerate(customers)]
     if not await world.ledger.changes(world.journalling.account, 2, 1e12):
-        earlier = World(folder, Policy("auto"), world.clock, f"e-{world.bound}-", bound=world.bound)
+        earlier = World(folder, Policy(rules=ALLOWING), world.clock, f"e-{world.bound}-", bound=world.bound)
         for update in updates:
             assert isinstance(await earlier.call(update), Done)
         earlier.close()
@@ -254,7 +254,7 @@ async def test_approval_sends_its_call_once_by_any_tool(channel: str, version: s
 
 
 async def test_seal_of_a_request_expires_with_its_approval(tmp_path: Path) -> None:
-    world = World(tmp_path, Policy("manual", approval_lifetime=1e-6))
+    world = World(tmp_path, Policy(rules=CONFIRMING, approval_lifetime=1e-6))
     async with agent(world, "sealed", "2026-07-28") as caller:
         with pytest.raises(MCPError, match="expired requestState"):
             await caller.client.call_tool("create_customer", {"name": "Initech"})
@@ -319,10 +319,11 @@ async def test_approval_of_another_process_is_void(
 ) -> None:
     settings: dict[str, Any] = {
         "key": {"bound": "two"},
-        "policy": {"policy": Policy("manual", rules_of(tmp_path, RULES))},
-        "live key": {"policy": Policy("manual", live=True)},
+        "mode": {"policy": Policy("unattended", CONFIRMING)},
+        "policy": {"policy": Policy(rules=rules_of(tmp_path, RULES + CONFIRMS))},
+        "live key": {"policy": Policy(rules=CONFIRMING, live=True)},
     }.get(other, {})
-    first = await opened(tmp_path, channel, Policy("guarded") if other == "mode" else None)
+    first = await opened(tmp_path, channel)
     second = await opened(tmp_path, channel, clock=first.clock, tokens="u", **settings)
     every, tried = await calls(first), 0
     seal = "the secret of another fleet altogether" if other == "seal" else SEAL
@@ -338,5 +339,5 @@ async def test_approval_of_another_process_is_void(
                 break
             assert second.changes == [], (call, result)
             first.clock.pass_(1000)
-    assert first.changes == [] or other == "mode"  # guarded mode sends calls that need no approval
+    assert first.changes == []
     assert tried >= (1 if second.changes else 10 // step)

@@ -131,8 +131,12 @@ def test_removed_rotated_file_is_detected(path: Path, number: int) -> None:
 
 
 def test_log_is_verifiable_after_deletion_by_retention(path: Path) -> None:
-    keeping = Keeping(max_bytes=1_000, files=2)
-    record_entries(path, 12, keeping)
+    record_entries(path, 12, Keeping(max_bytes=1_000))
+    *expired, _, _ = sorted(path.parent.glob("audit.0*.jsonl"))
+    assert expired
+    for file in expired:
+        os.utime(file, (0, 0))
+    record_entries(path, 1, Keeping(days=1))
     left = sorted(path.parent.glob("audit.0*.jsonl"))
     assert len(left) == 2
     result = verify(path)

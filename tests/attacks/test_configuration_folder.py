@@ -17,7 +17,7 @@ from fastn_mcp.errors import SettingsError
 from fastn_mcp.policy.policy_file import load_rules
 
 READERS: dict[str, Callable[[Path], object]] = {"config.toml": read, "policy.toml": load_rules}
-TEXT = {"config.toml": 'mode = "auto"\n', "policy.toml": '[[rule]]\ntool = "delete_*"\nthen = "deny"\n'}
+TEXT = {"config.toml": 'mode = "read-only"\n', "policy.toml": '[[rule]]\ntool = "delete_*"\nthen = "deny"\n'}
 
 
 @pytest.fixture(params=READERS)

@@ -9,11 +9,10 @@ import pytest
 from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 from support.faulty_sandbox import Status
-from support.policy_files import rules_of
+from support.policy_files import ALLOWING, ALLOWS, rules_of
 from support.world import World
 
 from fastn_mcp.account.resolve import by_arguments
-from fastn_mcp.config.model import Mode
 from fastn_mcp.errors import InvalidArgument, Refused
 from fastn_mcp.guard.approval_form import Approve, PendingApproval, form_text
 from fastn_mcp.guard.caller import Caller
@@ -38,8 +37,8 @@ ALLOW, CONFIRM, DENY = Decision.ALLOW, Decision.CONFIRM, Decision.DENY
 ACME, ORDERS = "c009d6af-1950-4428-ad06-a70af567801a", "wf_0d93ee5b1f62"
 
 
-def under(folder: Path, text: str, mode: Mode = "guarded") -> World:
-    return World(folder, Policy(mode, rules_of(folder, text)))
+def under(folder: Path, text: str) -> World:
+    return World(folder, Policy(rules=rules_of(folder, text)))
 
 
 async def test_role_named_by_the_id_of_a_protected_one_is_unknown(tmp_path: Path) -> None:
@@ -120,9 +119,9 @@ def renamed(world: World, text: str) -> UpdateWorkflow:
     return UpdateWorkflow(workflow_id=world.id_of("workflows", "process-new-orders"), description=text)
 
 
-@pytest.mark.parametrize("mode", ["auto", "guarded"])
-async def test_raised_effect_counts_in_the_budget_of_the_lower_one(tmp_path: Path, mode: Mode) -> None:
-    world = under(tmp_path, "[budget]\nwrite = 2\n", mode)
+@pytest.mark.parametrize("defaults", ["", ALLOWS])
+async def test_raised_effect_counts_in_the_budget_of_the_lower_one(tmp_path: Path, defaults: str) -> None:
+    world = under(tmp_path, f"[budget]\nwrite = 2\n{defaults}")
     for text in ("one", "two"):
         await world.expect(Done, renamed(world, text), world.form())
     refused = await world.expect(Refused, renamed(world, "three"), world.form())
@@ -135,7 +134,7 @@ async def test_raised_effect_counts_in_the_budget_of_the_lower_one(tmp_path: Pat
 )
 async def test_list_of_raised_effects_is_refused_before_its_first_call(tmp_path: Path, asker: Asker) -> None:
     world = under(
-        tmp_path, '[budget]\nwrite = 1\n[[rule]]\ntool = "*"\nwho = { machine = "nightly" }\nthen = "allow"\n', "auto"
+        tmp_path, '[budget]\nwrite = 1\n[[rule]]\ntool = "*"\nwho = { machine = "nightly" }\nthen = "allow"\n' + ALLOWS
     )
     changes: list[dict[str, Any]] = [
         {"tool": "update_workflow", "arguments": {"workflow_id": row["id"], "description": "new"}}
@@ -399,7 +398,7 @@ async def test_protection_holds_for_a_customer_in_any_undocumented_field(
     tmp_path: Path, fields: dict[str, Any]
 ) -> None:
     """Also by its id where it is protected by its name. Nobody knows which fields Fastn reads."""
-    world = under(tmp_path, '[[protect]]\ncustomer = "Globex Exports"\n', "auto")
+    world = under(tmp_path, '[[protect]]\ncustomer = "Globex Exports"\n' + ALLOWS)
     extra = from_json(to_json(fields).decode().replace("ID", world.id_of("customers", "Globex Exports")))
     connector = str(world.sandbox.state.all("connectors")[0]["id"])
     assert await world.decision(CreateConnection(connector_id=connector, extra=extra)) is Decision.DENY
@@ -409,7 +408,7 @@ async def test_protection_holds_for_a_customer_in_any_undocumented_field(
 
 
 async def test_blank_in_data_names_no_customer_without_a_reference(tmp_path: Path) -> None:
-    world = under(tmp_path, '[[protect]]\ncustomer = "Katana"\n', "auto")
+    world = under(tmp_path, '[[protect]]\ncustomer = "Katana"\n' + ALLOWS)
     assert world.sandbox.state.named("customers", "Katana", "name")["externalRef"] is None
     for blank in ("", " "):
         run = world.run().model_copy(update={"input": {"customerId": blank}})
@@ -417,7 +416,7 @@ async def test_blank_in_data_names_no_customer_without_a_reference(tmp_path: Pat
 
 
 async def test_undocumented_fields_are_compared_with_more_customers_than_are_listed(tmp_path: Path) -> None:
-    world = under(tmp_path, '[[protect]]\ncustomer = "Globex Exports"\n', "auto")
+    world = under(tmp_path, '[[protect]]\ncustomer = "Globex Exports"\n' + ALLOWS)
     customers, connector = world.sandbox.state.rows["customers"], str(world.sandbox.state.all("connectors")[0]["id"])
     customers |= {
         (key := f"c{number}"): {**customers[next(iter(customers))], "id": key, "name": key, "slug": key}
@@ -437,14 +436,14 @@ async def test_undocumented_fields_are_compared_with_more_customers_than_are_lis
     world.judge.ai_sessions.note(begun, FastnObject.model_validate(asks))
     assert await world.decision(AiChat(message="Yes.", session_id="s")) is Decision.CONFIRM
     (folder := tmp_path / "by_id").mkdir()
-    by_id = under(folder, f'[[protect]]\ncustomer = "{world.id_of("customers", "Globex Exports")}"\n', "auto")
+    by_id = under(folder, f'[[protect]]\ncustomer = "{world.id_of("customers", "Globex Exports")}"\n' + ALLOWS)
     by_id.sandbox.state.rows["customers"] = customers
     named = CreateConnection(connector_id=connector, extra={"org": "Globex Exports"})
     assert await by_id.decision(named) is Decision.DENY
 
 
 async def test_protection_holds_for_a_customer_in_data_and_in_a_message(tmp_path: Path) -> None:
-    world = under(tmp_path, '[[protect]]\ncustomer = "Globex Exports"\n', "auto")
+    world = under(tmp_path, '[[protect]]\ncustomer = "Globex Exports"\n' + ALLOWS)
     globex, acme = (world.id_of("customers", name) for name in ("Globex Exports", "Acme Corp"))
     for customer, denied in ((globex, True), (acme, False)):
         calls = [
@@ -458,7 +457,7 @@ async def test_protection_holds_for_a_customer_in_data_and_in_a_message(tmp_path
 
 async def test_field_under_the_accounts_own_name_is_refused_in_extra(tmp_path: Path) -> None:
     """No rule would recognise it, and an update would lose it."""
-    world = World(tmp_path, Policy("auto"))
+    world = World(tmp_path, Policy(rules=ALLOWING))
     settings = world.client.settings
     world.client.settings = settings.model_copy(update={"fields": {"connections": {"endOrgId": "installOrg"}}})
     connector = str(world.sandbox.state.all("connectors")[0]["id"])
@@ -497,7 +496,7 @@ async def test_secret_in_an_undocumented_field_is_in_no_reason(tmp_path: Path) -
 async def test_protection_holds_for_what_fastns_ai_asks_to_do(tmp_path: Path, protected: str) -> None:
     probe = World(tmp_path)
     globex, acme = (probe.id_of("customers", name) for name in ("Globex Exports", "Acme Corp"))
-    world = under(tmp_path, f'[[protect]]\ncustomer = "{protected.replace("ID", globex)}"\n', "auto")
+    world = under(tmp_path, f'[[protect]]\ncustomer = "{protected.replace("ID", globex)}"\n' + ALLOWS)
     connections = {str(row["endOrgId"]): row["id"] for row in world.sandbox.state.all("connections")}
 
     async def decision(arguments: dict[str, Any], **more: str) -> Decision:
@@ -518,7 +517,7 @@ async def test_protection_holds_for_what_fastns_ai_asks_to_do(tmp_path: Path, pr
 async def test_rule_applies_to_another_name_of_the_target(tmp_path: Path, name: str) -> None:
     """As to another name of any other record that an argument names."""
     rule = f'[[rule]]\ntool = "run_workflow"\nwhen = {{ workflow_id = "{name}" }}\nthen = "deny"\n'
-    world = under(tmp_path, rule, "auto")
+    world = under(tmp_path, rule + ALLOWS)
     assert await world.decision(world.run()) is Decision.DENY
     other = next(row for row in world.sandbox.state.all("workflows") if row["slug"] == "update-inventory")
     assert await world.decision(RunWorkflow(workflow_id=other["id"])) is Decision.ALLOW

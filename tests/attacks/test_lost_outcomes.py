@@ -21,6 +21,7 @@ import pytest
 from mcp import Client, StdioServerParameters
 from support.audit_entries import entries
 from support.forkserver import forked
+from support.policy_files import ALLOWS, policy_file
 from support.ports import free_port
 from support.raw_client import HTTP_HEADERS, META, Server, introducing, message, started
 from support.server_process import (
@@ -185,9 +186,12 @@ async def test_response_not_read_from_the_pipe_needs_approval(version: str, canc
 
 
 @each_version
-async def test_call_with_a_received_response_is_repeated_without_approval(version: str, upstream: Upstream) -> None:
-    env, port = environment(upstream), free_port()
-    with running("--http", f"127.0.0.1:{port}", "--mode", "auto", port=port, env=env):
+async def test_call_with_a_received_response_is_repeated_without_approval(
+    version: str, upstream: Upstream, tmp_path: Path
+) -> None:
+    env = environment(upstream) | {"FASTN_POLICY": str(policy_file(tmp_path, ALLOWS))}
+    port = free_port()
+    with running("--http", f"127.0.0.1:{port}", port=port, env=env):
         for _ in range(2):
             async with Client(over_http(f"http://127.0.0.1:{port}/mcp"), mode=ERAS[version]) as client:
                 for _ in range(2):
@@ -195,7 +199,7 @@ async def test_call_with_a_received_response_is_repeated_without_approval(versio
     assert upstream.changes() == ["POST /api/v1/ai/chat"] * 4
     upstream.reset()
     for _ in range(2):
-        async with Client(stdio({**env, "FASTN_MODE": "auto"}), mode=ERAS[version]) as client:
+        async with Client(stdio(env), mode=ERAS[version]) as client:
             assert not (await client.call_tool("ai_chat", {"message": "Hello"})).is_error
     assert upstream.changes() == ["POST /api/v1/ai/chat"] * 2
 

@@ -23,6 +23,7 @@ from support import fastn_process, server_process
 from support.fastn_process import held
 from support.folder_texts import files
 from support.forkserver import forked
+from support.policy_files import ALLOWS, policy_file
 from support.ports import free_port, running_program
 from support.raw_client import answers_to, introducing, message
 from support.server_process import (
@@ -60,7 +61,7 @@ async def server(transport: str, upstream: str, folder: Path) -> AsyncGenerator[
             yield cast(Transport, stdio_client(stdio(env), errors))
             return
         port = free_port()
-        env |= {"FASTN_LOG_FILE": str(folder / "server.log"), "FASTN_MODE": "auto"}
+        env |= {"FASTN_LOG_FILE": str(folder / "server.log"), "FASTN_POLICY": str(policy_file(folder, ALLOWS))}
         with running_program(forked("--http", f"127.0.0.1:{port}"), port, env, errors):
             yield over_http(f"http://127.0.0.1:{port}/mcp", BEARER)
 

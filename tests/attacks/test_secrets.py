@@ -13,7 +13,7 @@ from support.fake_fastn import KEY as FAKE_KEY
 from support.fake_fastn import Fastn, client, error_of, reply
 from support.fastn_process import held
 from support.hostile_account import Edited
-from support.policy_files import rules_of
+from support.policy_files import ALLOWING, CONFIRMING, rules_of
 from support.scripted_client import LATEST, Program, connected, each_version
 from support.server_process import approval, body
 from support.world import World, batch_of
@@ -72,7 +72,7 @@ SPELLED = {
 
 
 async def test_own_key_in_an_argument_is_refused_first(tmp_path: Path) -> None:
-    world = World(tmp_path, Policy("manual"))
+    world = World(tmp_path, Policy(rules=CONFIRMING))
     person = Program(world, approval)
     before = len(world.sandbox.requests)
     async with connected(world, LATEST, person) as client:
@@ -157,7 +157,7 @@ async def test_secret_values_and_api_keys_never_reach_the_model(version: str, tm
 async def test_own_environment_variables_cannot_be_used_as_secrets(tmp_path: Path) -> None:
     """FASTN_SECRET_ENV=* allows every variable except this server's settings and secrets."""
     environment = {"FASTN_API_KEY": KEY, "COPY_OF_IT": f"x{KEY}", "FASTN_PROFILE": "a", "STRIPE": "sk-other-value"}
-    world = World(tmp_path, Policy("auto"))
+    world = World(tmp_path, Policy(rules=ALLOWING))
     world.dispatch = world.dispatching(SecretValues(environment, ["*"], [KEY]), None)
     person = Program(world, approval)
     async with connected(world, LATEST, person) as client:
@@ -173,7 +173,7 @@ async def test_own_environment_variables_cannot_be_used_as_secrets(tmp_path: Pat
 
 
 async def test_missing_variable_is_refused_before_an_approval_request(tmp_path: Path) -> None:
-    world = World(tmp_path, Policy("manual"))
+    world = World(tmp_path, Policy(rules=CONFIRMING))
     world.dispatch = world.dispatching(SecretValues({"THERE": "a-value"}, ["THERE", "MISSING"]), None)
     missing, person = CreateSecret(name="NEW", value_from_env="MISSING"), world.form()
     with pytest.raises(NotSent, match="value_from_env: this variable is not set"):
@@ -211,7 +211,7 @@ def with_hidden(offer: AnyTool) -> list[dict[str, Any]]:
 
 async def test_redacted_value_is_not_sent_back(tmp_path: Path) -> None:
     """In no argument of a changing tool, at no depth; it would replace the real value."""
-    world = World(tmp_path, Policy("auto"))
+    world = World(tmp_path, Policy(rules=ALLOWING))
     person = Program(world, approval)
     async with connected(world, LATEST, person) as client:
         before = len(world.sandbox.requests)
@@ -227,7 +227,7 @@ async def test_redacted_value_is_not_sent_back(tmp_path: Path) -> None:
 
 
 async def test_row_read_and_sent_back_loses_no_secret(tmp_path: Path) -> None:
-    world = planted(tmp_path, {"metadata": HELD}, Policy("auto"))
+    world = planted(tmp_path, {"metadata": HELD}, Policy(rules=ALLOWING))
     async with connected(world, LATEST, Program(world, approval)) as client:
         row = body(await client.call_tool("list_customers", {"detail": "full"}))["data"][0]
         arguments = {"customer_id": row["id"], "extra": {"metadata": {**row["metadata"], "region": "us"}}}
@@ -248,7 +248,7 @@ async def test_row_read_and_sent_back_loses_no_secret(tmp_path: Path) -> None:
 async def test_code_with_a_css_selector_of_hidden_elements_is_sent(tmp_path: Path) -> None:
     """Only our own mark is refused."""
     code = "export default async function(ctx) { return ctx.page.find('[hidden]'); }"
-    world = World(tmp_path, Policy("auto"))
+    world = World(tmp_path, Policy(rules=ALLOWING))
     async with connected(world, LATEST, Program(world, approval)) as client:
         arguments = {"name": "Selector", "slug": "selector", "code": code}
         answer = body(await client.call_tool("create_workflow", arguments))
@@ -297,7 +297,7 @@ LOOK_ALIKES = (" PAY_KEY", "PAY_KEY ", "PAY\u200b_KEY", "\ufeffPAY_KEY", "PAY_KE
 @each_version
 async def test_blank_in_a_name_is_visible_in_the_form_and_the_result(version: str, tmp_path: Path) -> None:
     """The person who decides can distinguish two names that look alike."""
-    world = World(tmp_path, Policy("manual"))
+    world = World(tmp_path, Policy(rules=CONFIRMING))
     person = Program(world, approval)
     async with connected(world, version, person) as client:
         for blank in ("\u00a0", "\u3000", "\u2009", "\u200b", "\u2800", "\u3164"):

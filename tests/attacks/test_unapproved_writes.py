@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from support.faulty_sandbox import FaultMoment, Reset
-from support.policy_files import rules_of
+from support.policy_files import ALLOWING, rules_of
 from support.scripted_client import LATEST, connected, each_version, session
 from support.server_process import body
 from support.slack import served_slack
@@ -205,7 +205,7 @@ async def test_undocumented_field_of_a_client_needs_approval(version: str, tmp_p
 
 async def test_run_with_an_unknown_outcome_is_asked_about_with_another_idempotency_key(tmp_path: Path) -> None:
     """Agents make a new key for each attempt, and with a new one Fastn starts another run."""
-    world = World(tmp_path, Policy("auto"))
+    world = World(tmp_path, Policy(rules=ALLOWING))
     run = world.run()
     world.sandbox.faults.add(Reset(method="POST", moment=FaultMoment.AFTER))
     await world.expect(UnknownOutcome, run.model_copy(update={"idempotency_key": "one"}))

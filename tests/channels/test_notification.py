@@ -527,13 +527,13 @@ def environment(folder: Path, *urls: str) -> dict[str, str]:
     return {**paths, "FASTN_NOTIFY": ",".join(urls), "FASTN_APPROVAL_WAIT_SECONDS": "3", "FASTN_LOG_LEVEL": "debug"}
 
 
-CALL = ["--sandbox", "--mode", "manual", "call", "create-customer", "--name", CANARY]
+CALL = ["--sandbox", "call", "invite-user", "--email", f"{CANARY}@acme.example", "--role", "Viewer"]
 
 
 def test_call_of_the_program_notifies(tmp_path: Path, ntfy: HttpService) -> None:
     done = run_command(CALL, environment(tmp_path, ntfy_url(ntfy)))
     (post,) = ntfy.came
-    assert 'create_customer, asked by "local"' in post.json["message"]
+    assert 'invite_user, asked by "local"' in post.json["message"]
     assert "approvals" in post.json["message"]
     assert CANARY not in post.body
     assert "Notified at" in done.stdout + done.stderr or "A notification goes to ntfy." in done.stdout + done.stderr

@@ -12,6 +12,7 @@ from pydantic import JsonValue
 from rich.cells import cell_len
 from rich.console import Console
 from support.command_line import Run
+from support.policy_files import ALLOWS, policy_file
 from support.terminal import sitting
 from test_help import examples, help_of
 
@@ -376,7 +377,7 @@ def test_all_keeps_what_was_read_before_an_error(fastn: Run, monkeypatch: pytest
 
 
 def test_watch_shows_progress_until_the_run_has_ended(fastn: Run, at_terminal: Shown, tmp_path: Path) -> None:
-    start = ("--sandbox-file", str(tmp_path / "account.json"), "--mode", "auto")
+    start = ("--sandbox-file", str(tmp_path / "account.json"), "--policy", str(policy_file(tmp_path, ALLOWS)))
     run = fastn(*start, "call", "run-workflow", "--workflow-id", "wf_b5880b29eb25", "--customer-id", ACME)
     id_ = json.loads(run.stdout)["data"]["executionId"]
     code, shown = at_terminal(*start, "call", "wait-for-execution", "--execution-id", id_, "--watch")

@@ -36,7 +36,7 @@ def test_commands_tools_and_options_are_completed(fastn: Run) -> None:
     assert completions(fastn, "call", "list-cu") == ["list-customers"]
     assert completions(fastn, "call", "get-customer", "--cu") == ["--customer-id"]
     assert completions(fastn, "--sandbox", "call", "delete-s") == ["delete-secret"]
-    assert completions(fastn, "--mode", "") == ["read-only", "guarded", "manual", "unattended", "auto"]
+    assert completions(fastn, "--mode", "") == ["read-only", "guarded", "unattended"]
 
 
 def test_values_of_arguments_are_completed(fastn: Run, environment: dict[str, str]) -> None:

@@ -266,14 +266,14 @@ def test_logout_names_the_place_of_a_key_that_login_did_not_store(config: Path, 
 def test_whoami_shows_the_account_the_key_and_the_mode(login: Run, fastn: Run, address: str, config: Path) -> None:
     login(KEY, "acme", "--stdin")
     (config.parent / "policy.toml").write_text("[budget]\ndestroy = 1\n")
-    done = fastn("--profile", "acme", "--mode", "manual", "whoami")
+    done = fastn("--profile", "acme", "--mode", "read-only", "whoami")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [
         "profile      acme",
         f"host         {address}",
         "environment  test",
         "key          test (not a sandbox: it changes your live connections), from keyring",
-        "mode         manual",
+        "mode         read-only",
         f"policy       {config.parent / 'policy.toml'}",
         "The key works. Key 'Sandbox': test mode, full access, never expires.",
     ]

@@ -74,6 +74,8 @@ WRONG: dict[str, tuple[tuple[str, ...], dict[str, str], str, str]] = {
     "a page of all": (("--sandbox", "call", "list-roles", "--all", "--limit", "3"), {}, "whole pages", "Leave out"),
     "an unknown shell": (("completion", "tcsh"), {}, "unknown value 'tcsh'", "Use one of bash, zsh, fish."),
     "an option that was removed": (("--read-only", "tools"), KEY, "--read-only was removed", "--mode read-only"),
+    "a mode that was removed": (("--mode", "auto", "tools"), KEY, "mode auto, which was removed", "spend ="),
+    "a removed mode of a variable": (("tools",), KEY | {"FASTN_MODE": "manual"}, "FASTN_MODE", 'write = "confirm"'),
     "a toolset, misspelt": (("--tools", "custmers", "tools"), KEY, "--tools", "did you mean 'customers'?"),
     "a tool to serve, misspelt": (("--tools", "find,delete_custmer"), {}, "--tools", "did you mean 'delete_customer'?"),
     "a tool to exclude": (("--exclude-tools", "delete_custmer"), {}, "--exclude-tools", "mean 'delete_customer'?"),

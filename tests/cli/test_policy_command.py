@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from support.command_line import Run, error_line
+from support.policy_files import CONFIRMS
 
 from fastn_mcp.runtime import System
 from fastn_mcp.sandbox.server import Sandbox
@@ -82,11 +83,11 @@ def test_explain_takes_another_file_and_mode(fastn: Run, sandbox_file: Path, fil
     globex = customer_id(fastn, sandbox_file, "Globex")
     path = file('[[rule]]\ntool = "delete_customer"\ntarget = "glob*"\nthen = "deny"\nreason = "they pay"')
     command = ("--sandbox-file", str(sandbox_file), "policy", "explain", "delete-customer", f"customer_id={globex}")
-    result = fastn(*command, "--file", path, "--mode", "auto")
+    result = fastn(*command, "--file", path, "--mode", "guarded")
     assert "Decision: deny. The call is refused. Nobody is asked." in result.stdout
     assert "Rule: policy.toml line 1: rule delete_customer." in result.stdout
     assert 'Why: Its slug "globex-exports" matches glob*. They pay' in result.stdout
-    assert f"Policy: mode auto, test key, file {path}." in result.stdout
+    assert f"Policy: mode guarded, test key, file {path}." in result.stdout
     assert "Rule: mode read-only: destroy." in fastn(*command, "--mode", "read-only").stdout
 
 
@@ -236,10 +237,12 @@ def test_simulate_with_an_invalid_policy_or_no_file_exits_2(
     assert fastn("policy", "simulate", "--audit", str(tmp_path)).returncode == 2
 
 
-def test_simulate_reads_what_this_server_records(fastn: Run, sandbox_file: Path, tmp_path: Path) -> None:
-    fastn("--sandbox-file", str(sandbox_file), "--mode", "auto", "call", "create-customer", "--name", "Delta")
+def test_simulate_reads_what_this_server_records(
+    fastn: Run, sandbox_file: Path, file: Callable[[str], str], tmp_path: Path
+) -> None:
+    fastn("--sandbox-file", str(sandbox_file), "call", "create-customer", "--name", "Delta")
     audit = next((tmp_path / "FASTN_STATE_DIR").rglob("audit.jsonl"))
-    result = fastn("policy", "simulate", "--audit", str(audit), "--mode", "manual")
+    result = fastn("policy", "simulate", "--audit", str(audit), "--file", file(CONFIRMS))
     assert result.returncode == 0
     assert ["allow", "confirm", "1"] in [line.split() for line in result.stdout.splitlines()]
 
@@ -258,13 +261,13 @@ def test_simulate_evaluates_the_calls_of_a_batch_one_by_one(
 def test_policy_of_a_profile_needs_no_key(fastn: Run, tmp_path: Path) -> None:
     config = tmp_path / "FASTN_CONFIG_DIR" / "config.toml"
     config.parent.mkdir()
-    config.write_text('[profiles.acme]\nmode = "manual"\n')
+    config.write_text('[profiles.acme]\nmode = "read-only"\n')
     config.chmod(0o600)
     (tmp_path / "audit.jsonl").touch()
     simulated = fastn("--profile", "acme", "policy", "simulate", "--audit", str(tmp_path / "audit.jsonl"))
-    assert simulated.stdout == "0 of 0 calls would be decided differently. Policy: mode manual, live key, no file.\n"
+    assert simulated.stdout == "0 of 0 calls would be decided differently. Policy: mode read-only, live key, no file.\n"
     explained = fastn("--profile", "acme", "policy", "explain", "run_workflow", "workflow_id=wf_1")
-    assert "Rule: mode manual: external." in explained.stdout
+    assert "Rule: mode read-only: external." in explained.stdout
     assert "Nothing was read: The profile 'acme' has no key" in explained.stdout
 
 

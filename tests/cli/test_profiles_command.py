@@ -114,14 +114,14 @@ def test_profiles_without_any_says_how_to_add_one(config: Path, fastn: Run) -> N
 
 
 def test_first_profile_creates_a_private_file(config: Path, fastn: Run) -> None:
-    done = fastn("profiles", "add", "acme", "--base-url", "https://eu.fastn.example", "--mode", "manual")
+    done = fastn("profiles", "add", "acme", "--base-url", "https://eu.fastn.example", "--mode", "unattended")
     added, login, use = done.stdout.splitlines()
     assert added == f"Added the profile acme to {config}."
     assert login.startswith("Next, give it a key: FASTN_")
     assert f"FASTN_CONFIG_DIR={config.parent} " in login
     assert login.endswith("fastn-mcp login acme")
     assert "fastn-mcp --profile acme, or by default: FASTN_" in use
-    assert config.read_text() == '[profiles.acme]\nbase_url = "https://eu.fastn.example"\nmode = "manual"\n'
+    assert config.read_text() == '[profiles.acme]\nbase_url = "https://eu.fastn.example"\nmode = "unattended"\n'
     assert stat.S_IMODE(config.stat().st_mode) == 0o600
     assert load({}, {"FASTN_API_KEY": "k"}, config).profile == "default"
     other = fastn("--profile", "acme", "profiles", "add", "globex").stdout

@@ -34,7 +34,12 @@ def test_command_line_carries_the_variables_of_account_and_folders(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    given = {"FASTN_STATE_DIR": "state", "FASTN_PROFILE": "acme", "FASTN_LEDGER": "sqlite:a.db", "FASTN_MODE": "auto"}
+    given = {
+        "FASTN_STATE_DIR": "state",
+        "FASTN_PROFILE": "acme",
+        "FASTN_LEDGER": "sqlite:a.db",
+        "FASTN_MODE": "read-only",
+    }
     program = this_program(given)
     carried = {"FASTN_STATE_DIR": f"{tmp_path}/state", "FASTN_PROFILE": "acme", "FASTN_LEDGER": f"{tmp_path}/a.db"}
     assert dict(program.variables) == carried

@@ -24,7 +24,7 @@ Write = Callable[[str], Path]
 BOTH = """\
 base_url = "https://eu.fastn.example"
 tenant_id = "t-0"
-mode = "manual"
+mode = "unattended"
 
 [profiles.acme]
 api_key_env = "ACME_KEY"
@@ -88,7 +88,7 @@ def test_profile_overrides_the_top_level_of_the_file(file: Write) -> None:
     assert (settings.profile, settings.api_key, settings.env) == ("acme", "fsk_live_acme", "live")
     assert (settings.mode, settings.host, settings.tenant_id) == ("guarded", "eu.fastn.example", "t-0")
     other = load({"profile": "globex"}, {}, file(BOTH), keyring=Kept({"globex at us.fastn.example": "k"}))
-    assert (other.profile, other.mode, other.host, other.env) == ("globex", "manual", "us.fastn.example", None)
+    assert (other.profile, other.mode, other.host, other.env) == ("globex", "unattended", "us.fastn.example", None)
 
 
 def test_flag_overrides_the_environment_which_overrides_the_file(file: Write) -> None:
@@ -134,7 +134,7 @@ def test_name_without_a_key_is_an_unknown_profile(file: Write) -> None:
         load({"profile": "nope"}, {}, None)
     assert "profiles add" in str(caught.value)
     with pytest.raises(NoKey, match="There is no profile 'nope'"):
-        load({}, {"FASTN_PROFILE": "nope"}, file('mode = "manual"'))
+        load({}, {"FASTN_PROFILE": "nope"}, file('mode = "unattended"'))
 
 
 def test_name_is_a_label_if_there_are_no_profiles(file: Write) -> None:

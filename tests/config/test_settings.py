@@ -82,7 +82,7 @@ def test_variables_of_other_programs_are_ignored(tmp_path: Path) -> None:
 def test_every_variable_is_read() -> None:
     given_values = {
         "FASTN_BASE_URL": "http://127.0.0.1:9", "FASTN_AUTH": "bearer", "FASTN_SPACE_ID": "s", "FASTN_TENANT_ID": "t",
-        "FASTN_END_ORG_ID": "o", "FASTN_ENV": "e", "FASTN_PROFILE": "p", "FASTN_MODE": "manual",
+        "FASTN_END_ORG_ID": "o", "FASTN_ENV": "e", "FASTN_PROFILE": "p",
         "FASTN_MODE": "read-only", "FASTN_TOOLS": " customers , workflows,", "FASTN_UPDATE": "partial",
         "FASTN_DEADLINE": "5", "FASTN_AI_DEADLINE": "6.5", "FASTN_CONCURRENCY": "7", "FASTN_APPROVAL_MINUTES": "1440",
     }  # fmt: skip
@@ -203,7 +203,7 @@ def test_unknown_tool_is_refused(name: str, names: str, message: str) -> None:
 @pytest.mark.parametrize("name", ["tools", "exclude_tools"])
 def test_error_of_an_unknown_tool_says_where_it_is_set(name: str, tmp_path: Path) -> None:
     file = tmp_path / "config.toml"
-    file.write_text(f'mode = "auto"\n{name} = "find,nothing"\n')
+    file.write_text(f'mode = "guarded"\n{name} = "find,nothing"\n')
     with pytest.raises(
         SettingsError, match=rf"config.toml, line 2: the setting {name} is wrong: there is no tool or toolset 'no"
     ):

@@ -131,7 +131,7 @@ def test_settings_are_named_with_their_sources_and_without_values(tmp_path: Path
     file = tmp_path / "config.toml"
     file.write_text('auth = "header"\nroutes = {}\napi_key_env = "C4N4RY"\n')
     environment = {"FASTN_API_KEY": "fsk_live_C4N4RY", "FASTN_AUTH": "bearer", "HTTPS_PROXY": "http://a:C4N4RY@p:1"}
-    settings = load({"mode": "manual", "env": None}, environment, file)
+    settings = load({"mode": "read-only", "env": None}, environment, file)
     check = check_settings(settings, file)
     assert "C4N4RY" not in repr(check)
     sources = "auth (FASTN_AUTH), mode (--mode), proxy (HTTPS_PROXY), routes (the file)"

@@ -119,7 +119,7 @@ def test_doctor_finds_each_difference_and_its_proposal_works(guise: str, tmp_pat
         assert proposed in found["proposal"]
         assert all(check["next"] for check in found["checks"] if check["verdict"] != "ok")
         check_only_safe_requests(sandbox)
-        file.write_text(f'mode = "auto"\n{found["proposal"]}')
+        file.write_text(f'mode = "guarded"\n{found["proposal"]}')
         second = program("doctor", "--json", env=env)
         again = report(second)
         assert {name for name, verdict in verdicts(again).items() if verdict not in ("ok", "skipped")} == set(), again

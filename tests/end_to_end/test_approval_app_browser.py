@@ -15,6 +15,7 @@ from mcp.types import CallToolResult
 from playwright.async_api import Browser, BrowserContext, Page, ViewportSize, expect
 from support.app_host import APPS, AppHost, app_host, app_of, tools_of
 from support.local_page import globex, recording_browser
+from support.policy_files import CONFIRMS, policy_file
 from support.ports import free_port
 from support.raw_client import META
 from support.real_browser import axe_violations, needs_chromium
@@ -307,7 +308,7 @@ const post = (url, body) => fetch(url, { method: "POST", mode: "no-cors", creden
 
 async def test_malicious_app_gets_nothing_approved(upstream: Upstream, tmp_path: Path, chromium: Browser) -> None:
     port, browser = free_port(), recording_browser(tmp_path)[0]
-    env = environment(upstream) | {"BROWSER": browser, "FASTN_MODE": "manual"}
+    env = environment(upstream) | {"BROWSER": browser} | {"FASTN_POLICY": str(policy_file(tmp_path, CONFIRMS))}
     url = f"http://127.0.0.1:{port}/mcp"
     with running("--http", f"127.0.0.1:{port}", port=port, env=env):
         async with Client(over_http(url), mode="2026-07-28") as client:

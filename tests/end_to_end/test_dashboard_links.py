@@ -9,6 +9,7 @@ import pytest
 from mcp import Client
 from pydantic import JsonValue
 from support.faulty_sandbox import Status
+from support.policy_files import ALLOWING
 from support.server_process import body
 from support.world import World
 
@@ -33,7 +34,7 @@ LINKED: list[tuple[str, dict[str, Any], str]] = [
 @pytest.mark.parametrize("version", ["legacy", "2026-07-28"])
 async def test_answer_that_names_the_dashboard_links_its_page(tmp_path: Path, version: str) -> None:
     for url in (AT, None):
-        world = World(tmp_path, Policy("auto"), dashboard_url=url)
+        world = World(tmp_path, Policy(rules=ALLOWING), dashboard_url=url)
         world.sandbox.faults.add(Status(status=500, path="/api/v1/ai/chat", times=None))
         async with Client(build(world.dispatch, ALL_TOOLS, {}), mode=version) as client:
             for tool, arguments, page in LINKED:

@@ -46,7 +46,7 @@ def test_shared_file_keeps_the_changes_of_all_processes(tmp_path: Path) -> None:
 
     def create(number: int) -> dict[str, Any]:
         call = ("call", "create-customer", "--name", f"Initech {number}")
-        command = forked("--sandbox-file", str(file), "--mode", "auto", *call)
+        command = forked("--sandbox-file", str(file), *call)
         ran = run_process(command, os.environ | environment(tmp_path))
         assert ran.returncode == 0, ran.stderr
         return json.loads(ran.stdout)

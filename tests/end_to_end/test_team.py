@@ -118,7 +118,7 @@ def a_team(folder: Path, **more: str) -> Generator[Team]:
             "FASTN_STATE_DIR": str(folder / "state"),
             "KEY_OF_GLOBEX": LIVE_KEY,
             "FASTN_API_KEY": "fsk_test_of_nobody",  # variables for one account must not reach another
-            "FASTN_MODE": "auto",
+            "FASTN_MODE": "unattended",
         } | more
         command = ("--http", f"127.0.0.1:{port}", "--team", str(file))
         process = stack.enter_context(running(*command, port=port, env=env))
@@ -243,7 +243,7 @@ async def test_shutdown_drains_and_records_unfinished_calls(tmp_path: Path) -> N
 HTTP = ["--http", "127.0.0.1:1", "--team", "FILE"]
 WRONG: dict[str, tuple[list[str], str, str]] = {
     "no address": (["--team", "FILE"], "", "--team needs --http"),
-    "a flag of one account": ([*HTTP, "--mode", "auto"], "", "--mode belongs to one account"),
+    "a flag of one account": ([*HTTP, "--mode", "read-only"], "", "--mode belongs to one account"),
     "a command": ([*HTTP, "tools"], "", "cannot be combined with a command"),
     "a misspelt key": (
         HTTP,

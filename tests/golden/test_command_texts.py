@@ -362,7 +362,7 @@ def test_outputs_of_the_sandbox_are_the_golden_ones(tmp_path: Path) -> None:
     check_texts("sandbox", [text.replace(str(port), "<port>") for text in texts], machine.home)
 
 
-ACCOUNT = {"FASTN_API_KEY": "fsk_C4N4RY", "FASTN_BASE_URL": "https://fastn.invalid", "FASTN_MODE": "auto"}
+ACCOUNT = {"FASTN_API_KEY": "fsk_C4N4RY", "FASTN_BASE_URL": "https://fastn.invalid"}
 """Settings of a person with an account, of which the demo neither shows nor uses anything."""
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from support import stores
 from support.audit_entries import entries
+from support.policy_files import CONFIRMING
 from support.values import not_none
 from support.world import FormLater, FormNow, World, batch_of, plan_of, planned, yes
 
@@ -244,8 +245,9 @@ async def test_approval_is_bound_to_caller_key_policy_tool_and_arguments(tmp_pat
     world = World(tmp_path, bound="key 1")
     call = world.run()
     await world.approve_outside(call)
-    mode, bound = "manual" if differs == "policy" else "guarded", "key 2" if differs == "key" else "key 1"
-    other = World(tmp_path, Policy(mode), world.clock, "u", bound=bound)
+    policy = Policy(rules=CONFIRMING) if differs == "policy" else Policy()
+    bound = "key 2" if differs == "key" else "key 1"
+    other = World(tmp_path, policy, world.clock, "u", bound=bound)
     asker = Asker("another" if differs == "principal" else "local", tenant="globex" if differs == "tenant" else "")
     if differs == "arguments":
         call = call.model_copy(update={"environment": "live"})
@@ -442,13 +444,13 @@ async def test_scopes_are_checked_for_each_call_of_a_batch(world: World) -> None
 
 
 async def test_allowance_names_the_calls_left_in_the_plan(tmp_path: Path) -> None:
-    world = World(tmp_path, Policy("manual", plan=plan_of(planned("create_customer", 2))))
+    world = World(tmp_path, Policy(rules=CONFIRMING, plan=plan_of(planned("create_customer", 2))))
     left: list[object] = [await world.guard.allowance(Asker())]
     for name in ("A", "B"):
         await world.expect(Done, CreateCustomer(name=name))
         left.append(await world.guard.allowance(Asker()))
     entry_words = "2 x create_customer with any arguments"
-    assert left == [{"mode": "manual", "plan": [{"entry": entry_words, "left": count}]} for count in (2, 1, 0)]
+    assert left == [{"mode": "guarded", "plan": [{"entry": entry_words, "left": count}]} for count in (2, 1, 0)]
     asked = world.form()
     await world.expect(Done, CreateCustomer(name="C"), asked)
     assert len(asked.asked) == 1

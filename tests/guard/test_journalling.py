@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from support.decisions import allowed
 from support.faulty_sandbox import FaultMoment, Reset
+from support.policy_files import ALLOWING
 from support.values import not_none
 from support.world import FormNow, World, failing
 
@@ -178,7 +179,7 @@ async def test_repeat_after_a_lost_response_needs_an_approval_for_ten_minutes(wo
 
 
 async def test_order_of_names_does_not_make_a_repeat_another_call(tmp_path: Any) -> None:
-    world = World(tmp_path, Policy("auto"))
+    world = World(tmp_path, Policy(rules=ALLOWING))
     world.sandbox.faults.add(Reset(method="POST", moment=FaultMoment.AFTER))
     call = world.run().model_copy(update={"input": {"order": {"id": 7, "note": "paid"}, "notify": True}})
     await world.expect(UnknownOutcome, call)
@@ -242,11 +243,11 @@ async def test_call_is_begun_with_its_own_deadline(world: World, monkeypatch: py
 
 async def test_repeat_after_a_crash_needs_an_approval_for_ten_minutes_after_the_deadline(tmp_path: Any) -> None:
     """Fastn's AI may take five minutes, and may still act when the process that asked is long gone."""
-    world, call = World(tmp_path, Policy("auto")), AiChat(message="Hello")
+    world, call = World(tmp_path, Policy(rules=ALLOWING)), AiChat(message="Hello")
     digest = world.judge.call_id(call, Asker())
     await world.begin(allowed(call, digest))
     assert world.client.deadline(call) == 300
-    later = World(tmp_path, Policy("auto"), clock=world.clock, tokens="u")
+    later = World(tmp_path, Policy(rules=ALLOWING), clock=world.clock, tokens="u")
     later.clock.pass_(899)
     await later.expect(PendingApproval, call)
     assert later.changes == []

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.policy_files import ALLOWING
 from support.world import World
 
 from fastn_mcp.account.resolved_call import Surroundings
@@ -99,7 +100,7 @@ async def test_customer_of_the_settings_is_the_customer_of_the_connection(tmp_pa
 
 async def test_replacement_is_not_undone_by_deleting_a_connection_that_existed(tmp_path: Path) -> None:
     """Also where the policy allows the call without asking."""
-    world = World(tmp_path, Policy("auto"))
+    world = World(tmp_path, Policy(rules=ALLOWING))
     call = reconnect(world)
     evaluation = await world.judge.judge_call(call, Asker())
     assert evaluation.verdict.decision is Decision.ALLOW

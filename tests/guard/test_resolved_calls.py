@@ -8,6 +8,7 @@ import pytest
 from support.behaviour import Filtering
 from support.decisions import moved
 from support.faulty_sandbox import Status
+from support.policy_files import ALLOWING, CONFIRMING
 from support.sensible_calls import ORDERS, SLACK
 from support.world import FormLater, World, batch_of
 
@@ -274,7 +275,7 @@ async def test_record_that_an_open_request_names_is_changed_with_an_approval_onl
 @pytest.mark.parametrize("other_ends", [False, True], ids=["the first", "the second"])
 async def test_approval_is_not_void_by_another_request_about_the_same_record(tmp_path: Path, other_ends: bool) -> None:
     """Of two requests, the first was opened while none named the record, and the second while one did."""
-    world = World(tmp_path, Policy("manual"))
+    world = World(tmp_path, Policy(rules=CONFIRMING))
     first, second = (
         UpdateCustomer(customer_id=world.id_of("customers", "Acme Corp"), plan=plan) for plan in ("Free", "Scale")
     )
@@ -287,7 +288,7 @@ async def test_approval_is_not_void_by_another_request_about_the_same_record(tmp
 
 
 async def test_approval_holds_when_nothing_uses_the_connector_any_more(tmp_path: Path) -> None:
-    world = World(tmp_path, Policy("manual"))
+    world = World(tmp_path, Policy(rules=CONFIRMING))
     state, key = world.sandbox.state, world.id_of("connectors", "Gamma")
     for workflow in state.all("workflows"):
         workflow["connectors"] = []
@@ -300,7 +301,7 @@ async def test_approval_holds_when_nothing_uses_the_connector_any_more(tmp_path:
 
 @pytest.mark.parametrize("is_list", [False, True], ids=["a call", "a list"])
 async def test_repeated_call_is_sent_by_the_approval_of_its_open_request(tmp_path: Path, is_list: bool) -> None:
-    world = World(tmp_path, Policy("manual"))
+    world = World(tmp_path, Policy(rules=CONFIRMING))
     update = UpdateCustomer(customer_id=world.id_of("customers", "Acme Corp"), plan="Free")
     call = batch_of(update) if is_list else update
     first = await world.expect(PendingApproval, call)
@@ -312,7 +313,7 @@ async def test_repeated_call_is_sent_by_the_approval_of_its_open_request(tmp_pat
 
 async def test_setting_that_contradicts_an_argument_is_refused_where_nothing_is_read(tmp_path: Path) -> None:
     """In the mode `auto`, which sends a connection without reads."""
-    world = World(tmp_path, Policy("auto"), surroundings=Surroundings(customer="another"))
+    world = World(tmp_path, Policy(rules=ALLOWING), surroundings=Surroundings(customer="another"))
     key, gamma = world.id_of("customers", "Acme Corp"), world.id_of("connectors", "Gamma")
     outcome = await world.expect(
         NotSent, CreateConnection(connector_id=gamma, customer_id=key, credentials={"apiKey": "k"})

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from support.direct_sandbox import Fastn
+from support.policy_files import CONFIRMING
 from support.sensible_calls import ORDERS, sensible
 from support.world import FormNow, World, yes
 
@@ -145,7 +146,7 @@ async def test_named_record_that_changes_after_the_approval_voids_it(tmp_path: P
     """In the mode `manual`, which asks about every change."""
     begin = World(tmp_path)
     for kind, key in references_of(naming(begin)[tool]):
-        world = World(tmp_path, Policy("manual"), ledger=Ledger(SqliteStore(":memory:")))
+        world = World(tmp_path, Policy(rules=CONFIRMING), ledger=Ledger(SqliteStore(":memory:")))
         call = naming(world)[tool]
         outcome = await world.call(call, FormNow(partial(change_and_approve, world, kind, key), world.clock))
         assert isinstance(outcome, TargetChanged), (kind, outcome)

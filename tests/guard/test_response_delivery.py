@@ -5,6 +5,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+from support.policy_files import ALLOWING
 from support.world import World, batch_of
 
 from fastn_mcp.guard.approval_form import PendingApproval
@@ -50,7 +51,7 @@ async def test_received(world: World, response: ResponseDelivery) -> None:
 
 async def test_list_may_make_one_run_with_several_idempotency_keys(tmp_path: Path, response: ResponseDelivery) -> None:
     """Its calls are approved together, and the response to all of them is on its way."""
-    world = World(tmp_path, Policy("auto"))
+    world = World(tmp_path, Policy(rules=ALLOWING))
     runs = [world.run().model_copy(update={"idempotency_key": key}) for key in ("one", "two")]
     assert isinstance(await world.call(batch_of(*runs), delivery=response), Done)
     assert len(world.changes) == 2

@@ -7,6 +7,7 @@ from typing import Any
 import anyio
 import pytest
 from pydantic import JsonValue
+from support.policy_files import ALLOWING, CONFIRMING
 from support.values import not_none
 from support.world import Call, FormLater, FormNow, World, batch_of, plan_of, planned
 
@@ -17,6 +18,7 @@ from fastn_mcp.guard.result import Done
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.policy import Policy
+from fastn_mcp.policy.rules import FileRules
 from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.tools.access import CreateSecret
 from fastn_mcp.tools.connectors import CreateConnection
@@ -66,9 +68,11 @@ def test_every_secret_argument_can_be_typed() -> None:
 
 
 @each_tool
-@pytest.mark.parametrize("mode", ["guarded", "manual", "auto"])
-async def test_typed_secret_reaches_fastn_once_and_is_found_nowhere_else(tmp_path: Path, mode: Any, case: Case) -> None:
-    world = World(tmp_path, Policy(mode))
+@pytest.mark.parametrize("rules", [CONFIRMING, ALLOWING], ids=["confirming", "allowing"])
+async def test_typed_secret_reaches_fastn_once_and_is_found_nowhere_else(
+    tmp_path: Path, rules: FileRules, case: Case
+) -> None:
+    world = World(tmp_path, Policy(rules=rules))
     call = case.call(world)
     forms = world.form(), FormLater()
     for form in forms:

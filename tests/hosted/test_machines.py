@@ -13,6 +13,7 @@ from support.clock import Clock
 from support.forged_tokens import REFUSED
 from support.identity_provider import ISSUER
 from support.machine_world import GITHUB, MACHINES, MachineWorld
+from support.policy_files import ALLOWS, CONFIRMS
 from support.team_world import ALL, HEAD, TENANTS, Caller, TeamWorld
 from support.world import World
 
@@ -61,7 +62,7 @@ async def test_machine_runs_its_plan_and_is_audited_by_its_name(name: str, token
 
 async def test_person_and_machine_of_one_tenant_are_judged_by_their_own_mode(tmp_path: Path) -> None:
     """The plan allows nothing to people, and the tenant's approvals are no way for the machine."""
-    world = MachineWorld(tmp_path, mode="manual")
+    world = MachineWorld(tmp_path, mode="guarded", rules=CONFIRMS)
     async with world.world.served() as caller:
         asked = (await caller.call(world.person(), "create_customer", **CREATED)).json()["result"]
         assert "inputRequests" in asked
@@ -420,7 +421,7 @@ RULES: dict[str, tuple[dict[str, Any], str, set[str]]] = {
 async def test_rules_match_a_machine_as_a_caller(tmp_path: Path) -> None:
     """docs/policy-people.md: `machine`, besides `client` and `person`. Nothing of a machine counts as unknown."""
     rules = [f'[[rule]]\ntool = "{tool}"\nwho = {{ {who} }}\nthen = "deny"\n' for tool, (_, who, _) in RULES.items()]
-    world = MachineWorld(tmp_path, mode="auto", rules="".join(rules))
+    world = MachineWorld(tmp_path, mode="guarded", rules=ALLOWS + "".join(rules))
     tokens = {"nightly-report": world.workload(), "billing": world.client(), "": world.person(**NAMED)}
     async with world.world.served() as caller:
         for tool, (arguments, _, denied) in RULES.items():

@@ -28,7 +28,7 @@ def test_defaults_are_strict(tmp_path: Path) -> None:
     assert (team.limits.body_bytes, team.limits.calls, team.limits.queue) == (1024 * 1024, 8, 32)
     assert not [name for name in team.trust.algorithms if name.startswith("HS") or name == "none"]
     (tenant,) = team.tenant
-    settings = tenant.settings({"ACME_KEY": "fsk_live_acme", "FASTN_MODE": "auto", "FASTN_API_KEY": "no"}, None)
+    settings = tenant.settings({"ACME_KEY": "fsk_live_acme", "FASTN_MODE": "unattended", "FASTN_API_KEY": "no"}, None)
     assert (settings.mode, settings.profile, settings.api_key) == ("read-only", "acme", "fsk_live_acme")
 
 
@@ -66,7 +66,7 @@ claims = {{ hd = "acme.com", tier = ["gold", "silver"] }}
 api_key_file = "secrets/acme"
 webhook_secret_env = "HOOK"
 policy = "acme.toml"
-mode = "manual"
+mode = "guarded"
 tools = ["customers"]
 deadline = 10
 """
@@ -84,7 +84,7 @@ deadline = 10
         "h" * 32,
         tmp_path / "acme.toml",
     )
-    assert (settings.mode, settings.tools, settings.deadline) == ("manual", ["customers"], 10.0)
+    assert (settings.mode, settings.tools, settings.deadline) == ("guarded", ["customers"], 10.0)
 
 
 def test_example_is_valid(tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ WRONG: dict[str, tuple[str, str]] = {
     "a removed setting": (GOOD + ONE + 'notify_url = "https://x"\n', "line 7: notify_url was removed. Give the URL of"),
     "a removed secret": (GOOD + ONE + 'notify_secret_env = "X"\n', "line 7: notify_secret_env was removed."),
     "a setting of the process": (GOOD + ONE + 'log_level = "debug"\n', "there is no key 'log_level' in [[tenant]]"),
-    "a setting with a bad value": (GOOD + ONE + 'mode = "C4N4RY"\n', "line 7: mode: must be 'read-only', 'guarded', "),
+    "a setting with a bad value": (GOOD + ONE + 'mode = "C4N4RY"\n', "line 7: mode: must be 'read-only', 'guarded' or"),
     "approvals without a client": (GOOD + "[approvals]\n" + ONE, "line 3: [approvals] needs the key 'client_id'"),
     "approvals without a secret": (GOOD + '[approvals]\nclient_id = "p"\n' + ONE, "needs client_secret_file or"),
     "approvers without a client": (
@@ -215,7 +215,7 @@ def test_error_names_its_line(what: str, tmp_path: Path) -> None:
 
 
 def test_wrong_setting_of_a_tenant_is_not_said_to_come_from_a_flag(tmp_path: Path) -> None:
-    team = loaded(tmp_path, GOOD + ONE + "mode = 'auto'\n")
+    team = loaded(tmp_path, GOOD + ONE + "mode = 'guarded'\n")
     settings = team.tenant[0].settings({"ACME_KEY": "fsk_live_acme"}, None)
     assert str(settings.error("mode", "it is odd")) == "The setting mode is wrong: it is odd."
 

@@ -14,11 +14,11 @@ import pytest
 from support import stores
 from support.begun import counted
 from support.clock import Clock
+from support.policy_files import ALLOWS
 from support.valkey_server import ValkeyServer
 from support.world import FormNow, World, batch_of, plan_of, planned, policy_from, yes
 
 from fastn_mcp.client.exchange import Answer, Exchange
-from fastn_mcp.config.model import Mode
 from fastn_mcp.errors import FastnError, Refused
 from fastn_mcp.guard.approval_form import Answer as Given
 from fastn_mcp.guard.approval_form import PendingApproval
@@ -165,18 +165,16 @@ def creations(count: int) -> list[Operation[Any]]:
 
 
 @pytest.mark.parametrize(
-    ("mode", "budget"),
+    "rules",
     [
-        ("guarded", "[budget]"),
-        ("guarded", '[budget]\nper = "run"'),
-        ("guarded", "[budget.run]"),
-        ("auto", "[budget.run]"),
+        "[budget]\nspend = 2\n",
+        '[budget]\nper = "run"\nspend = 2\n',
+        "[budget.run]\nspend = 2\n",
+        f"[budget.run]\nspend = 2\n{ALLOWS}",
     ],
 )
-async def test_first_messages_beyond_the_budget_are_asked_about(
-    tmp_path: Path, ledger: Ledger, budget: str, mode: Mode
-) -> None:
-    policy = policy_from(tmp_path, f"{budget}\nspend = 2\n", mode)
+async def test_first_messages_beyond_the_budget_are_asked_about(tmp_path: Path, ledger: Ledger, rules: str) -> None:
+    policy = policy_from(tmp_path, rules)
     one = worlds(tmp_path, policy, [ledger])
     answers = await at_once(one, chats(6))
     assert kinds(answers) == {"Done": 2, "PendingApproval": 4}

@@ -85,7 +85,7 @@ def test_toolsets_of_the_settings_are_those_of_the_catalog() -> None:
     ids=str,
 )
 def test_capabilities_of_real_clients_are_known(capabilities: dict[str, object]) -> None:
-    introduction = Introduction(None, reads_only=False)
+    introduction = Introduction(TOOLSETS, reads_only=False)
     assert introduction.reply(line("initialize", hello(capabilities=capabilities))) is not None
 
 
@@ -122,7 +122,7 @@ def test_capabilities_of_real_clients_are_known(capabilities: dict[str, object])
     ids=lambda odd: odd[:60].decode("utf-8", "replace"),
 )
 def test_unknown_request_is_left_to_the_sdk(odd: bytes) -> None:
-    assert Introduction(None, reads_only=False).reply(odd) is None
+    assert Introduction(TOOLSETS, reads_only=False).reply(odd) is None
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_unknown_request_is_left_to_the_sdk(odd: bytes) -> None:
     ],
 )
 def test_request_out_of_order_is_left_to_the_sdk(before: list[bytes], after: bytes) -> None:
-    introduction = Introduction(None, reads_only=False)
+    introduction = Introduction(TOOLSETS, reads_only=False)
     for known in before:
         assert introduction.reply(known) is not None
     assert introduction.reply(after) is None

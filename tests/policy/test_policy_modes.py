@@ -4,12 +4,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from support.policy_files import ALLOWING
 from support.situations import situation as make_situation
 
 from fastn_mcp.config.model import Mode
 from fastn_mcp.policy.decision import MODES, Decision, PolicyDecision, least
 from fastn_mcp.policy.policy import Policy
-from fastn_mcp.policy.rules import FileRules
+from fastn_mcp.policy.rules import NO_RULES, FileRules
 from fastn_mcp.tools.access import CreateSecret
 from fastn_mcp.tools.ai import AiChat
 from fastn_mcp.tools.catalog import CATALOG
@@ -31,29 +32,25 @@ CALLS: dict[Effect, Operation[Any]] = {
     Effect.DESTROY: DeleteConnector(connector_id="hubspot"),
 }
 
-# A row for each effect: guarded, manual, auto. Spending is confirmed where nobody has set a budget.
-TABLE = """
-read     allow   allow   allow
-write    allow   confirm allow
-external confirm confirm allow
-spend    confirm confirm allow
-access   confirm confirm confirm
-trash    confirm confirm confirm
-destroy  typed   typed   typed
-"""
-ROWS = {effect: decisions for effect, *decisions in (line.split() for line in TABLE.split("\n") if line)}
+DECISIONS = {
+    "read": "allow",
+    "write": "allow",
+    "external": "confirm",
+    "spend": "confirm",
+    "access": "confirm",
+    "trash": "confirm",
+    "destroy": "typed",
+}
+"""Decision of the mode guarded for each effect. Spending is confirmed where nobody has set a budget."""
 
 UNSET: dict[str, Any] = {"status": None, "extra": None}
 """Arguments that decide an effect, for calls that are made without validation."""
 
 
 @pytest.mark.parametrize("effect", Effect)
-def test_decision_of_each_effect_in_each_mode(effect: Effect) -> None:
-    decisions = [
-        Policy(mode).decide(make_situation(CALLS[effect], effect, NOW)).decision.value
-        for mode in ("guarded", "manual", "auto")
-    ]
-    assert decisions == ROWS[effect.value]
+def test_decision_of_each_effect(effect: Effect) -> None:
+    decision = Policy().decide(make_situation(CALLS[effect], effect, NOW)).decision
+    assert decision.value == DECISIONS[effect.value]
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -64,18 +61,20 @@ def test_live_key_never_requires_less_than_a_test_key(mode: Mode) -> None:
         assert live is (Decision.TYPED if effect is Effect.TRASH and test is Decision.CONFIRM else test)
 
 
-@pytest.mark.parametrize("mode", ["guarded", "manual", "auto"])
+@pytest.mark.parametrize("rules", [NO_RULES, ALLOWING])
 @pytest.mark.parametrize("given", [{"session_id": "s"}, {"approval_mode": "auto"}])
 @pytest.mark.parametrize("effect", [Effect.SPEND, Effect.WRITE])
-def test_ai_answers_need_an_approval_in_every_mode(mode: Mode, given: dict[str, str], effect: Effect) -> None:
+def test_ai_answers_need_an_approval_under_every_policy(
+    rules: FileRules, given: dict[str, str], effect: Effect
+) -> None:
     call = AiChat.model_validate({"message": "yes", **given})
-    verdict = Policy(mode).decide(make_situation(call, effect, NOW))
+    verdict = Policy(rules=rules).decide(make_situation(call, effect, NOW))
     assert call.needs_person
     assert verdict.decision is Decision.CONFIRM
     allowing = FileRules(defaults={("", each): PolicyDecision(Decision.ALLOW, "default") for each in Effect})
-    verdict = Policy(mode, allowing).decide(make_situation(call, effect, NOW))
+    verdict = Policy(rules=allowing).decide(make_situation(call, effect, NOW))
     assert verdict == PolicyDecision(Decision.CONFIRM, "a person in every mode", call.needs_person)
-    assert Policy(mode).needs_facts(call)
+    assert Policy(rules=rules).needs_facts(call)
 
 
 def test_digest_differs_by_mode_and_by_kind_of_key() -> None:
@@ -99,7 +98,7 @@ def test_facts_are_read_only_if_they_can_decide() -> None:
 def test_live_key_requires_the_typed_name_to_delete_a_workflow() -> None:
     for mode in MODES:
         verdict = Policy(mode, live=True).decide(make_situation(CALLS[Effect.TRASH], Effect.TRASH, NOW))
-        if mode in ("guarded", "manual", "auto"):
+        if mode == "guarded":
             assert (verdict.decision, verdict.rule) == (Decision.TYPED, f"mode {mode}: trash, live key")
         else:
             assert verdict.decision is Decision.DENY

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.policy_files import rules_of
+from support.policy_files import ALLOWS, rules_of
 from support.situations import resolved
 from support.situations import situation as make_situation
 
@@ -60,9 +60,8 @@ def record(**fields: object) -> FastnObject:
 
 
 @pytest.mark.parametrize("decision", Decision)
-@pytest.mark.parametrize("mode", ["guarded", "manual", "auto"])
-def test_default_of_the_file_replaces_that_of_the_mode(judge: Judge, mode: Mode, decision: Decision) -> None:
-    verdict = judge(f'[defaults]\ndestroy = "{decision.value}"', DeleteCustomer(customer_id="c"), mode, dependents=0)
+def test_default_of_the_file_replaces_that_of_the_mode(judge: Judge, decision: Decision) -> None:
+    verdict = judge(f'[defaults]\ndestroy = "{decision.value}"', DeleteCustomer(customer_id="c"), dependents=0)
     assert verdict.decision is decision
     assert verdict.rule == "policy.toml line 2: default destroy"
 
@@ -372,13 +371,10 @@ def test_closed_window_says_when_it_opens(judge: Judge, call: Call, hour: int, r
     assert verdict == PolicyDecision(Decision.DENY, f"policy.toml {rule}", reason)
 
 
-@pytest.mark.parametrize(
-    ("mode", "spent", "decision"),
-    [("guarded", 9, "allow"), ("guarded", 10, "confirm"), ("manual", 0, "confirm"), ("auto", 9, "allow"),
-     ("auto", 10, "confirm"), ("auto", 11, "confirm")],
-)  # fmt: skip
-def test_spending_needs_an_approval_beyond_its_budget(judge: Judge, mode: Mode, spent: int, decision: str) -> None:
-    verdict = judge("[budget]\nspend = 10", AiChat(message="m"), mode, spent={TODAY: spent})
+@pytest.mark.parametrize("defaults", ["", ALLOWS])
+@pytest.mark.parametrize(("spent", "decision"), [(9, "allow"), (10, "confirm"), (11, "confirm")])
+def test_spending_needs_an_approval_beyond_its_budget(judge: Judge, defaults: str, spent: int, decision: str) -> None:
+    verdict = judge(f"[budget]\nspend = 10\n{defaults}", AiChat(message="m"), spent={TODAY: spent})
     assert verdict.decision.value == decision
 
 
@@ -432,13 +428,12 @@ class DecisionCase(NamedTuple):
         DecisionCase(
             DELETION, "deny", "mode read-only: destroy", "The mode read-only allows only reads.", mode="read-only"
         ),
-        DecisionCase(DELETION, "deny", "own key", OWN_KEY, mode="auto", facts={"own_key": True}),
+        DecisionCase(DELETION, "deny", "own key", OWN_KEY, text=ALLOWS, facts={"own_key": True}),
         DecisionCase(
             CreateCustomer(name="A"),
             "deny",
             "breaker",
             "5 declines in a row: only reads are sent until 09:10:00 UTC.",
-            mode="auto",
             facts={"declines": 5, "declined_at": NOW.astimezone(timezone(timedelta(hours=2)))},
         ),
         DecisionCase(
@@ -446,22 +441,26 @@ class DecisionCase(NamedTuple):
             "deny",
             "breaker",
             "6 declines in a row: only reads are sent until 09:10:00 UTC at the latest.",
-            mode="auto",
             facts={"declines": 6},
         ),
         DecisionCase(
             DELETION,
             "confirm",
-            "mode manual: destroy, nothing depends on it",
+            "mode guarded: destroy, nothing depends on it",
             "The customer has no connections and no runs.",
-            mode="manual",
             facts={"dependents": 0},
         ),
         DecisionCase(DELETION, "typed", "mode guarded: destroy", "", facts={"dependents": 1}),
         DecisionCase(CreateCustomer(name="A"), "confirm", "mode guarded: external", facts={"effect": Effect.EXTERNAL}),
         DecisionCase(DeleteConnector(connector_id="c"), "typed", "mode guarded: destroy", "", facts={"dependents": 0}),
         DecisionCase(CHAT, "confirm", "mode guarded: spend, no budget"),
-        DecisionCase(CHAT, "confirm", "mode manual: spend", mode="manual"),
+        DecisionCase(
+            CHAT,
+            "confirm",
+            "policy.toml line 2: default spend",
+            "3 of 3 spend calls are left today (UTC).",
+            text='[defaults]\nspend = "confirm"\n[budget]\nspend = 3',
+        ),
         DecisionCase(
             CHAT,
             "allow",
@@ -508,7 +507,6 @@ class DecisionCase(NamedTuple):
             "policy.toml line 1: budget",
             "The list needs more than the 3 of 5 write calls left until 2026-11-26 00:00 UTC.",
             text="[budget]\nwrite = 5",
-            mode="auto",
             facts={"spent": {TODAY: 5}, "in_list": {Effect.WRITE: 3}},
         ),
         DecisionCase(
@@ -517,7 +515,6 @@ class DecisionCase(NamedTuple):
             "policy.toml line 1: budget",
             "The budget is used up: 0 of 1 write calls left until 2026-11-26 00:00 UTC.",
             text="[budget]\nwrite = 1",
-            mode="auto",
             facts={"spent": {TODAY: 2}},
         ),
         DecisionCase(
@@ -546,9 +543,8 @@ class DecisionCase(NamedTuple):
         DecisionCase(
             DELETION,
             "typed",
-            "mode auto: destroy",
+            "mode guarded: destroy",
             "0 more deletions can be approved in the next 5 minutes.",
-            mode="auto",
             facts={"destroyed": 12},
         ),
         DecisionCase(
@@ -721,7 +717,7 @@ def test_no_rule_overrides_read_only_own_key_or_breaker(
     file = replace(EMPTY, rules=tuple(rules), defaults=defaults)
     assert Policy("read-only", file).decide(situation).decision is Decision.DENY
     for held in (replace(situation, own_key=True), replace(situation, declines=5)):
-        assert Policy("auto", file).decide(held).decision is Decision.DENY
+        assert Policy(rules=file).decide(held).decision is Decision.DENY
     assert Policy("read-only", file).decide(replace(situation, effect=Effect.READ)).decision is Decision.ALLOW
 
 

@@ -8,13 +8,14 @@ import pytest
 from pydantic import JsonValue
 from support.behaviour import Filtering
 from support.faulty_sandbox import Status
+from support.policy_files import ALLOWING
 from support.runs import add_run
 from support.world import World
 
-from fastn_mcp.config.model import Mode
 from fastn_mcp.guard.approval_form import form_text
 from fastn_mcp.guard.result import Done
 from fastn_mcp.policy.policy import Policy
+from fastn_mcp.policy.rules import NO_RULES, FileRules
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.procedures.find import Find
 from fastn_mcp.procedures.undo_change import ListChanges
@@ -82,7 +83,7 @@ async def test_stopped_triggers_are_named_by_a_batch_and_without_a_request(tmp_p
     done = await world.expect(Done, ApplyChanges(changes=changes), world.form())
     (row,) = done.result.model_dump()["calls"]
     assert row["stopped_triggers"] == expected
-    other = World(tmp_path / "other", Policy("auto"))
+    other = World(tmp_path / "other", Policy(rules=ALLOWING))
     key = other.id_of("workflows", "process-new-orders")
     allowed = await receipt(other, DeleteWorkflow(workflow_id=key))
     assert allowed["stopped_triggers"] == named(other, "Paid Shopify orders")
@@ -107,12 +108,12 @@ async def test_trigger_that_starts_another_workflow_too_goes_on(world: World) ->
     assert "Shop events" not in form_text(form.asked[-1])
 
 
-@pytest.mark.parametrize("mode", ["guarded", "auto"])
+@pytest.mark.parametrize("rules", [NO_RULES, ALLOWING], ids=["guarded", "allowing"])
 @pytest.mark.parametrize("is_resumed", [False, True])
 async def test_list_that_deletes_all_workflows_of_a_trigger_names_it_once(
-    tmp_path: Path, mode: Mode, is_resumed: bool
+    tmp_path: Path, rules: FileRules, is_resumed: bool
 ) -> None:
-    world = World(tmp_path, Policy(mode))
+    world = World(tmp_path, Policy(rules=rules))
     keys = [world.id_of("workflows", name) for name in ("process-new-orders", "update-inventory")]
     changes: list[Any] = [{"tool": "delete_workflow", "arguments": {"workflow_id": key}} for key in keys]
     if is_resumed:

@@ -9,6 +9,7 @@ from support.clock import Clock
 from support.decisions import moved
 from support.direct_sandbox import Fastn
 from support.faulty_sandbox import FaultySandbox
+from support.policy_files import CONFIRMING
 from support.sensible_calls import sensible
 from support.stores import close
 from support.world import FormNow, yes
@@ -48,7 +49,7 @@ class Desk:
     def parts(self, **settings: Any) -> AccountParts:
         chosen = Settings.model_validate({"api_key": KEY, "base_url": "http://localhost", **settings})
         state = self.folder / "state"
-        return assemble(chosen, Policy("manual"), state, Process({}, Sandboxed(self.file)))
+        return assemble(chosen, Policy(rules=CONFIRMING), state, Process({}, Sandboxed(self.file)))
 
     def audit(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in (self.folder / "state" / AUDIT).read_text().splitlines()]

@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+from fastn_mcp.policy.decision import Decision, PolicyDecision
 from fastn_mcp.policy.policy_file import load_rules
 from fastn_mcp.policy.rules import FileRules
+from fastn_mcp.tools.tool import Effect
 
 PROTECTING = """
 [[protect]]
@@ -32,3 +34,19 @@ def policy_file(folder: Path, text: str) -> Path:
 
 def rules_of(folder: Path, text: str) -> FileRules:
     return load_rules(policy_file(folder, text))
+
+
+def _of_defaults(**decisions: Decision) -> FileRules:
+    """Return rules as of a policy file that has only these defaults, by effect."""
+    defaults = {("", Effect(name)): PolicyDecision(then, f"default {name}") for name, then in decisions.items()}
+    return FileRules(digest=",".join(decisions), defaults=defaults)
+
+
+CONFIRMS = '[defaults]\nwrite = "confirm"\n'
+"""Policy file under which a person is asked before every change."""
+
+ALLOWS = '[defaults]\nexternal = "allow"\nspend = "allow"\n'
+"""Policy file under which a person is asked only about access, moves to Trash and what destroys."""
+
+CONFIRMING = _of_defaults(write=Decision.CONFIRM)
+ALLOWING = _of_defaults(external=Decision.ALLOW, spend=Decision.ALLOW)

@@ -48,7 +48,7 @@ ACME = {"subjects": ["anna", "amir"], "api_key_env": "ACME_KEY", "mode": "guarde
 TENANTS = (
     tenant("acme", **ACME)
     + tenant("globex", groups=["globex-*"], api_key_env="GLOBEX_KEY")
-    + tenant("own", claims={"tier": "own"}, caller_keys=True, mode="auto")
+    + tenant("own", claims={"tier": "own"}, caller_keys=True, mode="guarded")
 )
 KEYS = {"ACME_KEY": "fsk_test_acme", "GLOBEX_KEY": "fsk_test_globex"}
 
