@@ -94,9 +94,14 @@ def login(start: StartOptions, profile: str | None, stdin: bool, in_file: bool, 
 
 @click.command(name="logout")
 @click.argument("profile", required=False, shell_complete=complete_profile)
+@click.option("--all", "is_all", is_flag=True, help="Delete the stored keys of all accounts in the configuration file.")
 @click.pass_obj
-def logout(start: StartOptions, profile: str | None) -> int:
+def logout(start: StartOptions, profile: str | None, is_all: bool) -> int:
     """Delete the stored API key of an account. It is not revoked at Fastn."""
+    if is_all:
+        if profile is not None:
+            raise click.UsageError("--all deletes the keys of all accounts. Leave out PROFILE, or --all.")
+        return _forget_all(start)
     stored = _stored_key(start, profile)
     account = stored.account
     settings = stored.account.keyless()
@@ -122,6 +127,23 @@ def logout(start: StartOptions, profile: str | None) -> int:
     )
     warn(f"There is no stored key for {whose}. {hint}")
     return 1
+
+
+def _forget_all(start: StartOptions) -> int:
+    """Delete the stored keys of all profiles; without profiles, the only one."""
+    names = config_file.read_or_none(start.config_file()).profiles
+    kept = 1
+    for profile in names or (None,):
+        stored = _stored_key(start, profile)
+        settings = stored.account.keyless()
+        for place in stored.forget(any_host=True):
+            say(f"The key for {settings.profile} at {settings.host} was removed from {place}.")
+            kept = 0
+    if kept:
+        warn("No account has a stored key.")
+    else:
+        say("They still work. Revoke those that are no longer needed in the Fastn dashboard (Settings > API keys).")
+    return kept
 
 
 @dataclass(frozen=True, slots=True)

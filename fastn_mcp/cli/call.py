@@ -38,7 +38,7 @@ from fastn_mcp.tools.tool import DRY_RUN, AnyTool, Effect
 _OPEN_ARGUMENTS = ("detail", "permissions", "problem", "started_by", "status", "type", "visibility")
 """Arguments whose descriptions list their values. Fastn may know more, so others are sent too."""
 
-_EXAMPLE_COLUMNS = 76
+_EXAMPLE_COLUMNS = 74
 """Width of an example's line, without its indentation and the backslash that continues it."""
 
 _NOT_SENT = (OutcomeGroup.WAITING, OutcomeGroup.DECLINED, OutcomeGroup.PREVIEWED, OutcomeGroup.LEFT)
@@ -90,6 +90,9 @@ HELP: Mapping[str, str] = {
 }
 """Help of options whose descriptions are too short for people."""
 
+_BARE = "bare"
+"""Parameter of the argument that is typed without its option. No tool has an argument of this name."""
+
 _UNDO = ("undo", "restores", "lost", "not_restored")
 """What a receipt says about undoing a change, which takes a later command."""
 
@@ -111,13 +114,18 @@ class Calls(click.Group):
 def _command(operation: AnyTool) -> click.Command:
     schema = operation.input_schema()
     required = schema.get("required", [])
-    options = [_option(name, facts, required=name in required) for name, facts in schema["properties"].items()]
+    bare = _bare_argument(schema)
+    options = [
+        _option(name, facts, required=name in required and name != bare) for name, facts in schema["properties"].items()
+    ]
     if operation.previews():
         description = "Show what it would do. Nothing is changed."
         options.append(_option(DRY_RUN, {"description": description, "type": "boolean"}, required=False))
 
     def run(**values: Any) -> None:
         context = click.get_current_context()
+        if bare is not None:
+            values[bare] = _once(context, bare, values.pop(_BARE), values[bare])
         output = Output(context, values.pop("as_json"), values.pop("all", False), values.pop("watch", False))
         arguments = {
             name: [*cast("tuple[object, ...]", value)] if isinstance(value, tuple) else value
@@ -141,11 +149,31 @@ def _command(operation: AnyTool) -> click.Command:
 
     return OptionGroups(
         operation.tool_name(),
-        params=[*options, *output_options(operation)],
+        params=[*([] if bare is None else [_argument(bare)]), *options, *output_options(operation)],
         callback=run,
         help=operation.__doc__,
         epilog=_epilog(operation),
     )
+
+
+def _bare_argument(schema: Mapping[str, Any]) -> str | None:
+    """Return the argument that is typed without its option: the only required one, if it is a text."""
+    required = schema.get("required", [])
+    return required[0] if len(required) == 1 and schema["properties"][required[0]]["type"] == "string" else None
+
+
+def _argument(name: str) -> click.Argument:
+    return click.Argument([_BARE], required=False, metavar=f"[{name.upper()}]")
+
+
+def _once(context: click.Context, name: str, bare: str | None, value: str | None) -> str:
+    """Return an argument that is given bare or by its option. Raises `click.UsageError` if by both or neither."""
+    option = next(each for each in context.command.params if isinstance(each, click.Option) and each.name == name)
+    if bare is None and value is None:
+        raise click.MissingParameter(ctx=context, param=option)
+    if bare is not None and value is not None:
+        raise click.UsageError(f"{_option_of(name)} and {bare!r} are the same argument. Leave out one.", context)
+    return cast(str, value if bare is None else bare)
 
 
 def _epilog(tool: AnyTool) -> str:
@@ -154,7 +182,8 @@ def _epilog(tool: AnyTool) -> str:
     required = tool.input_schema().get("required", [])
     values = {**{field: _EXAMPLES.get(field, field.upper()) for field in required}, **_EXAMPLES_OF.get(name, {})}
     spaced = ((field.replace("_", "-"), shlex.quote(value).replace(" ", "\xa0")) for field, value in values.items())
-    words = [f"--{option} {value}" for option, value in spaced]  # no line ends within a value
+    bare = _bare_argument(tool.input_schema())
+    words = [value if option == (bare or "").replace("_", "-") else f"--{option} {value}" for option, value in spaced]
     words += ["--dry-run"] if tool.previews() else []
     line = " ".join(["fastn-mcp --sandbox call", name.replace("_", "-"), *words])
     lines = textwrap.wrap(line, _EXAMPLE_COLUMNS, subsequent_indent="    ", break_on_hyphens=False)

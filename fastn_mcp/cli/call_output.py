@@ -3,7 +3,7 @@ for."""
 
 import json
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, TypeVar, cast
@@ -18,8 +18,8 @@ from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.guard import WAITING_FOR_PERSON
 from fastn_mcp.procedures.wait_for_execution import MAX_WAIT, WaitForExecution
 from fastn_mcp.runtime import System, with_background
-from fastn_mcp.tools.paging import MAX_LIMIT
-from fastn_mcp.tools.tool import AnyTool
+from fastn_mcp.tools.paging import MAX_LIMIT, List
+from fastn_mcp.tools.tool import AnyTool, Effect
 
 MAX_ROWS = 1_000
 """Rows after which --all stops."""
@@ -57,6 +57,12 @@ def output_options(tool: AnyTool) -> Iterator[click.Option]:
         help="Print JSON (the default in a pipe); with FIELDs, only those fields of each row.",
     )
     yield GroupedOption(["--color"], group=_HEADING, **COLOR)
+
+
+def _known_fields(tool: AnyTool) -> Collection[str]:
+    """Return the fields that rows or records of a tool may have: a null is left out of an answer."""
+    rows = tool.row_type() if issubclass(tool, List) else tool.returns
+    return {*rows.columns, *rows.added_columns, *(field.alias or name for name, field in rows.model_fields.items())}
 
 
 def is_list(tool: AnyTool) -> bool:
@@ -194,7 +200,7 @@ class Output:
         """Print a body: for people on a terminal or in colour, otherwise its JSON on one line."""
         is_terminal = sys.stdout.isatty()
         if not (is_terminal or (self.context.color and self.as_json is None)):
-            sys.stdout.write(json.dumps(self._selected(body), ensure_ascii=False) + "\n")
+            sys.stdout.write(json.dumps(self._selected(tool, body), ensure_ascii=False) + "\n")
             return
         from rich.console import Console  # only needed on a terminal
 
@@ -202,7 +208,7 @@ class Output:
         system = None if self.context.color is False else colors
         screen = Console(color_system=system, force_terminal=system == "256" or None, highlight=False, markup=False)
         if self.as_json is not None:
-            screen.print_json(json.dumps(self._selected(body)), indent=2)
+            screen.print_json(json.dumps(self._selected(tool, body)), indent=2)
             return
         from fastn_mcp.cli.display import Display, cursor_of
 
@@ -224,8 +230,11 @@ class Output:
                     words.append(each if isinstance(each, str) else json.dumps(each, ensure_ascii=False))
         return self.context.obj.command_line().to(*words)
 
-    def _selected(self, body: Mapping[str, JsonValue]) -> JsonValue:
-        """Return the wanted fields: of each row of a list, or of the data and what is around it."""
+    def _selected(self, tool: AnyTool, body: Mapping[str, JsonValue]) -> JsonValue:
+        """Return the wanted fields: of each row of a list, or of the data and what is around it.
+
+        Raises `click.UsageError` for a field that a tool which reads neither returned nor is known to have.
+        """
         if not self.fields or "outcome" in body:
             return dict(body)
         from fastn_mcp.cli.display import rows_in
@@ -235,6 +244,12 @@ class Output:
         one: dict[str, JsonValue] = {**body, **data} if isinstance(data, dict) else dict(body)
         sources = [one] if rows is None else rows
         absent = [name for name in self.fields if all(name not in source for source in sources)]
+        unknown = [name for name in absent if name not in _known_fields(tool)]
+        if sources and unknown and tool.effect is Effect.READ:
+            fields = sorted({*_known_fields(tool), *(name for source in sources for name in source)} - {*absent})
+            raise click.UsageError(
+                f"There is no field {', '.join(unknown)}. Fields: {', '.join(fields)}.", self.context
+            )
         if sources and absent:
             warn(f"Not in the answer, so null: {', '.join(absent)}.")
         picked: list[JsonValue] = [{name: source.get(name) for name in self.fields} for source in sources]

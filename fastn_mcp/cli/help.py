@@ -33,6 +33,7 @@ COMMANDS: Mapping[str, Mapping[str, CommandEntry]] = {
         "profiles": CommandEntry("accounts:profiles_group", "List, add and remove accounts in the configuration file."),
         "doctor": CommandEntry("doctor:doctor", "Check settings, network, key and operations on your account."),
         "completion": CommandEntry("help:completion", "Print a shell's completion script."),
+        "help": CommandEntry("help:help_", "Show the help of a command."),
     },
     "Use": {
         "call": CommandEntry("call:call", "Make one call; asks at the terminal if it needs approval."),
@@ -176,6 +177,21 @@ def completion(ctx: click.Context, shell: str) -> None:
     click.echo(kind(ctx.find_root().command, {}, "fastn-mcp", "_FASTN_MCP_COMPLETE").source())
 
 
+@click.command(name="help")
+@click.argument("command", nargs=-1)
+@click.pass_context
+def help_(ctx: click.Context, command: tuple[str, ...]) -> None:
+    """Show the help of a command, as its option --help does; without one, of the program."""
+    context = ctx.find_root()
+    for name in command:
+        group = context.command
+        inner = group.get_command(context, name) if isinstance(group, click.Group) else None
+        if inner is None:
+            raise click.NoSuchCommand(name, ctx=context)
+        context = click.Context(inner, parent=context, info_name=name)
+    click.echo(context.get_help(), color=ctx.color)
+
+
 _EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "allow": ("fastn-mcp allow",),
     "approvals": ("fastn-mcp approvals", "fastn-mcp approvals --open      # on the approval page instead"),
@@ -194,6 +210,7 @@ _EXAMPLES: Mapping[str, tuple[str, ...]] = {
     ),
     "call": (
         "fastn-mcp --sandbox call get-overview",
+        'fastn-mcp --sandbox call find "tiktok sync"',
         "fastn-mcp --sandbox call list-executions --status failed --limit 3",
         "fastn-mcp call delete-customer --help      # its arguments",
     ),
@@ -204,6 +221,7 @@ _EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "fastn-mcp doctor --report doctor.md",
         "fastn-mcp doctor --team team.toml --token-file token",
     ),
+    "help": ("fastn-mcp help login", "fastn-mcp help call find"),
     "health": ("fastn-mcp health 127.0.0.1:8080",),
     "init-team": (
         "fastn-mcp init-team deploy --url https://fastn-mcp.example.com/mcp --issuer https://login.example.com",
@@ -211,7 +229,7 @@ _EXAMPLES: Mapping[str, tuple[str, ...]] = {
     ),
     "http-token": ("fastn-mcp http-token", "fastn-mcp --sandbox http-token --header"),
     "login": ("fastn-mcp login", "fastn-mcp login acme --file", "fastn-mcp whoami      # does it work?"),
-    "logout": ("fastn-mcp logout", "fastn-mcp logout acme"),
+    "logout": ("fastn-mcp logout", "fastn-mcp logout acme", "fastn-mcp logout --all"),
     "plan": (
         "fastn-mcp plan new calls.jsonl --output plan.toml",
         "fastn-mcp plan approve plan.toml --as dana",

@@ -24,10 +24,15 @@ def body_of(done: "subprocess.CompletedProcess[str]", code: int = 0) -> dict[str
     return json.loads(done.stdout)
 
 
-def options(operation: AnyOperation) -> dict[str, click.Option]:
+def command_of(operation: AnyOperation) -> click.Command:
     group = Calls("call")
     command = group.get_command(click.Context(group), operation.tool_name().replace("_", "-"))
     assert command is not None
+    return command
+
+
+def options(operation: AnyOperation) -> dict[str, click.Option]:
+    command = command_of(operation)
     assert command.help == operation.__doc__
     return {flag: p for p in command.params if isinstance(p, click.Option) for flag in p.opts}
 
@@ -42,12 +47,30 @@ def test_every_argument_of_every_tool_is_an_option(operation: AnyOperation) -> N
     assert found.keys() == {f"--{name.replace('_', '-')}" for name in schema["properties"]} | dry_run | output
     for name, facts in schema["properties"].items():
         option = found[f"--{name.replace('_', '-')}"]
-        assert option.required is (name in schema.get("required", []))
+        required = schema.get("required", [])
+        is_bare = required == [name] and facts["type"] == "string"
+        assert option.required is (name in required and not is_bare)
+        assert any(isinstance(each, click.Argument) for each in command_of(operation).params) or not is_bare
         assert option.help is not None
         assert option.help.startswith(HELP.get(name, facts["description"]))
         assert option.help.endswith("As JSON.") is (
             facts["type"] == "object" or facts.get("items", {}).get("type") == "object"
         )
+
+
+def test_only_required_argument_is_taken_bare(fastn: Run) -> None:
+    by_option = body_of(fastn("--sandbox", "call", "get-customer", "--customer-id", "Acme Corp"))
+    assert body_of(fastn("--sandbox", "call", "get-customer", "Acme Corp")) == by_option
+    assert "same argument" in error_line(fastn("--sandbox", "call", "find", "acme", "--query", "acme"))
+    assert error_line(fastn("--sandbox", "call", "find")).startswith("Missing option '--query'.")
+    assert "unexpected extra argument" in error_line(fastn("--sandbox", "call", "list-customers", "acme"))
+
+
+def test_help_is_a_command_too(fastn: Run) -> None:
+    for command in ((), ("call",), ("call", "find"), ("policy", "check")):
+        assert fastn("help", *command).stdout == fastn(*command, "--help").stdout
+    assert "no command 'nope'" in error_line(fastn("help", "nope"))
+    assert "no tool 'fid' (did you mean 'find'?)" in error_line(fastn("help", "call", "fid"))
 
 
 def test_tools_are_listed_with_hyphens_and_called_with_either(fastn: Run) -> None:

@@ -308,9 +308,22 @@ def test_json_fields_are_selected_of_each_row_or_of_one(fastn: Run) -> None:
     done = fastn("--sandbox", "call", "list-customers", "--json", "name, adminEmail", "--limit", "2")
     assert [list(row) for row in json.loads(done.stdout)] == [["name", "adminEmail"]] * 2
     assert all(row["adminEmail"] for row in json.loads(done.stdout)), "the tool was not asked for the column"
-    one = fastn("--sandbox", "call", "get-customer", "--customer-id", "acme-corp", "--json=name,nope")
-    assert json.loads(one.stdout) == {"name": "Acme Corp", "nope": None}
-    assert one.stderr == "fastn-mcp: Not in the answer, so null: nope.\n"
+    one = fastn("--sandbox", "call", "get-customer", "--customer-id", "acme-corp", "--json=name,region")
+    assert json.loads(one.stdout) == {"name": "Acme Corp", "region": "US"}
+    assert one.stderr == ""
+
+
+def test_unknown_field_of_a_read_fails_and_lists_the_fields(fastn: Run) -> None:
+    for call in (("list-customers", "--limit", "1"), ("get-customer", "acme-corp")):
+        done = fastn("--sandbox", "call", *call, "--json=name,nope")
+        assert (done.returncode, done.stdout) == (2, "")
+        assert re.search(r"There is no field nope\. Fields: .*\bname, plan, ", done.stderr)
+
+
+def test_field_that_a_change_did_not_return_is_null(fastn: Run) -> None:
+    done = fastn("--sandbox", "call", "create-customer", "--name", "Initech", "--json=name,nope")
+    assert json.loads(done.stdout) == {"name": "Initech", "nope": None}
+    assert done.stderr == "fastn-mcp: Not in the answer, so null: nope.\n"
 
 
 def test_json_without_fields_does_not_swallow_the_next_option(fastn: Run) -> None:

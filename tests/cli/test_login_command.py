@@ -251,6 +251,23 @@ def test_logout_deletes_a_key_and_says_that_it_still_works(
     assert again.endswith("/fastn-mcp profiles")
 
 
+def test_logout_of_all_deletes_the_keys_of_all_accounts(
+    login: Run, environment: dict[str, str], fastn: Run, address: str, config: Path
+) -> None:
+    config.write_text(config.read_text() + '[profiles.globex]\nenv = "test"\n')
+    login(KEY, "acme", "--stdin")
+    login(KEY, "globex", "--stdin", "--file")
+    assert "Leave out PROFILE" in error_line(fastn("logout", "acme", "--all"))
+    done = fastn("logout", "--all")
+    assert [line.partition(" was removed from ")[0] for line in done.stdout.splitlines()[:-1]] == [
+        f"The key for {name} at {address}" for name in ("acme", "globex")
+    ]
+    assert done.stdout.splitlines()[-1].startswith("They still work.")
+    assert stored_keys(environment) == {}
+    assert not (config.parent / "keys" / "globex.key").exists()
+    assert error_line(fastn("logout", "--all"), code=1) == "No account has a stored key."
+
+
 def test_logout_names_the_place_of_a_key_that_login_did_not_store(config: Path, fastn: Run, address: str) -> None:
     of_default = error_line(fastn("logout", env={"FASTN_API_KEY": CANARY}), code=1)
     assert of_default == (

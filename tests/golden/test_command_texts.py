@@ -277,6 +277,7 @@ SCENES: Mapping[str, Scene] = {
     ),
     "http-token": Scene(("fastn-mcp http-token",)),
     "health": Scene(("fastn-mcp health 127.0.0.1:1", "fastn-mcp health nonsense")),
+    "help": Scene(("fastn-mcp help logout", "fastn-mcp help call fid", "fastn-mcp help nope")),
     "sandbox": Scene(("fastn-mcp sandbox --port 99999",)),
     "demo": Scene(()),
 }

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fastn_mcp import IS_PUBLISHED
+from fastn_mcp import IS_PUBLISHED, install_extra
 
 ROOT = Path(__file__).parents[2]
 FETCHED_BY_NAME = re.compile(
@@ -63,3 +63,16 @@ def test_no_file_fetches_the_package_by_name_before_it_is_published() -> None:
         if (lines := fetching_lines((ROOT / name).read_text(encoding="utf-8", errors="replace")))
     }
     assert found == {}
+
+
+@pytest.mark.parametrize(
+    ("prefix", "command"),
+    [
+        ("/srv/app/.venv", "pip install '.[slack]'"),
+        ("/home/dana/.local/share/uv/tools/fastn-mcp", "uv tool install '.[slack]'"),
+        ("/home/dana/.local/share/pipx/venvs/fastn-mcp", "pipx install --force '.[slack]'"),
+        ("/home/dana/.cache/uv/archive-v0/Xk2", "uvx --from '.[slack]' fastn-mcp"),
+    ],
+)
+def test_extra_is_installed_as_the_program_was(prefix: str, command: str) -> None:
+    assert install_extra("slack", prefix) == f"{command} in a clone of the repository"
