@@ -69,9 +69,9 @@ def test_no_file_fetches_the_package_by_name_before_it_is_published() -> None:
     ("prefix", "command"),
     [
         ("/srv/app/.venv", "pip install '.[slack]'"),
-        ("/home/dana/.local/share/uv/tools/fastn-mcp", "uv tool install '.[slack]'"),
-        ("/home/dana/.local/share/pipx/venvs/fastn-mcp", "pipx install --force '.[slack]'"),
-        ("/home/dana/.cache/uv/archive-v0/Xk2", "uvx --from '.[slack]' fastn-mcp"),
+        ("/srv/share/uv/tools/fastn-mcp", "uv tool install '.[slack]'"),
+        ("/srv/share/pipx/venvs/fastn-mcp", "pipx install --force '.[slack]'"),
+        ("/srv/cache/uv/archive-v0/Xk2", "uvx --from '.[slack]' fastn-mcp"),
     ],
 )
 def test_extra_is_installed_as_the_program_was(prefix: str, command: str) -> None:
