@@ -121,7 +121,15 @@ def counts(work: Path) -> dict[str, float]:
 
 
 # What a start over stdio has no use for; the SDK itself brings its HTTP server along, once it is loaded.
-UNWANTED = ("rich", "valkey", "rapidfuzz", "keyring", "multipart", "fastn_mcp.sandbox", "fastn_mcp.hosted")
+UNWANTED = (
+    "rich",
+    "valkey",
+    "rapidfuzz",
+    "keyring",
+    "multipart",
+    "fastn_mcp.extensions.sandbox",
+    "fastn_mcp.extensions.team",
+)
 HTTP = ("httpcore2", "httptools", "httpx2", "starlette", "uvicorn")
 UNWANTED_FIRST = (*UNWANTED, *HTTP, "mcp", "sqlite3", "cryptography")
 

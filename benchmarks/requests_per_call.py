@@ -18,12 +18,12 @@ from large_account import large_account
 from support.behaviour import Behaviour
 from support.world import World
 
+from fastn_mcp.extensions.sandbox.server import Dataset, dataset
+from fastn_mcp.extensions.sandbox.state import SandboxState
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.result import Done
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.procedures.catalog import TOOLS, parse
-from fastn_mcp.sandbox.server import Dataset, dataset
-from fastn_mcp.sandbox.state import SandboxState
 
 MARKER = "requests per call"
 RATE_LIMIT = 100

@@ -24,7 +24,9 @@ CHART = Path(__file__).parent / "chart"
 VERSIONS = ("1.27", "1.37")
 """The oldest that the chart is for, and the newest that there are schemas of."""
 
-NAMES = (Path(__file__).parent.parent / "fastn_mcp" / "telemetry" / "attributes.py").read_text(encoding="utf-8")
+NAMES = (Path(__file__).parent.parent / "fastn_mcp" / "extensions" / "telemetry" / "attributes.py").read_text(
+    encoding="utf-8"
+)
 """Where each metric is named: Prometheus has underscores for its points."""
 
 LEAST: dict[str, Any] = yaml.safe_load((CHART / "ci" / "least.yaml").read_text(encoding="utf-8"))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from large_account import large_account
+from support.foreign_extensions import install_extensions
 from support.library_transport import library_transport
 from support.valkey_server import ValkeyServer, valkey_for
 from support.world import OPENED, World
@@ -151,6 +152,19 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Generator[ValkeyServer]:
     """A server for all tests: each has a ledger of its own on it."""
     with valkey_for(tmp_path_factory.mktemp("valkey")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def built_extensions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return install_extensions(tmp_path_factory.mktemp("extensions"))
+
+
+@pytest.fixture
+def foreign_extensions(built_extensions: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Install the extensions of the examples, for this process and those that it starts. Return their folder."""
+    monkeypatch.syspath_prepend(str(built_extensions))
+    monkeypatch.setenv("PYTHONPATH", str(built_extensions))
+    return built_extensions
 
 
 @pytest.fixture(scope="session")

@@ -25,6 +25,7 @@ from fastn_mcp import redaction
 from fastn_mcp.account.resolve import by_arguments
 from fastn_mcp.audit.log import AuditEvent, about, written
 from fastn_mcp.errors import Failed
+from fastn_mcp.extensions.telemetry.exporter import LogRecordHandler
 from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.guard.permission import Permission, new_change
 from fastn_mcp.guard.questions import facts_of, question_of, target_id
@@ -49,7 +50,6 @@ from fastn_mcp.redaction import (
 from fastn_mcp.runtime import System
 from fastn_mcp.server.log import JsonLines
 from fastn_mcp.server.rendering import render, render_error, render_preview
-from fastn_mcp.telemetry.exporter import LogRecordHandler
 from fastn_mcp.tools.customers import GetCustomer, UpdateCustomer
 from fastn_mcp.tools.tool import Effect
 
@@ -554,13 +554,13 @@ def _rules_in(source: str) -> dict[int, str]:
 
 
 _ALLOWED = {
-    "channels/slack/channel.py": "settings",
+    "extensions/slack/channel.py": "settings",
     "config/model.py": "settings and toolsets",
-    "doctor/operations.py": "resources that permissions are about",
+    "extensions/doctor/operations.py": "resources that permissions are about",
     "account/entries.py": "kinds of resources",
-    "hosted/claim_match.py": "settings",
-    "hosted/sign_in.py": "addresses of the provider",
-    "hosted/team_config.py": "settings",
+    "extensions/team/claim_match.py": "settings",
+    "extensions/team/sign_in.py": "addresses of the provider",
+    "extensions/team/team_config.py": "settings",
     "procedures/audit_log.py": "kinds of resources and of actors",
     "procedures/ranking.py": "words of queries",
     "records/platform.py": "words of questions about what is done in the dashboard",

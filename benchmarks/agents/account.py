@@ -15,9 +15,9 @@ from support.faulty_sandbox import FaultySandbox
 from support.ports import free_port
 from support.served_sandbox import create_faulty_app
 
-from fastn_mcp.sandbox.auth import KEY
-from fastn_mcp.sandbox.server import Dataset
-from fastn_mcp.sandbox.state import SandboxState
+from fastn_mcp.extensions.sandbox.auth import KEY
+from fastn_mcp.extensions.sandbox.server import Dataset
+from fastn_mcp.extensions.sandbox.state import SandboxState
 
 __all__ = ["KEY", "Account", "serving"]
 

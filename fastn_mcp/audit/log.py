@@ -15,7 +15,7 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -80,6 +80,8 @@ class AuditEvent(Enum):
     LOG_SHORTENED = SHORTENED
     """Earlier entries are missing from the log."""
     LOG_DELETED = "log_deleted"
+    FOREIGN_CODE = "foreign_code"
+    """An account was opened with extensions that are not made by this project."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +153,11 @@ def about(event: AuditEvent, call: Tool[Any], asker: Asker, account: str) -> Log
         client_name=asker.client_name or None,
         machine=asker.machine or None,
     )
+
+
+def foreign_code(distributions: Sequence[str]) -> LogEntry:
+    """Return the entry that names the extensions of others with which an account was opened."""
+    return _own(AuditEvent.FOREIGN_CODE, ", ".join(distributions))
 
 
 def digest(arguments: Mapping[str, JsonValue]) -> str:

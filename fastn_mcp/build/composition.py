@@ -3,7 +3,7 @@
 import hashlib
 import json
 import webbrowser
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,9 +17,10 @@ from fastn_mcp.account.resolved_call import Surroundings
 from fastn_mcp.account.snapshot import AccountSnapshot
 from fastn_mcp.audit.files import Keeping
 from fastn_mcp.audit.log import FILE as AUDIT
+from fastn_mcp.audit.log import foreign_code
+from fastn_mcp.build.extensions import ChannelOpening, ExternalChannel, channel_door, foreign_in, sandbox_door
 from fastn_mcp.build.startup import Process, Sandboxed, policy_file, require_known_tools, typed_seal
 from fastn_mcp.build.stores import AccountStores, audit_at, ledger_at
-from fastn_mcp.build.telemetry import with_spans
 from fastn_mcp.channels.group import ChannelGroup
 from fastn_mcp.channels.page.inbox import InboxAccount
 from fastn_mcp.channels.page.page import PAGE_FILE, ApprovalPage
@@ -39,7 +40,7 @@ from fastn_mcp.guard.guarded_account import GuardedAccount
 from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.guard.judge import Judge
 from fastn_mcp.guard.key_files import CallSecrets, KeyFileWriter, SecretValues, TypedSecrets
-from fastn_mcp.guard.recorder import Recorder
+from fastn_mcp.guard.recorder import Recorder, record_fact
 from fastn_mcp.guard.stops import Stops
 from fastn_mcp.ledger.identity import bound_account
 from fastn_mcp.policy.plan import PlanAccount
@@ -59,7 +60,6 @@ from fastn_mcp.tools.tool import AnyTool, Effect
 if TYPE_CHECKING:
     from fastn_mcp.channels.approvers import ApproverAnswers
     from fastn_mcp.channels.notification import NotifyingChannel
-    from fastn_mcp.channels.slack.channel import SlackChannel
     from fastn_mcp.channels.webhook.webhook import Webhook
 
 _MAX_LOG_BYTES = 64 * 1024**2
@@ -75,18 +75,20 @@ class AccountChannels:
     group: ChannelGroup
     webhook: "Webhook | None"
     page: ApprovalPage | None
-    slack: "SlackChannel | None"
+    external: Mapping[str, ExternalChannel]
+    """Channels of extensions, by the extension."""
     notifying: "NotifyingChannel | None"
 
     def begin(self) -> None:
         """Receive answers, and go on with the requests of earlier processes."""
         self.group.begin()
-        for each in (self.webhook, self.slack):
-            if each is not None:
-                each.begin()
+        if self.webhook is not None:
+            self.webhook.begin()
+        for each in self.external.values():
+            each.begin()
 
     async def aclose(self) -> None:
-        for each in (self.group, self.webhook, self.page, self.slack, self.notifying):
+        for each in (self.group, self.webhook, self.page, *self.external.values(), self.notifying):
             if each is not None:
                 await each.aclose()
 
@@ -191,6 +193,9 @@ def assemble(
     """
     system = _system_of(settings, process)
     stores = _stores(settings, state, process, system)
+    foreign = [each.distribution for each in foreign_in(settings)]
+    if foreign:
+        record_fact(stores.audit, foreign_code(foreign))
     client = FastnClient(
         settings,
         exchange_of(settings, process.sandbox, system)(headers(settings)),
@@ -209,7 +214,7 @@ def assemble(
     stops = Stops(process.stops or stores.ledger, system)
     key_folder = state / "keys" if settings.reveal == "file" else None
     judge = Judge(
-        _guarded_account(settings, key_folder),
+        _guarded_account(settings, key_folder, foreign),
         policy,
         budgets,
         ledger=stores.ledger,
@@ -278,12 +283,12 @@ def _system_of(settings: Settings, process: Process) -> System:
     """Return the clock and randomness of the process or tenant; with telemetry, also its spans."""
     tenant = process.tenant
     system = tenant.system if tenant else System()
-    if process.instruments is None:
+    if process.telemetry is None:
         return system
-    return with_spans(system, process.instruments, tenant.name if tenant else settings.profile)
+    return process.telemetry.of_account(system, tenant.name if tenant else settings.profile)
 
 
-def _guarded_account(settings: Settings, key_folder: Path | None) -> GuardedAccount:
+def _guarded_account(settings: Settings, key_folder: Path | None, foreign: Sequence[str]) -> GuardedAccount:
     folder = str(key_folder) if key_folder else None
     return GuardedAccount(
         account_of(settings),
@@ -291,6 +296,7 @@ def _guarded_account(settings: Settings, key_folder: Path | None) -> GuardedAcco
         _account_digest(settings),
         surroundings=Surroundings(settings.env, folder, settings.end_org_id),
         tools=EnabledTools(disabled_tools(settings)),
+        foreign_code=tuple(foreign),
     )
 
 
@@ -339,9 +345,11 @@ def channels_of(settings: Settings, stores: AccountStores, process: Process) -> 
             group.add(TerminalChannel(command, "on the server"))
         else:
             group.add(TerminalChannel(process.program.to("approvals")))
-    slack = _slack(settings, group, stores, process)
-    if slack is not None:
-        group.add(slack)
+    external: dict[str, ExternalChannel] = {}
+    for extension in settings.external_channels if process.stays else ():
+        opening = _opening(extension, group, stores, process)
+        external[extension] = channel_door(extension).open_channel(settings, opening)
+        group.add(external[extension])
     channel: Channel = group
     notifying = None
     if settings.notify:
@@ -350,7 +358,7 @@ def channels_of(settings: Settings, stores: AccountStores, process: Process) -> 
             from fastn_mcp.channels.notification import NotifyingChannel, services_of
 
         channel = notifying = NotifyingChannel(group, services_of(settings), stores.ledger, stores.system)
-    return AccountChannels(channel, group, webhook, page=page, slack=slack, notifying=notifying)
+    return AccountChannels(channel, group, webhook, page=page, external=external, notifying=notifying)
 
 
 def _webhook(settings: Settings, stores: AccountStores, process: Process) -> "Webhook | None":
@@ -370,18 +378,12 @@ def _answers(stores: AccountStores, process: Process) -> "ApproverAnswers":
     return ApproverAnswers(stores.account, tenant, stores.ledger, audit=stores.audit, system=stores.system)
 
 
-def _slack(settings: Settings, group: ChannelGroup, stores: AccountStores, process: Process) -> "SlackChannel | None":
-    if not any(settings.slack_tokens) or not process.stays:
-        return None
-    with extra("slack", "Slack is set up"):
-        # Deferred import: only if configured.
-        from fastn_mcp.channels.slack.channel import SlackChannel, slack_approvers
-
-    approvers = slack_approvers(settings, process.tenant and process.tenant.issuer)
-    return SlackChannel(
-        settings,
-        approvers,
-        answers=_answers(stores, process),
+def _opening(extension: str, group: ChannelGroup, stores: AccountStores, process: Process) -> ChannelOpening:
+    """Return what the channel of an extension gets, to be asked beside those of the group."""
+    return ChannelOpening(
+        _answers(stores, process),
+        partial(stores.recorder.decided, by=extension),
+        process.tenant.issuer if process.tenant else None,
         tenant=process.tenant.name if process.tenant else "",
         follow=group.follow,
         only=not group.capabilities.identifies_people,
@@ -422,11 +424,7 @@ def exchange_of(
     if sandbox is None:
         options = TransportOptions(settings.ca_file, settings.proxy, settings.proxy_from)
         return lambda sent: HttpExchange(settings.base_url, sent, options)
-    # Deferred import: a real account does not need the sandbox.
-    from fastn_mcp.sandbox.server import InProcess, Sandbox
-
-    sandbox_server = Sandbox(system.now, file=sandbox.file)
-    return lambda sent: InProcess(sandbox_server, sent)
+    return sandbox_door().exchanges(system.now, sandbox.file)
 
 
 def disabled_tools(settings: Settings) -> dict[str, str]:

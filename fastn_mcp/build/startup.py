@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
+from fastn_mcp.build.extensions import SECTIONS
 from fastn_mcp.config.addresses import host_and_port
 from fastn_mcp.config.command_line import PROGRAM, CommandLine, this_program
 from fastn_mcp.config.keys import Key
@@ -23,11 +24,11 @@ from fastn_mcp.server.handshake import Introduction
 
 if TYPE_CHECKING:
     from fastn_mcp.audit.outbox import Outbox
+    from fastn_mcp.build.extensions import Telemetry
     from fastn_mcp.guard.channel import Channel
     from fastn_mcp.guard.seal import Seal
     from fastn_mcp.ledger.ledger import Ledger
     from fastn_mcp.report.collector import Tally
-    from fastn_mcp.telemetry.instruments import Instruments
 
 SANDBOX_KEY = "fsk_test_sandbox"
 
@@ -71,11 +72,11 @@ def settings_of(
 ) -> Settings:
     """Return the settings. Raises `SettingsError` if they are invalid."""
     if sandboxed:
-        account = choose({**flags, **SANDBOX_SETTINGS}, environment, read_file(file), sandbox=True)
+        account = choose({**flags, **SANDBOX_SETTINGS}, environment, read_file(file), sandbox=True, sections=SECTIONS)
         origins = {name: origin for name, origin in account.origins.items() if name not in SANDBOX_SETTINGS}
         settings = replace(account, origins=origins).with_key(Key(SANDBOX_KEY, "the sandbox"))
     else:
-        settings = load(flags, environment, file)
+        settings = load(flags, environment, file, sections=SECTIONS)
     require_known_tools(settings)
     return settings
 
@@ -107,7 +108,7 @@ def introduction_of(settings: Settings, environment: Mapping[str, str]) -> Intro
     checked_first = (
         settings.plan,
         settings.webhook_url,
-        *settings.slack_tokens,
+        settings.extensions or None,
         settings.notify,
         settings.report,
         settings.log_file,
@@ -205,7 +206,7 @@ class Process:
     tenant: TenantContext | None = None
     tally: "Tally | None" = None
     """Collects calls for a report."""
-    instruments: "Instruments | None" = None
+    telemetry: "Telemetry | None" = None
     outbox_of: "Callable[[Path], Outbox] | None" = None
     """Returns the outbox of an audit log, if it is exported."""
     stops: "Ledger | None" = None

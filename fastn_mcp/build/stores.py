@@ -17,12 +17,13 @@ from fastn_mcp.audit.files import Keeping, has_entries
 from fastn_mcp.audit.log import FILE as AUDIT
 from fastn_mcp.audit.log import NEVER_SEEN, AuditFile, deleted_name
 from fastn_mcp.audit.outbox import Outbox
+from fastn_mcp.build.extensions import SECTIONS, store_door
 from fastn_mcp.build.startup import state_of, typed_seal
 from fastn_mcp.config.addresses import is_shared, ledger_file
 from fastn_mcp.config.command_line import CommandLine, kept_in, this_program
 from fastn_mcp.config.load import ledger_settings, read_file
 from fastn_mcp.config.paths import TENANTS, state_dir
-from fastn_mcp.errors import SettingsError, extra
+from fastn_mcp.errors import SettingsError
 from fastn_mcp.guard.key_files import TypedSecrets
 from fastn_mcp.guard.recorder import Recorder
 from fastn_mcp.ledger.approval_request import ApprovalRequest
@@ -33,8 +34,6 @@ from fastn_mcp.runtime import System
 
 if TYPE_CHECKING:
     from fastn_mcp.guard.approval.votes import TerminalApprovals
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,15 +125,9 @@ def file_of(setting: str | None, state: Path) -> Path:
 
 
 def _shared(url: str, system: System) -> Store:
-    with extra("valkey", "The setting ledger names a server"):
-        from fastn_mcp.ledger.valkey.server import parse  # deferred import: an extra
-        from fastn_mcp.ledger.valkey.store import ValkeyStore
+    door = store_door(url)
     try:
-        address = parse(url)
-        weakness = address.weakness
-        if weakness is not None:
-            log.warning("The shared ledger at %s: %s", address.shown, weakness)
-        return ValkeyStore(address, system)
+        return door.open_store(url, system)
     except ValueError as error:
         what = f"The setting ledger (environment FASTN_LEDGER) {error}."
         raise SettingsError(what, "See docs/shared-ledger.md.") from None
@@ -249,7 +242,9 @@ def _stores_in(
         elif profile:
             options = ["--profile", profile]
         with suppress(SettingsError):
-            ledger = ledger_settings({"profile": profile}, environment, config, sandbox=sandboxed).ledger
+            ledger = ledger_settings(
+                {"profile": profile}, environment, config, sandbox=sandboxed, sections=SECTIONS
+            ).ledger
             command = program.with_([*config_options, *options])
             yield ApprovalStore(state_of(environment, sandboxed=sandboxed), ledger, command, warn=warn, name=name)
     for ledger in sorted(state_dir(environment).glob(f"**/{TENANTS}/**/{FILE}")):

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
@@ -14,48 +15,81 @@ if TYPE_CHECKING:
 
 
 class CommandEntry(NamedTuple):
-    """A command's `module:attribute` in `fastn_mcp.cli`, imported on demand, and its short help."""
+    """A command's `module:attribute` below `fastn_mcp`, imported on demand, and its short help."""
 
     place: str
     short: str
     hidden: bool = False
 
+    @property
+    def is_installed(self) -> bool:
+        """Whether it is the core's, or its extension is installed."""
+        packages = self.place.split(".")[:2]
+        return packages[0] != "extensions" or find_spec(f"fastn_mcp.{'.'.join(packages)}") is not None
+
+    def load(self, name: str) -> click.Command:
+        """Import it. Raises `SettingsError` if it is of an extension that is not installed."""
+        module, _, attribute = self.place.partition(":")
+        room, _, inner = module.partition(".")
+        imported: Any
+        if room == "extensions":
+            from fastn_mcp.build.extensions import opened  # deferred import: the core's own commands do not need it
+
+            extension, _, inner = inner.partition(".")
+            imported = opened(extension, inner, f"{name} is a command of an extension")
+        else:
+            imported = import_module(f"fastn_mcp.{module}")
+        command: click.Command = getattr(imported, attribute)
+        return command
+
 
 COMMANDS: Mapping[str, Mapping[str, CommandEntry]] = {
     "Start": {
-        "demo": CommandEntry("demo:demo", "Watch a 30-second demonstration, without an account."),
-        "setup": CommandEntry("install:setup", "Connect the MCP clients of this machine."),
-        "install": CommandEntry("install:install", "Add the server to CLIENT's configuration."),
-        "uninstall": CommandEntry("install:uninstall", "Remove the server from CLIENT's configuration."),
-        "login": CommandEntry("accounts:login", "Ask for an account's API key, check it, and store it."),
-        "logout": CommandEntry("accounts:logout", "Delete a stored key."),
-        "whoami": CommandEntry("accounts:whoami", "Show which account and key are used, and whether the key works."),
-        "profiles": CommandEntry("accounts:profiles_group", "List, add and remove accounts in the configuration file."),
-        "doctor": CommandEntry("doctor:doctor", "Check settings, network, key and operations on your account."),
-        "completion": CommandEntry("help:completion", "Print a shell's completion script."),
-        "help": CommandEntry("help:help_", "Show the help of a command."),
+        "demo": CommandEntry("extensions.sandbox.demo:demo", "Watch a 30-second demonstration, without an account."),
+        "setup": CommandEntry("extensions.install.command:setup", "Connect the MCP clients of this machine."),
+        "install": CommandEntry("extensions.install.command:install", "Add the server to CLIENT's configuration."),
+        "uninstall": CommandEntry(
+            "extensions.install.command:uninstall", "Remove the server from CLIENT's configuration."
+        ),
+        "login": CommandEntry("cli.accounts:login", "Ask for an account's API key, check it, and store it."),
+        "logout": CommandEntry("cli.accounts:logout", "Delete a stored key."),
+        "whoami": CommandEntry(
+            "cli.accounts:whoami", "Show which account and key are used, and whether the key works."
+        ),
+        "profiles": CommandEntry(
+            "cli.accounts:profiles_group", "List, add and remove accounts in the configuration file."
+        ),
+        "doctor": CommandEntry(
+            "extensions.doctor.command:doctor", "Check settings, network, key and operations on your account."
+        ),
+        "completion": CommandEntry("cli.help:completion", "Print a shell's completion script."),
+        "help": CommandEntry("cli.help:help_", "Show the help of a command."),
     },
     "Use": {
-        "call": CommandEntry("call:call", "Make one call; asks at the terminal if it needs approval."),
-        "query": CommandEntry("query:query", "Answer a question about the account with one SQL statement."),
-        "run": CommandEntry("run:run", "Make the calls of a file, without a model."),
-        "tools": CommandEntry("call:tools", "List the enabled tools, with effect, route and evidence."),
+        "call": CommandEntry("cli.call:call", "Make one call; asks at the terminal if it needs approval."),
+        "query": CommandEntry("cli.query:query", "Answer a question about the account with one SQL statement."),
+        "run": CommandEntry("cli.run:run", "Make the calls of a file, without a model."),
+        "tools": CommandEntry("cli.call:tools", "List the enabled tools, with effect, route and evidence."),
     },
     "Approvals and record": {
         "approvals": CommandEntry(
-            "approvals:approvals_group", "List the calls that wait for approval, and decide on them."
+            "cli.approvals:approvals_group", "List the calls that wait for approval, and decide on them."
         ),
-        "stop": CommandEntry("stop:stop", "Stop all changes by all agents immediately."),
-        "allow": CommandEntry("stop:allow", "Allow changes again after a stop."),
-        "policy": CommandEntry("policy:policy_group", "Check a policy file, and explain its decision on a call."),
-        "plan": CommandEntry("plan:plan_group", "Write, review and sign plans for unattended runs."),
-        "audit": CommandEntry("audit:audit_group", "Read and verify the audit log."),
+        "stop": CommandEntry("cli.stop:stop", "Stop all changes by all agents immediately."),
+        "allow": CommandEntry("cli.stop:allow", "Allow changes again after a stop."),
+        "policy": CommandEntry("cli.policy:policy_group", "Check a policy file, and explain its decision on a call."),
+        "plan": CommandEntry("cli.plan:plan_group", "Write, review and sign plans for unattended runs."),
+        "audit": CommandEntry("cli.audit:audit_group", "Read and verify the audit log."),
     },
     "Serve": {
-        "sandbox": CommandEntry("serve:sandbox", "Serve the sandbox over HTTP, for others to test against."),
-        "init-team": CommandEntry("init_team:init_team", "Create the team file and secrets of a team server."),
-        "http-token": CommandEntry("serve:http_token", "Print the bearer token that --http accepts."),
-        "health": CommandEntry("health:health", "Check that an HTTP server is healthy.", hidden=True),
+        "sandbox": CommandEntry(
+            "extensions.sandbox.command:sandbox", "Serve the sandbox over HTTP, for others to test against."
+        ),
+        "init-team": CommandEntry(
+            "extensions.team.init_team:init_team", "Create the team file and secrets of a team server."
+        ),
+        "http-token": CommandEntry("cli.serve:http_token", "Print the bearer token that --http accepts."),
+        "health": CommandEntry("cli.health:health", "Check that an HTTP server is healthy.", hidden=True),
     },
 }
 """Commands by group, in the order in which a user needs them. A hidden command is for containers."""
@@ -135,14 +169,13 @@ class GroupedCommands(OptionGroups, click.Group):
 
     @override
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(_ENTRIES)
+        return sorted(name for name, entry in _ENTRIES.items() if entry.is_installed)
 
     @override
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name in _ENTRIES and cmd_name not in self.commands:
             entry = _ENTRIES[cmd_name]
-            module, _, attribute = entry.place.partition(":")
-            command: click.Command = getattr(import_module(f"fastn_mcp.cli.{module}"), attribute)
+            command = entry.load(cmd_name)
             command.short_help = entry.short
             command.hidden = entry.hidden
             self.commands[cmd_name] = _with_examples(command, cmd_name)
@@ -152,7 +185,8 @@ class GroupedCommands(OptionGroups, click.Group):
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         for heading, entries in COMMANDS.items():
             with formatter.section(heading):
-                formatter.write_dl([(name, entry.short) for name, entry in entries.items() if not entry.hidden])
+                shown = {name: entry for name, entry in entries.items() if entry.is_installed and not entry.hidden}
+                formatter.write_dl([(name, entry.short) for name, entry in shown.items()])
         super().format_options(ctx, formatter)
 
     @override

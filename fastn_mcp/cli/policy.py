@@ -93,11 +93,11 @@ def _approvers(start: StartOptions, team: Path | None) -> tuple[int, Collection[
     """
     settings = start.keyless()
     if team is not None:
-        from fastn_mcp.hosted.team_config import load_team  # deferred import: only for a team
+        from fastn_mcp.build.extensions import load_team  # deferred import: only for a team
 
         loaded = load_team(team)
         return 2 * len(loaded.approver_rules), loaded.approver_groups
-    if (settings.webhook_url is None and not any(settings.slack_tokens)) or settings.approvers is None:
+    if (settings.webhook_url is None and not settings.external_channels) or settings.approvers is None:
         return 0, ()
     from fastn_mcp.channels.approvers import load_approvers  # deferred import: only if one is configured
 
@@ -158,7 +158,7 @@ def explain_(start: StartOptions, tool: str, arguments: tuple[str, ...], **optio
     start = start.with_flags(policy=options["file"], mode=options["mode"])
     step_up: StepUp | None = None
     if options["team"] is not None:
-        from fastn_mcp.hosted.team_config import load_team  # deferred import: only for a team
+        from fastn_mcp.build.extensions import load_team  # deferred import: only for a team
 
         step_up = load_team(options["team"]).step_up
     explain = partial(_explain, start, call, asker_of(who), at=at, step_up=step_up)

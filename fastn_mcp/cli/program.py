@@ -3,6 +3,7 @@
 import gc
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,12 +49,37 @@ class Program(GroupedCommands):
             del ctx.meta[_WITHOUT_SETTINGS]
 
     @override
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return super().get_command(ctx, cmd_name) or _commands_of_others(ctx).get(cmd_name)
+
+    @override
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        from fastn_mcp.errors import FastnError
+
+        commands: dict[str, click.Command] = {}
+        with suppress(FastnError, OSError):  # the help is shown with any file
+            commands = _commands_of_others(ctx)
+        if commands:
+            with formatter.section("Extensions of others"):
+                formatter.write_dl([(name, command.get_short_help_str()) for name, command in commands.items()])
+        super().format_options(ctx, formatter)
+
+    @override
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         params = super().get_params(ctx)
         if ctx.meta.get(_WITHOUT_SETTINGS):
             return params
         *fixed, version, help_ = params
         return [*fixed, *setting_options(), version, help_]
+
+
+def _commands_of_others(ctx: click.Context) -> dict[str, click.Command]:
+    """Return the commands of extensions of others that the configuration file names. Raises `SettingsError`."""
+    from fastn_mcp.build.extensions import commands_of_others
+    from fastn_mcp.config.load import read_file
+
+    start = StartOptions(ctx, {}, ctx.params.get("config"), sandboxed=False, sandbox_file=None)
+    return commands_of_others(read_file(start.existing_config()))
 
 
 @click.group(
@@ -173,12 +199,12 @@ def _serve_team(start: StartOptions, file: Path, http: str) -> None:
             raise click.UsageError(
                 f"--{name.replace('_', '-')} belongs to one account: the team file sets it for each tenant."
             )
-    from fastn_mcp.build.team import serve
+    from fastn_mcp.build.extensions import team_server
 
     _collect_garbage()
     flags = {name: start.flags.get(name) for name in process_flags}
     config = start.existing_config()
-    serve(file, http, flags, config=config, state=start.state(), sandboxed=start.sandboxed)
+    team_server().serve(file, http, flags, config=config, state=start.state(), sandboxed=start.sandboxed)
 
 
 def main() -> None:

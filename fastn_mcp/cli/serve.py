@@ -1,12 +1,9 @@
-"""`fastn-mcp`: serve agents, over stdio or HTTP, and write the report of what was done; `fastn-mcp sandbox`."""
+"""`fastn-mcp`: serve agents, over stdio or HTTP, and write the report of what was done."""
 
 import json
-import os
-import time
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import AsyncExitStack, ExitStack, aclosing, asynccontextmanager, contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -37,7 +34,6 @@ def serve_stdio(parts: "Callable[[], AccountParts]", introduction: Introduction 
 
             def begin(is_leaving: Callable[[], bool]) -> "Server[Any]":
                 # Only here, since the introduction needs neither of them: the second imports the SDK.
-                from fastn_mcp.build.telemetry import observe_requests
                 from fastn_mcp.server.handlers import build
 
                 account = parts()
@@ -53,7 +49,8 @@ def serve_stdio(parts: "Callable[[], AccountParts]", introduction: Introduction 
                     account.settings.state_secrets,
                     export_folder=account.stores.export_folder,
                 )
-                observe_requests(server, account.process.instruments)
+                if account.process.telemetry is not None:
+                    account.process.telemetry.observe(server)
                 return server
 
             await stdio.serve(begin, introduction)
@@ -77,10 +74,9 @@ def serve_http(parts: "AccountParts", address: str, state: Path) -> None:
     """
     # Imported here because stdio does not need the HTTP server.
     from fastn_mcp.build.startup import http_address, must_be_free, seal_keys
-    from fastn_mcp.build.telemetry import observe_requests
     from fastn_mcp.config import keys
-    from fastn_mcp.hosted.app import LOCAL_LIMITS, Health, ProcessParts, application, run
     from fastn_mcp.server.handlers import build
+    from fastn_mcp.server.http.app import LOCAL_LIMITS, Health, ProcessParts, application, run
 
     host, port = http_address(address)
     if not is_loopback(host):
@@ -92,7 +88,8 @@ def serve_http(parts: "AccountParts", address: str, state: Path) -> None:
     token = keys.http_token(parts.settings, state, parts.stores.system.token)
     hosts = sorted(served_hosts(host, port))
     server = build(parts.dispatch, parts.tools, parts.label, seal_keys(parts.settings))
-    observe_requests(server, parts.process.instruments)
+    if parts.process.telemetry is not None:
+        parts.process.telemetry.observe(server)
     health = Health()
     parts.guard.decisions.is_leaving = lambda: health.is_leaving
     webhook = parts.channels.webhook
@@ -106,11 +103,11 @@ def serve_http(parts: "AccountParts", address: str, state: Path) -> None:
 
 @asynccontextmanager
 async def _beside(parts: "AccountParts") -> AsyncGenerator[None]:
-    """Receive decisions from Slack while the application serves, and close the account after it."""
+    """Receive decisions from services while the application serves, and close the account after it."""
     async with aclosing(parts), anyio.create_task_group() as tasks:
         parts.channels.group.begin()
-        if parts.channels.slack is not None:
-            parts.channels.slack.begin()
+        for channel in parts.channels.external.values():
+            channel.begin()
         tasks.start_soon(parts.guard.judge.check_customers)
         yield
         tasks.cancel_scope.cancel()
@@ -166,34 +163,3 @@ def http_token(start: "StartOptions", header: bool) -> None:
 
     token = known_http_token(start.keyless(), start.state()).value
     click.echo(json.dumps({"Authorization": f"Bearer {token}"}) if header else token)
-
-
-@click.command(name="sandbox")
-@click.option("--port", type=click.IntRange(1, 65535), default=8765, show_default=True, help="Port on 127.0.0.1.")
-@click.option("--file", type=click.Path(path_type=Path), help="Keep the state in this file.")
-@click.option("--issuer", is_flag=True, help="Also act as an OpenID provider, to try a team's server on this machine.")
-def sandbox(port: int, file: Path | None, issuer: bool) -> None:
-    """Serve the sandbox over HTTP, for others to test against."""
-    # Imported here because serving agents needs none of them.
-    import uvicorn
-
-    from fastn_mcp.build.startup import must_be_free
-    from fastn_mcp.cli.layout import say
-    from fastn_mcp.config.command_line import this_program
-    from fastn_mcp.sandbox.app import create_app
-    from fastn_mcp.sandbox.auth import KEY
-    from fastn_mcp.sandbox.server import Sandbox
-
-    must_be_free("127.0.0.1", port, "Choose another port: fastn-mcp sandbox --port PORT")
-    url = f"http://127.0.0.1:{port}"
-    app = create_app(Sandbox(lambda: datetime.now(UTC), file=file))
-    say(f"Sandbox at {url} with the key {KEY}. Use it from another terminal:")
-    variables = (("FASTN_BASE_URL", url), ("FASTN_API_KEY", KEY))
-    click.echo(f"  {replace(this_program(os.environ), variables=variables).to('call', 'list-customers')}")
-    if issuer:
-        from fastn_mcp.sandbox import issuer as trial  # only on demand
-
-        app = trial.TrialIssuer(url, time.time).beside(app)
-        say(f"OpenID provider at {url}, for a team's server on this machine. Choose on its page who signs in.")
-        say(f"Approval page client id: {trial.CLIENT}, secret: {trial.CLIENT_SECRET}")
-    uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning", access_log=False, server_header=False)

@@ -76,8 +76,8 @@ class StartOptions:
     ) -> "AccountParts":
         """Assemble the parts of an account from `settings`, by default the settings of the selected account."""
         from fastn_mcp.build.composition import assemble, begin_log, policy_of
+        from fastn_mcp.build.extensions import audit_outboxes, begin_telemetry
         from fastn_mcp.build.startup import Process, Sandboxed
-        from fastn_mcp.build.telemetry import audit_outboxes, instruments_of
 
         settings = settings or self.settings()
         if browser and settings.report is not None:
@@ -87,7 +87,7 @@ class StartOptions:
         lines = begin_log(settings)
         program = self.command_line()
         policy = policy_of(settings, os.environ, program)
-        instruments = instruments_of(os.environ, lines, self.context.call_on_close)
+        telemetry = begin_telemetry(os.environ, lines, self.context.call_on_close)
         outbox_of = audit_outboxes(settings, self.state(), os.environ, self.context.call_on_close)
         if no_key is not None:
             logging.getLogger("fastn_mcp").error("Every call will be answered with: %s", no_key)
@@ -97,7 +97,7 @@ class StartOptions:
             program,
             has_browser=browser,
             tally=tally,
-            instruments=instruments,
+            telemetry=telemetry,
             outbox_of=outbox_of,
         )
         parts = assemble(settings, policy, self.state(), process=process, no_key=no_key)
@@ -136,20 +136,25 @@ class StartOptions:
         return state
 
     def ledger_settings(self) -> "Settings":
+        from fastn_mcp.build.extensions import SECTIONS
         from fastn_mcp.config.load import ledger_settings
 
         with self.own_commands():
-            return ledger_settings(self.flags, os.environ, self.existing_config(), sandbox=self.sandboxed)
+            file = self.existing_config()
+            return ledger_settings(self.flags, os.environ, file, sandbox=self.sandboxed, sections=SECTIONS)
 
     def keyless(self) -> "Settings":
         """Return the settings without a key, for commands that need none. Raises `SettingsError`."""
+        from fastn_mcp.build.extensions import SECTIONS
         from fastn_mcp.build.startup import require_known_tools
         from fastn_mcp.config.keys import without_key
         from fastn_mcp.config.load import choose, read_file
 
         with self.own_commands():
             file = read_file(self.existing_config())
-            settings = choose(self.flags, without_key(os.environ), file, sandbox=self.sandboxed).keyless()
+            settings = choose(
+                self.flags, without_key(os.environ), file, sandbox=self.sandboxed, sections=SECTIONS
+            ).keyless()
             require_known_tools(settings)
             return settings
 

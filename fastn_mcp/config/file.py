@@ -10,6 +10,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,6 +19,7 @@ from fastn_mcp.config.addresses import absolute_ledger
 from fastn_mcp.config.model import (
     KEY_HOST,
     KEY_SETTINGS,
+    MOVED,
     PROFILES,
     REMOVED,
     SECRETS,
@@ -28,6 +30,7 @@ from fastn_mcp.config.model import (
     settings_with,
 )
 from fastn_mcp.config.paths import file_errors, require_private, write_private
+from fastn_mcp.config.sections import EXTENSIONS, Tables, with_absolute_files
 from fastn_mcp.config.strict_toml import ConfigError, TomlSource, without_tables
 from fastn_mcp.errors import SettingsError, nearest
 
@@ -50,7 +53,7 @@ def read(path: Path) -> ConfigFile:
     held = next((name for table in tables for name in table if _is_secret(name, table[name])), None)
     if held is not None:
         require_private(path, status.st_mode, held)
-    return config
+    return replace(config, permissions=status.st_mode)
 
 
 def read_or_none(path: Path) -> ConfigFile:
@@ -101,9 +104,12 @@ def _check(table: Mapping[str, object], known: tuple[str, ...], *inside: str) ->
     for name in table:
         if name in REMOVED:
             raise ConfigError((*inside, name), f"the setting {name} was removed. {REMOVED[name].rstrip('.')}")
+        if name in MOVED:
+            raise ConfigError((*inside, name), f"the setting {name} is now {MOVED[name]}")
         if name not in known:
             where = f" in [{'.'.join(inside)}]" if inside else ""
             raise ConfigError((*inside, name), f"there is no setting {name!r}{where}{nearest(name, known)}")
+    _check_extensions(table.get(EXTENSIONS, {}), *inside)
     both = [name for name in KEY_SETTINGS if name in table]
     if len(both) > 1:
         raise ConfigError((*inside, both[1]), f"{' and '.join(both)} are two API keys for one account")
@@ -113,6 +119,16 @@ def _check(table: Mapping[str, object], known: tuple[str, ...], *inside: str) ->
             (*inside, KEY_HOST),
             f'{KEY_HOST} must be a host, or a host and a port, as text, for example {KEY_HOST} = "live.fastn.ai"',
         )
+
+
+def _check_extensions(tables: object, *inside: str) -> None:
+    """Check that extensions have tables. What is in them is checked by their types."""
+    example = f"settings of an extension are a table, for example [{'.'.join((*inside, EXTENSIONS))}.slack]"
+    if not isinstance(tables, dict):
+        raise ConfigError((*inside, EXTENSIONS), example)
+    for name, table in cast("dict[str, object]", tables).items():
+        if not isinstance(table, dict):
+            raise ConfigError((*inside, EXTENSIONS, name), example)
 
 
 def _from(path: Path, table: Mapping[str, object]) -> dict[str, object]:
@@ -125,6 +141,9 @@ def _from(path: Path, table: Mapping[str, object]) -> dict[str, object]:
     ledger = settings.get("ledger")
     if isinstance(ledger, str) and ledger:
         settings["ledger"] = absolute_ledger(ledger, folder)
+    tables = cast(Tables, settings.get(EXTENSIONS, {}))
+    if tables:
+        settings[EXTENSIONS] = {name: with_absolute_files(table, folder) for name, table in tables.items()}
     return settings
 
 

@@ -5,9 +5,9 @@ level of the file, and a variable for one account (its key, its address, its hea
 that does not name it: the program does not guess which was meant.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -29,6 +29,8 @@ from fastn_mcp.config.model import (
     Trait,
     settings_with,
 )
+from fastn_mcp.config.paths import require_private
+from fastn_mcp.config.sections import EXTENSIONS, Section, SectionReader, secrets_in, variables_in, wrong
 from fastn_mcp.errors import NoKey, SettingsError, closest, nearest, reason
 
 DEFAULT = "default"
@@ -40,7 +42,6 @@ THE_PROFILE = "its profile"
 _VARIABLES = {source.field: source.variable for source in SOURCES}
 _FLAGS = {source.field: source.flag for source in SOURCES if source.flag is not None}
 _NO_KEY = "-"
-_VERB = re.compile(r"^(?=(?:begins|cannot|has|holds|is|must|names) )")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +88,10 @@ class Chosen:
     def _wrong(self, name: str, problem: Any, key: Key) -> SettingsError:
         if problem["type"] == "extra_forbidden":
             return SettingsError(f"There is no setting {name!r}{nearest(name, Settings.model_fields)}.")
-        why = _VERB.sub("it ", reason(problem))
         if name == "api_key":
-            return NoKey(f"The setting api_key ({key.place}) is wrong: {why}.", "Copy the whole key, and nothing else.")
-        return SettingsError(f"{self._place(name)} is wrong: {why}.")
+            error = wrong(f"The setting api_key ({key.place})", reason(problem))
+            return NoKey(error.what, "Copy the whole key, and nothing else.")
+        return wrong(self._place(name), reason(problem))
 
     def _place(self, name: str) -> str:
         """Say where the value of a setting comes from, as the subject of a sentence."""
@@ -108,9 +109,13 @@ def load(
     *,
     keyring: SystemKeyring | None = None,
     flag_names: Mapping[str, str] = _FLAGS,
+    sections: SectionReader | None = None,
 ) -> Settings:
-    """Load the settings. `flag_names` are the names of `flags` in errors. Raises `SettingsError`."""
-    account = choose(flags, environment, read_file(file), flag_names=flag_names)
+    """Load the settings. `flag_names` are the names of `flags` in errors. Raises `SettingsError`.
+
+    Settings of extensions are read by `sections`, and without it left out.
+    """
+    account = choose(flags, environment, read_file(file), flag_names=flag_names, sections=sections)
     if flags.get("api_key") is not None:
         return account.with_key(Key(flags["api_key"], "given"))
     if account.profile is None and environment.get(VARIABLE, "") != "":
@@ -119,11 +124,17 @@ def load(
 
 
 def ledger_settings(
-    flags: Mapping[str, object], environment: Mapping[str, str], file: Path | None, *, sandbox: bool = False
+    flags: Mapping[str, object],
+    environment: Mapping[str, str],
+    file: Path | None,
+    *,
+    sandbox: bool = False,
+    sections: SectionReader | None = None,
 ) -> Settings:
     """Load only the settings of the ledger: approvers need no key. Raises `SettingsError`."""
-    account = choose(flags, environment, read_file(file), sandbox=sandbox)
-    return replace(account, values={name: account.values.get(name) for name in ("ledger", "state_secret")}).keyless()
+    account = choose(flags, environment, read_file(file), sandbox=sandbox, sections=sections)
+    names = ("ledger", "state_secret", EXTENSIONS)
+    return replace(account, values={name: account.values.get(name) for name in names}).keyless()
 
 
 def read_file(file: Path | None) -> ConfigFile:
@@ -165,12 +176,14 @@ def choose(
     *,
     sandbox: bool = False,
     flag_names: Mapping[str, str] = _FLAGS,
+    sections: SectionReader | None = None,
 ) -> Chosen:
     """Choose the account, before its key is known. Raises `SettingsError`.
 
-    With `sandbox` no profile is chosen: the in-process sandbox is an account of its own.
+    With `sandbox` no profile is chosen: the in-process sandbox is an account of its own. Settings of extensions are
+    read by `sections`, and without it left out.
     """
-    _no_other_was_meant(environment, config)
+    _no_other_was_meant(environment, config, sections)
     set_flags = {name: value for name, value in flags.items() if value is not None}
     variables = {name: environment[v] for name, v in _VARIABLES.items() if environment.get(v, "") != ""}
     profile = None if sandbox else _profile(set_flags, variables, config)
@@ -178,6 +191,7 @@ def choose(
     values = {name: value for name, value in {**config.top, **own}.items() if name not in (*KEY_SETTINGS, KEY_HOST)}
     if profile is not None:
         _one_account(variables, values, set_flags, profile=profile, config=config)
+    values[EXTENSIONS] = {} if sections is None else _sections(config, profile, environment, sections)
     values |= {name: value for name, value in (variables | set_flags).items() if name != "api_key"}
     origins = dict.fromkeys(config.top, THE_FILE)
     origins |= dict.fromkeys({} if profile is None else config.profiles[profile], THE_PROFILE)
@@ -190,19 +204,35 @@ def choose(
     return Chosen(values, config, profile, origins)
 
 
-def _no_other_was_meant(environment: Mapping[str, str], config: ConfigFile) -> None:
+def _sections(
+    config: ConfigFile, profile: str | None, environment: Mapping[str, str], reader: SectionReader
+) -> dict[str, Section]:
+    """Read the settings of extensions. Raises `SettingsError`, also if others can read a secret in the file."""
+    tables = config.tables_of_extensions(profile)
+    sections = reader.read(tables, environment, partial(config.place_in_extension, profile=profile))
+    secret = next(secrets_in(tables, sections), None)
+    if secret is not None and config.path is not None:
+        require_private(config.path, config.permissions, ".".join(secret))
+    return sections
+
+
+def _no_other_was_meant(environment: Mapping[str, str], config: ConfigFile, sections: SectionReader | None) -> None:
     """Reject variables of removed settings, and misspelt variables: FASTN_READ_ONY=1 would allow everything.
 
     Names close to the key's are ignored: they may hold keys of other accounts, and a missing key is an error anyway.
     """
     known = (*_VARIABLES.values(), *OF_THE_PROCESS)
     named = [table.get("api_key_env") for table in (config.top, *config.profiles.values())]
+    for profile in (None, *config.profiles):
+        named += variables_in(config.tables_of_extensions(profile))
     for setting, instead in REMOVED.items():
         variable = f"FASTN_{setting.upper()}"
         if variable in environment and variable not in named:
             raise SettingsError(f"{variable} is set, and the setting {setting} was removed.", instead)
     for name in environment:
         if not name.startswith("FASTN_") or name in known or name in named:
+            continue
+        if sections is not None and sections.owns(name):
             continue
         close = closest(name, known, 0.85)
         if close is not None and not close.startswith(VARIABLE):

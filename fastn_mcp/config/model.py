@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 from urllib.parse import unquote, urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SerializeAsAny,
+    ValidationInfo,
+)
 
 from fastn_mcp.config.addresses import (
     PROXY_VARIABLES,
@@ -20,6 +29,7 @@ from fastn_mcp.config.addresses import (
     plain_address,
     split_address,
 )
+from fastn_mcp.config.sections import EXTENSIONS, ChannelSection, Section, Tables
 from fastn_mcp.errors import SettingsError, nearest
 from fastn_mcp.tools.operation import Route
 
@@ -66,11 +76,20 @@ REMOVED = {
     "remind_after": "Each request is notified once. Remove the setting.",
     "audit_max_mb": "The audit log is rotated at 64 MiB; remove the setting.",
     "audit_keep_files": "Set how long rotated audit logs are kept in audit_keep_days; remove the setting.",
+    "audit_export": "Set audit_export in [extensions.telemetry], or FASTN_TELEMETRY_AUDIT_EXPORT.",
     "audit_export_seconds": "With fail-closed an entry may wait for 60 seconds; remove the setting.",
     "read_only": "Use the mode read-only instead: --mode read-only, FASTN_MODE=read-only.",
     "toolsets": "Name the toolsets in tools instead: --tools customers,billing.",
 }
 """Settings that were removed, and what to do instead. A start with one of them fails."""
+
+MOVED = {
+    "slack_app_token": "app_token in [extensions.slack]",
+    "slack_bot_token": "bot_token in [extensions.slack]",
+    "slack_channel": "channel in [extensions.slack]",
+    "slack_url": "url in [extensions.slack]",
+}
+"""Settings of the file that are an extension's now. Their variables are as before."""
 
 SHORTEST_SECRET = 32
 """Minimum length of a sealing secret, in characters."""
@@ -185,12 +204,13 @@ def _listen(address: str) -> str:
     return address
 
 
-def _ledger(ledger: str) -> str:
+def _ledger(ledger: str, others: ValidationInfo) -> str:
     # The URL of a server is validated when it is opened.
     if not ledger.isprintable():
         raise ValueError("holds a line break or another character that no file and no URL has")
-    if is_shared(ledger) and not ledger.startswith(_SERVERS):
-        raise ValueError(f"is neither a file nor the URL of a server: {', '.join(_SERVERS)}")
+    servers = [*_SERVERS, *(f"{name}://" for name in others.data.get(EXTENSIONS, {}))]
+    if is_shared(ledger) and not ledger.startswith(tuple(servers)):
+        raise ValueError(f"is neither a file nor the URL of a server: {', '.join(servers)}")
     return ledger
 
 
@@ -288,6 +308,10 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, arbitrary_types_allowed=True)
 
+    extensions: dict[str, SerializeAsAny[Section]] = _setting(
+        {}, "Settings of extensions, each in its own table: [extensions.slack]."
+    )
+    """Validated first, since `ledger` may name one of them."""
     api_key: Annotated[str, AfterValidator(_key)] = _setting(
         ..., "Fastn API key (dashboard: Settings > API keys). Keep it out of the files of a project.", repr=False
     )
@@ -367,12 +391,6 @@ class Settings(BaseModel):
     audit_keep_days: int | None = _setting(
         None, "Days for which rotated audit logs are kept; by default for ever. Rotates daily (audit-log.md).", ge=1
     )
-    audit_export: Literal["off", "fail-open", "fail-closed"] = _setting(
-        "off",
-        "Also send the audit log to the OpenTelemetry collector. fail-closed refuses changes while that takes too long"
-        " (observability.md).",
-        Trait.PROCESS,
-    )
     deadline: float = _setting(60.0, "Maximum seconds for one call, including retries.", Trait.FLAG, gt=0, le=600)
     ai_deadline: float = _setting(300.0, "Maximum seconds for one call of ai_chat or ai_build.", gt=0, le=3600)
     concurrency: int = _setting(64, "Maximum number of concurrent requests to Fastn.", ge=1, le=256)
@@ -401,19 +419,6 @@ class Settings(BaseModel):
     )
     webhook_secret: _SigningSecret | None = _setting(
         None, "Secret that signs what is posted to webhook_url; 32 characters or more.", repr=False
-    )
-    slack_app_token: Annotated[str, Field(pattern="^xapp-[A-Za-z0-9-]{8,}$")] | None = _setting(
-        None, "App-level token (xapp-), to decide approval requests in Slack (slack.md).", repr=False
-    )
-    slack_bot_token: Annotated[str, Field(pattern="^xoxb-[A-Za-z0-9-]{8,}$")] | None = _setting(
-        None, "Bot token (xoxb-) of the same Slack app.", repr=False
-    )
-    slack_channel: Annotated[str, Field(pattern="^[CG][A-Z0-9]{2,}$")] | None = _setting(
-        None,
-        "Id of the Slack channel for approval requests, such as C0123ABCD; by default each approver gets a message.",
-    )
-    slack_url: _Receiver = _setting(
-        "https://slack.com/api/", "URL of Slack's Web API; https://slack-gov.com/api/ for GovSlack."
     )
     notify: _AppriseUrls | None = _setting(
         None,
@@ -508,8 +513,9 @@ class Settings(BaseModel):
         return is_shared(self.ledger)
 
     @property
-    def slack_tokens(self) -> tuple[str | None, str | None]:
-        return self.slack_app_token, self.slack_bot_token
+    def external_channels(self) -> list[str]:
+        """Extensions that ask people for approvals."""
+        return [name for name, section in self.extensions.items() if isinstance(section, ChannelSection)]
 
     @property
     def state_secrets(self) -> list[str]:
@@ -525,6 +531,7 @@ class Settings(BaseModel):
         passwords += [found[1] for found in map(_PASSWORD.search, notify) if found]
         not_whole = ("ledger", "notify")  # an address, but for its password; a list
         whole = [getattr(self, name) for name in SECRETS if name not in not_whole] + notify
+        whole += [secret for section in self.extensions.values() for secret in section.secrets]
         return [secret for secret in (*whole, *passwords, *map(unquote, passwords), *self.state_secrets) if secret]
 
     @property
@@ -575,7 +582,7 @@ _FLAGS = settings_with(Trait.FLAG)
 SOURCES = tuple(
     Source(field, "FASTN_" + field.upper(), "--" + field.replace("_", "-") if field in _FLAGS else None)
     for field in Settings.model_fields
-    if field not in ("routes", "fields")
+    if field not in ("routes", "fields", EXTENSIONS)
 )
 
 OF_THE_PROCESS = ("FASTN_CONFIG", "FASTN_CONFIG_DIR", "FASTN_STATE_DIR", "FASTN_HTTP")
@@ -601,6 +608,8 @@ class ConfigFile:
     top: Mapping[str, object] = field(default_factory=dict[str, object])
     profiles: Mapping[str, Mapping[str, object]] = field(default_factory=dict[str, Mapping[str, object]])
     source: "TomlSource | None" = None
+    permissions: int = 0
+    """Mode bits of the file."""
 
     @property
     def text(self) -> str:
@@ -627,6 +636,21 @@ class ConfigFile:
     def line(self, *at: str) -> str:
         """Return file and line of a key, as messages name it."""
         return f"{self.path}, line {1 if self.source is None else self.source.line(at)}"
+
+    def tables_of_extensions(self, profile: str | None) -> Tables:
+        """Return the tables of extensions for a profile, whose own replace those at the top level."""
+        own = self.table(profile).get(EXTENSIONS, {})
+        return {**cast(Tables, self.top.get(EXTENSIONS, {})), **cast(Tables, own)}
+
+    def place_in_extension(self, extension: str, setting: str, profile: str | None) -> str:
+        """Say where the table of an extension is, or a setting in it. An empty `setting` stands for the table."""
+        at = [EXTENSIONS, extension]
+        if profile is not None and extension in cast(Tables, self.table(profile).get(EXTENSIONS, {})):
+            at = [PROFILES, profile, *at]
+        table = f"[{'.'.join(at)}]"
+        if not setting:
+            return f"{self.line(*at)}: {table}"
+        return f"{self.line(*at, setting)}: the setting {setting} in {table}"
 
     def line_of(self, name: str, profile: str | None) -> str:
         """Return file and line of a setting in the table of a profile."""

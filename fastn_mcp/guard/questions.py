@@ -112,7 +112,7 @@ class Questions:
         resolved = evaluation.resolved
         is_refused = evaluation.verdict.decision is Decision.DENY
         placed = {"number": evaluation.number, "refused": evaluation.verdict.rule if is_refused else ""}
-        make = partial(question_of, facts, self._account.name, target_id(resolved))
+        make = partial(question_of, facts, self._account.shown_name, target_id(resolved))
         question = replace(await work_on(received(), make), **placed)
         if not self._account.tools.hides_any:
             return replace(evaluation, question=question)
@@ -120,7 +120,7 @@ class Questions:
         of_agent = facts_for_agent(facts, readable, evaluation.verdict.reason)
         if recorded is not None:
             of_agent = await self._described_for_agent(facts, of_agent, recorded)
-        make = partial(question_of, of_agent, self._account.name, target_id(readable))
+        make = partial(question_of, of_agent, self._account.shown_name, target_id(readable))
         for_agent = replace(await work_on(received(), make), **placed)
         return replace(evaluation, question=question, question_for_agent=for_agent)
 

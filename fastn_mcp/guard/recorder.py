@@ -176,9 +176,9 @@ class Recorder:
         agreed = about(AuditEvent.AGREED, tool, request.asker, self._account)
         self._audit.record(replace(agreed, decision=request.required, approved_by=by, grant=request.id, arguments=None))
 
-    def decided(self, event: AuditEvent, request: ApprovalRequest, note: str | None) -> None:
-        """Record a decision on the approval page, or an expired request."""
-        record_fact(self._audit, decision_entry(event, request, "local_page", note))
+    def decided(self, event: AuditEvent, request: ApprovalRequest, note: str | None, by: str = "local_page") -> None:
+        """Record a decision on a channel, by default the approval page, or an expired request."""
+        record_fact(self._audit, decision_entry(event, request, by, note))
 
     def not_sent(self, call: Tool[Any], caller: Caller, error: FastnError) -> None:
         """Record why a call was not sent."""

@@ -6,8 +6,8 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from fastn_mcp.config.command_line import by_uvx
-from fastn_mcp.install.clients import BY_NAME, Key, McpClient, additions
-from fastn_mcp.install.edit import NotInstalled
+from fastn_mcp.extensions.install.clients import BY_NAME, Key, McpClient, additions
+from fastn_mcp.extensions.install.edit import NotInstalled
 
 
 def links(client: McpClient, name: str, arguments: tuple[str, ...], key: Key) -> dict[str, str]:

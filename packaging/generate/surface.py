@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, cast, get_args, get_origin
+from typing import Any, Literal, NamedTuple, cast, get_args, get_origin
 
 import anyio
 from install_links import links
@@ -16,14 +16,17 @@ from mcp.server import Server
 from mcp.shared._context_streams import create_context_streams
 from mcp.shared.message import SessionMessage
 from mcp.types import JSONRPCResponse, jsonrpc_message_adapter
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from fastn_mcp import IS_PUBLISHED, __version__
 from fastn_mcp.build.composition import assemble, policy_of
+from fastn_mcp.build.extensions import SECTIONS
 from fastn_mcp.build.startup import Process, Sandboxed, settings_of
 from fastn_mcp.config.model import SOURCES, KeySettings, Settings, Source
-from fastn_mcp.install.clients import CLIENTS, McpClient
-from fastn_mcp.install.edit import NotInstalled
+from fastn_mcp.config.sections import variable_of
+from fastn_mcp.extensions.install.clients import CLIENTS, McpClient
+from fastn_mcp.extensions.install.edit import NotInstalled
 from fastn_mcp.procedures.catalog import ALL_TOOLS
 from fastn_mcp.server.handlers import build
 from fastn_mcp.server.handshake import FILE, HANDSHAKE, MODERN
@@ -139,23 +142,40 @@ def fill_manifest(name: str, text: str) -> str:
 
 
 def _package(package: Document) -> Document:
-    described = package | {"environmentVariables": [_variable(source) for source in SOURCES]}
+    described = package | {"environmentVariables": [_variable(each) for each in VARIABLES]}
     if package["registryType"] == "oci":  # its version is the tag
         return described | {"identifier": f"{package['identifier'].rpartition(':')[0]}:{__version__}"}
     return described
 
 
-def _variable(source: Source) -> Document:
-    field = Settings.model_fields[source.field]
+class Variable(NamedTuple):
+    """A variable, and the field that it sets."""
+
+    name: str
+    field: FieldInfo
+
+
+EXTENSIONS_WITH_SETTINGS = ("slack", "telemetry")
+
+VARIABLES = [Variable(source.variable, Settings.model_fields[source.field]) for source in SOURCES] + [
+    Variable(variable_of(extension, name), field)
+    for extension in EXTENSIONS_WITH_SETTINGS
+    for name, field in SECTIONS.type_of(extension).model_fields.items()
+]
+"""Variables of the core and of its extensions."""
+
+
+def _variable(variable: Variable) -> Document:
+    field = variable.field
     shape = "number" if field.annotation is float or field.annotation is int else "string"
-    described: Document = {"name": source.variable, "description": field.description, "format": shape}
-    if source.field == "api_key":
+    described: Document = {"name": variable.name, "description": field.description, "format": shape}
+    if variable.name == "FASTN_API_KEY":
         return described | {"isRequired": True, "isSecret": True}
     if not field.repr:
         described["isSecret"] = True
-    if field.default is not None:
+    if field.default not in (PydanticUndefined, None):
         described["default"] = json.dumps(field.default).strip('"')
-    if choices := _choices(source):
+    if choices := _choices(field):
         described["choices"] = choices
     return described
 
@@ -163,15 +183,15 @@ def _variable(source: Source) -> Document:
 def _asked(source: Source, entry: Document) -> Document:
     """Never without a default: what the user leaves out would reach the server as `${user_config.NAME}`."""
     field = Settings.model_fields[source.field]
-    choices = f" One of: {', '.join(_choices(source))}." if _choices(source) else ""
+    choices = f" One of: {', '.join(_choices(field))}." if _choices(field) else ""
     described = entry | {"description": f"{field.description}{choices}"}
     return (
         described if entry.get("required") else described | {"default": "" if field.default is None else field.default}
     )
 
 
-def _choices(source: Source) -> list[str]:
-    annotation = Settings.model_fields[source.field].annotation
+def _choices(field: FieldInfo) -> list[str]:
+    annotation = field.annotation
     return list(get_args(annotation)) if get_origin(annotation) is Literal else []
 
 
@@ -215,6 +235,17 @@ def settings_table() -> str:
         rows.append(f"| {names} | {default} | {_cell(info.description)} |")
     rows += [f"| `{name}` |  | {_cell(info.description)} |" for name, info in KeySettings.model_fields.items()]
     return "\n".join(["| setting, variable, flag | default | |", "|---|---|---|", *rows])
+
+
+def extensions_table() -> str:
+    """The same for the tables of extensions."""
+    rows: list[str] = []
+    for extension in EXTENSIONS_WITH_SETTINGS:
+        for name, info in SECTIONS.type_of(extension).model_fields.items():
+            default = "" if info.default in (PydanticUndefined, None) else f"`{info.default}`"
+            names = f"`{name}`<br>`{variable_of(extension, name)}`"
+            rows.append(f"| `[extensions.{extension}]` | {names} | {default} | {_cell(info.description)} |")
+    return "\n".join(["| table | setting, variable | default | |", "|---|---|---|---|", *rows])
 
 
 def _published() -> str:

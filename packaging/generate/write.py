@@ -22,6 +22,7 @@ def documentation(docs: Path) -> dict[Path, str]:
     tables = {
         "tools": overview(),
         "settings": surface.settings_table(),
+        "extensions": surface.extensions_table(),
         "commands": reference(),
         "modules": module_tree(),
     }

@@ -7,8 +7,8 @@ import pytest
 from support.world import World
 
 from fastn_mcp.account.answer_reads import AnswerReads
+from fastn_mcp.extensions.sandbox.state import stamp
 from fastn_mcp.procedures.reads import read_back
-from fastn_mcp.sandbox.state import stamp
 from fastn_mcp.tools.workflows import ListExecutions
 
 

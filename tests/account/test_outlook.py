@@ -10,10 +10,10 @@ from support.world import World
 
 from fastn_mcp.account.outlook import Outlook, outlook_of
 from fastn_mcp.account.resolved_call import Surroundings
+from fastn_mcp.extensions.sandbox.state import stamp
 from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.records.states import State
-from fastn_mcp.sandbox.state import stamp
 from fastn_mcp.tools.catalog import OPERATIONS
 from fastn_mcp.tools.connectors import ListConnections
 from fastn_mcp.tools.operation import Create

@@ -46,7 +46,7 @@ from support.server_process import BEARER, ERAS, HTTP_TOKEN, KEY, Person  # noqa
 from support.tcp_proxy import Proxy, proxied  # noqa: E402
 from support.valkey_server import ValkeyServer  # noqa: E402
 
-from fastn_mcp.sandbox.app import read_request  # noqa: E402
+from fastn_mcp.extensions.sandbox.app import read_request  # noqa: E402
 from fastn_mcp.tools.operation import Operation  # noqa: E402
 from fastn_mcp.tools.tool import Effect  # noqa: E402
 

@@ -7,9 +7,9 @@ from contextlib import closing
 
 import pytest
 
+from fastn_mcp.extensions.telemetry.exporter import export
+from fastn_mcp.extensions.telemetry.instruments import incoming
 from fastn_mcp.server.log import JsonLines
-from fastn_mcp.telemetry.exporter import export
-from fastn_mcp.telemetry.instruments import incoming
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 CANARY = "kanarienvogel-41"

@@ -15,10 +15,10 @@ import pytest
 from support.command_line import run_command
 
 from fastn_mcp.config.command_line import CommandLine
-from fastn_mcp.install import apply, edit
-from fastn_mcp.install.apply import Target
-from fastn_mcp.install.clients import BY_NAME, additions
-from fastn_mcp.install.edit import Format, NotInstalled
+from fastn_mcp.extensions.install import apply, edit
+from fastn_mcp.extensions.install.apply import Target
+from fastn_mcp.extensions.install.clients import BY_NAME, additions
+from fastn_mcp.extensions.install.edit import Format, NotInstalled
 
 CLAUDE = BY_NAME["claude-code"]
 OURS = additions(CLAUDE, "fastn", CommandLine("fastn-mcp", ("--sandbox",)), "profile", "linux")

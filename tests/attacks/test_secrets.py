@@ -20,13 +20,13 @@ from support.world import World, batch_of
 
 from fastn_mcp.build.composition import may_own
 from fastn_mcp.errors import NotSent
+from fastn_mcp.extensions.sandbox.auth import KEY
 from fastn_mcp.guard.key_files import SecretValues
 from fastn_mcp.guard.result import Done
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.procedures.catalog import ALL_TOOLS
 from fastn_mcp.redaction import REDACTED
-from fastn_mcp.sandbox.auth import KEY
 from fastn_mcp.tools.access import CreateSecret
 from fastn_mcp.tools.customers import CreateCustomer, UpdateCustomer
 from fastn_mcp.tools.operation import Request

@@ -25,8 +25,8 @@ from fastn_mcp.channels.notification import NotifyingChannel
 from fastn_mcp.channels.page.page import read_page_file
 from fastn_mcp.channels.terminal import TerminalChannel
 from fastn_mcp.errors import Refused
+from fastn_mcp.extensions.team.approvers import TenantPage
 from fastn_mcp.guard.channel import Announcement, Channel, ChannelCapabilities, NobodyAble
-from fastn_mcp.hosted.approvers import TenantPage
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState
 from fastn_mcp.ledger.change import Change
 from fastn_mcp.ledger.ledger import Ledger

@@ -512,7 +512,8 @@ async def test_address_of_the_page_is_kept(tmp_path: Path, ntfy: HttpService) ->
 
 def test_apprise_is_imported_only_where_it_is_set_up() -> None:
     code = (
-        "import sys, fastn_mcp.cli.serve, fastn_mcp.cli.doctor, fastn_mcp.build.composition, fastn_mcp.build.team\n"
+        "import sys, fastn_mcp.cli.serve, fastn_mcp.build.composition\n"
+        "import fastn_mcp.extensions.doctor.command, fastn_mcp.extensions.team.builder\n"
         "sys.exit(' '.join({'apprise', 'requests', 'fastn_mcp.channels.notification'} & sys.modules.keys()) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

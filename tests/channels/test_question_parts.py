@@ -19,9 +19,9 @@ from support.record_guard import PRINCIPAL
 from support.recorded_calls import recorded_calls
 
 from fastn_mcp.channels.elicitation import form_request
-from fastn_mcp.channels.slack.blocks import message
 from fastn_mcp.channels.terminal import Terminal
 from fastn_mcp.channels.webhook.webhook import payload
+from fastn_mcp.extensions.slack.blocks import message
 from fastn_mcp.guard.approval_form import form_text
 from fastn_mcp.ledger.approval_request import ApprovalRequest
 from fastn_mcp.ledger.question import Question

@@ -17,8 +17,8 @@ from support.terminal import sitting
 from test_help import examples, help_of
 
 from fastn_mcp.cli.display import Display, rows_in
+from fastn_mcp.extensions.sandbox.server import Sandbox
 from fastn_mcp.procedures.catalog import TOOLS
-from fastn_mcp.sandbox.server import Sandbox
 
 WIDTHS = (60, 80, 160)
 NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)

@@ -9,7 +9,7 @@ import pytest
 from support.command_line import run_command
 from support.valkey_server import ValkeyServer
 
-from fastn_mcp.hosted.team_config import load_team
+from fastn_mcp.extensions.team.team_config import load_team
 from fastn_mcp.tools.tool import Effect
 
 ENV = {"FASTN_CONFIG": os.devnull}

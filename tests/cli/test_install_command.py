@@ -10,8 +10,8 @@ import pytest
 from support.command_line import Run, error_line
 from support.terminal import sitting
 
-from fastn_mcp.cli.install import install
-from fastn_mcp.install.clients import CLIENTS
+from fastn_mcp.extensions.install.clients import CLIENTS
+from fastn_mcp.extensions.install.command import install
 
 PROGRAM = str(Path(sys.executable).with_name("fastn-mcp"))
 

@@ -49,7 +49,7 @@ class _Missing(MetaPathFinder):
 
 
 def test_missing_library_names_the_extra(tmp_path: Path) -> None:
-    ours = "fastn_mcp.ledger.valkey"
+    ours = "fastn_mcp.extensions.valkey"
     taken = {n: sys.modules.pop(n) for n in list(sys.modules) if n.split(".")[0] == "valkey" or n.startswith(ours)}
     sys.meta_path.insert(0, finder := _Missing())
     try:
@@ -69,7 +69,7 @@ def test_missing_library_names_the_extra(tmp_path: Path) -> None:
 def test_ledger_server_is_selected_by_url(tmp_path: Path, valkey: ValkeyServer) -> None:
     """Valkey, valkeys, redis and rediss; nothing is opened before it is needed."""
 
-    from fastn_mcp.ledger.valkey.store import ValkeyStore
+    from fastn_mcp.extensions.valkey.store import ValkeyStore
 
     for scheme in ("valkey", "valkeys", "redis", "rediss"):
         ledger = ledger_at(f"{scheme}://127.0.0.1:1", tmp_path, System())

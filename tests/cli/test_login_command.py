@@ -13,10 +13,10 @@ from support.command_line import Run, error_line, run_command
 from support.identity_provider import listening
 from support.terminal import sitting
 
+from fastn_mcp.extensions.sandbox.app import create_app
+from fastn_mcp.extensions.sandbox.auth import KEY, LIVE_KEY, VIEWER_KEY
+from fastn_mcp.extensions.sandbox.server import Sandbox
 from fastn_mcp.runtime import System
-from fastn_mcp.sandbox.app import create_app
-from fastn_mcp.sandbox.auth import KEY, LIVE_KEY, VIEWER_KEY
-from fastn_mcp.sandbox.server import Sandbox
 
 CANARY = "fsk_test_C4N4RY"
 

@@ -9,8 +9,8 @@ import pytest
 from support.command_line import Run, error_line
 from support.policy_files import CONFIRMS
 
+from fastn_mcp.extensions.sandbox.server import Sandbox
 from fastn_mcp.runtime import System
-from fastn_mcp.sandbox.server import Sandbox
 
 EXAMPLE = (Path(__file__).parents[2] / "examples" / "policy.toml").read_text(encoding="utf-8")
 

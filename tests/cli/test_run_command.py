@@ -15,8 +15,8 @@ from support.terminal import sitting
 
 from fastn_mcp.cli.exit import strongest
 from fastn_mcp.cli.run import read
+from fastn_mcp.extensions.sandbox.server import Sandbox
 from fastn_mcp.procedures.catalog import TOOLS
-from fastn_mcp.sandbox.server import Sandbox
 
 PROGRAM = (sys.executable, "-m", "fastn_mcp", "--sandbox")
 Ran = tuple["subprocess.CompletedProcess[str]", dict[str, Any]]

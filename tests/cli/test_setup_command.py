@@ -13,10 +13,10 @@ from support.identity_provider import listening
 from support.terminal import sitting
 
 from fastn_mcp.config.command_line import path_hint
+from fastn_mcp.extensions.sandbox.app import create_app
+from fastn_mcp.extensions.sandbox.auth import KEY
+from fastn_mcp.extensions.sandbox.server import Sandbox
 from fastn_mcp.runtime import System
-from fastn_mcp.sandbox.app import create_app
-from fastn_mcp.sandbox.auth import KEY
-from fastn_mcp.sandbox.server import Sandbox
 
 PROGRAM = str(Path(sys.executable).with_name("fastn-mcp"))
 SETUP = ["-m", "fastn_mcp", "setup"]

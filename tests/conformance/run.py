@@ -2,7 +2,8 @@
 
 Once as it serves one person, and once as it serves a team, where only what is about HTTP is run again. The suite can
 send no token, so it goes through a door that adds one. Of authorization the suite has scenarios for clients and
-for identity providers, and none for a server like this one; tests/hosted and tests/end_to_end/test_team.py have them.
+for identity providers, and none for a server like this one; tests/extensions/team and tests/end_to_end/test_team.py
+have them.
 
 Only scenarios that need no fixtures: most of the suite is written for an example server that offers tools, resources
 and prompts by the names of what they test. So is `completion-complete`: it wants values for a prompt of the suite's

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from support.ports import free_port, listening
 
-from fastn_mcp.sandbox.auth import KEY
+from fastn_mcp.extensions.sandbox.auth import KEY
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [

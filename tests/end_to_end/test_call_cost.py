@@ -19,8 +19,8 @@ from support.world import World
 
 from fastn_mcp.client.cost import spent
 from fastn_mcp.client.exchange import Answer
+from fastn_mcp.extensions.sandbox.server import InProcess
 from fastn_mcp.procedures.catalog import ALL_TOOLS
-from fastn_mcp.sandbox.server import InProcess
 from fastn_mcp.server.handlers import AGE_META, REQUESTS_META, build
 from fastn_mcp.tools.operation import Request
 

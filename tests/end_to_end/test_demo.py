@@ -62,7 +62,11 @@ BROKEN = {
         "check failed",
     ),
     "answers without what they are about": ("server/rendering.py", "def render(*_): return {}", "KeyError: 'data'"),
-    "a sandbox that does not start": ("sandbox/app.py", "def create_app(_): raise OSError('no sandbox')", "no sandbox"),
+    "a sandbox that does not start": (
+        "extensions/sandbox/app.py",
+        "def create_app(_): raise OSError('no sandbox')",
+        "no sandbox",
+    ),
 }
 
 

@@ -35,7 +35,7 @@ def env(upstream: Upstream, collector: CollectorProcess) -> dict[str, str]:
         "OTEL_EXPORTER_OTLP_TIMEOUT": "0.5",
         "OTEL_TRACES_EXPORTER": "none",
         "OTEL_METRICS_EXPORTER": "none",
-        "FASTN_AUDIT_EXPORT": "fail-open",
+        "FASTN_TELEMETRY_AUDIT_EXPORT": "fail-open",
         "BROWSER": "true",
     }
 
@@ -71,7 +71,7 @@ def test_unsent_entries_are_exported_by_the_next_process(env: dict[str, str], co
 async def test_fail_closed_refuses_changes_while_entries_are_overdue(
     env: dict[str, str], collector: CollectorProcess, upstream: Upstream
 ) -> None:
-    env = env | {"FASTN_AUDIT_EXPORT": "fail-closed"}
+    env = env | {"FASTN_TELEMETRY_AUDIT_EXPORT": "fail-closed"}
     earlier = System(now=lambda: datetime.now(UTC) - timedelta(seconds=61))
     log = AuditFile(Path(env["FASTN_STATE_DIR"]) / "audit.jsonl", earlier)
     log.record(about(AuditEvent.REFUSED, CreateCustomer(name="Earlier"), Asker(), "default at live.fastn.ai"))

@@ -51,9 +51,9 @@ from fastn_mcp.client.exchange import HttpExchange, TransportFactory, headers
 from fastn_mcp.client.transport import HttpTransport
 from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import FastnError
+from fastn_mcp.extensions.sandbox.auth import KEY
 from fastn_mcp.records.rows import row_of
 from fastn_mcp.runtime import System
-from fastn_mcp.sandbox.auth import KEY
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, GetCustomer, ListCustomers, UpdateCustomer
 from fastn_mcp.tools.operation import Operation
 

@@ -77,7 +77,7 @@ def fleet(
         "OTEL_TRACES_EXPORTER": "none",
         "OTEL_METRICS_EXPORTER": "none",
         "OTEL_LOGS_EXPORTER": "none",
-        "FASTN_AUDIT_EXPORT": "fail-closed",
+        "FASTN_TELEMETRY_AUDIT_EXPORT": "fail-closed",
     }
     with a_fleet(tmp_path_factory.mktemp("fleet"), ledger.server.url(), env=env) as made:
         yield made

@@ -25,7 +25,7 @@ from support.identity_provider import listening
 from support.ports import free_port
 from support.server_process import Person, approving
 
-from fastn_mcp.sandbox.server import Sandbox, dataset
+from fastn_mcp.extensions.sandbox.server import Sandbox, dataset
 
 
 @pytest.fixture(scope="module")

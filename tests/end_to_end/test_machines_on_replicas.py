@@ -37,8 +37,8 @@ from support.signed_plans import plan_text, sign_plan
 from support.valkey_server import valkey_for
 
 from fastn_mcp.build.composition import account_of, plan_account_of
-from fastn_mcp.hosted.team_config import load_team
-from fastn_mcp.sandbox.auth import KEY
+from fastn_mcp.extensions.sandbox.auth import KEY
+from fastn_mcp.extensions.team.team_config import load_team
 
 pytestmark = pytest.mark.long
 

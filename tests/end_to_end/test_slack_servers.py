@@ -62,8 +62,9 @@ async def test_either_replica_hears_slack_and_the_call_is_sent_once(
         people = {"dana": DANA, "kim": KIM}.items()
         entries = (f'[{name}]\nprincipal = "{issuer}|{name}"\nslack = "{TEAM}/{user}"' for name, user in people)
         approvers_file(tmp_path, "\n".join(entries))
-        tokens = 'slack_app_token_env = "SLACK_APP"\nslack_bot_token_env = "SLACK_BOT"\n'
-        return f'{tokens}slack_channel = "{CHANNEL}"\nslack_url = "{slack.url}"\napprovers = "approvers.toml"\n'
+        tokens = 'app_token_env = "SLACK_APP"\nbot_token_env = "SLACK_BOT"\n'
+        section = f'[tenant.extensions.slack]\n{tokens}channel = "{CHANNEL}"\nurl = "{slack.url}"\n'
+        return f'approvers = "approvers.toml"\n{section}'
 
     env = {"SLACK_APP": APP, "SLACK_BOT": BOT}
     with two_replicas(tmp_path, valkey.url(), wait=45, settings=settings, env=env) as replicas:

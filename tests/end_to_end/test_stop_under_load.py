@@ -24,7 +24,7 @@ from support.valkey_server import ValkeyServer
 
 from fastn_mcp.build.composition import plan_account_of
 from fastn_mcp.config.load import load
-from fastn_mcp.sandbox.auth import KEY
+from fastn_mcp.extensions.sandbox.auth import KEY
 
 pytestmark = [pytest.mark.posix, pytest.mark.long]
 

@@ -26,7 +26,7 @@ from support.served_sandbox import create_faulty_app
 from support.server_process import over_http, running
 from support.team_world import ALL, Caller, tenant
 
-from fastn_mcp.sandbox.auth import KEY, LIVE_KEY
+from fastn_mcp.extensions.sandbox.auth import KEY, LIVE_KEY
 
 CALLS = 200
 

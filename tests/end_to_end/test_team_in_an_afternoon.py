@@ -28,7 +28,7 @@ from support.team_page import result
 from support.valkey_server import valkey_program
 
 from fastn_mcp.cli.program import cli
-from fastn_mcp.hosted.team_config import load_team
+from fastn_mcp.extensions.team.team_config import load_team
 
 PAGE = (DEPLOY.parent / "docs" / "hosting.md").read_text(encoding="utf-8")
 

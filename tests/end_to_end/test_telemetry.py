@@ -145,8 +145,8 @@ for variables in (
         assert not ended.code
     for name in variables:
         del os.environ[name]
-    loaded = [name for name in sys.modules
-        if name.startswith(("opentelemetry.sdk", "opentelemetry.exporter", "google.protobuf", "fastn_mcp.telemetry"))]
+    telemetry = ("opentelemetry.sdk", "opentelemetry.exporter", "google.protobuf", "fastn_mcp.extensions.telemetry")
+    loaded = [name for name in sys.modules if name.startswith(telemetry)]
     assert not loaded, (variables, loaded)
 """
 

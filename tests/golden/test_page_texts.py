@@ -27,6 +27,7 @@ from support.world import World, plan_of, planned, policy_from
 
 from fastn_mcp.channels.page import page as key_file
 from fastn_mcp.errors import FastnError
+from fastn_mcp.extensions.sandbox.issuer import TrialIssuer
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.ledger.approval_request import ApprovalRequest
 from fastn_mcp.ledger.store import LedgerLost
@@ -34,7 +35,6 @@ from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.decision import MODES
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.procedures.catalog import TOOLS, parse
-from fastn_mcp.sandbox.issuer import TrialIssuer
 
 CALLS: Mapping[str, ToolCall] = dict(recorded_calls())
 AGENT = "claude-code"

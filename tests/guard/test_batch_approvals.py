@@ -15,7 +15,6 @@ from support.values import not_none
 from support.webhook_world import WebhookWorld
 from support.world import FormLater, FormNow, World, batch_of, failing
 
-from fastn_mcp.channels.slack.blocks import message
 from fastn_mcp.errors import (
     Conflict,
     FastnError,
@@ -26,6 +25,7 @@ from fastn_mcp.errors import (
     TargetChanged,
     UnknownOutcome,
 )
+from fastn_mcp.extensions.slack.blocks import message
 from fastn_mcp.guard.approval_form import Approve, NoAnswer, PendingApproval, form_text
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.result import Done

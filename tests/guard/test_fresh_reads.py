@@ -12,6 +12,7 @@ from support.shared_account import answer, neighbour, requests_since
 from support.world import World, yes
 
 from fastn_mcp.account.snapshot import AccountSnapshot
+from fastn_mcp.extensions.sandbox.state import Row
 from fastn_mcp.guard.approval_form import Approve
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.result import Done
@@ -21,7 +22,6 @@ from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.procedures.find import Find
 from fastn_mcp.procedures.find_dependents import FindDependents
 from fastn_mcp.procedures.overview.get_overview import GetOverview
-from fastn_mcp.sandbox.state import Row
 from fastn_mcp.tools.catalog import CATALOG
 from fastn_mcp.tools.customers import ListCustomers, UpdateCustomer
 from fastn_mcp.tools.operation import Operation

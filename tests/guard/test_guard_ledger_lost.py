@@ -14,17 +14,17 @@ from support.world import World
 
 from fastn_mcp.client.exchange import Answer, ResponseLost
 from fastn_mcp.errors import FastnError, UnknownOutcome
+from fastn_mcp.extensions.sandbox.server import SandboxRequest
+from fastn_mcp.extensions.valkey.server import parse
+from fastn_mcp.extensions.valkey.store import ValkeyStore
 from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.result import Done
 from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.ledger.store import LedgerLost
-from fastn_mcp.ledger.valkey.server import parse
-from fastn_mcp.ledger.valkey.store import ValkeyStore
 from fastn_mcp.procedures.overview.get_overview import GetOverview
 from fastn_mcp.procedures.undo_change import ListChanges
 from fastn_mcp.runtime import System
-from fastn_mcp.sandbox.server import SandboxRequest
 from fastn_mcp.tools.customers import CreateCustomer, ListCustomers
 
 

@@ -25,9 +25,9 @@ from fastn_mcp.channels import notification
 from fastn_mcp.channels.elicitation import form_request
 from fastn_mcp.channels.page import view
 from fastn_mcp.channels.page.inbox import PendingRequest
-from fastn_mcp.channels.slack import blocks as slack
 from fastn_mcp.channels.webhook.webhook import payload
 from fastn_mcp.cli import audit
+from fastn_mcp.extensions.slack import blocks as slack
 from fastn_mcp.guard.approval_form import extent, form_text
 from fastn_mcp.guard.journal import recent_facts
 from fastn_mcp.guard.questions import facts_of, question_of, question_of_list, target_id

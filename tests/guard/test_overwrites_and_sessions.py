@@ -13,6 +13,8 @@ from support.values import not_none
 from support.world import World
 
 from fastn_mcp.errors import Declined, TargetChanged, UnknownOutcome
+from fastn_mcp.extensions.sandbox.state import slug_of
+from fastn_mcp.extensions.sandbox.workflows import new_workflow
 from fastn_mcp.guard.ai_sessions import NOT_HEARD, AiSessions
 from fastn_mcp.guard.approval_form import Decline, form_text
 from fastn_mcp.guard.result import Done
@@ -21,8 +23,6 @@ from fastn_mcp.ledger.change import Change
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.decision import Decision
 from fastn_mcp.records.rows import Row
-from fastn_mcp.sandbox.state import slug_of
-from fastn_mcp.sandbox.workflows import new_workflow
 from fastn_mcp.tools.access import CreateSecret
 from fastn_mcp.tools.ai import AiChat, AiReply
 from fastn_mcp.tools.connectors import CreateConnector

@@ -8,7 +8,7 @@ from support.world import World
 
 from fastn_mcp.client.overwrites import read_overwritten
 from fastn_mcp.client.reads import RecordedReads
-from fastn_mcp.sandbox import replies
+from fastn_mcp.extensions.sandbox import replies
 from fastn_mcp.tools.access import CreateSecret
 from fastn_mcp.tools.connectors import CreateConnection, CreateConnector
 from fastn_mcp.tools.customers import CreateCustomer
@@ -86,7 +86,7 @@ async def test_no_overwrite_is_taken_for_a_create_where_filters_do_not_work(
     world = account(tmp_path, collection, count)
     take(world, collection)
     for module in ("resource", "customers"):
-        monkeypatch.setattr(f"fastn_mcp.sandbox.{module}.select", filtering)
+        monkeypatch.setattr(f"fastn_mcp.extensions.sandbox.{module}.select", filtering)
     assert await overwritten(world, CREATES[collection]) is not None
 
 

@@ -13,12 +13,12 @@ from support.tcp_proxy import proxied
 from support.valkey_server import ValkeyServer
 from support.values import not_none
 
+from fastn_mcp.extensions.valkey.server import parse
+from fastn_mcp.extensions.valkey.store import ValkeyStore
 from fastn_mcp.guard.approval.wait import DecisionWait
 from fastn_mcp.guard.stops import Stops
 from fastn_mcp.ledger.approval_request import Vote
 from fastn_mcp.ledger.ledger import MAX_WAITING, Ledger
-from fastn_mcp.ledger.valkey.server import parse
-from fastn_mcp.ledger.valkey.store import ValkeyStore
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.runtime import System
 

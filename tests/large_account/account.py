@@ -7,13 +7,13 @@ were; its own is made by `add_example`.
 import random
 from datetime import UTC, datetime, timedelta
 
+from fastn_mcp.extensions.sandbox.connectors import connection
+from fastn_mcp.extensions.sandbox.executions import broken_connection, execution
+from fastn_mcp.extensions.sandbox.server import dataset
+from fastn_mcp.extensions.sandbox.state import Row, SandboxState, stamp
+from fastn_mcp.extensions.sandbox.triggers import add_trigger, route, scheduled
+from fastn_mcp.extensions.sandbox.workflows import workflow
 from fastn_mcp.records.cron import next_run
-from fastn_mcp.sandbox.connectors import connection
-from fastn_mcp.sandbox.executions import broken_connection, execution
-from fastn_mcp.sandbox.server import dataset
-from fastn_mcp.sandbox.state import Row, SandboxState, stamp
-from fastn_mcp.sandbox.triggers import add_trigger, route, scheduled
-from fastn_mcp.sandbox.workflows import workflow
 from large_account import catalogue, people, runs, workflows
 
 _SCHEDULE = "0 1-5 * * *"

@@ -4,8 +4,8 @@ import random
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from fastn_mcp.sandbox.connectors import OWN, connector
-from fastn_mcp.sandbox.state import Row, SandboxState, slug_of
+from fastn_mcp.extensions.sandbox.connectors import OWN, connector
+from fastn_mcp.extensions.sandbox.state import Row, SandboxState, slug_of
 
 
 class AppKind(NamedTuple):

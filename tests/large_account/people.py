@@ -3,11 +3,11 @@
 import random
 from datetime import datetime, timedelta
 
-from fastn_mcp.sandbox.auth import store_key
-from fastn_mcp.sandbox.connectors import connection
-from fastn_mcp.sandbox.customers import customer_row, pending_fields, user
-from fastn_mcp.sandbox.keys import api_key, secret
-from fastn_mcp.sandbox.state import Row, SandboxState, parse_stamp, slug_of, stamp
+from fastn_mcp.extensions.sandbox.auth import store_key
+from fastn_mcp.extensions.sandbox.connectors import connection
+from fastn_mcp.extensions.sandbox.customers import customer_row, pending_fields, user
+from fastn_mcp.extensions.sandbox.keys import api_key, secret
+from fastn_mcp.extensions.sandbox.state import Row, SandboxState, parse_stamp, slug_of, stamp
 from large_account.catalogue import OF_THE_ACCOUNT, POPULAR
 from large_account.workflows import tenant_apps
 

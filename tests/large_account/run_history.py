@@ -21,12 +21,12 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, JsonValue
 from typing_extensions import override
 
+from fastn_mcp.extensions.sandbox.executions import execution
+from fastn_mcp.extensions.sandbox.replies import Rows, instant, select
+from fastn_mcp.extensions.sandbox.resource import EXECUTIONS, RouteContext
+from fastn_mcp.extensions.sandbox.runs import SETTLED
+from fastn_mcp.extensions.sandbox.state import Row, SandboxState, parse_stamp, stamp
 from fastn_mcp.records.cron import next_run
-from fastn_mcp.sandbox.executions import execution
-from fastn_mcp.sandbox.replies import Rows, instant, select
-from fastn_mcp.sandbox.resource import EXECUTIONS, RouteContext
-from fastn_mcp.sandbox.runs import SETTLED
-from fastn_mcp.sandbox.state import Row, SandboxState, parse_stamp, stamp
 from fastn_mcp.tools.workflows import ListExecutions
 
 _STORED = ("_past", "past")

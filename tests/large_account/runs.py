@@ -12,9 +12,9 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import cast
 
-from fastn_mcp.sandbox.account import AuditRow, append_events, last_change, last_refresh
-from fastn_mcp.sandbox.executions import broken_connection, no_connection, out_of_memory, timed_out
-from fastn_mcp.sandbox.state import Row, SandboxState, parse_stamp, stamp
+from fastn_mcp.extensions.sandbox.account import AuditRow, append_events, last_change, last_refresh
+from fastn_mcp.extensions.sandbox.executions import broken_connection, no_connection, out_of_memory, timed_out
+from fastn_mcp.extensions.sandbox.state import Row, SandboxState, parse_stamp, stamp
 from large_account.run_history import RunSeries, Series, Trouble, milliseconds
 from large_account.workflows import tenant_apps
 

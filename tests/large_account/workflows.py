@@ -4,10 +4,10 @@ import random
 from datetime import datetime, timedelta
 from typing import cast
 
+from fastn_mcp.extensions.sandbox.state import Row, SandboxState, slug_of, stamp
+from fastn_mcp.extensions.sandbox.triggers import add_trigger, app_event, route, scheduled, webhook
+from fastn_mcp.extensions.sandbox.workflows import workflow
 from fastn_mcp.records.rows import objects
-from fastn_mcp.sandbox.state import Row, SandboxState, slug_of, stamp
-from fastn_mcp.sandbox.triggers import add_trigger, app_event, route, scheduled, webhook
-from fastn_mcp.sandbox.workflows import workflow
 from large_account.catalogue import CATEGORIES, OF_THE_ACCOUNT, POPULAR
 
 _WORKFLOWS = 149

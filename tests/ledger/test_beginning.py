@@ -219,7 +219,7 @@ async def test_concurrent_uses_of_a_list_count_once_in_the_rate(ledger: Ledger, 
 
 
 @pytest.mark.parametrize("what", ["begin all", "begin listed"])
-@pytest.mark.parametrize("where", stores.KINDS, indirect=True)
+@pytest.mark.parametrize("where", stores.SHARED, indirect=True)
 async def test_change_begins_once_under_two_processes(where: str, ledger: Ledger, what: str) -> None:
     """25 attempts in each: with an approval, a budget, a rate and an undo, of one call or of one call of a list."""
     await approve(ledger, "g1")
@@ -231,7 +231,7 @@ async def test_change_begins_once_under_two_processes(where: str, ledger: Ledger
     assert len(await ledger.changes(ACCOUNT, 99, NOW + 1)) == 2
 
 
-@pytest.mark.parametrize("where", stores.KINDS, indirect=True)
+@pytest.mark.parametrize("where", stores.SHARED, indirect=True)
 async def test_rate_holds_under_two_processes(where: str, ledger: Ledger) -> None:
     assert sum(race(where, "rate")) == 7
     assert await ledger.rate_uses("destroy", 300, NOW) == [NOW] * 7

@@ -23,7 +23,7 @@ from fastn_mcp.ledger.identity import account_name, bound_account
 from fastn_mcp.ledger.ledger import MAX_WAITING, Ledger, TooManyWaiting
 from fastn_mcp.ledger.store import LedgerLost, LedgerUnusable
 
-shared_stores = pytest.mark.parametrize("where", stores.KINDS, indirect=True)
+shared_stores = pytest.mark.parametrize("where", stores.SHARED, indirect=True)
 """For tests with several processes."""
 
 FINAL = [state for state in RequestState if state not in (RequestState.OPEN, RequestState.APPROVED)]
@@ -172,8 +172,8 @@ def everything(where: str, request: pytest.FixtureRequest) -> str:
     """Return all that a store holds."""
     if where.startswith("memory:"):
         return repr(vars(memory_store(where)))
-    if where.startswith("sqlite:"):
-        files = Path(where.removeprefix("sqlite:")).parent.iterdir()
+    if where.startswith(("sqlite:", "jsonfile:")):
+        files = Path(where.partition(":")[2]).parent.iterdir()
         return "".join(file.read_bytes().decode("latin-1") for file in files)
     client: Any = Valkey(port=request.getfixturevalue("valkey").port, decode_responses=True)
     reads: dict[str, Callable[[str], object]] = {

@@ -19,15 +19,15 @@ from support.valkey_server import ValkeyServer
 from support.values import not_none
 
 from fastn_mcp.errors import NOTHING_SENT
+from fastn_mcp.extensions.valkey import server as valkey_module
+from fastn_mcp.extensions.valkey.server import Address, parse
+from fastn_mcp.extensions.valkey.store import ValkeyStore
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, SealedSecret, Vote
 from fastn_mcp.ledger.change_start import BudgetLimit, StartResult
 from fastn_mcp.ledger.documents import deletion, write
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.ledger.stop import Stop
 from fastn_mcp.ledger.store import LedgerLost
-from fastn_mcp.ledger.valkey import server as valkey_module
-from fastn_mcp.ledger.valkey.server import Address, parse
-from fastn_mcp.ledger.valkey.store import ValkeyStore
 from fastn_mcp.policy.decision import PLANNED
 from fastn_mcp.runtime import System
 

@@ -9,8 +9,8 @@ import pytest
 from support.stores import NOW, opened
 from support.valkey_server import ValkeyServer
 
+from fastn_mcp.extensions.valkey.server import parse
 from fastn_mcp.ledger.store import Store, Write
-from fastn_mcp.ledger.valkey.server import parse
 
 
 @pytest.fixture

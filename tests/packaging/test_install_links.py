@@ -7,8 +7,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import pytest
 from install_links import links
 
-from fastn_mcp.install.clients import BY_NAME
-from fastn_mcp.install.edit import NotInstalled
+from fastn_mcp.extensions.install.clients import BY_NAME
+from fastn_mcp.extensions.install.edit import NotInstalled
 
 
 def test_links_hold_the_same_entry() -> None:

@@ -13,6 +13,9 @@ from large_account import large_account
 from support.table_rows import table_rows
 from support.world import World
 
+from fastn_mcp.extensions.sandbox.executions import execution, no_connection, out_of_memory, timed_out
+from fastn_mcp.extensions.sandbox.server import dataset
+from fastn_mcp.extensions.sandbox.state import Row, SandboxState
 from fastn_mcp.guard.result import Done
 from fastn_mcp.procedures.catalog import TOOLS
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
@@ -21,9 +24,6 @@ from fastn_mcp.procedures.find_dependents import FindDependents
 from fastn_mcp.procedures.overview.get_overview import SUBJECTS, GetOverview
 from fastn_mcp.records.formats import age
 from fastn_mcp.records.labels import ACCOUNT
-from fastn_mcp.sandbox.executions import execution, no_connection, out_of_memory, timed_out
-from fastn_mcp.sandbox.server import dataset
-from fastn_mcp.sandbox.state import Row, SandboxState
 from fastn_mcp.tools.connectors import DeleteConnector, ListConnections
 from fastn_mcp.tools.customers import DeleteCustomer
 from fastn_mcp.tools.tool import Tool

@@ -12,6 +12,9 @@ from support.faulty_sandbox import FaultMoment, Garbage, Reset, Status
 from support.world import World
 
 from fastn_mcp.errors import UnknownOutcome
+from fastn_mcp.extensions.sandbox.connectors import new_connector
+from fastn_mcp.extensions.sandbox.state import Row, stamp
+from fastn_mcp.extensions.sandbox.workflows import new_workflow
 from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.result import Done
@@ -20,9 +23,6 @@ from fastn_mcp.procedures.ai import MAX_PAGES, next_step
 from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.procedures.overview.get_overview import GetOverview
 from fastn_mcp.procedures.undo_change import ListChanges
-from fastn_mcp.sandbox.connectors import new_connector
-from fastn_mcp.sandbox.state import Row, stamp
-from fastn_mcp.sandbox.workflows import new_workflow
 from fastn_mcp.tools.ai import AiBuild, AiChat, AiReply, normalize_reply
 
 ORDERS, SLACK = "wf_0d93ee5b1f62", "wf_b5880b29eb25"

@@ -9,10 +9,10 @@ import pytest
 from support.runs import add_run
 from support.world import World
 
+from fastn_mcp.extensions.sandbox.state import stamp
 from fastn_mcp.procedures.checks.table import CHECKS
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.procedures.overview.get_overview import SUBJECTS, GetOverview
-from fastn_mcp.sandbox.state import stamp
 
 Answer = dict[str, Any]
 

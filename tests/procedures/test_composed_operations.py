@@ -12,6 +12,7 @@ from support.policy_files import ALLOWING
 from support.runs import add_run
 from support.world import World
 
+from fastn_mcp.extensions.sandbox.state import stamp
 from fastn_mcp.guard.approval_form import form_text
 from fastn_mcp.guard.result import Done
 from fastn_mcp.policy.policy import Policy
@@ -29,7 +30,6 @@ from fastn_mcp.records.platform import (
     WEBHOOK_PUBLIC,
 )
 from fastn_mcp.records.quotas import quotas_of, unlimited, with_resets
-from fastn_mcp.sandbox.state import stamp
 from fastn_mcp.tools.access import ListRoles, ListUsers
 from fastn_mcp.tools.billing import GetQuotas
 from fastn_mcp.tools.connectors import DeleteConnector, GetConnector, UpdateConnector

@@ -12,12 +12,12 @@ from support.runs import add_run, drop_runs_under_way
 from support.world import World
 
 from fastn_mcp.errors import NotFound, Unauthorized
+from fastn_mcp.extensions.sandbox.executions import no_connection, out_of_memory, timed_out
+from fastn_mcp.extensions.sandbox.state import Row
 from fastn_mcp.guard.result import Done
 from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.procedures.checks.failures import ended_run, grouped, normalised
 from fastn_mcp.procedures.diagnosis.diagnose import MAX_CHARACTERS, Diagnose
-from fastn_mcp.sandbox.executions import no_connection, out_of_memory, timed_out
-from fastn_mcp.sandbox.state import Row
 from fastn_mcp.tools.triggers import UpdateTrigger
 from fastn_mcp.tools.workflows import ListWorkflows
 

@@ -12,10 +12,10 @@ from support.tokens import tokens
 from support.world import World
 
 from fastn_mcp.errors import NotSent
+from fastn_mcp.extensions.sandbox.executions import broken_connection
 from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.procedures.overview.get_overview import GetOverview
-from fastn_mcp.sandbox.executions import broken_connection
 from fastn_mcp.tools.workflows import ListExecutions
 
 BACKFILL, ORDERS = "wf_58c9d02e7f14", "wf_0d93ee5b1f62"

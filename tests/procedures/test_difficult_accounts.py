@@ -22,12 +22,12 @@ from support.world import World
 from fastn_mcp.account.snapshot import MAX_BYTES
 from fastn_mcp.client.exchange import Answer, Exchange
 from fastn_mcp.errors import FastnError
+from fastn_mcp.extensions.sandbox.state import SandboxState, parse_stamp, stamp
 from fastn_mcp.guard.result import Done
 from fastn_mcp.procedures.catalog import TOOLS
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.procedures.find import Find
 from fastn_mcp.procedures.overview.get_overview import GetOverview
-from fastn_mcp.sandbox.state import SandboxState, parse_stamp, stamp
 from fastn_mcp.tools.operation import Request
 from fastn_mcp.tools.tool import Tool
 

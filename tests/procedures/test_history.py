@@ -9,11 +9,11 @@ import pytest
 from support.behaviour import Filtering, Paging
 from support.world import World
 
+from fastn_mcp.extensions.sandbox.state import parse_stamp
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.procedures.overview.get_overview import GetOverview
 from fastn_mcp.procedures.query.query import Query
 from fastn_mcp.records.formats import stamp
-from fastn_mcp.sandbox.state import parse_stamp
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from support.world import World
 from fastn_mcp.client.client import FastnClient
 from fastn_mcp.client.exchange import Answer
 from fastn_mcp.config.model import Settings
+from fastn_mcp.extensions.sandbox.auth import KEY
 from fastn_mcp.procedures.list_rows import MAX_FURTHER_PAGES
-from fastn_mcp.sandbox.auth import KEY
 from fastn_mcp.server.rendering import BUDGET
 from fastn_mcp.tools.operation import Request
 from fastn_mcp.tools.workflows import ListExecutions

@@ -18,12 +18,12 @@ from fastn_mcp.account.answer_reads import RESERVE
 from fastn_mcp.account.short_ids import reference_to
 from fastn_mcp.client.cost import counted_requests
 from fastn_mcp.errors import InvalidArgument
+from fastn_mcp.extensions.sandbox.state import Row
 from fastn_mcp.procedures.list_rows import MAX_FURTHER_PAGES
 from fastn_mcp.procedures.overview.get_overview import GetOverview
 from fastn_mcp.records.formats import stamp
 from fastn_mcp.records.rows import row_of
 from fastn_mcp.records.states import CONNECTION_STATUSES
-from fastn_mcp.sandbox.state import Row
 from fastn_mcp.tools.billing import GetUsage
 
 each_filtering = pytest.mark.parametrize("filtering", Filtering)

@@ -14,6 +14,7 @@ from support.world import World
 
 from fastn_mcp.account.entries import LISTS
 from fastn_mcp.errors import Failed, Forbidden, NotFound, NotSent
+from fastn_mcp.extensions.sandbox.state import Row
 from fastn_mcp.guard.result import Done
 from fastn_mcp.procedures.catalog import ALL_TOOLS
 from fastn_mcp.procedures.context import ProcedureContext
@@ -21,7 +22,6 @@ from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.procedures.find_dependents import FindDependents
 from fastn_mcp.procedures.lookup import KINDS, MAX_NAMES, CompleteId, ReadRow
 from fastn_mcp.records.rows import FastnObject, started_workflows
-from fastn_mcp.sandbox.state import Row
 from fastn_mcp.tools.connectors import ListConnections
 from fastn_mcp.tools.customers import GetCustomer, ListCustomers, UpdateCustomer
 from fastn_mcp.tools.paging import Listed, Position

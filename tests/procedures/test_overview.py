@@ -10,6 +10,8 @@ from support.behaviour import Behaviour, Envelope, Filtering, Paging
 from support.world import World
 
 from fastn_mcp.errors import Forbidden, NotSent, Unauthorized
+from fastn_mcp.extensions.sandbox.auth import KEY
+from fastn_mcp.extensions.sandbox.state import stamp
 from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.result import Done
@@ -19,8 +21,6 @@ from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.procedures.checks.finding import MAX_ROWS, Severity
 from fastn_mcp.procedures.checks.run_counts import run_totals
 from fastn_mcp.procedures.overview.get_overview import GetOverview
-from fastn_mcp.sandbox.auth import KEY
-from fastn_mcp.sandbox.state import stamp
 from fastn_mcp.tools.customers import DeleteCustomer
 
 Answer = dict[str, Any]

@@ -17,13 +17,13 @@ from support.world import World
 
 from fastn_mcp.account.short_ids import reference_to
 from fastn_mcp.errors import NotSent
+from fastn_mcp.extensions.sandbox.state import stamp
 from fastn_mcp.procedures.checks.parts import connection_states, repairs
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.procedures.overview.get_overview import GetOverview
 from fastn_mcp.procedures.overview.table import MAX_CHARACTERS
 from fastn_mcp.procedures.query.query import Query
 from fastn_mcp.procedures.undo_change import ListChanges
-from fastn_mcp.sandbox.state import stamp
 from fastn_mcp.server.rendering import BUDGET
 from fastn_mcp.tools.billing import GetQuotas
 

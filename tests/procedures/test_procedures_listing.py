@@ -15,11 +15,11 @@ from support.world import World
 
 from fastn_mcp.account.short_ids import reference_to
 from fastn_mcp.errors import FastnError, Forbidden, NotFound, NotSent
+from fastn_mcp.extensions.sandbox.state import Row
 from fastn_mcp.procedures.catalog import parse
 from fastn_mcp.procedures.list_results import MAX_DETAILS, listed
 from fastn_mcp.procedures.list_rows import MAX_FURTHER_PAGES
 from fastn_mcp.records.rows import FastnObject
-from fastn_mcp.sandbox.state import Row
 from fastn_mcp.server.rendering import MAX_PAGE
 from fastn_mcp.tools.access import ListApiKeys, ListRoles, ListUsers, QueryAuditLog
 from fastn_mcp.tools.catalog import CATALOG, OPERATIONS

@@ -9,11 +9,11 @@ from large_account import large_account
 from support.world import World
 
 from fastn_mcp.errors import Failed
+from fastn_mcp.extensions.sandbox.server import Dataset, dataset
 from fastn_mcp.procedures.context import Procedure
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.procedures.find import Find
 from fastn_mcp.procedures.overview.get_overview import GetOverview
-from fastn_mcp.sandbox.server import Dataset, dataset
 from fastn_mcp.tools.billing import GetQuotas
 
 ACCOUNTS = pytest.mark.parametrize("begin", [dataset, large_account], ids=["small", "large"])

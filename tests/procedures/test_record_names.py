@@ -11,11 +11,11 @@ from support.world import FormLater, World, batch_of, called_with
 
 from fastn_mcp.account.short_ids import short_id
 from fastn_mcp.errors import Disabled, FastnError, InvalidArgument, NotFound, NotSent
+from fastn_mcp.extensions.sandbox.state import Row
 from fastn_mcp.guard.approval_form import Approve, PendingApproval
 from fastn_mcp.guard.result import Done
 from fastn_mcp.procedures.catalog import ALL_TOOLS, TOOLS, parse
 from fastn_mcp.procedures.lookup import KINDS_BY_ARGUMENT
-from fastn_mcp.sandbox.state import Row
 from fastn_mcp.tools.access import CreateApiKey, RevokeApiKey
 from fastn_mcp.tools.ai import AiBuild, AiChat
 from fastn_mcp.tools.connectors import CreateConnection

@@ -8,8 +8,8 @@ import pytest
 from support.table_rows import rows_of
 from support.world import World
 
+from fastn_mcp.extensions.sandbox.state import Row
 from fastn_mcp.procedures.query.query import Query
-from fastn_mcp.sandbox.state import Row
 
 
 @pytest.fixture

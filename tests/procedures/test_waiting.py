@@ -10,6 +10,7 @@ from support.faulty_sandbox import Garbage, Reset, Status
 from support.world import World
 
 from fastn_mcp.errors import Failed, Forbidden, NotFound, NotSent, UnknownOutcome
+from fastn_mcp.extensions.sandbox.state import Row
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.result import Done
 from fastn_mcp.policy.asker import Asker
@@ -17,7 +18,6 @@ from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.procedures.context import Report
 from fastn_mcp.procedures.wait_for_execution import WaitForExecution
 from fastn_mcp.records.states import run_state
-from fastn_mcp.sandbox.state import Row
 from fastn_mcp.tools.ai import AiBuild
 from fastn_mcp.tools.tool import Tool
 from fastn_mcp.tools.workflows import RunWorkflow

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from fastn_mcp.sandbox.server import RATE_LIMIT
+from fastn_mcp.extensions.sandbox.server import RATE_LIMIT
 
 
 class Envelope(Enum):

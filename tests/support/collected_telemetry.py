@@ -10,8 +10,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from fastn_mcp.build.telemetry import with_spans
-from fastn_mcp.telemetry.instruments import Instruments
+from fastn_mcp.extensions.telemetry.instruments import Instruments, ProcessTelemetry
 from support.world import World
 
 Point = dict[str, Any]
@@ -29,7 +28,8 @@ class Collected:
         self.signals = Instruments(tracers, self._meters)
 
     def world(self, folder: Path, **more: Any) -> World:
-        return World(folder, watching=lambda system: with_spans(system, self.signals, "acme-profile"), **more)
+        telemetry = ProcessTelemetry(self.signals)
+        return World(folder, watching=lambda system: telemetry.of_account(system, "acme-profile"), **more)
 
     @property
     def spans(self) -> list[ReadableSpan]:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from fastn_mcp.sandbox.auth import KEY
-from fastn_mcp.sandbox.server import SandboxRequest
+from fastn_mcp.extensions.sandbox.auth import KEY
+from fastn_mcp.extensions.sandbox.server import SandboxRequest
 from fastn_mcp.tools.operation import Operation
 from support.faulty_sandbox import FaultyReply, FaultySandbox
 

@@ -12,13 +12,13 @@ from typing import Any
 
 import trustme
 
+from fastn_mcp.build.check import Check, CheckResult
 from fastn_mcp.build.composition import enabled_tools
 from fastn_mcp.config.load import load
-from fastn_mcp.doctor.check import Check, CheckResult
-from fastn_mcp.doctor.machine import check_settings
-from fastn_mcp.doctor.runner import DoctorReport, Examination
-from fastn_mcp.sandbox.auth import KEY, VIEWER_KEY
-from fastn_mcp.sandbox.server import InProcess
+from fastn_mcp.extensions.doctor.machine import check_settings
+from fastn_mcp.extensions.doctor.runner import DoctorReport, Examination
+from fastn_mcp.extensions.sandbox.auth import KEY, VIEWER_KEY
+from fastn_mcp.extensions.sandbox.server import InProcess
 from fastn_mcp.tools.catalog import CATALOG
 from fastn_mcp.tools.operation import Route
 from support.behaviour import Accepts, Behaviour, Envelope, Paging

@@ -18,8 +18,8 @@ from starlette.routing import Mount, Route
 from typing_extensions import override
 
 from fastn_mcp.client.exchange import Answer
-from fastn_mcp.sandbox.app import create_app
-from fastn_mcp.sandbox.server import Sandbox, SandboxRequest
+from fastn_mcp.extensions.sandbox.app import create_app
+from fastn_mcp.extensions.sandbox.server import Sandbox, SandboxRequest
 
 
 class Remembering(Sandbox):

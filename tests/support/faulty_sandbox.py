@@ -22,13 +22,13 @@ from pydantic_core import from_json, to_json
 from typing_extensions import override
 
 from fastn_mcp.client.exchange import Answer, ResponseLost
+from fastn_mcp.extensions.sandbox.auth import RateLimiter, key_in
+from fastn_mcp.extensions.sandbox.replies import JSON, SandboxRefusal, page
+from fastn_mcp.extensions.sandbox.resource import One, Outcome
+from fastn_mcp.extensions.sandbox.runs import pass_time
+from fastn_mcp.extensions.sandbox.server import Dataset, Sandbox, SandboxRequest, dataset
+from fastn_mcp.extensions.sandbox.state import Row, SandboxState
 from fastn_mcp.redaction import REDACTED, is_secret_name
-from fastn_mcp.sandbox.auth import RateLimiter, key_in
-from fastn_mcp.sandbox.replies import JSON, SandboxRefusal, page
-from fastn_mcp.sandbox.resource import One, Outcome
-from fastn_mcp.sandbox.runs import pass_time
-from fastn_mcp.sandbox.server import Dataset, Sandbox, SandboxRequest, dataset
-from fastn_mcp.sandbox.state import Row, SandboxState
 from fastn_mcp.tools.catalog import AnyOperation
 from fastn_mcp.tools.operation import Operation, Route
 from fastn_mcp.tools.paging import List

@@ -18,7 +18,7 @@ import httpx2
 
 from fastn_mcp.audit.chain import Report
 from fastn_mcp.audit.files import verify
-from fastn_mcp.sandbox.auth import KEY, LIVE_KEY
+from fastn_mcp.extensions.sandbox.auth import KEY, LIVE_KEY
 from support import fastn_process
 from support.audit_entries import entries
 from support.identity_provider import Provider

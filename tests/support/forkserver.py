@@ -65,9 +65,9 @@ _IMPORTED = (
     "fastn_mcp.cli.approvals",
     "fastn_mcp.cli.call",
     "fastn_mcp.cli.serve",
-    "fastn_mcp.hosted.app",
+    "fastn_mcp.server.http.app",
     "fastn_mcp.ledger.sqlite_store",
-    "fastn_mcp.sandbox.server",
+    "fastn_mcp.extensions.sandbox.server",
     "fastn_mcp.server.handlers",
     "fastn_mcp.server.stdio",
 )

@@ -4,8 +4,8 @@ import random
 from datetime import datetime
 from typing import Any
 
-from fastn_mcp.sandbox.server import Dataset, dataset
-from fastn_mcp.sandbox.state import Row, SandboxState, stamp
+from fastn_mcp.extensions.sandbox.server import Dataset, dataset
+from fastn_mcp.extensions.sandbox.state import Row, SandboxState, stamp
 
 SHARES = {"connections": 1.5, "triggers": 0.1, "workflows": 0.075, "connectors": 0.2, "secrets": 0.03, "apiKeys": 0.02}
 """Rows for each customer by collection, as in the large account of the tests."""

@@ -8,7 +8,7 @@ from typing import Any
 import httpx2
 
 from fastn_mcp.build.composition import account_of, plan_account_of
-from fastn_mcp.hosted.oidc import IssuerKeys
+from fastn_mcp.extensions.team.oidc import IssuerKeys
 from fastn_mcp.runtime import System
 from support.audit_entries import entries
 from support.identity_provider import AUDIENCE, Provider

@@ -15,8 +15,8 @@ import anyio
 import httpx2
 from mcp import Client
 
-from fastn_mcp.sandbox.app import create_app
-from fastn_mcp.sandbox.auth import KEY
+from fastn_mcp.extensions.sandbox.app import create_app
+from fastn_mcp.extensions.sandbox.auth import KEY
 from support.approval_world import APPROVERS, PAGE
 from support.audit_entries import entries
 from support.faulty_sandbox import FaultySandbox

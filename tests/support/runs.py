@@ -4,8 +4,8 @@ from datetime import timedelta
 
 from pydantic import JsonValue
 
-from fastn_mcp.sandbox.executions import execution
-from fastn_mcp.sandbox.state import Row
+from fastn_mcp.extensions.sandbox.executions import execution
+from fastn_mcp.extensions.sandbox.state import Row
 from support.world import World
 
 

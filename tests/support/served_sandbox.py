@@ -25,8 +25,8 @@ from starlette.requests import Request
 from starlette.routing import Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from fastn_mcp.sandbox.app import read_request
-from fastn_mcp.sandbox.server import SandboxRequest, dataset
+from fastn_mcp.extensions.sandbox.app import read_request
+from fastn_mcp.extensions.sandbox.server import SandboxRequest, dataset
 from support.faulty_sandbox import FAULT, FaultyReply, FaultySandbox
 
 CONTROL = "/__sandbox/"

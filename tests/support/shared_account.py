@@ -6,9 +6,9 @@ from typing import Any
 from fastn_mcp.client.exchange import headers
 from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import FastnError
+from fastn_mcp.extensions.sandbox.auth import KEY
+from fastn_mcp.extensions.sandbox.server import InProcess
 from fastn_mcp.guard.result import Done
-from fastn_mcp.sandbox.auth import KEY
-from fastn_mcp.sandbox.server import InProcess
 from fastn_mcp.tools.tool import Tool
 from support.world import World
 

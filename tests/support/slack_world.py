@@ -8,10 +8,11 @@ from typing import Any
 import anyio
 from typing_extensions import override
 
+from fastn_mcp.build.extensions import SECTIONS
 from fastn_mcp.channels.approvers import ApproverAnswers
 from fastn_mcp.channels.group import ChannelGroup
-from fastn_mcp.channels.slack.channel import SlackChannel, slack_approvers
 from fastn_mcp.config.load import load
+from fastn_mcp.extensions.slack.channel import SlackChannel, approvers_in
 from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.key_files import SecretValues
 from fastn_mcp.ledger.identity import bound_account
@@ -63,7 +64,8 @@ class SlackWorld(World):
             folder, rules if isinstance(rules, Policy) else None, clock=more.pop("clock", SteadyClock()), **more
         )
         self.slack = slack
-        self.settings = load({}, {"FASTN_API_KEY": "k", **settings_of(folder, slack, approvers), **variables}, None)
+        environment = {"FASTN_API_KEY": "k", **settings_of(folder, slack, approvers), **variables}
+        self.settings = load({}, environment, None, sections=SECTIONS)
         self.beside: Desk = self.desk
         """The channel beside Slack."""
         self.group, self.channel = self.asking()
@@ -76,7 +78,7 @@ class SlackWorld(World):
         answers = ApproverAnswers(account, "", self.ledger, self.audit, self.system)
         group = ChannelGroup(self.ledger, self.system, account, "")
         group.add(self.beside)
-        approvers = slack_approvers(self.settings, None)
+        approvers = approvers_in(self.settings, None)
         only = not self.beside.capabilities.identifies_people
         slack = SlackChannel(self.settings, approvers, answers, "", follow=group.follow, only=only)
         group.add(slack)

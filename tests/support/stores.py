@@ -30,7 +30,9 @@ from fastn_mcp.runtime import System
 
 NOW = 1_795_570_835.5
 KINDS = ["sqlite", "valkey"]
-"""Stores that processes can share."""
+"""Stores of this project that processes can share."""
+SHARED = [*KINDS, "jsonfile"]
+"""And that of examples/extension_store, which is somebody else's."""
 _NUMBERS = itertools.count()
 
 

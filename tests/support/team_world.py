@@ -11,13 +11,14 @@ from typing import Any, cast
 import httpx2
 
 from fastn_mcp.build.startup import Process, Sandboxed
-from fastn_mcp.build.team import TenantBuilder, application
 from fastn_mcp.config.load import load
-from fastn_mcp.hosted.app import Health
-from fastn_mcp.hosted.oidc import IssuerKeys
-from fastn_mcp.hosted.team_config import Team, load_team
+from fastn_mcp.extensions.team.builder import TenantBuilder
+from fastn_mcp.extensions.team.oidc import IssuerKeys
+from fastn_mcp.extensions.team.serve import application
+from fastn_mcp.extensions.team.team_config import Team, load_team
 from fastn_mcp.runtime import System
 from fastn_mcp.server import log
+from fastn_mcp.server.http.app import Health
 from support import raw_client
 from support.identity_provider import AUDIENCE, Provider
 from support.raw_client import HTTP_HEADERS

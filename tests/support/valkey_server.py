@@ -30,7 +30,7 @@ def valkey_program() -> str:
 
 def wait_longer(patch: pytest.MonkeyPatch) -> None:
     """Let clients wait longer for a reply: on a busy machine it takes more than the second that it may take."""
-    from fastn_mcp.ledger.valkey import server  # deferred import: few tests need it
+    from fastn_mcp.extensions.valkey import server  # deferred import: few tests need it
 
     patch.setattr(server, "_TIMEOUT", 30.0)
     patch.setattr(server, "_COMMAND_DEADLINE", 60.0)

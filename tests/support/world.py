@@ -19,6 +19,8 @@ from fastn_mcp.client.client import FastnClient
 from fastn_mcp.client.exchange import Exchange, headers
 from fastn_mcp.config.model import Mode, Settings
 from fastn_mcp.errors import FastnError
+from fastn_mcp.extensions.sandbox.auth import KEY
+from fastn_mcp.extensions.sandbox.server import Dataset, InProcess, dataset
 from fastn_mcp.guard.approval.obtain import Approvals
 from fastn_mcp.guard.approval.votes import NotCounted, TypedValue, count_vote
 from fastn_mcp.guard.approval_form import (
@@ -63,8 +65,6 @@ from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.dispatch import Dispatcher
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.runtime import System, no_progress
-from fastn_mcp.sandbox.auth import KEY
-from fastn_mcp.sandbox.server import Dataset, InProcess, dataset
 from fastn_mcp.server.rendering import render
 from fastn_mcp.tools.customers import DeleteCustomer
 from fastn_mcp.tools.operation import Operation, Send

@@ -338,7 +338,7 @@ def secret_and_approvers(settings: Settings, issuer: str | None) -> tuple[str, M
             f"webhook_url is set, but {missing} is not.", f"Set FASTN_{missing.upper()}: docs/webhook.md."
         )
     approvers = load_approvers(settings.approvers, issuer)
-    if settings.slack_bot_token is None:
+    if not settings.external_channels:
         approvers = {name: each for name, each in approvers.items() if each.credential is not None}
     if any(approver.credential == ApproverSecret(settings.webhook_secret) for approver in approvers.values()):
         raise SettingsError(

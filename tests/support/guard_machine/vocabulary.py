@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import Any
 
 from fastn_mcp.config.model import Mode
-from fastn_mcp.sandbox.state import SandboxState
+from fastn_mcp.extensions.sandbox.state import SandboxState
 
 ISSUER = "https://login.example.com|"
 

@@ -9,8 +9,8 @@ from pydantic_core import to_json
 
 from fastn_mcp.client.exchange import Answer, NotSentError, ResponseLost, headers
 from fastn_mcp.config.model import Settings
-from fastn_mcp.sandbox.auth import KEY
-from fastn_mcp.sandbox.server import InProcess
+from fastn_mcp.extensions.sandbox.auth import KEY
+from fastn_mcp.extensions.sandbox.server import InProcess
 from fastn_mcp.tools.operation import Request
 from support.guard_machine.deployment import Deployment
 from support.guard_machine.records import CURRENT_CALL, SentChange

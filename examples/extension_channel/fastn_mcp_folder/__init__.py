@@ -1,0 +1,1 @@
+"""Approval channel: a person answers in files of a folder."""

@@ -1,0 +1,1 @@
+"""Command that counts the changes of each day."""

@@ -1,0 +1,1 @@
+"""Ledger in one JSON file, which the processes of one machine share."""
