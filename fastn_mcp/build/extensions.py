@@ -86,6 +86,10 @@ def _package(extension: str, wanted: str) -> str:
     return _entry_point(extension, wanted).value
 
 
+def _named_in_file(extension: str) -> str:
+    return f"[{EXTENSIONS}.{extension}] is in the configuration file"
+
+
 def _entry_point(extension: str, wanted: str) -> "EntryPoint":
     from importlib.metadata import entry_points  # deferred import: a scan of what is installed
 
@@ -114,7 +118,7 @@ def foreign_in(settings: "Settings") -> list[ForeignExtension]:
     foreign: list[ForeignExtension] = []
     for name in settings.extensions:
         if name not in OWN:
-            distribution = _entry_point(name, f"[extensions.{name}] is in the configuration file").dist
+            distribution = _entry_point(name, _named_in_file(name)).dist
             known = f"{distribution.name} {distribution.version}" if distribution else "an unknown distribution"
             foreign.append(ForeignExtension(name, known))
     return foreign
@@ -139,7 +143,7 @@ def commands_of_others(file: "ConfigFile") -> "dict[str, click.Command]":
 
 
 def _has_module(extension: str, module: str) -> bool:
-    package = _package(extension, f"[{EXTENSIONS}.{extension}] is in the configuration file")
+    package = _package(extension, _named_in_file(extension))
     try:
         return find_spec(f"{package}.{module}") is not None
     except ModuleNotFoundError:  # of the package itself
@@ -155,7 +159,8 @@ class SettingsDoor(Protocol):
 
 
 def _section_of(extension: str) -> type[Section]:
-    door: SettingsDoor = opened(extension, "settings", f"Settings of the extension {extension} are given")
+    own = f"Settings of the extension {extension} are given"
+    door: SettingsDoor = opened(extension, "settings", own if extension in OWN else _named_in_file(extension))
     return door.section
 
 

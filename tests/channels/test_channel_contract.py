@@ -18,18 +18,24 @@ from support.webhook_world import SECRET, URL, WebhookWorld
 from support.world import World
 from typing_extensions import override
 
+from fastn_mcp.build.extensions import SECTIONS, ChannelOpening, channel_door
 from fastn_mcp.channels import group as group_module
+from fastn_mcp.channels.approvers import ApproverAnswers
 from fastn_mcp.channels.elicitation import FormInResult
 from fastn_mcp.channels.group import ChannelGroup
 from fastn_mcp.channels.notification import NotifyingChannel
 from fastn_mcp.channels.page.page import read_page_file
 from fastn_mcp.channels.terminal import TerminalChannel
+from fastn_mcp.config.load import load
 from fastn_mcp.errors import Refused
 from fastn_mcp.extensions.team.approvers import TenantPage
+from fastn_mcp.guard.approval.votes import unrecorded
 from fastn_mcp.guard.channel import Announcement, Channel, ChannelCapabilities, NobodyAble
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState
 from fastn_mcp.ledger.change import Change
 from fastn_mcp.ledger.ledger import Ledger
+
+pytestmark = pytest.mark.usefixtures("foreign_extensions")
 
 APPROVERS = """
 [[approvals.approver]]
@@ -78,6 +84,21 @@ async def slack(folder: Path) -> AsyncGenerator[Subject]:
 
 
 @asynccontextmanager
+async def folder(folder: Path) -> AsyncGenerator[Subject]:
+    """A channel of somebody else's, opened by its entry point."""
+    requests = folder / "requests"
+    requests.mkdir(mode=0o700)
+    (folder / "config.toml").write_text(f'[extensions.folder]\npath = "{requests}"\n')
+    settings = load({}, {"FASTN_API_KEY": "k"}, folder / "config.toml", sections=SECTIONS)
+    world = World(folder)
+    answers = ApproverAnswers("test", "", world.ledger, world.audit, world.system)
+    opening = ChannelOpening(answers, unrecorded, issuer=None, tenant="", follow=lambda _: None, only=True)
+    channel = channel_door("folder").open_channel(settings, opening)
+    yield Subject(channel, world.ledger, lambda: len(list(requests.iterdir())))
+    await channel.aclose()
+
+
+@asynccontextmanager
 async def notifying(folder: Path) -> AsyncGenerator[Subject]:
     world = World(folder)
     desk = world.desk
@@ -92,7 +113,7 @@ async def page_of_a_team(folder: Path) -> AsyncGenerator[Subject]:
     yield Subject(TenantPage(team.team, "acme"), World(folder).ledger, secrets=["egap" * 8])
 
 
-CHANNELS = [terminal, page, webhook, slack, notifying, page_of_a_team]
+CHANNELS = [terminal, page, webhook, slack, folder, notifying, page_of_a_team]
 
 
 @pytest.fixture(params=CHANNELS, ids=lambda each: each.__name__)

@@ -10,7 +10,8 @@ TESTS = Path(__file__).parents[1]
 
 def started(*arguments: str) -> "subprocess.Popen[str]":
     """Start Python with these arguments. The program prints `ready` and reads a line before it begins."""
-    environment = os.environ | {"PYTHONPATH": str(TESTS)}  # a file that is run by its path imports `support`
+    paths = [str(TESTS), os.environ.get("PYTHONPATH", "")]  # a file that is run by its path imports `support`
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
     return subprocess.Popen(
         [sys.executable, *arguments], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )

@@ -253,7 +253,11 @@ def main(where: str, what: str, count: int, name: str) -> None:
             return await ATTEMPTS[what](ledger, f"{name}{number}")
 
     def attempt(number: int) -> None:
-        won.append(anyio.run(attempted, number))
+        try:
+            won.append(anyio.run(attempted, number))
+        except BaseException:
+            together.abort()  # the others would wait for this one
+            raise
 
     threads = [threading.Thread(target=attempt, args=(number,)) for number in range(count)]
     for thread in threads:

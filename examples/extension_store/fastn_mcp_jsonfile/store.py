@@ -18,6 +18,7 @@ from fastn_mcp.ledger.store import Commit, Document, LedgerUnusable, Store, Writ
 from fastn_mcp.runtime import System
 
 _LOCK_SECONDS = 10
+_POLL_SECONDS = 0.002
 _PAUSE = 0.05
 """Seconds between two looks for news."""
 
@@ -41,7 +42,7 @@ class Content:
 class JsonFileStore(Store):
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._lock = filelock.FileLock(f"{path}.lock", timeout=_LOCK_SECONDS, mode=0o600)
+        self._lock = filelock.FileLock(f"{path}.lock", timeout=_LOCK_SECONDS, poll_interval=_POLL_SECONDS, mode=0o600)
 
     @contextmanager
     def _open(self) -> Iterator[Content]:
