@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "fastn_mcp"
 
 GERUND_OR_PARTICIPLE = re.compile(r"(ing|ed)$")
 NOUNS = {
-    "billing", "error_mapping", "finding", "hosted", "keyring", "matching", "paging", "parsing", "ranking",
+    "billing", "error_mapping", "finding", "keyring", "matching", "paging", "parsing", "ranking",
     "rendering",
 }  # fmt: skip
 """Words of the field that only look like it."""

@@ -162,7 +162,7 @@ def built_extensions(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def foreign_extensions(built_extensions: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Install the extensions of the examples, for this process and those that it starts. Return their folder."""
-    monkeypatch.syspath_prepend(str(built_extensions))
+    monkeypatch.setattr(sys, "path", [str(built_extensions), *sys.path])
     monkeypatch.setenv("PYTHONPATH", str(built_extensions))
     return built_extensions
 

@@ -71,7 +71,7 @@ async def test_person_approves_in_a_channel_of_somebody_else_and_the_ledger_is_t
         await answered(target["name"])
         done = body(await client.call_tool("delete_customer", deletion))
         assert done["done"] == "delete_customer"
-        assert not list(folder.iterdir())
+        await until(lambda: not list(folder.iterdir()))
     assert upstream.changes() == [f"DELETE /api/v1/customers/{target['id']}"]
     stored = json.loads(ledger.read_bytes())["documents"]
     assert [key for key in stored if key.startswith("change")]

@@ -79,12 +79,17 @@ class FolderChannel(ExternalChannel):
             await asyncio.sleep(_PAUSE)
 
     async def _answered(self, file: Path) -> None:
-        """Count an answer, and remove its file."""
+        """Count an answer, then remove its file."""
         answer = file.read_text(encoding="utf-8").strip()
         if not answer:
             return  # it is still being written
-        file.unlink()
-        request = await self._ledger.find(file.stem)
+        try:
+            await self._count(file.stem, answer)
+        finally:
+            file.unlink(missing_ok=True)
+
+    async def _count(self, request_id: str, answer: str) -> None:
+        request = await self._ledger.find(request_id)
         if request is None or request.account != self._opening.answers.account:
             log.warning("an answer in the folder is for no request of this account")
             return

@@ -1,6 +1,6 @@
 """OpenID provider for trying a team's server: two people, and a page on which to choose who signs in.
 
-It redirects to this machine only, and `hosted/team_config.py` refuses it for a server that others reach.
+It redirects to this machine only, and `team/team_config.py` refuses it for a server that others reach.
 """
 
 import base64
