@@ -26,7 +26,7 @@ install = $(UV) pip install --quiet --python $(1)/bin/python $(2) 2>/dev/null ||
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo docs images test test-long fix check check-style check-types check-layers check-names check-density check-generated check-workflows check-deploy check-tracked \
-	surface openapi wheel mutants mutants-sample faults \
+	surface openapi wheel without-extension mutants mutants-sample faults \
 	conformance score sign-in bundle image notes sbom clients examples bench bench-check profile growth tokens requests load replicas lock clean
 
 help: ## What there is to make
@@ -68,6 +68,10 @@ test: $(READY) .cache/oidc-provider/ready ## The tests; with branch coverage: CO
 test-long: $(READY) .cache/docs/ready ## What is long by nature: fleets, browsers, races of processes
 	@echo "Order of the tests: SEED=$(SEED)"
 	@$(PYTEST) -m long --hypothesis-profile=long $(ARGS)
+
+# In a clone of the last commit; its environment is its own.
+without-extension: $(READY) ## Whether the rest's tests pass without an extension: make without-extension NAME=slack ARGS="-k name"
+	@$(BIN)/python .ci/without_extension.py $(NAME) $(ARGS)
 
 mutants: $(READY) ## Whether the tests notice each small change of the guard; some modules: make mutants ARGS="guard.undo"
 	@$(BIN)/python .ci/mutants.py $(ARGS)

@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import gc
+import importlib.util
 import os
 import shutil
 import signal
@@ -100,8 +101,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if sys.platform == "win32" and item.get_closest_marker("posix") is not None:
             item.add_marker(pytest.mark.skip(reason="for POSIX"))
+        for marker in item.iter_markers("extension"):
+            if missing := [name for name in marker.args if not has_extension(name)]:
+                item.add_marker(pytest.mark.skip(reason=f"without the extension {missing[0]}"))
         if {"attacks", "end_to_end"} & {*item.path.parent.parts} and item.get_closest_marker("measured") is None:
             item.add_marker(pytest.mark.no_cover)
+
+
+def has_extension(name: str) -> bool:
+    return importlib.util.find_spec(f"fastn_mcp.extensions.{name}") is not None
 
 
 TRANSPORTS = {"own": HttpTransport, "library": library_transport}

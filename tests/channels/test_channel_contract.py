@@ -9,11 +9,9 @@ from pathlib import Path
 import anyio
 import pytest
 from support.approval_world import PAGE
+from support.clock import SteadyClock
 from support.page_world import API_KEY, deletion_of_customer
 from support.page_world import Desk as PageDesk
-from support.slack import APP, BOT, served_slack
-from support.slack_world import SteadyClock, slack_world
-from support.team_world import ACME, HEAD, KEYS, TeamWorld, tenant
 from support.webhook_world import SECRET, URL, WebhookWorld
 from support.world import World
 from typing_extensions import override
@@ -28,7 +26,6 @@ from fastn_mcp.channels.page.page import read_page_file
 from fastn_mcp.channels.terminal import TerminalChannel
 from fastn_mcp.config.load import load
 from fastn_mcp.errors import Refused
-from fastn_mcp.extensions.team.approvers import TenantPage
 from fastn_mcp.guard.approval.votes import unrecorded
 from fastn_mcp.guard.channel import Announcement, Channel, ChannelCapabilities, NobodyAble
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState
@@ -78,6 +75,9 @@ async def webhook(folder: Path) -> AsyncGenerator[Subject]:
 
 @asynccontextmanager
 async def slack(folder: Path) -> AsyncGenerator[Subject]:
+    from support.slack import APP, BOT, served_slack
+    from support.slack_world import slack_world
+
     with served_slack() as service:
         async with slack_world(folder, service) as world:
             yield Subject(world.channel, world.ledger, lambda: len(service.messages), [APP, BOT])
@@ -107,13 +107,25 @@ async def notifying(folder: Path) -> AsyncGenerator[Subject]:
 
 @asynccontextmanager
 async def page_of_a_team(folder: Path) -> AsyncGenerator[Subject]:
+    from support.team_world import ACME, HEAD, KEYS, TeamWorld, tenant
+
+    from fastn_mcp.extensions.team.approvers import TenantPage
+
     team = TeamWorld(
         folder, HEAD + PAGE + APPROVERS + tenant("acme", **ACME), environment=KEYS | {"PAGE_SECRET": "egap" * 8}
     )
     yield Subject(TenantPage(team.team, "acme"), World(folder).ledger, secrets=["egap" * 8])
 
 
-CHANNELS = [terminal, page, webhook, slack, folder, notifying, page_of_a_team]
+CHANNELS = [
+    terminal,
+    page,
+    webhook,
+    pytest.param(slack, marks=pytest.mark.extension("slack")),
+    folder,
+    notifying,
+    pytest.param(page_of_a_team, marks=pytest.mark.extension("team")),
+]
 
 
 @pytest.fixture(params=CHANNELS, ids=lambda each: each.__name__)

@@ -7,8 +7,9 @@ from typing import Any
 import anyio
 import anyio.to_thread
 from support.local_page import approve_form, recording_browser
-from support.replica_pair import two_replicas
-from support.server_process import Upstream, body, each_transport_and_era, environment, served
+from support.otlp_receiver import Receiver, values
+from support.replica_pair import STATE_SECRET, two_replicas
+from support.server_process import KEY, Upstream, body, each_transport_and_era, environment, served
 from support.slack import APP, BOT, CHANNEL, TEAM, Message, Slack, until
 from support.slack_world import DANA, KIM, settings_of
 from support.terminal import sitting
@@ -55,9 +56,11 @@ async def test_three_waiting_calls_are_decided_in_slack_on_the_page_and_at_the_t
     assert [change.partition(" ")[0] for change in upstream.changes()] == ["DELETE"] * 3
 
 
-async def test_either_replica_hears_slack_and_the_call_is_sent_once(
-    slack: Slack, valkey: ValkeyServer, tmp_path: Path
+async def test_team_on_two_replicas_decides_in_slack_and_a_collector_gets_its_record(
+    slack: Slack, valkey: ValkeyServer, collector: Receiver, tmp_path: Path
 ) -> None:
+    """Every extension at once. Either replica hears Slack, and each call is sent once."""
+
     def settings(issuer: str) -> str:
         people = {"dana": DANA, "kim": KIM}.items()
         entries = (f'[{name}]\nprincipal = "{issuer}|{name}"\nslack = "{TEAM}/{user}"' for name, user in people)
@@ -66,7 +69,8 @@ async def test_either_replica_hears_slack_and_the_call_is_sent_once(
         section = f'[tenant.extensions.slack]\n{tokens}channel = "{CHANNEL}"\nurl = "{slack.url}"\n'
         return f'approvers = "approvers.toml"\n{section}'
 
-    env = {"SLACK_APP": APP, "SLACK_BOT": BOT}
+    env = {"SLACK_APP": APP, "SLACK_BOT": BOT, "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}
+    env |= {"FASTN_TELEMETRY_AUDIT_EXPORT": "fail-closed"}
     with two_replicas(tmp_path, valkey.url(), wait=45, settings=settings, env=env) as replicas:
         await until(lambda: len(slack.sockets) == 2)
         for number, name in enumerate(("Globex", "Acme"), 1):  # Slack delivers to one connection after the other
@@ -86,3 +90,13 @@ async def test_either_replica_hears_slack_and_the_call_is_sent_once(
             assert results[0]["done"] == "delete_customer"
             await until(lambda message=message: "Done\n" in message.text)
             assert replicas.deleted() == number
+        token = replicas.token()
+        logged = [line for _, line in replicas.audited("approved")]
+    calls = [values(span.attributes) for span in collector.spans if span.name == "tools/call delete_customer"]
+    assert [call["fastn_mcp.profile"] for call in calls] == ["acme", "acme"]
+    bodies = [json.loads(record.body.string_value) for record in collector.records if record.event_name]
+    approvals = [line for line in bodies if line["event"] == "approved"]
+    assert len(approvals) == 2
+    assert approvals == logged
+    exported = collector.everything()
+    assert [text for text in (APP, BOT, KEY, token, STATE_SECRET) if text in exported] == []

@@ -4,6 +4,9 @@ import itertools
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+import anyio
+from typing_extensions import override
+
 from fastn_mcp.runtime import System
 
 NOW: Final = datetime(2026, 11, 25, 9, 0, tzinfo=UTC)
@@ -31,3 +34,11 @@ class Clock:
         return System(
             self.now, lambda: self.at.timestamp(), self.sleep, lambda: share, lambda: f"{tokens}{next(numbers)}"
         )
+
+
+class SteadyClock(Clock):
+    """Time that only tests move, while what waits does wait."""
+
+    @override
+    async def sleep(self, seconds: float) -> None:
+        await anyio.sleep(min(seconds, 0.02))

