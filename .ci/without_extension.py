@@ -1,7 +1,7 @@
 """Whether the tests of the rest pass where an extension is missing: python .ci/without_extension.py NAME.
 
-In a clone of the last commit the extension is deleted, with the tests that import it, and the other tests run. Those that
-are marked `extension` with its name are skipped.
+In a clone of the last commit the extension is deleted, with the tests that import it, and the other tests run. Those
+that are marked `extension` with its name are skipped.
 """
 
 import ast

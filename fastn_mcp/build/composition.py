@@ -209,7 +209,7 @@ def assemble(
         stores.ledger,
         system,
         bound_account=stores.account,
-        run=process.tenant.run if process.tenant else None,
+        run=process.served.run if process.served else None,
     )
     stops = Stops(process.stops or stores.ledger, system)
     key_folder = state / "keys" if settings.reveal == "file" else None
@@ -258,7 +258,7 @@ def assemble(
         stores.ledger,
         stores.recorder.decided,
         typed=stores.typed,
-        tenant=process.tenant.name if process.tenant else "",
+        tenant=process.served.name if process.served else "",
         limits=Limits(policy, budgets, stores.audit),
         dispatch=dispatch,
         presence=guard.decisions.presence,
@@ -281,11 +281,11 @@ def assemble(
 
 def _system_of(settings: Settings, process: Process) -> System:
     """Return the clock and randomness of the process or tenant; with telemetry, also its spans."""
-    tenant = process.tenant
-    system = tenant.system if tenant else System()
+    served = process.served
+    system = served.system if served else System()
     if process.telemetry is None:
         return system
-    return process.telemetry.of_account(system, tenant.name if tenant else settings.profile)
+    return process.telemetry.of_account(system, served.name if served else settings.profile)
 
 
 def _guarded_account(settings: Settings, key_folder: Path | None, foreign: Sequence[str]) -> GuardedAccount:
@@ -326,9 +326,9 @@ def channels_of(settings: Settings, stores: AccountStores, process: Process) -> 
     These are the page of the tenant and the webhook; without both, the approval page if a browser can show it, else
     `fastn-mcp approvals` at a terminal. Slack and notifications come besides.
     """
-    tenant = process.tenant
-    group = ChannelGroup(stores.ledger, stores.system, stores.account, tenant.name if tenant else "")
-    tenant_page = tenant.page if tenant else None
+    served = process.served
+    group = ChannelGroup(stores.ledger, stores.system, stores.account, served.name if served else "")
+    tenant_page = served.page if served else None
     if tenant_page is not None:
         group.add(tenant_page)
     webhook = _webhook(settings, stores, process)
@@ -340,8 +340,8 @@ def channels_of(settings: Settings, stores: AccountStores, process: Process) -> 
             file = stores.folder / PAGE_FILE
             page = ApprovalPage(stores.ledger, stores.system, webbrowser.open, page_file=file, program=process.program)
             group.add(page)
-        elif tenant is not None:
-            command = f"{process.program.to('approvals')}, for the tenant {tenant.name}"
+        elif served is not None:
+            command = f"{process.program.to('approvals')}, for the tenant {served.name}"
             group.add(TerminalChannel(command, "on the server"))
         else:
             group.add(TerminalChannel(process.program.to("approvals")))
@@ -366,15 +366,15 @@ def _webhook(settings: Settings, stores: AccountStores, process: Process) -> "We
         return None
     from fastn_mcp.channels.webhook.webhook import webhook_of  # deferred import: only if configured
 
-    issuer = process.tenant.issuer if process.tenant else None
-    is_only = process.tenant is None or process.tenant.page is None
+    issuer = process.served.issuer if process.served else None
+    is_only = process.served is None or process.served.page is None
     return webhook_of(settings, _answers(stores, process), issuer, stays=process.stays, only=is_only)
 
 
 def _answers(stores: AccountStores, process: Process) -> "ApproverAnswers":
     from fastn_mcp.channels.approvers import ApproverAnswers  # deferred import: only if configured
 
-    tenant = process.tenant.name if process.tenant else ""
+    tenant = process.served.name if process.served else ""
     return ApproverAnswers(stores.account, tenant, stores.ledger, audit=stores.audit, system=stores.system)
 
 
@@ -383,8 +383,8 @@ def _opening(extension: str, group: ChannelGroup, stores: AccountStores, process
     return ChannelOpening(
         _answers(stores, process),
         partial(stores.recorder.decided, by=extension),
-        process.tenant.issuer if process.tenant else None,
-        tenant=process.tenant.name if process.tenant else "",
+        process.served.issuer if process.served else None,
+        tenant=process.served.name if process.served else "",
         follow=group.follow,
         only=not group.capabilities.identifies_people,
     )

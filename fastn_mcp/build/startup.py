@@ -181,8 +181,8 @@ class Sandboxed:
 
 
 @dataclass(frozen=True, slots=True)
-class TenantContext:
-    """A tenant of a multi-tenant process. `run` identifies the run of the process, which outlives an open account."""
+class ServedAccount:
+    """An account of a process that serves several, whose people sign in. `run` names the run of the process."""
 
     name: str
     run: str
@@ -203,7 +203,8 @@ class Process:
     """Command line by which a person reaches the same account and folders."""
     has_browser: bool = False
     """Whether it runs for one person, whose browser can show the approval page."""
-    tenant: TenantContext | None = None
+    served: ServedAccount | None = None
+    """The account, if the process serves several."""
     tally: "Tally | None" = None
     """Collects calls for a report."""
     telemetry: "Telemetry | None" = None
@@ -220,4 +221,4 @@ class Process:
     @property
     def stays(self) -> bool:
         """Whether it runs long enough to receive an answer to an approval request."""
-        return self.has_browser or self.tenant is not None
+        return self.has_browser or self.served is not None

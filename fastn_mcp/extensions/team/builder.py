@@ -13,7 +13,7 @@ from fastn_mcp.build.extensions import OWN, PROCESS_SECTIONS, channel_door
 from fastn_mcp.build.startup import (
     SANDBOX_KEY,
     Process,
-    TenantContext,
+    ServedAccount,
     require_known_tools,
     seal_keys,
 )
@@ -75,8 +75,8 @@ class TenantBuilder:
         folder = self.state / TENANTS / tenant.name
         if own is not None:
             folder = folder / "callers" / own.folder
-        context = TenantContext(tenant.name, self._run, self.team.issuer, page=self._page(tenant), system=self.system)
-        process = replace(self.process, program=kept_in(program, folder), tenant=context, stops=self.ledger)
+        served = ServedAccount(tenant.name, self._run, self.team.issuer, page=self._page(tenant), system=self.system)
+        process = replace(self.process, program=kept_in(program, folder), served=served, stops=self.ledger)
         parts = assemble(settings, policy, folder, process)
         parts.guard.decisions.is_leaving = self.is_leaving
         parts.client.stored_key = lambda: self.settings(tenant, own).api_key
