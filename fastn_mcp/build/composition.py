@@ -247,7 +247,7 @@ def assemble(
     snapshot = AccountSnapshot(system, settings.snapshot_seconds)
     client.changed = snapshot.forget
     dispatch = Dispatcher(
-        SharedReads(client, snapshot, system, settings.requests_per_answer),
+        SharedReads(client, snapshot, system),
         guard,
         stores.recorder,
         changes=journal,

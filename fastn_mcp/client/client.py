@@ -85,6 +85,11 @@ _VOID = "Approvals given for the old key are void."
 _MAX_ERROR_TEXT = 20_000
 """Maximum characters of a text in an error response. A longer one is replaced by its length."""
 
+AI_SECONDS = 300.0
+"""Time that a call of Fastn's AI has, unless `deadline` gives it more."""
+
+MAX_CONCURRENT_REQUESTS = 64
+
 MAX_QUEUED_CALLS = 1_000
 """Maximum number of calls that wait for a slot under the concurrency limit."""
 
@@ -198,7 +203,7 @@ class FastnClient:
         self._no_key = no_key
         self._exchange = exchange
         self._system = system
-        self._slots = anyio.Semaphore(settings.concurrency, fast_acquire=True)
+        self._slots = anyio.Semaphore(MAX_CONCURRENT_REQUESTS, fast_acquire=True)
         self._retries = RetryBudget()
         self.limit = RateLimit(settings, system, store)
         self.changed: Callable[[str, bool], None] = lambda toolset, is_settled: None  # noqa: ARG005
@@ -248,7 +253,8 @@ class FastnClient:
 
     def deadline(self, call: Operation[Any]) -> float:
         """Return the deadline of `call` in seconds."""
-        return self.settings.ai_deadline if call.effect is Effect.SPEND else self.settings.deadline
+        seconds = self.settings.deadline
+        return max(seconds, AI_SECONDS) if call.effect is Effect.SPEND else seconds
 
     async def send(
         self,

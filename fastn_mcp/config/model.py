@@ -80,6 +80,9 @@ REMOVED = {
     "audit_export_seconds": "With fail-closed an entry may wait for 60 seconds; remove the setting.",
     "read_only": "Use the mode read-only instead: --mode read-only, FASTN_MODE=read-only.",
     "toolsets": "Name the toolsets in tools instead: --tools customers,billing.",
+    "ai_deadline": "ai_chat and ai_build have 300 seconds, or those of deadline if that is more; remove the setting.",
+    "concurrency": "At most 64 requests are under way at the same time; remove the setting.",
+    "requests_per_answer": "An answer takes half of the requests that the rate limit leaves; remove the setting.",
 }
 """Settings that were removed, and what to do instead. A start with one of them fails."""
 
@@ -391,18 +394,15 @@ class Settings(BaseModel):
     audit_keep_days: int | None = _setting(
         None, "Days for which rotated audit logs are kept; by default for ever. Rotates daily (audit-log.md).", ge=1
     )
-    deadline: float = _setting(60.0, "Maximum seconds for one call, including retries.", Trait.FLAG, gt=0, le=600)
-    ai_deadline: float = _setting(300.0, "Maximum seconds for one call of ai_chat or ai_build.", gt=0, le=3600)
-    concurrency: int = _setting(64, "Maximum number of concurrent requests to Fastn.", ge=1, le=256)
+    deadline: float = _setting(
+        60.0,
+        "Maximum seconds for one call, including retries; at least 300 for one of Fastn's AI.",
+        Trait.FLAG,
+        gt=0,
+        le=600,
+    )
     snapshot_seconds: int = _setting(
         90, "Seconds for which find, overviews and diagnoses reuse what was read; 0 reuses nothing.", ge=0, le=3600
-    )
-    requests_per_answer: int | None = _setting(
-        None,
-        "Maximum number of requests for one find, overview or diagnosis; by default half of those that the rate limit"
-        " leaves.",
-        ge=1,
-        le=1000,
     )
     approval_minutes: int = _setting(
         10,

@@ -6,7 +6,7 @@ import pytest
 from support.clock import NOW, Clock
 from support.fake_fastn import KEY, Fastn, Step, client, error_of, reply
 
-from fastn_mcp.client.client import MAX_QUEUED_CALLS, FastnClient
+from fastn_mcp.client.client import MAX_CONCURRENT_REQUESTS, MAX_QUEUED_CALLS, FastnClient
 from fastn_mcp.client.cost import Spent, counted_requests, spent
 from fastn_mcp.client.exchange import Answer, NotSentError, ResponseLost
 from fastn_mcp.config.model import Settings
@@ -186,7 +186,7 @@ async def test_calls_beyond_the_queue_are_not_sent() -> None:
             return await super().__call__(request)
 
     fastn = Slow(reply(200, {"id": "a"}))
-    calling = client(fastn, concurrency=8)
+    calling = client(fastn)
     outcomes: list[str] = []
 
     async def call() -> None:
@@ -197,14 +197,14 @@ async def test_calls_beyond_the_queue_are_not_sent() -> None:
             outcomes.append(error.outcome)
 
     async with anyio.create_task_group() as tasks:
-        for _ in range(8 + MAX_QUEUED_CALLS + 5):
+        for _ in range(MAX_CONCURRENT_REQUESTS + MAX_QUEUED_CALLS + 5):
             tasks.start_soon(call)
         while outcomes.count("not_sent") < 5:
             await anyio.lowlevel.checkpoint()
         release.set()
-    assert most == 8
+    assert most == MAX_CONCURRENT_REQUESTS
     assert outcomes.count("not_sent") == 5
-    assert outcomes.count("done") == 8 + MAX_QUEUED_CALLS
+    assert outcomes.count("done") == MAX_CONCURRENT_REQUESTS + MAX_QUEUED_CALLS
 
 
 async def test_each_attempt_is_one_request() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from support.clock import NOW, Clock
 from support.fake_fastn import SILENT, Fastn, Step, client, error_of, reply
 
+from fastn_mcp.client import client as client_module
 from fastn_mcp.client.exchange import Answer, NotSentError, ResponseLost
 from fastn_mcp.client.retry import exhausted_for, pause, retry_after
 from fastn_mcp.records.rows import row_of
@@ -158,15 +159,24 @@ async def test_silent_server_ends_at_the_deadline_with_an_unknown_write(
     assert (len(fastn.requests), fastn.cancelled) == (1, 1)
 
 
-async def test_ai_calls_have_their_own_deadline() -> None:
-    error = await error_of(client(Fastn(SILENT), deadline=60.0, ai_deadline=0.02), AiChat(message="hi"))
+async def test_ai_calls_have_at_least_their_own_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert client(Fastn(), deadline=60.0).deadline(AiChat(message="hi")) == 300
+    assert client(Fastn(), deadline=600.0).deadline(AiChat(message="hi")) == 600
+    monkeypatch.setattr(client_module, "AI_SECONDS", 0.02)
+    error = await error_of(client(Fastn(SILENT), deadline=0.01), AiChat(message="hi"))
     assert error.outcome == "unknown_outcome"
     assert "did not answer in time" in str(error)
 
 
+@pytest.fixture
+def one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "MAX_CONCURRENT_REQUESTS", 1)
+
+
+@pytest.mark.usefixtures("one_at_a_time")
 async def test_call_queued_until_the_deadline_was_not_sent() -> None:
     fastn = Fastn(SILENT)
-    sender = client(fastn, concurrency=1, deadline=0.05, ai_deadline=5.0)
+    sender = client(fastn, deadline=0.05)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(_swallow, sender.send(AiChat(message="the first")))
         await fastn.reached.wait()
@@ -203,9 +213,10 @@ async def test_deadline_between_attempts_reports_the_first_outcome(first: Step, 
     assert len(error.next_step) > 5
 
 
+@pytest.mark.usefixtures("one_at_a_time")
 async def test_cancelled_call_cancels_its_request_and_frees_its_slot() -> None:
     fastn = Fastn(SILENT, OK)
-    sender = client(fastn, concurrency=1)
+    sender = client(fastn)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(sender.send, CreateCustomer(name="A"))
         await fastn.reached.wait()

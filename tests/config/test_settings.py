@@ -37,7 +37,7 @@ def test_defaults_apply_if_only_a_key_is_set() -> None:
     assert settings.base_url == DEFAULT_BASE_URL == "https://live.fastn.ai"
     assert settings.host == "live.fastn.ai"
     assert (settings.auth, settings.mode, settings.update) == ("header", "guarded", "merge")
-    assert (settings.deadline, settings.ai_deadline, settings.tools, settings.routes) == (60.0, 300.0, None, {})
+    assert (settings.deadline, settings.tools, settings.routes) == (60.0, None, {})
 
 
 def test_empty_value_counts_as_not_set() -> None:
@@ -84,12 +84,11 @@ def test_every_variable_is_read() -> None:
         "FASTN_BASE_URL": "http://127.0.0.1:9", "FASTN_AUTH": "bearer", "FASTN_SPACE_ID": "s", "FASTN_TENANT_ID": "t",
         "FASTN_END_ORG_ID": "o", "FASTN_ENV": "e", "FASTN_PROFILE": "p",
         "FASTN_MODE": "read-only", "FASTN_TOOLS": " customers , workflows,", "FASTN_UPDATE": "partial",
-        "FASTN_DEADLINE": "5", "FASTN_AI_DEADLINE": "6.5", "FASTN_CONCURRENCY": "7", "FASTN_APPROVAL_MINUTES": "1440",
+        "FASTN_DEADLINE": "5", "FASTN_APPROVAL_MINUTES": "1440",
     }  # fmt: skip
     settings = load({}, {**KEY, **given_values}, None)
     assert (settings.tools, settings.mode, settings.deadline) == (["customers", "workflows"], "read-only", 5.0)
-    assert (settings.ai_deadline, settings.concurrency, settings.update) == (6.5, 7, "partial")
-    assert settings.approval_minutes == 1440
+    assert (settings.update, settings.approval_minutes) == ("partial", 1440)
     assert (settings.space_id, settings.tenant_id, settings.end_org_id, settings.env) == ("s", "t", "o", "e")
     assert {source.variable for source in SOURCES} >= given_values.keys() | KEY.keys()
 
@@ -109,8 +108,6 @@ WRONG: dict[str, list[Any]] = {
     "mode": [CANARY, "unatended", "READ-ONLY"],
     "update": [CANARY, "canary"],
     "deadline": [CANARY, "0", "-1", "601", "nan", "inf"],
-    "ai_deadline": [CANARY, "0", "3601"],
-    "concurrency": [CANARY, "0", "257", "1.5"],
     "approval_minutes": [CANARY, "0", "1441", "10.5"],
     "webhook_url": [CANARY, "canary", "http://canary.example/x", "https://canary@h/x", "https://h/x#canary"],
     "webhook_secret": [CANARY, "canary", "canary-of-thirty-one-characters", "whsec_canary-that-is-not-base64!"],

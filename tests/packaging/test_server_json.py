@@ -77,7 +77,7 @@ def test_secrets_are_marked_and_only_the_key_is_required() -> None:
         "FASTN_WEBHOOK_URL",
     }
     assert [name for name, variable in told.items() if variable.get("isRequired")] == ["FASTN_API_KEY"]
-    assert told["FASTN_CONCURRENCY"]["format"] == "number"
+    assert told["FASTN_DEADLINE"]["format"] == "number"
     assert told["FASTN_AUTH"]["choices"] == ["header", "bearer"]
 
 
