@@ -20,6 +20,7 @@ from support.library_transport import library_transport
 from support.valkey_server import ValkeyServer, valkey_for
 from support.world import OPENED, World
 
+from fastn_mcp.build.extensions import OWN
 from fastn_mcp.client.exchange import TransportFactory
 from fastn_mcp.client.transport import HttpTransport
 
@@ -102,7 +103,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if sys.platform == "win32" and item.get_closest_marker("posix") is not None:
             item.add_marker(pytest.mark.skip(reason="for POSIX"))
         for marker in item.iter_markers("extension"):
-            if missing := [name for name in marker.args if not has_extension(name)]:
+            missing = [name for name in marker.args or OWN if not has_extension(name)]
+            if missing:
                 item.add_marker(pytest.mark.skip(reason=f"without the extension {missing[0]}"))
         if {"attacks", "end_to_end"} & {*item.path.parent.parts} and item.get_closest_marker("measured") is None:
             item.add_marker(pytest.mark.no_cover)

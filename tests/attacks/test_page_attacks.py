@@ -96,9 +96,9 @@ async def test_wrong_keys_and_idle_connections_do_not_block_the_person(home: Pat
         try:
             for one in half:
                 one.sendall(
-                    b"POST /enter HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nOrigin: null\r\nContent-Length: 9\r\n" % port
+                    b"POST /enter HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nOrigin: null\r\nContent-Length: 9\r\n"
+                    b"Content-Type: application/x-www-form-urlencoded\r\n\r\nkey=" % port
                 )
-                one.sendall(b"Content-Type: application/x-www-form-urlencoded\r\n\r\nkey=")
             async with httpx2.AsyncClient(verify=TLS, headers={"origin": "null"}) as http:
                 for number in range(20):
                     wrong = await http.post(action, data={"key": f"guess {number}"})

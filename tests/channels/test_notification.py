@@ -510,6 +510,7 @@ async def test_address_of_the_page_is_kept(tmp_path: Path, ntfy: HttpService) ->
         assert (await asked(world)).page == "https://mcp.example/approvals/"
 
 
+@pytest.mark.extension("doctor", "team")
 def test_apprise_is_imported_only_where_it_is_set_up() -> None:
     code = (
         "import sys, fastn_mcp.cli.serve, fastn_mcp.build.composition\n"

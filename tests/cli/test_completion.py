@@ -28,6 +28,7 @@ def completions(fastn: Run, *words: str) -> list[str]:
     return [line.partition(",")[2] for line in done.stdout.splitlines() if line]
 
 
+@pytest.mark.extension
 def test_commands_tools_and_options_are_completed(fastn: Run) -> None:
     assert set(completions(fastn, "")) == {
         name for group in COMMANDS.values() for name, entry in group.items() if not entry.hidden

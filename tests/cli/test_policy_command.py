@@ -313,7 +313,7 @@ def test_explain_decides_for_whom_and_when_it_is_told(fastn: Run, file: Callable
     assert "  policy.toml line 2: rule delete_trigger: allow" in closed
 
 
-def test_check_warns_of_rules_and_people_that_cannot_be(fastn: Run, file: Callable[[str], str], tmp_path: Path) -> None:
+def test_check_warns_of_rules_and_people_that_cannot_be(fastn: Run, file: Callable[[str], str]) -> None:
     path = file(WHO + '[[rule]]\ntool = "delete_secret"\nthen = "four_eyes"\nsecond = "security"\n')
     alone = fastn("policy", "check", path)
     assert alone.returncode == 0
@@ -321,6 +321,11 @@ def test_check_warns_of_rules_and_people_that_cannot_be(fastn: Run, file: Callab
     assert "rule delete_trigger never applies on a server without a sign-in." in alone.stdout
     assert "rule delete_* applies to everybody on a server without a sign-in: the person is not known" in alone.stdout
     assert "rule delete_secret needs two people, but no approvers are set up" in alone.stdout
+
+
+@pytest.mark.extension("team")
+def test_check_warns_of_a_group_without_an_approver(fastn: Run, file: Callable[[str], str], tmp_path: Path) -> None:
+    path = file(WHO + '[[rule]]\ntool = "delete_secret"\nthen = "four_eyes"\nsecond = "security"\n')
     team = tmp_path / "team.toml"
     team.write_text(TEAM)
     team.chmod(0o600)

@@ -163,6 +163,7 @@ CREATED = {"count_connections", "get_user", "notification_file", "NAME"}
 
 
 @pytest.mark.parametrize("page", sorted(DOCS.glob("contributing/*.md")), ids=lambda page: page.stem)
+@pytest.mark.extension
 def test_contributing_page_names_files_that_exist(page: Path) -> None:
     named = re.findall(r"(?:fastn_mcp|tests|docs|tools)/[\w/.-]+\.(?:py|md|json)", page.read_text(encoding="utf-8"))
     missing = [name for name in named if not (DOCS.parent / name).is_file()]
@@ -170,6 +171,7 @@ def test_contributing_page_names_files_that_exist(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", sorted(DOCS.glob("contributing/*.md")), ids=lambda page: page.stem)
+@pytest.mark.extension
 def test_contributing_page_imports_what_exists(page: Path) -> None:
     imports = re.findall(r"^from (fastn_mcp[\w.]*) import (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
     existing = [(module, names) for module, names in imports if module.rpartition(".")[2] not in CREATED]

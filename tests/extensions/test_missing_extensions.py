@@ -13,6 +13,8 @@ import fastn_mcp
 from fastn_mcp.build.extensions import PACKAGE
 from fastn_mcp.cli.help import COMMANDS
 
+pytestmark = pytest.mark.extension()
+
 SOURCE = Path(fastn_mcp.__file__).parent
 EXTENSIONS = sorted(folder.name for folder in (SOURCE / "extensions").iterdir() if (folder / "__init__.py").exists())
 COMMANDS_OF = {

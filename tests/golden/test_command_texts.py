@@ -334,7 +334,18 @@ SERVING = ("sandbox", "demo")
 """Commands whose usual run is a process of its own."""
 
 
-@pytest.mark.parametrize("name", [name for name in SCENES if name not in SERVING])
+def extension_of(name: str) -> "pytest.MarkDecorator":
+    """Return the mark of the extension whose command this is; that of all for the program itself, which lists them."""
+    if name == "fastn-mcp":
+        return pytest.mark.extension()
+    (place,) = (group[name].place for group in COMMANDS.values() if name in group)
+    return pytest.mark.extension(place.split(".")[1] if place.startswith("extensions.") else "sandbox")
+
+
+OUTPUTS = [pytest.param(name, marks=extension_of(name)) for name in SCENES if name not in SERVING]
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
 def test_outputs_of_a_command_are_the_golden_ones(name: str, tmp_path: Path) -> None:
     scene = SCENES[name]
     machine = make_machine(tmp_path)
