@@ -13,6 +13,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = ROOT / "tests"
 
+LISTS_ALL = ("surface", "write")
+"""Modules of packaging/generate, which write pages and manifests that list every extension."""
+
 
 def main(name: str, arguments: list[str]) -> int:
     """Clone, delete and run; return the exit code of the tests."""
@@ -20,7 +23,7 @@ def main(name: str, arguments: list[str]) -> int:
     shutil.rmtree(clone, ignore_errors=True)
     subprocess.run(["git", "clone", "--quiet", "--shared", str(ROOT), str(clone)], check=True)
     shutil.rmtree(clone / "fastn_mcp" / "extensions" / name)
-    deleted = [file.relative_to(ROOT) for file in tests_that_import(f"fastn_mcp.extensions.{name}")]
+    deleted = [file.relative_to(ROOT) for file in tests_that_import(f"fastn_mcp.extensions.{name}", *LISTS_ALL)]
     for file in deleted:
         (clone / file).unlink(missing_ok=True)
     print(f"Without {name}. Its tests:", *deleted, sep="\n  ", flush=True)
@@ -28,11 +31,11 @@ def main(name: str, arguments: list[str]) -> int:
     return subprocess.run(make, check=False).returncode
 
 
-def tests_that_import(package: str) -> list[Path]:
-    """Return the files of tests that import the package, or one of these files."""
+def tests_that_import(*modules: str) -> list[Path]:
+    """Return the files of tests that import one of the modules, or one of these files."""
     imported = {file: imports_of(file) for file in TESTS.rglob("*.py")}
     gone: set[Path] = set()
-    names = {package}
+    names = {*modules}
     while more := {file for file in imported.keys() - gone if any(is_within(each, names) for each in imported[file])}:
         gone |= more
         names |= {module_of(file) for file in more}

@@ -399,9 +399,6 @@ class TeamFile(Protocol):
     def approver_rules(self) -> list[Any]: ...
 
     @property
-    def approver_groups(self) -> frozenset[str]: ...
-
-    @property
     def step_up(self) -> "StepUp | None": ...
 
 

@@ -32,7 +32,6 @@ from fastn_mcp.guard.recorder import decision_entry, record_fact
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
 from fastn_mcp.ledger.identity import account_name
 from fastn_mcp.ledger.ledger import Ledger
-from fastn_mcp.policy.decision import of_groups
 from fastn_mcp.policy.schema import Effects
 from fastn_mcp.records.formats import counted
 from fastn_mcp.runtime import System
@@ -97,7 +96,6 @@ class Approver:
     effects: frozenset[str]
     person: str
     """Identity by which people are counted: their name or, in a team, their sign-in, as on its approval page."""
-    groups: tuple[str, ...] = ()
     slack: tuple[str, ...] = ()
     """Their users in Slack, as `TEAM/USER`."""
 
@@ -126,18 +124,14 @@ def load_approvers(path: Path, issuer: str | None = None) -> dict[str, Approver]
 def able_approvers(approvers: Iterable[Approver], request: ApprovalRequest, *, enough: bool) -> list[Approver]:
     """Return those who may decide a request.
 
-    Raises `NobodyAble` if there is none; or, if all approvals have to come from them (`enough`), if they are too few or
-    lack a group that the request asks for.
+    Raises `NobodyAble` if there is none; or, if all approvals have to come from them (`enough`), if they are too few.
     """
     needed = request.needed
     able = [each for each in approvers if each.may_answer(request)]
-    groups = {group for each in able for group in each.groups}
-    are_enough = len(able) >= needed and groups.issuperset(request.second)
-    if not able or (enough and not are_enough):
-        takes = f"This call needs {counted(needed, 'approver')}{of_groups(request.second)}"
+    if not able or (enough and len(able) < needed):
         raise NobodyAble(
-            f"{takes}, and {len(able)} of the listed approvers may decide on it.",
-            "Tell the operator: the approvers file lists their effects and groups. Nobody decides on a call that"
+            f"This call needs {counted(needed, 'approver')}, and {len(able)} of the listed approvers may decide on it.",
+            "Tell the operator: the approvers file lists their effects. Nobody decides on a call that"
             " may be their own: an approver named by e-mail may be any caller whose sign-in has no e-mail address.",
         )
     return able
@@ -178,7 +172,6 @@ class _Entry(BaseModel):
     secret: Annotated[ApproverSecret | None, BeforeValidator(_secret)] = None
     principal: Annotated[str | None, Field(min_length=1)] = None
     effects: Effects = list(Effect)
-    groups: Annotated[list[str], ONE_OR_MORE] = []
     slack: Annotated[list[str], ONE_OR_MORE, AfterValidator(_slack_users)] = []
 
 
@@ -224,7 +217,6 @@ def _approver(name: str, values: object, source: TomlSource, issuer: str | None)
         principal,
         effects=effects,
         person=person,
-        groups=tuple(entry.groups),
         slack=tuple(entry.slack),
     )
 
@@ -302,7 +294,6 @@ class ApproverAnswers:
             approves=choice == "approve",
             at=self.system.timestamp(),
             name=approver.display_name or "",
-            groups=approver.groups,
         )
 
         def record(event: AuditEvent, decided_request: ApprovalRequest, message: str | None) -> None:

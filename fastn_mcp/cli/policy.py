@@ -4,7 +4,7 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import datetime
@@ -81,13 +81,13 @@ def check_(start: StartOptions, file: Path, team: Path | None) -> None:
     """
     rules = load_rules(file, start.command_line())
     say(*rules.words())
-    warnings = [*four_eyes(rules, *_approvers(start, team)), *anyio.run(_customer_warnings, start, rules)]
+    warnings = [*four_eyes(rules, _approvers(start, team)), *anyio.run(_customer_warnings, start, rules)]
     warnings += () if team is not None else without_sign_in(rules)
     say(*(f"Warning: {warning}" for warning in warnings), f"{file} is valid.")
 
 
-def _approvers(start: StartOptions, team: Path | None) -> tuple[int, Collection[str]]:
-    """Return how many people can approve outside the client, each with a credential of their own; and their groups.
+def _approvers(start: StartOptions, team: Path | None) -> int:
+    """Return how many people can approve outside the client, each with a credential of their own.
 
     How many people sign in at the page of a `team` is not known: each rule of its approvers counts as two.
     """
@@ -95,14 +95,12 @@ def _approvers(start: StartOptions, team: Path | None) -> tuple[int, Collection[
     if team is not None:
         from fastn_mcp.build.extensions import load_team  # deferred import: only for a team
 
-        loaded = load_team(team)
-        return 2 * len(loaded.approver_rules), loaded.approver_groups
+        return 2 * len(load_team(team).approver_rules)
     if (settings.webhook_url is None and not settings.external_channels) or settings.approvers is None:
-        return 0, ()
+        return 0
     from fastn_mcp.channels.approvers import load_approvers  # deferred import: only if one is configured
 
-    approvers = load_approvers(settings.approvers).values()
-    return len(approvers), {group for each in approvers for group in each.groups}
+    return len(load_approvers(settings.approvers))
 
 
 async def _customer_warnings(start: StartOptions, rules: FileRules) -> list[str]:
@@ -239,7 +237,7 @@ async def _explain(
     arguments = " ".join(f"{name}={quote(value)}" for name, value in call.shown().items())
     lines = [
         f"{call.tool_name()} {arguments}".rstrip(),
-        f"Decision: {verdict.label}. {_CHANNELS[verdict.decision]}",
+        f"Decision: {verdict.decision.value}. {_CHANNELS[verdict.decision]}",
         f"Rule: {verdict.rule}.",
         *([f"Why: {verdict.why}"] if verdict.why else []),
         *_matching_lines(policy.matches(situation)),
@@ -257,7 +255,7 @@ def _matching_lines(matches: Sequence[PolicyDecision]) -> Iterator[str]:
     yield "Every rule that matches:"
     for each in matches:
         matched = f". {sentence(each.matched)}" if each.matched else ""
-        yield f"  {each.rule}: {each.label}{matched}"
+        yield f"  {each.rule}: {each.decision.value}{matched}"
 
 
 def _fact_lines(situation: Situation, evaluation: Evaluation | None, reason: str) -> Iterator[str]:
@@ -367,13 +365,10 @@ def simulate_(
     titles = ("recorded", "now")
     if against is not None:
         candidate = replace(policy, rules=load_rules(against, start.command_line()))
-        in_force = [row.decision.label for row in rows]
+        in_force = [row.decision.decision.value for row in rows]
         titles = ("in force", "candidate")
         rows = [replace(row, recorded=label) for row, label in zip(replay(lines, candidate)[0], in_force, strict=True)]
-    # An audit log has no groups.
-    different = [
-        row for row in rows if row.recorded != (row.decision.label if against else row.decision.decision.value)
-    ]
+    different = [row for row in rows if row.recorded != row.decision.decision.value]
     _print_decisions(rows, different, titles)
     beside = "" if against is None else f" Candidate: {against}."
     count = f"{len(different)} of {counted(len(rows), 'call')}"
@@ -392,7 +387,7 @@ def _recorded_lines(audit: Path) -> list[bytes]:
 def _print_decisions(rows: Sequence[Replayed], different: Sequence[Replayed], titles: tuple[str, str]) -> None:
     """Print how often each pair of decisions occurs, and the calls for which they differ."""
     if rows:
-        pairs = Counter((row.recorded, row.decision.label) for row in rows)
+        pairs = Counter((row.recorded, row.decision.decision.value) for row in rows)
         print_table([(*titles, "calls"), *((*pair, str(count)) for pair, count in sorted(pairs.items()))])
         click.echo()
     if different:

@@ -47,7 +47,7 @@ class Replayed:
     def cells(self) -> tuple[str, ...]:
         described = f"{self.call.tool_name()} {self.call.target or ''}".strip()
         now = self.decision
-        return str(self.line), f"{self.time:%Y-%m-%d %H:%M}Z", described, self.recorded, now.label, now.rule
+        return str(self.line), f"{self.time:%Y-%m-%d %H:%M}Z", described, self.recorded, now.decision.value, now.rule
 
 
 class UnreadableEntry(Exception):
@@ -239,10 +239,10 @@ class PolicyCase:
         verdict = policy.decide(situation)
         if verdict.decision is form.expect and form.rule in ("", verdict.rule, without_place(verdict.rule)):
             return None
-        matches = [f"{each.rule}: {each.label}" for each in policy.matches(situation)]
+        matches = [f"{each.rule}: {each.decision.value}" for each in policy.matches(situation)]
         also = f" Every rule that matches: {'; '.join(matches)}." if len(matches) > 1 else ""
         expected = f"{form.expect.value} by {form.rule or 'any rule'}"
-        got = f"{verdict.label} by {verdict.rule}"
+        got = f"{verdict.decision.value} by {verdict.rule}"
         where = f"{self.place}, {self.call.tool_name()} {self.call.target or ''}".rstrip()
         return f"{where}: expected {expected}, got {got}.{also}"
 

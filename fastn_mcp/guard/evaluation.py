@@ -18,7 +18,7 @@ from fastn_mcp.guard.caller import Caller
 from fastn_mcp.ledger.approval_request import ApprovalRequest, ShownCall
 from fastn_mcp.ledger.change import Change
 from fastn_mcp.ledger.question import Question
-from fastn_mcp.policy.decision import Decision, PolicyDecision, effects_below, of_groups, strictest
+from fastn_mcp.policy.decision import Decision, PolicyDecision, effects_below, strictest
 from fastn_mcp.policy.permit import Permit
 from fastn_mcp.policy.plan import would_allow
 from fastn_mcp.policy.policy import NO_PLAN, Policy
@@ -153,7 +153,6 @@ class Evaluation:
             person="somebody else" if self.needs_another(caller) else "a person",
             rule=self.verdict.rule,
             expected=self._expected_in_words(),
-            second=of_groups(self.verdict.second),
         )
         return replace(self.agent_question, approval=words)
 
@@ -170,7 +169,7 @@ _APPROVAL = {
     Decision.CONFIRM: "{person} has to approve it",
     Decision.TYPED: "{person} has to approve it by typing {expected}",
     Decision.OUT_OF_BAND: "{person} has to approve it outside the client",
-    Decision.FOUR_EYES: "two people have to approve it{second}",
+    Decision.FOUR_EYES: "two people have to approve it",
     Decision.DENY: "refused by the policy ({rule})",
 }
 """By decision: whose approval a call needs."""

@@ -62,7 +62,7 @@ def covers_call(request: ApprovalRequest, current: Evaluation) -> bool:
     before = request.calls.get(current.id)
     verdict = current.verdict
     is_stricter = Decision(request.required).rank < verdict.decision.rank
-    if before is None or is_stricter or not {*verdict.second} <= {*request.second}:
+    if before is None or is_stricter:
         return False
     now = current.bound()
     is_same = before.binding == now.binding and (before.is_unsettled or not now.is_unsettled)

@@ -12,7 +12,7 @@ from fastn_mcp.account.typed_argument import TypedArgument
 from fastn_mcp.ledger.identity import holder, may_be, who
 from fastn_mcp.ledger.question import Question
 from fastn_mcp.policy.asker import Asker
-from fastn_mcp.policy.decision import Decision, StepUp, of_groups
+from fastn_mcp.policy.decision import Decision, StepUp
 from fastn_mcp.policy.permit import Permit
 
 
@@ -67,9 +67,6 @@ class Vote:
     """Name of the person at the time, for people. It identifies nobody."""
     is_temporary: bool = False
     """Whether it also approves similar calls for a while, once the request's approval is used."""
-    groups: tuple[str, ...] = ()
-    """Groups of the approver, from a sign-in or a approvers file. Only groups that the request asks for are
-    stored."""
     auth_time: float | None = None
     """When the approver was asked to sign in, as the identity provider says; None on other channels."""
     acr: str = ""
@@ -137,8 +134,6 @@ class ApprovalRequest:
     """Epoch of the stops that concern its caller when it was opened (`Stops.epoch`). A later one makes it void."""
     told: tuple[str, ...] = ()
     """When people were notified, and by which services: a sentence for each minute, oldest first."""
-    second: tuple[str, ...] = ()
-    """Groups of which at least one of its approvers has to be, each."""
     step_up: StepUp | None = None
     """What each approval requires of the approver's sign-in."""
 
@@ -193,7 +188,7 @@ class ApprovalRequest:
         if self.needed == 1:
             return ""
         by = f" ({', '.join(names)})" if names else ""
-        people = f"{self.needed} people other than the requester{of_groups(self.second)}"
+        people = f"{self.needed} people other than the requester"
         return f"{people} have to approve this call. Approvals so far: {len(self.approvers)}{by}."
 
     @property
@@ -202,9 +197,8 @@ class ApprovalRequest:
 
     @property
     def is_approved_enough(self) -> bool:
-        """Whether enough people approved it, of every group that it asks for."""
-        groups = {group for vote in self.votes if vote.approves for group in vote.groups}
-        return len(self.approvers) >= self.needed and groups.issuperset(self.second)
+        """Whether enough people approved it."""
+        return len(self.approvers) >= self.needed
 
     @property
     def is_over(self) -> bool:
@@ -280,7 +274,6 @@ class ApprovalRequest:
         before = next((one for one in self.votes if one.is_of(vote)), None)
         if before is not None and (vote.approves or not before.approves):
             return None
-        vote = replace(vote, groups=tuple(group for group in self.second if group in vote.groups))
         counted = replace(self, votes=(*(one for one in self.votes if one is not before), vote))
         if vote.approves and not counted.is_approved_enough:
             return counted

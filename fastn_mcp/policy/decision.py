@@ -167,15 +167,8 @@ class PolicyDecision:
     """What allows the call and counts it, if that is a plan or a temporary approval."""
     matched: str = ""
     """What the rule matched, in words, unless that is what the call says."""
-    second: tuple[str, ...] = ()
-    """Groups of which at least one of the people who approve has to be, each."""
     step_up: StepUp | None = None
     """What an approval requires of the approver's sign-in, also of an allowed call, which may need one later."""
-
-    @property
-    def label(self) -> str:
-        """The decision, with the groups that approvers have to be of."""
-        return f"{self.decision.value}{of_groups(self.second)}"
 
     @property
     def why(self) -> str:
@@ -185,20 +178,13 @@ class PolicyDecision:
 
 
 def strictest(decisions: Iterable[PolicyDecision]) -> PolicyDecision:
-    """Return the strictest decision, the first of equals, with the groups of any of these equals and any step-up."""
+    """Return the strictest decision, the first of equals, with any step-up."""
     decided = list(decisions)
     chosen = max(decided, key=lambda each: each.decision.rank)
-    groups = {group for each in decided if each.decision is chosen.decision for group in each.second}
     step_up = next((each.step_up for each in decided if each.step_up is not None), None)
-    return replace(chosen, second=tuple(sorted(groups)), step_up=step_up)
+    return replace(chosen, step_up=step_up)
 
 
 def effects_below(call: Call, effect: Effect) -> list[Effect]:
     """Return the lower effects that a call of this tool can have: one raised to `effect` may have each of them too."""
     return [each for each in (*call.raises_to, call.effect) if each.rank < effect.rank]
-
-
-def of_groups(groups: Iterable[str]) -> str:
-    """Return the groups that approvers have to be of, to follow the number of people; empty if there are none."""
-    named = " and one of ".join(groups)
-    return f" (one of them from {named})" if named else ""

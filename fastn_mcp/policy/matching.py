@@ -20,7 +20,7 @@ from fastn_mcp.account.resolved_call import (
 )
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.conditions import ANYBODY, DERIVED, NAME, NEW_NAME, Choice, Glob, UserCount, Who, host_of, is_host
-from fastn_mcp.policy.decision import Decision, PolicyDecision, Situation, of_groups
+from fastn_mcp.policy.decision import Decision, PolicyDecision, Situation
 from fastn_mcp.records.formats import kind_in_words, sentence
 from fastn_mcp.records.rows import row_of
 from fastn_mcp.redaction import quote
@@ -53,7 +53,6 @@ class PolicyRule:
     who: Who = ANYBODY
     unless: Who = ANYBODY
     """Who is exempt from the rule."""
-    second: tuple[str, ...] = ()
 
     @property
     def unconditional(self) -> bool:
@@ -100,7 +99,7 @@ class PolicyRule:
                 return None
             matched.append(condition)
         words = "; ".join(filter(None, matched))
-        return PolicyDecision(self.then, self.name, self.reason, matched=words, second=self.second)
+        return PolicyDecision(self.then, self.name, self.reason, matched=words)
 
     def _names(self, resolved: ResolvedCall) -> bool:
         """Return whether it is a rule for what the call does: a rule that allows, for all of it."""
@@ -118,7 +117,7 @@ class PolicyRule:
         conditions = f" with {', '.join(parts)}" if parts else ""
         asker = f" by {self.who}" if self.who.facts else ""
         exempt = f" unless by {self.unless}" if self.unless.facts else ""
-        return f"{conditions}{asker}{exempt}: {self.then.value}{of_groups(self.second)}"
+        return f"{conditions}{asker}{exempt}: {self.then.value}"
 
     def _matched(self, resolved: ResolvedCall) -> Iterator[str | None]:
         """Yield for each condition what fulfils it, in words; None for a condition that is not fulfilled."""
@@ -264,7 +263,6 @@ class Protected:
     resources: Mapping[str, tuple[Glob, ...]]
     then: Decision
     reason: str = ""
-    second: tuple[str, ...] = ()
 
     def match(self, situation: Situation) -> PolicyDecision | None:
         """Return the decision if the call touches, or may touch, a protected resource."""
@@ -283,7 +281,7 @@ class Protected:
 
     def _decision(self, matched: str) -> PolicyDecision:
         reason = because_of(self.reason).lstrip()
-        return PolicyDecision(self.then, self.name, reason, matched=matched, second=self.second)
+        return PolicyDecision(self.then, self.name, reason, matched=matched)
 
 
 def because_of(reason: str) -> str:

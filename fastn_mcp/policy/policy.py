@@ -19,7 +19,6 @@ from fastn_mcp.policy.decision import (
     StepUp,
     effects_below,
     least,
-    of_groups,
     strictest,
 )
 from fastn_mcp.policy.plan import Plan
@@ -137,15 +136,11 @@ class Policy:
         permit = situation.permit
         # A plan is decided out-of-band, by as many people as signed it.
         enough = verdict.decision is not Decision.FOUR_EYES or (permit is not None and permit.signers > 1)
-        if permit is not None and enough and not verdict.second:
+        if permit is not None and enough:
             return PolicyDecision(Decision.ALLOW, permit.name, verdict.reason, permit)
         if self.asks:
             return verdict
-        if permit is not None and verdict.second:
-            why = (
-                f"It needs two people ({verdict.rule}){of_groups(verdict.second)}, and a plan's signers have no groups."
-            )
-        elif permit is not None:
+        if permit is not None:
             why = f"It needs two people ({verdict.rule}), and only one has signed the plan."
         elif self.plan is not None and (out_of_time := self.plan.out_of_time(situation.now)):
             why = out_of_time

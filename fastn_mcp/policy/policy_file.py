@@ -3,7 +3,7 @@
 Warnings are about parts that cannot do what they say, with the people and customers that there are.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,6 @@ from fastn_mcp.policy.schema import (
     condition,
     named,
     possible_effects,
-    second_of,
 )
 from fastn_mcp.records.rows import Row
 from fastn_mcp.redaction import quote
@@ -67,8 +66,6 @@ def _cover(number: int, rules: Sequence[PolicyRule], reached: Sequence[frozenset
     for other, rule in enumerate(rules):
         if other == number or not rule.unconditional or rule.then.rank < rules[number].then.rank:
             continue
-        if rule.then is rules[number].then and not {*rules[number].second} <= {*rule.second}:
-            continue  # each group that a rule asks for is needed
         if reached[other] < reached[number] or not reached[number] <= reached[other]:
             continue
         mutual = rules[number].unconditional and reached[other] == reached[number] and rule.then is rules[number].then
@@ -155,7 +152,7 @@ def _protected(number: int, entry: Protect, source: TomlSource) -> Protected:
     if not globs:
         raise ConfigError(at, f"[[protect]] names nothing; give it one of {', '.join(KINDS)}")
     what = "; ".join(f"{kind} {' or '.join(map(str, values))}" for kind, values in globs.items())
-    return Protected(_name(source, f"protected {what}", *at), globs, entry.then, entry.reason, second_of(at, entry))
+    return Protected(_name(source, f"protected {what}", *at), globs, entry.then, entry.reason)
 
 
 def _window(number: int, form: Window, source: TomlSource) -> TimeWindow:
@@ -190,7 +187,6 @@ def _rule(number: int, form: RuleForm, source: TomlSource) -> PolicyRule:
         who=asked_by((*at, "who"), form.who, loosens=loosens),
         unless=asked_by((*at, "unless"), form.unless, loosens=not loosens),
         then=form.then,
-        second=second_of(at, form),
         reason=form.reason,
     )
 
@@ -221,16 +217,16 @@ def _tools(
     return tools, [operation for operation in operations if possible_effects(operation) & wanted]
 
 
-def four_eyes(rules: FileRules, approvers: int, groups: Collection[str]) -> Iterator[str]:
-    """Yield each part that asks for people where too few, or none of its group, can approve outside the client."""
-    there = {0: "no approvers are", 1: "only one approver is"}.get(approvers)
-    parts = [(each.rule, each.decision, ()) for each in rules.defaults.values()]
-    parts += [(each.name, each.then, each.second) for each in (*rules.protected, *rules.rules)]
-    for name, decision, second in parts:
-        if decision is Decision.FOUR_EYES and there is not None:
+def four_eyes(rules: FileRules, approvers: int) -> Iterator[str]:
+    """Yield each part that asks for two people where fewer can approve outside the client."""
+    if approvers > 1:
+        return
+    there = "only one approver is" if approvers else "no approvers are"
+    parts = [(each.rule, each.decision) for each in rules.defaults.values()]
+    parts += [(each.name, each.then) for each in (*rules.protected, *rules.rules)]
+    for name, decision in parts:
+        if decision is Decision.FOUR_EYES:
             yield f"{name} needs two people, but {there} set up: its calls are refused."
-        elif missing := set(second).difference(groups):
-            yield f"{name} needs an approver from {missing.pop()}, which has no approver: its calls are refused."
 
 
 def without_sign_in(rules: FileRules) -> Iterator[str]:

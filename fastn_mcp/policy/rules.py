@@ -11,7 +11,7 @@ from itertools import count
 from zoneinfo import ZoneInfo, available_timezones
 
 from fastn_mcp.errors import nearest
-from fastn_mcp.policy.decision import BREAKER, DESTROY_RATE, Decision, PolicyDecision, Situation, of_groups, strictest
+from fastn_mcp.policy.decision import BREAKER, DESTROY_RATE, Decision, PolicyDecision, Situation, strictest
 from fastn_mcp.policy.matching import PolicyRule, Protected, because_of
 from fastn_mcp.tools.operation import Call
 from fastn_mcp.tools.tool import Effect
@@ -225,10 +225,7 @@ class FileRules:
         for (key, effect), default in self.defaults.items():
             yield f"Default for {effect.value}{f' with a {key} key' if key else ''}: {default.decision.value}."
         for resource in self.protected:
-            yield (
-                f"{resource.name}: {resource.then.value}{of_groups(resource.second)}, whatever the rules"
-                f" allow.{because_of(resource.reason)}"
-            )
+            yield f"{resource.name}: {resource.then.value}, whatever the rules allow.{because_of(resource.reason)}"
         for rule in self.rules:
             yield f"{rule.name}{rule.words()}.{because_of(rule.reason)}"
         for window in self.windows:

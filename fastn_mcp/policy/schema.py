@@ -64,6 +64,10 @@ def _rate(value: object) -> tuple[int, float]:
     return int(match[1]), _seconds(match[2])
 
 
+def _removed(value: object) -> None:  # noqa: ARG001 - whatever it is
+    raise ValueError("was removed: who may approve is set for approvers, by group and effect (docs/policy-people.md)")
+
+
 Decided = Annotated[Decision, BeforeValidator(_decision)]
 Holding = Annotated[Decision, BeforeValidator(lambda value: _stricter(_decision(value)))]
 Globs = Annotated[list[Annotated[Glob, BeforeValidator(_glob)]], ONE_OR_MORE, Field(min_length=1)]
@@ -71,7 +75,6 @@ AnyEffects = Annotated[list[Annotated[Effect, BeforeValidator(_effect)]], ONE_OR
 Effects = Annotated[AnyEffects, Field(min_length=1)]
 Openings = Annotated[list[Annotated[Hours, BeforeValidator(hours)]], ONE_OR_MORE, Field(min_length=1)]
 Count = Annotated[int, Field(ge=0)]
-Group = Annotated[str, Field(min_length=1)]
 Value = TypeVar("Value")
 
 
@@ -113,7 +116,8 @@ class Protect(PolicyTable):
     secret: Globs | None = None
     role: Globs | None = None
     then: Holding = Decision.DENY
-    second: Group | None = None
+    second: Annotated[None, BeforeValidator(_removed)] = None
+    """It was removed."""
     reason: str = ""
 
 
@@ -143,7 +147,8 @@ class RuleForm(PolicyTable):
     who: dict[str, Globs] | None = None
     unless: dict[str, Globs] | None = None
     then: Decided
-    second: Group | None = None
+    second: Annotated[None, BeforeValidator(_removed)] = None
+    """It was removed."""
     reason: str = ""
 
 
@@ -272,10 +277,3 @@ def asked_by(at: Key, form: Mapping[str, list[Glob]] | None, *, loosens: bool) -
         why = "client_name: any client can call itself so, and here it would loosen the decision; use client, its id"
         raise ConfigError((*at, "client_name"), why)
     return Who(facts)
-
-
-def second_of(at: Key, form: RuleForm | Protect) -> tuple[str, ...]:
-    """Return the group of which an approver has to be. Raises `ConfigError` unless two people have to approve."""
-    if form.second is not None and form.then is not Decision.FOUR_EYES:
-        raise ConfigError((*at, "second"), f'second: needs then = "{Decision.FOUR_EYES.value}"')
-    return () if form.second is None else (form.second,)

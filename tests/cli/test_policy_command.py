@@ -314,7 +314,7 @@ def test_explain_decides_for_whom_and_when_it_is_told(fastn: Run, file: Callable
 
 
 def test_check_warns_of_rules_and_people_that_cannot_be(fastn: Run, file: Callable[[str], str]) -> None:
-    path = file(WHO + '[[rule]]\ntool = "delete_secret"\nthen = "four_eyes"\nsecond = "security"\n')
+    path = file(WHO + '[[rule]]\ntool = "delete_secret"\nthen = "four_eyes"\n')
     alone = fastn("policy", "check", path)
     assert alone.returncode == 0
     assert "rule delete_trigger by client ide-1 and group ops: allow." in alone.stdout
@@ -324,13 +324,13 @@ def test_check_warns_of_rules_and_people_that_cannot_be(fastn: Run, file: Callab
 
 
 @pytest.mark.extension("team")
-def test_check_warns_of_a_group_without_an_approver(fastn: Run, file: Callable[[str], str], tmp_path: Path) -> None:
-    path = file(WHO + '[[rule]]\ntool = "delete_secret"\nthen = "four_eyes"\nsecond = "security"\n')
+def test_check_counts_each_approver_rule_of_a_team_as_two_people(
+    fastn: Run, file: Callable[[str], str], tmp_path: Path
+) -> None:
+    path = file(WHO + '[[rule]]\ntool = "delete_secret"\nthen = "four_eyes"\n')
     team = tmp_path / "team.toml"
     team.write_text(TEAM)
     team.chmod(0o600)
-    assert "which has no approver" in fastn("policy", "check", path, "--team", str(team)).stdout
-    team.write_text(TEAM.replace('["approvers"]', '["approvers", "security"]'))
     assert "Warning" not in fastn("policy", "check", path, "--team", str(team)).stdout
 
 
@@ -412,19 +412,18 @@ def test_simulate_compares_a_candidate_with_the_policy_in_force(
     candidate = tmp_path / "candidate.toml"
     candidate.touch(0o600)
     candidate.write_text(
-        '[[rule]]\nwho = { client = "chat-7" }\nthen = "deny"\n[[rule]]\ntool = "delete_*"\nthen = "four_eyes"\nwho = {'
-        ' person = "ana@example.com" }\nsecond = "security"\n'
+        '[[rule]]\nwho = { client = "chat-7" }\nthen = "deny"\n[[rule]]\ntool = "delete_*"\nthen = "typed"\nwho = {'
+        ' person = "ana@example.com" }\n'
     )
     in_force = file('[[rule]]\ntool = "delete_*"\nwho = { person = "ana@example.com" }\nthen = "four_eyes"\n')
     result = fastn("policy", "simulate", "--audit", audit, "--file", in_force, "--against", str(candidate))
     assert result.returncode == 0, result.stderr
     rows = [" ".join(line.split()) for line in result.stdout.splitlines()]
     assert rows[0] == "in force candidate calls"
-    group = "four_eyes (one of them from security)"
     assert "four_eyes deny 1" in rows
-    assert f"four_eyes {group} 2" in rows
+    assert "four_eyes typed 2" in rows
     assert "allow allow 1" in rows
-    assert f"1 2026-11-25 09:00Z delete_trigger t1 four_eyes {group} candidate.toml line 4: rule delete_*" in rows
+    assert "1 2026-11-25 09:00Z delete_trigger t1 four_eyes typed candidate.toml line 4: rule delete_*" in rows
     assert "2 2026-11-25 09:00Z delete_trigger t1 four_eyes deny candidate.toml line 1: rule *" in rows
     assert (
         f"3 of 4 calls would be decided differently. Policy: mode guarded, live key, file {in_force}. Candidate:"

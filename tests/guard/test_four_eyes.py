@@ -12,7 +12,7 @@ from support.values import not_none
 from support.webhook_world import WebhookWorld
 
 from fastn_mcp.audit.log import AuditEvent
-from fastn_mcp.errors import Refused, TargetChanged
+from fastn_mcp.errors import TargetChanged
 from fastn_mcp.guard.approval.votes import NotCounted, count_vote, why_not
 from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.result import Done
@@ -146,44 +146,6 @@ async def test_each_vote_is_recorded_with_its_note_or_how_far_it_is(
     gone = await count_vote(Vote("dana", YES, NOW), replace(asked_for, id="gone"), ledger, "x", None, record)
     assert gone == NotCounted("This approval request does not exist. Nothing was decided.")
     assert recorded == events
-
-
-OF_SECURITY = '[[rule]]\ntool = "delete_customer"\nthen = "four_eyes"\nsecond = "security"\n'
-
-
-async def test_one_of_the_approvers_is_of_the_group_that_the_rule_names(tmp_path: Path) -> None:
-    text = '[dana]\npublic_key = "DANA"\n[kim]\npublic_key = "KIM"\ngroups = ["security"]\n'
-    world = WebhookWorld(tmp_path, OF_SECURITY, text)
-    call = world.deletion()
-    question = await asked(world, call)
-    assert question["approvals"] == {"needed": 2, "by": [], "groups": ["security"]}
-    assert "2 people other than the requester (one of them from security) have to approve" in await waiting(world, call)
-    assert (await world.answer(world.dana, question)).body["state"] == "waiting"
-    assert (await world.answer(world.kim, question)).body["state"] == "approved"
-    await world.expect(Done, call)
-
-
-@pytest.mark.parametrize("groups", ["", 'groups = "Security"\n', "groups = []\n"])
-async def test_list_without_anybody_of_the_group_asks_nobody(tmp_path: Path, groups: str) -> None:
-    text = f'[dana]\npublic_key = "DANA"\n{groups}[kim]\npublic_key = "KIM"\n'
-    world = WebhookWorld(tmp_path, OF_SECURITY, text)
-    refused = await world.expect(Refused, world.deletion())
-    assert "This call needs 2 approvers (one of them from security), and 2 of the listed approvers may decide" in str(
-        refused
-    )
-    request = await world.open_request()
-    question = {"grant": request.id, "expected": request.expected}
-    for signer in (world.dana, world.kim):
-        assert (await world.answer(signer, question)).body["state"] == "waiting"
-    await world.expect(Refused, world.deletion())
-    assert world.changes == []
-
-
-async def test_requester_of_the_group_does_not_count(tmp_path: Path) -> None:
-    text = '[dana]\npublic_key = "DANA"\n[kim]\npublic_key = "KIM"\nprincipal = "local"\ngroups = "security"\n'
-    world = WebhookWorld(tmp_path, OF_SECURITY, text)
-    await world.expect(Refused, world.deletion())
-    assert world.receiver.came == []
 
 
 def test_vote_that_does_not_count_says_what_it_lacks() -> None:

@@ -83,7 +83,7 @@ for place in places:
 FULL = replace(
     grant(),
     state=RequestState.APPROVED,
-    votes=(Vote("dana", True, NOW, "Dana", True, ("ops",), NOW - 5, "mfa", ("dana", "dana@example.com")),),
+    votes=(Vote("dana", True, NOW, "Dana", True, NOW - 5, "mfa", ("dana", "dana@example.com")),),
     used=("call 1",),
     step_up=StepUp("https://team.example/approvals", ("destroy",), 600.0, ("mfa",)),
     typed=TypedArgument("value", (TypedField("value"),)),
@@ -239,7 +239,7 @@ def next_version(monkeypatch: pytest.MonkeyPatch) -> None:
             record["note"] = f"{record.pop('remark')}, upgraded"
         return record
 
-    monkeypatch.setattr(documents, "UPGRADES", (upgrade,))
+    monkeypatch.setattr(documents, "UPGRADES", (*documents.UPGRADES, upgrade))
 
 
 async def downgrade(ledger: Ledger, request: ApprovalRequest) -> None:
@@ -271,6 +271,23 @@ async def test_stops_uses_and_approvals_of_the_version_before_are_read(
     assert [await counted(other, limit) for _ in range(2)] == [True, False]
     listed = replace(change("c2"), list_id="b1", call_id="call 1", number=1)
     assert await other.begin(listed) is StartResult.STARTED_BEFORE
+
+
+def first_layout(request: ApprovalRequest, *groups: str) -> Any:
+    """Return the document of a request as layout 1 had it: it needed an approver of each of these groups."""
+    text = json.loads(stored(request))
+    text["layout"] = 1
+    text["record"]["second"] = list(groups)
+    for vote in text["record"]["votes"]:
+        vote["groups"] = []
+    return document(json.dumps(text), f"approval {request.id}")
+
+
+def test_request_of_the_first_layout_is_read_unless_it_needs_a_group() -> None:
+    request = replace(grant("g1"), votes=(Vote("dana", True, NOW),))
+    assert load(ApprovalRequest, first_layout(request)) == request
+    with pytest.raises(Unreadable):
+        load(ApprovalRequest, first_layout(request, "security"))
 
 
 async def test_changes_are_refused_once_a_newer_version_has_written(
@@ -326,7 +343,7 @@ def test_layout_is_recorded_once_and_after_an_upgrade(monkeypatch: pytest.Monkey
     recorded = document(not_none(first.value), LAYOUT)
     assert layout_write(recorded) is None
     next_version(monkeypatch)
-    assert not_none(layout_write(recorded)).value == '{"layout": 2}'
+    assert not_none(layout_write(recorded)).value == '{"layout": 3}'
 
 
 # --- what decides and what is listed -------------------------------------------------------------------------------

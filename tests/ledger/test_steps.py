@@ -16,6 +16,7 @@ from support.values import not_none
 from fastn_mcp.ledger import known_documents
 from fastn_mcp.ledger.approval_request import RequestState, Vote
 from fastn_mcp.ledger.change_start import BudgetLimit, StartResult
+from fastn_mcp.ledger.documents import current_layout
 from fastn_mcp.ledger.known_documents import KnownDocuments
 from fastn_mcp.ledger.ledger import MAX_WAITING, Ledger, TooManyWaiting
 from fastn_mcp.ledger.sqlite_store import SqliteStore
@@ -246,7 +247,7 @@ async def test_layout_is_written_with_the_first_change(tmp_path: Path) -> None:
     assert await ledger.waiting(NOW) == []
     assert await ledger.store.read(["layout"]) == {}
     await ledger.mark("key", NOW, NOW)
-    assert (await ledger.store.read(["layout"]))["layout"].value == '{"layout": 1}'
+    assert (await ledger.store.read(["layout"]))["layout"].value == f'{{"layout": {current_layout()}}}'
     await ledger.aclose()
 
 

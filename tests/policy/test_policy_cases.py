@@ -19,7 +19,6 @@ customer = "acme-*"
 tool = "delete_connector"
 when = { dependents = { min = 1 } }
 then = "four_eyes"
-second = "security"
 
 [[rule]]
 tool = "run_workflow"
@@ -75,7 +74,7 @@ def differences(folder: Path, policy: Policy, *cases: str) -> list[str | None]:
     [
         RUN + 'expect = "confirm"\nrule = "mode guarded: external"',
         RUN + 'who = { group = "ops" }\nexpect = "allow"\nrule = "rule run_workflow"',
-        RUN + 'who = { group = ["x", "ops"] }\nexpect = "allow"\nrule = "policy.toml line 11: rule run_workflow"',
+        RUN + 'who = { group = ["x", "ops"] }\nexpect = "allow"\nrule = "policy.toml line 10: rule run_workflow"',
         RUN + 'who = { person = "ops" }\nexpect = "confirm"',
         LIVE + 'expect = "deny"\nrule = "rule external"',
         LIVE + 'key = "test"\nexpect = "confirm"',
@@ -110,9 +109,8 @@ def test_difference_says_where_what_was_expected_and_every_rule_that_matches(tmp
     assert differences(tmp_path, policy, right, wrong) == [
         None,
         (
-            "cases.toml line 5, delete_connector c: expected typed by budget, got four_eyes (one of them from"
-            f" security) by {rule}. Every rule that matches: {rule}: four_eyes (one of them from security); mode"
-            " guarded: destroy: typed."
+            f"cases.toml line 5, delete_connector c: expected typed by budget, got four_eyes by {rule}. Every rule that"
+            f" matches: {rule}: four_eyes; mode guarded: destroy: typed."
         ),
     ]
 

@@ -799,7 +799,6 @@ reason = "our largest customers."
 [[protect]]
 secret = "S*"
 then = "four_eyes"
-second = "legal"
 [[rule]]
 tool = ["delete_trigger", "delete_secret"]
 target = ["test_*", "tmp_*"]
@@ -817,7 +816,6 @@ tool = "create_api_key"
 who = { group = ["a", "b"], client = "c" }
 unless = { person = "0001" }
 then = "four_eyes"
-second = "security"
 [[rule]]
 tool = "create_workflow"
 when = { timeout_ms = [4, 5] }
@@ -849,27 +847,24 @@ rest = "90s"
             "policy.toml line 8: protected customer acme-* or globex; api_key key_1: typed, whatever the rules allow."
             " Reason: our largest customers."
         ),
-        ("policy.toml line 13: protected secret S*: four_eyes (one of them from legal), whatever the rules allow."),
+        ("policy.toml line 13: protected secret S*: four_eyes, whatever the rules allow."),
         (
-            "policy.toml line 17: rule delete_trigger, delete_secret"
+            "policy.toml line 16: rule delete_trigger, delete_secret"
             " with target id test_* or tmp_*, dependents at most 2, a test key: allow."
         ),
         (
-            "policy.toml line 23: rule run_workflow"
+            "policy.toml line 22: rule run_workflow"
             " with target nightly, dependents at least 1 and at most 5, environment live or not given: four_eyes."
             " Reason: in production of X."
         ),
+        ("policy.toml line 28: rule create_api_key by group a or b and client c unless by person 0001: four_eyes."),
+        "policy.toml line 33: rule create_workflow with timeout_ms 4 or 5: deny.",
         (
-            "policy.toml line 29: rule create_api_key by group a or b and client c unless by person 0001:"
-            " four_eyes (one of them from security)."
-        ),
-        "policy.toml line 35: rule create_workflow with timeout_ms 4 or 5: deny.",
-        (
-            "policy.toml line 39: window destroy, trash: refused"
+            "policy.toml line 37: window destroy, trash: refused"
             " except Mon-Thu 08:00-17:00 Europe/Berlin or Sat 10:00-12:00 UTC. Reason: somebody is there."
         ),
         (
-            "policy.toml line 43: window delete_workflow, delete_trigger: trash by delete_trigger, delete_workflow:"
+            "policy.toml line 41: window delete_workflow, delete_trigger: trash by delete_trigger, delete_workflow:"
             " refused except Sun 10:00-12:00 UTC."
         ),
         "Budget: 10 spend calls a day, then a person is asked.",

@@ -15,9 +15,8 @@ from support.situations import situation
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.policy.asker import FACTS, LOCAL, Asker, asker_of
 from fastn_mcp.policy.conditions import Glob, UserCount, Who
-from fastn_mcp.policy.decision import Decision, PolicyDecision, strictest
+from fastn_mcp.policy.decision import Decision, PolicyDecision
 from fastn_mcp.policy.matching import PolicyRule
-from fastn_mcp.policy.permit import Permit
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.policy.policy_file import load_rules, without_sign_in
 from fastn_mcp.records.rows import FastnObject
@@ -174,6 +173,9 @@ def test_exemption_from_a_rule_that_allows_is_read_loosely(tmp_path: Path, name:
 ALL_DESTROY = '[[rule]]\neffects = "destroy"\nthen = "deny"\n'
 
 
+REMOVED = "second: was removed: who may approve is set for approvers"
+
+
 @pytest.mark.parametrize(
     ("text", "line", "words"),
     [
@@ -187,8 +189,8 @@ ALL_DESTROY = '[[rule]]\neffects = "destroy"\nthen = "deny"\n'
         (rule("allow", 'person = "Ana Example"'), 2, "'Ana Example' reads like a name or an e-mail address"),
         (rule("allow", 'person = ["0001", "ana@example.com"]'), 2, "'ana@example.com' reads like a name or an e-mail"),
         (rule("confirm", 'person = "ana@example.com"', "unless"), 2, 'a rule that loosens needs "ISSUER|SUBJECT"'),
-        (rule("deny", 'group = "a"') + 'second = "b"\n', 4, 'second: needs then = "four_eyes"'),
-        ('[[protect]]\ncustomer = "a"\nsecond = "b"', 3, 'second: needs then = "four_eyes"'),
+        (rule("four_eyes", 'group = "a"') + 'second = "b"\n', 4, REMOVED),
+        ('[[protect]]\ncustomer = "a"\nsecond = "b"', 3, REMOVED),
         (rule("deny", 'group = "a"') + '[[rule]]\nthen = "deny"', 1, "never applies: policy.toml line 4: rule *"),
         ('[[rule]]\nthen = "deny"\n' + rule("allow", 'group = "a"'), 3, "never applies: policy.toml line 1: rule *"),
         (ALL_DESTROY + '[[rule]]\ntool = "delete_trigger"\nthen = "deny"\nunless = { group="a" }', 4, "never applies"),
@@ -224,33 +226,6 @@ def test_check_warns_of_what_a_server_without_a_sign_in_cannot_tell(
     warnings = [*without_sign_in(rules_of(tmp_path, text))]
     assert len(warnings) == (warning is not None)
     assert all(f"policy.toml line 1: rule * {warning}" in each for each in warnings)
-
-
-SECOND = '[[rule]]\ntool = "delete_*"\nthen = "four_eyes"\nsecond = "security"\n'
-
-
-def test_groups_of_all_rules_that_ask_for_two_people_hold(tmp_path: Path) -> None:
-    plain = '[[rule]]\ntool = "delete_*"\nthen = "four_eyes"\n'
-    protected = '[[protect]]\ntrigger = "t"\nthen = "four_eyes"\nsecond = "legal"\n'
-    for text in (plain + SECOND + protected, protected + plain + SECOND):
-        assert decided(tmp_path, text, ANA).second == ("legal", "security")
-    assert decided(tmp_path, SECOND + '[[rule]]\ntool = "delete_trigger"\nthen = "deny"', ANA).second == ()
-
-
-def test_rule_that_asks_for_a_group_is_not_covered_by_one_without(tmp_path: Path) -> None:
-    assert decided(tmp_path, SECOND + '[[rule]]\nthen = "four_eyes"\n', ANA).second == ("security",)
-
-
-def test_plan_does_not_take_the_place_of_a_group(tmp_path: Path) -> None:
-    permit = Permit(name="plan p line 1", budget="b", tool="delete_trigger", targets=("t",), count=5, signers=2)
-    target = FastnObject.model_validate({"id": "t"})
-    asked = situation(CALL, CALL.effective, NOW, target, permit=permit)
-    policy = Policy("unattended", rules_of(tmp_path, SECOND))
-    verdict = policy.decide(asked)
-    assert verdict.decision is Decision.DENY
-    assert "(one of them from security)" in verdict.reason
-    without = Policy("unattended", rules_of(tmp_path, SECOND.replace('second = "security"\n', "")))
-    assert without.decide(asked).decision is Decision.ALLOW
 
 
 _texts = st.sampled_from(["a", "A", "b", "ab", "*", "?b", "i|a", "*|b", "\uff41"])
@@ -317,14 +292,6 @@ def test_claims_of_a_caller_never_let_a_rule_allow(
 ) -> None:
     claimed = replace(asker, **{fact: (claim,) if fact == "login_names" else claim})
     assert who(table).match(claimed, exact=True) == who(table).match(asker, exact=True)
-
-
-@given(st.lists(st.tuples(st.sampled_from(Decision), st.sets(st.sampled_from("xyz"))), min_size=1, max_size=4))
-def test_strictest_of_several_decisions_keeps_each_group(decisions: list[tuple[Decision, set[str]]]) -> None:
-    each = [PolicyDecision(d, "r", second=tuple(s) if d is Decision.FOUR_EYES else ()) for d, s in decisions]
-    chosen = strictest(each)
-    assert all(chosen.decision.rank >= one.decision.rank for one in each)
-    assert all({*one.second} <= {*chosen.second} for one in each if one.decision is chosen.decision)
 
 
 def test_dependents_and_who_have_to_match_together() -> None:

@@ -22,7 +22,6 @@ from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.ledger.question import Question
 from fastn_mcp.ledger.stop import Stop
 from fastn_mcp.policy.asker import Asker
-from fastn_mcp.policy.decision import of_groups
 from fastn_mcp.runtime import System
 
 LOCAL = "local_page"
@@ -236,7 +235,7 @@ class Inbox:
         if isinstance(counted, NotCounted):
             return counted
         if not counted.is_approved_enough:
-            return f"One more person{of_groups(counted.second)} has to approve it before it can be sent."
+            return "One more person has to approve it before it can be sent."
         try:
             async with self._account_of(counted) as account:
                 if account.dispatch is not None and counted.undoes:

@@ -59,7 +59,6 @@ def payload(request: ApprovalRequest, url: str) -> dict[str, JsonValue]:
 
     Answers go to the server at `url`. Times are in Unix seconds.
     """
-    groups: dict[str, JsonValue] = {"groups": list(request.second)} if request.second else {}
     lines = request.question.lines()
     return {
         "kind": "fastn-mcp approval",
@@ -73,7 +72,7 @@ def payload(request: ApprovalRequest, url: str) -> dict[str, JsonValue]:
         "lines": [*lines],
         "question": digest(lines),
         "preview": request.question.data(),
-        "approvals": {"needed": request.needed, "by": list(request.approvers), **groups},
+        "approvals": {"needed": request.needed, "by": list(request.approvers)},
         "callback": url + path_of(request.id),
         "path": path_of(request.id),
         "created": int(request.created),

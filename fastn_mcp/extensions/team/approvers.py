@@ -48,8 +48,6 @@ class SignedInPerson:
     """Digests of the approver rules and of the tenant."""
     login_names: tuple[str, ...] = ()
     """User name and e-mail address, which some providers put into `sub` of access tokens, but not of ID tokens."""
-    groups: tuple[str, ...] = ()
-    """Those of `Team.approver_groups` that they were in. A cookie cannot hold all."""
     auth_time: float | None = None
     """As in `Vote`, like `acr`."""
     acr: str = ""
@@ -61,13 +59,12 @@ class SignedInPerson:
 
 
 def person(team: Team, claims: Mapping[str, Any]) -> SignedInPerson:
-    """Return the person, their matching rules and their groups from the claims of an ID token."""
+    """Return the person, and their matching rules from the claims of an ID token."""
     rules = [rule.digest for rule in team.approver_rules if rule.holds(claims, team.groups_claim)]
     tenant = team.tenant_of(claims)
     rules += [tenant.digest] if tenant is not None else []
     name = person_name(claims) or str(claims["sub"])
     names = login_names(claims)
-    groups = sorted(team.approver_groups.intersection(team.groups_of(claims) or ()))
     auth_time, acr = signed_in(claims)
     return SignedInPerson(
         issuer=str(claims["iss"]),
@@ -76,7 +73,6 @@ def person(team: Team, claims: Mapping[str, Any]) -> SignedInPerson:
         tenant=tenant and tenant.name,
         rules=tuple(rules),
         login_names=names,
-        groups=tuple(groups),
         auth_time=auth_time,
         acr=acr,
     )
@@ -143,8 +139,7 @@ class TeamInbox(Inbox):
         self.approver_name = "" if person.name == person.subject else person.name
         self.shared = shared
         self._team = team
-        # What the team file does not say any more counts from now on, although the sign-in is older.
-        self._person = replace(person, groups=tuple(sorted(team.approver_groups.intersection(person.groups))))
+        self._person = person
         self._tenants = tenants
         tenant = team.named(person.tenant) if person.tenant and team.page and team.page.own else None
         is_served = tenant is not None and not tenant.caller_keys and tenant.digest in person.rules
@@ -220,9 +215,7 @@ class TeamInbox(Inbox):
     def approval(self, now: float, *, is_temporary: bool = False) -> Vote:
         person = self._person
         vote = super().approval(now, is_temporary=is_temporary)
-        return replace(
-            vote, groups=person.groups, auth_time=person.auth_time, acr=person.acr, login_names=person.login_names
-        )
+        return replace(vote, auth_time=person.auth_time, acr=person.acr, login_names=person.login_names)
 
     def _is_own(self, principal: str) -> bool:
         return principal.casefold() == self.approver.casefold()

@@ -348,11 +348,6 @@ class Team(_Table):
         return self.approvals.approver if self.approvals else []
 
     @property
-    def approver_groups(self) -> frozenset[str]:
-        """Groups that approver rules name, of which a policy can ask for a second person."""
-        return frozenset(group for rule in self.approver_rules for group in rule.groups or ())
-
-    @property
     def page_url(self) -> str | None:
         """Public address of the approval page, which may have its own host."""
         if self.page is None:

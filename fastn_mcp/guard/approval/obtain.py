@@ -397,7 +397,6 @@ def _request(
         call=evaluation.id,
         calls={each.id: each.bound() for each in evaluation.calls},
         required=decision.value,
-        second=evaluation.verdict.second,
         step_up=evaluation.verdict.step_up,
         expected=evaluation.people_question.expected if decision is Decision.TYPED or is_severe else None,
         out_of_band=out_of_band,

@@ -560,7 +560,6 @@ async def test_page_requires_a_state_secret(tmp_path: Path) -> None:
             pass
 
 
-SECOND = '[[rule]]\ntool = "delete_customer"\nthen = "four_eyes"\nsecond = "security"\n'
 WITH_SECURITY = FILE.replace(
     '[[approvals.approver]]\ngroups = ["globex-approvers"]',
     '[[approvals.approver]]\ngroups = ["security"]\ntenants = ["acme"]\n\n[[approvals.approver]]\ngroups ='
@@ -568,79 +567,32 @@ WITH_SECURITY = FILE.replace(
 )
 
 
-@pytest.fixture
-def sam(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A person of the group, and one whose group only reads like it."""
-    monkeypatch.setitem(PEOPLE, "sam", {"sub": "sam", "name": "Sam Example", "groups": ["security"]})
-    monkeypatch.setitem(PEOPLE, "fay", {"sub": "fay", "name": "Fay Example", "groups": ["Security", "approvers"]})
-
-
-async def vote(world: ApprovalWorld, *people: str) -> dict[str, Any]:
-    """Have people approve the deletion one after the other. Return what the agent gets then."""
-    waits = await world.delete(by="amir")
-    assert "2 people other than the requester (one of them from security) have to approve this call" in waits["message"]
-    for person in people:
-        async with world.browser(person) as browser:
-            name = re.findall(r"Type (.+?) to confirm", await browser.read())[0]
-            assert (
-                "2 people other than the requester (one of them from security) have to approve this call"
-                in await browser.read()
-            )
-            assert (await browser.approve(name=name)).status_code == 303
-    return await world.delete(by="amir")
-
-
-@pytest.mark.usefixtures("sam")
-@pytest.mark.parametrize(("first", "last"), [(("sam",), "dana"), (("dana", "fay", "kim"), "sam")])
-async def test_second_person_of_a_group_completes_four_eyes(tmp_path: Path, first: tuple[str, ...], last: str) -> None:
-    async with serving(tmp_path, WITH_SECURITY, SECOND) as world:
-        assert (await vote(world, *first))["status"] == "approval_required"
-        assert world.audit("intent") == []
-        assert (await vote(world, last))["done"] == "delete_customer"
-        assert world.audit("intent")[0]["approved_by"] == "four_eyes"
-
-
 OF_CHAT = '[[rule]]\nwho = { client = "chat-7" }\nthen = "four_eyes"\n'
 
 
-@pytest.mark.parametrize(
-    ("policy", "people"), [(OF_CHAT, ["dana"]), (f'{FOUR}{OF_CHAT}second = "security"\n', ["dana", "kim"])]
-)
-async def test_approval_for_one_client_does_not_serve_one_with_a_stricter_rule(
-    tmp_path: Path, policy: str, people: list[str]
-) -> None:
-    async with serving(tmp_path, WITH_SECURITY, policy) as world:
+async def test_approval_for_one_client_does_not_serve_one_with_a_stricter_rule(tmp_path: Path) -> None:
+    async with serving(tmp_path, FILE, OF_CHAT) as world:
         await world.delete(by="amir")
-        for person in people:
-            async with world.browser(person) as browser:
-                assert (await approve(browser)).status_code == 303
+        async with world.browser("dana") as browser:
+            assert (await approve(browser)).status_code == 303
         assert (await world.delete(by="amir", azp="chat-7"))["outcome"] == "target_changed"
         assert (await world.delete(by="amir", azp="chat-7"))["status"] == "approval_required"
         assert world.audit("intent") == []
 
 
 async def test_changed_team_file_counts_for_who_is_signed_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The groups that its rules name, and whom a tenant serves."""
-    monkeypatch.setitem(PEOPLE, "sam", {"sub": "sam", "name": "Sam Example", "groups": ["security", "approvers"]})
+    """Who approves, and whom a tenant serves."""
+    monkeypatch.setitem(PEOPLE, "sam", {"sub": "sam", "name": "Sam Example", "groups": ["security"]})
     changed = FILE.replace('subjects = ["anna", "amir"]', 'subjects = ["amir"]')
     async with (
-        serving(tmp_path, WITH_SECURITY, SECOND) as before,
+        serving(tmp_path, WITH_SECURITY, FOUR) as before,
         before.browser("sam") as sam,
         before.browser("anna") as anna,
-        serving(tmp_path, changed, SECOND, before.clock) as after,
+        serving(tmp_path, changed, FOUR, before.clock) as after,
         after.browser() as later,
     ):
-        assert (await vote(after, "dana"))["status"] == "approval_required"
-        later.http.cookies = sam.http.cookies
-        assert (await approve(later)).status_code == 303
-        later.http.cookies = anna.http.cookies
-        assert "acme" not in await later.read()
-        assert (await after.delete(by="amir"))["status"] == "approval_required"
-        assert after.audit("intent") == []
-
-
-@pytest.mark.usefixtures("sam")
-async def test_group_that_no_approver_rule_names_is_never_known(tmp_path: Path) -> None:
-    text = FILE.replace('groups = ["approvers"]', 'groups = ["sec*", "approvers"]')
-    async with serving(tmp_path, text, SECOND) as world:
-        assert (await vote(world, "sam", "dana"))["status"] == "approval_required"
+        assert (await before.delete(by="anna"))["status"] == "approval_required"
+        for person in (sam, anna):
+            assert "acme" in await person.read()
+            later.http.cookies = person.http.cookies
+            assert "acme" not in await later.read()
