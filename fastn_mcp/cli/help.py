@@ -47,10 +47,8 @@ COMMANDS: Mapping[str, Mapping[str, CommandEntry]] = {
     "Start": {
         "demo": CommandEntry("extensions.sandbox.demo:demo", "Watch a 30-second demonstration, without an account."),
         "setup": CommandEntry("extensions.install.command:setup", "Connect the MCP clients of this machine."),
-        "install": CommandEntry("extensions.install.command:install", "Add the server to CLIENT's configuration."),
-        "uninstall": CommandEntry(
-            "extensions.install.command:uninstall", "Remove the server from CLIENT's configuration."
-        ),
+        "install": CommandEntry("extensions.install.command:install", "Add the server to CLIENT, by its own command."),
+        "uninstall": CommandEntry("extensions.install.command:uninstall", "Remove the server from CLIENT."),
         "login": CommandEntry("cli.accounts:login", "Ask for an account's API key, check it, and store it."),
         "logout": CommandEntry("cli.accounts:logout", "Delete a stored key."),
         "whoami": CommandEntry(
@@ -293,7 +291,7 @@ _EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "setup": ("fastn-mcp setup", "fastn-mcp setup --sandbox --yes      # without a terminal"),
     "stop": ('fastn-mcp stop --reason "agent went wrong"', "fastn-mcp stop --person ana@example.com"),
     "tools": ("fastn-mcp tools", "fastn-mcp call delete-customer --help      # its arguments"),
-    "uninstall": ("fastn-mcp uninstall cursor --dry-run", "fastn-mcp uninstall claude-code"),
+    "uninstall": ("fastn-mcp uninstall claude-code",),
     "whoami": ("fastn-mcp whoami", "fastn-mcp --profile acme whoami --json"),
 }
 

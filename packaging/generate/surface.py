@@ -25,8 +25,7 @@ from fastn_mcp.build.extensions import SECTIONS
 from fastn_mcp.build.startup import Process, Sandboxed, settings_of
 from fastn_mcp.config.model import SOURCES, KeySettings, Settings, Source
 from fastn_mcp.config.sections import variable_of
-from fastn_mcp.extensions.install.clients import CLIENTS, McpClient
-from fastn_mcp.extensions.install.edit import NotInstalled
+from fastn_mcp.extensions.install.clients import CLIENTS, McpClient, NotInstalled
 from fastn_mcp.procedures.catalog import ALL_TOOLS
 from fastn_mcp.server.handlers import build
 from fastn_mcp.server.handshake import FILE, HANDSHAKE, MODERN

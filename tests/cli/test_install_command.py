@@ -1,12 +1,19 @@
-"""`fastn-mcp install` and `uninstall`: their output, and what they write."""
+"""`fastn-mcp install` and `uninstall`: their output, and what clients are told."""
 
+import base64
 import json
+import shutil
 import subprocess
 import sys
+import tomllib
+import webbrowser
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from mcp import Client, StdioServerParameters, stdio_client
+from support.client_programs import ClientPrograms
 from support.command_line import Run, error_line
 from support.terminal import sitting
 
@@ -15,178 +22,232 @@ from fastn_mcp.extensions.install.command import install
 
 PROGRAM = str(Path(sys.executable).with_name("fastn-mcp"))
 
-SOURCE = str(Path(__file__).parents[2])
-"""What the tests' environment installed the program from."""
+URL = "http://127.0.0.1:8080/mcp"
 
 
-def cursor(home: Path) -> Any:
-    return json.loads((home / ".cursor" / "mcp.json").read_bytes())["mcpServers"]
+@pytest.fixture(autouse=True)
+def programs(home: Path, environment: dict[str, str], tmp_path: Path) -> ClientPrograms:  # noqa: ARG001 - set before
+    """The machine has Codex, and Cursor without its program."""
+    programs = ClientPrograms(tmp_path / "programs")
+    programs.create("codex")
+    environment["PATH"] = programs.path
+    return programs
 
 
-def test_install_shows_the_change_and_how_to_undo_it(fastn: Run, home: Path) -> None:
-    done = fastn("install", "cursor", "--sandbox", "--yes")
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The links that were opened."""
+    links: list[str] = []
+
+    def record(link: str) -> bool:
+        links.append(link)
+        return True
+
+    monkeypatch.setattr(webbrowser, "open", record)
+    return links
+
+
+def open_nothing(_link: str) -> bool:
+    return False
+
+
+def printed(output: str) -> Any:
+    """Return the JSON document in an output."""
+    return json.loads(output[output.index("{\n") : output.rindex("\n}") + 2])
+
+
+def test_install_shows_and_runs_the_command_of_the_client(fastn: Run, programs: ClientPrograms) -> None:
+    done = fastn("install", "codex", "--sandbox", "--yes")
     assert (done.returncode, done.stderr) == (0, "")
-    assert f"+++ {home}/.cursor/mcp.json\n" in done.stdout
-    assert '+        "--sandbox"\n' in done.stdout
-    assert done.stdout.endswith(f"{PROGRAM} uninstall cursor\n")
-    assert cursor(home) == {"fastn": {"type": "stdio", "command": PROGRAM, "args": ["--sandbox"]}}
-    fastn("uninstall", "cursor", "--yes")
-    assert list((home / ".cursor").iterdir()) == []
+    assert done.stdout == (
+        f"Codex adds the server by its own command:\n\n  codex mcp add fastn -- {PROGRAM} --sandbox\n\n"
+        f"Done. Check with: codex mcp list.\nUndo: {PROGRAM} uninstall codex\n"
+    )
+    assert programs.calls == [["codex", "mcp", "add", "fastn", "--", PROGRAM, "--sandbox"]]
+    undone = fastn("uninstall", "codex", "--yes")
+    assert undone.stdout.endswith("\nDone. Codex has no entry 'fastn' now.\n")
+    assert programs.calls[1:] == [["codex", "mcp", "remove", "fastn"]]
 
 
-def test_install_asks_and_can_be_declined(home: Path, environment: dict[str, str]) -> None:
-    with sitting(["-m", "fastn_mcp", "install", "cursor", "--sandbox"], environment) as person:
-        person.answers("Apply this change? [y/N]:", "")
-        code, shown = person.leaves()
-    assert (code, "Nothing was changed." in shown, (home / ".cursor" / "mcp.json").exists()) == (0, True, False)
-    with sitting(["-m", "fastn_mcp", "install", "cursor", "--sandbox"], environment) as person:
-        assert "--sandbox" in person.answers("Apply this change? [y/N]:", "y")
-        code, shown = person.leaves()
-    assert (code, "Done." in shown, "fastn" in cursor(home)) == (0, True, True)
+def test_entry_of_the_same_name_is_removed_first_where_the_client_does_not_replace_it(
+    fastn: Run, programs: ClientPrograms
+) -> None:
+    """That there was none is no error."""
+    programs.answers = {"remove": (1, "No MCP server named fastn")}
+    programs.create("claude")
+    assert fastn("install", "claude-code", "--sandbox", "--yes").returncode == 0
+    assert [call[2] for call in programs.calls] == ["remove", "add-json"]
 
 
-def test_install_without_a_terminal_needs_yes(fastn: Run, home: Path) -> None:
-    error_line(fastn("install", "cursor", "--sandbox"), "There is no terminal to ask on", "--yes", stdout=None)
-    assert fastn("install", "cursor", "--sandbox", "--dry-run").returncode == 0
-    assert not (home / ".cursor" / "mcp.json").exists()
+def test_command_that_fails_says_why_and_how_to_run_it(fastn: Run, programs: ClientPrograms) -> None:
+    programs.answers = {"add": (3, "first\nconfig.toml is broken."), "remove": (1, "")}
+    programs.create("codex")
+    failed = fastn("install", "codex", "--sandbox", "--yes")
+    run = f"{programs.folder / 'codex'} mcp add fastn -- {PROGRAM} --sandbox"
+    error_line(failed, f"codex ended with exit code 3. config.toml is broken. Run it yourself: {run}", stdout=None)
+    assert "Nothing was changed" not in failed.stderr
+    error_line(
+        fastn("uninstall", "codex", "--yes"), "codex ended with exit code 1. It says nothing.", "Run it", stdout=None
+    )
+    (programs.folder / "codex").write_text("#!/nowhere\n")
+    error_line(fastn("install", "codex", "--sandbox", "--yes"), "codex did not end: FileNotFoundError.", stdout=None)
 
 
-def test_options_before_install_are_those_of_the_server(fastn: Run, home: Path) -> None:
+def test_install_asks_and_can_be_declined(programs: ClientPrograms, environment: dict[str, str]) -> None:
+    for answer, calls in (("", 0), ("y", 1)):
+        with sitting(["-m", "fastn_mcp", "install", "codex", "--sandbox"], environment) as person:
+            assert "--sandbox" in person.answers("Run this? [y/N]:", answer)
+            code, shown = person.leaves()
+        assert (code, "Done." in shown, len(programs.calls)) == (0, bool(calls), calls)
+
+
+def test_install_without_a_terminal_needs_yes(fastn: Run, programs: ClientPrograms, opened: list[str]) -> None:
+    for client in ("codex", "cursor"):
+        error_line(fastn("install", client, "--sandbox"), "There is no terminal to ask on", "--yes", stdout=None)
+        dry = fastn("install", client, "--sandbox", "--dry-run")
+        assert (dry.returncode, "Undo" in dry.stdout) == (0, False)
+        assert dry.stdout.endswith("Nothing was changed: this was a dry run.\n")
+    assert fastn("uninstall", "codex", "--dry-run").returncode == 0
+    assert (programs.calls, opened) == ([], [])
+
+
+def test_link_is_opened_after_its_entry_was_shown(
+    fastn: Run, opened: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = fastn("install", "cursor", "--sandbox", "--yes")
+    entry = {"type": "stdio", "command": PROGRAM, "args": ["--sandbox"]}
+    assert printed(done.stdout) == {"mcpServers": {"fastn": entry}}
+    (link,) = opened
+    assert json.loads(base64.b64decode(parse_qs(urlsplit(link).query)["config"][0])) == entry
+    monkeypatch.setattr(webbrowser, "open", open_nothing)
+    elsewhere = fastn("install", "cursor", "--sandbox", "--yes")
+    assert "It could not be opened here. Open it where Cursor is, or put the entry into " in elsewhere.stdout
+    assert f"\n  {link}\n" in elsewhere.stdout
+
+
+@pytest.mark.parametrize("client", ["zed", "windsurf", "claude-desktop", "codex", "claude-code", "json"])
+async def test_printed_entry_works_when_it_is_pasted(fastn: Run, client: str, environment: dict[str, str]) -> None:
+    """Of a client that has no command, or whose program this machine does not have."""
+    environment["PATH"] = "/usr/bin:/bin"
+    done = fastn("install", client, "--sandbox")
+    assert done.returncode == 0
+    if client == "codex":
+        text = done.stdout[done.stdout.index("[mcp_servers") : done.stdout.index("Check with: ")]
+        entry = tomllib.loads(text)["mcp_servers"]["fastn"]
+    else:
+        (servers,) = printed(done.stdout).values()
+        entry = servers["fastn"]
+    if client != "json":
+        program = {"codex": "codex", "claude-code": "claude"}.get(client, "")
+        why = f"{program}, the program of " if program else " has no command for this. Put"
+        assert why in done.stdout
+        assert f"Undo: {PROGRAM} uninstall {client}" in done.stdout
+    start = StdioServerParameters(command=entry["command"], args=entry["args"], env=environment)
+    async with Client(stdio_client(start)) as pasted:
+        assert len((await pasted.list_tools()).tools) > 40
+
+
+def test_batch_file_is_not_run(fastn: Run, programs: ClientPrograms, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shell would read what an entry contains. On Windows, npm installs clients as such."""
+    for suffix in (".cmd", ".BAT"):
+
+        def which(name: str, suffix: str = suffix, **_: Any) -> str:
+            return str(programs.folder / f"{name}{suffix}")
+
+        monkeypatch.setattr(shutil, "which", which)
+        installed = fastn("install", "codex", "--sandbox", "--yes").stdout
+        assert "codex, the program of Codex, was not found, or is a batch file. Put this into " in installed
+        assert "Remove the entry 'fastn' in " in fastn("uninstall", "codex", "--yes").stdout
+    assert programs.calls == []
+
+
+def test_options_before_install_are_those_of_the_server(fastn: Run, home: Path, programs: ClientPrograms) -> None:
     """A file is named by its full path, since the client starts the server anywhere."""
     options = ("--mode", "read-only", "--tools", "customers", "--policy", "p.toml", "--deadline", "30")
-    done = fastn(*options, "install", "cursor", "--profile", "acme", "--yes", cwd=home)
-    assert cursor(home)["fastn"]["args"] == [
+    done = fastn(*options, "install", "codex", "--profile", "acme", "--yes", cwd=home)
+    assert [*programs.calls[-1][-10:]] == [
         *("--mode", "read-only", "--tools", "customers", "--policy", str(home / "p.toml"), "--deadline", "30.0"),
         *("--profile", "acme"),
     ]
     assert done.stdout.endswith(f"{PROGRAM} --policy {home / 'p.toml'} --profile acme login\n")
-    again = fastn("--sandbox", "install", "cursor", "--sandbox", "--yes", "--name", "try")
-    assert again.stdout.endswith(f"{PROGRAM} uninstall cursor --name try\n")
-    assert cursor(home)["try"]["args"] == ["--sandbox"]
-    assert f"A copy of the old file: {home.parent}/FASTN_STATE_DIR/installed/" in again.stdout
+    again = fastn("--sandbox", "install", "codex", "--sandbox", "--yes", "--name", "try")
+    assert again.stdout.endswith(f"{PROGRAM} uninstall codex --name try\n")
+    assert programs.calls[-1] == ["codex", "mcp", "add", "try", "--", PROGRAM, "--sandbox"]
 
 
-def test_uninstall_of_an_entry_that_is_gone_says_so(fastn: Run, home: Path) -> None:
-    fastn("install", "cursor", "--sandbox", "--yes")
-    (home / ".cursor" / "mcp.json").write_text("{}")
-    assert "is no longer in" in fastn("uninstall", "cursor").stdout
-
-
-def test_uninstall_names_the_copy_of_a_replaced_entry(fastn: Run, home: Path) -> None:
-    file = home / ".cursor" / "mcp.json"
-    file.write_text('{"mcpServers": {"fastn": {"url": "x"}}}')
-    error_line(fastn("install", "cursor", "--yes"), "has an entry 'fastn' already", "--replace", "--name")
-    fastn("install", "cursor", "--replace", "--yes")
-    file.write_text(file.read_text() + "\n")
-    done = fastn("uninstall", "cursor", "--yes")
-    last = done.stdout.splitlines()[-1]
-    assert last.startswith("The entry that was there before is in ")
-    assert '"url"' in Path(last.rpartition(" ")[2]).read_text()
-
-
-def test_install_says_where_the_key_comes_from(fastn: Run, home: Path) -> None:
+@pytest.mark.usefixtures("opened")
+def test_install_says_where_the_key_comes_from(fastn: Run) -> None:
     done = fastn("install", "cursor", "--key", "environment", "--yes")
     assert done.stdout.endswith("The key comes from FASTN_API_KEY, with which Cursor was started.\n")
-    prompted = fastn("install", "vscode", "--key", "prompt", "--yes", "--anyway")
-    assert prompted.stdout.endswith("VS Code asks for the key when it first starts the server, and stores it.\n")
-    written = (home / ".config" / "Code" / "User" / "mcp.json").read_text()
-    assert json.loads(written)["inputs"][0]["password"] is True
+    asked = fastn("install", "vscode", "--key", "prompt", "--yes")
+    assert asked.stdout.endswith("VS Code asks for the key when it first starts the server, and stores it.\n")
+    assert printed(asked.stdout)["inputs"][0]["password"] is True
+    printed_toml = fastn("install", "codex", "--key", "environment", "--yes").stdout
+    assert 'env_vars = ["FASTN_API_KEY"]' in printed_toml
     error_line(fastn("install", "cursor", "--key", "prompt"), "Cursor does not support --key prompt", "fastn-mcp login")
-    error_line(fastn("install", "zed", "--key", "environment", "--anyway"), "Zed does not support --key environment")
+    error_line(fastn("install", "zed", "--key", "environment"), "Zed does not support --key environment")
     error_line(
         fastn("install", "json", "--key", "prompt"), "The entry for any other client does not support --key prompt"
     )
 
 
-def test_project_entry_holds_no_path_of_this_machine(fastn: Run, home: Path) -> None:
-    fastn("install", "vscode", "--project", "--key", "prompt", "--yes", cwd=home)
-    written = json.loads((home / ".vscode" / "mcp.json").read_bytes())
-    assert written["servers"]["fastn"]["command"] == "fastn-mcp"
-    error_line(fastn("install", "vscode", "--project", "--uvx", cwd=home), "other machines", "Leave out --uvx")
-    assert fastn("uninstall", "vscode", "--project", "--yes", cwd=home).returncode == 0
-    assert not (home / ".vscode" / "mcp.json").exists()
-    error_line(fastn("install", "windsurf", "--project"), "Windsurf has no file for a project", "Leave out --project")
-
-
-def test_file_option_selects_another_file(fastn: Run, home: Path) -> None:
-    file = home / "else.json"
-    fastn("install", "vscode", "--file", str(file), "--uvx", "--sandbox", "--yes")
-    assert json.loads(file.read_bytes())["servers"]["fastn"] == {
-        "type": "stdio",
-        "command": "uvx",
-        "args": ["--from", SOURCE, "fastn-mcp", "--sandbox"],
-    }
-    fastn("uninstall", "vscode", "--file", str(file), "--yes")
-    assert not file.exists()
-    for command in ("install", "uninstall"):
-        error_line(fastn(command, "vscode", "--file", str(file), "--project"), "Give either --project or --file")
-
-
-def test_printed_commands_work_in_another_folder(fastn: Run, home: Path) -> None:
+def test_printed_commands_work_in_another_folder(
+    fastn: Run, programs: ClientPrograms, environment: dict[str, str]
+) -> None:
     """They name the account and the folders, and quote what a shell would split."""
-    (home / "my files").mkdir()
-    options = ("--file", "my files/mcp.json", "--name", "our server", "--profile", "acme", "--yes")
-    done = fastn("--base-url", "https://eu.example.com", "install", "cursor", *options, cwd=home)
+    options = ("--name", "our server", "--profile", "acme", "--yes")
+    done = fastn("--base-url", "https://eu.example.com", "install", "codex", *options)
     undo, login = (line.partition(": ")[2] for line in done.stdout.splitlines()[-2:])
     assert login.endswith(f"{PROGRAM} --base-url https://eu.example.com --profile acme login")
-    subprocess.run(f"{undo} --yes", shell=True, cwd="/", check=True, capture_output=True)  # noqa: S602
-    assert list((home / "my files").iterdir()) == []
+    subprocess.run(f"{undo} --yes", shell=True, cwd="/", env=environment, check=True, capture_output=True)  # noqa: S602
+    assert programs.calls[-1] == ["codex", "mcp", "remove", "our server"]
 
 
-@pytest.mark.usefixtures("home")
+@pytest.mark.usefixtures("opened")
 def test_settings_of_the_shell_are_named_since_clients_start_elsewhere(fastn: Run, environment: dict[str, str]) -> None:
     environment |= {"FASTN_PROFILE": "acme", "FASTN_MODE": "read-only", "FASTN_API_KEY": "fsk_test_C4N4RY"}
     done = fastn("install", "cursor", "--yes")
     assert done.stderr.startswith("fastn-mcp: The server has FASTN_PROFILE, FASTN_MODE only if Cursor is started")
     assert "C4N4RY" not in done.stdout + done.stderr
-    with_options = fastn("--mode", "read-only", "install", "cursor", "--profile", "acme", "--yes", "--replace")
+    with_options = fastn("--mode", "read-only", "install", "cursor", "--profile", "acme", "--yes")
     assert with_options.stderr == ""
 
 
-@pytest.mark.usefixtures("home")
+@pytest.mark.usefixtures("opened")
 def test_settings_that_the_sandbox_ignores_are_not_named(fastn: Run, environment: dict[str, str]) -> None:
     environment |= {"FASTN_PROFILE": "acme", "FASTN_BASE_URL": "https://eu.example.com", "FASTN_MODE": "read-only"}
     done = fastn("install", "cursor", "--sandbox", "--yes")
     assert done.stderr.startswith("fastn-mcp: The server has FASTN_MODE only if Cursor is started")
 
 
-def test_json_prints_the_entry_for_any_other_client(fastn: Run, home: Path) -> None:
-    done = fastn("--mode", "read-only", "install", "json", "--sandbox", "--uvx")
-    assert json.loads(done.stdout) == {
-        "mcpServers": {
-            "fastn": {"command": "uvx", "args": ["--from", SOURCE, "fastn-mcp", "--mode", "read-only", "--sandbox"]}
-        }
-    }
-    assert list(home.iterdir()) == [home / ".cursor"]
+def test_nothing_in_the_home_folder_is_written(fastn: Run, home: Path, opened: list[str]) -> None:
+    before = sorted(home.rglob("*"))
+    for client in CLIENTS:
+        assert fastn("install", client.name, "--sandbox", "--yes").returncode == 0
+        assert fastn("uninstall", client.name, "--yes").returncode == 0
+    assert sorted(home.rglob("*")) == before
+    assert [link.partition(":")[0] for link in opened] == ["vscode", "cursor"]
 
 
-def test_http_entry_is_installed_and_removed(fastn: Run, home: Path) -> None:
-    """docs/local-http.md: byte for byte; it says where the token comes from, and takes no options."""
-    url = "http://127.0.0.1:8080/mcp"
-    file = home / ".cursor" / "mcp.json"
-    file.write_bytes(before := b'{"mcpServers": {"other": {"command": "x"}}, // mine\r\n}')
-    done = fastn("install", "cursor", "--url", url, "--yes")
+def test_server_over_http_is_installed_without_its_token(fastn: Run, programs: ClientPrograms) -> None:
+    """docs/local-http.md: it says where the token comes from, and takes no options."""
+    done = fastn("install", "codex", "--url", URL, "--yes")
     assert (done.returncode, done.stderr) == (0, "")
-    assert b"FASTN_HTTP_TOKEN" in file.read_bytes()
+    token = ["--bearer-token-env-var", "FASTN_HTTP_TOKEN"]
+    assert programs.calls == [["codex", "mcp", "add", "fastn", "--url", URL, *token]]
     assert done.stdout.endswith(f" {PROGRAM} http-token)\n")
-    assert fastn("uninstall", "cursor", "--yes").returncode == 0
-    assert file.read_bytes() == before
-    claude = fastn("install", "claude-code", "--sandbox", "--url", url, "--yes", "--anyway").stdout
-    assert f'"headersHelper": "{PROGRAM} --sandbox http-token --header"' in claude
-    project = fastn("install", "claude-code", "--project", "--url", url, "--yes", cwd=home).stdout
-    assert '"headersHelper": "fastn-mcp http-token --header"' in project
-    asked = fastn("install", "vscode", "--url", url, "--yes", "--anyway").stdout
-    assert asked.endswith(f" {PROGRAM} http-token\n")
-    printed = json.loads(fastn("install", "json", "--url", url).stdout)["mcpServers"]["fastn"]
-    assert printed["headers"] == {"Authorization": "Bearer ${FASTN_HTTP_TOKEN}"}
+    claude = printed(fastn("install", "claude-code", "--sandbox", "--url", URL).stdout)["mcpServers"]["fastn"]
+    assert claude["headersHelper"] == f"{PROGRAM} --sandbox http-token --header"
+    other = printed(fastn("install", "json", "--url", URL).stdout)["mcpServers"]["fastn"]
+    assert other["headers"] == {"Authorization": "Bearer ${FASTN_HTTP_TOKEN}"}
     for more in (("--key", "environment"), ("--profile", "acme")):
         error_line(
-            fastn("install", "cursor", "--url", url, *more), "already running with the account and options", "Leave out"
+            fastn("install", "cursor", "--url", URL, *more), "already running with the account and options", "Leave out"
         )
     error_line(
-        fastn("--mode", "read-only", "install", "cursor", "--url", url), "already running with the account and options"
+        fastn("--mode", "read-only", "install", "cursor", "--url", URL), "already running with the account and options"
     )
-    error_line(fastn("install", "zed", "--url", url, "--anyway"), "Zed cannot use a server over HTTP", "stdio")
+    error_line(fastn("install", "zed", "--url", URL), "Zed cannot use a server over HTTP", "stdio")
     error_line(fastn("install", "cursor", "--url", "http://localhost:8080/mcp"), "127.0.0.1:8080/mcp. Not localhost")
 
 

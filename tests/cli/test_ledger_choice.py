@@ -29,6 +29,7 @@ def test_ledger_is_a_file_by_default(tmp_path: Path, setting: str | None, file: 
     assert (tmp_path / file).exists()
 
 
+@pytest.mark.extension("valkey")
 def test_invalid_ledger_url_is_not_shown(tmp_path: Path) -> None:
     with pytest.raises(SettingsError) as caught:
         ledger_at("valkey://user:canary@host:port", tmp_path, System())
@@ -48,6 +49,7 @@ class _Missing(MetaPathFinder):
         return None
 
 
+@pytest.mark.extension("valkey")
 def test_missing_library_names_the_extra(tmp_path: Path) -> None:
     ours = "fastn_mcp.extensions.valkey"
     taken = {n: sys.modules.pop(n) for n in list(sys.modules) if n.split(".")[0] == "valkey" or n.startswith(ours)}

@@ -3,11 +3,10 @@
 import json
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
-from typing import Any
 
 import pytest
+from support.client_programs import ClientPrograms
 from support.command_line import Run, error_line
 from support.identity_provider import listening
 from support.terminal import sitting
@@ -20,71 +19,82 @@ from fastn_mcp.runtime import System
 
 PROGRAM = str(Path(sys.executable).with_name("fastn-mcp"))
 SETUP = ["-m", "fastn_mcp", "setup"]
-APPLY = "Apply this change? [y/N]:"
+RUN = "Run this? [y/N]:"
+RUN_BOTH = "Run these? [y/N]:"
 
 
 @pytest.fixture(autouse=True)
-def codex_folder(home: Path) -> None:
-    """The home folder has Codex beside Cursor."""
-    (home / ".codex").mkdir()
+def programs(home: Path, environment: dict[str, str], tmp_path: Path) -> ClientPrograms:
+    """The machine has Claude Code and Codex, and nothing else."""
+    (home / ".cursor").rmdir()
+    programs = ClientPrograms(tmp_path / "programs")
+    programs.create("claude", "codex")
+    environment["PATH"] = programs.path
+    return programs
 
 
-def cursor(home: Path) -> dict[str, Any]:
-    file = home / ".cursor" / "mcp.json"
-    return json.loads(file.read_bytes())["mcpServers"]["fastn"] if file.exists() else {}
-
-
-def codex(home: Path) -> dict[str, Any]:
-    file = home / ".codex" / "config.toml"
-    return tomllib.loads(file.read_text())["mcp_servers"]["fastn"] if file.exists() else {}
+def args_of(programs: ClientPrograms, client: str) -> list[str] | None:
+    """Return the arguments of the server of which the client was told last; None if it was told of none."""
+    for call in reversed(programs.calls):
+        if call[0] == "claude" == client and call[2] == "add-json":
+            return json.loads(call[-1])["args"]
+        if call[0] == "codex" == client and call[2] == "add":
+            return [*call[call.index("--") + 2 :]]
+    return None
 
 
 # --- without a terminal ----------------------------------------------------------------------------------------------
 
 
 def test_setup_connects_every_client_and_ends_with_a_command_that_works(
-    fastn: Run, home: Path, environment: dict[str, str]
+    fastn: Run, programs: ClientPrograms, environment: dict[str, str]
 ) -> None:
     done = fastn("setup", "--sandbox", "--yes")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("Clients to connect: Cursor, Codex.\n")
-    for change in (f"+++ {home}/.cursor/mcp.json\n", f"+++ {home}/.codex/config.toml\n", '+args = ["--sandbox"]\n'):
-        assert change in done.stdout
-    assert cursor(home) == {"type": "stdio", "command": PROGRAM, "args": ["--sandbox"]}
-    assert codex(home) == {"command": PROGRAM, "args": ["--sandbox"]}
+    assert done.stdout.startswith("Clients to connect: Claude Code, Codex.\n")
+    assert f"  codex mcp add fastn -- {PROGRAM} --sandbox\n" in done.stdout
+    entry = json.dumps({"type": "stdio", "command": PROGRAM, "args": ["--sandbox"]})
+    assert f"  claude mcp add-json --scope user fastn '{entry}'\n" in done.stdout
+    assert programs.calls == [
+        ["claude", "mcp", "remove", "--scope", "user", "fastn"],
+        ["claude", "mcp", "add-json", "--scope", "user", "fastn", entry],
+        ["codex", "mcp", "add", "fastn", "--", PROGRAM, "--sandbox"],
+    ]
     *_, heading, command, first, second = done.stdout.splitlines()
     assert heading == "Check that it works:"
-    assert (first, second) == ("  In Cursor, open Settings > MCP and turn it on", "  Check with: codex mcp list")
+    assert (first, second) == (
+        "  Check with: claude mcp list. In an open session: /mcp",
+        "  Check with: codex mcp list",
+    )
     shown = subprocess.run(["/bin/sh", "-c", command], env=environment, capture_output=True, text=True, check=True)
     assert json.loads(shown.stdout)["data"]["account"]["profile"] == "sandbox"
-    again = fastn("setup", "--sandbox", "--yes")
-    assert again.returncode == 0
-    assert again.stdout.count("has this entry already") == 2
-    assert again.stdout.splitlines()[-3:] == done.stdout.splitlines()[-3:]
 
 
 def test_account_is_served_for_reading_unless_a_mode_is_chosen(
-    fastn: Run, home: Path, environment: dict[str, str]
+    fastn: Run, programs: ClientPrograms, environment: dict[str, str]
 ) -> None:
     environment["FASTN_API_KEY"] = KEY
-    done = fastn("setup", "--account", "--yes", "--client", "cursor")
-    assert (done.returncode, cursor(home)["args"], codex(home)) == (0, ["--mode", "read-only"], {})
+    done = fastn("setup", "--account", "--yes", "--client", "claude-code")
+    assert (done.returncode, args_of(programs, "claude"), args_of(programs, "codex")) == (
+        *(0, ["--mode", "read-only"]),
+        None,
+    )
     assert done.stdout.splitlines()[-2].endswith("fastn-mcp whoami")
-    fastn("--mode", "guarded", "setup", "--account", "--yes", "--client", "cursor")
-    assert cursor(home)["args"] == ["--mode", "guarded"]
+    fastn("--mode", "guarded", "setup", "--account", "--yes", "--client", "claude-code")
+    assert args_of(programs, "claude") == ["--mode", "guarded"]
     fastn("--mode", "read-only", "--sandbox", "setup", "--yes", "--client", "codex")
-    assert codex(home)["args"] == ["--sandbox", "--mode", "read-only"]
+    assert args_of(programs, "codex") == ["--sandbox", "--mode", "read-only"]
 
 
-def test_account_without_a_key_changes_nothing(fastn: Run, home: Path) -> None:
+def test_account_without_a_key_changes_nothing(fastn: Run, programs: ClientPrograms) -> None:
     error_line(fastn("setup", "--account", "--yes"), "There is no API key", "fastn-mcp login", stdout=None)
-    assert (cursor(home), codex(home)) == ({}, {})
+    assert programs.calls == []
 
 
-def test_setup_without_a_terminal_says_what_to_run(fastn: Run, home: Path) -> None:
+def test_setup_without_a_terminal_says_what_to_run(fastn: Run, programs: ClientPrograms) -> None:
     for options in ((), ("--sandbox",), ("--account",)):
         error_line(fastn("setup", *options), "no terminal to ask on", "setup --sandbox --yes", "login --stdin")
-    assert cursor(home) == {}
+    assert programs.calls == []
 
 
 @pytest.mark.parametrize(
@@ -96,70 +106,70 @@ def test_setup_without_a_terminal_says_what_to_run(fastn: Run, home: Path) -> No
         (("setup", "--client", "cursr", "--yes"), "did you mean 'cursor'?"),
     ],
 )
-def test_contradictory_options_change_nothing(arguments: tuple[str, ...], message: str, fastn: Run, home: Path) -> None:
+def test_contradictory_options_change_nothing(
+    arguments: tuple[str, ...], message: str, fastn: Run, programs: ClientPrograms
+) -> None:
     error_line(fastn(*arguments), message, stdout=None)
-    assert (cursor(home), codex(home)) == ({}, {})
+    assert programs.calls == []
 
 
-def test_machine_without_clients_is_told_which_are_known(fastn: Run, home: Path) -> None:
-    for folder in (".cursor", ".codex"):
-        (home / folder).rmdir()
+def test_machine_without_clients_is_told_which_are_known(fastn: Run, environment: dict[str, str]) -> None:
+    environment["PATH"] = "/usr/bin:/bin"
     error_line(
         fastn("setup", "--sandbox", "--yes"), "Claude Code, Claude Desktop, VS Code", "install json", "get-overview"
     )
 
 
-def test_entry_of_somebody_else_stays_and_other_clients_are_connected(fastn: Run, home: Path) -> None:
-    file = home / ".cursor" / "mcp.json"
-    file.write_text('{"mcpServers": {"fastn": {"url": "x"}}}')
+def test_other_clients_are_connected_if_the_command_of_one_fails(fastn: Run, programs: ClientPrograms) -> None:
+    programs.answers = {"add-json": (1, "Invalid settings")}
+    programs.create("claude", "codex")
     done = fastn("setup", "--sandbox", "--yes")
     assert done.returncode == 1
-    assert "has an entry 'fastn' already" in done.stderr
-    assert (cursor(home), codex(home)["args"]) == ({"url": "x"}, ["--sandbox"])
+    assert "claude ended with exit code 1. Invalid settings. Run it yourself: " in done.stderr
+    assert args_of(programs, "codex") == ["--sandbox"]
     assert done.stdout.endswith("\n  Check with: codex mcp list\n")
-    assert fastn("setup", "--sandbox", "--yes", "--replace").returncode == 0
-    assert cursor(home)["args"] == ["--sandbox"]
 
 
 # --- at a terminal ---------------------------------------------------------------------------------------------------
 
 
-def test_person_chooses_the_clients_by_their_changes(home: Path, environment: dict[str, str]) -> None:
-    (home / ".codex" / "config.toml").write_text('[mcp_servers.fastn]\ncommand = "theirs"\n')
+def test_person_chooses_the_clients_by_what_they_are_told(
+    programs: ClientPrograms, environment: dict[str, str]
+) -> None:
     with sitting(SETUP, environment) as person:
         person.answers("Connect your Fastn account? (No: the sandbox, with sample data) [y/N]:", "")
-        assert "+++ " in person.answers(APPLY, "n")
-        assert '-command = "theirs"' in person.answers(APPLY, "y")
+        assert "claude mcp add-json " in person.answers(RUN_BOTH, "n")
+        assert "codex mcp add fastn " in person.answers(RUN, "y")
         code, shown = person.leaves()
     assert code == 0
-    assert (cursor(home), codex(home)["args"]) == ({}, ["--sandbox"])
+    assert (args_of(programs, "claude"), args_of(programs, "codex")) == (None, ["--sandbox"])
     assert "  Check with: codex mcp list" in shown
-    assert "In Cursor" not in shown
+    assert "Check with: claude" not in shown
 
 
-def test_person_without_a_key_logs_in_first(home: Path, environment: dict[str, str], fastn: Run) -> None:
+def test_person_without_a_key_logs_in_first(programs: ClientPrograms, environment: dict[str, str], fastn: Run) -> None:
     """The tests have no keyring, so that a file is offered."""
     with listening(create_app(Sandbox(System().now))) as address:
         environment["FASTN_BASE_URL"] = address
-        with sitting([*SETUP, "--account", "--client", "cursor"], environment) as person:
+        with sitting([*SETUP, "--account", "--client", "claude-code"], environment) as person:
             person.answers("Keep the key in a file that only you can read? [Y/n]:", "")
             person.answers("(not shown): ", KEY)
             person.answers("Serve only tools that read, at first? [Y/n]:", "n")
-            person.answers(APPLY, "y")
+            person.answers(RUN_BOTH, "y")
             code, shown = person.leaves()
-        assert (code, cursor(home)["args"], KEY in person.shown) == (0, [], False)
+        assert (code, args_of(programs, "claude"), KEY in person.shown) == (0, [], False)
         assert "fastn-mcp whoami" in shown
         assert fastn("whoami").returncode == 0
 
 
-def test_key_that_does_not_work_connects_nothing(home: Path, environment: dict[str, str]) -> None:
+def test_key_that_does_not_work_connects_nothing(programs: ClientPrograms, environment: dict[str, str]) -> None:
     with listening(create_app(Sandbox(System().now))) as address:
         environment["FASTN_BASE_URL"] = address
         with sitting([*SETUP, "--account"], environment) as person:
             person.answers("[Y/n]:", "")
             person.answers("(not shown): ", "fsk_test_unknown")
             code, shown = person.leaves()
-    assert (code, "Nothing was stored" in shown, cursor(home), codex(home)) == (1, True, {}, {})
+    assert (code, "Nothing was stored" in shown, programs.calls) == (1, True, [])
 
 
 # --- the PATH --------------------------------------------------------------------------------------------------------

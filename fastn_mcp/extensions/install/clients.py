@@ -1,20 +1,22 @@
-"""MCP clients: where each keeps its configuration on each platform, and what to add there for our server.
+"""MCP clients: what each is told of a server, by a command of its own or a link, and where its configuration is.
 
-A place is a path in which `{NAME}` is HOME or one of `_FOLDERS`. A place with a `*` counts only if such a folder
-exists. An entry names where the key or the token comes from, and never holds one.
+An entry names where the key or the token comes from, and never holds one. A place is a path in which `{NAME}` is HOME
+or one of `_FOLDERS`. A place with a `*` counts only if such a folder exists.
 """
 
+import base64
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath, PurePosixPath, PureWindowsPath
 from typing import Any, Literal
+from urllib.parse import quote, urlencode
 
 from fastn_mcp.config.addresses import is_loopback
 from fastn_mcp.config.command_line import CommandLine
-from fastn_mcp.extensions.install.edit import Addition, Format, NotInstalled
+from fastn_mcp.errors import NOTHING_CHANGED, FastnError
 
 KEY_VARIABLE = "FASTN_API_KEY"
 _BEARER_VARIABLE = "FASTN_HTTP_TOKEN"
@@ -25,6 +27,38 @@ Key = Literal["profile", "environment", "prompt"]
 """Source of the key: the user's own profile, a variable, or the client, which asks for it and stores it."""
 
 Fields = Mapping[str, Any]
+
+
+class NotInstalled(FastnError):
+    """No client was told of the server. The message says why, and what to do."""
+
+    outcome = "not_installed"
+    certainty = NOTHING_CHANGED
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """What a client is told of a server."""
+
+    name: str
+    """Name of the server in the client."""
+    entry: Fields
+    """Its entry, in the client's own format."""
+    inputs: Sequence[Fields] = ()
+    """Values that the entry refers to, and that the client asks the person for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Commands:
+    """A client's own commands for its servers, each as the arguments of its program."""
+
+    program: str
+    add: Callable[[Server, Mapping[str, str]], Sequence[str] | None]
+    """Returns what adds a server, in this environment; None if the command cannot say what the entry says."""
+    remove: Callable[[str], Sequence[str]] | None = None
+    """Returns what removes the server of a name. None if the client has no such command."""
+    replaces: bool = True
+    """Whether `add` replaces an entry of the same name. Otherwise that is removed first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,18 +78,20 @@ class McpClient:
     name: str
     title: str
     places: Mapping[str, Sequence[str]]
-    """Possible places of its file by `sys.platform`, by default those on Linux. The first that exists is used, or else
-    the first."""
+    """Possible places of its configuration by `sys.platform`, by default those on Linux. The first that exists counts,
+    or else the first."""
     after: str
-    """What the person does next, so that it reads the file."""
+    """What the person does next, so that the client connects."""
     http: Http | str
     """Its entry over HTTP, or why it cannot have one without the token in it."""
-    format: Format = Format.JSONC
+    commands: Commands | None = None
+    link: Callable[[Server], str] | None = None
+    """Returns a link by which the client asks the person whether to add a server."""
+    programs: tuple[str, ...] = ()
+    """Programs beside that of `commands`, by which it is found on a machine."""
     servers: str = "mcpServers"
     """Key of the object that holds its servers by name."""
-    programs: tuple[str, ...] = ()
-    project: str | None = None
-    """Its file in a project's folder, which others read too."""
+    is_toml: bool = False
     fixed: Fields = field(default_factory=dict[str, Any])
     """Constant fields of every entry over stdio."""
     keys: Mapping[Key, Fields] = field(default_factory=dict[Key, Fields])
@@ -83,17 +119,69 @@ _KEY_INPUT, _BEARER_INPUT = _INPUTS.keys()
 
 _DESKTOP = "claude_desktop_config.json"
 
+
+def _add_to_claude_code(server: Server, _environment: Mapping[str, str]) -> Sequence[str]:
+    return ["mcp", "add-json", "--scope", "user", server.name, json.dumps(server.entry)]
+
+
+def _add_to_codex(server: Server, environment: Mapping[str, str]) -> Sequence[str] | None:
+    """Return its arguments. Of a variable it takes the value only, which is never given for a key."""
+    entry = server.entry
+    if "url" in entry:
+        token = ["--bearer-token-env-var", entry["bearer_token_env_var"]]
+        return ["mcp", "add", server.name, "--url", entry["url"], *token]
+    names = entry.get("env_vars", ())
+    if KEY_VARIABLE in names:
+        return None
+    values = [f"--env={name}={environment[name]}" for name in names if environment.get(name)]
+    return ["mcp", "add", server.name, *values, "--", entry["command"], *entry["args"]]
+
+
+def _add_to_gemini(server: Server, _environment: Mapping[str, str]) -> Sequence[str]:
+    entry = server.entry
+    add = ["mcp", "add", "--scope", "user"]
+    if "httpUrl" in entry:
+        headers = [f"--header={name}: {value}" for name, value in entry["headers"].items()]
+        return [*add, "--transport", "http", *headers, server.name, entry["httpUrl"]]
+    values = [f"--env={name}={value}" for name, value in entry.get("env", {}).items()]
+    return [*add, *values, server.name, entry["command"], "--", *entry["args"]]
+
+
+def _add_to_vscode(server: Server, _environment: Mapping[str, str]) -> Sequence[str] | None:
+    """Return its arguments; none where it has to ask for a value, which only its link can say."""
+    return None if server.inputs else ["--add-mcp", json.dumps({"name": server.name, **server.entry})]
+
+
+def link_to_vscode(server: Server) -> str:
+    config: dict[str, Any] = {"name": server.name, **server.entry}
+    if server.inputs:
+        config["inputs"] = [*server.inputs]
+    return "vscode:mcp/install?" + quote(_compact(config), safe="!'()*")  # as encodeURIComponent writes it
+
+
+def link_to_cursor(server: Server) -> str:
+    config = base64.b64encode(_compact(server.entry).encode()).decode()
+    return f"cursor://anysphere.cursor-deeplink/mcp/install?{urlencode({'name': server.name, 'config': config})}"
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
 CLIENTS = (
     McpClient(
         name="claude-code",
         title="Claude Code",
-        format=Format.JSON,
         places={"linux": ["{CLAUDE_CONFIG_DIR}/.claude.json"]},
-        project=".mcp.json",
         fixed={"type": "stdio"},
         # Without the default, a variable that is not set would arrive as its own name.
         keys=_from_variable(f"${{{KEY_VARIABLE}:-}}"),
-        programs=("claude",),
+        commands=Commands(
+            "claude",
+            _add_to_claude_code,
+            lambda name: ["mcp", "remove", "--scope", "user", name],
+            replaces=False,
+        ),
         http=Http(
             {"type": "http", "url": "{url}", "headersHelper": "{header}"},
             "{title} runs {command} --header when it connects. The token is in no other file.",
@@ -103,7 +191,6 @@ CLIENTS = (
     McpClient(
         name="claude-desktop",
         title="Claude Desktop",
-        format=Format.JSON,
         places={
             "linux": [f"{{XDG_CONFIG_HOME}}/Claude/{_DESKTOP}"],
             "darwin": [f"{{HOME}}/Library/Application Support/Claude/{_DESKTOP}"],
@@ -126,10 +213,10 @@ CLIENTS = (
             "darwin": ["{HOME}/Library/Application Support/Code/User/mcp.json"],
             "win32": ["{APPDATA}/Code/User/mcp.json"],
         },
-        project=".vscode/mcp.json",
         fixed={"type": "stdio"},
         keys={**_from_variable(f"${{env:{KEY_VARIABLE}}}"), "prompt": {"env": {KEY_VARIABLE: _KEY_INPUT}}},
-        programs=("code",),
+        commands=Commands("code", _add_to_vscode),
+        link=link_to_vscode,
         http=Http(
             {"type": "http", "url": "{url}", **_bearer(_BEARER_INPUT)},
             "{title} asks for the token when it first connects to the server, and stores it. To print it: {command}",
@@ -140,10 +227,10 @@ CLIENTS = (
         name="cursor",
         title="Cursor",
         places={"linux": ["{HOME}/.cursor/mcp.json"]},
-        project=".cursor/mcp.json",
         fixed={"type": "stdio"},
         keys=_from_variable(f"${{env:{KEY_VARIABLE}}}"),
         programs=("cursor",),
+        link=link_to_cursor,
         http=Http({"url": "{url}", **_bearer(f"${{env:{_BEARER_VARIABLE}}}")}),
         after="In Cursor, open Settings > MCP and turn it on",
     ),
@@ -159,13 +246,12 @@ CLIENTS = (
     McpClient(
         name="codex",
         title="Codex",
-        format=Format.TOML,
+        is_toml=True,
         servers="mcp_servers",
         places={"linux": ["{CODEX_HOME}/config.toml"]},
-        project=".codex/config.toml",
         # It passes on only the variables that its file lists.
         keys={"environment": {"env_vars": [KEY_VARIABLE]}, "profile": {"env_vars": [_KEYRING_VARIABLE]}},
-        programs=("codex",),
+        commands=Commands("codex", _add_to_codex, lambda name: ["mcp", "remove", name]),
         http=Http({"url": "{url}", "bearer_token_env_var": _BEARER_VARIABLE}),
         after="Check with: codex mcp list",
     ),
@@ -173,9 +259,8 @@ CLIENTS = (
         name="gemini",
         title="Gemini CLI",
         places={"linux": ["{GEMINI_CLI_HOME}/.gemini/settings.json"]},
-        project=".gemini/settings.json",
         keys=_from_variable(f"${KEY_VARIABLE}"),
-        programs=("gemini",),
+        commands=Commands("gemini", _add_to_gemini, lambda name: ["mcp", "remove", "--scope", "user", name]),
         http=Http({"httpUrl": "{url}", **_bearer(f"${_BEARER_VARIABLE}")}),
         after="Check in a trusted folder with: gemini mcp list",
     ),
@@ -252,7 +337,8 @@ def place(client: McpClient, machine: Machine) -> PurePath:
 def is_present(client: McpClient, machine: Machine) -> bool:
     """Whether this machine has the client: the folder of its configuration, or its program."""
     signs = {sign(client, machine), str(place(client, machine))}
-    return any(map(machine.exists, signs)) or any(map(machine.program, client.programs))
+    programs = [*client.programs, *([client.commands.program] if client.commands else [])]
+    return any(map(machine.exists, signs)) or any(map(machine.program, programs))
 
 
 def sign(client: McpClient, machine: Machine) -> str:
@@ -264,10 +350,8 @@ def sign(client: McpClient, machine: Machine) -> str:
 # --- entries -----------------------------------------------------------------------------------------------------
 
 
-def additions(
-    client: McpClient, name: str, start: CommandLine, key: Key, platform: str = sys.platform
-) -> tuple[Addition, ...]:
-    """Return what to add to the client's configuration for a server over stdio. Raises `NotInstalled`."""
+def stdio_server(client: McpClient, name: str, start: CommandLine, key: Key, platform: str = sys.platform) -> Server:
+    """Return what the client is told of a server that it starts. Raises `NotInstalled`."""
     fields: Fields | None = client.keys.get(key)
     if fields is None and key != "profile":
         why = f"{client.title} does not support --key {key}."
@@ -276,7 +360,7 @@ def additions(
     if fields is None or (key == "profile" and (sandboxed or platform in ("darwin", "win32"))):
         fields = {}
     entry = {**client.fixed, "command": start.command, "args": list(start.arguments), **fields}
-    return (Addition(client.servers, name, entry), *_inputs(fields))
+    return Server(name, entry, _inputs(entry))
 
 
 def http_of(client: McpClient) -> Http:
@@ -289,18 +373,30 @@ def http_of(client: McpClient) -> Http:
     )
 
 
-def http_additions(client: McpClient, name: str, url: str, header: str) -> tuple[Addition, ...]:
-    """Return what to add for a server that runs at `url`. `header` is a shell command that prints its header."""
+def http_server(client: McpClient, name: str, url: str, header: str) -> Server:
+    """Return what the client is told of a server that runs at `url`. `header` is a command that prints its header."""
     values = {"{url}": url, "{header}": header}
     fields = http_of(client).entry
     entry = {field: values.get(value, value) if isinstance(value, str) else value for field, value in fields.items()}
-    return (Addition(client.servers, name, entry), *_inputs(fields))
+    return Server(name, entry, _inputs(entry))
 
 
-def _inputs(fields: Fields) -> Iterator[Addition]:
-    """Yield what the client has to ask for, because these fields refer to it."""
-    text = json.dumps(fields)
-    yield from (Addition("inputs", None, value) for reference, value in _INPUTS.items() if reference in text)
+def _inputs(entry: Fields) -> Sequence[Fields]:
+    """Return what the client has to ask for, because the entry refers to it."""
+    text = json.dumps(entry)
+    return [value for reference, value in _INPUTS.items() if reference in text]
+
+
+def document(client: McpClient, server: Server) -> str:
+    """Return the entry as the client's configuration has it, in a document of its own."""
+    content: dict[str, Any] = {client.servers: {server.name: dict(server.entry)}}
+    if server.inputs:
+        content["inputs"] = [*server.inputs]
+    if not client.is_toml:
+        return json.dumps(content, indent=2, ensure_ascii=False)
+    import tomlkit  # deferred import: only for a client whose configuration is TOML
+
+    return tomlkit.dumps(content).strip()  # pyright: ignore[reportUnknownMemberType]
 
 
 def check_url(url: str) -> None:

@@ -1,9 +1,16 @@
-"""`fastn-mcp install`, `uninstall` and `setup`: show a change to a client's configuration, and make it."""
+"""`fastn-mcp install`, `uninstall` and `setup`: show what a client will be told, and tell it.
 
-import json
+A client is told by its own command, or by a link that it opens. Of any other, the entry is printed, and where it goes.
+No file of a client is read or written here.
+"""
+
+import dataclasses
 import os
+import shlex
 import shutil
+import subprocess
 import sys
+import webbrowser
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,9 +29,8 @@ from fastn_mcp.config import command_line
 from fastn_mcp.config.command_line import CommandLine, path_hint, this_program
 from fastn_mcp.config.keys import NoKeyring, SystemKeyring
 from fastn_mcp.config.model import SOURCES
-from fastn_mcp.config.paths import state_dir
 from fastn_mcp.errors import NoKey, nearest
-from fastn_mcp.extensions.install import apply, clients
+from fastn_mcp.extensions.install import clients
 from fastn_mcp.extensions.install.clients import (
     BY_NAME,
     CLIENTS,
@@ -33,46 +39,34 @@ from fastn_mcp.extensions.install.clients import (
     Key,
     Machine,
     McpClient,
+    NotInstalled,
+    Server,
+    document,
     is_present,
     place,
 )
-from fastn_mcp.extensions.install.edit import Addition, NotInstalled
 from fastn_mcp.redaction import sanitize
+
+_PATIENCE = 120.0
+"""Seconds that a client's command may take."""
 
 
 @dataclass(frozen=True, slots=True)
 class InstallOptions:
-    """Options of both commands: client, entry, file, and whether to ask. The last four are of `install` alone."""
+    """Options of both commands: the client, the entry, and whether to ask. `key` is of `install` alone."""
 
     client: str
     name: str
-    project: bool
-    file: Path | None
     yes: bool
     dry_run: bool
     key: Key = "profile"
-    uvx: bool = False
-    replace: bool = False
-    anyway: bool = False
-
-    def __post_init__(self) -> None:
-        if self.project and self.file is not None:
-            raise click.UsageError("Give either --project or --file.")
 
 
 def _options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options of `InstallOptions` to a command."""
     for decorate in (
-        click.option("--dry-run", is_flag=True, help="Show the change without making it."),
-        click.option("--yes", is_flag=True, help="Make the change without asking."),
-        click.option(
-            "--file",
-            type=click.Path(path_type=Path, dir_okay=False),
-            help="Change this file of the client instead of its usual one.",
-        ),
-        click.option(
-            "--project", is_flag=True, help="Use the client's project file in this folder, shared with others."
-        ),
+        click.option("--dry-run", is_flag=True, help="Show what would be done, and do nothing."),
+        click.option("--yes", is_flag=True, help="Do it without asking."),
         click.option("--name", default="fastn", show_default=True, help="Name of the server in the client."),
         click.argument("client", shell_complete=completing(lambda _ctx: BY_NAME)),
     ):
@@ -108,13 +102,6 @@ _served = partial(click.option, cls=GroupedOption, group="What the client starts
     help="Where the key comes from: your profile, FASTN_API_KEY, or the client, which asks for it.",
 )
 @_served("--url", metavar="URL", help="Reach the server that runs at URL on this machine, over HTTP.")
-@_served(
-    "--uvx",
-    is_flag=True,
-    help="Start it with uvx, from the source that this program was installed from, instead of by its path.",
-)
-@click.option("--replace", is_flag=True, help="Replace an entry that fastn-mcp did not write, or that was changed.")
-@click.option("--anyway", is_flag=True, help="Install even if the client is not found.")
 @click.pass_context
 def install(
     ctx: click.Context,
@@ -123,8 +110,9 @@ def install(
     url: str | None,
     **options: Any,
 ) -> None:
-    """Add the server to CLIENT's configuration. The change is shown first, and never contains a key or a token.
+    """Add the server to CLIENT, by the client's own command. It is shown first, and never contains a key or a token.
 
+    An entry of the same name is replaced. Of a client without a command, the entry is printed, and where it goes.
     Options before install become the server's options.
     """
     wanted = InstallOptions(**options)
@@ -147,12 +135,12 @@ _KEY_NOTES: Mapping[Key, str] = {
 
 
 def install_stdio(wanted: InstallOptions, arguments: Sequence[str], login_command: str | None) -> bool:
-    """Install an entry with which the client starts the server. Return whether the client has it now.
+    """Tell the client of a server that it starts. Return whether it has been told, or the person has.
 
     `login_command` stores the key, if the account may have none yet.
     """
-    start = _program(wanted).with_(arguments)
-    client = _present_client(wanted)
+    start = _program().with_(arguments)
+    client = OTHER if wanted.client == OTHER.name else _client(wanted.client)
     is_sandbox = any(argument.startswith("--sandbox") for argument in arguments)
     settable = [
         each.variable
@@ -163,143 +151,95 @@ def install_stdio(wanted: InstallOptions, arguments: Sequence[str], login_comman
     if variables and client is not OTHER:
         only = f"The server has {', '.join(variables)} only if {client.title} is started from this shell."
         warn(f"{only} To set it for good, give the option before the command, or write it into the configuration file.")
-    additions = clients.additions(client, wanted.name, start, wanted.key)
+    server = clients.stdio_server(client, wanted.name, start, wanted.key)
     if is_sandbox or login_command is None:
-        return _apply(client, wanted, additions)
+        return _tell(client, wanted, server)
     note = _KEY_NOTES[wanted.key].format(title=client.title, login=login_command)
-    return _apply(client, wanted, additions, note)
+    return _tell(client, wanted, server, note)
 
 
 def _install_http(wanted: InstallOptions, arguments: Sequence[str], url: str) -> None:
-    """Install an entry for the server that runs at `url`."""
+    """Tell the client of the server that runs at `url`."""
     clients.check_url(url)
     if wanted.key != "profile" or not set(arguments) <= {"--sandbox"}:
         raise NotInstalled(
             "With --url, the server is already running with the account and options that it was started with.",
             "Leave out --key, --profile and the options before install. With --sandbox, the sandbox's token is used.",
         )
-    client = _present_client(wanted)
+    client = OTHER if wanted.client == OTHER.name else _client(wanted.client)
     token = [*arguments, "http-token"]
-    header = _program(wanted).with_([*token, "--header"]).line()
-    additions = clients.http_additions(client, wanted.name, url, header)
+    header = _program().with_([*token, "--header"]).line()
+    server = clients.http_server(client, wanted.name, url, header)
     note = clients.http_of(client).note.format(title=client.title, command=this_program(os.environ).to(*token))
-    _apply(client, wanted, additions, note)
+    _tell(client, wanted, server, note)
 
 
-def _apply(client: McpClient, wanted: InstallOptions, additions: Sequence[Addition], note: str = "") -> bool:
+def _tell(client: McpClient, wanted: InstallOptions, server: Server, note: str = "") -> bool:
+    """Tell the client of the server. Return whether it has been told, or the person has what to do."""
     if client is OTHER:
-        click.echo(json.dumps({each.section: each.contents for each in additions}, indent=2))
+        click.echo(document(client, server))
         return False
-    target = _target(client, wanted)
-    compute = partial(apply.plan_install, target, additions, overwrite=wanted.replace)
-    change = compute()
-    if change is None:
-        say(f"{client.title} has this entry already, in {target.path}.")
-        return True
-    if not _is_confirmed(change, wanted):
-        return False
-    change = apply.apply(change, compute)
-    say(f"Done. {client.after}.")
-    if change is not None and change.before is not None:
-        say(f"A copy of the old file: {target.backup.copy}")
-    options = ["--name", wanted.name] if wanted.name != "fastn" else []
-    if wanted.project:
-        options.append("--project")
-    if wanted.file is not None:
-        options += ["--file", str(wanted.file.absolute())]
-    say(f"Undo: {this_program(os.environ).to('uninstall', client.name, *options)}")
-    if note:
-        say(note)
-    return True
+    commands = _adding(client, server)
+    if commands:
+        is_done = _is_confirmed(f"{client.title} adds the server by its own command", commands, wanted)
+        if is_done:
+            _run(commands)
+            say(f"Done. {client.after}.")
+    elif client.link is not None:
+        is_done = _open_link(client, server, client.link(server), wanted)
+    else:
+        say(f"{_no_command(client)}. Put this into {_place(client)}:", "")
+        click.echo(f"{document(client, server)}\n")
+        say(f"{client.after}.")
+        is_done = True
+    if is_done:
+        options = ["--name", wanted.name] if wanted.name != "fastn" else []
+        program = dataclasses.replace(this_program(os.environ), variables=())
+        say(f"Undo: {program.to('uninstall', client.name, *options)}")
+        if note:
+            say(note)
+    return is_done
 
 
-@click.command(name="uninstall")
-@_options
-def uninstall(**options: Any) -> None:
-    """Remove the server from CLIENT's configuration.
+def _adding(client: McpClient, server: Server) -> Sequence[Sequence[str]]:
+    """Return the client's own commands that add the server. None if it has none, or this machine does not have it."""
+    program = _program_of(client)
+    if client.commands is None or program is None:
+        return ()
+    add = client.commands.add(server, os.environ)
+    if add is None:
+        return ()
+    remove = client.commands.remove
+    first = [] if client.commands.replaces or remove is None else [[program, *remove(server.name)]]
+    return [*first, [program, *add]]
 
-    If nobody has changed the file since, it is restored byte for byte; otherwise only the entry is removed.
+
+def _no_command(client: McpClient) -> str:
+    """Say why the client is not told by a command of its own."""
+    if client.commands is not None and _program_of(client) is None:
+        return f"{client.commands.program}, the program of {client.title}, was not found, or is a batch file"
+    return f"{client.title} has no command for this"
+
+
+def _program_of(client: McpClient) -> str | None:
+    """Return the path of the program that runs the client's own commands; None if there is none on this machine.
+
+    A batch file is none: the shell that runs it would read what an entry contains.
     """
-    wanted = InstallOptions(**options)
-    target = _target(_client(wanted.client), wanted)
-    compute = partial(apply.plan_uninstall, target)
-    change = compute()
-    if change is None:
-        say(f"The entry {wanted.name!r} is no longer in {target.path}. There is nothing to do.")
-        return
-    if not _is_confirmed(change, wanted):
-        return
-    change = apply.apply(change, compute)
-    is_deleted = change is not None and change.new is None
-    say(f"Done. {f'{target.path} is deleted' if is_deleted else f'The entry is removed from {target.path}'}.")
-    if change is not None and change.keep_copy:
-        say(f"The entry that was there before is in {target.backup.copy}")
+    program = shutil.which(client.commands.program) if client.commands is not None else None
+    return None if program is None or program.lower().endswith((".cmd", ".bat")) else program
 
 
-def _program(wanted: InstallOptions) -> CommandLine:
-    """Return the command of the entry: what runs now, by a path or a source that lasts. Raises `NotInstalled`.
-
-    A project's file is read on other machines too, so it gets no path.
-    """
-    is_cached = command_line.is_in_uv_cache(sys.prefix, os.path.exists)
-    if wanted.project and not wanted.uvx:
-        return command_line.PROGRAM
-    source = command_line.installed_from() if wanted.uvx or is_cached else None
-    if source is None and (wanted.uvx or is_cached):
-        raise NotInstalled(
-            "uvx has no source to fetch this copy of fastn-mcp from: it was not installed from a folder, "
-            "a wheel or a repository that is still there, and the package is not published under its name.",
-            "Install it permanently: uv tool install FOLDER, where FOLDER is a clone of the repository. "
-            "Then run its fastn-mcp install.",
-        )
-    if source is not None and wanted.project and Path(source).is_absolute():
-        raise NotInstalled(
-            f"A project's file is read on other machines, which do not have {source}.",
-            "Leave out --uvx, so that the entry names only the program; or leave out --project.",
-        )
-    if source is not None:
-        return command_line.by_uvx(source)
-    return command_line.running(sys.executable, sys.prefix, os.path.exists, None)
+def _is_confirmed(heading: str, commands: Sequence[Sequence[str]], wanted: InstallOptions) -> bool:
+    """Show the commands, and ask whether to run them. Raises `NotInstalled` if there is no terminal to ask on."""
+    say(f"{heading}:", "")
+    for command in commands:
+        click.echo(f"  {sanitize(shlex.join([Path(command[0]).name, *command[1:]]))}")
+    click.echo()
+    return _is_wanted("Run this?" if len(commands) == 1 else "Run these?", wanted)
 
 
-def _client(name: str) -> McpClient:
-    client = BY_NAME.get(name)
-    if client is None:
-        raise NotInstalled(f"There is no client {name!r}{nearest(name, BY_NAME)}.", f"One of: {', '.join(BY_NAME)}.")
-    return client
-
-
-def _present_client(wanted: InstallOptions) -> McpClient:
-    """Return the client. Raises `NotInstalled` if this machine does not have it, unless `wanted.anyway`."""
-    if wanted.client == OTHER.name:
-        return OTHER
-    client = _client(wanted.client)
-    machine = _machine()
-    if not wanted.anyway and wanted.file is None and not wanted.project and not is_present(client, machine):
-        others = ", ".join(name for name in BY_NAME if name != client.name)
-        raise NotInstalled(
-            f"{client.title} was not found: neither {clients.sign(client, machine)} nor its program exists.",
-            f"Install it and start it once, or write its file anyway: --anyway. Other clients: {others}.",
-        )
-    return client
-
-
-def _target(client: McpClient, wanted: InstallOptions) -> apply.Target:
-    state = state_dir(os.environ)
-    if wanted.file is not None:
-        return apply.Target.at(client, wanted.file.absolute(), wanted.name, state)
-    if not wanted.project:
-        return apply.Target.at(client, Path(str(place(client, _machine()))), wanted.name, state)
-    if client.project is None:
-        raise NotInstalled(f"{client.title} has no file for a project that lists servers.", "Leave out --project.")
-    return apply.Target.at(client, Path.cwd() / client.project, wanted.name, state, project=Path.cwd())
-
-
-def _is_confirmed(change: apply.FileChange, wanted: InstallOptions) -> bool:
-    """Show the change, and ask whether to make it. Raises `NotInstalled` if there is no terminal to ask on."""
-    if change.target.file != change.target.path:
-        say(f"{change.target.path} leads to {change.target.file}.", "")
-    click.echo("\n".join(sanitize(line) for line in change.diff().splitlines()) + "\n")
+def _is_wanted(question: str, wanted: InstallOptions) -> bool:
     if wanted.dry_run:
         say("Nothing was changed: this was a dry run.")
         return False
@@ -307,10 +247,84 @@ def _is_confirmed(change: apply.FileChange, wanted: InstallOptions) -> bool:
         return True
     if Terminal.here() is None:
         raise NotInstalled("There is no terminal to ask on.", "Run it again with --yes.")
-    if _confirm("Apply this change?", default=False, otherwise="Nothing was changed."):
+    if _confirm(question, default=False, otherwise="Nothing was changed."):
         return True
     say("Nothing was changed.")
     return False
+
+
+def _run(commands: Sequence[Sequence[str]]) -> None:
+    """Run the commands; all but the last may fail. Raises `NotInstalled` with what the last one says."""
+    for command in commands:
+        shown = shlex.join(command)
+        try:
+            done = subprocess.run(  # noqa: S603 - a client's own program, which the person has just seen
+                command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_PATIENCE, check=False
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            failed = f"{Path(command[0]).name} did not end: {type(error).__name__}."
+            raise NotInstalled(failed, f"Run it yourself: {shown}", certainty="") from None
+        output = (done.stderr or done.stdout).decode(errors="replace").strip()
+        if done.returncode != 0 and command is commands[-1]:
+            said = sanitize(output.splitlines()[-1]) if output else "It says nothing"
+            failed = f"{Path(command[0]).name} ended with exit code {done.returncode}. {said.rstrip('.')}."
+            raise NotInstalled(failed, f"Run it yourself: {shown}", certainty="")
+
+
+def _open_link(client: McpClient, server: Server, link: str, wanted: InstallOptions) -> bool:
+    """Open a link by which the client asks the person. Return whether it was opened, or shown."""
+    say(f"{client.title} opens a link, and asks you itself whether to add this:", "")
+    click.echo(f"{document(client, server)}\n")
+    if not _is_wanted("Open the link?", wanted):
+        return False
+    if webbrowser.open(link):
+        say(f"Done. {client.after}.")
+    else:
+        say(f"It could not be opened here. Open it where {client.title} is, or put the entry into {_place(client)}:")
+        click.echo(f"  {link}")
+    return True
+
+
+def _place(client: McpClient) -> str:
+    return str(place(client, _machine()))
+
+
+@click.command(name="uninstall")
+@_options
+def uninstall(**options: Any) -> None:
+    """Remove the server from CLIENT, by the client's own command. Without one, it says what to remove where."""
+    wanted = InstallOptions(**options)
+    client = _client(wanted.client)
+    program = _program_of(client)
+    remove = client.commands.remove if client.commands is not None else None
+    if program is None or remove is None:
+        say(f"{_no_command(client)}. Remove the entry {wanted.name!r} in {_place(client)}.")
+        return
+    commands = [[program, *remove(wanted.name)]]
+    if _is_confirmed(f"{client.title} removes the server by its own command", commands, wanted):
+        _run(commands)
+        say(f"Done. {client.title} has no entry {wanted.name!r} now.")
+
+
+def _program() -> CommandLine:
+    """Return the command of the entry: what runs now, by a path or a source that lasts. Raises `NotInstalled`."""
+    is_cached = command_line.is_in_uv_cache(sys.prefix, os.path.exists)
+    source = command_line.installed_from() if is_cached else None
+    if is_cached and source is None:
+        raise NotInstalled(
+            "uvx has no source to fetch this copy of fastn-mcp from: it was not installed from a folder, "
+            "a wheel or a repository that is still there, and the package is not published under its name.",
+            "Install it permanently: uv tool install FOLDER, where FOLDER is a clone of the repository. "
+            "Then run its fastn-mcp install.",
+        )
+    return command_line.running(sys.executable, sys.prefix, os.path.exists, source)
+
+
+def _client(name: str) -> McpClient:
+    client = BY_NAME.get(name)
+    if client is None:
+        raise NotInstalled(f"There is no client {name!r}{nearest(name, BY_NAME)}.", f"One of: {', '.join(BY_NAME)}.")
+    return client
 
 
 def _machine() -> Machine:
@@ -335,12 +349,11 @@ def _machine() -> Machine:
 @click.option(
     "--yes", is_flag=True, help="Ask nothing. With an account, serve only tools that read, unless --mode is set."
 )
-@click.option("--replace", is_flag=True, help="With --yes: replace existing entries of that name.")
 @click.pass_context
-def setup(ctx: click.Context, sandbox: bool | None, names: tuple[str, ...], yes: bool, replace: bool) -> int:
+def setup(ctx: click.Context, sandbox: bool | None, names: tuple[str, ...], yes: bool) -> int:
     """Connect the MCP clients of this machine to the sandbox or to your account.
 
-    It runs login if your account has no key yet, shows each change of a client's file before it asks, and ends with
+    It runs login if your account has no key yet, shows what each client will be told before it asks, and ends with
     commands that check the result. Options before setup become the server's options.
     """
     start: StartOptions = ctx.obj
@@ -359,13 +372,13 @@ def setup(ctx: click.Context, sandbox: bool | None, names: tuple[str, ...], yes:
     elif not start.sandboxed:
         arguments.append("--sandbox")
         proof.insert(0, "--sandbox")
-    options = partial(InstallOptions, name="fastn", project=False, file=None, dry_run=False)
+    options = partial(InstallOptions, name="fastn", yes=yes, dry_run=False)
     connected = list[McpClient]()
     failed = 0
     for client in chosen:
         say("", client.title)
         try:
-            if install_stdio(options(client.name, yes=yes, replace=replace or not yes), arguments, None):
+            if install_stdio(options(client.name), arguments, None):
                 connected.append(client)
         except NotInstalled as error:
             failed = 1

@@ -1,9 +1,12 @@
-"""The place of each client's file on each platform, as data: no such machine is needed."""
+"""What each client is told, and the place of its file on each platform, as data: no such machine is needed."""
 
+import base64
 import json
-from collections.abc import Iterable
+import tomllib
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
@@ -14,15 +17,18 @@ from fastn_mcp.extensions.install.clients import (
     KEY_VARIABLE,
     Key,
     Machine,
-    additions,
+    McpClient,
+    NotInstalled,
+    Server,
     check_url,
-    http_additions,
+    document,
+    http_server,
     is_present,
     place,
-)  # fmt: skip
-from fastn_mcp.extensions.install.edit import NotInstalled
+    stdio_server,
+)
 
-POSSIBLE = {
+POSSIBLE: set[tuple[str, Key]] = {
     *((client.name, "profile") for client in CLIENTS),
     *((name, "environment") for name in ("claude-code", "vscode", "cursor", "windsurf", "codex", "gemini")),
     ("vscode", "prompt"),
@@ -113,7 +119,8 @@ def test_client_is_present_by_folder_file_or_program(client: object) -> None:
     assert is_present(known, machine("linux", existing=[str(file)]))
     if str(file.parent) != HOMES["linux"]:
         assert is_present(known, machine("linux", existing=[str(file.parent)]))
-    for program in known.programs:
+    programs = [*known.programs, *([known.commands.program] if known.commands else [])]
+    for program in programs:
         assert is_present(known, machine("linux", programs=[program]))
 
 
@@ -125,20 +132,20 @@ def test_no_entry_holds_a_key(client: object, key: Key) -> None:
     start = CommandLine("/bin/fastn-mcp", ("--profile", "acme"))
     if (known.name, key) not in POSSIBLE:
         with pytest.raises(NotInstalled, match="fastn-mcp login"):
-            additions(known, "fastn", start, key, "linux")
+            stdio_server(known, "fastn", start, key, "linux")
         return
-    ours = additions(known, "fastn", start, key, "linux")
-    first = ours[0].value
+    server = stdio_server(known, "fastn", start, key, "linux")
+    first = server.entry
     assert (first["command"], first["args"]) == ("/bin/fastn-mcp", ["--profile", "acme"])
     references = [*first.get("env", {}).values(), *first.get("env_vars", [])]
     assert all(text.startswith("$") or text in (KEY_VARIABLE, "DBUS_SESSION_BUS_ADDRESS") for text in references)
     assert (references == []) == (key == "profile" and known.name != "codex")
-    assert len(ours) == (2 if key == "prompt" else 1)
+    assert len(server.inputs) == (1 if key == "prompt" else 0)
 
 
 def test_entry_has_the_fields_that_each_client_documents() -> None:
     shapes = {
-        client.name: additions(client, "fastn", CommandLine("x"), "environment", "linux")[0].value
+        client.name: stdio_server(client, "fastn", CommandLine("x"), "environment", "linux").entry
         for client in CLIENTS
         if "environment" in client.keys
     }
@@ -156,9 +163,9 @@ def test_entry_has_the_fields_that_each_client_documents() -> None:
 def test_http_entry_has_the_fields_that_each_client_documents() -> None:
     url, command = "http://127.0.0.1:8080/mcp", "/bin/fastn-mcp http-token --header"
     reachable = {client.name: client for client in CLIENTS if not isinstance(client.http, str)}
-    entries = {name: http_additions(client, "fastn", url, command) for name, client in reachable.items()}
+    servers = {name: http_server(client, "fastn", url, command) for name, client in reachable.items()}
     variable = {"Authorization": "Bearer ${env:FASTN_HTTP_TOKEN}"}
-    assert {name: ours[0].value for name, ours in entries.items()} == {
+    assert {name: server.entry for name, server in servers.items()} == {
         "claude-code": {"type": "http", "url": url, "headersHelper": command},
         "vscode": {"type": "http", "url": url, "headers": {"Authorization": "Bearer ${input:fastn-http-token}"}},
         "cursor": {"url": url, "headers": variable},
@@ -166,13 +173,87 @@ def test_http_entry_has_the_fields_that_each_client_documents() -> None:
         "codex": {"url": url, "bearer_token_env_var": "FASTN_HTTP_TOKEN"},
         "gemini": {"httpUrl": url, "headers": {"Authorization": "Bearer $FASTN_HTTP_TOKEN"}},
     }
-    assert [(name, ours[1].value["password"]) for name, ours in entries.items() if len(ours) > 1] == [("vscode", True)]
+    asked = [(name, each["password"]) for name, server in servers.items() for each in server.inputs]
+    assert asked == [("vscode", True)]
+
+
+def added(client: McpClient, server: Server, environment: dict[str, str] | None = None) -> Sequence[str] | None:
+    """Return the arguments of the client's own command that adds a server; None if it has none."""
+    return client.commands.add(server, environment or {}) if client.commands else None
+
+
+START = CommandLine("/bin/fastn-mcp", ("--mode", "read-only"))
+SOURCES: dict[str, Key] = {"claude-code": "environment", "codex": "profile", "gemini": "environment"}
+SECRETS = {KEY_VARIABLE: "fsk_live_C4N4RY", "FASTN_HTTP_TOKEN": "C4N4RY" * 6}
+
+
+def test_command_of_each_client_says_what_its_entry_says() -> None:
+    """As each documents it. `make clients` runs those of Claude Code, Codex and Gemini CLI."""
+    words = {
+        name: added(BY_NAME[name], stdio_server(BY_NAME[name], "ours", START, key, "darwin"), SECRETS)
+        for name, key in SOURCES.items()
+    }
+    entry = {"type": "stdio", "command": "/bin/fastn-mcp", "args": ["--mode", "read-only"]}
+    key = {"env": {KEY_VARIABLE: "${FASTN_API_KEY:-}"}}
+    assert words == {
+        "claude-code": ["mcp", "add-json", "--scope", "user", "ours", json.dumps(entry | key)],
+        "codex": ["mcp", "add", "ours", "--", "/bin/fastn-mcp", "--mode", "read-only"],
+        "gemini": [
+            *("mcp", "add", "--scope", "user", f"--env={KEY_VARIABLE}=${KEY_VARIABLE}", "ours"),
+            *("/bin/fastn-mcp", "--", "--mode", "read-only"),
+        ],
+    }
+    vscode = stdio_server(BY_NAME["vscode"], "ours", START, "profile", "linux")
+    assert added(BY_NAME["vscode"], vscode) == ["--add-mcp", json.dumps({"name": "ours", **entry})]
+
+
+@pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.name)
+def test_neither_command_nor_link_nor_document_holds_a_key_or_a_token(client: McpClient) -> None:
+    """Although both are in the environment. A command that takes only values of variables is not used for them."""
+    keys: list[Key] = [key for name, key in POSSIBLE if name == client.name]
+    servers = [stdio_server(client, "ours", START, key, "linux") for key in keys]
+    if not isinstance(client.http, str):
+        servers.append(http_server(client, "ours", "http://127.0.0.1:8080/mcp", "fastn-mcp http-token --header"))
+    for server in servers:
+        link = client.link(server) if client.link else ""
+        told = f"{added(client, server, SECRETS)} {link} {document(client, server)}"
+        assert "C4N4RY" not in told
+
+
+def test_command_of_codex_is_not_used_for_a_key_from_the_environment() -> None:
+    """It takes the value of a variable, and would store it."""
+    codex = BY_NAME["codex"]
+    assert added(codex, stdio_server(codex, "ours", START, "environment", "linux"), SECRETS) is None
+
+
+def test_link_holds_the_whole_entry_and_what_the_client_asks_for() -> None:
+    vscode, cursor = BY_NAME["vscode"], BY_NAME["cursor"]
+    asking = stdio_server(vscode, "ours & theirs", START, "prompt", "linux")
+    assert added(vscode, asking) is None
+    assert vscode.link is not None
+    scheme, _, text = vscode.link(asking).partition("?")
+    assert scheme == "vscode:mcp/install"
+    assert json.loads(unquote(text)) == {"name": "ours & theirs", **asking.entry, "inputs": [*asking.inputs]}
+    server = stdio_server(cursor, "ours & theirs", START, "environment", "linux")
+    assert cursor.link is not None
+    link = urlsplit(cursor.link(server))
+    query = parse_qs(link.query)
+    assert (link.scheme, query["name"]) == ("cursor", ["ours & theirs"])
+    assert json.loads(base64.b64decode(query["config"][0])) == server.entry
+
+
+def test_document_is_one_that_the_client_can_read() -> None:
+    for client in CLIENTS:
+        server = stdio_server(client, "ours", START, "profile", "linux")
+        text = document(client, server)
+        read = tomllib.loads(text) if client.is_toml else json.loads(text)
+        assert read == {client.servers: {"ours": server.entry}}
 
 
 @pytest.mark.parametrize("client", ["claude-desktop", "zed"])
 def test_client_that_would_store_the_token_is_refused_http(client: str) -> None:
     with pytest.raises(NotInstalled, match=f"over stdio, which needs no token: fastn-mcp install {client}$"):
-        http_additions(BY_NAME[client], "fastn", "http://127.0.0.1:8080/mcp", "x")
+        http_server(BY_NAME[client], "fastn", "http://127.0.0.1:8080/mcp", "x")
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:8080/mcp", "http://127.0.0.2:1/mcp", "http://[::1]:65535/mcp"])
@@ -202,8 +283,10 @@ def test_other_url_is_refused(url: str) -> None:
 )
 def test_keyring_variable_is_forwarded_on_linux(platform: str, arguments: tuple[str, ...], forwarded: bool) -> None:
     """A profile's key is found by way of the session bus. The sandbox needs none."""
-    (one,) = additions(BY_NAME["codex"], "fastn", CommandLine("x", arguments), "profile", platform)
-    assert ("env_vars" in one.value) is forwarded
+    server = stdio_server(BY_NAME["codex"], "fastn", CommandLine("x", arguments), "profile", platform)
+    assert ("env_vars" in server.entry) is forwarded
+    add = added(BY_NAME["codex"], server, {"DBUS_SESSION_BUS_ADDRESS": "unix:path=/run/bus"})
+    assert ("--env=DBUS_SESSION_BUS_ADDRESS=unix:path=/run/bus" in (add or ())) is forwarded
 
 
 CACHED = "/c/archive-v0/x"
