@@ -51,6 +51,7 @@ def kept(valkey: ValkeyServer) -> str:
     return "\n".join(text for name, text in files(valkey.folder).items() if name.endswith(".aof"))
 
 
+@pytest.mark.extension("telemetry")
 async def test_secret_typed_on_the_page_across_replicas_is_found_nowhere_else(
     valkey: ValkeyServer, collector: Receiver, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -551,6 +551,7 @@ def test_wrong_url_stops_the_start(tmp_path: Path, url: str, why: str) -> None:
     assert PASSWORD not in line
 
 
+@pytest.mark.extension("doctor")
 def test_doctor_names_the_services(tmp_path: Path, ntfy: HttpService) -> None:
     for urls, finding in (
         ([ntfy_url(ntfy), SLACK], "Each URL of notify is of a known service. ntfy, Slack."),

@@ -283,6 +283,7 @@ def test_interrupted_call_points_to_the_audit_log(environment: dict[str, str]) -
 
 
 @pytest.mark.posix
+@pytest.mark.extension("doctor")
 @pytest.mark.parametrize("arguments", [["tools"], ["--sandbox", "doctor"]])
 def test_names_are_not_cut_on_a_narrow_terminal(arguments: list[str], environment: dict[str, str]) -> None:
     with sitting(["-m", "fastn_mcp", *arguments], environment | {"COLUMNS": "40", "NO_COLOR": "1"}) as person:

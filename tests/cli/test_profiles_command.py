@@ -62,7 +62,10 @@ def test_profiles_shows_each_account_and_no_key(file: Path, fastn: Run) -> None:
     assert done.stderr.endswith("/fastn-mcp login globex --file\n")
 
 
-@pytest.mark.parametrize("command", [("whoami",), ("doctor",), ("call", "list-customers"), ("login",)])
+DOCTOR = pytest.param(("doctor",), marks=pytest.mark.extension("doctor"))
+
+
+@pytest.mark.parametrize("command", [("whoami",), DOCTOR, ("call", "list-customers"), ("login",)])
 @pytest.mark.parametrize("variable", [False, True])
 def test_key_in_place_of_a_profile_is_not_repeated(
     command: tuple[str, ...], variable: bool, file: Path, fastn: Run

@@ -176,6 +176,7 @@ def test_person_at_a_terminal_allows_again(machine: StateFolder) -> None:
     assert words(machine.run("allow")) == "No changes are stopped."
 
 
+@pytest.mark.extension("doctor")
 def test_call_and_doctor_say_that_changes_are_stopped(machine: StateFolder) -> None:
     machine.run("--sandbox", "stop")
     done = machine.run("--sandbox", "call", "create-customer", "--name", "Initech")

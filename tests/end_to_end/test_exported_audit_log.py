@@ -20,6 +20,8 @@ from fastn_mcp.policy.asker import Asker
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.customers import CreateCustomer
 
+pytestmark = pytest.mark.extension("telemetry")
+
 
 @pytest.fixture
 def collector(tmp_path: Path) -> Generator[CollectorProcess]:

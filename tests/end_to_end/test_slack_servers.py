@@ -6,6 +6,7 @@ from typing import Any
 
 import anyio
 import anyio.to_thread
+import pytest
 from support.local_page import approve_form, recording_browser
 from support.otlp_receiver import Receiver, values
 from support.replica_pair import STATE_SECRET, two_replicas
@@ -56,6 +57,7 @@ async def test_three_waiting_calls_are_decided_in_slack_on_the_page_and_at_the_t
     assert [change.partition(" ")[0] for change in upstream.changes()] == ["DELETE"] * 3
 
 
+@pytest.mark.extension("telemetry", "valkey")
 async def test_team_on_two_replicas_decides_in_slack_and_a_collector_gets_its_record(
     slack: Slack, valkey: ValkeyServer, collector: Receiver, tmp_path: Path
 ) -> None:

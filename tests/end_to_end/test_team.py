@@ -170,6 +170,7 @@ async def test_interleaved_tenants_stay_separate(team: Team) -> None:
         assert not [other for other in others if other in json.dumps(team.audit(tenant))]
 
 
+@pytest.mark.extension("telemetry")
 async def test_telemetry_names_tenants_and_no_callers(collector: Receiver, tmp_path: Path) -> None:
     with a_team(tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=collector.url) as team:
         tokens = {tenant: team.token(tenant) for tenant in ("acme", "globex")}

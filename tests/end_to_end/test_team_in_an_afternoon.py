@@ -57,6 +57,7 @@ def lines_below(heading: str) -> list[str]:
     return [line.removeprefix("$ ") for block in blocks for line in block.splitlines()]
 
 
+@pytest.mark.extension("doctor", "team")
 def test_commands_of_the_page_exist() -> None:
     commands = [
         line[line.index("fastn-mcp ") :] for line in lines_below("## Your team in an afternoon") if "fastn-mcp " in line

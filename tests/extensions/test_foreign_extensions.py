@@ -94,6 +94,7 @@ def test_command_of_somebody_else_is_listed_once_the_file_names_it(own: dict[str
     assert "There is no command 'changes'" in program("changes", env=own).stderr
 
 
+@pytest.mark.extension("doctor")
 def test_doctor_says_which_code_of_others_is_in_use(own: dict[str, str], tmp_path: Path) -> None:
     folder = tmp_path / "requests"
     folder.mkdir(mode=0o700)

@@ -92,6 +92,7 @@ async def test_backup_of_a_running_server_is_restored(shell: Shell) -> None:
     shell.does("fastn-mcp audit verify")
 
 
+@pytest.mark.extension("doctor")
 def test_ledger_of_another_version_is_put_aside(shell: Shell) -> None:
     shell.does("fastn-mcp call create-customer --name Initech")
     with closing(sqlite3.connect(shell.state / "ledger.sqlite")) as database:
