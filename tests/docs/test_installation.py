@@ -5,11 +5,11 @@ import re
 import shutil
 import subprocess
 import sys
-import tomllib
 from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+from support.client_programs import ClientPrograms
 from support.ports import free_port, listening
 
 from fastn_mcp.extensions.sandbox.auth import KEY
@@ -38,6 +38,7 @@ class Newcomer:
         self.home, self.clone, programs = folder / "home", folder / "clone", folder / "programs"
         self.home.mkdir()
         programs.mkdir()
+        self.programs = ClientPrograms(programs)
         (programs / "python3").symlink_to(Path(sys.base_prefix) / "bin" / f"python3.{sys.version_info.minor}")
         listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
         for name in subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0"):
@@ -73,18 +74,17 @@ def newcomer(tmp_path: Path) -> Newcomer:
 
 
 def test_prompt_for_agents_installs_connects_and_checks(newcomer: Newcomer) -> None:
-    (newcomer.home / ".cursor").mkdir()
-    (newcomer.home / ".codex").mkdir()
+    newcomer.programs.create("claude", "codex")
     first, *commands, last = PROMPT.splitlines()
     assert first.endswith("run these, and show me what they change:")
     assert last == "Never ask me for an API key."
     *_, setup, answer = [newcomer.runs(command) for command in commands]
     program = str(newcomer.home / ".local/share/fastn-mcp/bin/fastn-mcp")
-    entry = json.loads((newcomer.home / ".cursor/mcp.json").read_text())["mcpServers"]["fastn"]
+    _, claude, codex = newcomer.programs.calls
+    entry = json.loads(claude[-1])
     assert (entry["command"], entry["args"]) == (program, ["--sandbox"])
-    codex = tomllib.loads((newcomer.home / ".codex/config.toml").read_text())["mcp_servers"]["fastn"]
-    assert (codex["command"], codex["args"]) == (program, ["--sandbox"])
-    assert f'+      "command": "{program}",\n' in setup
+    assert codex == ["codex", "mcp", "add", "fastn", "--", program, "--sandbox"]
+    assert f"  codex mcp add fastn -- {program} --sandbox\n" in setup
     assert f"Check that it works:\n  {program} --sandbox call get-overview\n" in setup
     assert json.loads(answer)["data"]["account"]["profile"] == "sandbox"
 
@@ -111,13 +111,12 @@ def _install(newcomer: Newcomer) -> None:
     (lines,) = [block for block in blocks("docs/start.md", "bash") if block.startswith("python3 -m venv")]
     for line in lines.splitlines():
         newcomer.runs(line)
-    (newcomer.home / ".codex").mkdir()
+    newcomer.programs.create("claude")
     hint = newcomer.runs("~/.local/bin/fastn-mcp setup --sandbox --yes").partition("for good:\n")[2].splitlines()[0]
     newcomer.runs(hint)
 
 
 def test_start_page_lasts_from_one_terminal_to_the_next(newcomer: Newcomer, sandbox: tuple[str, str]) -> None:
-    (newcomer.home / ".claude.json").write_text("{}")
     lines = [line.partition("   ")[0] for block in blocks("docs/start.md", "bash") for line in block.splitlines()]
     lines = [line for line in lines if line.startswith("fastn-mcp ") and "--port" not in line]
     assert len(lines) >= 12
@@ -134,4 +133,6 @@ def test_start_page_lasts_from_one_terminal_to_the_next(newcomer: Newcomer, sand
         if command == "fastn-mcp whoami":
             command = f"FASTN_BASE_URL=http://127.0.0.1:{sandbox[1]} FASTN_API_KEY={KEY} {command}"
         newcomer.runs(command, KEY)
-    assert "fastn" not in json.loads((newcomer.home / ".claude.json").read_text()).get("mcpServers", {})
+    *_, installed, removed = newcomer.programs.calls
+    assert json.loads(installed[-1])["args"] == ["--profile", "rehearsal", "--mode", "read-only"]
+    assert removed == ["claude", "mcp", "remove", "--scope", "user", "fastn"]
