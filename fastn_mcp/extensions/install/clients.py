@@ -37,7 +37,7 @@ class NotInstalled(FastnError):
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class ServerEntry:
     """What a client is told of a server."""
 
     name: str
@@ -53,7 +53,7 @@ class Commands:
     """A client's own commands for its servers, each as the arguments of its program."""
 
     program: str
-    add: Callable[[Server, Mapping[str, str]], Sequence[str] | None]
+    add: Callable[[ServerEntry, Mapping[str, str]], Sequence[str] | None]
     """Returns what adds a server, in this environment; None if the command cannot say what the entry says."""
     remove: Callable[[str], Sequence[str]] | None = None
     """Returns what removes the server of a name. None if the client has no such command."""
@@ -85,7 +85,7 @@ class McpClient:
     http: Http | str
     """Its entry over HTTP, or why it cannot have one without the token in it."""
     commands: Commands | None = None
-    link: Callable[[Server], str] | None = None
+    link: Callable[[ServerEntry], str] | None = None
     """Returns a link by which the client asks the person whether to add a server."""
     programs: tuple[str, ...] = ()
     """Programs beside that of `commands`, by which it is found on a machine."""
@@ -120,11 +120,11 @@ _KEY_INPUT, _BEARER_INPUT = _INPUTS.keys()
 _DESKTOP = "claude_desktop_config.json"
 
 
-def _add_to_claude_code(server: Server, _environment: Mapping[str, str]) -> Sequence[str]:
+def _add_to_claude_code(server: ServerEntry, _environment: Mapping[str, str]) -> Sequence[str]:
     return ["mcp", "add-json", "--scope", "user", server.name, json.dumps(server.entry)]
 
 
-def _add_to_codex(server: Server, environment: Mapping[str, str]) -> Sequence[str] | None:
+def _add_to_codex(server: ServerEntry, environment: Mapping[str, str]) -> Sequence[str] | None:
     """Return its arguments. Of a variable it takes the value only, which is never given for a key."""
     entry = server.entry
     if "url" in entry:
@@ -137,7 +137,7 @@ def _add_to_codex(server: Server, environment: Mapping[str, str]) -> Sequence[st
     return ["mcp", "add", server.name, *values, "--", entry["command"], *entry["args"]]
 
 
-def _add_to_gemini(server: Server, _environment: Mapping[str, str]) -> Sequence[str]:
+def _add_to_gemini(server: ServerEntry, _environment: Mapping[str, str]) -> Sequence[str]:
     entry = server.entry
     add = ["mcp", "add", "--scope", "user"]
     if "httpUrl" in entry:
@@ -147,19 +147,19 @@ def _add_to_gemini(server: Server, _environment: Mapping[str, str]) -> Sequence[
     return [*add, *values, server.name, entry["command"], "--", *entry["args"]]
 
 
-def _add_to_vscode(server: Server, _environment: Mapping[str, str]) -> Sequence[str] | None:
+def _add_to_vscode(server: ServerEntry, _environment: Mapping[str, str]) -> Sequence[str] | None:
     """Return its arguments; none where it has to ask for a value, which only its link can say."""
     return None if server.inputs else ["--add-mcp", json.dumps({"name": server.name, **server.entry})]
 
 
-def link_to_vscode(server: Server) -> str:
+def link_to_vscode(server: ServerEntry) -> str:
     config: dict[str, Any] = {"name": server.name, **server.entry}
     if server.inputs:
         config["inputs"] = [*server.inputs]
     return "vscode:mcp/install?" + quote(_compact(config), safe="!'()*")  # as encodeURIComponent writes it
 
 
-def link_to_cursor(server: Server) -> str:
+def link_to_cursor(server: ServerEntry) -> str:
     config = base64.b64encode(_compact(server.entry).encode()).decode()
     return f"cursor://anysphere.cursor-deeplink/mcp/install?{urlencode({'name': server.name, 'config': config})}"
 
@@ -350,7 +350,9 @@ def sign(client: McpClient, machine: Machine) -> str:
 # --- entries -----------------------------------------------------------------------------------------------------
 
 
-def stdio_server(client: McpClient, name: str, start: CommandLine, key: Key, platform: str = sys.platform) -> Server:
+def stdio_server(
+    client: McpClient, name: str, start: CommandLine, key: Key, platform: str = sys.platform
+) -> ServerEntry:
     """Return what the client is told of a server that it starts. Raises `NotInstalled`."""
     fields: Fields | None = client.keys.get(key)
     if fields is None and key != "profile":
@@ -360,7 +362,7 @@ def stdio_server(client: McpClient, name: str, start: CommandLine, key: Key, pla
     if fields is None or (key == "profile" and (sandboxed or platform in ("darwin", "win32"))):
         fields = {}
     entry = {**client.fixed, "command": start.command, "args": list(start.arguments), **fields}
-    return Server(name, entry, _inputs(entry))
+    return ServerEntry(name, entry, _inputs(entry))
 
 
 def http_of(client: McpClient) -> Http:
@@ -373,12 +375,12 @@ def http_of(client: McpClient) -> Http:
     )
 
 
-def http_server(client: McpClient, name: str, url: str, header: str) -> Server:
+def http_server(client: McpClient, name: str, url: str, header: str) -> ServerEntry:
     """Return what the client is told of a server that runs at `url`. `header` is a command that prints its header."""
     values = {"{url}": url, "{header}": header}
     fields = http_of(client).entry
     entry = {field: values.get(value, value) if isinstance(value, str) else value for field, value in fields.items()}
-    return Server(name, entry, _inputs(entry))
+    return ServerEntry(name, entry, _inputs(entry))
 
 
 def _inputs(entry: Fields) -> Sequence[Fields]:
@@ -387,7 +389,7 @@ def _inputs(entry: Fields) -> Sequence[Fields]:
     return [value for reference, value in _INPUTS.items() if reference in text]
 
 
-def document(client: McpClient, server: Server) -> str:
+def document(client: McpClient, server: ServerEntry) -> str:
     """Return the entry as the client's configuration has it, in a document of its own."""
     content: dict[str, Any] = {client.servers: {server.name: dict(server.entry)}}
     if server.inputs:

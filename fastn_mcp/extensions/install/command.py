@@ -40,7 +40,7 @@ from fastn_mcp.extensions.install.clients import (
     Machine,
     McpClient,
     NotInstalled,
-    Server,
+    ServerEntry,
     document,
     is_present,
     place,
@@ -174,7 +174,7 @@ def _install_http(wanted: InstallOptions, arguments: Sequence[str], url: str) ->
     _tell(client, wanted, server, note)
 
 
-def _tell(client: McpClient, wanted: InstallOptions, server: Server, note: str = "") -> bool:
+def _tell(client: McpClient, wanted: InstallOptions, server: ServerEntry, note: str = "") -> bool:
     """Tell the client of the server. Return whether it has been told, or the person has what to do."""
     if client is OTHER:
         click.echo(document(client, server))
@@ -201,7 +201,7 @@ def _tell(client: McpClient, wanted: InstallOptions, server: Server, note: str =
     return is_done
 
 
-def _adding(client: McpClient, server: Server) -> Sequence[Sequence[str]]:
+def _adding(client: McpClient, server: ServerEntry) -> Sequence[Sequence[str]]:
     """Return the client's own commands that add the server. None if it has none, or this machine does not have it."""
     program = _program_of(client)
     if client.commands is None or program is None:
@@ -271,7 +271,7 @@ def _run(commands: Sequence[Sequence[str]]) -> None:
             raise NotInstalled(failed, f"Run it yourself: {shown}", certainty="")
 
 
-def _open_link(client: McpClient, server: Server, link: str, wanted: InstallOptions) -> bool:
+def _open_link(client: McpClient, server: ServerEntry, link: str, wanted: InstallOptions) -> bool:
     """Open a link by which the client asks the person. Return whether it was opened, or shown."""
     say(f"{client.title} opens a link, and asks you itself whether to add this:", "")
     click.echo(f"{document(client, server)}\n")

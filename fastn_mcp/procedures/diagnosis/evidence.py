@@ -422,11 +422,8 @@ async def _read_details(evidence: Evidence, reads: AccountReads) -> Evidence:
     newest = [cause.newest for cause in evidence.causes[:MAX_CAUSES]]
     triggers, others = _triggers(evidence, reads)
     unread = _unexplained_customers(evidence, reads)
-    names = dict(evidence.names)
+    names = _known_names(evidence)
     records = dict[RunFilter, RunRecord]()
-    customer = subject.resources.get("customer")
-    if customer is not None and customer.row:
-        names[customer.id] = name_of(customer.row)
     unnamed, most = _customers_to_name(evidence, triggers or (), names, reads)
 
     async def read_names() -> None:
@@ -456,6 +453,15 @@ async def _read_details(evidence: Evidence, reads: AccountReads) -> Evidence:
         other_triggers=others,
         names=names,
     )
+
+
+def _known_names(evidence: Evidence) -> dict[str, str]:
+    """Return the names of customers that were read so far, by their ids."""
+    names = dict(evidence.names)
+    customer = evidence.subject.resources.get("customer")
+    if customer is not None and customer.row:
+        names[customer.id] = name_of(customer.row)
+    return names
 
 
 async def _lengths_of_completed(

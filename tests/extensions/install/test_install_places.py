@@ -19,7 +19,7 @@ from fastn_mcp.extensions.install.clients import (
     Machine,
     McpClient,
     NotInstalled,
-    Server,
+    ServerEntry,
     check_url,
     document,
     http_server,
@@ -177,7 +177,7 @@ def test_http_entry_has_the_fields_that_each_client_documents() -> None:
     assert asked == [("vscode", True)]
 
 
-def added(client: McpClient, server: Server, environment: dict[str, str] | None = None) -> Sequence[str] | None:
+def added(client: McpClient, server: ServerEntry, environment: dict[str, str] | None = None) -> Sequence[str] | None:
     """Return the arguments of the client's own command that adds a server; None if it has none."""
     return client.commands.add(server, environment or {}) if client.commands else None
 
