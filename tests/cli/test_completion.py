@@ -40,6 +40,7 @@ def test_commands_tools_and_options_are_completed(fastn: Run) -> None:
     assert completions(fastn, "--mode", "") == ["read-only", "guarded", "unattended"]
 
 
+@pytest.mark.extension("install")
 def test_values_of_arguments_are_completed(fastn: Run, environment: dict[str, str]) -> None:
     config = Path(environment["FASTN_CONFIG_DIR"]) / "config.toml"
     config.parent.mkdir()
@@ -109,6 +110,7 @@ complete --do-complete "@words@" | cut -f1
 }
 
 
+@pytest.mark.extension("install")
 @pytest.mark.parametrize("shell", SHELLS)
 def test_shell_completes_with_its_script(shell: str, environment: dict[str, str]) -> None:
     if shutil.which(shell) is None:

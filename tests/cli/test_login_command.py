@@ -345,7 +345,10 @@ def test_whoami_of_the_sandbox(fastn: Run) -> None:
     "arguments",
     [
         ("--sandbox", "--profile", "acme", "whoami"),
-        ("--sandbox-file", "sandbox.json", "install", "cursor", "--profile", "acme"),
+        pytest.param(
+            ("--sandbox-file", "sandbox.json", "install", "cursor", "--profile", "acme"),
+            marks=pytest.mark.extension("install"),
+        ),
     ],
 )
 def test_sandbox_with_a_profile_is_rejected(arguments: tuple[str, ...], fastn: Run) -> None:

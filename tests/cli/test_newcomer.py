@@ -86,7 +86,14 @@ WRONG: dict[str, tuple[tuple[str, ...], dict[str, str], str, str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("what", WRONG)
+OF_INSTALL = {
+    what: pytest.param(what, marks=pytest.mark.extension("install"))
+    for what, (arguments, *_) in WRONG.items()
+    if arguments[:1] in (("instal",), ("install",), ("uninstall",))
+}
+
+
+@pytest.mark.parametrize("what", [OF_INSTALL.get(what, what) for what in WRONG])
 def test_mistake_is_answered_with_one_line_and_the_next_step(what: str, fastn: Run, tmp_path: Path) -> None:
     arguments, given, happened, following = WRONG[what]
     home = {"HOME": str(tmp_path), "USERPROFILE": str(tmp_path), "PATH": str(tmp_path)}
@@ -204,6 +211,7 @@ def test_demo_runs_with_an_ascii_encoding(environment: dict[str, str]) -> None:
 
 
 @pytest.mark.posix
+@pytest.mark.extension("install")
 def test_aborted_prompt_says_that_nothing_was_done(environment: dict[str, str], tmp_path: Path) -> None:
     install = ("install", "cursor", "--sandbox")
     environment["BROWSER"], opened = recording_browser(tmp_path)

@@ -17,6 +17,8 @@ from fastn_mcp.extensions.sandbox.auth import KEY
 from fastn_mcp.extensions.sandbox.server import Sandbox
 from fastn_mcp.runtime import System
 
+pytestmark = pytest.mark.extension("install")
+
 PROGRAM = str(Path(sys.executable).with_name("fastn-mcp"))
 SETUP = ["-m", "fastn_mcp", "setup"]
 RUN = "Run this? [y/N]:"
