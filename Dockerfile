@@ -1,5 +1,5 @@
 # The server in a container: over stdio (docker run -i), or over HTTP where FASTN_HTTP says at which address.
-# docs/container.md says how to run it. Everything that is installed is pinned with its digest; `make lock` pins it anew.
+# docs/hosting.md says how to run it. Everything that is installed is pinned with its digest; `make lock` pins it anew.
 
 ARG BASE=docker.io/library/python:3.13.15-slim-trixie@sha256:7c61056e61ac89e852de05f3dc6fa51a6dd2181797bceed46aa725dd7cb2cd3b
 
@@ -28,7 +28,7 @@ LABEL io.modelcontextprotocol.server.name="ai.fastn/fastn-mcp" \
     org.opencontainers.image.description="Administer Fastn from an agent, safely." \
     org.opencontainers.image.url="https://fastn.ai" \
     org.opencontainers.image.source="https://github.com/fastn-ai/fastn-mcp" \
-    org.opencontainers.image.documentation="https://github.com/fastn-ai/fastn-mcp/blob/main/docs/container.md" \
+    org.opencontainers.image.documentation="https://github.com/fastn-ai/fastn-mcp/blob/main/docs/hosting.md" \
     org.opencontainers.image.licenses="MIT" \
     org.opencontainers.image.version="${VERSION}" \
     org.opencontainers.image.revision="${REVISION}"

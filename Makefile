@@ -243,21 +243,21 @@ bench-check: $(READY) ## Whether a start or a call costs a quarter more than is 
 	@$(BIN)/python -m compileall -q fastn_mcp benchmarks
 	@$(BIN)/python benchmarks/check.py $(ARGS)
 
-profile: $(READY) ## Where a start and a call spend their time; into docs/measured.md: make profile ARGS=--write
+profile: $(READY) ## Where a start and a call spend their time; into docs/contributing/measured.md: make profile ARGS=--write
 	@$(BIN)/python -m compileall -q fastn_mcp benchmarks
 	@$(BIN)/python benchmarks/profiling.py $(ARGS)
 
 images: $(READY) ## Take the pictures of the README and the pages anew, of a real server; needs Debian's chromium
 	@$(BIN)/python docs/images/make.py
 
-growth: $(READY) ## What a unit of work costs, by how much there is; into docs/measured.md and docs/images/growth.svg
+growth: $(READY) ## What a unit of work costs, by how much there is; into docs/contributing/measured.md and docs/images/growth.svg
 	@$(BIN)/python -m compileall -q fastn_mcp benchmarks
 	@$(BIN)/python benchmarks/growth.py $(ARGS)
 
-tokens: $(READY) .cache/fastmcp/ready ## What sixty-seven jobs cost agents, thirty of them a bridge; into docs/measured.md: make tokens ARGS=--write
+tokens: $(READY) .cache/fastmcp/ready ## What sixty-seven jobs cost agents, thirty of them a bridge; into docs/contributing/measured.md: make tokens ARGS=--write
 	@PYTHONPATH=benchmarks:tests:tests/end_to_end $(BIN)/python benchmarks/agents/run.py --fastmcp .cache/fastmcp/bin/python $(ARGS)
 
-requests: $(READY) ## Requests to Fastn for each of some calls; into docs/measured.md: make requests ARGS=--write
+requests: $(READY) ## Requests to Fastn for each of some calls; into docs/contributing/measured.md: make requests ARGS=--write
 	@PYTHONPATH=benchmarks:tests $(BIN)/python benchmarks/requests_per_call.py $(ARGS)
 
 replicas: $(READY) ## What replicas and their ledger hold: two against one, a thousand idle clients, keys and bytes of an approval

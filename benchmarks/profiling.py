@@ -1,4 +1,4 @@
-"""Where a start and a call spend their time, as the tables of docs/measured.md.
+"""Where a start and a call spend their time, as the tables of docs/contributing/measured.md.
 
 A start: what each package takes to be imported, as `-X importtime` has it, least of several rounds. A call: CPU time by
 layer, from cProfile in a running server; built-in functions count for whoever calls them, but for JSON, validation and
@@ -190,7 +190,7 @@ def calls(api: Api, folder: Path, rounds: int) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--write", action="store_true", help="write the tables into docs/measured.md")
+    parser.add_argument("--write", action="store_true", help="write the tables into docs/contributing/measured.md")
     options = parser.parse_args()
     api = Api()
     try:

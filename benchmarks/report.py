@@ -1,8 +1,8 @@
-"""Puts tables between their markers in docs/measured.md: what stands there is written by the scripts alone."""
+"""Puts tables between their markers in docs/contributing/measured.md: what stands there is written by the scripts alone."""
 
 from pathlib import Path
 
-DOCUMENT = Path(__file__).parent.parent / "docs" / "measured.md"
+DOCUMENT = Path(__file__).parent.parent / "docs" / "contributing" / "measured.md"
 
 
 def put(name: str, table: str) -> None:

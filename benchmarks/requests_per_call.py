@@ -1,7 +1,7 @@
 """Requests to Fastn for each of some calls, on the small account of the sandbox and on the large one of the tests.
 
 Each row is measured with a server of its own, in this process, after the calls that the row names. With `--write`, the
-table goes into docs/measured.md, where a test holds it: run this after each change of what a call reads.
+table goes into docs/contributing/measured.md, where a test holds it: run this after each change of what a call reads.
 """
 
 import argparse
@@ -176,7 +176,7 @@ def table() -> str:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--write", action="store_true", help="write the table into docs/measured.md")
+    parser.add_argument("--write", action="store_true", help="write the table into docs/contributing/measured.md")
     measured = table()
     print(measured)
     if parser.parse_args().write:

@@ -4,7 +4,7 @@ Each job is done by its script (jobs.py) with a real client over stdio, on an ac
 and 200,000 executions. The account begins anew for each job, and so does the server. The judge looks at what reached
 Fastn, at the rows afterwards and at what was answered. Beside it stand the first thirty jobs through FastMCP's OpenAPI
 bridge (bridge.py, with `--fastmcp PYTHON`), and all by a model (model.py), if `AGENT_URL` and `AGENT_MODEL` are set.
-With `--write`, the tables go into docs/measured.md.
+With `--write`, the tables go into docs/contributing/measured.md.
 """
 
 import argparse
@@ -102,7 +102,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, nargs="*", help="only these")
     parser.add_argument("--fastmcp", type=Path, help="the Python of an environment with FastMCP, for the bridge")
-    parser.add_argument("--write", action="store_true", help="write the tables into docs/measured.md")
+    parser.add_argument("--write", action="store_true", help="write the tables into docs/contributing/measured.md")
     options = parser.parse_args()
     chosen: list[int] = options.jobs or [job.number for job in JOBS]
     with serving() as account:

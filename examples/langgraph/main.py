@@ -30,7 +30,7 @@ from mcp.types import CallToolResult
 
 COMMAND, *ARGUMENTS = shlex.split(os.environ.get("FASTN_MCP", "fastn-mcp --sandbox"))
 SERVER = {"transport": "stdio", "command": COMMAND, "args": ARGUMENTS, "env": dict(os.environ)}
-# Over HTTP, with the token that `fastn-mcp --http 127.0.0.1:8080` names (docs/local-http.md):
+# Over HTTP, with the token that `fastn-mcp --http 127.0.0.1:8080` names (docs/clients.md):
 # SERVER = {"transport": "http", "url": "http://127.0.0.1:8080/mcp",
 #           "headers": {"Authorization": f"Bearer {os.environ['FASTN_HTTP_TOKEN']}"}}
 

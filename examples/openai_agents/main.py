@@ -23,7 +23,7 @@ from agents.testing.model import ModelCall
 from mcp.types import CallToolResult
 
 COMMAND, *ARGUMENTS = shlex.split(os.environ.get("FASTN_MCP", "fastn-mcp --sandbox"))
-# Over HTTP, with the token that `fastn-mcp --http 127.0.0.1:8080` names (docs/local-http.md): MCPServerStreamableHttp,
+# Over HTTP, with the token that `fastn-mcp --http 127.0.0.1:8080` names (docs/clients.md): MCPServerStreamableHttp,
 # params={"url": "http://127.0.0.1:8080/mcp", "headers": {"Authorization": f"Bearer {os.environ['FASTN_HTTP_TOKEN']}"}}
 
 TASK = "A workflow fails again and again. Pause the trigger that starts it, then delete that trigger."

@@ -19,7 +19,7 @@ from mcp.types import ElicitRequestParams, ElicitRequestURLParams, ElicitResult
 
 COMMAND, *ARGUMENTS = shlex.split(os.environ.get("FASTN_MCP", "fastn-mcp --sandbox"))
 SERVER = StdioServerParameters(command=COMMAND, args=ARGUMENTS, env=dict(os.environ))
-# Over HTTP, with the token that `fastn-mcp --http 127.0.0.1:8080` names (docs/local-http.md):
+# Over HTTP, with the token that `fastn-mcp --http 127.0.0.1:8080` names (docs/clients.md):
 # http = httpx2.AsyncClient(headers={"Authorization": f"Bearer {os.environ['FASTN_HTTP_TOKEN']}"})
 # SERVER = streamable_http_client("http://127.0.0.1:8080/mcp", http_client=http)
 

@@ -24,7 +24,7 @@ from pydantic_ai.models.function import AgentInfo, FunctionModel
 
 COMMAND, *ARGUMENTS = shlex.split(os.environ.get("FASTN_MCP", "fastn-mcp --sandbox"))
 SERVER = StdioTransport(COMMAND, ARGUMENTS, env=dict(os.environ))
-# Over HTTP, with the token that `fastn-mcp --http 127.0.0.1:8080` names (docs/local-http.md):
+# Over HTTP, with the token that `fastn-mcp --http 127.0.0.1:8080` names (docs/clients.md):
 # SERVER = StreamableHttpTransport("http://127.0.0.1:8080/mcp", auth=os.environ["FASTN_HTTP_TOKEN"])
 
 TASK = "A workflow fails again and again. Pause the trigger that starts it, then delete that trigger."

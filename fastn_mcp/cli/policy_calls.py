@@ -283,7 +283,7 @@ def record_case(path: Path, text: str, policy: Policy) -> str | None:
 
 
 def _loaded(path: Path, data: bytes) -> list[PolicyCase]:
-    return load(data, path, "file of cases", _build, hint="See docs/policy-tests.md.")
+    return load(data, path, "file of cases", _build, hint="See docs/policy-cookbook.md.")
 
 
 def _build(table: Mapping[str, Any], source: TomlSource) -> list[PolicyCase]:

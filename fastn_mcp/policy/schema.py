@@ -65,7 +65,7 @@ def _rate(value: object) -> tuple[int, float]:
 
 
 def _removed(value: object) -> None:  # noqa: ARG001 - whatever it is
-    raise ValueError("was removed: who may approve is set for approvers, by group and effect (docs/policy-people.md)")
+    raise ValueError("was removed: who may approve is set for approvers, by group and effect (docs/policy.md)")
 
 
 Decided = Annotated[Decision, BeforeValidator(_decision)]

@@ -1,4 +1,4 @@
-"""The package's modules, each with the first line of its docstring, for `docs/modules.md`."""
+"""The package's modules, each with the first line of its docstring, for `docs/contributing/modules.md`."""
 
 import ast
 from pathlib import Path

@@ -61,7 +61,7 @@ def bearer(home: Path) -> dict[str, str]:
 @needs_two_users
 @pytest.mark.parametrize("era", ERAS)
 def test_another_user_cannot_list_tools_or_read_the_token(era: str, home: Path) -> None:
-    """docs/local-http.md: a real client of another user is told where the token is, and gets no further."""
+    """docs/clients.md: a real client of another user is told where the token is, and gets no further."""
     port = free_port()
     with running("--sandbox", "--http", f"127.0.0.1:{port}", port=port, env=own(home)):
         said: dict[str, Any] = json.loads(as_other_user(ATTACK, f"http://127.0.0.1:{port}/mcp", ERAS[era], str(home)))

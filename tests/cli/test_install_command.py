@@ -230,7 +230,7 @@ def test_nothing_in_the_home_folder_is_written(fastn: Run, home: Path, opened: l
 
 
 def test_server_over_http_is_installed_without_its_token(fastn: Run, programs: ClientPrograms) -> None:
-    """docs/local-http.md: it says where the token comes from, and takes no options."""
+    """docs/clients.md: it says where the token comes from, and takes no options."""
     done = fastn("install", "codex", "--url", URL, "--yes")
     assert (done.returncode, done.stderr) == (0, "")
     token = ["--bearer-token-env-var", "FASTN_HTTP_TOKEN"]

@@ -12,7 +12,7 @@ from fastn_mcp.cli.program import cli
 POLICY_PAGE = Path(__file__).parents[2] / "docs" / "policy-cookbook.md"
 RECIPES = {
     section.partition("\n")[0]: section
-    for section in POLICY_PAGE.read_text(encoding="utf-8").split("\n## ")[1:]
+    for section in POLICY_PAGE.read_text(encoding="utf-8").partition("\n## Testing a policy\n")[0].split("\n## ")[1:]
     if "```toml" in section
 }
 

@@ -36,14 +36,14 @@ QUESTIONS = [
         "How do I use several accounts?", "several accounts", "profiles.md", "Several accounts: which one is used"
     ),
     Question("What needs my approval?", "needs approval", "approvals.md", "What needs approval"),
-    Question("What happens if nobody answers?", "nobody answers", "waiting.md", "If nobody answers"),
+    Question("What happens if nobody answers?", "nobody answers", "approving.md", "If nobody answers"),
     Question(
         "How do I hear of a request in Slack?",
         "Slack notification",
-        "waiting.md",
+        "approving.md",
         "Notifications: Slack, Teams, mail, ntfy",
     ),
-    Question("How do I approve in Slack?", "approve in Slack", "slack.md", "Set up approval in Slack"),
+    Question("How do I approve in Slack?", "approve in Slack", "webhook.md", "Set up approval in Slack"),
     Question(
         "Can I take back an approval?",
         "withdraw approval",
@@ -51,12 +51,12 @@ QUESTIONS = [
         "Past decisions: undo, or withdraw an approval",
     ),
     Question("How do I undo a change?", "undo change", "tools/procedures.md", "undo_change"),
-    Question("How do I stop an agent at once?", "stop agent", "stop.md", "Stop all agents"),
+    Question("How do I stop an agent at once?", "stop agent", "approvals.md", "Stop all agents"),
     Question("Can I allow the same call for a while?", "temporary approval", "approvals.md", "Temporary approvals"),
     Question("How do I make it read only?", "read only", "tools.md", "Read only, or fewer tools"),
     Question("How do I protect one customer?", "protect customer", "policy-cookbook.md", "Protect one customer"),
     Question("How do I require two people?", "two people", "policy-cookbook.md", "Two people for deletions"),
-    Question("Which rule refused a call?", "which rule decides", "policy-tests.md", "Which rule decides a call"),
+    Question("Which rule refused a call?", "which rule decides", "policy-cookbook.md", "Which rule decides a call"),
     Question(
         "How do I run it with nobody present?",
         "nobody present",
@@ -72,7 +72,7 @@ QUESTIONS = [
     Question("How do I upgrade?", "upgrade", "operations.md", "How do I upgrade?"),
     Question("How do I back up?", "back up", "operations.md", "How do I back up while it runs?"),
     Question("How do I rotate my Fastn key?", "rotate key", "operations.md", "How do I rotate my Fastn key?"),
-    Question("Does it work on Windows?", "Windows", "windows-and-macos.md", "Windows and macOS"),
+    Question("Does it work on Windows?", "Windows", "start.md", "Windows and macOS"),
 ]
 ROWS = {page.file: page for listed in site_pages.pages(DOCS).values() for page in listed}
 BUILDER = ROOT / ".cache" / "docs" / "bin" / "sphinx-build"

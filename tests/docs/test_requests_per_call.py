@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from requests_per_call import MARKER, table
 
-PAGE = Path(__file__).parents[2] / "docs" / "measured.md"
+PAGE = Path(__file__).parents[2] / "docs" / "contributing" / "measured.md"
 
 
 @pytest.mark.long

@@ -34,7 +34,7 @@ def test_sentences_cover_every_tool_in_three_languages() -> None:
 def test_committed_ranks_are_of_the_sentences_and_the_page_has_their_shares() -> None:
     ranks = descriptions.committed_ranks()
     assert list(ranks) == [text for rows in descriptions.sentences().values() for text in rows]
-    page = re.sub(r"\s+", " ", (ROOT / "docs" / "measured.md").read_text(encoding="utf-8"))
+    page = re.sub(r"\s+", " ", (ROOT / "docs" / "contributing" / "measured.md").read_text(encoding="utf-8"))
     first, first_five = (descriptions.share(ranks, worst) for worst in descriptions.SHARES.values())
     assert f"first for {first:.1f} % of {len(ranks)} sentences and among the first five for {first_five:.1f} %" in page
 

@@ -120,7 +120,7 @@ create_role get_billing get_usage get_quotas ai_chat ai_build
 
 
 def test_undocumented_operations_are_marked_inferred() -> None:
-    """docs/evidence.md: none was observed by us; what only we describe is inferred."""
+    """docs/contributing/evidence.md: none was observed by us; what only we describe is inferred."""
     inferred = set(INFERRED.split())
     kinds = {o.tool_name(): o.evidence.kind for o in CATALOG}
     assert kinds == {name: "inferred" if name in inferred else "documented" for name in kinds}

@@ -266,10 +266,10 @@ class SlackChannel(ExternalChannel):
 def approvers_in(settings: Settings, issuer: str | None) -> Mapping[str, Approver]:
     """Return the approvers of the file. Raises `SettingsError` if there is none, or nobody is in Slack."""
     if settings.approvers is None:
-        raise SettingsError("Slack is set up, but approvers is not set.", "Set FASTN_APPROVERS: docs/slack.md.")
+        raise SettingsError("Slack is set up, but approvers is not set.", "Set FASTN_APPROVERS: docs/webhook.md.")
     approvers = load_approvers(settings.approvers, issuer)
     if not any(each.slack for each in approvers.values()):
-        raise SettingsError(f"Nobody in {settings.approvers} has a Slack user.", "See docs/slack.md.")
+        raise SettingsError(f"Nobody in {settings.approvers} has a Slack user.", "See docs/webhook.md.")
     return approvers
 
 

@@ -13,7 +13,7 @@ _NEXT_STEPS = {
     "an unreadable response": (
         "A proxy or a filter answers in place of slack.com: let requests to slack.com pass unchanged."
     ),
-    "missing_scope": "Give the app the scopes of docs/slack.md, and install it again.",
+    "missing_scope": "Give the app the scopes of docs/webhook.md, and install it again.",
     "channel_not_found": "Copy the id from the channel's details; a private channel needs: /invite and the app's name.",
     "not_allowed_token_type": "app_token is the app-level token (xapp-), bot_token the bot's (xoxb-).",
 }

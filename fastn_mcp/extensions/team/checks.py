@@ -342,7 +342,7 @@ def _step_up(step_up: StepUp, metadata: Mapping[str, Any]) -> Check:
     if not lacks:
         return CheckGroup.PROVIDER.ok("step-up", f"It publishes what an approval needs: {step_up.needs}.")
     finding = f"It does not publish {', nor '.join(lacks)}. If ID tokens lack it, such calls cannot be approved."
-    return CheckGroup.PROVIDER.differs("step-up", finding, "Approve one to see; docs/step-up.md has each provider.")
+    return CheckGroup.PROVIDER.differs("step-up", finding, "Approve one to see; docs/sign-in.md has each provider.")
 
 
 # --- a token ---------------------------------------------------------------------------------------------------------

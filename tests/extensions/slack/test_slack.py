@@ -550,7 +550,7 @@ def test_incomplete_settings_stop_the_start(slack: Slack, tmp_path: Path) -> Non
         told = f"The extension slack needs {missing}. Set it in [extensions.slack] or as {variable}."
         with pytest.raises(SettingsError, match=re.escape(told)):
             approvers({**good, variable: ""})
-    with pytest.raises(SettingsError, match=r"Set FASTN_APPROVERS: docs/slack\.md"):
+    with pytest.raises(SettingsError, match=r"Set FASTN_APPROVERS: docs/webhook\.md"):
         approvers({**good, "FASTN_APPROVERS": ""})
     nobody = settings_of(tmp_path, slack, '[dana]\nsecret = "at least 32 characters, as they say"')
     with pytest.raises(SettingsError, match="has a Slack user"):

@@ -57,6 +57,6 @@ async def test_missing_scope_and_foreign_workspace_are_named(slack: Slack, tmp_p
     slack.faults["conversations.info"] = ["missing_scope"]
     found = await checked(settings_of(tmp_path, slack, '[dana]\nslack = ["T0OTHER/U0DANA"]'))
     assert (found[1].verdict, found[1].next) == (CheckResult.DIFFERS, 'Write: slack = ["T0TEAM/USER"]')
-    assert "docs/slack.md" in found[2].next
+    assert "docs/webhook.md" in found[2].next
     with pytest.raises(SettingsError, match="has a Slack user"):
         await checked(settings_of(tmp_path, slack, '[dana]\nsecret = "at least 32 characters, as they say"'))

@@ -419,7 +419,7 @@ RULES: dict[str, tuple[dict[str, Any], str, set[str]]] = {
 
 
 async def test_rules_match_a_machine_as_a_caller(tmp_path: Path) -> None:
-    """docs/policy-people.md: `machine`, besides `client` and `person`. Nothing of a machine counts as unknown."""
+    """docs/policy.md: `machine`, besides `client` and `person`. Nothing of a machine counts as unknown."""
     rules = [f'[[rule]]\ntool = "{tool}"\nwho = {{ {who} }}\nthen = "deny"\n' for tool, (_, who, _) in RULES.items()]
     world = MachineWorld(tmp_path, mode="guarded", rules=ALLOWS + "".join(rules))
     tokens = {"nightly-report": world.workload(), "billing": world.client(), "": world.person(**NAMED)}
