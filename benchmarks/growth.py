@@ -1,8 +1,8 @@
 """What a unit of work costs, by how much work there is: rows, calls in flight, clients, the account, what is kept.
 
 Nothing may grow faster than its work, so that no curve may rise. All costs are CPU time of the server alone; each is
-the least of several rounds, made in turn. Draws docs/images/growth.svg, and writes the table into docs/contributing/measured.md.
-Linux only.
+the least of several rounds, made in turn. Draws docs/images/growth.svg, and writes the table into
+docs/contributing/measured.md. Linux only.
 """
 
 import argparse

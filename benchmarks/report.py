@@ -1,4 +1,4 @@
-"""Puts tables between their markers in docs/contributing/measured.md: what stands there is written by the scripts alone."""
+"""Puts tables between their markers in docs/contributing/measured.md, where only scripts write them."""
 
 from pathlib import Path
 

@@ -18,9 +18,10 @@ from fastn_mcp.account.snapshot import AccountSnapshot
 from fastn_mcp.audit.files import Keeping
 from fastn_mcp.audit.log import FILE as AUDIT
 from fastn_mcp.audit.log import foreign_code
-from fastn_mcp.build.extensions import ChannelOpening, ExternalChannel, channel_door, foreign_in, sandbox_door
+from fastn_mcp.build.extensions import ChannelOpening, channel_door, foreign_in, sandbox_door
 from fastn_mcp.build.startup import Process, Sandboxed, policy_file, require_known_tools, typed_seal
 from fastn_mcp.build.stores import AccountStores, audit_at, ledger_at
+from fastn_mcp.channels.external import ExternalChannel
 from fastn_mcp.channels.group import ChannelGroup
 from fastn_mcp.channels.page.inbox import InboxAccount
 from fastn_mcp.channels.page.page import PAGE_FILE, ApprovalPage

@@ -8,7 +8,7 @@ Of one of ours: `server` of the sandbox, `start` of telemetry, `team_config` and
 
 import logging
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 from fastn_mcp import install_extra
 from fastn_mcp.config.sections import EXTENSIONS, ChannelSection, Section, SectionReader
 from fastn_mcp.errors import SettingsError, nearest
-from fastn_mcp.guard.channel import Channel
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from fastn_mcp.audit.outbox import Outbox
     from fastn_mcp.build.check import Check
     from fastn_mcp.channels.approvers import ApproverAnswers
+    from fastn_mcp.channels.external import ExternalChannel, Handle
     from fastn_mcp.client.exchange import Exchange
     from fastn_mcp.config.model import ConfigFile, Settings
     from fastn_mcp.guard.approval.votes import Record
@@ -190,10 +190,7 @@ TENANT_SECTIONS = SectionReader(_section_of_tenant)
 
 # --- approval channels -----------------------------------------------------------------------------------------------
 
-Handle = Callable[[Any, Any], Awaitable[Any]]
-"""Handles what a service delivers for one account. Returns what the service gets in answer."""
-
-HandlerOf = Callable[[str], AbstractAsyncContextManager[Handle | None]]
+HandlerOf = Callable[[str], AbstractAsyncContextManager["Handle | None"]]
 """Opens the account of a tenant by name; None if nothing is decided there."""
 
 
@@ -214,19 +211,6 @@ class ChannelOpening:
     """Whether no other channel of the account tells people apart."""
 
 
-class ExternalChannel(Channel, Protocol):
-    """Approval channel whose service delivers what people answer."""
-
-    decisions: Handle | None
-    """Handles what `ChannelDoor.receivers` get for this account; None if nothing comes that way."""
-
-    def begin(self) -> None:
-        """Receive answers for this account alone. A team's process receives for all: `ChannelDoor.receivers`."""
-        ...
-
-    async def aclose(self) -> None: ...
-
-
 class Receiver(Protocol):
     """Connection to a service, which delivers answers for several accounts."""
 
@@ -240,7 +224,7 @@ class ChannelDoor(Protocol):
         """Raise `SettingsError` if the settings of the channel are incomplete, or nobody can decide there."""
         ...
 
-    def open_channel(self, settings: "Settings", opening: ChannelOpening) -> ExternalChannel: ...
+    def open_channel(self, settings: "Settings", opening: ChannelOpening) -> "ExternalChannel": ...
 
     def receivers(self, accounts: Mapping[str, "Settings"], handler_of: HandlerOf) -> Iterable[Receiver]:
         """Yield a connection for each service that these accounts, by tenant, use. None has begun."""

@@ -68,8 +68,8 @@ REMOVED_MODES = {
 
 REMOVED = {
     "notify_url": (
-        "Give the URL of the service in notify, such as slack://… or workflows://… (docs/approving.md). For a signed POST"
-        " to a receiver of your own, use webhook_url (docs/webhook.md)."
+        "Give the URL of the service in notify, such as slack://… or workflows://… (docs/approving.md). For a signed"
+        " POST to a receiver of your own, use webhook_url (docs/webhook.md)."
     ),
     "notify_secret": "Nothing that notify sends is signed. For a signed POST, use webhook_url (docs/webhook.md).",
     "notify_style": "Each URL in notify says which service it is for, such as slack://… or workflows://….",

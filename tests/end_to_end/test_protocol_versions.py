@@ -2,6 +2,9 @@
 
 import base64
 import json
+import os
+import subprocess
+import sys
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -84,3 +87,17 @@ async def test_discovery_names_every_version(transport: str, connect: Connect) -
     assert answer.supported_versions == [MODERN, *reversed(HANDSHAKE)]
     assert answer.instructions
     assert answer.capabilities.tools is not None
+
+
+def test_first_answer_waits_for_little_code(tmp_path: Path) -> None:
+    """Neither for the SDK nor for the guard and what it stands on: they are loaded once the client has its answer."""
+    command = [sys.executable, "-X", "importtime", "-m", "fastn_mcp", "--sandbox"]
+    env = {**os.environ, **folders(tmp_path)}
+    done = subprocess.run(command, input=HELLO, env=env, capture_output=True, timeout=60, check=True)
+    assert json.loads(done.stdout.splitlines()[0])["result"]["serverInfo"]["name"] == "fastn-mcp"
+    loaded = {
+        line.rpartition("|")[2].strip() for line in done.stderr.decode().splitlines() if line.startswith("import time:")
+    }
+    assert "fastn_mcp.cli.serve" in loaded
+    late = ("mcp", "fastn_mcp.account", "fastn_mcp.client", "fastn_mcp.guard", "fastn_mcp.ledger", "fastn_mcp.policy")
+    assert [name for name in loaded if name.startswith(tuple(f"{each}." for each in late))] == []

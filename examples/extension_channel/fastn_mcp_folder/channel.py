@@ -9,7 +9,8 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from fastn_mcp.build.extensions import ChannelOpening, ExternalChannel, HandlerOf, Receiver
+from fastn_mcp.build.extensions import ChannelOpening, HandlerOf, Receiver
+from fastn_mcp.channels.external import ExternalChannel
 from fastn_mcp.config.model import Settings
 from fastn_mcp.config.paths import require_own_folder, write_private
 from fastn_mcp.errors import FastnError, Refused, SettingsError

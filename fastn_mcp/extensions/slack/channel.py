@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from fastn_mcp.build.extensions import ChannelOpening, ExternalChannel, HandlerOf
+from fastn_mcp.build.extensions import ChannelOpening, HandlerOf
 from fastn_mcp.channels.approvers import (
     OTHER_LINES,
     AnswerRejected,
@@ -20,6 +20,7 @@ from fastn_mcp.channels.approvers import (
     able_approvers,
     load_approvers,
 )
+from fastn_mcp.channels.external import ExternalChannel
 from fastn_mcp.channels.page.view import is_temporary, outcome
 from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import FastnError, Refused, SettingsError

@@ -16,8 +16,9 @@ from starlette.routing import Mount
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastn_mcp.build.composition import begin_log
-from fastn_mcp.build.extensions import Handle, Receiver, audit_outboxes, begin_telemetry, channel_door
+from fastn_mcp.build.extensions import Receiver, audit_outboxes, begin_telemetry, channel_door
 from fastn_mcp.build.startup import Process, Sandboxed, http_address, must_be_free
+from fastn_mcp.channels.external import Handle
 from fastn_mcp.config.addresses import url_host
 from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import FastnError, SettingsError

@@ -14,7 +14,7 @@ import anyio
 from starlette.types import ASGIApp
 
 from fastn_mcp.audit.log import AuditFile
-from fastn_mcp.build.extensions import Handle
+from fastn_mcp.channels.external import Handle
 from fastn_mcp.channels.page.inbox import InboxAccount
 from fastn_mcp.errors import NotSent
 from fastn_mcp.extensions.team.team_config import TeamLimits, Tenant
