@@ -1,4 +1,4 @@
-"""Accounts: `login`, `logout` and `whoami` store, delete and check a key; `profiles` lists accounts and edits them.
+"""Accounts: `login`, `logout` and `whoami` store, delete and check a key; `profiles` lists the accounts.
 
 A key is never an argument, and never shown.
 """
@@ -6,9 +6,9 @@ A key is never an argument, and never shown.
 import json
 import os
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import aclosing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -19,14 +19,13 @@ from pydantic import JsonValue
 from fastn_mcp.build.composition import AccountParts, account_parts
 from fastn_mcp.build.startup import options_of, policy_file
 from fastn_mcp.channels.terminal import Terminal
-from fastn_mcp.cli.help import OptionGroups
 from fastn_mcp.cli.layout import print_table, say, warn
-from fastn_mcp.cli.start_options import StartOptions, complete_profile, with_settings
+from fastn_mcp.cli.start_options import StartOptions, complete_profile
 from fastn_mcp.config import file as config_file
 from fastn_mcp.config.command_line import CommandLine, this_program
 from fastn_mcp.config.keys import VARIABLE, Key, NoKeyring, SystemKeyring, entry, key_in_text, without_key
 from fastn_mcp.config.load import DEFAULT, Chosen, choose, key_of
-from fastn_mcp.config.model import KEY_HOST, KEY_SETTINGS, ConfigFile, Settings, Trait, settings_with
+from fastn_mcp.config.model import KEY_HOST, KEY_SETTINGS, ConfigFile, Settings, Trait, kind_of, settings_with
 from fastn_mcp.config.paths import file_errors, write_private
 from fastn_mcp.errors import FastnError, Forbidden, SettingsError, Unauthorized
 from fastn_mcp.guard.caller import Caller
@@ -54,9 +53,10 @@ _MAX_INPUT = 4096
 def login(start: StartOptions, profile: str | None, stdin: bool, in_file: bool, no_check: bool, replace: bool) -> int:
     """Ask for the API key of an account, test it with one read, and store it in the system's keyring.
 
-    Without PROFILE, it stores the key of the default account.
+    Without PROFILE, it stores the key of the default account. A PROFILE that the configuration file does not have is
+    added to it, with --base-url, --auth, --env, --mode and --policy, if they stand before the command.
     """
-    stored = _stored_key(start, profile)
+    stored = _new_profile(start, profile) or _stored_key(start, profile)
     account = stored.account
     at_rest = stored.account.keyless()
     with start.own_commands():
@@ -67,7 +67,8 @@ def login(start: StartOptions, profile: str | None, stdin: bool, in_file: bool, 
     if not in_file:
         with _file_suggested(command.to(*words, "--file")):
             keyring.check()  # before the person pastes the key
-    prompt = f"API key for {at_rest.profile} at {at_rest.host} (not shown)"
+    new = ", a new profile," if stored.new_table is not None else ""
+    prompt = f"API key for {at_rest.profile}{new} at {at_rest.host} (not shown)"
     key = _read_key(prompt, command.to(*words, "--stdin"), stdin=stdin)
     settings = account.with_key(Key(key, "what was given"))
     if not no_check:
@@ -77,6 +78,9 @@ def login(start: StartOptions, profile: str | None, stdin: bool, in_file: bool, 
             warn(f"{result.message} Nothing was stored. To store it without a check: {unchecked}")
             return 1
         say(result.message)
+    if stored.new_table is not None:
+        config_file.add(stored.config, str(account.profile), stored.new_table)
+        say(f"Added the profile {account.profile} to {stored.config}.")
     if in_file:
         place = stored.write_file(settings)
     else:
@@ -152,6 +156,8 @@ class StoredKey:
 
     config: Path
     account: Chosen
+    new_table: Mapping[str, object] | None = None
+    """Settings of a profile that the configuration file does not have yet."""
 
     @property
     def file(self) -> Path:
@@ -178,7 +184,7 @@ class StoredKey:
             return
         warning = f"The key stored there is for {settings.profile} at {account.key_host}, not for {settings.host}."
         if Terminal.here() is None or not click.confirm(f"{warning} Replace it?", default=False, err=True):
-            own = "Keep it in a profile of its own: fastn-mcp profiles add NAME --base-url URL"
+            own = "Keep it in a profile of its own: fastn-mcp --base-url URL login NAME"
             raise SettingsError(f"{warning} Nothing was changed.", f"{own}; or replace it: --replace")
 
     def write_file(self, settings: Settings) -> Path:
@@ -215,19 +221,51 @@ class StoredKey:
         return done
 
 
-def _stored_key(start: StartOptions, profile: str | None) -> StoredKey:
-    """Return the stored key of `profile`, or else of the selected account. Raises `SettingsError`."""
+_NEW_PROFILE_OPTIONS = ("base_url", "auth", "env", "mode", "policy")
+
+
+def _new_profile(start: StartOptions, profile: str | None) -> StoredKey | None:
+    """Return the key to store for a profile that the file does not have; None if it has. Raises `SettingsError`."""
+    name = _profile_name(start, profile)
+    path = start.config_file()
+    with start.own_commands():
+        config = config_file.read_or_none(path)
+        if name is None or name in config.profiles:
+            return None
+        if kind_of(name) != "unknown":
+            raise config.no_profile(name)
+        config_file.check_name(name)
+        given = {option: start.flags.get(option) for option in _NEW_PROFILE_OPTIONS}
+        table = {
+            option: str(Path(str(value)).absolute()) if option in settings_with(Trait.FILE) else value
+            for option, value in given.items()
+            if value is not None
+        }
+        config = replace(config, path=path, profiles={**config.profiles, name: table})
+        account = choose({**start.flags, "profile": name}, without_key(os.environ), config)
+        account.keyless()
+    return StoredKey(path, account, table)
+
+
+def _profile_name(start: StartOptions, profile: str | None) -> str | None:
+    """Return the profile that the command or `--profile` names. Raises `UsageError` if they differ."""
     if start.sandboxed:
         raise click.UsageError("The sandbox has a key of its own.")
     flag = start.flags.get("profile")
-    path = start.config_file()
     if profile is not None and flag is not None and flag != profile:
         raise click.UsageError(f"--profile {flag} and PROFILE {profile} are different accounts. Leave out one.")
-    named = profile or flag
+    name = profile or flag
+    return None if name is None else str(name)
+
+
+def _stored_key(start: StartOptions, profile: str | None) -> StoredKey:
+    """Return the stored key of `profile`, or else of the selected account. Raises `SettingsError`."""
+    named = _profile_name(start, profile)
+    path = start.config_file()
     with start.own_commands():
         config = config_file.read_or_none(path)
         if named is not None and not config.profiles:
-            raise config.no_profile(str(named))
+            raise config.no_profile(named)
         return StoredKey(path, choose({**start.flags, "profile": named}, without_key(os.environ), config))
 
 
@@ -349,14 +387,11 @@ def whoami(start: StartOptions, as_json: bool) -> int:
 # --- profiles ----------------------------------------------------------------------------------------------------
 
 
-@click.group(name="profiles", invoke_without_command=True)
+@click.command(name="profiles")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.pass_context
-def profiles_group(ctx: click.Context, as_json: bool) -> None:
-    """List, add and remove profiles."""
-    if ctx.invoked_subcommand is not None:
-        return
-    start: StartOptions = ctx.obj
+@click.pass_obj
+def profiles(start: StartOptions, as_json: bool) -> None:
+    """List the profiles in the configuration file, and where the key of each comes from."""
     path = start.config_file()
     config = config_file.read_or_none(path)
     program = _program(start)
@@ -371,7 +406,7 @@ def profiles_group(ctx: click.Context, as_json: bool) -> None:
         print_table([names, *cells])
         warn(*(str(row["problem"]) for row in rows if row["problem"]))
     else:
-        say(f"{path} has no profiles. Add one: {program.to('profiles', 'add')} NAME")
+        say(f"{path} has no profiles. Add one: {program.to('login')} NAME")
 
 
 def _row(name: str, config: ConfigFile, program: str) -> dict[str, str | bool | None]:
@@ -389,76 +424,6 @@ def _row(name: str, config: ConfigFile, program: str) -> dict[str, str | bool | 
     return row
 
 
-@profiles_group.command(name="add", cls=OptionGroups)
-@click.argument("name")
-@with_settings("base_url", "auth", "env", "space_id", "tenant_id", "end_org_id", "mode", "policy")
-@click.option("--api-key-env", metavar="VARIABLE", help="The variable that holds its key.")
-@click.option("--api-key-file", type=click.Path(path_type=Path), help="The file that holds its key.")
-@click.option("--default", "as_default", is_flag=True, help="Use this account by default.")
-@click.pass_obj
-def add_(start: StartOptions, name: str, as_default: bool, **options: object) -> None:
-    """Add the profile NAME to the configuration file. Add other settings there by hand."""
-    path = start.config_file()
-    config = config_file.read_or_none(path)
-    if name in config.profiles:
-        raise SettingsError(f"The profile {name!r} already exists.", f"Change it in {path}.")
-    values = {
-        setting: str(Path(str(value)).absolute()) if setting in settings_with(Trait.FILE) else value
-        for setting, value in options.items()
-        if value is not None
-    }
-    without_key = {setting: value for setting, value in values.items() if setting not in KEY_SETTINGS}
-    choose(without_key, {}, ConfigFile()).keyless()
-    config_file.add(path, name, values)
-    if as_default:
-        config_file.put(path, None, "profile", name)
-    command = _program(start)
-    say(f"Added the profile {name} to {path}.")
-    if not options["api_key_env"] and not options["api_key_file"]:
-        say(f"Next, give it a key: {command.to('login', name)}")
-    if not as_default:
-        chosen = ("--profile", name)
-        by_default = ("profiles", "use", name)
-        say(f"Use it: {command.to(*chosen)}, or by default: {command.to(*by_default)}")
-
-
-@profiles_group.command(name="remove", short_help="Remove an account from the configuration file.")
-@click.argument("name", shell_complete=complete_profile)
-@click.pass_obj
-def remove_(start: StartOptions, name: str) -> None:
-    """Remove the account NAME from the configuration file, with its stored key."""
-    path, config = _config_with(start, name)
-    account = choose({"profile": name}, {}, config)
-    others = [other for other in config.profiles if other != name]
-    if others and config.top.get("profile") == name:
-        use = _program(start).to("profiles", "use", others[0])
-        raise SettingsError(f"{name!r} is the default profile.", f"Choose another first: {use}")
-    for place in StoredKey(path, account).forget(any_host=True):
-        say(f"Its key was removed from {place}; it is not revoked.")
-    config_file.remove(path, name)
-    say(f"Removed the profile {name} from {path}.")
-
-
-@profiles_group.command(name="use")
-@click.argument("name", shell_complete=complete_profile)
-@click.pass_obj
-def use_(start: StartOptions, name: str) -> None:
-    """Use the account NAME by default."""
-    path, _ = _config_with(start, name)
-    config_file.put(path, None, "profile", name)
-    say(f"The default profile is now {name}.")
-
-
 def _program(start: StartOptions) -> CommandLine:
     """Return the command that starts this program on the same configuration file, for any of its accounts."""
     return this_program(os.environ).with_(options_of(start.context, ("config",)))
-
-
-def _config_with(start: StartOptions, name: str) -> tuple[Path, ConfigFile]:
-    """Return the configuration file and its contents. Raises `SettingsError` unless it has this profile."""
-    path = start.config_file()
-    config = config_file.read_or_none(path)
-    if name not in config.profiles:
-        with start.own_commands():
-            raise config.no_profile(name)
-    return path, config

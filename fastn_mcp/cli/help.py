@@ -54,9 +54,7 @@ COMMANDS: Mapping[str, Mapping[str, CommandEntry]] = {
         "whoami": CommandEntry(
             "cli.accounts:whoami", "Show which account and key are used, and whether the key works."
         ),
-        "profiles": CommandEntry(
-            "cli.accounts:profiles_group", "List, add and remove accounts in the configuration file."
-        ),
+        "profiles": CommandEntry("cli.accounts:profiles", "List the accounts in the configuration file."),
         "doctor": CommandEntry(
             "extensions.doctor.command:doctor", "Check settings, network, key and operations on your account."
         ),
@@ -280,12 +278,8 @@ _EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "fastn-mcp --sandbox policy explain run_workflow workflow_id=wf_b5880b29eb25",
         "fastn-mcp policy explain delete_customer customer_id=ID --file policy.toml",
     ),
-    "policy simulate": ("fastn-mcp policy simulate --audit audit.jsonl --file policy.toml",),
     "policy test": ("fastn-mcp policy test policy-cases.toml --file policy.toml",),
-    "profiles": ("fastn-mcp profiles add acme --env live", "fastn-mcp login acme", "fastn-mcp --profile acme whoami"),
-    "profiles add": ("fastn-mcp profiles add acme --env live", "fastn-mcp login acme      # its key"),
-    "profiles remove": ("fastn-mcp profiles remove acme",),
-    "profiles use": ("fastn-mcp profiles use acme", "fastn-mcp whoami"),
+    "profiles": ("fastn-mcp profiles", "fastn-mcp --profile acme whoami"),
     "run": ("fastn-mcp --sandbox run calls.jsonl --dry-run", "fastn-mcp run calls.jsonl --report night.json"),
     "sandbox": ("fastn-mcp sandbox      # prints how to call it", "fastn-mcp sandbox --port 9000 --file account.json"),
     "setup": ("fastn-mcp setup", "fastn-mcp setup --sandbox --yes      # without a terminal"),

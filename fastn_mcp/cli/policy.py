@@ -1,4 +1,4 @@
-"""`fastn-mcp policy`: check a policy file, explain and simulate its decisions. It never sends a change."""
+"""`fastn-mcp policy`: check a policy file, explain and test its decisions. It never sends a change."""
 
 import json
 import os
@@ -24,10 +24,11 @@ from fastn_mcp.build.composition import AccountParts, policy_of
 from fastn_mcp.build.startup import policy_file
 from fastn_mcp.cli.help import EnumChoice, completing
 from fastn_mcp.cli.layout import print_table, say, warn
-from fastn_mcp.cli.policy_calls import Replayed, load_cases, record_case, replay, written_case
+from fastn_mcp.cli.policy_calls import UNDECIDED, Replayed, load_cases, record_case, replay, written_case
 from fastn_mcp.cli.start_options import StartOptions
 from fastn_mcp.client.reads import read_pages
 from fastn_mcp.config.model import Settings
+from fastn_mcp.config.paths import file_errors
 from fastn_mcp.errors import FastnError, Forbidden, NotSent, SettingsError, nearest
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.evaluation import Evaluation
@@ -316,80 +317,62 @@ def _policy_line(settings: Settings, policy: Policy) -> str:
 # --- test --------------------------------------------------------------------------------------------------------
 
 
-@policy_group.command(name="test", short_help="Compare decisions with those that a file expects.")
+@policy_group.command(name="test", short_help="Compare decisions with expected or recorded ones.")
 @click.argument("cases", type=click.Path(path_type=Path))
 @_FILE
 @_MODE
 @click.pass_obj
 def test_(start: StartOptions, cases: Path, file: Path | None, mode: str | None) -> None:
-    """Compare the policy's decisions with those that CASES expects. Exit code 1 if one differs.
+    """Compare the policy's decisions with those that a file of cases expects, or that an audit log recorded.
 
-    It needs no account, and sends nothing.
+    Exit code 1 if one differs, or if a line of the log could not be evaluated. It needs no account, and sends nothing.
+    A log has no records of the account: targets are known by their ids alone, and dependents count as unknown.
     """
     settings = start.with_flags(policy=file, mode=mode).keyless()
     policy = policy_of(settings, os.environ, start.command_line())
-    expected = load_cases(cases)
+    passes = _log_passes if _is_audit_log(cases) else _cases_pass
+    is_passed = passes(cases, policy, _policy_line(settings, policy))
     if policy_file(settings, os.environ) is None:
         warn("There is no policy file, so the mode alone decides. To test a file: --file FILE")
+    sys.exit(0 if is_passed else 1)
+
+
+def _is_audit_log(path: Path) -> bool:
+    """Return whether a file is JSON lines, which no file of cases is."""
+    if not path.is_file():
+        return False
+    with file_errors(path, "read"), path.open("rb") as file:
+        return file.read(1) == b"{"
+
+
+def _cases_pass(path: Path, policy: Policy, description: str) -> bool:
+    """Print the cases that are decided differently than expected. Return whether there are none."""
+    expected = load_cases(path)
     different = list(filter(None, (case.difference(policy) for case in expected)))
     say(*different)
     are = "is" if len(different) == 1 else "are"
     count = f"{len(different)} of {counted(len(expected), 'case')}"
-    say(f"{count} {are} decided differently than expected. {_policy_line(settings, policy)}")
-    sys.exit(1 if different else 0)
+    say(f"{count} {are} decided differently than expected. {description}")
+    return not different
 
 
-# --- simulate ----------------------------------------------------------------------------------------------------
-
-
-@policy_group.command(name="simulate")
-@click.option("--audit", type=click.Path(path_type=Path), required=True, help="File of recorded calls.")
-@_FILE
-@_MODE
-@click.option(
-    "--key", type=EnumChoice(["live", "test"]), default="live", show_default=True, help="Use this kind of key."
-)
-@click.option("--against", type=click.Path(path_type=Path), help="Compare the policy with this candidate file.")
-@click.pass_obj
-def simulate_(
-    start: StartOptions, audit: Path, file: Path | None, mode: str | None, key: str, against: Path | None
-) -> None:
-    """Show how the policy would decide recorded calls. Exit code 1 if a line could not be evaluated.
-
-    The account's state at that time was not recorded: targets are known by id only, and dependents count as unknown.
-    """
-    settings = start.with_flags(policy=file, mode=mode).keyless()
-    policy = replace(policy_of(settings, os.environ, start.command_line()), live=key == "live")
-    lines = _recorded_lines(audit)
-    rows, problems = replay(lines, policy)
-    titles = ("recorded", "now")
-    if against is not None:
-        candidate = replace(policy, rules=load_rules(against, start.command_line()))
-        in_force = [row.decision.decision.value for row in rows]
-        titles = ("in force", "candidate")
-        rows = [replace(row, recorded=label) for row, label in zip(replay(lines, candidate)[0], in_force, strict=True)]
-    different = [row for row in rows if row.recorded != row.decision.decision.value]
-    _print_decisions(rows, different, titles)
-    beside = "" if against is None else f" Candidate: {against}."
+def _log_passes(path: Path, policy: Policy, description: str) -> bool:
+    """Print the calls that are decided differently than recorded. Return whether there are none, and all were read."""
+    rows, problems = replay(AuditLog(path).lines([path]), policy)
+    different = [row for row in rows if row.recorded not in (UNDECIDED, row.decision.decision.value)]
+    _print_decisions(rows, different)
     count = f"{len(different)} of {counted(len(rows), 'call')}"
-    say(f"{count} would be decided differently. {_policy_line(settings, policy)}{beside}")
+    say(f"{count} would be decided differently than recorded. {description}")
     say(*(f"Line {line} was not evaluated: {problem}." for line, problem in sorted(problems)), err=True)
-    sys.exit(1 if problems else 0)
+    return not different and not problems
 
 
-def _recorded_lines(audit: Path) -> list[bytes]:
-    """Return the lines of an audit log. Raises a `SettingsError` if there is none."""
-    log = AuditLog(audit)
-    log.files()
-    return [*log.lines([audit])]
-
-
-def _print_decisions(rows: Sequence[Replayed], different: Sequence[Replayed], titles: tuple[str, str]) -> None:
+def _print_decisions(rows: Sequence[Replayed], different: Sequence[Replayed]) -> None:
     """Print how often each pair of decisions occurs, and the calls for which they differ."""
     if rows:
         pairs = Counter((row.recorded, row.decision.decision.value) for row in rows)
-        print_table([(*titles, "calls"), *((*pair, str(count)) for pair, count in sorted(pairs.items()))])
+        print_table([("recorded", "now", "calls"), *((*pair, str(count)) for pair, count in sorted(pairs.items()))])
         click.echo()
     if different:
-        print_table([("line", "time", "call", *titles, "by"), *(row.cells() for row in different)])
+        print_table([("line", "time", "call", "recorded", "now", "by"), *(row.cells() for row in different)])
         click.echo()

@@ -142,10 +142,13 @@ def _surroundings(entry: Mapping[str, Any]) -> Surroundings:
     return Surroundings(environment, customer=customer)
 
 
+UNDECIDED = "none"
+
+
 def _recorded_decision(entry: Mapping[str, Any]) -> str:
-    """Return the recorded decision; "none" if the call ended before one, for example with `not_found`."""
+    """Return the recorded decision; `UNDECIDED` if the call ended before one, for example with `not_found`."""
     is_denied = entry.get("outcome", "refused") == "refused" and "rule" in entry
-    return str(entry.get("decision") or ("deny" if is_denied else "none"))
+    return str(entry.get("decision") or ("deny" if is_denied else UNDECIDED))
 
 
 def recorded_call(entry: Mapping[str, Any]) -> Call:

@@ -7,9 +7,7 @@ result is invalid. It alone loads tomlkit, which takes 20 ms.
 
 import os
 import re
-import tomllib
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -31,7 +29,7 @@ from fastn_mcp.config.model import (
 )
 from fastn_mcp.config.paths import file_errors, require_private, write_private
 from fastn_mcp.config.sections import EXTENSIONS, Tables, with_absolute_files
-from fastn_mcp.config.strict_toml import ConfigError, TomlSource, without_tables
+from fastn_mcp.config.strict_toml import ConfigError, TomlSource
 from fastn_mcp.errors import SettingsError, nearest
 
 if TYPE_CHECKING:
@@ -163,23 +161,6 @@ def add(path: Path, name: str, values: Mapping[str, object]) -> None:
     if not values:
         table = f"[{PROFILES}.{tomlkit.key(name).as_string()}]"
     _write(path, f"{text}{gap}{table}".rstrip() + "\n")
-
-
-def remove(path: Path, name: str) -> None:
-    """Remove a profile; with the last one, also the default. Raises `SettingsError`."""
-    text = read_or_none(path).text
-    wanted = tomllib.loads(text)
-    del wanted[PROFILES][name]
-    left = without_tables(text, (PROFILES, name))
-    if not wanted[PROFILES]:
-        del wanted[PROFILES]
-        if wanted.pop("profile", None) is not None:
-            left = re.sub(r"(?m)^profile\s*=.*\n?", "", left)
-    left = left.rstrip() + "\n"
-    with suppress(tomllib.TOMLDecodeError):
-        if tomllib.loads(left) == wanted:
-            return _write(path, left)
-    raise SettingsError(f"{name} could not be removed from {path}.", "Remove it by hand.")  # written in an unusual way
 
 
 def put(path: Path, profile: str | None, setting: str, value: str) -> None:

@@ -164,7 +164,7 @@ def key_of(account: Chosen, environment: Mapping[str, str], keyring: SystemKeyri
     raise SettingsError(
         f"The key ({written.place}) was given for {account.key_host}, and is not sent to {settings.host}.",
         f"Set --base-url or FASTN_BASE_URL to the address of {account.key_host}; or use a profile of its own "
-        f"(fastn-mcp profiles add NAME --base-url URL), replace the key (fastn-mcp login{name} --file --replace), or "
+        f"(fastn-mcp --base-url URL login NAME), replace the key (fastn-mcp login{name} --file --replace), or "
         f'write {KEY_HOST} = "{settings.host}" beside it.',
     )
 
@@ -284,7 +284,7 @@ def _no_key(account: Chosen, settings: Settings, why: str, environment: Mapping[
     if account.file.profiles:
         return NoKey(
             f"There is no API key, and no profile is chosen. Known: {', '.join(account.file.profiles)}.",
-            "Choose one by --profile or FASTN_PROFILE, or permanently: fastn-mcp profiles use NAME",
+            'Choose one by --profile or FASTN_PROFILE, or at the top of the file: profile = "NAME"',
         )
     name = account.values.get("profile", DEFAULT)
     if name != DEFAULT:  # a label, if there were a key

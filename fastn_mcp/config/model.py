@@ -3,6 +3,7 @@
 import base64
 import fnmatch
 import re
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -422,7 +423,7 @@ class Settings(BaseModel):
     )
     notify: _AppriseUrls | None = _setting(
         None,
-        "Apprise URLs that are notified when a call waits for approval; the message decides nothing (waiting.md).",
+        "Apprise URLs that are notified when a call waits for approval; the message decides nothing (approving.md).",
         repr=False,
     )
     approvers: Path | None = _setting(None, "File of approvers, each with a public key.", Trait.FILE)
@@ -631,7 +632,7 @@ class ConfigFile:
         if not self.profiles:
             known = f"{self.path or 'The configuration file'} has no profiles."
         what = f"{where}There is no profile {name[:64]!r}{nearest(name, self.profiles)}. {known}"
-        return SettingsError(what, "Correct the name, or add it first: fastn-mcp profiles add NAME")
+        return SettingsError(what, f"Correct the name, or add it: fastn-mcp login {shlex.quote(name[:64])}")
 
     def line(self, *at: str) -> str:
         """Return file and line of a key, as messages name it."""

@@ -103,33 +103,6 @@ def places(text: str) -> dict[Key, int]:
     return lines
 
 
-def without_tables(text: str, path: tuple[str, ...]) -> str:
-    """Remove a table and its subtables, from the blank line before the first header to their last line.
-
-    tomlkit would remove the comments before the next header too, and cannot remove one of several tables that stand
-    apart (`OutOfOrderTableProxy`).
-    """
-    remaining: list[str] = []
-    held: list[str] = []
-    is_inside = False
-    is_first = True
-    for _, statement, parsed in _statements(text):
-        if _is_header(statement):
-            remaining += held
-            held = []
-            is_inside = _path(parsed)[: len(path)] == path
-            if is_inside and is_first and remaining and not remaining[-1].strip():
-                remaining.pop()
-            is_first = is_first and not is_inside
-        if not is_inside:
-            remaining.append(statement)
-        elif parsed:
-            held = []
-        else:  # a comment or blank line belongs to the next table, unless another line of this one follows
-            held.append(statement)
-    return "".join([*remaining, *held]).removesuffix("\n")
-
-
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
 

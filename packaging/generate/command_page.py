@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import click
 
 from fastn_mcp.cli.program import cli
+from fastn_mcp.config.model import Settings
 
 
 def commands() -> Iterator[tuple[str, click.Command, click.Context]]:
@@ -32,14 +33,22 @@ def reference() -> str:
 def _section(words: str, command: click.Command, context: click.Context) -> str:
     usage = " ".join([words, *command.collect_usage_pieces(context)])
     parts = [f"## {words}\n", *_prose(command.help or ""), f"```text\n{usage}\n```\n"]
-    rows = [row for parameter in command.get_params(context) if (row := _option(parameter, context))]
+    is_program = context.parent is None
+    rows = [
+        row
+        for parameter in command.get_params(context)
+        if not (is_program and parameter.name in Settings.model_fields)
+        if (row := _option(parameter, context))
+    ]
     if rows:
         parts.append("\n".join(["| option | |", "|---|---|", *rows]) + "\n")
-    return "\n".join([*parts, *_prose(command.epilog or "")])
+    if is_program:
+        parts.append("Its other options are [settings](settings.md).\n")
+    return "\n".join([*parts, *_prose((command.epilog or "").replace("\nExamples:\n", "\n"))])
 
 
 def _option(parameter: click.Parameter, context: click.Context) -> str:
-    if not isinstance(parameter, click.Option) or parameter.name == "help":
+    if not isinstance(parameter, click.Option) or "--help" in parameter.opts:
         return ""
     record = parameter.get_help_record(context)
     if record is None:

@@ -61,7 +61,7 @@ def test_stored_key_is_not_sent_to_another_host(how: str, run: Run, thief: Any, 
     assert done.returncode == 2
     assert f"was given for live.fastn.ai, and is not sent to {url.removeprefix('http://')}." in done.stderr
     assert "Set --base-url or FASTN_BASE_URL to the address of live.fastn.ai; or" in done.stderr
-    assert "profiles add NAME" in done.stderr
+    assert "login NAME" in done.stderr
     assert KEY not in done.stdout + done.stderr
     assert heads == []
 

@@ -50,8 +50,6 @@ def test_values_of_arguments_are_completed(fastn: Run, environment: dict[str, st
         ("--profile",),
         ("login",),
         ("logout",),
-        ("profiles", "use"),
-        ("profiles", "remove"),
         ("install", "cursor", "--profile"),
     ):
         assert completions(fastn, *words, "") == ["acme", "globex"], words

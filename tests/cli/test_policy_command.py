@@ -145,7 +145,7 @@ def test_explain_reports_invalid_arguments(fastn: Run, arguments: list[str], exp
     error_line(fastn("policy", "explain", *arguments), expected)
 
 
-# --- simulate ----------------------------------------------------------------------------------------------------
+# --- test of a log ----------------------------------------------------------------------------------------------------
 
 
 def entry(event: str, tool: str, arguments: dict[str, Any] | None, effect: str, **more: Any) -> dict[str, Any]:
@@ -162,7 +162,7 @@ def audit_of(folder: Path, *lines: dict[str, Any] | str) -> str:
 DELETED = entry("intent", "delete_trigger", {"trigger_id": "t1"}, "destroy", decision="typed", grant="g1")
 
 
-def test_simulate_counts_and_lists_other_decisions(fastn: Run, file: Callable[[str], str], tmp_path: Path) -> None:
+def test_log_counts_and_lists_other_decisions(fastn: Run, file: Callable[[str], str], tmp_path: Path) -> None:
     secret = {"connector_id": "h", "credentials": "[hidden-by-fastn-mcp]"}
     audit = audit_of(
         tmp_path,
@@ -176,9 +176,9 @@ def test_simulate_counts_and_lists_other_decisions(fastn: Run, file: Callable[[s
         entry("refused", "run_workflow", {"workflow_id": "w"}, "external", outcome="refused", rule="budget"),
     )
     path = file('[[rule]]\ntool = "delete_trigger"\ntarget = "t*"\nthen = "deny"')
-    result = fastn("policy", "simulate", "--audit", audit, "--file", path)
-    assert result.returncode == 0
-    assert "3 of 5 calls would be decided differently." in result.stdout
+    result = fastn("policy", "test", audit, "--file", path)
+    assert result.returncode == 1
+    assert "2 of 5 calls would be decided differently than recorded." in result.stdout
     rows = [line.split() for line in result.stdout.splitlines()]
     for counted in (["typed", "deny", "1"], ["allow", "allow", "1"], ["confirm", "confirm", "1"],
                     ["none", "typed", "1"], ["deny", "confirm", "1"]):  # fmt: skip
@@ -187,18 +187,21 @@ def test_simulate_counts_and_lists_other_decisions(fastn: Run, file: Callable[[s
     assert ["2", "2026-11-25", "09:00Z", "delete_trigger", "t1", "typed", "deny", *by] in rows
 
 
-def test_simulate_follows_budgets_and_the_circuit_breaker(
-    fastn: Run, file: Callable[[str], str], tmp_path: Path
-) -> None:
+def test_log_follows_budgets_and_the_circuit_breaker(fastn: Run, file: Callable[[str], str], tmp_path: Path) -> None:
     created = entry("intent", "create_customer", {"name": "A"}, "write", decision="allow", approved_by="policy")
     late = created | {"time": "2026-11-26T09:00:00.000Z"}
     declined = [entry("declined", "run_workflow", {"workflow_id": "w"}, "external")] * 2
     audit = audit_of(tmp_path, created, created, late, *declined, created | {"effect": "external"})
     path = file("[budget]\nwrite = 1\n[budget.run]\nwrite = 1\n[breaker]\ndeclined = 2")  # where runs began is unknown
-    result = fastn("policy", "simulate", "--audit", audit, "--file", path)
+    result = fastn("policy", "test", audit, "--file", path)
     rows = [line.split() for line in result.stdout.splitlines()]
     assert [row[0] for row in rows if row[-3:] == ["line", "1:", "budget"]] == ["2"]
     assert [row[0] for row in rows if row[-1:] == ["breaker"]] == ["6"]
+
+
+def test_empty_file_is_neither_a_log_nor_cases(fastn: Run, tmp_path: Path) -> None:
+    """A job that tests an emptied file has to fail."""
+    error_line(fastn("policy", "test", audit_of(tmp_path)), "case", stdout=None)
 
 
 @pytest.mark.parametrize(
@@ -218,43 +221,39 @@ def test_simulate_follows_budgets_and_the_circuit_breaker(
         (DELETED | {"time": "yesterday"}, "it has no time"),
     ],
 )
-def test_simulate_reports_lines_that_cannot_be_evaluated(
+def test_log_reports_lines_that_cannot_be_evaluated(
     fastn: Run, tmp_path: Path, line: dict[str, Any] | str, problem: str
 ) -> None:
-    result = fastn("policy", "simulate", "--audit", audit_of(tmp_path, DELETED, line, DELETED))
+    result = fastn("policy", "test", audit_of(tmp_path, DELETED, line, DELETED))
     assert result.returncode == 1
-    assert "0 of 2 calls would be decided differently." in result.stdout
+    assert "0 of 2 calls would be decided differently than recorded." in result.stdout
     assert "Line 2 was not evaluated: " in result.stderr
     assert problem in result.stderr
 
 
-def test_simulate_with_an_invalid_policy_or_no_file_exits_2(
-    fastn: Run, file: Callable[[str], str], tmp_path: Path
-) -> None:
+def test_log_with_an_invalid_policy_or_no_file_exits_2(fastn: Run, file: Callable[[str], str], tmp_path: Path) -> None:
     audit = audit_of(tmp_path, DELETED)
-    simulated = fastn("policy", "simulate", "--audit", audit, "--file", file("[rules]"))
+    simulated = fastn("policy", "test", audit, "--file", file("[rules]"))
     error_line(simulated, "line 1: there is no table 'rules' (did you mean 'rule'?)")
-    assert fastn("policy", "simulate", "--audit", str(tmp_path)).returncode == 2
+    assert fastn("policy", "test", str(tmp_path)).returncode == 2
 
 
-def test_simulate_reads_what_this_server_records(
+def test_log_reads_what_this_server_records(
     fastn: Run, sandbox_file: Path, file: Callable[[str], str], tmp_path: Path
 ) -> None:
     fastn("--sandbox-file", str(sandbox_file), "call", "create-customer", "--name", "Delta")
     audit = next((tmp_path / "FASTN_STATE_DIR").rglob("audit.jsonl"))
-    result = fastn("policy", "simulate", "--audit", str(audit), "--file", file(CONFIRMS))
-    assert result.returncode == 0
+    result = fastn("policy", "test", str(audit), "--file", file(CONFIRMS))
+    assert result.returncode == 1
     assert ["allow", "confirm", "1"] in [line.split() for line in result.stdout.splitlines()]
 
 
-def test_simulate_evaluates_the_calls_of_a_batch_one_by_one(
-    fastn: Run, file: Callable[[str], str], tmp_path: Path
-) -> None:
+def test_log_evaluates_the_calls_of_a_batch_one_by_one(fastn: Run, file: Callable[[str], str], tmp_path: Path) -> None:
     asked = entry("asked", "apply_changes", {"changes": []}, "destroy", decision="typed", grant="g")
     audit = audit_of(tmp_path, asked, {**asked, "event": "agreed"}, {**DELETED, "grant": "g.1"})
-    result = fastn("policy", "simulate", "--audit", audit, "--file", file("[defaults]\nwrite = 'confirm'\n"))
+    result = fastn("policy", "test", audit, "--file", file("[defaults]\nwrite = 'confirm'\n"))
     assert result.returncode == 0
-    assert "0 of 1 call would be decided differently." in result.stdout
+    assert "0 of 1 call would be decided differently than recorded." in result.stdout
     assert "apply_changes" not in result.stdout
 
 
@@ -263,9 +262,12 @@ def test_policy_of_a_profile_needs_no_key(fastn: Run, tmp_path: Path) -> None:
     config.parent.mkdir()
     config.write_text('[profiles.acme]\nmode = "read-only"\n')
     config.chmod(0o600)
-    (tmp_path / "audit.jsonl").touch()
-    simulated = fastn("--profile", "acme", "policy", "simulate", "--audit", str(tmp_path / "audit.jsonl"))
-    assert simulated.stdout == "0 of 0 calls would be decided differently. Policy: mode read-only, live key, no file.\n"
+    refused = DELETED | {"event": "refused", "outcome": "refused", "decision": "deny"}
+    tested = fastn("--profile", "acme", "policy", "test", audit_of(tmp_path, refused))
+    assert tested.returncode == 0
+    assert tested.stdout.endswith(
+        "0 of 1 call would be decided differently than recorded. Policy: mode read-only, live key, no file.\n"
+    )
     explained = fastn("--profile", "acme", "policy", "explain", "run_workflow", "workflow_id=wf_1")
     assert "Rule: mode read-only: external." in explained.stdout
     assert "Nothing was read: The profile 'acme' has no key" in explained.stdout
@@ -393,41 +395,3 @@ def test_explanation_that_needs_what_was_not_read_is_not_recorded(
     result = fastn(*command, "--record", str(tmp_path / "cases.toml"))
     error_line(result, "without them cases.toml line 2, delete_customer c: expected deny", stdout=None)
     assert not (tmp_path / "cases.toml").exists()
-
-
-# --- simulate --against ------------------------------------------------------------------------------------------
-
-
-def test_simulate_compares_a_candidate_with_the_policy_in_force(
-    fastn: Run, file: Callable[[str], str], tmp_path: Path
-) -> None:
-    who = {"principal": "https://login.example.com|0001", "principal_name": "Ana <ana@example.com>", "client": "ide-1"}
-    audit = audit_of(
-        tmp_path,
-        DELETED | who,
-        DELETED | who | {"client": "chat-7"},
-        DELETED,
-        entry("intent", "create_customer", {"name": "A"}, "write", decision="allow", approved_by="policy"),
-    )
-    candidate = tmp_path / "candidate.toml"
-    candidate.touch(0o600)
-    candidate.write_text(
-        '[[rule]]\nwho = { client = "chat-7" }\nthen = "deny"\n[[rule]]\ntool = "delete_*"\nthen = "typed"\nwho = {'
-        ' person = "ana@example.com" }\n'
-    )
-    in_force = file('[[rule]]\ntool = "delete_*"\nwho = { person = "ana@example.com" }\nthen = "four_eyes"\n')
-    result = fastn("policy", "simulate", "--audit", audit, "--file", in_force, "--against", str(candidate))
-    assert result.returncode == 0, result.stderr
-    rows = [" ".join(line.split()) for line in result.stdout.splitlines()]
-    assert rows[0] == "in force candidate calls"
-    assert "four_eyes deny 1" in rows
-    assert "four_eyes typed 2" in rows
-    assert "allow allow 1" in rows
-    assert "1 2026-11-25 09:00Z delete_trigger t1 four_eyes typed candidate.toml line 4: rule delete_*" in rows
-    assert "2 2026-11-25 09:00Z delete_trigger t1 four_eyes deny candidate.toml line 1: rule *" in rows
-    assert (
-        f"3 of 4 calls would be decided differently. Policy: mode guarded, live key, file {in_force}. Candidate:"
-        f" {candidate}." in rows
-    )
-    error = fastn("policy", "simulate", "--audit", audit, "--against", str(tmp_path / "none.toml"))
-    error_line(error, "There is no policy file")

@@ -3,10 +3,11 @@
 import json
 import re
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
-from support.command_line import Run, error_line
+from support.command_line import Run, error_line, run_command
 
 from fastn_mcp.config.load import load
 
@@ -85,19 +86,19 @@ def test_suggested_login_of_a_listed_account_is_at_its_own_host(
     assert done.stderr.endswith(f"/fastn-mcp --config {file} login globex --file\n")
 
 
-@pytest.mark.parametrize("command", [("login", "nobody"), ("profiles", "use", "nobody"), ("whoami",)])
+@pytest.mark.parametrize("command", [("logout", "nobody"), ("whoami",)])
 def test_suggested_command_names_the_file_and_the_host_that_were_chosen(
     command: tuple[str, ...], file: Path, fastn: Run
 ) -> None:
     chosen = ["--config", str(file), "--base-url", "https://eu.example.com"]
     chosen += ["--profile", "globex"] if command == ("whoami",) else []
-    suggested = "login globex --file" if command == ("whoami",) else "profiles add NAME"
+    suggested = "login globex --file" if command == ("whoami",) else "login nobody"
     error_line(fastn(*chosen, *command), f"fastn-mcp {' '.join(chosen)} {suggested}")
 
 
 def test_suggested_command_has_no_password_of_an_address(file: Path, fastn: Run) -> None:
     chosen = ["--config", str(file), "--base-url", "https://user:C4N4RY@eu.example.com"]
-    assert "C4N4RY" not in error_line(fastn(*chosen, "login", "nobody"), "profiles add NAME")
+    assert "C4N4RY" not in error_line(fastn(*chosen, "logout", "nobody"), "login nobody")
 
 
 def test_profiles_as_json_ignores_the_environment(file: Path, fastn: Run) -> None:
@@ -111,99 +112,81 @@ def test_profiles_as_json_ignores_the_environment(file: Path, fastn: Run) -> Non
 
 
 def test_profiles_without_any_says_how_to_add_one(config: Path, fastn: Run) -> None:
-    assert re.fullmatch(
-        rf"{config} has no profiles. Add one: .*/fastn-mcp profiles add NAME\n", fastn("profiles").stdout
+    assert re.fullmatch(rf"{config} has no profiles. Add one: .*/fastn-mcp login NAME\n", fastn("profiles").stdout)
+
+
+@pytest.fixture
+def add(environment: dict[str, str]) -> Run:
+    """Run login to a new profile with these options of the program, and a key on stdin."""
+
+    def add(name: str, *options: str) -> "subprocess.CompletedProcess[str]":
+        login = ("login", name, "--stdin", "--file", "--no-check")
+        return run_command([*options, *login], environment, given="fsk_test_C4N4RY")
+
+    return add
+
+
+def test_first_profile_creates_a_private_file(config: Path, add: Run) -> None:
+    done = add("acme", "--base-url", "https://eu.fastn.example", "--mode", "unattended")
+    assert done.stdout.splitlines() == [
+        f"Added the profile acme to {config}.",
+        f"The test key for acme at eu.fastn.example is stored in {config.parent / 'keys' / 'acme.key'}.",
+    ]
+    assert config.read_text() == (
+        '[profiles.acme]\nbase_url = "https://eu.fastn.example"\nmode = "unattended"\n'
+        'api_key_host = "eu.fastn.example"\napi_key_file = "keys/acme.key"\n'
     )
-
-
-def test_first_profile_creates_a_private_file(config: Path, fastn: Run) -> None:
-    done = fastn("profiles", "add", "acme", "--base-url", "https://eu.fastn.example", "--mode", "unattended")
-    added, login, use = done.stdout.splitlines()
-    assert added == f"Added the profile acme to {config}."
-    assert login.startswith("Next, give it a key: FASTN_")
-    assert f"FASTN_CONFIG_DIR={config.parent} " in login
-    assert login.endswith("fastn-mcp login acme")
-    assert "fastn-mcp --profile acme, or by default: FASTN_" in use
-    assert config.read_text() == '[profiles.acme]\nbase_url = "https://eu.fastn.example"\nmode = "unattended"\n'
     assert stat.S_IMODE(config.stat().st_mode) == 0o600
     assert load({}, {"FASTN_API_KEY": "k"}, config).profile == "default"
-    other = fastn("--profile", "acme", "profiles", "add", "globex").stdout
-    assert "--profile acme" not in other, "login would refuse it beside another account"
+    assert load({"profile": "acme"}, {}, config).base_url == "https://eu.fastn.example"
 
 
-def test_add_and_remove_leave_the_file_as_it_was(file: Path, fastn: Run) -> None:
-    assert fastn("profiles", "add", "initech", "--tenant-id", "t-1", "--api-key-env", "K").returncode == 0
-    assert file.read_text() == f'{FILE}\n[profiles.initech]\ntenant_id = "t-1"\napi_key_env = "K"\n'
-    assert load({"profile": "initech"}, {"K": "k"}, file).tenant_id == "t-1"
-    done = fastn("profiles", "remove", "initech")
-    assert (done.returncode, done.stdout) == (0, f"Removed the profile initech from {file}.\n")
+def test_new_profile_leaves_the_rest_of_the_file_as_it_was(file: Path, add: Run) -> None:
+    assert add("initech", "--env", "test", "--policy", "initech.toml").returncode == 0
+    rest, _, added = file.read_text().partition("\n[profiles.initech]\n")
+    assert rest == FILE
+    assert added.startswith(f'env = "test"\npolicy = "{Path("initech.toml").absolute()}"\n')
+
+
+def test_unchecked_key_adds_no_profile(file: Path, environment: dict[str, str]) -> None:
+    """Nothing listens at the address, so the key cannot be checked."""
+    login = ["--base-url", "http://127.0.0.1:1", "--deadline", "1", "login", "initech", "--stdin", "--file"]
+    done = run_command(login, environment, given="fsk_test_C4N4RY")
+    assert done.returncode == 1
     assert file.read_text() == FILE
-
-
-def test_remove_keeps_comments_of_the_next_table(file: Path, fastn: Run) -> None:
-    assert fastn("profiles", "remove", "globex").returncode == 0
-    begin, end = FILE.index("[profiles.globex]"), FILE.index("# For all of them")
-    assert file.read_text() == FILE[:begin] + FILE[end:]
-    file.write_text(
-        '[profiles."a"] # one\n# of a\nenv = "x"\n[ profiles . a . routes ]\n'
-        'run_workflow = "POST /x/{workflow_id}"\n[profiles.ab]\n# of ab\n'
-    )
-    assert fastn("profiles", "remove", "a").returncode == 0
-    assert file.read_text() == "[profiles.ab]\n# of ab\n"
-
-
-def test_remove_refuses_a_profile_in_another_notation(file: Path, fastn: Run) -> None:
-    text = '[profiles]\na = { env = "x" }\nb = { env = "y" }\n'
-    file.write_text(text)
-    assert error_line(fastn("profiles", "remove", "a")) == f"a could not be removed from {file}. Remove it by hand."
-    assert file.read_text() == text
-
-
-def test_use_changes_the_line_of_the_default(file: Path, fastn: Run) -> None:
-    assert fastn("profiles", "use", "globex").stdout == "The default profile is now globex.\n"
-    assert file.read_text() == FILE.replace('profile = "acme"', 'profile = "globex"')
-    file.write_text("# mine\n[profiles.acme]\n")
-    assert fastn("profiles", "use", "acme").returncode == 0
-    assert file.read_text() == 'profile = "acme"\n\n# mine\n[profiles.acme]\n'
-    assert fastn("profiles", "add", "b", "--default").returncode == 0
-    assert file.read_text() == 'profile = "b"\n\n# mine\n[profiles.acme]\n\n[profiles.b]\n'
-
-
-def test_removing_the_last_profile_removes_the_default(config: Path, fastn: Run) -> None:
-    config.write_text('profile = "a"\nenv = "x"  # all\n[profiles.a]\n')
-    assert fastn("profiles", "remove", "a").returncode == 0
-    assert config.read_text() == 'env = "x"  # all\n'
 
 
 @pytest.mark.parametrize(
-    ("arguments", "expected"),
+    ("name", "options", "expected"),
     [
-        (("add", "acme"), "The profile 'acme' already exists. Change it in "),
-        (("add", "a b"), "'a b' is not a valid profile name. Use letters, digits,"),
-        (("add", "x", "--base-url", "http://evil.example"), "The setting base_url (flag --base-url) "),
-        (("remove", "acne"), "There is no profile 'acne' (did you mean 'acme'?). Known: acme, globex."),
-        (("remove", "acme"), "'acme' is the default profile. Choose another first: FASTN_STATE_DIR="),
+        ("a b", (), "'a b' is not a valid profile name. Use letters, digits,"),
+        ("x", ("--base-url", "http://evil.example"), "The setting base_url (flag --base-url) "),
+        ("fsk_live_C4N4RY", (), "That is a key, not the name of a profile"),
+        ("x", ("--profile", "acme"), "--profile acme and PROFILE x are different accounts. Leave out one."),
     ],
 )
-def test_refused_command_changes_nothing(file: Path, fastn: Run, arguments: tuple[str, ...], expected: str) -> None:
-    assert error_line(fastn("profiles", *arguments)).startswith(expected)
+def test_refused_login_adds_no_profile(
+    file: Path, add: Run, name: str, options: tuple[str, ...], expected: str
+) -> None:
+    assert error_line(add(name, *options)).startswith(expected)
     assert file.read_text() == FILE
 
 
-def test_add_refuses_if_the_top_level_label_would_name_no_profile(config: Path, fastn: Run) -> None:
+def test_new_profile_is_refused_if_the_top_level_label_would_name_no_profile(config: Path, add: Run) -> None:
     """Profile = "prod" is a label as long as there are no profiles; the file stays valid."""
     config.write_text('profile = "prod"\n')
-    done = fastn("profiles", "add", "acme")
+    done = add("acme")
     assert done.returncode == 2
     assert f"{config}, line 1: There is no profile 'prod'. Known: acme." in done.stderr
     assert config.read_text() == 'profile = "prod"\n'
+    assert not (config.parent / "keys").exists()
 
 
-def test_configuration_file_that_is_a_link_stays_one(config: Path, fastn: Run, tmp_path: Path) -> None:
+def test_configuration_file_that_is_a_link_stays_one(config: Path, add: Run, tmp_path: Path) -> None:
     """Some people keep their settings in a repository."""
     real = tmp_path / "dotfiles.toml"
     real.write_text("# kept\n")
     config.symlink_to(real)
-    assert fastn("profiles", "add", "acme").returncode == 0
+    assert add("acme").returncode == 0
     assert config.is_symlink()
-    assert real.read_text() == "# kept\n\n[profiles.acme]\n"
+    assert real.read_text().startswith("# kept\n\n[profiles.acme]\n")

@@ -119,7 +119,7 @@ def test_unknown_profile_is_refused_with_the_known_ones(
     message = refused(file(BOTH), {**environment, "FASTN_API_KEY": "k"}, profile=flags.get("profile"))
     assert message == (
         "There is no profile 'acem' (did you mean 'acme'?). Known: acme, globex. "
-        "Correct the name, or add it first: fastn-mcp profiles add NAME"
+        "Correct the name, or add it: fastn-mcp login acem"
     )
 
 
@@ -132,7 +132,7 @@ def test_name_without_a_key_is_an_unknown_profile(file: Write) -> None:
     """ "There is no API key" led to a key that would be stored for another account."""
     with pytest.raises(NoKey, match=r"There is no profile 'nope'\. The configuration file has no profiles") as caught:
         load({"profile": "nope"}, {}, None)
-    assert "profiles add" in str(caught.value)
+    assert "fastn-mcp login nope" in str(caught.value)
     with pytest.raises(NoKey, match="There is no profile 'nope'"):
         load({}, {"FASTN_PROFILE": "nope"}, file('mode = "unattended"'))
 
@@ -234,7 +234,7 @@ def test_missing_key_names_the_next_command(file: Write) -> None:
     assert "fastn-mcp login --file" in refused(file(""), keyring=Nothing())
     assert refused(file(BOTH)) == (
         "There is no API key, and no profile is chosen. Known: acme, globex. "
-        "Choose one by --profile or FASTN_PROFILE, or permanently: fastn-mcp profiles use NAME"
+        'Choose one by --profile or FASTN_PROFILE, or at the top of the file: profile = "NAME"'
     )
     assert refused(file(BOTH), keyring=Nothing(), profile="globex") == (
         "The profile 'globex' has no key for us.fastn.example. This system has no usable keyring. "

@@ -216,3 +216,14 @@ def test_contributing_page_uses_names_that_exist(page: Path) -> None:
     theirs = set(re.findall(r"(?:def |^)(\w+)(?=\(| = |: )", code, re.MULTILINE))
     named = {name for name in _NAMES.findall(code) if name.rstrip("(") not in theirs}
     assert [name for name in sorted(named) if re.search(rf"\b{re.escape(name)}", source()) is None] == []
+
+
+def test_pages_that_the_package_names_exist() -> None:
+    pages = {page.name for page in DOCS.rglob("*.md")} | {"skill.md"}
+    named = {
+        (path.name, page)
+        for path in (DOCS.parent / "fastn_mcp").rglob("*.py")
+        for page in re.findall(r"\b[a-z][a-z-]*\.md\b", path.read_text())
+    }
+    assert {(path, page) for path, page in named if page not in pages} == set()
+    assert ("model.py", "approving.md") in named

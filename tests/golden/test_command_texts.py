@@ -199,8 +199,8 @@ SCENES: Mapping[str, Scene] = {
             "fastn-mcp policy explain list_customers --at 2026-11-25T10:00Z",
             "fastn-mcp policy explain delete_custmer",
             "fastn-mcp policy test cases.toml --file policy.toml",
-            "fastn-mcp policy simulate --audit .local/state/fastn-mcp/sandbox/audit.jsonl",
-            "fastn-mcp policy simulate --audit missing.jsonl",
+            "fastn-mcp policy test .local/state/fastn-mcp/sandbox/audit.jsonl",
+            "fastn-mcp policy test missing.jsonl",
         ),
         before=(f"{SANDBOX} run calls.jsonl --keep-going",),
     ),
@@ -233,12 +233,10 @@ SCENES: Mapping[str, Scene] = {
     "profiles": Scene(
         (
             "fastn-mcp profiles",
-            "fastn-mcp profiles add acme --env live",
-            "fastn-mcp profiles add acme",
-            "fastn-mcp profiles use acme",
+            "fastn-mcp --env live login acme --file --stdin --no-check < key",
             "fastn-mcp profiles",
-            "fastn-mcp profiles use acne",
-            "fastn-mcp profiles remove acme",
+            "fastn-mcp --profile acne whoami",
+            "fastn-mcp logout acme",
         )
     ),
     "login": Scene(

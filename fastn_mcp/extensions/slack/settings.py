@@ -11,7 +11,7 @@ from fastn_mcp.config.sections import ChannelSection
 
 class SlackSection(ChannelSection):
     app_token: Annotated[str, Field(pattern="^xapp-[A-Za-z0-9-]{8,}$")] = Field(
-        description="App-level token (xapp-), to decide approval requests in Slack (slack.md).", repr=False
+        description="App-level token (xapp-), to decide approval requests in Slack (webhook.md).", repr=False
     )
     bot_token: Annotated[str, Field(pattern="^xoxb-[A-Za-z0-9-]{8,}$")] = Field(
         description="Bot token (xoxb-) of the same Slack app.", repr=False
